@@ -1,0 +1,1 @@
+"""The outside world: exchanges, Redis, PostgreSQL, HTTP. Adapters do not import each other."""

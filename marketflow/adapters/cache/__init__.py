@@ -1,0 +1,1 @@
+"""The window: Redis, and its twin in memory."""

@@ -1,0 +1,1 @@
+"""The aggregate store: PostgreSQL, and its twin in memory."""

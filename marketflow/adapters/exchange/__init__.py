@@ -1,0 +1,1 @@
+"""Exchanges: the wire, the TCP source, the generator and the simulated exchange."""

@@ -1,0 +1,1 @@
+"""The use cases, on Trio, over the ports that the adapters fill."""

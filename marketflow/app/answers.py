@@ -1,0 +1,117 @@
+"""What questions are answered with, and why they are not. Times are Unix ms; spans are [start, end)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+REDIS: Final = "redis"
+MEMORY: Final = "memory"
+POSTGRES: Final = "postgres"
+
+
+class UnknownSymbol(LookupError):
+    """No such symbol is configured."""
+
+    def __init__(self, symbol: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"unknown symbol {symbol!r}")
+        self.symbol = symbol
+        self.known = known
+
+
+class UnknownExchange(LookupError):
+    """No such exchange is configured, in either mode."""
+
+    def __init__(self, exchange: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"unknown exchange {exchange!r}")
+        self.exchange = exchange
+        self.known = known
+
+
+class NoData(LookupError):
+    """Known, but there were no updates in the span."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+
+
+class NothingCanAnswer(Exception):
+    """Neither store nor the memory can tell."""
+
+    def __init__(self, retry_after: int = 1) -> None:
+        super().__init__("the stores are away and the memory does not reach as far")
+        self.retry_after = retry_after
+        """Seconds."""
+
+
+@attrs.frozen
+class Latest:
+    """The newest update."""
+
+    symbol: str
+    exchange: str
+    price: float
+    timestamp: int
+    source: str
+
+
+@attrs.frozen
+class Statistic:
+    """The highest, lowest or average price of a span."""
+
+    symbol: str
+    exchange: str | None
+    """Where the extreme stood; of an average the exchange that was asked for."""
+    period: str
+    price: float
+    updates: int
+    start: int
+    end: int
+    source: str
+
+
+@attrs.frozen
+class Summary:
+    """All of a span at once."""
+
+    symbol: str
+    exchange: str | None
+    period: str
+    average_price: float
+    min_price: float
+    max_price: float
+    open_price: float
+    close_price: float
+    updates: int
+    start: int
+    end: int
+    source: str
+
+
+@attrs.frozen
+class Candle:
+    """A bar as the API shows it."""
+
+    start: int
+    end: int
+    open: float
+    high: float
+    low: float
+    close: float
+    average: float
+    updates: int
+    closed: bool
+    """Whether its end and the grace for late updates have passed."""
+
+
+@attrs.frozen
+class Candles:
+    """A page of candles, oldest first."""
+
+    symbol: str
+    exchange: str | None
+    interval: str
+    candles: list[Candle]
+    next: int | None
+    """The start of the following page."""

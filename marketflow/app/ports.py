@@ -1,0 +1,275 @@
+"""What the use cases ask of the outside world. Adapters fill these, tests too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import attrs
+
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import Span
+from marketflow.domain.prices import Pair, PriceUpdate
+
+Field = tuple[int, str]
+"""(second, boot): the place of a one-second bar. The second is its start in Unix ms."""
+
+FieldBars = Mapping[Field, Bar]
+
+
+class StoreAway(Exception):
+    """A store failed, or did not answer within its time limit. Whether a write took effect is unknown."""
+
+
+class StoreTaken(Exception):
+    """Another marketflow holds the lock on the stores."""
+
+
+class IntervalMismatch(Exception):
+    """The database holds aggregates of another interval (ms) than the configured one."""
+
+    def __init__(self, stored: int, configured: int) -> None:
+        super().__init__(f"the database holds aggregates of {stored} ms, not of {configured} ms")
+        self.stored = stored
+        self.configured = configured
+
+
+class Clock(Protocol):
+    """The wall clock."""
+
+    def now(self) -> int:
+        """Unix ms, UTC. May step."""
+        ...
+
+
+# ---- exchanges ----
+
+
+class Connection(Protocol):
+    """One connection to an exchange."""
+
+    async def receive(self) -> bytes:
+        """The next bytes, at most 64 KiB; empty at the end.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        ...
+
+
+class Source(Protocol):
+    """Where the lines of one exchange come from."""
+
+    @property
+    def exchange(self) -> str:
+        """The exchange's name."""
+        ...
+
+    def connect(self) -> AbstractAsyncContextManager[Connection]:
+        """A new connection, closed on leaving.
+
+        Raises:
+            OSError: there is none to be had (refused, unreachable, timed out).
+        """
+        ...
+
+
+@attrs.frozen
+class Chunk:
+    """Whole lines as they were received, in one piece."""
+
+    exchange: str
+    number: int
+    """Counts the exchange's chunks from 0, without gaps."""
+    lines: bytes
+    """Zero or more lines, each ended by a newline."""
+    oversized: int
+    """Lines that were thrown away because they were too long."""
+    received_at: int
+    """Unix ms."""
+    received_monotonic: float
+    """Seconds of Trio's clock, for latencies."""
+
+
+@attrs.frozen
+class Updates:
+    """Accepted updates of one exchange and symbol as columns, in the order of receipt."""
+
+    symbol: str
+    timestamps: list[int]
+    prices: list[float]
+    bars: Mapping[int, Bar]
+    """Their one-second bars by the second's start (ms); sequences count from 0, the first of the columns."""
+
+
+@attrs.frozen
+class Batch:
+    """What a worker made of a chunk."""
+
+    exchange: str
+    number: int
+    """The chunk's."""
+    received: int
+    """Lines, blank ones left out. Equals the rejected and the accepted."""
+    rejected: Mapping[str, int]
+    """By reason; only reasons that occurred."""
+    updates: Sequence[Updates]
+    """One for each symbol that occurred."""
+    received_at: int
+    received_monotonic: float
+
+    @property
+    def accepted(self) -> int:
+        """How many updates it holds."""
+        return sum(len(updates.timestamps) for updates in self.updates)
+
+
+class Decode(Protocol):
+    """Turns a chunk into a batch. Never raises for what the bytes hold."""
+
+    def __call__(self, chunk: Chunk) -> Batch:
+        """Every line of the chunk, accepted or rejected with a reason."""
+        ...
+
+
+# ---- the window ----
+
+
+@attrs.frozen
+class Written:
+    """Updates on their way to the window."""
+
+    exchange: str
+    symbol: str
+    first_sequence: int
+    """The sequence of the first; the others follow without gaps."""
+    timestamps: list[int]
+    prices: list[float]
+
+
+@attrs.frozen
+class Flush:
+    """What is written to the window in one go. Writing it twice changes nothing."""
+
+    updates: Sequence[Written]
+    bars: Sequence[tuple[Pair, Field, Bar]]
+    """Absolute values."""
+
+
+class EncodedFlush(Protocol):
+    """A flush in the window's own form, fixed for good: repeated byte for byte."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds in memory."""
+        ...
+
+
+@attrs.frozen
+class Edge:
+    """What the window's raw updates say of a span of one exchange and symbol."""
+
+    bar: Bar | None
+    """The updates within the span; None without any."""
+    seconds: Mapping[int, int]
+    """How many updates it holds in each whole second (start, ms) that the span touches.
+
+    Compared with the bars of these seconds this shows whether the raw updates are complete.
+    """
+
+
+class Window(Protocol):
+    """The updates of the last 60 s and the one-second bars of the last hour, in a store that may be away.
+
+    Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
+    """
+
+    def encode(self, flush: Flush) -> EncodedFlush:
+        """The flush as it will be written. No I/O."""
+        ...
+
+    async def write(self, flush: EncodedFlush) -> bool:
+        """Write and wait until it is acknowledged.
+
+        Returns whether the store still held our marker: if not, it was emptied (or is new), and all that was
+        written before is gone. The marker is set again by this.
+        """
+        ...
+
+    async def trim(self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]) -> None:
+        """Remove the raw updates with a timestamp (ms) before `older_than`, and the given bars."""
+        ...
+
+    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
+        """Every bar that the store holds, of all boots. Fields that cannot be read are left out and logged."""
+        ...
+
+    async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
+        """The bars in the given fields; those that the store does not hold are left out."""
+        ...
+
+    async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
+        """For each pair an edge for each span."""
+        ...
+
+    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
+        """The update with the greatest (timestamp, sequence) of each pair that has one."""
+        ...
+
+
+# ---- the aggregate store ----
+
+
+@attrs.frozen
+class Aggregate:
+    """The bar of one closed interval of one exchange and symbol."""
+
+    exchange: str
+    symbol: str
+    end: int
+    """The end of the interval in Unix ms: it covers [end - interval, end)."""
+    bar: Bar
+    """Read back from the store its sequences are 0."""
+
+
+class AggregateStore(Protocol):
+    """Rows of aggregates, in a store that may be away.
+
+    Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
+    """
+
+    async def hold(self) -> int:
+        """Make sure that we hold the stores: connected, the only service on them, the schema up to date.
+
+        Quick when we do already. Returns a number that is another one each time that the lock was taken anew.
+
+        Raises:
+            StoreTaken: another service holds the lock just now. Ask again.
+            IntervalMismatch: the rows are of another interval.
+        """
+        ...
+
+    async def write(self, aggregates: Sequence[Aggregate]) -> None:
+        """Insert or replace rows in one transaction; a row is never replaced by one of fewer updates.
+
+        Raises:
+            StoreAway: also when the lock is not held.
+        """
+        ...
+
+    async def delete_before(self, end: int) -> int:
+        """Delete the rows whose end (ms) lies before; returns how many."""
+        ...
+
+    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
+        """Rows that lie within the span, merged into buckets.
+
+        By the bucket's start (ms); buckets are `width` ms wide and counted from the epoch. Sequences are 0.
+        A row of an interval that is no divisor of `width` falls into the bucket that it starts in.
+        """
+        ...
+
+    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
+        """The closing update of the newest row of each pair that has one. Its sequence is 0."""
+        ...

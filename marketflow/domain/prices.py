@@ -1,0 +1,73 @@
+"""An update, and what makes one acceptable."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from marketflow.domain.periods import floor_to
+
+Pair = tuple[str, str]
+"""(exchange, symbol)"""
+
+SYMBOLS: Final = ("BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT")
+FUTURE_TOLERANCE: Final = 5_000
+"""How far, in ms, an exchange's clock may be ahead of ours."""
+
+# Why a line is rejected, in the order in which the reasons are tried.
+OVERSIZED: Final = "oversized"
+MALFORMED: Final = "malformed"
+SYMBOL: Final = "symbol"
+PRICE: Final = "price"
+FUTURE: Final = "future"
+LATE: Final = "late"
+REASONS: Final = (OVERSIZED, MALFORMED, SYMBOL, PRICE, FUTURE, LATE)
+
+
+@attrs.frozen
+class PriceUpdate:
+    """One accepted line."""
+
+    exchange: str
+    symbol: str
+    price: float
+    timestamp: int
+    """The exchange's own time, Unix ms."""
+    sequence: int
+    """Order of receipt; grows also from boot to boot. Of equal timestamps the greater is the later."""
+
+
+@attrs.frozen
+class Acceptance:
+    """The rules an update must meet, for lines received at one moment."""
+
+    symbols: frozenset[str]
+    earliest: int
+    """The first timestamp (ms) that is not late."""
+    latest: int
+    """The last timestamp (ms) that is not in the future."""
+
+    @classmethod
+    def at(cls, received_at: int, *, symbols: frozenset[str], interval: int, lateness: int) -> Acceptance:
+        """Rules for lines received at `received_at`; all times in ms.
+
+        An update is late once `lateness` has passed since the end of the interval that it belongs to.
+        """
+        return cls(
+            symbols=symbols,
+            earliest=floor_to(received_at - lateness, interval),
+            latest=received_at + FUTURE_TOLERANCE,
+        )
+
+    def reason_against(self, symbol: str, price: float, timestamp: int) -> str | None:
+        """The first reason to reject a well-formed line, or None."""
+        if symbol not in self.symbols:
+            return SYMBOL
+        if not price > 0:
+            return PRICE
+        if timestamp > self.latest:
+            return FUTURE
+        if timestamp < self.earliest:
+            return LATE
+        return None
