@@ -1,0 +1,66 @@
+"""An exchange over TCP."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+RECEIVE_SIZE: Final = 65_536
+"""The most bytes of one receive."""
+
+
+@attrs.frozen
+class TcpConnection:
+    """Fills the port `Connection`."""
+
+    _stream: trio.SocketStream
+
+    async def receive(self) -> bytes:
+        """The next bytes; empty at the end.
+
+        Raises:
+            ConnectionError: the connection broke.
+        """
+        try:
+            return bytes(await self._stream.receive_some(RECEIVE_SIZE))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionError(str(error.__cause__ or error)) from error
+
+
+@attrs.frozen
+class TcpSource:
+    """Fills the port `Source`."""
+
+    exchange: str
+    host: str
+    port: int
+    connect_timeout: float = 5.0
+    """Seconds."""
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[TcpConnection]:
+        """A new connection, closed on leaving.
+
+        Raises:
+            OSError: there is none to be had.
+        """
+        stream: trio.SocketStream | None = None
+        with trio.move_on_after(self.connect_timeout):
+            try:
+                stream = await trio.open_tcp_stream(self.host, self.port)
+            except UnicodeError as error:
+                raise OSError(f"{self.host!r} is no host name: {error}") from error
+        if stream is None:
+            raise TimeoutError(f"no connection to {self.host}:{self.port} within {self.connect_timeout:g} s")
+        async with stream:
+            # The exchange's port may lie in the range of the kernel's own ports: with no one listening there,
+            # a connection on loopback can be given that very port, meets itself, and keeps the exchange out.
+            if stream.socket.getsockname() == stream.socket.getpeername():
+                raise ConnectionError(f"no one listens on {self.host}:{self.port}: connected to itself")
+            yield TcpConnection(stream)

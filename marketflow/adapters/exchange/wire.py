@@ -1,0 +1,146 @@
+"""The wire: what exchanges send, to and from bytes. No I/O."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import msgspec
+
+from marketflow.app.ports import Batch, Chunk, Updates
+from marketflow.domain.bars import by_second
+from marketflow.domain.prices import MALFORMED, OVERSIZED, SYMBOL, Acceptance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class _Line(msgspec.Struct, gc=False):
+    """A well-formed line; it need not be acceptable."""
+
+    symbol: str
+    price: float
+    timestamp: int
+
+
+_LINE: Final = msgspec.json.Decoder(_Line)
+_BLANK: Final = b" \t\r"
+
+
+def encode_line(symbol: str, price: float, timestamp: int) -> bytes:
+    """The line of an update as exchanges send it; `timestamp` in Unix ms."""
+    return f'{{"symbol":"{symbol}","price":{price!r},"timestamp":{timestamp}}}\n'.encode()
+
+
+@attrs.frozen
+class Decoder:
+    """Fills the port `Decode`: decodes, checks, groups and summarises the lines of a chunk.
+
+    The hot path: everything that can be is done for the whole chunk, or for a whole symbol, at once.
+    """
+
+    symbols: frozenset[str]
+    interval: int
+    """Of the aggregates, ms."""
+    lateness: int
+    """How long after the end of its interval an update still counts, ms."""
+
+    def __call__(self, chunk: Chunk) -> Batch:
+        """Every line of the chunk, accepted or rejected with a reason. Raises nothing."""
+        lines, malformed = decode_lines(chunk.lines)
+        acceptance = Acceptance.at(
+            chunk.received_at, symbols=self.symbols, interval=self.interval, lateness=self.lateness
+        )
+        rejected: defaultdict[str, int] = defaultdict(int)
+        if chunk.oversized:
+            rejected[OVERSIZED] = chunk.oversized
+        if malformed:
+            rejected[MALFORMED] = malformed
+        return Batch(
+            exchange=chunk.exchange,
+            number=chunk.number,
+            received=chunk.oversized + malformed + len(lines),
+            updates=_accept(lines, acceptance, rejected),
+            rejected=dict(rejected),
+            received_at=chunk.received_at,
+            received_monotonic=chunk.received_monotonic,
+        )
+
+
+def decode_lines(data: bytes) -> tuple[Sequence[_Line], int]:
+    """The well-formed ones of whole lines, in order, and how many are malformed. Blank ones are neither."""
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    count = data.count(b"\n")
+    # msgspec takes white space for what separates objects, not newlines. Where each line starts with a
+    # brace and ends with one, no object can go over two lines (no JSON has a closing brace, white space and
+    # an opening one within a value, nor a newline within a string), so that as many objects as lines means
+    # one in each. ASCII only, because msgspec does not check the UTF-8 of fields that it skips.
+    if (
+        data.startswith(b"{")
+        and data.endswith(b"}\n")
+        and data.count(b"}\n{") == count - 1
+        and data.isascii()
+    ):
+        try:
+            lines = _LINE.decode_lines(data)
+        except Exception:  # noqa: BLE001 - whichever line it was, it is found below
+            return _decode_each(data.split(b"\n"))
+        if len(lines) == count:
+            return lines, 0
+    return _decode_each(data.split(b"\n"))
+
+
+def _decode_each(raw_lines: Iterable[bytes]) -> tuple[Sequence[_Line], int]:
+    lines: list[_Line] = []
+    malformed = 0
+    for raw in raw_lines:
+        try:
+            line = _LINE.decode(raw)
+            if not raw.isascii():
+                raw.decode()
+        except Exception:  # noqa: BLE001 - whatever a line raises costs that line only
+            # What is blank is malformed as well, so that good lines need not be looked at for this.
+            malformed += bool(raw.strip(_BLANK))
+        else:
+            lines.append(line)
+    return lines, malformed
+
+
+def _accept(
+    lines: Sequence[_Line], acceptance: Acceptance, rejected: defaultdict[str, int]
+) -> Sequence[Updates]:
+    """The acceptable ones by symbol; the others are counted in `rejected`."""
+    by_symbol: defaultdict[str, list[_Line]] = defaultdict(list)
+    for line in lines:
+        by_symbol[line.symbol].append(line)
+    accepted: list[Updates] = []
+    for symbol, group in by_symbol.items():
+        if symbol not in acceptance.symbols:
+            rejected[SYMBOL] += len(group)
+            continue
+        timestamps = [line.timestamp for line in group]
+        prices = [line.price for line in group]
+        # Most often all are good, and the extremes of the columns say so.
+        if min(prices) <= 0 or min(timestamps) < acceptance.earliest or max(timestamps) > acceptance.latest:
+            good = _filter(group, acceptance, rejected)
+            if not good:
+                continue
+            timestamps = [line.timestamp for line in good]
+            prices = [line.price for line in good]
+        accepted.append(Updates(symbol, timestamps, prices, by_second(timestamps, prices)))
+    return accepted
+
+
+def _filter(
+    lines: Iterable[_Line], acceptance: Acceptance, rejected: defaultdict[str, int]
+) -> Sequence[_Line]:
+    good: list[_Line] = []
+    for line in lines:
+        reason = acceptance.reason_against(line.symbol, line.price, line.timestamp)
+        if reason is None:
+            good.append(line)
+        else:
+            rejected[reason] += 1
+    return good

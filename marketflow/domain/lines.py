@@ -1,0 +1,74 @@
+"""Bytes as they arrive, cut into whole lines. No line is kept that is too long, no good one is lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LINE_LIMIT: Final = 65_536
+"""The most bytes in a line, not counting its newline nor a carriage return before that."""
+
+_BLANK: Final = b" \t\r\n"
+
+
+class LineFramer:
+    """Cuts one connection's bytes into lines, however they were split on their way.
+
+    Holds at most `limit` bytes and a carriage return. A longer line is counted once, when it is found to
+    be too long, and none of its bytes is passed on.
+    """
+
+    def __init__(self, limit: int = LINE_LIMIT) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+        """The line that has no end yet."""
+        self._skipping = False
+        """Whether that line is too long, counted already, and only its end is awaited."""
+
+    def push(self, data: bytes) -> tuple[bytes, int]:
+        """The next bytes, of any size.
+
+        Returns the whole lines that they complete, each ended by a newline, and how many lines were thrown
+        away because they are too long.
+        """
+        end = data.rfind(b"\n") + 1
+        if not end:
+            return b"", self._keep(data)
+        start = data.find(b"\n") + 1 if self._skipping else 0
+        oversized = 0
+        lines = b"".join((self._rest, memoryview(data)[start:end]))
+        self._skipping = False
+        self._rest.clear()
+        if len(lines) > self._limit:
+            lines, oversized = self._without_oversized(lines)
+        return lines, oversized + self._keep(data[end:])
+
+    def finish(self) -> tuple[bytes, int]:
+        """The connection's end: what has no newline is a line of its own, if there is anything in it.
+
+        Returns like `push`; the framer is as new afterwards.
+        """
+        blank = not self._rest.strip(_BLANK)
+        lines, oversized = self.push(b"\n")
+        return (b"", oversized) if blank else (lines, oversized)
+
+    def _keep(self, data: bytes) -> int:
+        """Add bytes without a newline to the unfinished line; 1 if it is found to be too long."""
+        if self._skipping:
+            return 0
+        # Checked before it is copied: `data` may be of any size.
+        size = len(self._rest) + len(data)
+        last = data[-1:] or self._rest[-1:]
+        # A carriage return at the end does not count, if a newline follows.
+        if size - (last == b"\r") > self._limit:
+            self._rest.clear()
+            self._skipping = True
+            return 1
+        self._rest += data
+        return 0
+
+    def _without_oversized(self, lines: bytes) -> tuple[bytes, int]:
+        """The lines that are short enough, and how many are not."""
+        all_lines = lines.split(b"\n")[:-1]
+        good = [line for line in all_lines if len(line) - line.endswith(b"\r") <= self._limit]
+        oversized = len(all_lines) - len(good)
+        return (b"".join(line + b"\n" for line in good), oversized) if oversized else (lines, 0)
