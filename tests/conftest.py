@@ -1,0 +1,119 @@
+"""Real servers for whoever asks for them, and an end to every test that hangs."""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+
+TIME_LIMIT = 120
+"""Seconds that one test may take, its fixtures included. Past it tracebacks are printed and the run ends."""
+
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # During a test stderr is captured, and what ends the run would not be seen.
+    config.stash[_STDERR] = os.dup(2)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[_STDERR])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    faulthandler.dump_traceback_later(TIME_LIMIT, exit=True, file=item.config.stash[_STDERR])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture
+def server_directory() -> Iterator[Path]:
+    """A new directory that a server of another account can reach, which pytest's own are not."""
+    yield from _server_directory()
+
+
+def _server_directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="marketflow-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """A Redis for all tests of this process. Leave it running; use `redis_url`, or `own_redis`."""
+    for directory in _server_directory():
+        with EmbeddedRedis(directory) as server:
+            yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL for all tests of this process. Leave it running; use `postgres_dsn`, or `own_postgres`."""
+    for directory in _server_directory():
+        with EmbeddedPostgres(directory, durable=False) as server:
+            yield server
+            _remove_shared(server)
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """An empty Redis."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: EmbeddedPostgres, _numbers: Iterator[int]) -> Iterator[str]:
+    """An empty database, dropped afterwards whoever is still connected."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.dsn.removesuffix("marketflow") + name
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def own_redis(server_directory: Path) -> Iterator[EmbeddedRedis]:
+    """An empty Redis that the test may stop, kill and freeze."""
+    with EmbeddedRedis(server_directory) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(server_directory: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL with an empty database that the test may stop, kill and freeze.
+
+    Durable: else it forgets commits that it acknowledged before it was killed.
+    """
+    with EmbeddedPostgres(server_directory) as server:
+        yield server
+        _remove_shared(server)
+
+
+def _remove_shared(server: EmbeddedPostgres) -> None:
+    """Remove data that had to be kept outside of the server's directory, where TMPDIR is root's own."""
+    server.stop()
+    if not server.data.is_relative_to(server.directory):
+        shutil.rmtree(server.data.parent)

@@ -1,0 +1,216 @@
+"""Imports go one way, and modules stay small: checked on the sources, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+
+import marketflow
+
+ROOT = Path(marketflow.__file__).parent
+LINES = 320
+
+LONGER = {"marketflow.embedded": 520}
+"""Modules that may be longer, and how long: starting two servers is one idea, and nothing else is in it."""
+
+DRIVERS = (
+    "redis",
+    "hiredis",
+    "psycopg",
+    "psycopg_pool",
+    "quart",
+    "quart_trio",
+    "hypercorn",
+    "click",
+    "msgspec",
+)
+ADAPTERS = ("exchange", "cache", "db", "http")
+
+
+@attrs.frozen
+class Rule:
+    """What the modules of one package may not import, by the beginning of the dotted name."""
+
+    forbidden: tuple[str, ...]
+    only: tuple[str, ...] | None = None
+    """If given, nothing but the standard library and these is allowed."""
+
+
+def ours(*names: str) -> tuple[str, ...]:
+    return tuple(f"marketflow.{name}" for name in names)
+
+
+RULES = {
+    "marketflow.domain": Rule(forbidden=(), only=("attrs", "marketflow.domain")),
+    "marketflow.app": Rule(ours("adapters", "config", "logs", "embedded", "service", "cli") + DRIVERS),
+    "marketflow.config": Rule(ours("app", "adapters", "service", "cli", "embedded", "logs")),
+    "marketflow.logs": Rule(ours("app", "adapters", "service", "cli", "embedded")),
+    "marketflow.embedded": Rule(ours("domain", "app", "adapters", "service", "cli", "config", "logs")),
+    "marketflow.service": Rule(ours("cli")),
+} | {
+    f"marketflow.adapters.{adapter}": Rule(
+        ours("service", "cli", "config", "logs", "embedded")
+        + tuple(f"marketflow.adapters.{other}" for other in ADAPTERS if other != adapter)
+    )
+    for adapter in ADAPTERS
+}
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def imported(source: str, module: str, *, is_package: bool) -> set[str]:
+    """Dotted names that a source imports, at whatever depth; `from a import b` gives `a.b`."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = node.module or ""
+            if node.level:
+                parents = module.split(".")[
+                    : None if is_package and node.level == 1 else -(node.level - is_package)
+                ]
+                origin = ".".join([*parents, origin]).rstrip(".")
+            names |= {f"{origin}.{alias.name}" for alias in node.names}
+    return names
+
+
+def import_violations(source: str, module: str, *, is_package: bool = False) -> set[str]:
+    """Imports of a source that the rules of its module forbid."""
+    names = imported(source, module, is_package=is_package)
+    violations = set()
+    for package, rule in RULES.items():
+        if within(module, package):
+            violations |= {name for name in names if any(within(name, other) for other in rule.forbidden)}
+            if rule.only is not None:
+                violations |= {
+                    name
+                    for name in names
+                    if name.split(".")[0] not in sys.stdlib_module_names
+                    and not any(within(name, allowed) for allowed in rule.only)
+                }
+    return violations
+
+
+def mutable_state(source: str) -> set[str]:
+    """Names that a module binds to an empty container, or rebinds from within a function.
+
+    A filled container is a table of constants; an empty one is there to be filled.
+    """
+    tree = ast.parse(source)
+    names = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        else:
+            continue
+        if is_empty_container(node.value):
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def is_empty_container(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.Dict):
+        return not value.keys
+    if isinstance(value, ast.List):
+        return not value.elts
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+        if value.func.id in {"deque", "defaultdict", "Counter"}:
+            return True
+        return value.func.id in {"dict", "list", "set"} and not value.args and not value.keywords
+    return False
+
+
+def modules() -> dict[str, Path]:
+    """Every module of ours by its dotted name."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_one_way(module: str) -> None:
+    """From cli down to domain, and adapters know nothing of each other."""
+    path = modules()[module]
+    assert import_violations(path.read_text(), module, is_package=path.name == "__init__.py") == set()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_modules_stay_small(module: str) -> None:
+    assert len(modules()[module].read_text().splitlines()) < LONGER.get(module, LINES)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_no_module_holds_state(module: str) -> None:
+    """What lives, lives in an object that somebody owns."""
+    assert mutable_state(modules()[module].read_text()) == set()
+
+
+def test_every_package_has_a_rule() -> None:
+    """A new adapter or a misspelt rule does not slip through."""
+    known = modules()
+    packages = {name for name, path in known.items() if path.name == "__init__.py"}
+    assert packages > {"marketflow", "marketflow.domain", "marketflow.app", "marketflow.adapters"}
+    for package in packages - {"marketflow", "marketflow.adapters"}:
+        assert any(within(package, ruled) for ruled in RULES), package
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "violation"),
+    [
+        ("marketflow.domain.bars", "import trio", "trio"),
+        ("marketflow.domain.bars", "from marketflow.app import book", "marketflow.app.book"),
+        ("marketflow.domain.bars", "from ..app.book import Book", "marketflow.app.book.Book"),
+        ("marketflow.app.feeds", "def late():\n    import redis.client", "redis.client"),
+        ("marketflow.app.feeds", "import marketflow.config as c", "marketflow.config"),
+        ("marketflow.app.feeds", "from marketflow import config", "marketflow.config"),
+        ("marketflow.app.feeds", "from .. import adapters", "marketflow.adapters"),
+        ("marketflow.app", "from ..service import run", "marketflow.service.run"),
+        ("marketflow.adapters.db.postgres", "from ..cache import memory", "marketflow.adapters.cache.memory"),
+        ("marketflow.adapters.http.prices", "from marketflow.cli import main", "marketflow.cli.main"),
+        ("marketflow.config", "from marketflow.app.ports import Window", "marketflow.app.ports.Window"),
+        ("marketflow.service", "import marketflow.cli", "marketflow.cli"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, source: str, violation: str) -> None:
+    """The check itself: absolute or relative, at the top or within a function."""
+    assert import_violations(source, module, is_package=module == "marketflow.app") == {violation}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("marketflow.domain.bars", "import attrs, math\nfrom collections.abc import Iterable"),
+        ("marketflow.domain.bars", "from marketflow.domain.periods import SECOND\nfrom . import prices"),
+        ("marketflow.app.feeds", "import trio\nfrom marketflow.domain.bars import Bar\nimport redistricting"),
+        ("marketflow.adapters.db.postgres", "import psycopg\nfrom . import migrations"),
+        ("marketflow.cli", "import click\nfrom marketflow.service import serve"),
+    ],
+)
+def test_an_allowed_import_is_not_found(module: str, source: str) -> None:
+    assert import_violations(source, module) == set()
+
+
+def test_state_is_found_and_constants_are_not() -> None:
+    source = """
+CACHE: dict = {}
+seen = set()
+by_name = defaultdict(list)
+TABLE = {"a": 1}
+OTHER = dict(TABLE)
+count = 0
+def f():
+    global count
+    x = []
+"""
+    assert mutable_state(source) == {"CACHE", "seen", "by_name", "count"}
