@@ -1,0 +1,132 @@
+"""The HTTP application: all routes over the questions that the use cases answer."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope
+from quart import Quart, Response, g, request
+from quart.wrappers.base import BaseRequestWebsocket
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.routing import MapAdapter
+
+from marketflow.adapters.http.candles import candle_routes
+from marketflow.adapters.http.exchanges import exchange_routes
+from marketflow.adapters.http.health import health_routes
+from marketflow.adapters.http.mode import mode_routes
+from marketflow.adapters.http.prices import price_routes
+from marketflow.adapters.http.problem import register_problems
+from marketflow.app.questions import HealthQuestions, ModeQuestions, PriceQuestions
+
+BODY_LIMIT: Final = 16 * 1024
+"""Bytes: no route wants a body at all."""
+BODY_TIMEOUT: Final = 5
+"""Seconds that a client has to send its body in."""
+LINGER: Final = 1.0
+"""Seconds that an answered request's body is still read for."""
+
+REQUEST_ID: Final = "X-Request-Id"
+_SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ABSOLUTE_FORM: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def create_app(
+    *, prices: PriceQuestions, health: HealthQuestions, modes: ModeQuestions, token: str | None
+) -> QuartTrio:
+    """The application; `token` guards the switch of the mode where it is not None."""
+    app = App("marketflow", static_folder=None)
+    app.config.update(MAX_CONTENT_LENGTH=BODY_LIMIT, BODY_TIMEOUT=BODY_TIMEOUT)
+    # No redirects: a path is right or it is not.
+    app.url_map.strict_slashes = True
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
+    register_problems(app)
+    app.before_request(_begin)
+    app.after_request(_end)
+    app.register_blueprint(price_routes(prices))
+    app.register_blueprint(candle_routes(prices))
+    app.register_blueprint(exchange_routes(health))
+    app.register_blueprint(mode_routes(modes, token))
+    app.register_blueprint(health_routes(health))
+    return app
+
+
+async def _begin() -> None:
+    """Give the request its id. A request runs in a task of its own: what is bound is bound for it alone."""
+    g.began = trio.current_time()
+    given = request.headers.get(REQUEST_ID, "")
+    g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+async def _end(response: Response) -> Response:
+    response.headers[REQUEST_ID] = g.request_id
+    response.headers.setdefault("Cache-Control", "no-store")
+    milliseconds = round((trio.current_time() - g.began) * 1000, 3)
+    log.debug(
+        "request", method=request.method, path=request.path, status=response.status_code, ms=milliseconds
+    )
+    return response
+
+
+class Connection(TrioASGIHTTPConnection):
+    """One request, from its head to the end of its answer."""
+
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
+        super().__init__(app, {**scope, "path": _origin_form(scope["path"])})
+        self._body_received = trio.Event()
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer the request."""
+        await super().__call__(partial(self._receive, receive), partial(self._send, send))
+
+    async def _receive(self, receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
+        event = await receive()
+        if event["type"] == "http.request" and not event["more_body"]:
+            self._body_received.set()
+        return event
+
+    async def _send(self, send: ASGISendCallable, event: ASGISendEvent) -> None:
+        if event["type"] != "http.response.body" or event["more_body"]:
+            await send(event)
+            return
+        # Hypercorn closes the connection if the body has not come to its end by now, and what is still on
+        # its way makes the kernel reset it: the client would lose an answer such as 405 or 413.
+        with trio.move_on_after(LINGER):
+            await self._body_received.wait()
+        # Sending the end lets Hypercorn report a disconnect, at which quart-trio cancels this request, in the
+        # middle of Hypercorn's start of the keep-alive timer. Idle connections would then never be closed.
+        with trio.CancelScope(shield=True):
+            await send(event)
+
+
+class App(QuartTrio):
+    """Quart on Trio, with two things put right."""
+
+    asgi_http_class = Connection
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Match by path and method alone: a strange Host header is no reason to fail."""
+        if request is None:
+            return super().create_url_adapter(request)
+        return self.url_map.bind(
+            "localhost",
+            url_scheme=request.scheme,
+            default_method=request.method,
+            path_info=request.path,
+        )
+
+
+def _origin_form(path: str) -> str:
+    """The path of a request target that may also be an absolute URI, `*`, or without any path."""
+    if path.startswith("/"):
+        return path
+    return "/" + _ABSOLUTE_FORM.sub("", path, count=1).removeprefix("/")

@@ -1,0 +1,45 @@
+"""/candles."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quart import Blueprint, request
+from quart.wrappers import Response
+
+from marketflow.adapters.http.parameters import (
+    BadParameter,
+    choice,
+    integer,
+    one_exchange,
+    optional_timestamp,
+    parameters,
+)
+from marketflow.adapters.http.responses import as_json
+from marketflow.app.questions import PriceQuestions
+from marketflow.domain.periods import CANDLE_INTERVALS
+
+DEFAULT_INTERVAL: Final = "1m"
+DEFAULT_LIMIT: Final = 500
+LARGEST_LIMIT: Final = 1000
+PARAMETERS: Final = ("interval", "exchange", "start", "end", "limit")
+
+
+def candle_routes(prices: PriceQuestions) -> Blueprint:
+    """The routes that answer with candles."""
+    routes = Blueprint("candles", __name__)
+
+    @routes.get("/candles/<symbol>")
+    @routes.get("/candles/<exchange>/<symbol>")
+    async def candles(symbol: str, exchange: str | None = None) -> Response:
+        given = parameters(request.args.items(multi=True), PARAMETERS)
+        asked = one_exchange(exchange, given.get("exchange"))
+        interval = choice("interval", given.get("interval", DEFAULT_INTERVAL), CANDLE_INTERVALS)
+        start = optional_timestamp("start", given.get("start"))
+        end = optional_timestamp("end", given.get("end"))
+        limit = integer("limit", given.get("limit", str(DEFAULT_LIMIT)), least=1, most=LARGEST_LIMIT)
+        if start is not None and end is not None and start > end:
+            raise BadParameter("bad-start", f"start {start} is after end {end}")
+        return as_json(await prices.candles(symbol, asked, interval, start, end, limit))
+
+    return routes

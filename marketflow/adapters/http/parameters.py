@@ -1,0 +1,87 @@
+"""What a request may ask for: checks of query parameters. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Final
+
+LARGEST_INTEGER: Final = 2**63 - 1
+
+# ASCII digits only (`int` takes others, signs, spaces and underscores), and few enough to convert at once.
+_INTEGER: Final = re.compile(r"[0-9]{1,19}")
+
+
+class BadParameter(ValueError):
+    """A query parameter that is unknown, repeated, or of a value that is not allowed."""
+
+    def __init__(self, kind: str, detail: str, allowed: Iterable[str] = ()) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        """What is bad, as the last part of the problem's type: `unknown-parameter`, `bad-interval`."""
+        self.allowed = tuple(allowed)
+        """The names or values that would have been accepted; empty where they cannot be listed."""
+
+
+def parameters(pairs: Iterable[tuple[str, str]], allowed: Collection[str]) -> dict[str, str]:
+    """The parameters by name.
+
+    Raises:
+        BadParameter: one is not in `allowed`, or is given more than once.
+    """
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in allowed:
+            raise BadParameter("unknown-parameter", f"unknown query parameter {name!r}", allowed)
+        if name in given:
+            raise BadParameter("repeated-parameter", f"query parameter {name!r} is given more than once")
+        given[name] = value
+    return given
+
+
+def integer(name: str, text: str, *, least: int, most: int) -> int:
+    """A whole number in ASCII digits, from `least` (0 or more) to `most`.
+
+    Raises:
+        BadParameter: it is none, or is out of bounds.
+    """
+    if _INTEGER.fullmatch(text) is not None and least <= (number := int(text)) <= most:
+        return number
+    raise BadParameter(f"bad-{name}", f"{name} must be a whole number from {least} to {most}, not {text!r}")
+
+
+def optional_timestamp(name: str, text: str | None) -> int | None:
+    """Unix ms, or None where it is not given.
+
+    Raises:
+        BadParameter: it is no such number.
+    """
+    return None if text is None else integer(name, text, least=0, most=LARGEST_INTEGER)
+
+
+def choice(name: str, text: str, allowed: Collection[str]) -> str:
+    """One of the values that are allowed.
+
+    Raises:
+        BadParameter: it is another.
+    """
+    if text in allowed:
+        return text
+    raise BadParameter(f"bad-{name}", f"unknown {name} {text!r}", allowed)
+
+
+def one_exchange(in_path: str | None, in_query: str | None) -> str | None:
+    """The exchange that is asked for, wherever it stands; None where nowhere.
+
+    Raises:
+        BadParameter: it stands in the path and in the query, and they differ.
+    """
+    if in_path is None:
+        return in_query
+    if in_query is not None and in_query != in_path:
+        raise BadParameter(
+            "conflicting-exchange",
+            f"the path says exchange {in_path!r} and the query {in_query!r}",
+            (in_path,),
+        )
+    return in_path

@@ -1,0 +1,109 @@
+"""Errors as RFC 9457 problems: every one that this service answers with, the router's own too."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from quart import Quart
+from quart.wrappers import Response
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from marketflow.adapters.http.parameters import BadParameter
+from marketflow.adapters.http.responses import as_json
+from marketflow.app.answers import NoData, NothingCanAnswer, UnknownExchange, UnknownSymbol
+from marketflow.domain.periods import BadPeriod
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# Seconds: a start, or a store that comes back, takes about as long.
+RETRY_SOON: Final = 1
+
+
+def problem(
+    status: HTTPStatus,
+    kind: str,
+    detail: str,
+    *,
+    title: str | None = None,
+    allowed: tuple[str, ...] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A problem; its type is the relative URI `/problems/<kind>`, stable for programs to rely on."""
+    body: dict[str, Any] = {
+        "type": f"/problems/{kind}",
+        "title": title or kind.replace("-", " ").capitalize(),
+        "status": status.value,
+        "detail": detail,
+    }
+    if allowed:
+        body["allowed"] = allowed
+    response = as_json(body, status.value, content_type="application/problem+json")
+    response.headers.update(headers or {})
+    return response
+
+
+def unavailable(kind: str, detail: str, *, retry_after: int) -> Response:
+    """Not now, but perhaps in `retry_after` seconds."""
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, kind, detail, headers={"Retry-After": str(retry_after)})
+
+
+def register_problems(app: Quart) -> None:
+    """Answer every exception that a route can raise, expected or not, with a problem."""
+    app.register_error_handler(BadParameter, _bad_parameter)
+    app.register_error_handler(BadPeriod, _bad_period)
+    app.register_error_handler(UnknownSymbol, _unknown_symbol)
+    app.register_error_handler(UnknownExchange, _unknown_exchange)
+    app.register_error_handler(NoData, _no_data)
+    app.register_error_handler(NothingCanAnswer, _nothing_can_answer)
+    app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(Exception, _unexpected)
+
+
+async def _bad_parameter(error: BadParameter) -> Response:
+    return problem(HTTPStatus.BAD_REQUEST, error.kind, str(error), allowed=error.allowed)
+
+
+async def _bad_period(error: BadPeriod) -> Response:
+    return problem(HTTPStatus.BAD_REQUEST, "bad-period", str(error), allowed=("<n>s", "<n>m", "<n>h", "<n>d"))
+
+
+async def _unknown_symbol(error: UnknownSymbol) -> Response:
+    return problem(HTTPStatus.NOT_FOUND, "unknown-symbol", str(error), allowed=error.known)
+
+
+async def _unknown_exchange(error: UnknownExchange) -> Response:
+    return problem(HTTPStatus.NOT_FOUND, "unknown-exchange", str(error), allowed=error.known)
+
+
+async def _no_data(error: NoData) -> Response:
+    return problem(HTTPStatus.NOT_FOUND, "no-data", str(error))
+
+
+async def _nothing_can_answer(error: NothingCanAnswer) -> Response:
+    return unavailable("nothing-can-answer", str(error), retry_after=error.retry_after)
+
+
+async def _http_exception(error: HTTPException) -> Response:
+    """The router's and the body reader's own errors."""
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    allowed: tuple[str, ...] = ()
+    headers: dict[str, str] = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        allowed = tuple(sorted(error.valid_methods))
+        headers["Allow"] = ", ".join(allowed)
+    kind = status.phrase.lower().replace(" ", "-")
+    detail = error.description or status.description
+    return problem(status, kind, detail, title=status.phrase, allowed=allowed, headers=headers)
+
+
+async def _unexpected(error: Exception) -> Response:
+    """A mistake of ours costs this one request; the log has it with the request's id."""
+    log.error("request_failed", exc_info=error)
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal-server-error",
+        "an unexpected error, which has been logged under the request's id",
+        title="Internal Server Error",
+    )

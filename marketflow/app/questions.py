@@ -1,0 +1,184 @@
+"""What the outside asks: ports that the HTTP adapter holds and the use cases fill.
+
+Prices are answered with the classes of `answers`, the rest with the ones here. Every wait is bounded by
+whoever answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import attrs
+
+from marketflow.app.answers import Candles, Latest, Statistic, Summary
+
+Mode = Literal["live", "test"]
+StatisticKind = Literal["highest", "lowest", "average"]
+ServiceStatus = Literal["ok", "degraded", "unavailable"]
+StoreStatus = Literal["up", "away"]
+ExchangeStatus = Literal["connected", "stale", "reconnecting", "off"]
+
+
+# ---- prices ----
+
+
+class PriceQuestions(Protocol):
+    """Prices, now and back in time.
+
+    An exchange of None stands for all exchanges of the current mode. Every awaited method raises:
+
+    - UnknownSymbol, UnknownExchange: what was named is not configured;
+    - NoData: it is, but there are no updates in the span;
+    - NothingCanAnswer: the stores are away and the memory does not reach as far;
+    - BadPeriod: the text (`30s`, `5m`) is no period, where one is asked for.
+    """
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The configured symbols."""
+        ...
+
+    @property
+    def exchanges(self) -> tuple[str, ...]:
+        """The names of both modes' exchanges."""
+        ...
+
+    async def latest(self, symbol: str, exchange: str | None) -> Latest:
+        """The newest update known, however old."""
+        ...
+
+    async def latest_of_all(self, symbol: str | None, exchange: str | None) -> list[Latest]:
+        """One for each exchange and symbol that has any, narrowed to what is named."""
+        ...
+
+    async def statistic(
+        self, kind: StatisticKind, symbol: str, exchange: str | None, period: str
+    ) -> Statistic:
+        """The highest, lowest or average price over [now - period, now)."""
+        ...
+
+    async def statistics(
+        self, kind: StatisticKind, symbol: str | None, exchange: str | None, period: str
+    ) -> list[Statistic]:
+        """One for each symbol that has any updates in the span, narrowed to what is named."""
+        ...
+
+    async def summary(self, symbol: str, exchange: str | None, period: str) -> Summary:
+        """All of [now - period, now) at once."""
+        ...
+
+    async def candles(
+        self, symbol: str, exchange: str | None, interval: str, start: int | None, end: int | None, limit: int
+    ) -> Candles:
+        """A page of at most `limit` candles within [start, end) (Unix ms), oldest first.
+
+        `interval` is a key of CANDLE_INTERVALS. Without `start` it is the newest ones.
+        """
+        ...
+
+
+# ---- health ----
+
+
+@attrs.frozen
+class Counters:
+    """What became of every line; received = accepted + rejected, accepted = all that follow it."""
+
+    received: int
+    accepted: int
+    rejected: Mapping[str, int]
+    """By reason."""
+    cached: int
+    expired: int
+    dropped: Mapping[str, int]
+    """By reason."""
+    pending: int
+
+
+@attrs.frozen
+class StoreHealth:
+    """How a store is."""
+
+    status: StoreStatus
+    since: int
+    """Unix ms: since when it has been so."""
+
+
+@attrs.frozen
+class ExchangeHealth:
+    """How an exchange is."""
+
+    status: ExchangeStatus
+    last_update_age: float | None
+    """Seconds since the receipt of the last accepted update; None before the first."""
+    reconnects: int
+    updates: Counters
+
+
+@attrs.frozen
+class HealthReport:
+    """How the service is."""
+
+    status: ServiceStatus
+    mode: Mode
+    version: str
+    uptime: float
+    """Seconds."""
+    redis: StoreHealth
+    postgres: StoreHealth
+    exchanges: Mapping[str, ExchangeHealth]
+    """Both modes', by name; the other mode's are off."""
+    updates: Counters
+    """Those of all exchanges together."""
+
+
+@attrs.frozen
+class ExchangeState:
+    """An exchange in the list of exchanges."""
+
+    name: str
+    mode: Mode
+    """The mode that it belongs to."""
+    status: ExchangeStatus
+
+
+class HealthQuestions(Protocol):
+    """How the service is, without any wait."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the process is worth keeping."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether questions should be sent here: neither starting nor stopping, and something can answer."""
+        ...
+
+    def report(self) -> HealthReport:
+        """Everything at once, the counters read in one step."""
+        ...
+
+    def exchange_list(self) -> Sequence[ExchangeState]:
+        """Both modes' exchanges."""
+        ...
+
+
+# ---- mode ----
+
+
+class ModeQuestions(Protocol):
+    """The mode, and its switch."""
+
+    @property
+    def mode(self) -> Mode:
+        """The current one; during a switch the one that is left."""
+        ...
+
+    async def switch(self, mode: Mode) -> bool:
+        """Switch to `mode`; returns whether it was another one before.
+
+        Switches are serialised. Once begun, one is carried through even if the caller is cancelled.
+        """
+        ...

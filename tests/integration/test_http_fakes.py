@@ -1,0 +1,261 @@
+"""Fakes of what the HTTP adapter asks, a server over them on a real port, and a plain client.
+
+Holds no tests itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import h11
+import trio
+
+from marketflow.adapters.http.app import create_app
+from marketflow.adapters.http.server import open_listener, serve_http
+from marketflow.app.answers import (
+    Candle,
+    Candles,
+    Latest,
+    NoData,
+    Statistic,
+    Summary,
+    UnknownExchange,
+    UnknownSymbol,
+)
+from marketflow.app.questions import (
+    Counters,
+    ExchangeHealth,
+    ExchangeState,
+    HealthReport,
+    StoreHealth,
+)
+from marketflow.domain.periods import parse_period
+
+TIME = 1_795_343_351_549
+AWKWARD = 0.1 + 0.2
+"""A price that shows any rounding: 0.30000000000000004."""
+
+
+class FakePrices:
+    """Answers with what was asked, so that a test sees what arrived."""
+
+    symbols = ("BTCUSDT", "ETHUSDT")
+    exchanges = ("exchange1", "exchange2", "test1")
+
+    def __init__(self):
+        self.error = None
+        self.asked = []
+        self.hold = None
+
+    async def _ask(self, symbol, exchange, *details):
+        self.asked.append((symbol, exchange, *details))
+        await trio.lowlevel.checkpoint()
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.error is not None:
+            raise self.error
+        if symbol is not None and symbol not in self.symbols:
+            raise UnknownSymbol(symbol, self.symbols)
+        if exchange is not None and exchange not in self.exchanges:
+            raise UnknownExchange(exchange, self.exchanges)
+        if symbol == "ETHUSDT":
+            raise NoData("no updates of ETHUSDT in the last minute")
+
+    async def latest(self, symbol, exchange):
+        await self._ask(symbol, exchange)
+        return Latest(symbol, exchange or "exchange1", AWKWARD, TIME, "redis")
+
+    async def latest_of_all(self, symbol, exchange):
+        await self._ask(symbol, exchange)
+        return [Latest(symbol or "BTCUSDT", exchange or "exchange1", AWKWARD, TIME, "redis")]
+
+    async def statistic(self, kind, symbol, exchange, period):
+        await self._ask(symbol, exchange, kind, period)
+        parse_period(period)
+        return Statistic(symbol, exchange, period, AWKWARD, 600, TIME - 60_000, TIME, "memory")
+
+    async def statistics(self, kind, symbol, exchange, period):
+        await self._ask(symbol, exchange, kind, period)
+        parse_period(period)
+        return [Statistic(symbol or "BTCUSDT", exchange, period, AWKWARD, 600, TIME - 60_000, TIME, "memory")]
+
+    async def summary(self, symbol, exchange, period):
+        await self._ask(symbol, exchange, period)
+        parse_period(period)
+        return Summary(
+            symbol, exchange, period, 2.0, 1.0, 3.0, 1.5, 2.5, 600, TIME - 60_000, TIME, "postgres"
+        )
+
+    async def candles(self, symbol, exchange, interval, start, end, limit):
+        await self._ask(symbol, exchange, interval, start, end, limit)
+        candle = Candle(0, 60_000, 1.0, 3.0, 0.5, 2.0, 1.75, 600, closed=True)
+        return Candles(symbol, exchange, interval, [candle], 60_000)
+
+
+NOTHING = Counters(0, 0, {}, 0, 0, {}, 0)
+SOME = Counters(12, 10, {"malformed": 1, "late": 1}, 6, 1, {"memory": 2}, 1)
+
+
+class FakeHealth:
+    """Health as the test sets it."""
+
+    def __init__(self):
+        self.live = True
+        self.ready = True
+        self.status = "ok"
+
+    def report(self):
+        return HealthReport(
+            status=self.status,
+            mode="live",
+            version="0.1.0",
+            uptime=12.5,
+            redis=StoreHealth("up", TIME),
+            postgres=StoreHealth("away", TIME),
+            exchanges={
+                "exchange1": ExchangeHealth("connected", 0.05, 2, SOME),
+                "test1": ExchangeHealth("off", None, 0, NOTHING),
+            },
+            updates=SOME,
+        )
+
+    def exchange_list(self):
+        return [ExchangeState("exchange1", "live", "connected"), ExchangeState("test1", "test", "off")]
+
+
+class FakeModes:
+    """Switches at once."""
+
+    def __init__(self):
+        self.mode = "live"
+        self.switches = []
+
+    async def switch(self, mode):
+        self.switches.append(mode)
+        changed = mode != self.mode
+        self.mode = mode
+        return changed
+
+
+@attrs.define
+class Questions:
+    """All three."""
+
+    prices: FakePrices = attrs.Factory(FakePrices)
+    health: FakeHealth = attrs.Factory(FakeHealth)
+    modes: FakeModes = attrs.Factory(FakeModes)
+
+    def app(self, token=None):
+        return create_app(prices=self.prices, health=self.health, modes=self.modes, token=token)
+
+
+@attrs.define
+class Running:
+    """A server under test."""
+
+    url: str
+    port: int
+    stop: trio.Event
+    """Set by the test for a graceful stop."""
+    stopped: trio.Event
+    cancel: Callable[[], None]
+    """Ends it at once."""
+
+    async def connect(self):
+        return Client(await trio.open_tcp_stream("127.0.0.1", self.port))
+
+
+@asynccontextmanager
+async def serving(app, *, host="127.0.0.1", graceful_timeout=5.0) -> AsyncIterator[Running]:
+    """The app on a real port; stopped at the end, or earlier by the test."""
+    stop, stopped, scope = trio.Event(), trio.Event(), trio.CancelScope()
+    listener = open_listener(host, 0)
+
+    async def run(task_status):
+        with scope:
+            await serve_http(
+                app, listener, shutdown=stop.wait, graceful_timeout=graceful_timeout, task_status=task_status
+            )
+        stopped.set()
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            port = listener.getsockname()[1]
+            url = await nursery.start(run)
+            yield Running(url, port, stop, stopped, scope.cancel)
+            stop.set()
+
+
+@attrs.frozen
+class Answer:
+    """A response as it came over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+class Client:
+    """One connection, kept alive; strict about the protocol thanks to h11."""
+
+    def __init__(self, stream):
+        self.stream = stream
+        self._connection = h11.Connection(h11.CLIENT)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await trio.aclose_forcefully(self.stream)
+
+    async def request(self, method, target, *, headers=(), body=b""):
+        """The whole of a request and its answer."""
+        if body:
+            headers = [*headers, ("Content-Length", str(len(body)))]
+        send = self._connection.send
+        await self.stream.send_all(
+            send(h11.Request(method=method, target=target, headers=[("Host", "127.0.0.1"), *headers]))
+        )
+        if body:
+            await self.stream.send_all(send(h11.Data(data=body)))
+        await self.stream.send_all(send(h11.EndOfMessage()))
+        return await self._answer()
+
+    async def get(self, target, **options):
+        return await self.request("GET", target, **options)
+
+    async def _answer(self):
+        head, body = None, b""
+        while True:
+            match self._connection.next_event():
+                case h11.NEED_DATA:
+                    self._connection.receive_data(await self.stream.receive_some())
+                case h11.Response() as head:
+                    pass
+                case h11.Data(data=part):
+                    body += part
+                case h11.EndOfMessage():
+                    break
+        if self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE:
+            self._connection.start_next_cycle()
+        headers = {name.decode(): value.decode() for name, value in head.headers}
+        return Answer(head.status_code, headers, body)
+
+    async def read_to_end(self):
+        """Everything up to the close by the server."""
+        parts = [part async for part in self.stream]
+        return b"".join(parts)
+
+
+async def eventually(condition, *, within=5.0):
+    """Wait until the condition holds."""
+    with trio.fail_after(within):
+        while not condition():  # noqa: ASYNC110 - not everything that is waited for sets an event
+            await trio.sleep(0.005)

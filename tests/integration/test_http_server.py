@@ -1,0 +1,267 @@
+"""The server on a real port: connections that are kept, broken, idle, slow, or never read."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+import trio
+from test_http_fakes import Client, Questions, eventually, serving
+
+from marketflow.adapters.http import server as http_server
+from marketflow.adapters.http.server import open_listener
+
+
+@pytest.fixture
+def questions():
+    return Questions()
+
+
+async def test_the_url_is_reported_once_it_answers(questions):
+    async with serving(questions.app()) as server, await server.connect() as client:
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        answer = await client.get("/prices/latest/BTCUSDT")
+    assert answer.status == 200
+    assert answer.json["price"] == 0.1 + 0.2
+    assert "server" not in answer.headers
+
+
+async def test_a_connection_is_kept_for_many_requests(questions):
+    async with serving(questions.app()) as server, await server.connect() as client:
+        for _ in range(20):
+            assert (await client.get("/symbols")).status == 200
+            assert (await client.get("/nowhere")).status == 404
+            assert (await client.request("HEAD", "/symbols")).body == b""
+            assert (await client.request("POST", "/symbols", body=b"x" * 100)).status == 405
+            assert (await client.request("POST", "/mode/live", body=b"{}")).status == 200
+
+
+async def test_requests_run_side_by_side(questions):
+    """The last of many is asked while all the others wait."""
+    questions.prices.hold = trio.Event()
+    answers = []
+
+    async def ask(server):
+        async with await server.connect() as client:
+            answers.append((await client.get("/prices/latest/BTCUSDT")).status)
+
+    async with serving(questions.app()) as server, trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(ask, server)
+        await eventually(lambda: len(questions.prices.asked) == 50)
+        assert answers == []
+        questions.prices.hold.set()
+    assert answers == [200] * 50
+
+
+async def test_a_failed_request_leaves_the_connection_and_the_service_alive(questions):
+    questions.prices.error = RuntimeError("a mistake of ours")
+    async with serving(questions.app()) as server, await server.connect() as client:
+        assert (await client.get("/prices/latest/BTCUSDT")).status == 500
+        questions.prices.error = None
+        assert (await client.get("/prices/latest/BTCUSDT")).status == 200
+
+
+async def test_a_client_that_leaves_cancels_its_question(questions):
+    cancelled = trio.Event()
+
+    async def latest(symbol, exchange):
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    questions.prices.latest = latest
+    async with serving(questions.app()) as server:
+        async with await server.connect() as client:
+            await client.stream.send_all(b"GET /prices/latest/BTCUSDT HTTP/1.1\r\nHost: h\r\n\r\n")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.fail_after(5):
+            await cancelled.wait()
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/prices/latest/BTCUSDT%2F", 404),
+        ("/prices/latest/%00", 404),
+        ("/prices/latest/%0A", 404),
+        ("/prices/latest/%FF%FE", 404),
+        ("/prices/latest/%ED%A0%80", 404),
+        ("/prices/latest/%", 404),
+        ("/prices/latest/%zz", 404),
+        ("/prices/latest/%3Fx", 404),
+        ("/prices/latest/..%2F..%2Fetc%2Fpasswd", 404),
+        ("/prices/latest/%42TCUSDT", 200),
+        ("/prices/latest/" + "A" * 8000, 404),
+        ("/%2e%2e/", 404),
+        ("//symbols//", 404),
+        ("/prices/latest?symbol=%FF", 404),
+        ("/prices/latest?%FF=%FF", 400),
+        ("/prices/latest?&&=", 400),
+        ("/prices/latest?", 200),
+        ("/candles/BTCUSDT?limit=%D9%A1", 400),
+        ("http://somewhere:1/symbols", 200),
+        ("http://somewhere", 404),
+        ("http://[::1", 404),
+        ("?x=1", 404),
+        ("*", 404),
+    ],
+)
+async def test_a_strange_target_is_a_plain_answer(questions, target, status):
+    async with serving(questions.app()) as server, await server.connect() as client:
+        answer = await client.get(target)
+        assert answer.status == status
+        if status != 200:
+            assert answer.json["status"] == status
+        assert (await client.get("/symbols")).status == 200
+
+
+@pytest.mark.parametrize("host", [b"", b"a" * 64, b"a b", b"[::1", b"x..y", b"\xff", b"localhost:notaport"])
+async def test_a_strange_host_is_no_reason_to_fail(questions, host):
+    async with serving(questions.app()) as server, await server.connect() as client:
+        await client.stream.send_all(
+            b"GET /symbols HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n"
+        )
+        assert (await client.read_to_end()).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("garbage", [b"\x00\xff garbage\r\n\r\n", b"GET /" + b"x" * 70_000])
+async def test_what_is_no_http_is_refused(questions, garbage):
+    async with serving(questions.app()) as server, await server.connect() as client:
+        await client.stream.send_all(garbage)
+        answer = await client.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 4")
+        async with await server.connect() as another:
+            assert (await another.get("/symbols")).status == 200
+
+
+# ---- stopping ----
+
+
+async def test_idle_connections_do_not_hold_the_stop(questions):
+    """One that was never used, one that was, and one with half a request."""
+    async with (
+        serving(questions.app(), graceful_timeout=60) as server,
+        await server.connect(),
+        await server.connect() as used,
+        await server.connect() as halfway,
+    ):
+        assert (await used.get("/symbols")).status == 200
+        await halfway.stream.send_all(b"GET /symb")
+        server.stop.set()
+        with trio.fail_after(2):
+            await server.stopped.wait()
+        assert await used.read_to_end() == b""
+
+
+async def test_a_running_request_is_answered_before_the_end(questions):
+    questions.prices.hold = trio.Event()
+    async with serving(questions.app(), graceful_timeout=60) as server, await server.connect() as client:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_meanwhile():
+                await eventually(lambda: questions.prices.asked)
+                server.stop.set()
+                await trio.sleep(0.05)
+                assert not server.stopped.is_set()
+                questions.prices.hold.set()
+
+            nursery.start_soon(stop_meanwhile)
+            assert (await client.get("/prices/latest/BTCUSDT")).status == 200
+        with trio.fail_after(2):
+            await server.stopped.wait()
+
+
+async def test_a_request_that_does_not_end_is_cut(questions):
+    questions.prices.hold = trio.Event()
+    async with serving(questions.app(), graceful_timeout=0.2) as server, await server.connect() as client:
+        await client.stream.send_all(b"GET /prices/latest/BTCUSDT HTTP/1.1\r\nHost: h\r\n\r\n")
+        await eventually(lambda: questions.prices.asked)
+        server.stop.set()
+        with trio.fail_after(3):
+            await server.stopped.wait()
+
+
+async def test_after_the_stop_the_port_is_free(questions):
+    async with serving(questions.app()) as server:
+        server.stop.set()
+        await server.stopped.wait()
+        open_listener("127.0.0.1", server.port).close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+@pytest.mark.parametrize("cancel", [False, True], ids=["stop", "cancel"])
+async def test_a_client_that_does_not_read_cannot_hold_the_stop(questions, cancel):
+    """Hypercorn shields its sends: only the socket's own time limit ends this one."""
+    questions.prices.symbols = ("X" * 1000,) * 20_000
+    async with serving(questions.app(), graceful_timeout=0.1) as server, await server.connect() as client:
+        await client.stream.send_all(b"GET /symbols HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert await client.stream.receive_some(100)
+        if cancel:
+            server.cancel()
+        else:
+            server.stop.set()
+        with trio.fail_after(10):
+            await server.stopped.wait()
+
+
+async def test_idle_connections_are_closed_in_time(questions, monkeypatch):
+    """Also after a request, where quart-trio alone loses the timer; half a head counts as idle too."""
+    monkeypatch.setattr(http_server, "IDLE_TIMEOUT", 0.3)
+    async with (
+        serving(questions.app()) as server,
+        await server.connect() as unused,
+        await server.connect() as used,
+        await server.connect() as slow,
+    ):
+        assert (await used.get("/symbols")).status == 200
+        await slow.stream.send_all(b"GET /symbols HTTP/1.1\r\nHo")
+        with trio.fail_after(3):
+            assert await unused.read_to_end() == b""
+            assert await used.read_to_end() == b""
+            assert await slow.read_to_end() == b""
+
+
+async def test_a_cancelled_server_leaves_no_listener(questions):
+    async with serving(questions.app()) as server:
+        server.cancel()
+        await server.stopped.wait()
+        open_listener("127.0.0.1", server.port).close()
+
+
+# ---- listening ----
+
+
+def test_a_port_in_use_is_said_plainly():
+    with open_listener("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} is in use on 127.0.0.1") as caught:
+            open_listener("127.0.0.1", port)
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 0), ("no such host.invalid", 8080)])
+def test_where_it_cannot_listen_host_and_port_are_named(host, port):
+    with pytest.raises(OSError, match=f"cannot listen on {host} port {port}: ."):
+        open_listener(host, port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_names_and_addresses(host):
+    with open_listener(host, 0) as listener:
+        assert listener.family == socket.AF_INET
+        socket.create_connection(listener.getsockname()).close()
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+async def test_ipv6(questions, host):
+    try:
+        open_listener(host, 0).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    async with serving(questions.app(), host=host) as server:
+        assert server.url == f"http://[::1]:{server.port}"
+        async with Client(await trio.open_tcp_stream("::1", server.port)) as client:
+            assert (await client.get("/symbols")).status == 200
