@@ -1,0 +1,370 @@
+"""The commands, their exit codes, and errors as one clear line each.
+
+Commands import what they run, so that `--help` and a mistake on the command line are answered at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+import click
+
+from marketflow import __version__
+
+if TYPE_CHECKING:
+    from marketflow.config import Loaded
+
+CLEAN: Final = 0
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+"""Or wrong configuration."""
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+@attrs.define
+class _Run:
+    """What the telling of an error wants to know of the command."""
+
+    debug: bool = False
+    """Whether tracebacks are wanted."""
+    address: tuple[str, str] = ("", "")
+    """Host and port that it listens on."""
+
+
+class _ServeByDefault(click.Group):
+    """`marketflow --port 80` is `marketflow serve --port 80`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in {"--help", "--version"}):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+class _Finite(click.FloatRange):
+    """A number within limits; `nan` and `inf` are none."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+_SECONDS: Final = _Finite(min=0)
+_FRACTION: Final = _Finite(min=0, max=1)
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    code = run(sys.argv[1:])
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        # Nobody reads it any more. At its very end Python would try again, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code, after a line on stderr for each error."""
+    this = _Run()
+    try:
+        with commands.make_context("marketflow", list(arguments), obj=this) as context:
+            commands.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        _complain(_usage_problem(error))
+        return WRONG_USAGE
+    except BaseException as error:  # noqa: BLE001 - nothing goes further than this
+        return _tell(error, this)
+    return CLEAN
+
+
+def _tell(error: BaseException, this: _Run) -> int:
+    """Say what happened; returns the exit code. A failure outweighs what is only wrong usage."""
+    loud = [each for each in _leaves(error) if not _is_quiet(each)]
+    if loud and this.debug:
+        _to_stderr("".join(traceback.format_exception(error)).rstrip())
+    problems = dict(problem for each in loud for problem in _problems(each, this))
+    for problem in problems:
+        _complain(problem)
+    return min(problems.values(), default=CLEAN)
+
+
+def _complain(problem: str) -> None:
+    _to_stderr(f"marketflow: {' '.join(problem.split())}")
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        click.echo(text, err=True)
+    except (OSError, ValueError):
+        return  # there is nobody left to tell
+
+
+def _usage_problem(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = "marketflow" if context is None else context.command_path
+    return f"{message[:1].lower()}{message[1:]} (try '{path} --help')"
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The error, or of a group all those within."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _is_quiet(error: BaseException) -> bool:
+    # Asked to stop before there was anything to stop, or whoever read our output has seen enough.
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, BrokenPipeError) and _stdout_is_gone())
+
+
+def _problems(error: BaseException, this: _Run) -> Iterator[tuple[str, int]]:
+    """What is wrong in words, and the exit code that it means."""
+    from marketflow.app.ports import IntervalMismatch, StoreTaken  # noqa: PLC0415
+    from marketflow.config import ConfigError  # noqa: PLC0415
+    from marketflow.config.kinds import show_duration  # noqa: PLC0415
+    from marketflow.config.secrets import mask_connection  # noqa: PLC0415
+    from marketflow.embedded import EmbeddedError  # noqa: PLC0415
+
+    match error:
+        case ConfigError():
+            for line in error.lines:
+                yield line, WRONG_USAGE
+        case IntervalMismatch():
+            stored, configured = show_duration(error.stored), show_duration(error.configured)
+            problem = f"aggregation.interval: the database holds aggregates of {stored}, not of {configured}"
+            yield problem, WRONG_USAGE
+        case StoreTaken():
+            yield "another marketflow is running on this database", FAILED
+        case EmbeddedError():
+            yield str(error), FAILED
+        case OSError():
+            yield _os_problem(error, *this.address), FAILED
+        case _:
+            yield f"internal error: {type(error).__name__}: {mask_connection(str(error))}", FAILED
+
+
+def _os_problem(error: OSError, host: str, port: str) -> str:
+    """An error of the operating system in words; without a file it was about listening at the address."""
+    reason = error.strerror or str(error)
+    if isinstance(error, socket.gaierror):
+        return f"unknown host {host}: {reason}"
+    if error.errno is None or reason != os.strerror(error.errno):
+        return reason  # whoever raised it has put it into words
+    if error.filename is not None:
+        return f"{reason.lower()}: {error.filename}"
+    if not host:
+        return reason.lower()
+    words = {
+        errno.EADDRINUSE: f"port {port} is in use on {host}",
+        errno.EACCES: f"no permission to listen on port {port} on {host}",
+        errno.EADDRNOTAVAIL: f"{host} is no address of this machine",
+    }
+    return words.get(error.errno, reason.lower())
+
+
+def _stdout_is_gone() -> bool:
+    """Whether whoever read stdout has closed it: a pipe that broke elsewhere is an error."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+# ---- commands ----
+
+
+def _config_option(command: Command) -> Command:
+    return click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Settings; by default ./config.toml, where there is one.",
+    )(command)
+
+
+def _log_options(default: str) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        style = click.option(
+            "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True
+        )
+        level = click.option("--log-level", type=click.Choice(LOG_LEVELS), default=default, show_default=True)
+        return level(style(command))
+
+    return decorate
+
+
+def _load(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
+    from marketflow.config import load  # noqa: PLC0415
+
+    return load(config_file, flags, os.environ, Path.cwd())
+
+
+def _start_logging(this: _Run, log_level: str, log_format: str) -> None:
+    from marketflow import logs  # noqa: PLC0415
+
+    this.debug = log_level == "debug"
+    logs.configure(log_level, log_format)
+
+
+@click.group(cls=_ServeByDefault, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="marketflow", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Real-time market data: exchanges in, exact prices and one-minute aggregates out.
+
+    Without a command, `serve` is run.
+    """
+
+
+@commands.command()
+@_config_option
+@click.option("--host", metavar="H", help="Where to answer HTTP; by default 127.0.0.1.")
+@click.option("--port", metavar="N", help="By default 8080; 0: any free one.")
+@click.option("--mode", metavar="live|test", help="Begin with the exchanges (live) or with generated prices.")
+@click.option("--embedded", is_flag=True, help="Start a Redis and a PostgreSQL of its own.")
+@_log_options("info")
+@click.pass_obj
+def serve(
+    this: _Run,
+    /,
+    *,
+    config_file: Path | None,
+    host: str | None,
+    port: str | None,
+    mode: str | None,
+    embedded: bool,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run the service until SIGINT or SIGTERM."""
+    _start_logging(this, log_level, log_format)
+    loaded = _load(config_file, {"http.host": host, "http.port": port, "mode": mode})
+    this.address = loaded.settings.http.host, str(loaded.settings.http.port)
+
+    import structlog  # noqa: PLC0415
+    import trio  # noqa: PLC0415
+
+    from marketflow.service import run_service  # noqa: PLC0415
+
+    rows = loaded.describe()
+    log = structlog.get_logger("marketflow")
+    log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
+    log.debug("sources of the settings", sources={row.key: row.source for row in rows})
+    trio.run(partial(run_service, loaded.settings, embedded=embedded))
+
+
+@commands.command()
+@click.option("--name", default="exchange1", show_default=True)
+@click.option("--host", metavar="H", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=40101, show_default=True, help="0: any.")
+@click.option(
+    "--rate",
+    type=_Finite(min=0),
+    default=10.0,
+    show_default=True,
+    help="Ticks a second, each a line for every symbol; 0: as fast as they are read.",
+)
+@click.option("--seed", type=int, help="For the same prices each time.")
+@click.option("--close-every", type=_SECONDS, default=0.0, help="Seconds after which to hang up.")
+@click.option("--garbage", type=_FRACTION, default=0.0, help="The part of the lines that are garbage.")
+@click.option("--silence", type=_SECONDS, default=0.0, help="Seconds to pause for, after as many of traffic.")
+@click.option("--half-lines", type=_FRACTION, default=0.0, help="The part of the writes that end in a line.")
+@click.option(
+    "--skew",
+    type=_Finite(min=-86_400, max=86_400),
+    default=0.0,
+    help="Seconds that its clock is ahead; may be negative.",
+)
+@_log_options("info")
+@click.pass_obj
+def exchange(
+    this: _Run,
+    /,
+    *,
+    name: str,
+    host: str,
+    port: int,
+    rate: float,
+    seed: int | None,
+    log_level: str,
+    log_format: str,
+    **faults: float,
+) -> None:
+    """Run a simulated exchange until SIGINT or SIGTERM.
+
+    Lines and pace are those of the real ones, unless it is given faults.
+    """
+    _start_logging(this, log_level, log_format)
+    this.address = host, str(port)
+
+    import trio  # noqa: PLC0415
+
+    from marketflow.adapters.exchange.simulator import Faults, simulate  # noqa: PLC0415
+
+    trio.run(
+        _until_signal,
+        partial(simulate, name=name, host=host, port=port, rate=rate, seed=seed, faults=Faults(**faults)),
+    )
+
+
+async def _until_signal(task: Callable[[], Awaitable[None]]) -> None:
+    import trio  # noqa: PLC0415
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task)
+            await anext(aiter(signals))
+            nursery.cancel_scope.cancel()
+
+
+@commands.command()
+@click.option("--port", metavar="N", help="Where to answer HTTP; by default 8080; 0: any free one.")
+@click.option(
+    "--duration", type=_Finite(min=0, min_open=True), metavar="S", help="Stop by itself after S seconds."
+)
+@_log_options("warning")
+@click.pass_obj
+def demo(this: _Run, /, *, port: str | None, duration: float | None, log_level: str, log_format: str) -> None:
+    """Run three simulated exchanges and the service, with stores of its own."""
+    _start_logging(this, log_level, log_format)
+    settings = _load(None, {"http.port": port}).settings
+    this.address = settings.http.host, str(settings.http.port)
+
+    import trio  # noqa: PLC0415
+
+    from marketflow.demo import run_demo  # noqa: PLC0415
+
+    trio.run(partial(run_demo, settings, duration=duration))
+
+
+@commands.command()
+@_config_option
+def config(config_file: Path | None) -> None:
+    """Show the settings in effect, and where each came from. Secrets are masked."""
+    for row in _load(config_file, {}).describe():
+        click.echo(f"{row.key} = {row.value} ({row.source})")

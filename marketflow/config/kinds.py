@@ -1,0 +1,268 @@
+"""The kinds of values that settings have: how each is read, strictly, and how it is shown.
+
+A kind reads what a TOML or JSON parser made of a value, or a `Text` that came without a type.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from marketflow.config.secrets import MASK, mask_connection, mask_value
+from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND
+
+# From the largest to the smallest: a value is shown in the first that divides it.
+_DURATIONS: Final = {"d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND, "ms": 1}
+_SIZES: Final = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1}
+
+# ASCII digits only, and few enough that no conversion is ever slow.
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?")
+_DURATION: Final = re.compile(rf"({_NUMBER.pattern}) ?({'|'.join(_DURATIONS)})")
+_SIZE: Final = re.compile(rf"([0-9]{{1,12}}) ?({'|'.join(_SIZES)})")
+_HOST: Final = re.compile(r"[^\s/@?#\[\]\x00-\x20]{1,253}")
+_REDIS_DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}")
+
+_LONGEST_SHOWN: Final = 60
+_LARGEST_SHOWN: Final = 10**30
+
+
+class Text(str):
+    """A value from the environment, from `.env` or from a flag: its key's kind says what it is."""
+
+    __slots__ = ()
+
+
+class UnexpectedError(ValueError):
+    """A value is not what its key wants."""
+
+    def __init__(self, expected: str, value: object) -> None:
+        super().__init__(f"expected {expected}, got {_shown(value)}")
+        self.expected = expected
+        """What would have done; holds nothing of the value."""
+
+
+@attrs.frozen
+class Kind:
+    """How a value of a setting is read, and how it is shown."""
+
+    read: Callable[[object], Any]
+    """Raises UnexpectedError."""
+    show: Callable[[Any], str] = str
+    """A value that `read` returned, for people; secrets masked."""
+    secret: bool = False
+    """Whether not even a wrong value may be shown."""
+
+
+def _shown(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            text = mask_value(value)
+            return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
+        case dict() | list():
+            return "a table" if isinstance(value, dict) else "a list"
+        case int() if abs(value) > _LARGEST_SHOWN:
+            # Python refuses to write out one of thousands of digits.
+            return "a huge number"
+        case _:
+            return "null" if value is None else str(value)
+
+
+def optional(kind: Kind, *, none: Sequence[str] = ("",)) -> Kind:
+    """The kind, or None, which is written as one of the texts."""
+    return attrs.evolve(
+        kind,
+        read=lambda value: None if isinstance(value, str) and value in none else kind.read(value),
+        show=lambda value: "none" if value is None else kind.show(value),
+    )
+
+
+def integer(low: int, high: int) -> Kind:
+    """An integer within [low, high]."""
+
+    def read(value: object) -> int:
+        if isinstance(value, Text) and _INTEGER.fullmatch(value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UnexpectedError("an integer", value)
+        if not low <= value <= high:
+            raise UnexpectedError(f"an integer from {low} to {high}", value)
+        return value
+
+    return Kind(read)
+
+
+def number(low: float, high: float) -> Kind:
+    """A number within [low, high], held as a float."""
+
+    def read(value: object) -> float:
+        if isinstance(value, Text) and _NUMBER.fullmatch(value):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UnexpectedError("a number", value)
+        if not low <= value <= high:
+            raise UnexpectedError(f"a number from {low:g} to {high:g}", value)
+        return float(value)
+
+    return Kind(read, show=lambda value: f"{value:.15g}")
+
+
+def duration(low: int, high: int, *, whole: int = 1, divides: int | None = None) -> Kind:
+    """Whole ms within [low, high], a multiple of `whole`; written as seconds or as text like `50ms`."""
+    wanted = f"a duration from {show_duration(low)} to {show_duration(high)}"
+    if whole > 1:
+        wanted += f" in whole multiples of {show_duration(whole)}"
+    if divides is not None:
+        wanted += f" that divides {show_duration(divides)}"
+
+    def read(value: object) -> int:
+        ms = _duration(value)
+        if ms is None:
+            raise UnexpectedError('a duration (seconds, or text like "60s" or "50ms")', value)
+        if ms.denominator > 1:
+            raise UnexpectedError("a duration in whole milliseconds", value)
+        exact = int(ms)
+        if not low <= exact <= high or exact % whole or (divides is not None and divides % exact):
+            raise UnexpectedError(wanted, value)
+        return exact
+
+    return Kind(read, show=show_duration)
+
+
+def _duration(value: object) -> Fraction | None:
+    match value:
+        case bool():
+            return None
+        case int():
+            return Fraction(value) * SECOND
+        case float() if math.isfinite(value):
+            # What was written, not its nearest binary fraction: 0.05 is 50 ms.
+            return Fraction(repr(value)) * SECOND
+        case Text() if _NUMBER.fullmatch(value):
+            return Fraction(value) * SECOND
+        case str() if match := _DURATION.fullmatch(value):
+            return Fraction(match[1]) * _DURATIONS[match[2]]
+        case _:
+            return None
+
+
+def show_duration(ms: int) -> str:
+    """In a form that `duration` reads: `50ms`, `60s`, `7d`."""
+    # Up to two minutes people say seconds.
+    units = {"s": SECOND, "ms": 1} if ms <= 2 * MINUTE else _DURATIONS
+    return next(f"{ms // size}{unit}" for unit, size in units.items() if ms % size == 0)
+
+
+def size(low: int, high: int) -> Kind:
+    """Whole bytes within [low, high]; written as a number or as text like `64 MiB`."""
+
+    def read(value: object) -> int:
+        if isinstance(value, Text) and _INTEGER.fullmatch(value):
+            value = int(value)
+        exact = value
+        if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+            exact = int(match[1]) * _SIZES[match[2]]
+        if isinstance(exact, bool) or not isinstance(exact, int):
+            raise UnexpectedError('a size (bytes, or text like "64 MiB")', value)
+        if not low <= exact <= high:
+            raise UnexpectedError(f"a size from {show_size(low)} to {show_size(high)}", value)
+        return exact
+
+    return Kind(read, show=show_size)
+
+
+def show_size(size_bytes: int) -> str:
+    """In a form that `size` reads: `64 MiB`."""
+    return next(f"{size_bytes // size} {unit}" for unit, size in _SIZES.items() if size_bytes % size == 0)
+
+
+def text(expected: str = "text", matches: Callable[[str], object] = len) -> Kind:
+    """Text that `matches` finds true; without NUL and not broken, so that it can be passed on anywhere."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or "\0" in value or not _encodable(value) or not matches(value):
+            raise UnexpectedError(expected, value)
+        return str(value)
+
+    return Kind(read)
+
+
+def _encodable(value: str) -> bool:
+    # An environment that is not UTF-8 comes with lone surrogates.
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def pattern(expected: str, regex: str) -> Kind:
+    """Text that is wholly of the pattern."""
+    return text(f"{expected} {regex}", re.compile(regex).fullmatch)
+
+
+def choice(*allowed: str) -> Kind:
+    """One of the texts."""
+    return text(" or ".join(allowed), allowed.__contains__)
+
+
+def host(*, socket_directory: bool = False) -> Kind:
+    """The name or address of a host, or the directory of its Unix socket."""
+    return text(
+        "a host name or address",
+        lambda value: _HOST.fullmatch(value) or (socket_directory and value.startswith("/")),
+    )
+
+
+def secret(kind: Kind, show: Callable[[Any], str] = lambda _: MASK) -> Kind:
+    """The same, never shown as it is."""
+    return attrs.evolve(kind, show=show, secret=True)
+
+
+def token() -> Kind:
+    """What an `Authorization: Bearer` header can carry."""
+    return secret(text("visible ASCII characters without blanks", re.compile(r"[!-~]+").fullmatch))
+
+
+def redis_url() -> Kind:
+    """Where a Redis is."""
+    return secret(text("a URL like redis://127.0.0.1:6379/0", _is_redis_url), mask_connection)
+
+
+def _is_redis_url(value: str) -> bool:
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        return False
+    if url.scheme == "unix":
+        return bool(url.path)
+    at_a_host = url.hostname is not None and port != 0 and _REDIS_DATABASE.fullmatch(url.path) is not None
+    return at_a_host and url.scheme in {"redis", "rediss"}
+
+
+def postgres_dsn() -> Kind:
+    """Where a PostgreSQL is, in either of libpq's forms."""
+    expected = "a connection string like postgresql://user@127.0.0.1:5432/database"
+    return secret(text(expected, _is_postgres_dsn), mask_connection)
+
+
+def _is_postgres_dsn(value: str) -> bool:
+    try:
+        return bool(conninfo_to_dict(value))
+    except psycopg.ProgrammingError:
+        return False
+
+
+def directory() -> Kind:
+    """A directory, which need not be there yet."""
+    # What still begins with a tilde belongs to nobody's home.
+    kind = text("a directory", lambda value: value and not value.startswith("~"))
+    return attrs.evolve(kind, read=lambda value: Path(kind.read(value)))

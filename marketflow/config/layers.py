@@ -1,0 +1,171 @@
+"""The layers that settings come from, read and laid over each other."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from dotenv.parser import parse_stream
+
+from marketflow.config.kinds import Text
+from marketflow.config.settings import Settings
+from marketflow.config.structuring import GROUPS, KEYS, fields, item_of
+
+CONFIG_FILE: Final = "config.toml"
+DOTENV: Final = ".env"
+
+_PREFIX: Final = "MARKETFLOW_"
+_VARIABLES: Final = {_PREFIX + key.upper().replace(".", "__"): key for key in (*GROUPS, *KEYS)}
+_TOML_PLACE: Final = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
+
+Given = tuple[object, str]
+"""A value, and the source that it came from."""
+
+
+@attrs.define
+class Layers:
+    """The values that take effect so far, and what was wrong with the way they were given."""
+
+    given: dict[str, Given] = attrs.field(factory=dict)
+    problems: list[str] = attrs.field(factory=list)
+    broken: bool = False
+    """Whether a file could not be read: nobody knows what it would have set."""
+
+    def add_config_file(self, path: Path | None, cwd: Path) -> None:
+        """Lay a TOML file over what is there; without a path `config.toml`, if there is one."""
+        source = CONFIG_FILE if path is None else str(path)
+        content = self._read(cwd / source, source, required=path is not None)
+        if content is None:
+            return
+        try:
+            table = tomllib.loads(content)
+        except (ValueError, RecursionError) as error:
+            self._break(f"{source}: {_toml_problem(error, content)}")
+        else:
+            self._add_table(table, Settings, "", source)
+
+    def add_dotenv(self, path: Path) -> None:
+        """Lay `.env` over what is there, if there is one."""
+        # Some keep a virtual environment under this name.
+        content = None if path.is_dir() else self._read(path, DOTENV, required=False)
+        variables = {}
+        for binding in parse_stream(io.StringIO(content or "")):
+            name, value = binding.key, binding.value
+            if name is not None and value is not None:
+                variables[name] = value
+            elif binding.error or (name or "").startswith(_PREFIX):
+                self._break(f"{DOTENV}: line {binding.original.line}: expected NAME=value")
+        self.add_variables(variables, DOTENV)
+
+    def add_variables(self, variables: Mapping[str, str], source: str | None) -> None:
+        """Lay variables over what is there; without a source each is its own."""
+        ours = {name: value for name, value in variables.items() if name.startswith(_PREFIX)}
+        # Tables first: a variable of one key is more to the point.
+        for name in sorted(ours, key=lambda name: _VARIABLES.get(name) in KEYS):
+            key = _VARIABLES.get(name)
+            if key is None:
+                hint = _hint(name, _VARIABLES)
+                self.problems.append(f"{name}: unknown variable{hint} ({source or 'environment'})")
+            else:
+                self._add(key, Text(ours[name]), source or name)
+
+    def add_flags(self, flags: Mapping[str, object]) -> None:
+        """Lay flags, by key, over what is there."""
+        for key, value in flags.items():
+            if value is not None:
+                typed = Text(value) if isinstance(value, str) else value
+                self._add(key, typed, f"--{key.rpartition('.')[2].replace('_', '-')}")
+
+    def _add(self, key: str, value: object, source: str) -> None:
+        if isinstance(value, Text) and (key in GROUPS or item_of(KEYS[key])):
+            value = _from_json(value)
+        self._add_table({key: value}, None, "", source)
+
+    def _add_table(self, table: Mapping[str, object], cls: Any, prefix: str, source: str) -> None:
+        """Add what is in a table of the class `cls`; without one its names are whole keys."""
+        known = fields(cls) if cls else {**KEYS, **GROUPS}
+        for name, value in table.items():
+            key = prefix + name
+            if name not in known:
+                hint = _hint(key, (*(prefix + each for each in known), *KEYS))
+                self.problems.append(f"{prefix}{_toml_key(name)}: unknown key{hint} ({source})")
+            elif key not in GROUPS:
+                self._add_value(key, value, source)
+            elif isinstance(value, dict):
+                self._add_table(value, GROUPS[key], f"{key}.", source)
+            else:
+                # Not what it is instead: `redis = "redis://:password@..."` is soon written.
+                wanted = "a table as JSON" if isinstance(value, Text) else "a table"
+                self.problems.append(f"{key}: expected {wanted} ({source})")
+
+    def _add_value(self, key: str, value: object, source: str) -> None:
+        self.given[key] = value, source
+        item = item_of(KEYS[key])
+        if attrs.has(item) and isinstance(value, list):
+            # Their values are checked only if they take effect, but an unknown key is always wrong.
+            for index, table in enumerate(value):
+                for name in table if isinstance(table, dict) else ():
+                    if name not in fields(item):
+                        where = f"{key}[{index}]."
+                        hint = _hint(where + name, [where + each for each in fields(item)])
+                        self.problems.append(f"{where}{_toml_key(name)}: unknown key{hint} ({source})")
+
+    def _read(self, path: Path, name: str, *, required: bool) -> str | None:
+        try:
+            # Some editors begin a file with a byte order mark.
+            return path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            self._break(f"{name}: line {line}: not UTF-8")
+        except (FileNotFoundError, NotADirectoryError):
+            if required:
+                self._break(f"{name}: no such file (--config)")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self._break(f"{name}: cannot be read: {reason.lower()}")
+        return None
+
+    def _break(self, problem: str) -> None:
+        self.problems.append(problem)
+        self.broken = True
+
+
+def _toml_problem(error: Exception, content: str) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    match = _TOML_PLACE.fullmatch(str(error))
+    if match is None:
+        # Not of the grammar's making: a number of thousands of digits, or a day that no month has.
+        return f"not TOML: {error}"
+    line = match[2] or content.count("\n") + 1
+    return f"line {line}: {match[1][:1].lower()}{match[1][1:]}"
+
+
+def _from_json(value: Text) -> object:
+    try:
+        decoded = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    # A plain text or number stays what it was, for the message.
+    return decoded if isinstance(decoded, list | dict) else value
+
+
+def _hint(wrong: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(wrong, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def printable(text: str) -> str:
+    """The text on one line, without what a terminal would obey."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

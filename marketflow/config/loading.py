@@ -1,0 +1,115 @@
+"""From the layers to checked settings.
+
+Flags > environment > `.env` > config file > defaults, key by key; a list or table is replaced whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from marketflow.config.layers import DOTENV, Layers, printable
+from marketflow.config.settings import Clash, Settings, clashes, default_state_dir, expand_home
+from marketflow.config.structuring import GROUPS, KEYS, fields, shown, structured
+
+DEFAULT: Final = "default"
+
+_WHOLES: Final = {"redis": "url", "postgres": "dsn"}
+"""By table the key that wins over those that it can be composed of."""
+_OWN: Final = "timeout"
+"""The key of these tables that it cannot."""
+
+
+class ConfigError(Exception):
+    """The settings are wrong."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+        """All that is wrong, a line each; without secrets."""
+
+
+@attrs.frozen
+class Row:
+    """A setting as people see it."""
+
+    key: str
+    value: str
+    """Secrets masked."""
+    source: str
+
+
+@attrs.frozen
+class Loaded:
+    """Settings, and where each came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+    """By key: a flag, a variable, `.env`, the config file, or `default`."""
+
+    def describe(self) -> list[Row]:
+        """Every setting, in the order of the documentation."""
+        values = shown(self.settings)
+        sources = dict(self.sources)
+        for group, whole in _WHOLES.items():
+            key = f"{group}.{whole}"
+            parts = [f"{group}.{name}" for name in fields(GROUPS[group]) if name not in {whole, _OWN}]
+            if getattr(getattr(self.settings, group), whole) is None:
+                # What it comes to is more useful than that it is not set.
+                values[key] = shown(_with_whole(self.settings, group, whole))[key]
+                given = [part for part in parts if sources[part] != DEFAULT]
+                sources[key] = f"from {', '.join(given)}" if given else DEFAULT
+            else:
+                sources |= {part: f"{sources[part]}; not used: {key} wins" for part in parts}
+        return [Row(key, printable(value), sources[key]) for key, value in values.items()]
+
+
+def _with_whole(settings: Settings, group: str, whole: str) -> Settings:
+    part = getattr(settings, group)
+    composed = {whole: getattr(part, f"effective_{whole}")}
+    return attrs.evolve(settings, **{group: attrs.evolve(part, **composed)})
+
+
+def load(
+    config_file: Path | None, flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path
+) -> Loaded:
+    """Read, lay over each other and check all layers.
+
+    Args:
+        config_file: must be there; None: `config.toml` in `cwd`, where there is one.
+        flags: by key (`http.port`); None counts as not given. The flag's name is the key's last part.
+        environ: the environment.
+        cwd: where `.env` is, and what a relative `state_dir` starts from.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    layers = Layers()
+    layers.add_config_file(config_file, cwd)
+    layers.add_dotenv(cwd / DOTENV)
+    layers.add_variables(environ, None)
+    layers.add_flags(flags)
+    given = layers.given
+    state_dir, source = given.get("state_dir", ("", DEFAULT))
+    if isinstance(state_dir, str):
+        state_dir = expand_home(state_dir, environ) if state_dir else str(default_state_dir(environ))
+    given["state_dir"] = state_dir, source
+    settings, wrong = structured({key: value for key, (value, _) in given.items()})
+    problems = layers.problems
+    for key in KEYS:
+        problems += [f"{line} ({given[key][1]})" for line in wrong.get(key, ())]
+    sources = {key: given[key][1] if key in given else DEFAULT for key in KEYS}
+    if not layers.broken:
+        problems += [_worded(clash, sources) for clash in clashes(settings) if not {*clash.keys} & {*wrong}]
+    if problems:
+        raise ConfigError([printable(problem) for problem in problems])
+    return Loaded(attrs.evolve(settings, state_dir=cwd / settings.state_dir), sources)
+
+
+def _worded(clash: Clash, sources: Mapping[str, str]) -> str:
+    # Blame what somebody wrote, not what is there by default.
+    key = next((key for key in clash.keys if sources[key] != DEFAULT), clash.keys[0])
+    return f"{key}: {clash.message} ({sources[key]})"

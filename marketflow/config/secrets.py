@@ -1,0 +1,45 @@
+"""Secrets are kept out of whatever people and logs get to see."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote_plus
+
+MASK: Final = "***"
+
+_SECRET_NAME: Final = re.compile(r"password|passwd|secret|token|scram_\w+_key", re.IGNORECASE)
+# In `user:password@` all between the first colon and the last at sign is taken for the password: of a URL
+# whose password was not percent-encoded rather too much is hidden than too little.
+_USER_AND_PASSWORD: Final = re.compile(r"://([^:@]*):.*@", re.DOTALL)
+# libpq's key=value: a value in single quotes, or up to the next blank; a backslash escapes.
+_ASSIGNMENT: Final = re.compile(r"(\w+)(\s*=\s*)('(?:\\.|[^'\\])*'?|(?:\\.|[^\s\\])*)", re.DOTALL)
+
+
+def is_secret(name: str) -> bool:
+    """Whether what goes by this name is never shown."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def mask_connection(text: str) -> str:
+    """A URL, or a connection string of key=value, without its passwords. Masking it again changes nothing."""
+    if "://" not in text:
+        return _ASSIGNMENT.sub(_mask_assignment, text)
+    address, mark, query = _USER_AND_PASSWORD.sub(rf"://\1:{MASK}@", text).partition("?")
+    return address + mark + "&".join(map(_mask_parameter, query.split("&")))
+
+
+def mask_value(text: str) -> str:
+    """A text that was meant to be something else, without what may be a password in it."""
+    _, at, host = text.rpartition("@")
+    return mask_connection(f"{MASK}@{host}" if at else text)
+
+
+def _mask_parameter(parameter: str) -> str:
+    name, equals, _ = parameter.partition("=")
+    return f"{name}={MASK}" if equals and is_secret(unquote_plus(name)) else parameter
+
+
+def _mask_assignment(match: re.Match[str]) -> str:
+    name, equals, value = match.groups()
+    return f"{name}{equals}{MASK}" if value and is_secret(name) else match[0]

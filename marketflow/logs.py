@@ -1,0 +1,110 @@
+"""Structured logging: one line an event, for people or for programs.
+
+What the libraries log through `logging` comes out the same way. A line that cannot be written is lost; it
+never fails the program.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from marketflow.config.secrets import MASK, is_secret, mask_connection
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+TEXT: Final = "text"
+JSON: Final = "json"
+FORMATS: Final = (TEXT, JSON)
+
+_CONNECTIONS: Final = ("url", "dsn")
+
+
+def configure(level: str, style: str, stream: TextIO | None = None) -> None:
+    """Log from `level` on, as `text` or `json`, to the stream (by default stderr, as it is at this moment).
+
+    Tracebacks are for `debug` only: otherwise an exception is told in one line.
+    """
+    stream = sys.stderr if stream is None else stream
+    threshold = LEVELS[level]
+    first: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        _add_timestamp,
+        _mask_secrets,
+    ]
+    if threshold > logging.DEBUG:
+        first.append(_shorten_exception)
+    # Through `logging`, so that there is one place that writes, and one that survives a write that fails.
+    structlog.configure(
+        processors=[*first, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=first,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(style, stream)],
+    )
+    handler = _Handler(stream)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(threshold)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A closed stderr, a broken pipe, a full disk: nobody is left who could be told."""
+
+
+def _renderers(style: str, stream: TextIO) -> list[Processor]:
+    if style == JSON:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    colors = _is_terminal(stream) and not os.environ.get("NO_COLOR")
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _add_timestamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    event["timestamp"] = now.replace("+00:00", "Z")
+    return event
+
+
+def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        name = key.lower().rpartition(".")[2]
+        if is_secret(name):
+            event[key] = value if value is None else MASK
+        elif isinstance(value, str) and name.endswith(_CONNECTIONS):
+            event[key] = mask_connection(value)
+    return event
+
+
+def _shorten_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["exception"] = f"{type(error).__name__}: {error}"
+    return event
