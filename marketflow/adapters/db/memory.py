@@ -1,0 +1,111 @@
+"""The twin of the PostgreSQL store, in memory: same answers, and it can be told to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import attrs
+import trio
+
+from marketflow.app.ports import Aggregate, StoreAway, StoreTaken
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import Span, floor_to
+from marketflow.domain.prices import Pair, PriceUpdate
+
+
+class MemoryStore:
+    """The port `AggregateStore` on a dictionary."""
+
+    def __init__(self, interval: int) -> None:
+        """`interval` of the aggregates in ms."""
+        self.rows: dict[tuple[str, str, int], Aggregate] = {}
+        """By exchange, symbol and end."""
+        self.taken = False
+        """Whether another service has the lock when we come to take it."""
+        self._interval = interval
+        self._away = False
+        self._held = False
+        self._holds = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock."""
+        self._held = False
+
+    @property
+    def away(self) -> bool:
+        """Whether every call fails. Going away loses the lock, as a broken connection does."""
+        return self._away
+
+    @away.setter
+    def away(self, away: bool) -> None:
+        self._away = away
+        if away:
+            self._held = False
+
+    async def hold(self) -> int:
+        """See the port."""
+        await self._answer()
+        if not self._held:
+            if self.taken:
+                raise StoreTaken
+            self._held = True
+            self._holds += 1
+        return self._holds
+
+    async def write(self, aggregates: Sequence[Aggregate]) -> None:
+        """See the port."""
+        await self._answer(held=True)
+        for aggregate in aggregates:
+            key = (aggregate.exchange, aggregate.symbol, aggregate.end)
+            known = self.rows.get(key)
+            if known is None or aggregate.bar.count >= known.bar.count:
+                bar = attrs.evolve(aggregate.bar, open_sequence=0, close_sequence=0)
+                self.rows[key] = attrs.evolve(aggregate, bar=bar)
+
+    async def delete_before(self, end: int) -> int:
+        """See the port."""
+        await self._answer(held=True)
+        old = [key for key in self.rows if key[2] < end]
+        for key in old:
+            del self.rows[key]
+        return len(old)
+
+    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
+        """See the port. Pairs without rows are left out."""
+        await self._answer()
+        asked = set(pairs)
+        found: dict[Pair, dict[int, Bar]] = {}
+        for (exchange, symbol, end), aggregate in self.rows.items():
+            start = end - self._interval
+            if (exchange, symbol) in asked and start >= span.start and end <= span.end:
+                buckets = found.setdefault((exchange, symbol), {})
+                bucket = floor_to(start, width)
+                known = buckets.get(bucket)
+                buckets[bucket] = aggregate.bar if known is None else known.merge(aggregate.bar)
+        return found
+
+    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
+        """See the port."""
+        await self._answer()
+        asked = set(pairs)
+        return {
+            (row.exchange, row.symbol): PriceUpdate(
+                row.exchange, row.symbol, row.bar.close, row.bar.close_time, 0
+            )
+            for row in sorted(self.rows.values(), key=lambda row: row.end)
+            if (row.exchange, row.symbol) in asked
+        }
+
+    async def _answer(self, *, held: bool = False) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._away:
+            raise StoreAway("told to be away")
+        if held and not self._held:
+            raise StoreAway("not connected")

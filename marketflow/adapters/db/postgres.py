@@ -1,0 +1,322 @@
+"""Aggregates in PostgreSQL: one connection that writes and holds the lock, and a few that read.
+
+The lock belongs to the writing connection and is taken as part of making it, so that being connected and
+being the only service on the stores are one state: what is written is written under the lock.
+Needs PostgreSQL 14 or newer, and no transaction pooler in between (the lock is the session's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, LiteralString, Self, TypeVar
+
+import psycopg
+import trio
+from psycopg.rows import TupleRow
+
+from marketflow.adapters.db.migrations import SchemaTooNew, migrate
+from marketflow.adapters.db.session import Session, connection_parameters, time_limit
+from marketflow.app.ports import Aggregate, IntervalMismatch, StoreAway, StoreTaken
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import Span
+from marketflow.domain.prices import Pair, PriceUpdate
+
+__all__ = ["PostgresStore", "SchemaTooNew"]
+
+T = TypeVar("T")
+
+LOCK: Final = 0x6D61726B6574666C
+"""Advisory lock of the one service on a database ("marketfl")."""
+
+READERS: Final = 4
+DELETED_AT_ONCE: Final = 10_000
+
+_INTERVAL: Final = "aggregation.interval"
+_UNLOCK_SECONDS: Final = 1.0
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+
+# Sums of prices overflow, which PostgreSQL makes an error of, as of a product that vanishes. Averages from
+# here on are summed apart, scaled down by a power of two, which loses nothing; and Python divides.
+_LARGE: Final = 1e280
+_SCALE: Final = 2.0**100
+
+_WRITE: Final = """
+INSERT INTO price_aggregates AS stored (
+    pair_name, exchange, "timestamp", average_price, min_price, max_price, open_price, close_price,
+    open_time, close_time, update_count
+) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
+    (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count)
+    = (excluded.average_price, excluded.min_price, excluded.max_price, excluded.open_price,
+       excluded.close_price, excluded.open_time, excluded.close_time, excluded.update_count)
+WHERE excluded.update_count >= stored.update_count
+"""
+
+# Buckets as wide as the rows: nothing to merge. Times come out as Unix ms, exactly (`extract` is numeric) and
+# in half the time that Python takes to make dates of them and ms of the dates.
+_ROWS: Final = """
+SELECT pair_name, exchange,
+       (extract(epoch FROM date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s)) * 1000)::bigint,
+       update_count, average_price, NULL, min_price, max_price,
+       open_price, (extract(epoch FROM open_time) * 1000)::bigint,
+       close_price, (extract(epoch FROM close_time) * 1000)::bigint
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+JOIN price_aggregates USING (pair_name, exchange)
+WHERE "timestamp" BETWEEN %(first)s AND %(last)s
+"""
+
+# One range of the primary key a pair. The first and the last row of a bucket are then looked up by key:
+# sorting for them costs twice as much, and without LIMIT the planner joins the whole table.
+_BUCKETS: Final = """
+SELECT pair_name, exchange, (extract(epoch FROM bucket) * 1000)::bigint,
+       updates, small, large, lowest, highest,
+       opening.open_price, (extract(epoch FROM opening.open_time) * 1000)::bigint,
+       closing.close_price, (extract(epoch FROM closing.close_time) * 1000)::bigint
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+CROSS JOIN LATERAL (
+    SELECT date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s) AS bucket,
+           sum(update_count)::bigint AS updates,
+           coalesce(sum(average_price * update_count) FILTER (WHERE average_price < %(large)s), 0) AS small,
+           coalesce(sum(average_price / %(scale)s * update_count)
+                    FILTER (WHERE average_price >= %(large)s), 0) AS large,
+           min(min_price) AS lowest, max(max_price) AS highest,
+           min("timestamp") AS first_end, max("timestamp") AS last_end
+    FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    GROUP BY bucket
+) AS merged
+CROSS JOIN LATERAL (
+    SELECT open_price, open_time FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange AND a."timestamp" = merged.first_end
+    LIMIT 1
+) AS opening
+CROSS JOIN LATERAL (
+    SELECT close_price, close_time FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange AND a."timestamp" = merged.last_end
+    LIMIT 1
+) AS closing
+"""
+
+_NEWEST: Final = """
+SELECT pair_name, exchange, newest.close_price, (extract(epoch FROM newest.close_time) * 1000)::bigint
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+CROSS JOIN LATERAL (
+    SELECT close_price, close_time FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+    ORDER BY "timestamp" DESC LIMIT 1
+) AS newest
+"""
+
+_DELETE: Final = """
+DELETE FROM price_aggregates WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM price_aggregates WHERE "timestamp" < %s ORDER BY "timestamp" LIMIT %s
+))
+"""
+
+
+class PostgresStore:
+    """The port `AggregateStore` on PostgreSQL. An async context manager; entering it connects to nothing.
+
+    All calls return or raise within `timeout`, but for `delete_before`, of which each batch does.
+    psycopg.Error and SchemaTooNew are raised only for what waiting does not cure.
+    """
+
+    def __init__(self, dsn: str, *, interval: int, timeout: float) -> None:
+        """`interval` of the aggregates in ms, `timeout` of a call in seconds.
+
+        Raises:
+            ValueError: the dsn is none.
+        """
+        parameters = connection_parameters(dsn, timeout)
+        self._interval = interval
+        self._timeout = timeout
+        self._writing = Session(parameters, timeout=timeout, prepare=self._take)
+        self._readers = trio.Semaphore(READERS)
+        self._idle = [Session(parameters, timeout=timeout) for _ in range(READERS)]
+        self._backend: tuple[int, datetime] | None = None
+        """The server process that held the lock for us last, and when it started."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock and close all connections; takes at most a second."""
+        with trio.move_on_after(_UNLOCK_SECONDS, shield=True):
+            # Closing does it too, but some time after we are gone: a successor would have to wait.
+            with suppress(StoreAway):
+                await self._writing.run(_unlock, connect=False)
+        for session in (self._writing, *self._idle):
+            session.close()
+
+    async def hold(self) -> int:
+        """See the port.
+
+        Raises:
+            SchemaTooNew: the database was migrated by a newer marketflow.
+        """
+        await self._writing.run(_answers)
+        return self._writing.connections
+
+    async def write(self, aggregates: Sequence[Aggregate]) -> None:
+        """See the port."""
+        rows = [_row(aggregate) for aggregate in aggregates]
+
+        def write(connection: psycopg.Connection) -> None:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(_WRITE, rows)
+
+        await self._writing.run(write, connect=False)
+
+    async def delete_before(self, end: int) -> int:
+        """See the port. Writes get their turn between the batches."""
+        limit = _limit(end)
+
+        def delete(connection: psycopg.Connection) -> int:
+            return connection.execute(_DELETE, [limit, DELETED_AT_ONCE]).rowcount
+
+        total = 0
+        while True:
+            deleted = await self._writing.run(delete, connect=False)
+            total += deleted
+            if deleted < DELETED_AT_ONCE:
+                return total
+
+    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
+        """See the port. Pairs without rows are left out; the lock is not needed."""
+        parameters = _columns(pairs) | {
+            "width": timedelta(milliseconds=width),
+            "interval": timedelta(milliseconds=self._interval),
+            "epoch": _EPOCH,
+            "first": _limit(span.start + self._interval),
+            "last": _limit(span.end),
+            "large": _LARGE,
+            "scale": _SCALE,
+        }
+
+        def read(connection: psycopg.Connection) -> dict[Pair, dict[int, Bar]]:
+            found: dict[Pair, dict[int, Bar]] = {}
+            query = _ROWS if width <= self._interval else _BUCKETS
+            for symbol, exchange, bucket, *columns in _rows(connection, query, parameters):
+                found.setdefault((exchange, symbol), {})[bucket] = _bar(columns)
+            return found
+
+        return await self._read(read)
+
+    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
+        """See the port. The lock is not needed."""
+        parameters = _columns(pairs)
+
+        def read(connection: psycopg.Connection) -> dict[Pair, PriceUpdate]:
+            return {
+                (exchange, symbol): PriceUpdate(exchange, symbol, price, time, 0)
+                for symbol, exchange, price, time in _rows(connection, _NEWEST, parameters)
+            }
+
+        return await self._read(read)
+
+    async def _read(self, fn: Callable[[psycopg.Connection], T]) -> T:
+        with time_limit(self._timeout):
+            async with self._readers:
+                session = self._idle.pop()
+                try:
+                    return await session.run(fn)
+                finally:
+                    self._idle.append(session)
+
+    def _take(self, connection: psycopg.Connection) -> None:
+        """Make a new connection the one that writes: lock, schema, interval.
+
+        Raises:
+            StoreTaken, IntervalMismatch, SchemaTooNew, psycopg.Error
+        """
+        if not _lock(connection) and not (self._end_former(connection) and _lock(connection)):
+            raise StoreTaken
+        self._backend = connection.execute(
+            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        ).fetchone()
+        migrate(connection)
+        # Said on every connection, so that a server that only reads is found out here.
+        connection.execute(
+            "INSERT INTO marketflow_settings (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            [_INTERVAL, str(self._interval)],
+        )
+        row = connection.execute(
+            "SELECT value FROM marketflow_settings WHERE name = %s", [_INTERVAL]
+        ).fetchone()
+        stored = int(row[0]) if row else self._interval
+        if stored != self._interval:
+            raise IntervalMismatch(stored, self._interval)
+
+    def _end_former(self, connection: psycopg.Connection) -> bool:
+        """End the server process of our former connection, which may not have noticed yet that it is gone."""
+        if self._backend is None:
+            return False
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+            " WHERE pid = %s AND backend_start = %s",
+            self._backend,
+        ).fetchone()
+        return ended is None or bool(ended[0])
+
+
+def _lock(connection: psycopg.Connection) -> bool:
+    return connection.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() == (True,)
+
+
+def _unlock(connection: psycopg.Connection) -> None:
+    connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+
+
+def _answers(connection: psycopg.Connection) -> None:
+    connection.execute("SELECT 1")
+
+
+def _rows(
+    connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object]
+) -> list[TupleRow]:
+    """All rows; none where the tables were not made yet."""
+    try:
+        return connection.execute(query, parameters, binary=True).fetchall()
+    except psycopg.errors.UndefinedTable:
+        return []
+
+
+def _columns(pairs: Sequence[Pair]) -> dict[str, object]:
+    asked = set(pairs)
+    return {"exchanges": [pair[0] for pair in asked], "symbols": [pair[1] for pair in asked]}
+
+
+def _row(aggregate: Aggregate) -> tuple[object, ...]:
+    bar = aggregate.bar
+    key = aggregate.symbol, aggregate.exchange, _moment(aggregate.end)
+    prices = bar.average, bar.min, bar.max, bar.open, bar.close
+    return *key, *prices, _moment(bar.open_time), _moment(bar.close_time), bar.count
+
+
+def _bar(columns: Sequence[Any]) -> Bar:
+    """The bar in the columns that _ROWS and _BUCKETS have in common."""
+    count, small, large, lowest, highest, opened, open_time, closed, close_time = columns
+    average = small
+    if large is not None:
+        average = min(max(small / count + large / count * _SCALE, lowest), highest)
+    return Bar(count, average, lowest, highest, opened, open_time, 0, closed, close_time, 0)
+
+
+def _moment(timestamp: int) -> datetime:
+    """Exactly that time: timedelta counts in whole numbers. OverflowError beyond the years 1 to 9999."""
+    return _EPOCH + timedelta(milliseconds=timestamp)
+
+
+def _limit(timestamp: int) -> datetime:
+    """The same for a limit of a search, which may lie anywhere."""
+    return _moment(min(max(timestamp, _EARLIEST), _LATEST))
