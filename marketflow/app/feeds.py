@@ -46,6 +46,7 @@ class Feed:
         last_accepted: Callable[[], float | None],
         rng: random.Random | None = None,
     ) -> None:
+        self.exchange = source.exchange
         self._source = source
         self._clock = clock
         self._backoff_min = backoff_min
@@ -64,6 +65,7 @@ class Feed:
         """Why the last connection ended, or could not be made; None before there was a failure."""
 
         self._chunks_made = 0
+        """In this run."""
         self._stopping = trio.Event()
         self._wait = trio.CancelScope()
         """Of the wait that goes on just now, or was the last."""
@@ -87,6 +89,7 @@ class Feed:
         by then was not received, and is not sent.
         """
         self._stopping = stopping
+        self._chunks_made = 0  # A switch of modes runs it again, with a new pool.
         async with chunks, trio.open_nursery() as nursery:
             nursery.start_soon(self._end_wait_at_stop)
             while not stopping.is_set():

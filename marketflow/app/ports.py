@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -142,8 +142,8 @@ class Written:
 
     exchange: str
     symbol: str
-    first_sequence: int
-    """The sequence of the first; the others follow without gaps."""
+    sequences: Sequence[int]
+    """Of each update its place in the order of receipt. Unique within the boot; mostly a range."""
     timestamps: list[int]
     prices: list[float]
 
@@ -163,6 +163,10 @@ class EncodedFlush(Protocol):
     @property
     def size(self) -> int:
         """Bytes that it holds in memory."""
+        ...
+
+    def without_bars(self) -> EncodedFlush:
+        """Its updates alone: to be written again later, when the bars have gone on."""
         ...
 
 
@@ -189,20 +193,22 @@ class Window(Protocol):
         """The flush as it will be written. No I/O."""
         ...
 
-    async def write(self, flush: EncodedFlush) -> bool:
-        """Write and wait until it is acknowledged.
+    async def write(self, flush: Any) -> bool:
+        """Write what `encode` has made, and wait until it is acknowledged.
 
         Returns whether the store still held our marker: if not, it was emptied (or is new), and all that was
         written before is gone. The marker is set again by this.
         """
         ...
 
-    async def trim(self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]) -> None:
+    async def trim(
+        self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
+    ) -> None:
         """Remove the raw updates with a timestamp (ms) before `older_than`, and the given bars."""
         ...
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
-        """Every bar that the store holds, of all boots. Fields that cannot be read are left out and logged."""
+        """Every bar that the store holds, of all boots. What cannot be read is left out and logged."""
         ...
 
     async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
@@ -272,4 +278,31 @@ class AggregateStore(Protocol):
 
     async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
         """The closing update of the newest row of each pair that has one. Its sequence is 0."""
+        ...
+
+
+# ---- the spool ----
+
+
+@attrs.frozen
+class SpooledBar:
+    """A bar that no store would take."""
+
+    pair: Pair
+    start: int
+    """The start of its second, or of its interval (Unix ms)."""
+    boot: str | None
+    """None: it is the bar of a whole interval."""
+    bar: Bar
+
+
+class Spool(Protocol):
+    """A file that outlives the process. Failures are logged and never raised: it is the last resort."""
+
+    async def load(self) -> Sequence[SpooledBar]:
+        """What was saved last; nothing where there is nothing, or nothing that can be read."""
+        ...
+
+    async def save(self, bars: Sequence[SpooledBar]) -> None:
+        """Replace what was saved; with nothing the file goes."""
         ...

@@ -103,6 +103,8 @@ class StoreHealth:
     status: StoreStatus
     since: int
     """Unix ms: since when it has been so."""
+    error: str | None = None
+    """Why it is away."""
 
 
 @attrs.frozen

@@ -1,0 +1,137 @@
+"""The window's twin in memory, for tests of the use cases: the same behaviour, and outages at will."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import trio
+
+from marketflow.app.ports import Edge, Field, FieldBars, Flush, StoreAway
+from marketflow.domain.bars import BAR_WIDTH, Bar, merged
+from marketflow.domain.periods import Span, floor_to
+from marketflow.domain.prices import Pair, PriceUpdate
+
+UPDATE_SIZE = 75
+"""Bytes that an update would take in Redis's form, about."""
+
+
+@attrs.frozen
+class MemoryFlush:
+    """A flush as it is."""
+
+    flush: Flush
+
+    @property
+    def size(self) -> int:
+        """Bytes that it would take, about."""
+        return UPDATE_SIZE * sum(len(run.timestamps) for run in self.flush.updates)
+
+    def without_bars(self) -> MemoryFlush:
+        """Its updates alone."""
+        return MemoryFlush(Flush(self.flush.updates, ()))
+
+
+class MemoryWindow:
+    """Fills the port Window."""
+
+    def __init__(self, *, boot: str) -> None:
+        self.away = False
+        """While it is set, every call fails."""
+        self.forgetful = False
+        """While it is set, a write takes effect, but its acknowledgement is lost."""
+        self.writes = 0
+        """How many were acknowledged."""
+        self.members: dict[Pair, dict[tuple[int, str], PriceUpdate]] = {}
+        """By sequence and boot: a second time the same is no other."""
+        self.stored_bars: dict[Pair, dict[Field, Bar]] = {}
+        self.marker: str | None = None
+        self._boot = boot
+
+    def empty(self) -> None:
+        """Forget everything, as after a restart of the store."""
+        self.members.clear()
+        self.stored_bars.clear()
+        self.marker = None
+
+    def encode(self, flush: Flush) -> MemoryFlush:
+        """The flush itself."""
+        return MemoryFlush(flush)
+
+    async def write(self, flush: MemoryFlush) -> bool:
+        """Write a flush; returns whether our marker was there."""
+        await self._reach()
+        intact = self.marker == self._boot
+        self.marker = self._boot
+        for run in flush.flush.updates:
+            held = self.members.setdefault((run.exchange, run.symbol), {})
+            for sequence, timestamp, price in zip(run.sequences, run.timestamps, run.prices, strict=True):
+                held[sequence, self._boot] = PriceUpdate(run.exchange, run.symbol, price, timestamp, sequence)
+        for pair, field, bar in flush.flush.bars:
+            self.stored_bars.setdefault(pair, {})[field] = bar
+        if self.forgetful:
+            raise StoreAway("no answer in time")
+        self.writes += 1
+        return intact
+
+    async def trim(
+        self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
+    ) -> None:
+        """Remove old updates and bars."""
+        await self._reach()
+        for pair in pairs:
+            held = self.members.get(pair, {})
+            for key in [key for key, update in held.items() if update.timestamp < older_than]:
+                del held[key]
+        for pair, field in bars:
+            self.stored_bars.get(pair, {}).pop(field, None)
+
+    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
+        """Every bar there is."""
+        await self._reach()
+        return {pair: dict(self.stored_bars.get(pair, {})) for pair in pairs}
+
+    async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
+        """The bars in these fields."""
+        await self._reach()
+        return {
+            pair: {
+                field: bar
+                for field in of_pair
+                if (bar := self.stored_bars.get(pair, {}).get(field)) is not None
+            }
+            for pair, of_pair in fields.items()
+        }
+
+    async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
+        """The raw updates of each span as a bar."""
+        await self._reach()
+        return {pair: [self._edge(pair, span) for span in spans] for pair in pairs}
+
+    def _edge(self, pair: Pair, span: Span) -> Edge:
+        held = self.members.get(pair, {}).values()
+        bar = merged(
+            Bar.of([update.timestamp], [update.price], update.sequence)
+            for update in held
+            if update.timestamp in span
+        )
+        seconds = range(floor_to(span.start, BAR_WIDTH), span.end, BAR_WIDTH)
+        counts = {
+            second: sum(update.timestamp in Span(second, second + BAR_WIDTH) for update in held)
+            for second in seconds
+        }
+        return Edge(bar, counts)
+
+    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
+        """The newest update of each pair."""
+        await self._reach()
+        return {
+            pair: max(held.values(), key=lambda update: (update.timestamp, update.sequence))
+            for pair in pairs
+            if (held := self.members.get(pair))
+        }
+
+    async def _reach(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise StoreAway("switched off")

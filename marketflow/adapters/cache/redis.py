@@ -1,0 +1,301 @@
+"""The window in Redis: sorted sets of raw updates, hashes of one-second bars.
+
+redis-py has no Trio support, so its sync connections are used in threads, a few at a time. Every call is
+bounded by `timeout`, and every failure is StoreAway: connections refused or broken, no answer in time, and
+error replies too (out of memory, read-only, loading), since none of them took what was asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+import attrs
+import redis
+import structlog
+import trio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from marketflow.adapters.cache import members
+from marketflow.app.ports import Edge, Field, FieldBars, Flush, StoreAway, Written
+from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.periods import Span, floor_to
+from marketflow.domain.prices import Pair, PriceUpdate
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+MARKER: Final = b"marketflow:marker"
+"""Holds the boot that wrote last. Missing, Redis was emptied; of another boot, ours has not written yet."""
+MARKER_TTL: Final = 3_600
+BARS_TTL: Final = 3_600
+"""Seconds after the last write. Fields are removed one by one when they are an hour old."""
+WINDOW_MARGIN: Final = 5_000
+"""How long (ms) past its length the window is kept at most."""
+READERS: Final = 4
+"""Questions that read at a time."""
+NEWEST: Final = 16
+"""Members looked at for the newest update: only if as many share the last timestamp more are read."""
+FIELDS_PER_COMMAND: Final = 1_000
+
+
+@attrs.frozen
+class RedisFlush:
+    """A flush as the bytes of its commands."""
+
+    updates: bytes
+    bars: bytes
+    commands: int
+    """How many replies there will be to `updates`."""
+    bars_commands: int
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds in memory."""
+        return len(self.updates) + len(self.bars)
+
+    def without_bars(self) -> RedisFlush:
+        """Its updates alone."""
+        return RedisFlush(self.updates, b"", self.commands, 0)
+
+
+class RedisWindow:
+    """Fills the port Window. Use `open_redis_window`, which closes its connections."""
+
+    def __init__(self, pool: redis.ConnectionPool, *, boot: str, window_length: int, timeout: float) -> None:
+        """The window's length in ms, the timeout in seconds."""
+        self._pool = pool
+        self._boot = boot.encode()
+        self._timeout = timeout
+        self._window_ttl = str(-(-(window_length + WINDOW_MARGIN) // 1_000)).encode()
+        self._writers = trio.CapacityLimiter(1)
+        self._readers = trio.CapacityLimiter(READERS)
+        self._warned = False
+
+    # ---- writing ----
+
+    def encode(self, flush: Flush) -> RedisFlush:
+        """The commands of a flush."""
+        runs: dict[Pair, list[Written]] = {}
+        for run in flush.updates:
+            runs.setdefault((run.exchange, run.symbol), []).append(run)
+        updates: list[bytes] = []
+        commands = 0
+        for pair, group in runs.items():
+            packed, number = members.pack_updates(self._boot, group)
+            updates += packed, members.pack(b"EXPIRE", members.window_key(pair).encode(), self._window_ttl)
+            commands += number + 1
+        bars: dict[Pair, list[bytes]] = {}
+        for pair, field, bar in flush.bars:
+            bars.setdefault(pair, []).extend((members.field_name(field), members.bar_value(bar)))
+        packed_bars = [
+            command
+            for pair, values in bars.items()
+            for command in (
+                members.pack(b"HSET", members.bars_key(pair).encode(), *values),
+                members.pack(b"EXPIRE", members.bars_key(pair).encode(), b"%d" % BARS_TTL),
+            )
+        ]
+        return RedisFlush(b"".join(updates), b"".join(packed_bars), commands, len(packed_bars))
+
+    async def write(self, flush: RedisFlush) -> bool:
+        """Write a flush; returns whether Redis still had our marker."""
+        marker = members.pack(b"SET", MARKER, self._boot, b"EX", b"%d" % MARKER_TTL, b"GET")
+        data = marker + flush.updates + flush.bars
+
+        def send(connection: Any) -> bool:
+            deadline = time.monotonic() + self._timeout
+            connection.send_packed_command([data])
+            before = connection.read_response()
+            for _ in range(flush.commands + flush.bars_commands):
+                connection.read_response()
+                if time.monotonic() > deadline:
+                    raise redis.TimeoutError("the answer took too long")
+            return bool(before == self._boot)
+
+        return await self._run(send, self._writers)
+
+    async def trim(
+        self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
+    ) -> None:
+        """Remove old members and fields."""
+        commands = [
+            ("ZREMRANGEBYSCORE", members.window_key(pair), "-inf", f"({older_than}") for pair in pairs
+        ]
+        fields: dict[Pair, list[bytes]] = {}
+        for pair, field in bars:
+            fields.setdefault(pair, []).append(members.field_name(field))
+        removals = [
+            ("HDEL", members.bars_key(pair), *names[first : first + FIELDS_PER_COMMAND])
+            for pair, names in fields.items()
+            for first in range(0, len(names), FIELDS_PER_COMMAND)
+        ]
+        await self._run(lambda connection: _ask(connection, [*commands, *removals]), self._writers)
+
+    # ---- reading ----
+
+    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
+        """Every bar there is."""
+        await self._check_policy()
+        found: dict[Pair, FieldBars] = {}
+        for pair in pairs:
+            found[pair] = await self._read(
+                [("HGETALL", members.bars_key(pair))],
+                partial(_hash_of_bars, pair),
+            )
+        return found
+
+    async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
+        """The bars in these fields."""
+        parts: list[tuple[Pair, Sequence[Field]]] = []
+        for pair, of_pair in fields.items():
+            ordered = iter(of_pair)
+            while part := list(islice(ordered, FIELDS_PER_COMMAND)):
+                parts.append((pair, part))
+        found: dict[Pair, dict[Field, Bar]] = {pair: {} for pair in fields}
+
+        def read(replies: list[Any]) -> None:
+            for (pair, part), values in zip(parts, replies, strict=True):
+                named = zip(map(members.field_name, part), values, strict=True)
+                held = ((name, value) for name, value in named if value is not None)
+                found[pair].update(members.read_bars(pair, held))
+
+        await self._read(
+            [("HMGET", members.bars_key(pair), *map(members.field_name, part)) for pair, part in parts], read
+        )
+        return found
+
+    async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
+        """The raw updates of each span as a bar, and how many there are in the seconds that it touches."""
+        seconds = [range(floor_to(span.start, BAR_WIDTH), span.end, BAR_WIDTH) for span in spans]
+        commands: list[tuple[object, ...]] = []
+        for pair in pairs:
+            key = members.window_key(pair)
+            for span, touched in zip(spans, seconds, strict=True):
+                commands.append(("ZRANGEBYSCORE", key, span.start, f"({span.end}", "WITHSCORES"))
+                commands += [("ZCOUNT", key, second, f"({second + BAR_WIDTH}") for second in touched]
+
+        def read(replies: list[Any]) -> dict[Pair, Sequence[Edge]]:
+            following = iter(replies)
+            return {
+                pair: [
+                    Edge(
+                        bar=members.read_edge(pair, next(following)),
+                        seconds={second: next(following) for second in touched},
+                    )
+                    for touched in seconds
+                ]
+                for pair in pairs
+            }
+
+        return await self._read(commands, read)
+
+    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
+        """The newest update of each pair."""
+        found: dict[Pair, PriceUpdate] = {}
+        crowded: list[tuple[Pair, bytes]] = []
+        tops: list[list[bytes]] = await self._read(
+            [("ZREVRANGE", members.window_key(pair), 0, NEWEST - 1, "WITHSCORES") for pair in pairs], list
+        )
+        for pair, top in zip(pairs, tops, strict=True):
+            if len(top) == 2 * NEWEST and top[1] == top[-1]:
+                crowded.append((pair, top[1]))
+            elif update := members.read_newest(pair, top):
+                found[pair] = update
+        equals: list[list[bytes]] = await self._read(
+            [
+                ("ZRANGEBYSCORE", members.window_key(pair), score, score, "WITHSCORES")
+                for pair, score in crowded
+            ],
+            list,
+        )
+        for (pair, _), equal in zip(crowded, equals, strict=True):
+            if update := members.read_newest(pair, equal):
+                found[pair] = update
+        return found
+
+    # ---- calls ----
+
+    async def _read(self, commands: Sequence[tuple[object, ...]], read: Callable[[list[Any]], T]) -> T:
+        """Ask in one go; `read` makes sense of the replies, in the thread too, since there may be many."""
+        return await self._run(lambda connection: read(_ask(connection, commands)), self._readers)
+
+    async def _run(self, call: Callable[[Any], T], limiter: trio.CapacityLimiter) -> T:
+        """Call in a thread with a connection. After a failure of any kind the connection is thrown away."""
+
+        def run() -> T:
+            # redis-py gives its connections no types.
+            connection: Any = self._pool.get_connection()
+            try:
+                result = call(connection)
+            except BaseException:
+                connection.disconnect()
+                raise
+            finally:
+                self._pool.release(connection)
+            return result
+
+        try:
+            # Never abandoned: a write must not go on behind the back of whoever was told that it failed.
+            return await trio.to_thread.run_sync(run, limiter=limiter)
+        except (redis.RedisError, OSError) as error:
+            raise StoreAway(str(error)) from error
+
+    async def _check_policy(self) -> None:
+        """Warn when Redis may throw away what it was given."""
+        if self._warned:
+            return
+        try:
+            (reply,) = await self._read([("CONFIG", "GET", "maxmemory-policy")], list)
+        except StoreAway:
+            return  # CONFIG may be forbidden; whether Redis is away shows with the next call.
+        self._warned = True
+        if reply and reply[1] != b"noeviction":
+            log.warning(
+                "Redis may evict what it holds", maxmemory_policy=reply[1].decode(), wanted="noeviction"
+            )
+
+
+def _hash_of_bars(pair: Pair, replies: list[Any]) -> FieldBars:
+    return members.read_bars(pair, members.in_twos(replies[0]))
+
+
+def _ask(connection: Any, commands: Sequence[tuple[object, ...]]) -> list[Any]:
+    if not commands:
+        return []
+    connection.send_packed_command(connection.pack_commands(commands))
+    return [connection.read_response() for _ in commands]
+
+
+@asynccontextmanager
+async def open_redis_window(
+    url: str, *, boot: str, window_length: int, timeout: float
+) -> AsyncIterator[RedisWindow]:
+    """A window at a Redis URL. Connects with the first call; closes all connections on leaving.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        boot: unique id of this run.
+        window_length: ms.
+        timeout: seconds that Redis has to connect, and to answer.
+
+    Raises:
+        ValueError: the URL is not of that form.
+    """
+    pool = redis.ConnectionPool.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        health_check_interval=0,
+    )
+    try:
+        yield RedisWindow(pool, boot=boot, window_length=window_length, timeout=timeout)
+    finally:
+        pool.disconnect()

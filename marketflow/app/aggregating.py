@@ -1,0 +1,172 @@
+"""Closed minutes become rows; what could not be written waits and is written oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from marketflow.app.book import Book
+from marketflow.app.flushing import Flusher
+from marketflow.app.ports import AggregateStore, Clock, Field, FieldBars, StoreAway, StoreTaken, Window
+from marketflow.app.second_bars import Due
+from marketflow.app.stores import StoreState
+from marketflow.domain.periods import HOUR, SECOND, Span
+from marketflow.domain.prices import Pair
+
+log = structlog.get_logger()
+
+ROWS: Final = 500
+"""Rows in one write at most."""
+LOCK_PATIENCE: Final = 10.0
+"""How long (seconds) to wait for the lock on the stores that another service holds."""
+LOCK_PROBE: Final = 0.25
+"""How often (seconds) the lock is tried meanwhile."""
+
+
+class Aggregator:
+    """Keeps the rows true: each closed interval whose bars have changed is written, once a second at most."""
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        flusher: Flusher,
+        window: Window,
+        store: AggregateStore,
+        state: StoreState,
+        clock: Clock,
+        started_at: int,
+        grace: int,
+        retention: int | None,
+    ) -> None:
+        """Times in ms.
+
+        Args:
+            started_at: when this boot began: intervals that were open then need the bars of earlier boots.
+            grace: how long after its end an interval is closed.
+            retention: how long rows are kept; None for ever.
+        """
+        self._book = book
+        self._flusher = flusher
+        self._window = window
+        self._store = store
+        self._state = state
+        self._clock = clock
+        self._started_at = started_at
+        self._grace = grace
+        self._retention = retention
+        self._hold = 0
+        self._taken_since: float | None = None
+        self._next_clearing = 0
+        self.written = 0
+        """Rows written by this boot."""
+
+    async def take_hold(self) -> None:
+        """At the start: take the lock on the stores, waiting for another service to end.
+
+        Without PostgreSQL the service starts all the same; the lock is then taken once it answers.
+
+        Raises:
+            StoreTaken: the other has not ended in 10 s.
+        """
+        with trio.move_on_after(LOCK_PATIENCE):
+            while not await self._held():
+                if self._state.error is not None:
+                    return
+                await trio.sleep(LOCK_PROBE)
+            return
+        raise StoreTaken
+
+    async def run(self) -> None:
+        """Write what is due, each second, until the flusher has ended; then a last time."""
+        while not self._flusher.ended.is_set():
+            with trio.move_on_after(self._until_next_second()):
+                await self._flusher.ended.wait()
+            await self.write_due()
+
+    def _until_next_second(self) -> float:
+        # Computed anew from the wall clock each time, and in step with the closes: these are not held up.
+        return (SECOND - (self._clock.now() - self._grace) % SECOND) / 1_000
+
+    async def _held(self) -> bool:
+        """Whether we hold the stores just now."""
+        try:
+            hold = await self._store.hold()
+        except StoreAway as error:
+            self._state.failed(error)
+            return False
+        except StoreTaken:
+            if self._taken_since is None:
+                log.warning("another marketflow holds the database, waiting", seconds=LOCK_PATIENCE)
+                self._taken_since = trio.current_time()
+            if trio.current_time() - self._taken_since > LOCK_PATIENCE:
+                raise
+            return False
+        self._taken_since = None
+        self._state.answered()
+        if hold != self._hold:
+            # Until now another service may have added to what Redis holds.
+            self._hold = hold
+            self._flusher.read_history()
+        return True
+
+    async def write_due(self) -> None:
+        """Write the rows of closed intervals that are not up to date, oldest first.
+
+        Raises:
+            StoreTaken: another service has held the stores for 10 s.
+        """
+        if not await self._held():
+            return
+        now = self._clock.now()
+        due = self._due(now)
+        if due:
+            await self._flusher.flushed()
+        try:
+            for first in range(0, len(due), ROWS):
+                await self._write(due[first : first + ROWS])
+            await self._clear(now)
+        except StoreAway as error:
+            self._state.failed(error)
+
+    def _due(self, now: int) -> list[Due]:
+        due = self._book.bars.due(now - self._grace)
+        if not self._flusher.history_known:
+            interval = self._book.bars.interval
+            due = [row for row in due if row.end - interval >= self._started_at]
+        return due
+
+    async def _write(self, batch: Sequence[Due]) -> None:
+        stored = await self._stored(batch)
+        rows = [
+            row
+            for due in batch
+            if (row := self._book.bars.aggregate(due, stored.get(due.pair, {}))) is not None
+        ]
+        await self._store.write(rows)
+        self._book.bars.written(batch)
+        self.written += len(rows)
+        log.debug("aggregates written", rows=len(rows), first_end=batch[0].end, last_end=batch[-1].end)
+
+    async def _stored(self, batch: Sequence[Due]) -> dict[Pair, FieldBars]:
+        """The intervals' bars in the window; none of them with the window away: the book answers the same."""
+        fields: dict[Pair, list[Field]] = {}
+        for due in batch:
+            span = Span(due.end - self._book.bars.interval, due.end)
+            fields.setdefault(due.pair, []).extend(self._book.bars.fields(due.pair, span))
+        if not self._flusher.up:
+            return {}
+        try:
+            return dict(await self._window.bars(fields))
+        except StoreAway:
+            return {}  # The flusher will notice, and say so.
+
+    async def _clear(self, now: int) -> None:
+        if self._retention is None or now < self._next_clearing:
+            return
+        deleted = await self._store.delete_before(now - self._retention)
+        self._next_clearing = now + HOUR
+        log.info("aggregates past their retention deleted", rows=deleted)

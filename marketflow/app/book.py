@@ -1,0 +1,219 @@
+"""The book: the live state in memory. Batches come in, flushes go out, and the ledgers always add up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from marketflow.app.ledger import OVERFLOW, SHUTDOWN, Ledger
+from marketflow.app.pending import PendingUpdates, Waiting
+from marketflow.app.ports import Batch, EncodedFlush, Flush, Window, Written
+from marketflow.app.replay import Replay
+from marketflow.app.second_bars import SecondBars
+
+FLUSH_UPDATES: Final = 20_000
+"""Updates in one flush at most: some 1.5 MB, which Redis takes in well within its time limit."""
+FLUSH_BARS: Final = 5_000
+"""Bars in one flush at most. Only a replay has as many."""
+
+
+@attrs.frozen
+class InFlight:
+    """A flush on its way. It stays the same until it is acknowledged, however often it is written."""
+
+    encoded: EncodedFlush
+    counts: Mapping[str, int]
+    """Updates by exchange."""
+    received_monotonic: Sequence[float]
+    """When the chunks were received that it holds updates of (seconds of Trio's clock)."""
+    newest: int
+    """The greatest timestamp in it (ms), 0 without updates."""
+
+
+class Book:
+    """Live state of one boot.
+
+    All methods but `enter` are synchronous: whoever calls them sees and leaves a whole state. The bounds on
+    pending updates are per exchange, so that one that floods never starves another.
+    """
+
+    def __init__(
+        self,
+        *,
+        boot: str,
+        first_sequence: int,
+        limits: Mapping[str, int],
+        window_length: int,
+        replay_memory: int,
+        interval: int,
+    ) -> None:
+        """Times in ms.
+
+        Args:
+            boot: unique id of this run.
+            first_sequence: greater than all sequences of earlier boots.
+            limits: pending updates at most, by exchange; names every exchange of both modes.
+            window_length: updates older than that are not written to the window.
+            replay_memory: bytes of acknowledged flushes that are kept.
+            interval: length of an aggregate.
+        """
+        self.boot = boot
+        self.bars = SecondBars(boot=boot, interval=interval)
+        self.ledgers = {exchange: Ledger() for exchange in limits}
+        self.last_accepted: dict[str, float] = {}
+        """By exchange, when an update was last accepted (seconds of Trio's clock)."""
+        self.replay = Replay(length=window_length, memory=replay_memory)
+        self.in_flight: InFlight | None = None
+        self._limits = dict(limits)
+        self._window_length = window_length
+        self._pending = {exchange: PendingUpdates() for exchange in limits}
+        self._next_sequence = first_sequence
+        self._dropping = False
+        self._changed = trio.Event()
+        self.ended = trio.Event()
+        """Set when no batch will enter any more."""
+
+    # ---- in ----
+
+    async def enter(self, batch: Batch) -> None:
+        """Take in a batch; while the exchange's buffer is full and Redis answers, wait first."""
+        accepted = batch.accepted
+        while not self._dropping and not self._has_room(batch.exchange, accepted):
+            await self._changed.wait()
+        self.apply(batch)
+
+    def apply(self, batch: Batch) -> None:
+        """Take in a batch now: counters, bars, and updates to be flushed, in one step."""
+        exchange = batch.exchange
+        self.ledgers[exchange].enter(batch)
+        for updates in batch.updates:
+            pair = (exchange, updates.symbol)
+            first = self._next_sequence
+            self._next_sequence += len(updates.timestamps)
+            for second, bar in updates.bars.items():
+                self.bars.add(pair, second, bar.shifted(first))
+            written = Written(
+                exchange,
+                updates.symbol,
+                range(first, self._next_sequence),
+                updates.timestamps,
+                updates.prices,
+            )
+            self._pending[exchange].append(Waiting(written, batch.received_monotonic))
+        if batch.updates:
+            self.last_accepted[exchange] = trio.current_time()
+        if self._dropping:
+            self._drop_overflow(exchange)
+
+    def end(self) -> None:
+        """No batch will enter any more: every source and pool has ended."""
+        self.ended.set()
+
+    def _has_room(self, exchange: str, accepted: int) -> bool:
+        pending = self.ledgers[exchange].pending
+        return pending == 0 or pending + accepted <= self._limits[exchange]
+
+    # ---- overload ----
+
+    def set_dropping(self, dropping: bool) -> None:
+        """Decide what full buffers do: push back to the socket, or (with Redis away) drop the oldest."""
+        self._dropping = dropping
+        if dropping:
+            for exchange in self._pending:
+                self._drop_overflow(exchange)
+        self._notify()
+
+    def _drop_overflow(self, exchange: str) -> None:
+        ledger = self.ledgers[exchange]
+        excess = ledger.pending - self._limits[exchange]
+        if excess > 0:
+            ledger.drop(self._pending[exchange].discard(excess), OVERFLOW)
+
+    def drop_pending(self) -> None:
+        """Give up what could not be written before the stop; the bars have it."""
+        for exchange, ledger in self.ledgers.items():
+            self._pending[exchange].discard(ledger.pending)
+            ledger.drop(ledger.pending, SHUTDOWN)
+        self.in_flight = None
+        self._notify()
+
+    # ---- out ----
+
+    def next_flush(self, window: Window, now: int) -> InFlight | None:
+        """What is to be written next, None if nothing is. Until `acknowledge` it is the same one.
+
+        Updates that are too old for the window at `now` (ms) are left out, and counted as expired.
+        """
+        if self.in_flight is None:
+            self.in_flight = self._collect(window, now)
+        return self.in_flight
+
+    def _collect(self, window: Window, now: int) -> InFlight | None:
+        runs: list[Waiting] = []
+        waiting = [exchange for exchange, pending in self._pending.items() if pending]
+        for exchange in waiting:
+            for run in self._pending[exchange].take(max(1, FLUSH_UPDATES // len(waiting))):
+                kept = run.since(now - self._window_length)
+                if kept is not None:
+                    runs.append(kept)
+                if kept is not run:
+                    self.ledgers[exchange].expire(run.count - (kept.count if kept else 0))
+        bars = self.bars.take_unflushed(FLUSH_BARS)
+        if not runs and not bars:
+            self._notify()
+            return None
+        counts: dict[str, int] = {}
+        for run in runs:
+            counts[run.updates.exchange] = counts.get(run.updates.exchange, 0) + run.count
+        return InFlight(
+            encoded=window.encode(Flush([run.updates for run in runs], bars)),
+            counts=counts,
+            received_monotonic=[run.received_monotonic for run in runs],
+            newest=max((max(run.updates.timestamps) for run in runs), default=0),
+        )
+
+    def acknowledge(self) -> None:
+        """The flush in flight is in Redis."""
+        flush = self.in_flight
+        if flush is None:
+            return
+        self.in_flight = None
+        for exchange, count in flush.counts.items():
+            self.ledgers[exchange].cache(count)
+        if flush.counts:
+            self.replay.keep(flush.encoded, flush.newest)
+        self._notify()
+
+    def expire(self, now: int) -> None:
+        """Forget what has left the window at `now` (ms) while it could not be written."""
+        oldest = now - self._window_length
+        for exchange, pending in self._pending.items():
+            expired = pending.discard_before(oldest)
+            if expired:
+                self.ledgers[exchange].expire(expired)
+        self.replay.forget_before(now)
+        self._notify()
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything has been acknowledged: nothing pending, no bar changed."""
+        return self.in_flight is None and not self.bars.unflushed and not any(self._pending.values())
+
+    def position(self) -> dict[str, int]:
+        """How far each exchange has come: what is accepted up to now."""
+        return {exchange: ledger.accepted for exchange, ledger in self.ledgers.items()}
+
+    def settled(self, position: Mapping[str, int]) -> bool:
+        """Whether what was accepted up to `position` is pending no more."""
+        return all(self.ledgers[exchange].settled >= accepted for exchange, accepted in position.items())
+
+    async def wait_changed(self) -> None:
+        """Wait until pending updates have become fewer, or the policy for full buffers has changed."""
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

@@ -1,0 +1,58 @@
+"""The wall clock may step. What is thrown away by age goes by a clock that does not jump ahead."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Final
+
+import structlog
+import trio
+
+from marketflow.app.ports import Clock
+
+log = structlog.get_logger()
+
+STEP: Final = 1_000
+"""A step of the wall clock by more ms than that is logged."""
+DOUBT: Final = 60_000
+"""For so many ms a step ahead is not believed where believing it throws data away."""
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now(self) -> int:
+        """Unix ms, UTC."""
+        return time.time_ns() // 1_000_000
+
+
+class CautiousClock:
+    """The wall clock, but a step ahead counts only once it has lasted a minute.
+
+    A clock that jumps a day ahead and is set right ten seconds later must not have emptied the window. Steps
+    back count at once: they only keep data longer. It has to be asked every few seconds at least.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = self._now()[1]
+        self._least: deque[tuple[float, float]] = deque()
+        """(when, offset) with ascending offsets: the first is the least of the last minute."""
+
+    def now(self) -> int:
+        """Unix ms, UTC; never ahead of the wall clock."""
+        monotonic, offset = self._now()
+        if abs(offset - self._offset) > STEP:
+            log.warning("wall clock stepped", seconds=round((offset - self._offset) / 1000, 3))
+        self._offset = offset
+        while self._least and self._least[-1][1] >= offset:
+            self._least.pop()
+        self._least.append((monotonic, offset))
+        while self._least[0][0] < monotonic - DOUBT:
+            self._least.popleft()
+        return int(monotonic + self._least[0][1])
+
+    def _now(self) -> tuple[float, float]:
+        monotonic = trio.current_time() * 1_000
+        return monotonic, self._clock.now() - monotonic

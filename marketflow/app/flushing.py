@@ -1,0 +1,203 @@
+"""From the book to the window: one write after another, and the window made whole when it was away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from marketflow.app.book import Book
+from marketflow.app.clocks import CautiousClock
+from marketflow.app.ports import EncodedFlush, Flush, StoreAway, Window
+from marketflow.app.second_bars import BARS_KEPT, Key
+from marketflow.app.stores import StoreState
+from marketflow.domain.prices import Pair
+
+log = structlog.get_logger()
+
+PROBE_SECONDS: Final = 0.25
+"""How often a window that is away is tried."""
+HEARTBEAT_SECONDS: Final = 0.5
+"""How often at least an idle window is written to: the marker tells whether it was emptied."""
+TRIM_SECONDS: Final = 0.5
+"""How often what is too old is removed."""
+WINDOW_MARGIN: Final = 4_000
+"""How much longer (ms) than its length the window is kept, so that no answer misses its oldest edge.
+
+With the time between two trims it stays under the promised 5 s.
+"""
+LAST_TRIES: Final = 2
+"""How often the last flush is tried at a stop."""
+
+
+class Flusher:
+    """The only writer to the window.
+
+    It ends when the book has ended and everything was written, or could not be written at `LAST_TRIES` tries:
+    updates are then counted as dropped; their bars remain in the book.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        window: Window,
+        state: StoreState,
+        clock: CautiousClock,
+        pairs: Sequence[Pair],
+        flush_interval: float,
+        window_length: int,
+        patience: float,
+    ) -> None:
+        """Intervals and patience in seconds, the window's length in ms.
+
+        Args:
+            pairs: every exchange and symbol of both modes.
+            patience: how long a question waits for what is pending.
+        """
+        self.turn = trio.Lock()
+        """Held during a write. Who reads while holding it sees no write half done."""
+        self.whole = False
+        """Whether the window holds all that it should."""
+        self.history_known = False
+        """Whether the bars of earlier boots have been read."""
+        self.ended = trio.Event()
+        """Set when it has written its last."""
+        self._book = book
+        self._window = window
+        self._state = state
+        self._clock = clock
+        self._pairs = pairs
+        self._flush_interval = flush_interval
+        self._window_length = window_length
+        self._patience = patience
+        self._asked = trio.Event()
+        self._emptied = 0
+        self._replayed = 0
+        self._outdated: list[Key] = []
+        self._last_write = self._last_trim = -1.0
+
+    @property
+    def up(self) -> bool:
+        """Whether questions can be answered from the window."""
+        return self._state.up and self.whole
+
+    def read_history(self) -> None:
+        """Have the bars of other boots read (again)."""
+        self.history_known = self.whole = False
+        self._asked.set()
+
+    async def flushed(self) -> bool:
+        """Wait until all that was accepted before is in the window, and say whether that is so.
+
+        False when the window is away, not whole, or slower than the patience.
+        """
+        position = self._book.position()
+        with trio.move_on_after(self._patience):
+            while self.up and not self._book.settled(position):
+                self._asked.set()
+                await self._book.wait_changed()
+            return self.up
+        return False
+
+    async def run(self) -> None:
+        """Flush until the book has ended and is drained."""
+        try:
+            await self._run()
+        finally:
+            self.ended.set()
+
+    async def _run(self) -> None:
+        tries = 0
+        while True:
+            ending = self._book.ended.is_set()
+            self._asked = trio.Event()
+            await self._flush()
+            if ending:
+                tries += 1
+                if self._book.drained and self._state.up:
+                    return
+                if tries >= LAST_TRIES and not self._state.up:
+                    self._book.drop_pending()
+                    return
+            await self._pause()
+
+    async def _pause(self) -> None:
+        seconds = self._flush_interval if self._state.up else max(self._flush_interval, PROBE_SECONDS)
+        with trio.move_on_after(seconds):
+            # An away window is not tried more often because many ask.
+            await (self._asked.wait() if self._state.up else self._book.ended.wait())
+            if not self._state.up:
+                await trio.sleep(PROBE_SECONDS)
+
+    async def _flush(self) -> None:
+        now = self._clock.now()
+        try:
+            if not self.whole:
+                await self._make_whole(now)
+            await self._write_pending(now)
+            await self._trim(now)
+        except StoreAway as error:
+            self._state.failed(error)
+            self.whole = False
+            self._book.set_dropping(True)
+            self._book.expire(now)
+            self._book.bars.prune(now)
+
+    async def _write_pending(self, now: int) -> None:
+        while (flush := self._book.next_flush(self._window, now)) is not None:
+            await self._write(flush.encoded)
+            self._book.acknowledge()
+        if trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
+            await self._write(self._window.encode(Flush((), ())))
+
+    async def _write(self, flush: EncodedFlush) -> None:
+        async with self.turn:
+            intact = await self._window.write(flush)
+        self._last_write = trio.current_time()
+        if not intact:
+            self._emptied += 1
+            self.whole = False
+        if not self._state.up:
+            self._state.answered()
+            self._book.set_dropping(False)
+
+    async def _make_whole(self, now: int) -> None:
+        """After an outage, also one that emptied it, and at the start: one way for all.
+
+        The flush in flight (or none) sets the marker and tells whether the window was emptied. Then the bars:
+        what we lack is adopted, what it lacks is written with the next flushes. Then, if it was emptied, the
+        updates of the last minute. Emptied again meanwhile, all of it is done again.
+        """
+        if self._book.in_flight is None:
+            await self._write(self._window.encode(Flush((), ())))
+        else:
+            await self._write(self._book.in_flight.encoded)
+            self._book.acknowledge()
+        emptied = self._emptied
+        stored = await self._window.all_bars(self._pairs)
+        for pair, bars in stored.items():
+            self._book.bars.adopt(pair, bars)
+            self._outdated.extend((pair, field) for field in bars if field[0] < now - BARS_KEPT)
+        missing = self._book.bars.mark_missing(stored)
+        self.history_known = True
+        flushes = self._book.replay.flushes() if self._replayed != emptied else ()
+        for flush in flushes:
+            await self._write(flush)
+        if self._emptied == emptied:
+            self._replayed = emptied
+            self.whole = True
+            log.info("window whole", bars_written=missing, flushes_replayed=len(flushes))
+
+    async def _trim(self, now: int) -> None:
+        if trio.current_time() - self._last_trim < TRIM_SECONDS:
+            return
+        self._outdated.extend(self._book.bars.prune(now))
+        self._book.expire(now)
+        await self._window.trim(
+            self._pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=self._outdated
+        )
+        self._outdated = []
+        self._last_trim = trio.current_time()

@@ -1,0 +1,129 @@
+"""What is up, how stale, and where every line went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from marketflow.app.book import Book
+from marketflow.app.feeds import Feed
+from marketflow.app.ledger import Ledger
+from marketflow.app.ports import Clock
+from marketflow.app.questions import (
+    Counters,
+    ExchangeHealth,
+    ExchangeState,
+    ExchangeStatus,
+    HealthReport,
+    Mode,
+    ServiceStatus,
+    StoreHealth,
+)
+from marketflow.app.stores import StoreState
+
+
+class Health:
+    """Answers at once, from what the parts know of themselves: nothing is asked of anyone."""
+
+    def __init__(
+        self,
+        *,
+        feeds: Mapping[Mode, Sequence[Feed]],
+        mode: Callable[[], Mode],
+        book: Book,
+        redis: StoreState,
+        postgres: StoreState,
+        clock: Clock,
+        stale_after: float,
+        version: str,
+    ) -> None:
+        """`stale_after` in seconds."""
+        self._feeds = feeds
+        self._mode = mode
+        self._book = book
+        self._redis = redis
+        self._postgres = postgres
+        self._clock = clock
+        self._stale_after = stale_after
+        self._version = version
+        self._started = trio.current_time()
+        self.serving = False
+        """Whether it has started and is not stopping."""
+
+    @property
+    def live(self) -> bool:
+        """While it can be asked, it lives."""
+        return True
+
+    @property
+    def ready(self) -> bool:
+        """Neither starting nor stopping. The book can answer without either store."""
+        return self.serving
+
+    def status_of(self, feed: Feed) -> ExchangeStatus:
+        """How the exchange of a feed is."""
+        if feed not in self._feeds[self._mode()]:
+            return "off"
+        if not feed.connected or feed.connected_since is None:
+            return "reconnecting"
+        heard = max(feed.connected_since, self._book.last_accepted.get(feed.exchange, 0.0))
+        return "stale" if trio.current_time() - heard > self._stale_after else "connected"
+
+    def exchange_list(self) -> list[ExchangeState]:
+        """Both modes' exchanges."""
+        return [
+            ExchangeState(feed.exchange, mode, self.status_of(feed))
+            for mode, feeds in self._feeds.items()
+            for feed in feeds
+        ]
+
+    def report(self) -> HealthReport:
+        """Everything at once; the counters are read in one step and add up."""
+        whole = Ledger()
+        for ledger in self._book.ledgers.values():
+            whole.add(ledger)
+        return HealthReport(
+            status=self._status(),
+            mode=self._mode(),
+            version=self._version,
+            uptime=round(trio.current_time() - self._started, 3),
+            redis=self._store(self._redis),
+            postgres=self._store(self._postgres),
+            exchanges={
+                feed.exchange: self._exchange(feed) for feeds in self._feeds.values() for feed in feeds
+            },
+            updates=_counters(whole),
+        )
+
+    def _status(self) -> ServiceStatus:
+        if not self.serving:
+            return "unavailable"
+        sources = [self.status_of(feed) for feed in self._feeds[self._mode()]]
+        well = self._redis.up and self._postgres.up and all(status == "connected" for status in sources)
+        return "ok" if well else "degraded"
+
+    def _exchange(self, feed: Feed) -> ExchangeHealth:
+        accepted = self._book.last_accepted.get(feed.exchange)
+        return ExchangeHealth(
+            status=self.status_of(feed),
+            last_update_age=None if accepted is None else round(trio.current_time() - accepted, 3),
+            reconnects=feed.reconnects,
+            updates=_counters(self._book.ledgers[feed.exchange]),
+        )
+
+    def _store(self, state: StoreState) -> StoreHealth:
+        age = int((trio.current_time() - state.changed_at) * 1_000)
+        return StoreHealth("up" if state.up else "away", since=self._clock.now() - age, error=state.error)
+
+
+def _counters(ledger: Ledger) -> Counters:
+    return Counters(
+        received=ledger.received,
+        accepted=ledger.accepted,
+        rejected=dict(ledger.rejected),
+        cached=ledger.cached,
+        expired=ledger.expired,
+        dropped=dict(ledger.dropped),
+        pending=ledger.pending,
+    )

@@ -1,0 +1,79 @@
+"""The live/test switch: whichever mode it is, its sources run in a nursery of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+from trio_util import AsyncValue, wait_any
+
+from marketflow.app.answers import NothingCanAnswer
+from marketflow.app.questions import Mode
+
+log = structlog.get_logger()
+
+
+class Modes:
+    """Runs the sources of one mode at a time.
+
+    A switch sets the wish and waits. The sources of the old mode then end, each later stage because its input
+    ended, and only when the last of its updates is in the book do the new mode's begin.
+    """
+
+    def __init__(self, mode: Mode, *, run_sources: Callable[[Mode, trio.Event], Awaitable[None]]) -> None:
+        """Begin in `mode`.
+
+        Args:
+            mode: the first.
+            run_sources: runs a mode's sources until the event is set and all they sent is in the book.
+        """
+        self._mode = AsyncValue[Mode](mode)
+        self._wanted = AsyncValue[Mode](mode)
+        self._run_sources = run_sources
+        self._ended = trio.Event()
+
+    @property
+    def mode(self) -> Mode:
+        """The current one; during a switch the one that is left."""
+        mode: Mode = self._mode.value
+        return mode
+
+    async def switch(self, mode: Mode) -> bool:
+        """Switch to `mode` and wait until it is done; returns whether it was another one before.
+
+        Of several at once each waits for its own. Once begun, a switch is carried through even if whoever
+        asked for it is cancelled.
+
+        Raises:
+            NothingCanAnswer: the service is stopping.
+        """
+        while self._wanted.value != self._mode.value and not self._ended.is_set():
+            await wait_any(self._settled, self._ended.wait)
+        changed = self.mode != mode
+        self._wanted.value = mode
+        await wait_any(lambda: self._mode.wait_value(mode), self._ended.wait)
+        if self._ended.is_set():
+            raise NothingCanAnswer
+        return changed
+
+    async def _settled(self) -> None:
+        await self._mode.wait_value(lambda mode: mode == self._wanted.value)
+
+    async def run(self, stopping: trio.Event) -> None:
+        """Run the wanted mode's sources until `stopping` is set and all of them have ended."""
+        try:
+            while not stopping.is_set():
+                mode = self._wanted.value
+                self._mode.value = mode
+                log.info("mode", mode=mode)
+                await self._run(mode, stopping)
+        finally:
+            self._ended.set()
+
+    async def _run(self, mode: Mode, stopping: trio.Event) -> None:
+        leave = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_sources, mode, leave)
+            await wait_any(stopping.wait, lambda: self._wanted.wait_value(lambda wanted: wanted != mode))
+            leave.set()

@@ -1,0 +1,94 @@
+"""Updates of one exchange that are not in Redis yet, oldest first."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import attrs
+
+from marketflow.app.ports import Written
+
+
+@attrs.define
+class Waiting:
+    """A run of updates of one symbol, and when they were received (seconds of Trio's clock)."""
+
+    updates: Written
+    received_monotonic: float
+
+    @property
+    def count(self) -> int:
+        """How many updates."""
+        return len(self.updates.timestamps)
+
+    def split(self, index: int) -> tuple[Waiting, Waiting]:
+        """The first `index` updates, and the rest."""
+        return self._part(slice(index)), self._part(slice(index, None))
+
+    def _part(self, part: slice) -> Waiting:
+        whole = self.updates
+        return Waiting(
+            Written(
+                whole.exchange,
+                whole.symbol,
+                whole.sequences[part],
+                whole.timestamps[part],
+                whole.prices[part],
+            ),
+            self.received_monotonic,
+        )
+
+    def since(self, oldest: int) -> Waiting | None:
+        """Those whose timestamp (ms) is not before `oldest`; None if there are none."""
+        whole = self.updates
+        if min(whole.timestamps) >= oldest:
+            return self
+        kept = [i for i, timestamp in enumerate(whole.timestamps) if timestamp >= oldest]
+        if not kept:
+            return None
+        return Waiting(
+            Written(
+                whole.exchange,
+                whole.symbol,
+                [whole.sequences[i] for i in kept],
+                [whole.timestamps[i] for i in kept],
+                [whole.prices[i] for i in kept],
+            ),
+            self.received_monotonic,
+        )
+
+
+class PendingUpdates:
+    """First in, first out; taken for a flush, or dropped from the oldest end."""
+
+    def __init__(self) -> None:
+        self._runs: deque[Waiting] = deque()
+
+    def append(self, waiting: Waiting) -> None:
+        """Add the newest."""
+        self._runs.append(waiting)
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def take(self, limit: int) -> Iterator[Waiting]:
+        """Take runs from the oldest end: `limit` updates, or all there are."""
+        while self._runs and limit > 0:
+            run = self._runs.popleft()
+            if run.count > limit:
+                run, rest = run.split(limit)
+                self._runs.appendleft(rest)
+            limit -= run.count
+            yield run
+
+    def discard(self, limit: int) -> int:
+        """Throw away the `limit` oldest; returns how many there were."""
+        return sum(run.count for run in self.take(limit))
+
+    def discard_before(self, oldest: int) -> int:
+        """Throw away, at the oldest end, runs that lie before `oldest` (ms) as a whole; returns how many."""
+        discarded = 0
+        while self._runs and max(self._runs[0].updates.timestamps) < oldest:
+            discarded += self._runs.popleft().count
+        return discarded

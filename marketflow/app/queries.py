@@ -1,0 +1,257 @@
+"""Questions about prices, answered for the API: exactly, or with the word that it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+
+from marketflow.app.answers import (
+    MEMORY,
+    POSTGRES,
+    REDIS,
+    Candles,
+    Latest,
+    NoData,
+    NothingCanAnswer,
+    Statistic,
+    Summary,
+    UnknownExchange,
+    UnknownSymbol,
+)
+from marketflow.app.book import Book
+from marketflow.app.candles import CandlePages
+from marketflow.app.flushing import Flusher
+from marketflow.app.ports import AggregateStore, Clock, StoreAway, Window
+from marketflow.app.questions import StatisticKind
+from marketflow.app.spans import Covered, Spans
+from marketflow.domain.bars import Bar, merged
+from marketflow.domain.periods import parse_period
+from marketflow.domain.prices import Pair, PriceUpdate
+
+
+class Queries:
+    """Answers to questions about prices. An exchange of None means all those of the current mode."""
+
+    def __init__(
+        self,
+        *,
+        symbols: Sequence[str],
+        exchanges: Sequence[str],
+        exchanges_of_mode: Callable[[], Sequence[str]],
+        book: Book,
+        flusher: Flusher,
+        window: Window,
+        store: AggregateStore,
+        spans: Spans,
+        pages: CandlePages,
+        clock: Clock,
+    ) -> None:
+        """`exchanges` are those of both modes."""
+        self.symbols = tuple(symbols)
+        self.exchanges = tuple(exchanges)
+        self._exchanges_of_mode = exchanges_of_mode
+        self._book = book
+        self._flusher = flusher
+        self._window = window
+        self._store = store
+        self._spans = spans
+        self._pages = pages
+        self._clock = clock
+
+    # ---- latest ----
+
+    async def latest(self, symbol: str, exchange: str | None) -> Latest:
+        """The update with the greatest timestamp, of equal ones the later received.
+
+        Raises:
+            UnknownSymbol, UnknownExchange, NoData, NothingCanAnswer
+        """
+        pairs = self.pairs(symbol, exchange)
+        found = await self._newest(pairs)
+        if not found:
+            raise NoData(f"no update of {symbol} was ever seen")
+        newest = max(found, key=lambda pair: (found[pair][0].timestamp, found[pair][0].sequence))
+        return _latest(*found[newest])
+
+    async def latest_of_all(self, symbol: str | None, exchange: str | None) -> list[Latest]:
+        """The newest update of each exchange and symbol.
+
+        Raises:
+            UnknownSymbol, UnknownExchange, NothingCanAnswer
+        """
+        pairs = self.pairs(symbol, exchange)
+        found = await self._newest(pairs)
+        return [_latest(*found[pair]) for pair in pairs if pair in found]
+
+    async def _newest(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, str]]:
+        """Of each pair that has one the newest update and its source: window, then bars, then rows.
+
+        Raises:
+            NothingCanAnswer: none is known, and a store that might know one is away.
+        """
+        found = await self._newest_here(pairs)
+        missing = [pair for pair in pairs if pair not in found]
+        if not missing:
+            return found
+        try:
+            rows = await self._store.newest(missing)
+        except StoreAway:
+            if not found:
+                raise NothingCanAnswer from None
+            return found
+        found.update({pair: (update, POSTGRES) for pair, update in rows.items()})
+        if not found and not self._flusher.history_known:
+            raise NothingCanAnswer
+        return found
+
+    async def _newest_here(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, str]]:
+        """From the window and the bars."""
+        stored: Mapping[Pair, PriceUpdate] = {}
+        up = await self._flusher.flushed()
+        if up:
+            try:
+                stored = await self._window.newest(pairs)
+            except StoreAway:
+                up = False
+        found: dict[Pair, tuple[PriceUpdate, str]] = {}
+        for pair in pairs:
+            bar, update = self._book.bars.newest(pair), stored.get(pair)
+            if update and (not bar or _order(update) >= (bar.close_time, bar.close_sequence)):
+                found[pair] = update, REDIS
+            elif bar:
+                # It has left the window (or never was in it), but the bars have it.
+                update = PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence)
+                found[pair] = update, REDIS if up else MEMORY
+        return found
+
+    # ---- over a period ----
+
+    async def statistic(
+        self, kind: StatisticKind, symbol: str, exchange: str | None, period: str
+    ) -> Statistic:
+        """The highest, lowest or average price of [now - period, now).
+
+        Raises:
+            UnknownSymbol, UnknownExchange, BadPeriod, NoData, NothingCanAnswer
+        """
+        found = await self._over(self.pairs(symbol, exchange), period)
+        if not found.bars:
+            raise _no_data(symbol, found)
+        return _statistic(kind, found.bars, exchange, period, found)
+
+    async def statistics(
+        self, kind: StatisticKind, symbol: str | None, exchange: str | None, period: str
+    ) -> list[Statistic]:
+        """The same for each symbol that has updates in the span.
+
+        Raises:
+            UnknownSymbol, UnknownExchange, BadPeriod, NothingCanAnswer
+        """
+        found = await self._over(self.pairs(symbol, exchange), period)
+        by_symbol = {
+            name: {pair: found.bars[pair] for pair in pairs}
+            for name, pairs in groupby(found.bars, key=lambda pair: pair[1])
+        }
+        return [_statistic(kind, bars, exchange, period, found) for bars in by_symbol.values()]
+
+    async def summary(self, symbol: str, exchange: str | None, period: str) -> Summary:
+        """All of [now - period, now) at once.
+
+        Raises:
+            UnknownSymbol, UnknownExchange, BadPeriod, NoData, NothingCanAnswer
+        """
+        found = await self._over(self.pairs(symbol, exchange), period)
+        bar = merged(found.bars.values())
+        if bar is None:
+            raise _no_data(symbol, found)
+        return Summary(
+            symbol=symbol,
+            exchange=exchange,
+            period=period,
+            average_price=bar.average,
+            min_price=bar.min,
+            max_price=bar.max,
+            open_price=bar.open,
+            close_price=bar.close,
+            updates=bar.count,
+            start=found.span.start,
+            end=found.span.end,
+            source=found.source,
+        )
+
+    # ---- candles ----
+
+    async def candles(
+        self, symbol: str, exchange: str | None, interval: str, start: int | None, end: int | None, limit: int
+    ) -> Candles:
+        """A page of at most `limit` candles that begin within [start, end), oldest first.
+
+        Raises:
+            UnknownSymbol, UnknownExchange, NothingCanAnswer
+        """
+        pairs = self.pairs(symbol, exchange)
+        await self._flusher.flushed()
+        return await self._pages.page(
+            pairs,
+            interval,
+            exchange=exchange,
+            start=start,
+            end=end,
+            limit=limit,
+            now=self._clock.now(),
+        )
+
+    async def _over(self, pairs: Sequence[Pair], period: str) -> Covered:
+        return await self._spans.until(pairs, parse_period(period), self._clock.now())
+
+    # ---- who is meant ----
+
+    def pairs(self, symbol: str | None, exchange: str | None) -> list[Pair]:
+        """The exchanges and symbols that a question is about, symbol by symbol.
+
+        Raises:
+            UnknownSymbol, UnknownExchange
+        """
+        if symbol is not None and symbol not in self.symbols:
+            raise UnknownSymbol(symbol, self.symbols)
+        if exchange is not None and exchange not in self.exchanges:
+            raise UnknownExchange(exchange, self.exchanges)
+        exchanges: Iterable[str] = self._exchanges_of_mode() if exchange is None else (exchange,)
+        symbols = self.symbols if symbol is None else (symbol,)
+        return [(name, of) for of in symbols for name in exchanges]
+
+
+def _order(update: PriceUpdate) -> tuple[int, int]:
+    return update.timestamp, update.sequence
+
+
+def _latest(update: PriceUpdate, source: str) -> Latest:
+    return Latest(update.symbol, update.exchange, update.price, update.timestamp, source)
+
+
+def _no_data(symbol: str, found: Covered) -> NoData:
+    return NoData(f"there are no updates of {symbol} in [{found.span.start}, {found.span.end})")
+
+
+def _statistic(
+    kind: StatisticKind, bars: Mapping[Pair, Bar], exchange: str | None, period: str, found: Covered
+) -> Statistic:
+    whole = merged(bars.values())
+    assert whole is not None, "a symbol is answered for only where it has bars"  # noqa: S101
+    match kind:
+        case "highest":
+            (exchange, _), price = max(bars, key=lambda pair: bars[pair].max), whole.max
+        case "lowest":
+            (exchange, _), price = min(bars, key=lambda pair: bars[pair].min), whole.min
+        case "average":
+            price = whole.average
+    return Statistic(
+        symbol=next(iter(bars))[1],
+        exchange=exchange,
+        period=period,
+        price=price,
+        updates=whole.count,
+        start=found.span.start,
+        end=found.span.end,
+        source=found.source,
+    )

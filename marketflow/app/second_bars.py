@@ -1,0 +1,231 @@
+"""One-second bars of the last hour, and which minutes still have to be written because of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+import attrs
+
+from marketflow.app.ports import Aggregate, Field, FieldBars
+from marketflow.domain.bars import BAR_WIDTH, Bar, merged
+from marketflow.domain.periods import HOUR, Span, floor_to
+from marketflow.domain.prices import Pair
+
+BARS_KEPT: Final = HOUR
+"""How long (ms) one-second bars are kept, in memory and in Redis."""
+
+Key = tuple[Pair, Field]
+
+
+def fuller(first: FieldBars, second: FieldBars) -> dict[Field, Bar]:
+    """Of each field the bar with more updates: the truer one, since a bar only ever grows."""
+    bars = dict(first)
+    for field, bar in second.items():
+        known = bars.get(field)
+        if known is None or bar.count > known.count:
+            bars[field] = bar
+    return bars
+
+
+@attrs.frozen
+class Due:
+    """An interval of one exchange and symbol whose row is not up to date."""
+
+    end: int
+    pair: Pair
+    version: int
+    """Changes with every change of its bars."""
+
+
+class SecondBars:
+    """Bars by exchange, symbol, second and boot: those of this boot, and those read of others.
+
+    A bar only ever grows: of two bars of one second and boot the one with more updates is the truer.
+    """
+
+    def __init__(self, *, boot: str, interval: int) -> None:
+        self.boot = boot
+        self.interval = interval
+        self._bars: dict[Pair, dict[int, dict[str, Bar]]] = {}
+        self._unflushed: dict[Key, None] = {}
+        self._unwritten: dict[int, dict[Pair, int]] = {}
+        self._folded: dict[tuple[int, Pair], Bar] = {}
+        self._newest: dict[Pair, Bar] = {}
+        self._version = 0
+        self._pruned_to = 0
+
+    # ---- in ----
+
+    def add(self, pair: Pair, second: int, bar: Bar) -> None:
+        """Merge a bar of updates accepted by this boot."""
+        boots = self._bars.setdefault(pair, {}).setdefault(second, {})
+        known = boots.get(self.boot)
+        self._set(pair, second, self.boot, bar if known is None else known.merge(bar))
+        self._unflushed[pair, (second, self.boot)] = None
+
+    def adopt(self, pair: Pair, bars: FieldBars) -> None:
+        """Take over bars that another boot left behind; those known already stay unless they have grown."""
+        for (second, boot), bar in bars.items():
+            if second < self._pruned_to:
+                continue  # Folded already, or written: adopted again it would count twice.
+            boots = self._bars.setdefault(pair, {}).setdefault(second, {})
+            known = boots.get(boot)
+            if known is None or bar.count > known.count:
+                self._set(pair, second, boot, bar)
+
+    def mark_missing(self, stored: Mapping[Pair, FieldBars]) -> int:
+        """Have those bars written that `stored` lacks or holds with fewer updates; returns how many."""
+        missing = [
+            (pair, (second, boot))
+            for pair, seconds in self._bars.items()
+            for second, boots in seconds.items()
+            for boot, bar in boots.items()
+            if (known := stored.get(pair, {}).get((second, boot))) is None or known.count < bar.count
+        ]
+        self._unflushed.update(dict.fromkeys(missing))
+        return len(missing)
+
+    def adopt_folded(self, pair: Pair, end: int, bar: Bar) -> None:
+        """Take over the bar of a whole interval, of which no one-second bars are left."""
+        known = self._folded.get((end, pair))
+        self._folded[end, pair] = bar if known is None else known.merge(bar)
+        self._mark(pair, end)
+        self._see(pair, bar)
+
+    def _set(self, pair: Pair, second: int, boot: str, bar: Bar) -> None:
+        self._bars[pair][second][boot] = bar
+        self._mark(pair, floor_to(second, self.interval) + self.interval)
+        self._see(pair, bar)
+
+    def _mark(self, pair: Pair, end: int) -> None:
+        self._version += 1
+        self._unwritten.setdefault(end, {})[pair] = self._version
+
+    def _see(self, pair: Pair, bar: Bar) -> None:
+        known = self._newest.get(pair)
+        newest = (bar.close_time, bar.close_sequence)
+        if known is None or newest > (known.close_time, known.close_sequence):
+            self._newest[pair] = bar
+
+    # ---- to Redis ----
+
+    def take_unflushed(self, limit: int) -> list[tuple[Pair, Field, Bar]]:
+        """At most `limit` of the bars that Redis does not have as they are now; they are taken as written."""
+        taken = []
+        for key in list(islice(self._unflushed, limit)):
+            del self._unflushed[key]
+            pair, (second, boot) = key
+            bar = self._bars.get(pair, {}).get(second, {}).get(boot)
+            if bar is not None:  # else it was pruned
+                taken.append((pair, (second, boot), bar))
+        return taken
+
+    @property
+    def unflushed(self) -> bool:
+        """Whether there is a bar that Redis does not have as it is now."""
+        return bool(self._unflushed)
+
+    # ---- questions ----
+
+    def pairs(self) -> Sequence[Pair]:
+        """Every exchange and symbol that there are bars of."""
+        return list(self._bars)
+
+    def fields(self, pair: Pair, span: Span) -> dict[Field, Bar]:
+        """The bars of the seconds that start within the span, by second and boot."""
+        seconds = self._bars.get(pair, {})
+        starts: Iterable[int] = range(-(-span.start // BAR_WIDTH) * BAR_WIDTH, span.end, BAR_WIDTH)
+        if span.end - span.start > len(seconds) * BAR_WIDTH:
+            starts = [second for second in seconds if second in span]
+        return {
+            (second, boot): bar
+            for second in starts
+            if (boots := seconds.get(second)) is not None
+            for boot, bar in boots.items()
+        }
+
+    def newest(self, pair: Pair) -> Bar | None:
+        """The bar with the newest update; its close is the latest price."""
+        return self._newest.get(pair)
+
+    def unwritten_between(self, pair: Pair, span: Span) -> dict[int, Bar]:
+        """By their start (ms) the bars of intervals within the span whose rows are not up to date."""
+        return {
+            end - self.interval: row.bar
+            for end, pairs in self._unwritten.items()
+            if pair in pairs and span.start <= end - self.interval and end <= span.end
+            if (row := self.aggregate(Due(end, pair, 0), {})) is not None
+        }
+
+    # ---- to PostgreSQL ----
+
+    def due(self, before: int) -> list[Due]:
+        """What has to be written of intervals that ended at or before `before` (ms), oldest first."""
+        return [
+            Due(end, pair, version)
+            for end in sorted(end for end in self._unwritten if end <= before)
+            for pair, version in self._unwritten[end].items()
+        ]
+
+    def aggregate(self, due: Due, stored: FieldBars) -> Aggregate | None:
+        """The row: our bars and those in `stored`, whichever of each field has more updates."""
+        folded = self._folded.get((due.end, due.pair))
+        span = Span(due.end - self.interval, due.end)
+        known = self.fields(due.pair, span)
+        bars = fuller(known, {field: bar for field, bar in stored.items() if field[0] in span})
+        whole = merged([*bars.values(), *([folded] if folded else [])])
+        return None if whole is None else Aggregate(due.pair[0], due.pair[1], due.end, whole)
+
+    def written(self, due: Iterable[Due]) -> None:
+        """Rows were written: forget them, unless their bars have changed since."""
+        for row in due:
+            pairs = self._unwritten.get(row.end, {})
+            if pairs.get(row.pair) == row.version:
+                del pairs[row.pair]
+                self._folded.pop((row.end, row.pair), None)
+                if not pairs:
+                    del self._unwritten[row.end]
+
+    @property
+    def unwritten(self) -> int:
+        """How many rows are to be written, those of open intervals included."""
+        return sum(map(len, self._unwritten.values()))
+
+    # ---- out ----
+
+    def prune(self, now: int) -> list[Key]:
+        """Forget bars older than an hour at `now` (ms), folding what is not written yet; returns which."""
+        horizon = floor_to(now - BARS_KEPT, self.interval)
+        if horizon <= self._pruned_to:
+            return []
+        self._pruned_to = horizon
+        pruned: list[Key] = []
+        for pair, seconds in self._bars.items():
+            # Seconds come in nearly ascending order, but a late one may stand behind.
+            for second in [second for second in seconds if second < horizon]:
+                boots = seconds.pop(second)
+                pruned.extend((pair, (second, boot)) for boot in boots)
+                self._fold(pair, second, boots.values())
+        return pruned
+
+    def _fold(self, pair: Pair, second: int, bars: Iterable[Bar]) -> None:
+        end = floor_to(second, self.interval) + self.interval
+        if pair in self._unwritten.get(end, {}):
+            known = self._folded.get((end, pair))
+            whole = merged([*bars, *([known] if known else [])])
+            if whole is not None:
+                self._folded[end, pair] = whole
+
+    def folded(self) -> Iterator[tuple[int, Pair, Bar]]:
+        """Unwritten intervals that are older than the bars: end (ms), pair and bar."""
+        for (end, pair), bar in self._folded.items():
+            yield end, pair, bar
+
+    def unwritten_bars(self) -> Iterator[tuple[Pair, Field, Bar]]:
+        """The one-second bars of intervals whose rows are not up to date."""
+        for end, pairs in self._unwritten.items():
+            for pair in pairs:
+                for field, bar in self.fields(pair, Span(end - self.interval, end)).items():
+                    yield pair, field, bar

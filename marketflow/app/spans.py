@@ -1,0 +1,184 @@
+"""Bars for any span, from wherever they are: the window, the book, the rows. And which of them it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+
+import attrs
+
+from marketflow.app.answers import MEMORY, POSTGRES, REDIS, NothingCanAnswer
+from marketflow.app.book import Book
+from marketflow.app.flushing import Flusher
+from marketflow.app.ports import AggregateStore, Edge, FieldBars, StoreAway, Window
+from marketflow.app.second_bars import BARS_KEPT, fuller
+from marketflow.domain.bars import BAR_WIDTH, Bar, merged
+from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
+from marketflow.domain.prices import Pair
+
+Buckets = dict[Pair, dict[int, Bar]]
+"""Bars by pair and the bucket's start (ms)."""
+
+
+@attrs.frozen
+class Covered:
+    """The bar of each pair that has updates in the span, and what span that is."""
+
+    bars: Mapping[Pair, Bar]
+    span: Span
+    source: str
+
+
+class Spans:
+    """Reads bars over ports only: the window first, with the window away the book; past both the rows.
+
+    The book tells which one-second bars there are, so that the window is asked for just these.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        flusher: Flusher,
+        window: Window,
+        store: AggregateStore,
+        window_length: int,
+        started_at: int,
+    ) -> None:
+        """Times in ms; `started_at` is when this boot began."""
+        self._book = book
+        self._flusher = flusher
+        self._window = window
+        self._store = store
+        self._window_length = window_length
+        self._started_at = started_at
+
+    # ---- the last so-and-so long ----
+
+    async def until(self, pairs: Sequence[Pair], period: int, now: int) -> Covered:
+        """What is known of [now - period, now), as finely as it can be told.
+
+        Up to the window's length to the ms, longer in whole seconds, and where one-second bars do not reach
+        the beginning is a boundary of the aggregates.
+
+        Raises:
+            NothingCanAnswer: no part of it is known for sure.
+        """
+        up = await self._flusher.flushed()
+        if up and period <= self._window_length:
+            exact = await self._to_the_ms(pairs, Span(now - period, now))
+            if exact is not None:
+                return exact
+        end = floor_to(now, BAR_WIDTH)
+        start = end - period
+        reach = self.reach(now)
+        rows: Buckets = {}
+        if start < reach:
+            try:
+                if not self._flusher.history_known:
+                    raise StoreAway("the bars of earlier boots are not known yet")  # noqa: TRY301
+                row_start = floor_to(start, self._book.bars.interval)
+                rows = await self.rows(pairs, Span(row_start, reach), DAY)
+                start = row_start
+            except StoreAway:
+                start = reach
+        if start >= end:
+            raise NothingCanAnswer
+        fields, source = await self.second_bars(pairs, Span(max(start, reach), end))
+        bars = {
+            pair: bar
+            for pair in pairs
+            if (bar := merged([*fields[pair].values(), *rows.get(pair, {}).values()])) is not None
+        }
+        return Covered(bars, Span(start, end), POSTGRES if start < reach else source)
+
+    def reach(self, now: int) -> int:
+        """From when on (ms) every accepted update is in a one-second bar that is known."""
+        if self._flusher.history_known:
+            return floor_to(now - BARS_KEPT, self._book.bars.interval)
+        return ceil_to(self._started_at, BAR_WIDTH)
+
+    def rows_end(self, now: int) -> int:
+        """Up to when (ms) rows tell all. Where `reach` is later, what lies between is not known."""
+        if self._flusher.history_known:
+            return self.reach(now)
+        return floor_to(self._started_at, self._book.bars.interval)
+
+    # ---- to the millisecond ----
+
+    async def _to_the_ms(self, pairs: Sequence[Pair], span: Span) -> Covered | None:
+        """Whole seconds from the bars and the edges from the raw updates; None if these are not complete.
+
+        A flush may come in between the two reads. Then they do not fit together and are read again while
+        none is under way; if they still do not, raw updates are missing: dropped, or expired.
+        """
+        first, last = ceil_to(span.start, BAR_WIDTH), floor_to(span.end, BAR_WIDTH)
+        edges = [span] if first > last else [Span(span.start, first), Span(last, span.end)]
+        edges = [edge for edge in edges if not edge.empty]
+        middle = Span(first, last)
+        still: Sequence[AbstractAsyncContextManager[object]] = (nullcontext(), self._flusher.turn)
+        for turn in still:
+            async with turn:
+                try:
+                    raw = await self._window.edges(pairs, edges)
+                    fields, source = await self.second_bars(pairs, middle)
+                except StoreAway:
+                    return None
+                if source == REDIS and all(self._complete(pair, raw[pair]) for pair in pairs):
+                    parts = {
+                        pair: [*fields[pair].values(), *(edge.bar for edge in raw[pair] if edge.bar)]
+                        for pair in pairs
+                    }
+                    bars = {pair: bar for pair in pairs if (bar := merged(parts[pair])) is not None}
+                    return Covered(bars, span, REDIS)
+        return None
+
+    def _complete(self, pair: Pair, edges: Sequence[Edge]) -> bool:
+        for edge in edges:
+            for second, count in edge.seconds.items():
+                bars = self._book.bars.fields(pair, Span(second, second + BAR_WIDTH))
+                if count < sum(bar.count for bar in bars.values()):
+                    return False
+        return True
+
+    # ---- one-second bars, rows ----
+
+    async def second_bars(self, pairs: Sequence[Pair], span: Span) -> tuple[Mapping[Pair, FieldBars], str]:
+        """The bars of the seconds that start in the span, and the source that they are from."""
+        known = {pair: self._book.bars.fields(pair, span) for pair in pairs}
+        if self._flusher.up:
+            try:
+                stored = await self._window.bars({pair: list(fields) for pair, fields in known.items()})
+            except StoreAway:
+                pass  # The flusher will notice, and say so. The book knows the same.
+            else:
+                return {pair: fuller(known[pair], stored.get(pair, {})) for pair in pairs}, REDIS
+        return known, MEMORY
+
+    async def rows(self, pairs: Sequence[Pair], span: Span, width: int) -> Buckets:
+        """Aggregates within the span in buckets of `width` ms, rows that are yet to be written included.
+
+        Raises:
+            StoreAway: PostgreSQL is.
+        """
+        unwritten = {pair: self._book.bars.unwritten_between(pair, span) for pair in pairs}
+        if not any(unwritten.values()):
+            stored = await self._store.bars(pairs, span, width)
+            return {pair: dict(bars) for pair, bars in stored.items()}
+        stored = await self._store.bars(pairs, span, self._book.bars.interval)
+        buckets: Buckets = {}
+        for pair in pairs:
+            rows = dict(stored.get(pair, {}))
+            for start, ours in unwritten[pair].items():
+                if start not in rows or rows[start].count < ours.count:
+                    rows[start] = ours
+            buckets[pair] = bucketed(rows.items(), width)
+        return buckets
+
+
+def bucketed(bars: Iterable[tuple[int, Bar]], width: int) -> dict[int, Bar]:
+    """Bars given with their start (ms), merged into buckets of `width` ms."""
+    parts: dict[int, list[Bar]] = {}
+    for start, bar in bars:
+        parts.setdefault(floor_to(start, width), []).append(bar)
+    return {start: whole for start, group in parts.items() if (whole := merged(group)) is not None}

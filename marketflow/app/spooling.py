@@ -1,0 +1,66 @@
+"""Bars that no store would take at a stop are spooled, and brought in by the next start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+import trio
+
+from marketflow.app.book import Book
+from marketflow.app.flushing import Flusher
+from marketflow.app.ports import Spool, SpooledBar
+
+log = structlog.get_logger()
+
+SETTLE_SECONDS: Final = 1.0
+"""How often it is looked whether what was brought in is in a store."""
+
+
+class Spooling:
+    """The book's last resort. The spool is removed only once a store has what was in it."""
+
+    def __init__(self, *, book: Book, flusher: Flusher, spool: Spool) -> None:
+        self._book = book
+        self._flusher = flusher
+        self._spool = spool
+        self._brought_in = False
+
+    async def bring_in(self) -> None:
+        """At the start: adopt what the last stop has left behind."""
+        spooled = await self._spool.load()
+        for each in spooled:
+            if each.boot is None:
+                self._book.bars.adopt_folded(each.pair, each.start + self._book.bars.interval, each.bar)
+            else:
+                self._book.bars.adopt(each.pair, {(each.start, each.boot): each.bar})
+        self._brought_in = bool(spooled)
+        if spooled:
+            log.info("spooled bars brought in", bars=len(spooled))
+
+    async def settle(self) -> None:
+        """Remove the spool once all of it is in Redis, or in rows; ends with the flusher at the latest."""
+        while self._brought_in and not self._flusher.ended.is_set():
+            if not any(self._left()):
+                await self._spool.save([])
+                self._brought_in = False
+                return
+            with trio.move_on_after(SETTLE_SECONDS):
+                await self._flusher.ended.wait()
+
+    async def save(self) -> None:
+        """At the end: spool what no store has taken."""
+        left = list(self._left())
+        if left or self._brought_in:
+            await self._spool.save(left)
+        if left:
+            log.warning("bars spooled, no store would take them", bars=len(left))
+
+    def _left(self) -> Iterator[SpooledBar]:
+        bars = self._book.bars
+        for end, pair, bar in bars.folded():
+            yield SpooledBar(pair, end - bars.interval, None, bar)
+        if not (self._flusher.up and self._book.drained):
+            for pair, (second, boot), bar in bars.unwritten_bars():
+                yield SpooledBar(pair, second, boot, bar)

@@ -1,0 +1,38 @@
+"""Whether a store is away, and since when."""
+
+from __future__ import annotations
+
+import structlog
+import trio
+
+log = structlog.get_logger()
+
+
+class StoreState:
+    """What is known of one store. Changes are logged; a new store counts as away until it has answered."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.up = False
+        self.error: str | None = None
+        """Why it is away; None before the first try and while it is up."""
+        self.changed_at = trio.current_time()
+        """Seconds of Trio's clock."""
+
+    def answered(self) -> None:
+        """It did what was asked."""
+        if not self.up:
+            log.info("store up", store=self.name, away_seconds=self._since_change())
+            self.up, self.error, self.changed_at = True, None, trio.current_time()
+
+    def failed(self, error: Exception) -> None:
+        """It failed, or did not answer in time."""
+        reason = str(error)
+        if self.up or self.error is None:
+            log.warning("store away", store=self.name, error=reason)
+            if self.up:
+                self.changed_at = trio.current_time()
+        self.up, self.error = False, reason
+
+    def _since_change(self) -> float:
+        return round(trio.current_time() - self.changed_at, 3)

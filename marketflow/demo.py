@@ -1,0 +1,138 @@
+"""Three simulated exchanges and the service on stores of its own, in one process tree."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import attrs
+import click
+import trio
+
+from marketflow.adapters.exchange.simulator import simulate
+from marketflow.app.ports import Aggregate
+from marketflow.app.questions import HealthReport
+from marketflow.config import Settings
+from marketflow.config.settings import ExchangeSettings
+from marketflow.domain.periods import Span
+from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from marketflow.service import Running, at_stores, serve, stop_on_signal
+
+EXCHANGES = ("exchange1", "exchange2", "exchange3")
+
+
+async def run_demo(settings: Settings, *, duration: float | None) -> None:
+    """Run until SIGINT or SIGTERM, or for `duration` seconds, and tell what came of it.
+
+    Raises:
+        As `serve`, and EmbeddedError.
+    """
+    stopping = trio.Event()
+    click.echo("marketflow demo: starting Redis and PostgreSQL ...")
+    with tempfile.TemporaryDirectory(prefix="marketflow-demo-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        directory.chmod(0o711)  # noqa: ASYNC240 - at once; PostgreSQL runs as another user when we are root
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop_on_signal, stopping)
+            with (
+                EmbeddedRedis(directory / "redis") as redis,
+                EmbeddedPostgres(directory / "postgres") as postgres,
+            ):
+                async with trio.open_nursery() as exchanges:
+                    settings = attrs.evolve(
+                        at_stores(settings, redis.url, postgres.dsn),
+                        state_dir=directory,
+                        exchanges=tuple(
+                            [
+                                ExchangeSettings(
+                                    exchange,
+                                    "127.0.0.1",
+                                    await exchanges.start(
+                                        partial(simulate, name=exchange, host="127.0.0.1", port=0)
+                                    ),
+                                )
+                                for exchange in EXCHANGES
+                            ]
+                        ),
+                    )
+                    await _run(settings, stopping, duration)
+                    exchanges.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+
+async def _run(settings: Settings, stopping: trio.Event, duration: float | None) -> None:
+    rows: list[Aggregate] = []
+    async with trio.open_nursery() as nursery:
+        running: Running = await nursery.start(partial(serve, settings, stopping, stores="demo"))
+        click.echo(_where_to_look(settings, running))
+        if duration is not None:
+            with trio.move_on_after(duration):
+                await stopping.wait()
+            rows = await _first_rows(settings, running)
+            stopping.set()
+    report = running.report()
+    click.echo(_what_came_of_it(report, rows if duration is not None else None))
+
+
+async def _first_rows(settings: Settings, running: Running) -> list[Aggregate]:
+    """The rows of the first interval that has any."""
+    interval = settings.aggregation.interval
+    now = int(datetime.now(UTC).timestamp() * 1_000)
+    pairs = [(each.name, symbol) for each in settings.exchanges for symbol in settings.symbols]
+    found = await running.store.bars(pairs, Span(0, now), interval)
+    starts = [start for bars in found.values() for start in bars]
+    return [
+        Aggregate(pair[0], pair[1], min(starts) + interval, found[pair][min(starts)])
+        for pair in pairs
+        if starts and min(starts) in found.get(pair, {})
+    ]
+
+
+def _where_to_look(settings: Settings, running: Running) -> str:
+    return f"""
+marketflow demo: three simulated exchanges, live.
+
+  latest price     curl {running.url}/prices/latest/BTCUSDT
+  highest, 5 s     curl '{running.url}/prices/highest/BTCUSDT?period=5s'
+  all of a minute  curl '{running.url}/prices/aggregate/ETHUSDT?period=1m'
+  health           curl {running.url}/health
+  test mode        curl -X POST {running.url}/mode/test
+
+  Redis            {settings.redis.effective_url}
+  PostgreSQL       {settings.postgres.effective_dsn}
+
+Ctrl-C stops it.
+"""
+
+
+def _what_came_of_it(report: HealthReport, rows: list[Aggregate] | None) -> str:
+    lines = [f"marketflow demo: stopped after {report.uptime:.0f} s", ""]
+    head = f"  {'exchange':<12}{'received':>10}{'accepted':>10}{'rejected':>10}{'cached':>10}"
+    lines.append(f"{head}{'expired':>9}{'dropped':>9}{'pending':>9}")
+    counted = {name: health.updates for name, health in report.exchanges.items()} | {"all": report.updates}
+    for name, updates in counted.items():
+        if updates.received:
+            rejected, dropped = sum(updates.rejected.values()), sum(updates.dropped.values())
+            lines.append(
+                f"  {name:<12}{updates.received:>10}{updates.accepted:>10}{rejected:>10}{updates.cached:>10}"
+                f"{updates.expired:>9}{dropped:>9}{updates.pending:>9}"
+            )
+    whole = report.updates
+    gone = whole.cached + whole.expired + sum(whole.dropped.values()) + whole.pending
+    adds_up = whole.received == whole.accepted + sum(whole.rejected.values()) and whole.accepted == gone
+    lines += ["", f"  the ledger {'adds up' if adds_up else 'DOES NOT ADD UP'}"]
+    if rows is None:
+        return "\n".join(lines)
+    if not rows:
+        return "\n".join([*lines, "", "  no minute has closed yet: its rows are written 2 s after its end"])
+    end = datetime.fromtimestamp(rows[0].end / 1_000, UTC)
+    lines += ["", f"  aggregates of the minute up to {end:%Y-%m-%d %H:%M:%S} UTC, in PostgreSQL", ""]
+    lines.append(f"  {'exchange':<12}{'pair':<10}{'average':>16}{'min':>16}{'max':>16}{'updates':>9}")
+    lines += [
+        f"  {row.exchange:<12}{row.symbol:<10}{row.bar.average:>16.6f}{row.bar.min:>16.6f}{row.bar.max:>16.6f}"
+        f"{row.bar.count:>9}"
+        for row in rows
+    ]
+    return "\n".join(lines)
