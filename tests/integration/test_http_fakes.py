@@ -114,7 +114,7 @@ class FakeHealth:
             version="0.1.0",
             uptime=12.5,
             redis=StoreHealth("up", TIME),
-            postgres=StoreHealth("away", TIME),
+            postgres=StoreHealth("away", TIME, "it does not answer"),
             exchanges={
                 "exchange1": ExchangeHealth("connected", 0.05, 2, SOME),
                 "test1": ExchangeHealth("off", None, 0, NOTHING),

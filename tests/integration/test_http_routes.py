@@ -172,8 +172,8 @@ async def test_health(client):
         "mode": "live",
         "version": "0.1.0",
         "uptime": 12.5,
-        "redis": {"status": "up", "since": TIME},
-        "postgres": {"status": "away", "since": TIME},
+        "redis": {"status": "up", "since": TIME, "error": None},
+        "postgres": {"status": "away", "since": TIME, "error": "it does not answer"},
         "exchanges": {
             "exchange1": {"status": "connected", "last_update_age": 0.05, "reconnects": 2, "updates": some},
             "test1": {"status": "off", "last_update_age": None, "reconnects": 0, "updates": nothing},

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from test_http_fakes import Client, Questions, eventually, serving
 
 from marketflow.adapters.http import server as http_server
@@ -135,6 +136,62 @@ async def test_what_is_no_http_is_refused(questions, garbage):
         assert answer.startswith(b"HTTP/1.1 4")
         async with await server.connect() as another:
             assert (await another.get("/symbols")).status == 200
+
+
+@pytest.mark.parametrize("request_line", [b"GET /symbols HTTP/1.0", b"get /symbols HTTP/1.1\r\nHost: h"])
+async def test_old_and_sloppy_clients(questions, request_line):
+    async with serving(questions.app()) as server, await server.connect() as client:
+        await client.stream.send_all(request_line + b"\r\nConnection: close\r\n\r\n")
+        assert (await client.read_to_end()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_pipelined_requests_are_answered_in_order(questions):
+    async with serving(questions.app()) as server, await server.connect() as client:
+        first = b"GET /symbols HTTP/1.1\r\nHost: h\r\n\r\n"
+        last = b"GET /mode HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+        await client.stream.send_all(first * 3 + last)
+        answers = await client.read_to_end()
+    assert answers.count(b"HTTP/1.1 200 ") == 4
+    assert answers.endswith(b'{"mode":"live","changed":false}')
+
+
+async def test_an_offer_of_http_2_is_ignored(questions):
+    offer = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABk")]
+    async with serving(questions.app()) as server, await server.connect() as client:
+        for _ in range(3):
+            assert (await client.get("/symbols", headers=offer)).status == 200
+
+
+async def test_http_2_without_asking_is_refused(questions):
+    """Left open, such a connection would hold a stop."""
+    async with serving(questions.app()) as server, await server.connect() as client:
+        await client.stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        with trio.fail_after(3):
+            assert (await client.read_to_end()).startswith(b"HTTP/1.1 4")
+
+
+async def test_what_goes_wrong_outside_of_the_routes_is_logged_too(questions):
+    app = questions.app()
+    handle_request = app.handle_request
+
+    async def fail(request):
+        raise RuntimeError("a mistake of ours")
+
+    with capture_logs() as logs:
+        async with serving(app) as server:
+            async with await server.connect() as client:
+                app.handle_request = fail
+                assert (await client.get("/symbols")).status == 500
+            async with await server.connect() as client:
+                app.handle_request = handle_request
+                assert (await client.get("/symbols")).status == 200
+    [entry] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert entry == {
+        "event": "http_server",
+        "log_level": "error",
+        "said": "Error in ASGI Framework",
+        "exc_info": True,
+    }
 
 
 # ---- stopping ----

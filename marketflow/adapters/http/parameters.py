@@ -15,12 +15,12 @@ _INTEGER: Final = re.compile(r"[0-9]{1,19}")
 class BadParameter(ValueError):
     """A query parameter that is unknown, repeated, or of a value that is not allowed."""
 
-    def __init__(self, kind: str, detail: str, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, kind: str, detail: str, allowed: Iterable[str] | None = None) -> None:
         super().__init__(detail)
         self.kind = kind
         """What is bad, as the last part of the problem's type: `unknown-parameter`, `bad-interval`."""
-        self.allowed = tuple(allowed)
-        """The names or values that would have been accepted; empty where they cannot be listed."""
+        self.allowed = None if allowed is None else tuple(allowed)
+        """The names or values that would have been accepted; None where they cannot be listed."""
 
 
 def parameters(pairs: Iterable[tuple[str, str]], allowed: Collection[str]) -> dict[str, str]:

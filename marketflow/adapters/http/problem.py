@@ -27,7 +27,7 @@ def problem(
     detail: str,
     *,
     title: str | None = None,
-    allowed: tuple[str, ...] = (),
+    allowed: tuple[str, ...] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
     """A problem; its type is the relative URI `/problems/<kind>`, stable for programs to rely on."""
@@ -37,7 +37,7 @@ def problem(
         "status": status.value,
         "detail": detail,
     }
-    if allowed:
+    if allowed is not None:
         body["allowed"] = allowed
     response = as_json(body, status.value, content_type="application/problem+json")
     response.headers.update(headers or {})
@@ -88,14 +88,15 @@ async def _nothing_can_answer(error: NothingCanAnswer) -> Response:
 async def _http_exception(error: HTTPException) -> Response:
     """The router's and the body reader's own errors."""
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-    allowed: tuple[str, ...] = ()
+    allowed = None
     headers: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         allowed = tuple(sorted(error.valid_methods))
         headers["Allow"] = ", ".join(allowed)
-    kind = status.phrase.lower().replace(" ", "-")
-    detail = error.description or status.description
-    return problem(status, kind, detail, title=status.phrase, allowed=allowed, headers=headers)
+    # Werkzeug's names: those of `http` differ between versions of Python.
+    kind = error.name.lower().replace(" ", "-")
+    detail = status.description or status.phrase
+    return problem(status, kind, detail, title=error.name, allowed=allowed, headers=headers)
 
 
 async def _unexpected(error: Exception) -> Response:

@@ -8,10 +8,12 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import h11
 import structlog
 import trio
 from hypercorn.config import Config, Sockets
 from hypercorn.logging import Logger
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve
 from hypercorn.typing import ResponseSummary, WWWScope
 from quart_trio import QuartTrio
@@ -92,6 +94,15 @@ async def _serve(
     await serve(app, config, shutdown_trigger=shutdown, task_status=task_status)
 
 
+async def _stay_with_http_1(_: H11Protocol, _request: h11.Request) -> None:
+    """Ignore offers of HTTP/2, as a server may."""
+
+
+# Without TLS nobody needs HTTP/2, and there Hypercorn forgets its idle timer: a connection without a request
+# is never closed, and holds a stop for the whole of `graceful_timeout`. It has no setting for this.
+H11Protocol._check_protocol = _stay_with_http_1  # type: ignore[assignment,method-assign] # noqa: SLF001
+
+
 def _configured(listener: socket.socket, graceful_timeout: float) -> Config:
     config = _Config()
     config.listener = listener
@@ -128,7 +139,10 @@ class _HypercornLog(Logger):
 
     async def log(self, level: int, message: str, *args: Any, **kwargs: Any) -> None:
         log.log(
-            level if level > logging.INFO else logging.DEBUG, "http_server", said=message % args, **kwargs
+            level if level > logging.INFO else logging.DEBUG,
+            "http_server",
+            said=message % args if args else message,
+            **kwargs,
         )
 
     async def debug(self, message: str, *args: Any, **kwargs: Any) -> None:
