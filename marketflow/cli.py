@@ -14,6 +14,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -31,20 +32,17 @@ FAILED: Final = 1
 WRONG_USAGE: Final = 2
 """Or wrong configuration."""
 
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-LOG_FORMATS: Final = ("text", "json")
-
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
 @attrs.define
 class _Run:
-    """What the telling of an error wants to know of the command."""
+    """What holds for the whole command."""
 
-    debug: bool = False
-    """Whether tracebacks are wanted."""
+    log_level: str = "info"
+    log_format: str = "text"
     address: tuple[str, str] = ("", "")
-    """Host and port that it listens on."""
+    """Host and port that it listens on, for the wording of errors."""
 
 
 class _ServeByDefault(click.Group):
@@ -68,7 +66,7 @@ class _Finite(click.FloatRange):
         return number
 
 
-_SECONDS: Final = _Finite(min=0)
+_AMOUNT: Final = _Finite(min=0)
 _FRACTION: Final = _Finite(min=0, max=1)
 
 
@@ -102,9 +100,12 @@ def run(arguments: Sequence[str]) -> int:
 
 def _tell(error: BaseException, this: _Run) -> int:
     """Say what happened; returns the exit code. A failure outweighs what is only wrong usage."""
-    loud = [each for each in _leaves(error) if not _is_quiet(each)]
-    if loud and this.debug:
-        _to_stderr("".join(traceback.format_exception(error)).rstrip())
+    from marketflow.config.secrets import mask_connection  # noqa: PLC0415
+
+    loud = [*_loud(error)]
+    if loud and this.log_level == "debug":
+        told = "".join(traceback.format_exception(error)).splitlines()
+        _to_stderr("\n".join(map(mask_connection, told)))
     problems = dict(problem for each in loud for problem in _problems(each, this))
     for problem in problems:
         _complain(problem)
@@ -116,10 +117,8 @@ def _complain(problem: str) -> None:
 
 
 def _to_stderr(text: str) -> None:
-    try:
+    with suppress(OSError, ValueError):  # there is nobody left to tell
         click.echo(text, err=True)
-    except (OSError, ValueError):
-        return  # there is nobody left to tell
 
 
 def _usage_problem(error: click.ClickException) -> str:
@@ -129,25 +128,20 @@ def _usage_problem(error: click.ClickException) -> str:
     return f"{message[:1].lower()}{message[1:]} (try '{path} --help')"
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The error, or of a group all those within."""
+def _loud(error: BaseException) -> Iterator[BaseException]:
+    """The error, or of a group all those within; without those that nobody wants to hear of."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
-
-
-def _is_quiet(error: BaseException) -> bool:
+            yield from _loud(each)
     # Asked to stop before there was anything to stop, or whoever read our output has seen enough.
-    return isinstance(error, KeyboardInterrupt) or (isinstance(error, BrokenPipeError) and _stdout_is_gone())
+    elif not (isinstance(error, KeyboardInterrupt) or _is_of_stdout(error)):
+        yield error
 
 
 def _problems(error: BaseException, this: _Run) -> Iterator[tuple[str, int]]:
     """What is wrong in words, and the exit code that it means."""
     from marketflow.app.ports import IntervalMismatch, StoreTaken  # noqa: PLC0415
     from marketflow.config import ConfigError  # noqa: PLC0415
-    from marketflow.config.kinds import show_duration  # noqa: PLC0415
     from marketflow.config.secrets import mask_connection  # noqa: PLC0415
     from marketflow.embedded import EmbeddedError  # noqa: PLC0415
 
@@ -156,9 +150,7 @@ def _problems(error: BaseException, this: _Run) -> Iterator[tuple[str, int]]:
             for line in error.lines:
                 yield line, WRONG_USAGE
         case IntervalMismatch():
-            stored, configured = show_duration(error.stored), show_duration(error.configured)
-            problem = f"aggregation.interval: the database holds aggregates of {stored}, not of {configured}"
-            yield problem, WRONG_USAGE
+            yield f"aggregation.interval: {error}", WRONG_USAGE
         case StoreTaken():
             yield "another marketflow is running on this database", FAILED
         case EmbeddedError():
@@ -171,15 +163,13 @@ def _problems(error: BaseException, this: _Run) -> Iterator[tuple[str, int]]:
 
 def _os_problem(error: OSError, host: str, port: str) -> str:
     """An error of the operating system in words; without a file it was about listening at the address."""
-    reason = error.strerror or str(error)
+    reason = error.strerror or str(error) or type(error).__name__
     if isinstance(error, socket.gaierror):
         return f"unknown host {host}: {reason}"
     if error.errno is None or reason != os.strerror(error.errno):
         return reason  # whoever raised it has put it into words
     if error.filename is not None:
         return f"{reason.lower()}: {error.filename}"
-    if not host:
-        return reason.lower()
     words = {
         errno.EADDRINUSE: f"port {port} is in use on {host}",
         errno.EACCES: f"no permission to listen on port {port} on {host}",
@@ -188,51 +178,45 @@ def _os_problem(error: OSError, host: str, port: str) -> str:
     return words.get(error.errno, reason.lower())
 
 
-def _stdout_is_gone() -> bool:
-    """Whether whoever read stdout has closed it: a pipe that broke elsewhere is an error."""
+def _is_of_stdout(error: BaseException) -> bool:
+    """Whether it says that stdout's reader has gone: a pipe that broke elsewhere is an error."""
     poll = select.poll()
     poll.register(1, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    return isinstance(error, BrokenPipeError) and any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 # ---- commands ----
 
 
-def _config_option(command: Command) -> Command:
-    return click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Settings; by default ./config.toml, where there is one.",
-    )(command)
-
-
 def _log_options(default: str) -> Callable[[Command], Command]:
+    def keep(context: click.Context, option: click.Parameter, value: str) -> None:
+        setattr(context.obj, str(option.name), value)
+
     def decorate(command: Command) -> Command:
-        style = click.option(
-            "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True
-        )
-        level = click.option("--log-level", type=click.Choice(LOG_LEVELS), default=default, show_default=True)
-        return level(style(command))
+        for name, choices in (("format", "text json"), ("level", "debug info warning error")):
+            usual, kind = (default if name == "level" else "text"), click.Choice(choices.split())
+            option = click.option(
+                f"--log-{name}", type=kind, default=usual, expose_value=False, callback=keep
+            )
+            command = option(command)
+        return command
 
     return decorate
 
 
-def _load(config_file: Path | None, flags: Mapping[str, object]) -> Loaded:
+def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
     from marketflow.config import load  # noqa: PLC0415
 
-    return load(config_file, flags, os.environ, Path.cwd())
+    return load(file, flags, os.environ, Path.cwd())
 
 
-def _start_logging(this: _Run, log_level: str, log_format: str) -> None:
+def _start_logging(this: _Run) -> None:
     from marketflow import logs  # noqa: PLC0415
 
-    this.debug = log_level == "debug"
-    logs.configure(log_level, log_format)
+    logs.configure(this.log_level, this.log_format)
 
 
-@click.group(cls=_ServeByDefault, context_settings={"max_content_width": 100})
+@click.group(cls=_ServeByDefault, context_settings={"max_content_width": 100, "show_default": True})
 @click.version_option(__version__, prog_name="marketflow", message="%(prog)s %(version)s")
 def commands() -> None:
     """Real-time market data: exchanges in, exact prices and one-minute aggregates out.
@@ -242,7 +226,7 @@ def commands() -> None:
 
 
 @commands.command()
-@_config_option
+@click.option("--config", "file", type=Path, metavar="FILE", help="By default ./config.toml, if it is there.")
 @click.option("--host", metavar="H", help="Where to answer HTTP; by default 127.0.0.1.")
 @click.option("--port", metavar="N", help="By default 8080; 0: any free one.")
 @click.option("--mode", metavar="live|test", help="Begin with the exchanges (live) or with generated prices.")
@@ -250,20 +234,11 @@ def commands() -> None:
 @_log_options("info")
 @click.pass_obj
 def serve(
-    this: _Run,
-    /,
-    *,
-    config_file: Path | None,
-    host: str | None,
-    port: str | None,
-    mode: str | None,
-    embedded: bool,
-    log_level: str,
-    log_format: str,
+    this: _Run, /, *, file: Path | None, host: str | None, port: str | None, mode: str | None, embedded: bool
 ) -> None:
     """Run the service until SIGINT or SIGTERM."""
-    _start_logging(this, log_level, log_format)
-    loaded = _load(config_file, {"http.host": host, "http.port": port, "mode": mode})
+    _start_logging(this)
+    loaded = _load(file, {"http.host": host, "http.port": port, "mode": mode})
     this.address = loaded.settings.http.host, str(loaded.settings.http.port)
 
     import structlog  # noqa: PLC0415
@@ -271,65 +246,41 @@ def serve(
 
     from marketflow.service import run_service  # noqa: PLC0415
 
-    rows = loaded.describe()
-    log = structlog.get_logger("marketflow")
+    log, rows = structlog.get_logger("marketflow"), loaded.describe()
     log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
     log.debug("sources of the settings", sources={row.key: row.source for row in rows})
     trio.run(partial(run_service, loaded.settings, embedded=embedded))
 
 
 @commands.command()
-@click.option("--name", default="exchange1", show_default=True)
-@click.option("--host", metavar="H", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65_535), default=40101, show_default=True, help="0: any.")
-@click.option(
-    "--rate",
-    type=_Finite(min=0),
-    default=10.0,
-    show_default=True,
-    help="Ticks a second, each a line for every symbol; 0: as fast as they are read.",
-)
+@click.option("--name", default="exchange1")
+@click.option("--host", metavar="H", default="127.0.0.1")
+@click.option("--port", type=click.IntRange(0, 65_535), default=40101, help="0: any free one.")
+@click.option("--rate", type=_AMOUNT, default=10.0, help="Ticks (a line a symbol) a second; 0: no limit.")
 @click.option("--seed", type=int, help="For the same prices each time.")
-@click.option("--close-every", type=_SECONDS, default=0.0, help="Seconds after which to hang up.")
+@click.option("--close-every", type=_AMOUNT, default=0.0, help="Seconds after which to hang up.")
 @click.option("--garbage", type=_FRACTION, default=0.0, help="The part of the lines that are garbage.")
-@click.option("--silence", type=_SECONDS, default=0.0, help="Seconds to pause for, after as many of traffic.")
+@click.option("--silence", type=_AMOUNT, default=0.0, help="Seconds to pause for, after as many of traffic.")
 @click.option("--half-lines", type=_FRACTION, default=0.0, help="The part of the writes that end in a line.")
-@click.option(
-    "--skew",
-    type=_Finite(min=-86_400, max=86_400),
-    default=0.0,
-    help="Seconds that its clock is ahead; may be negative.",
-)
+@click.option("--skew", type=_Finite(-86_400, 86_400), default=0.0, help="Seconds that its clock is ahead.")
 @_log_options("info")
 @click.pass_obj
 def exchange(
-    this: _Run,
-    /,
-    *,
-    name: str,
-    host: str,
-    port: int,
-    rate: float,
-    seed: int | None,
-    log_level: str,
-    log_format: str,
-    **faults: float,
+    this: _Run, /, *, name: str, host: str, port: int, rate: float, seed: int | None, **faults: float
 ) -> None:
     """Run a simulated exchange until SIGINT or SIGTERM.
 
     Lines and pace are those of the real ones, unless it is given faults.
     """
-    _start_logging(this, log_level, log_format)
+    _start_logging(this)
     this.address = host, str(port)
 
     import trio  # noqa: PLC0415
 
     from marketflow.adapters.exchange.simulator import Faults, simulate  # noqa: PLC0415
 
-    trio.run(
-        _until_signal,
-        partial(simulate, name=name, host=host, port=port, rate=rate, seed=seed, faults=Faults(**faults)),
-    )
+    task = partial(simulate, name=name, host=host, port=port, rate=rate, seed=seed, faults=Faults(**faults))
+    trio.run(_until_signal, task)
 
 
 async def _until_signal(task: Callable[[], Awaitable[None]]) -> None:
@@ -344,14 +295,12 @@ async def _until_signal(task: Callable[[], Awaitable[None]]) -> None:
 
 @commands.command()
 @click.option("--port", metavar="N", help="Where to answer HTTP; by default 8080; 0: any free one.")
-@click.option(
-    "--duration", type=_Finite(min=0, min_open=True), metavar="S", help="Stop by itself after S seconds."
-)
+@click.option("--duration", type=_AMOUNT, metavar="S", help="Stop by itself after S seconds.")
 @_log_options("warning")
 @click.pass_obj
-def demo(this: _Run, /, *, port: str | None, duration: float | None, log_level: str, log_format: str) -> None:
+def demo(this: _Run, /, *, port: str | None, duration: float | None) -> None:
     """Run three simulated exchanges and the service, with stores of its own."""
-    _start_logging(this, log_level, log_format)
+    _start_logging(this)
     settings = _load(None, {"http.port": port}).settings
     this.address = settings.http.host, str(settings.http.port)
 
@@ -363,8 +312,8 @@ def demo(this: _Run, /, *, port: str | None, duration: float | None, log_level: 
 
 
 @commands.command()
-@_config_option
-def config(config_file: Path | None) -> None:
+@click.option("--config", "file", type=Path, metavar="FILE", help="By default ./config.toml, if it is there.")
+def config(file: Path | None) -> None:
     """Show the settings in effect, and where each came from. Secrets are masked."""
-    for row in _load(config_file, {}).describe():
+    for row in _load(file, {}).describe():
         click.echo(f"{row.key} = {row.value} ({row.source})")

@@ -106,5 +106,5 @@ def _shorten_exception(_logger: WrappedLogger, _method: str, event: EventDict) -
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["exception"] = f"{type(error).__name__}: {error}"
+        event.setdefault("error", mask_connection(f"{type(error).__name__}: {error}"))
     return event

@@ -28,9 +28,11 @@ _SIZES: Final = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1}
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _DURATION: Final = re.compile(rf"({_NUMBER.pattern}) ?({'|'.join(_DURATIONS)})")
-_SIZE: Final = re.compile(rf"([0-9]{{1,12}}) ?({'|'.join(_SIZES)})")
+_SIZE: Final = re.compile(rf"([0-9]{{1,15}}) ?({'|'.join(_SIZES)})")
 _HOST: Final = re.compile(r"[^\s/@?#\[\]\x00-\x20]{1,253}")
 _REDIS_DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}")
+
+LAST_PORT: Final = 65_535
 
 _LONGEST_SHOWN: Final = 60
 _LARGEST_SHOWN: Final = 10**30
@@ -256,9 +258,12 @@ def postgres_dsn() -> Kind:
 
 def _is_postgres_dsn(value: str) -> bool:
     try:
-        return bool(conninfo_to_dict(value))
-    except psycopg.ProgrammingError:
+        parameters = conninfo_to_dict(value)
+        # libpq looks at the ports, one for each host, only when it connects.
+        ports = [int(port) for port in str(parameters.get("port", "")).split(",") if port]
+    except (psycopg.ProgrammingError, ValueError):
         return False
+    return bool(parameters) and all(1 <= port <= LAST_PORT for port in ports)
 
 
 def directory() -> Kind:

@@ -71,7 +71,7 @@ class Layers:
         for name in sorted(ours, key=lambda name: _VARIABLES.get(name) in KEYS):
             key = _VARIABLES.get(name)
             if key is None:
-                hint = _hint(name, _VARIABLES)
+                hint = _hint(name, _VARIABLES, _PREFIX)
                 self.problems.append(f"{name}: unknown variable{hint} ({source or 'environment'})")
             else:
                 self._add(key, Text(ours[name]), source or name)
@@ -94,7 +94,7 @@ class Layers:
         for name, value in table.items():
             key = prefix + name
             if name not in known:
-                hint = _hint(key, (*(prefix + each for each in known), *KEYS))
+                hint = _hint(key, (*(prefix + each for each in known), *KEYS), prefix)
                 self.problems.append(f"{prefix}{_toml_key(name)}: unknown key{hint} ({source})")
             elif key not in GROUPS:
                 self._add_value(key, value, source)
@@ -114,7 +114,7 @@ class Layers:
                 for name in table if isinstance(table, dict) else ():
                     if name not in fields(item):
                         where = f"{key}[{index}]."
-                        hint = _hint(where + name, [where + each for each in fields(item)])
+                        hint = _hint(where + name, [where + each for each in fields(item)], where)
                         self.problems.append(f"{where}{_toml_key(name)}: unknown key{hint} ({source})")
 
     def _read(self, path: Path, name: str, *, required: bool) -> str | None:
@@ -157,9 +157,11 @@ def _from_json(value: Text) -> object:
     return decoded if isinstance(decoded, list | dict) else value
 
 
-def _hint(wrong: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(wrong, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _hint(wrong: str, known: Iterable[str], prefix: str) -> str:
+    """The known one that was meant, if that is plain; what they have in common is no likeness."""
+    names = {each.removeprefix(prefix): each for each in known}
+    near = difflib.get_close_matches(wrong.removeprefix(prefix), names, n=1, cutoff=0.7)
+    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def _toml_key(name: str) -> str:

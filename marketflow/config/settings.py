@@ -22,7 +22,7 @@ Mode = Annotated[Literal["live", "test"], kinds.choice("live", "test")]
 Symbol = Annotated[str, kinds.pattern("a symbol", "[A-Z0-9]{2,20}")]
 ExchangeName = Annotated[str, kinds.pattern("a name", "[A-Za-z0-9_-]{1,32}")]
 Host = Annotated[str, kinds.host()]
-Port = Annotated[int, kinds.integer(1, 65_535)]
+Port = Annotated[int, kinds.integer(1, kinds.LAST_PORT)]
 Duration = Annotated[int, kinds.duration(1, HOUR)]
 Password = Annotated[str | None, kinds.optional(kinds.secret(kinds.text()))]
 
@@ -62,7 +62,7 @@ class HttpSettings:
 
     host: Host = "127.0.0.1"
     """Only this machine can ask unless it is set to something else."""
-    port: Annotated[int, kinds.integer(0, 65_535)] = 8080
+    port: Annotated[int, kinds.integer(0, kinds.LAST_PORT)] = 8080
     """0: any free one."""
     token: Annotated[str | None, kinds.optional(kinds.token())] = None
     """Switching the mode wants it as `Authorization: Bearer`; None: anybody may."""

@@ -1,0 +1,831 @@
+"""Settings: their layers, their kinds, what is refused and how, and that secrets stay secret."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import unquote, urlsplit
+
+import attrs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from marketflow.config import ConfigError, Loaded, PostgresSettings, RedisSettings, Settings, load
+from marketflow.config.kinds import Text, UnexpectedError, duration, show_duration, show_size, size
+from marketflow.config.secrets import MASK, mask_connection, mask_value
+from marketflow.config.structuring import KEYS
+
+SHIPPED = Path(__file__).parents[2] / "config.toml"
+NOTHING: MappingProxyType[str, str] = MappingProxyType({})
+SECRET = "hunter2"  # noqa: S105
+
+# As in the documentation, in its order.
+DEFAULTS = {
+    "mode": "live",
+    "symbols": ("BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT"),
+    "exchanges": (
+        ("exchange1", "127.0.0.1", 40101),
+        ("exchange2", "127.0.0.1", 40102),
+        ("exchange3", "127.0.0.1", 40103),
+    ),
+    "http.host": "127.0.0.1",
+    "http.port": 8080,
+    "http.token": None,
+    "redis.url": None,
+    "redis.host": "127.0.0.1",
+    "redis.port": 6379,
+    "redis.password": None,
+    "redis.db": 0,
+    "redis.timeout": 1_000,
+    "postgres.dsn": None,
+    "postgres.host": "127.0.0.1",
+    "postgres.port": 5432,
+    "postgres.user": "marketflow",
+    "postgres.password": None,
+    "postgres.database": "marketflow",
+    "postgres.timeout": 5_000,
+    "pipeline.workers_per_exchange": 5,
+    "pipeline.max_pending_updates": 1_000_000,
+    "pipeline.flush_interval": 50,
+    "window.length": 60_000,
+    "window.replay_memory": 64 * 1024 * 1024,
+    "aggregation.interval": 60_000,
+    "aggregation.grace": 2_000,
+    "aggregation.lateness": 120_000,
+    "aggregation.retention": None,
+    "feeds.stale_after": 5_000,
+    "feeds.idle_timeout": 30_000,
+    "feeds.backoff_min": 250,
+    "feeds.backoff_max": 2_000,
+    "generator.exchanges": ("test1", "test2", "test3"),
+    "generator.rate": 10.0,
+    "state_dir": Path("/home/me/.local/state/marketflow"),
+    "shutdown_timeout": 10_000,
+}
+
+
+class Place:
+    """A working directory and an environment of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self, toml="", *, config_file=None, flags=NOTHING, env=NOTHING, dotenv="") -> Loaded:
+        """Load with these contents; an empty one is a file that is not there."""
+        for name, content in (("config.toml", toml), (".env", dotenv)):
+            if content:
+                (self.path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return load(config_file, flags, {"HOME": "/home/me", **env}, self.path)
+
+    def errors(self, toml="", **layers) -> list[str]:
+        """The lines of what is wrong."""
+        with pytest.raises(ConfigError) as caught:
+            self.load(toml, **layers)
+        return caught.value.lines
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    """An empty one."""
+    return Place(tmp_path)
+
+
+def value_of(settings: Settings, key: str) -> object:
+    """The setting at a key like `http.port`, tables as tuples."""
+    value: object = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    if key == "exchanges":
+        return tuple(attrs.astuple(each) for each in value)
+    return value
+
+
+# ---- keys and defaults ----
+
+
+def test_keys_are_those_of_the_documentation():
+    """No key more or less, and in this order."""
+    assert list(DEFAULTS) == list(KEYS)
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_default(place, key):
+    loaded = place.load()
+
+    assert DEFAULTS[key] == value_of(loaded.settings, key)
+    assert loaded.sources[key] == "default"
+
+
+def test_shipped_file_is_the_defaults(tmp_path):
+    """config.toml sets every key, each to its default."""
+    shipped = load(SHIPPED, {}, {"HOME": "/home/me"}, tmp_path)
+
+    assert load(None, {}, {"HOME": "/home/me"}, tmp_path).settings == shipped.settings
+    assert {str(SHIPPED)} == set(shipped.sources.values())
+
+
+def test_settings_stand_without_loading(monkeypatch):
+    """What programs make themselves equals what is loaded from nothing."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+
+    assert load(None, {}, {"HOME": "/home/me"}, Path("/nowhere")).settings == Settings()
+
+
+# ---- layers ----
+
+LAYERS = (
+    ("config.toml", {"toml": "http.port = 1"}, 1),
+    (".env", {"dotenv": "MARKETFLOW_HTTP__PORT=2"}, 2),
+    ("MARKETFLOW_HTTP__PORT", {"env": {"MARKETFLOW_HTTP__PORT": "3"}}, 3),
+    ("--port", {"flags": {"http.port": "4"}}, 4),
+)
+
+
+@pytest.mark.parametrize("count", range(1, len(LAYERS) + 1))
+def test_later_layer_wins(place, count):
+    """Flags > environment > .env > config file > defaults, and the winner is named."""
+    layers = {name: content for _, layer, _ in LAYERS[:count] for name, content in layer.items()}
+    source, _, port = LAYERS[count - 1]
+
+    loaded = place.load(**layers)
+
+    assert port == loaded.settings.http.port
+    assert source == loaded.sources["http.port"]
+
+
+def test_layers_merge_key_by_key(place):
+    loaded = place.load(
+        'http.host = "h"\nhttp.token = "t"', env={"MARKETFLOW_HTTP__PORT": "81"}, flags={"http.host": "g"}
+    )
+
+    assert loaded.settings.http.host == "g"
+    assert loaded.settings.http.port == 81
+    assert loaded.settings.http.token == "t"  # noqa: S105
+    assert loaded.sources["http.token"] == "config.toml"
+
+
+def test_list_is_replaced_whole(place):
+    loaded = place.load(
+        '[[exchanges]]\nname = "a"\nhost = "h"\nport = 1\n[[exchanges]]\nname = "b"\nhost = "h"\nport = 2',
+        env={"MARKETFLOW_EXCHANGES": '[{"name": "c", "host": "127.0.0.1", "port": 3}]'},
+    )
+
+    assert [exchange.name for exchange in loaded.settings.exchanges] == ["c"]
+
+
+def test_flag_of_none_was_not_given(place):
+    loaded = place.load(flags={"http.port": None, "mode": "test"})
+
+    assert loaded.settings.http.port == 8080
+    assert (loaded.settings.mode, loaded.sources["mode"]) == ("test", "--mode")
+
+
+def test_given_file_instead_of_the_one_here(place):
+    """--config replaces ./config.toml, and is named as it was given."""
+    other = place.path / "other.toml"
+    other.write_text("http.port = 81")
+
+    loaded = place.load("http.port = 82", config_file=other)
+
+    assert loaded.settings.http.port == 81
+    assert loaded.sources["http.port"] == str(other)
+
+
+def test_table_as_json_in_the_environment(place):
+    """A variable of one key is more to the point than one of its table, whatever their order."""
+    loaded = place.load(env={"MARKETFLOW_HTTP__PORT": "82", "MARKETFLOW_HTTP": '{"port": 81, "host": "::1"}'})
+
+    assert (loaded.settings.http.host, loaded.settings.http.port) == ("::1", 82)
+
+
+def test_dotenv_syntax(place):
+    """Quotes, `export` and comments; dollars stay what they are; other programs' variables are not ours."""
+    loaded = place.load(
+        dotenv="# ours\nexport MARKETFLOW_REDIS__PASSWORD='a$HOME ${HOME}#b'\nPORT=x\nOTHER\n"
+        'MARKETFLOW_SYMBOLS=["AB", "CD"] # two\n'
+    )
+
+    assert loaded.settings.redis.password == "a$HOME ${HOME}#b"  # noqa: S105
+    assert loaded.settings.symbols == ("AB", "CD")
+
+
+def test_directory_called_dotenv_is_none_of_ours(place):
+    (place.path / ".env").mkdir()
+
+    assert place.load().settings.http.port == 8080
+
+
+def test_byte_order_mark_is_no_error(place):
+    assert place.load(b"\xef\xbb\xbfhttp.port = 81\r\n").settings.http.port == 81
+
+
+# ---- all errors at once ----
+
+
+def test_all_errors_at_once(place):
+    """A line each, with key and source; of a key in several layers only what takes effect is checked."""
+    lines = place.errors(
+        'htp = 1\nhttp.port = "x"\nhttp.prt = 1\nmode = "dead"\nfeeds.backoff_min = 3\n'
+        'redis.timeout = 0\n[[exchanges]]\nname = "a b"\nprot = 1\nhost = "h"',
+        env={"MARKETFLOW_HTP__PORT": "1", "MARKETFLOW_REDIS__DB": "x"},
+        dotenv="MARKETFLOW_MODE=live\nMARKETFLOW_NOTHING_LIKE_IT=1",
+        flags={"http.port": "99999"},
+    )
+
+    assert sorted(lines) == [
+        "MARKETFLOW_HTP__PORT: unknown variable; did you mean MARKETFLOW_HTTP__PORT? (environment)",
+        "MARKETFLOW_NOTHING_LIKE_IT: unknown variable (.env)",
+        "exchanges[0].name: expected a name [A-Za-z0-9_-]{1,32}, got 'a b' (config.toml)",
+        "exchanges[0].port: missing (config.toml)",
+        "exchanges[0].prot: unknown key; did you mean exchanges[0].port? (config.toml)",
+        "feeds.backoff_min: backoff_min 3s is more than backoff_max 2s (config.toml)",
+        "htp: unknown key; did you mean http? (config.toml)",
+        "http.port: expected an integer from 0 to 65535, got 99999 (--port)",
+        "http.prt: unknown key; did you mean http.port? (config.toml)",
+        "redis.db: expected an integer, got 'x' (MARKETFLOW_REDIS__DB)",
+        "redis.timeout: expected a duration from 1ms to 1h, got 0 (config.toml)",
+    ]
+
+
+def test_unknown_key_is_an_error_even_where_it_takes_no_effect(place):
+    """In every layer, and inside of a list that another layer replaces."""
+    lines = place.errors(
+        '[[exchanges]]\nname = 3\ncolour = "red"',
+        env={"MARKETFLOW_EXCHANGES": '[{"name": "c", "host": "127.0.0.1", "port": 3}]'},
+    )
+
+    assert lines == ["exchanges[0].colour: unknown key (config.toml)"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ('http.port = "8080"', "http.port: expected an integer, got '8080' (config.toml)"),
+        ("http.port = true", "http.port: expected an integer, got true (config.toml)"),
+        ("http.port = 8080.0", "http.port: expected an integer, got 8080.0 (config.toml)"),
+        ("http.port = -1", "http.port: expected an integer from 0 to 65535, got -1 (config.toml)"),
+        ("http.port = 0x" + "f" * 6000, "http.port: expected an integer from 0 to 65535, got a huge number"),
+        ("http.port = 2026-01-01", "http.port: expected an integer, got 2026-01-01"),
+        ("http.port = {}", "http.port: expected an integer, got a table"),
+        ("http.host = 1", "http.host: expected a host name or address, got 1"),
+        ('http.host = "a b"', "http.host: expected a host name or address, got 'a b'"),
+        ('http.host = ""', "http.host: expected a host name or address, got ''"),
+        ("http = 3", "http: expected a table (config.toml)"),
+        ("redis.port = 0", "redis.port: expected an integer from 1 to 65535, got 0"),
+        ("generator.rate = true", "generator.rate: expected a number, got true"),
+        ("generator.rate = 0", "generator.rate: expected a number from 0.001 to 100000, got 0"),
+        ("generator.rate = nan", "generator.rate: expected a number from 0.001 to 100000, got nan"),
+        ('mode = "LIVE"', "mode: expected live or test, got 'LIVE'"),
+        ('symbols = "BTCUSDT"', "symbols: expected a list, got 'BTCUSDT'"),
+        ('symbols = ["btcusdt"]', "symbols[0]: expected a symbol [A-Z0-9]{2,20}, got 'btcusdt'"),
+        ('symbols = ["BTC\\n"]', "symbols[0]: expected a symbol [A-Z0-9]{2,20}, got 'BTC\\n'"),
+        ("symbols = []", "symbols: there must be one at least"),
+        ('symbols = ["AB", "CD", "AB"]', "symbols: AB is there more than once"),
+        ("exchanges = []", "exchanges: there must be one at least"),
+        ("exchanges = [1]", "exchanges[0]: expected a table, got 1"),
+        ('generator.exchanges = ["a", "a"]', "generator.exchanges: a is there more than once"),
+        ("generator.exchanges = []", "generator.exchanges: there must be one at least"),
+        (
+            'generator.exchanges = ["exchange2"]',
+            "generator.exchanges: exchange2 is in exchanges and generator.exchanges",
+        ),
+        (
+            'exchanges = [{name = "test1", host = "h", port = 1}]',
+            "exchanges: test1 is in exchanges and generator.exchanges",
+        ),
+        (
+            'exchanges = [{name = "a", host = "h", port = 1}, {name = "a", host = "h", port = 2}]',
+            "exchanges: a is there more than once",
+        ),
+        (
+            'exchanges = [{name = "' + "a" * 33 + '", host = "h", port = 1}]',
+            "exchanges[0].name: expected a name [A-Za-z0-9_-]{1,32}, got",
+        ),
+        (
+            "pipeline.workers_per_exchange = 0",
+            "pipeline.workers_per_exchange: expected an integer from 1 to 64",
+        ),
+        (
+            "pipeline.workers_per_exchange = 65",
+            "pipeline.workers_per_exchange: expected an integer from 1 to",
+        ),
+        (
+            "pipeline.max_pending_updates = 5",
+            "pipeline.max_pending_updates: 5 pending updates cannot be shared out among 6 exchanges",
+        ),
+        (
+            "pipeline.flush_interval = 0",
+            "pipeline.flush_interval: expected a duration from 1ms to 10s, got 0",
+        ),
+        ("pipeline.flush_interval = 10.001", "pipeline.flush_interval: expected a duration from 1ms to 10s"),
+        (
+            "pipeline.flush_interval = 0.0005",
+            "pipeline.flush_interval: expected a duration in whole millisec",
+        ),
+        ("window.length = 0.5", "window.length: expected a duration from 1s to 1h, got 0.5"),
+        ("window.length = 3601", "window.length: expected a duration from 1s to 1h, got 3601"),
+        ('window.replay_memory = "64 MB"', "window.replay_memory: expected a size (bytes, or text like"),
+        ("window.replay_memory = 1.5", "window.replay_memory: expected a size (bytes, or text like"),
+        ("window.replay_memory = 0", "window.replay_memory: expected a size from 1 B to 1024 GiB, got 0"),
+        ("aggregation.interval = 7", "aggregation.interval: expected a duration from 1s to 60s in whole"),
+        ("aggregation.interval = 0.5", "aggregation.interval: expected a duration from 1s to 60s in whole"),
+        ("aggregation.interval = 1.5", "aggregation.interval: expected a duration from 1s to 60s in whole"),
+        ("aggregation.interval = 120", "aggregation.interval: expected a duration from 1s to 60s in whole"),
+        ("aggregation.lateness = 1801", "aggregation.lateness: expected a duration from 0s to 30m, got 1801"),
+        ("aggregation.grace = -1", "aggregation.grace: expected a duration from 0s to 30m, got -1"),
+        ("aggregation.retention = 0", "aggregation.retention: expected a duration from 1s to"),
+        ("feeds.stale_after = 0", "feeds.stale_after: expected a duration from 1ms to 1h, got 0"),
+        ("feeds.stale_after = inf", "feeds.stale_after: expected a duration (seconds, or text like"),
+        ("feeds.backoff_max = 0.1", "feeds.backoff_max: backoff_min 250ms is more than backoff_max 100ms"),
+        ('shutdown_timeout = "60"', "shutdown_timeout: expected a duration (seconds, or text like"),
+        ("state_dir = 1", "state_dir: expected a directory, got 1"),
+        ('state_dir = "~nobody_at_all/x"', "state_dir: expected a directory, got '~nobody_at_all/x'"),
+        ('"http.port" = 1', '"http.port": unknown key; did you mean http.port? (config.toml)'),
+        ('"a\\nb" = 1', '"a\\nb": unknown key (config.toml)'),
+        ("[pipeline.flush_interval]\nms = 50", "pipeline.flush_interval: expected a duration (seconds, or"),
+    ],
+)
+def test_wrong_value(place, toml, line):
+    """One line that says what is wrong, and where."""
+    lines = place.errors(toml)
+
+    assert len(lines) == 1
+    assert lines[0].startswith(line)
+    assert lines[0].endswith("(config.toml)")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("HTTP__PORT", "x", "http.port: expected an integer, got 'x'"),
+        ("HTTP__PORT", "", "http.port: expected an integer, got ''"),
+        ("HTTP__PORT", "80.0", "http.port: expected an integer, got '80.0'"),
+        ("HTTP__PORT", "٨٠", "http.port: expected an integer, got '٨٠'"),
+        ("HTTP__PORT", "9" * 5000, "http.port: expected an integer, got '" + "9" * 60 + "...'"),
+        ("GENERATOR__RATE", "nan", "generator.rate: expected a number, got 'nan'"),
+        ("SYMBOLS", "BTCUSDT,ETHUSDT", "symbols: expected a list as JSON, got 'BTCUSDT,ETHUSDT'"),
+        ("SYMBOLS", '"BTCUSDT"', "symbols: expected a list as JSON, got '\"BTCUSDT\"'"),
+        ("SYMBOLS", "[" * 100_000, "symbols: expected a list as JSON, got '" + "[" * 60 + "...'"),
+        ("SYMBOLS", '{"a": 1}', "symbols: expected a list, got a table"),
+        ("EXCHANGES", '[{"name": "a", "host": "h", "port": "1"}]', "exchanges[0].port: expected an integer"),
+        ("EXCHANGES", '[{"name": null, "host": "h", "port": 1}]', "exchanges[0].name: expected a name"),
+        ("HTTP", "8080", "http: expected a table as JSON"),
+        ("HTTP__HOST", "a\udcffb", "http.host: expected a host name or address, got 'a\\udcffb'"),
+        ("http__port", "1", "MARKETFLOW_http__port: unknown variable"),
+        ("HTTP_PORT", "1", "MARKETFLOW_HTTP_PORT: unknown variable; did you mean MARKETFLOW_HTTP__PORT?"),
+        ("", "1", "MARKETFLOW_: unknown variable"),
+    ],
+)
+def test_wrong_variable(place, variable, value, line):
+    """One line that says what is wrong, and where."""
+    name = f"MARKETFLOW_{variable}"
+    lines = place.errors(env={name: value})
+
+    assert len(lines) == 1
+    assert lines[0].startswith(line)
+    assert lines[0].endswith((f"({name})", "(environment)"))
+
+
+def test_clash_is_not_told_of_a_value_that_is_wrong_itself(place):
+    """Its default, put in its place, accuses nobody."""
+    assert len(place.errors('feeds.backoff_min = 5\nfeeds.backoff_max = "x"')) == 1
+
+
+def test_clash_blames_what_was_set(place):
+    """The value that somebody wrote, and its source."""
+    lines = place.errors(env={"MARKETFLOW_FEEDS__BACKOFF_MAX": "0.2"})
+
+    assert lines == [
+        "feeds.backoff_max: backoff_min 250ms is more than backoff_max 200ms (MARKETFLOW_FEEDS__BACKOFF_MAX)"
+    ]
+
+
+# ---- files that cannot be read ----
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("[http]\nport = \n", "config.toml: line 2: invalid value"),
+        ("[http]\n\nport 8080\n", "config.toml: line 3: expected '=' after a key in a key/value pair"),
+        ("a = 1\na = 2\n", "config.toml: line 2: cannot overwrite a value"),
+        ("[http", "config.toml: line 1: expected ']' at the end of a table declaration"),
+        ("x = " + "[" * 50_000, "config.toml: nested too deeply"),
+        (b"a = 1\nb = '\xff'", "config.toml: line 2: not UTF-8"),
+        ("x = " + "9" * 5000, "config.toml: not TOML: "),
+    ],
+)
+def test_broken_file(place, content, line):
+    """One line, with its number, and no guess about what the file would have set."""
+    lines = place.errors(content, env={"MARKETFLOW_FEEDS__BACKOFF_MIN": "5"})
+
+    assert len(lines) == 1
+    assert lines[0].startswith(line)
+
+
+def test_broken_file_hides_no_other_error(place):
+    assert len(place.errors("x", env={"MARKETFLOW_HTTP__PORT": "x", "MARKETFLOW_X": ""})) == 3
+
+
+def test_missing_file_that_was_asked_for(place):
+    assert place.errors(config_file=Path("nope.toml")) == ["nope.toml: no such file (--config)"]
+
+
+def test_directory_for_a_file(place):
+    assert place.errors(config_file=place.path) == [f"{place.path}: cannot be read: is a directory"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('A=1\nMARKETFLOW_MODE="test\n', ".env: line 2: expected NAME=value"),
+        ("MARKETFLOW_MODE\n", ".env: line 1: expected NAME=value"),
+        (b"A=\xff", ".env: line 1: not UTF-8"),
+    ],
+)
+def test_broken_dotenv(place, content, line):
+    assert place.errors(dotenv=content) == [line]
+
+
+# ---- kinds ----
+
+
+@pytest.mark.parametrize(
+    ("written", "ms"),
+    [
+        (60, 60_000),
+        (0.05, 50),
+        (0.001, 1),
+        (2.5, 2_500),
+        ("60s", 60_000),
+        ("60 s", 60_000),
+        ("50ms", 50),
+        ("0.25s", 250),
+        ("1.5m", 90_000),
+        ("2m", 120_000),
+        ("1h", 3_600_000),
+        ("7d", 604_800_000),
+        (Text("60"), 60_000),
+        (Text("0.05"), 50),
+        (Text("50ms"), 50),
+    ],
+)
+def test_duration(written, ms):
+    read = duration(0, 10**10).read(written)
+
+    assert ms == read
+    assert type(read) is int
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        True,
+        None,
+        "60",
+        "s",
+        "1 S",
+        "1  s",
+        "1e3s",
+        "60sec",
+        "1_000s",
+        "٣s",
+        "0.5ms",
+        0.0001,
+        -0.5,
+        float("nan"),
+        [],
+    ],
+)
+def test_no_duration(written):
+    with pytest.raises(UnexpectedError):
+        duration(0, 10**10).read(written)
+
+
+@given(st.integers(0, 10**12))
+def test_shown_duration_is_read_back(ms):
+    assert duration(0, 10**12).read(show_duration(ms)) == ms
+
+
+@given(st.integers(0, 10**9))
+def test_duration_in_seconds_is_exact(ms):
+    """No float comes between what was written and the ms."""
+    assert duration(0, 10**9).read(float(Fraction(ms, 1000))) == ms
+    assert duration(0, 10**9).read(Text(f"{ms // 1000}.{ms % 1000:03}")) == ms
+
+
+@pytest.mark.parametrize(
+    ("written", "size_bytes"),
+    [
+        (1024, 1024),
+        ("64 MiB", 67_108_864),
+        ("64MiB", 67_108_864),
+        ("512KiB", 524_288),
+        ("1GiB", 1_073_741_824),
+        ("7 B", 7),
+        (Text("1024"), 1024),
+    ],
+)
+def test_size(written, size_bytes):
+    assert size(0, 2**40).read(written) == size_bytes
+
+
+@given(st.integers(1, 2**40))
+def test_shown_size_is_read_back(size_bytes):
+    assert size(1, 2**40).read(show_size(size_bytes)) == size_bytes
+
+
+@given(
+    st.sampled_from(sorted(KEYS)),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(SECRET),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from(["name", "host", "port", "x"]), inner)
+        ),
+    ),
+)
+def test_any_value_is_read_or_refused(key, value):
+    """Nothing that JSON can say ends in anything but settings or lines."""
+    name = "MARKETFLOW_" + key.upper().replace(".", "__")
+    group, _, leaf = key.rpartition(".")
+    env = {f"MARKETFLOW_{group.upper()}": json.dumps({leaf: value})} if group else {name: json.dumps(value)}
+    lines: list[str] = []
+    try:
+        loaded = load(None, {}, {"HOME": "/home/me", **env}, Path("/nowhere"))
+    except ConfigError as error:
+        lines = error.lines
+        loaded = None
+
+    assert (loaded is None) == bool(lines)
+    assert all(line.isprintable() for line in lines)
+    assert loaded is None or set(loaded.sources.values()) == {"default", *env}
+
+
+@pytest.mark.parametrize("written", ["", "none"])
+def test_retention_for_ever(place, written):
+    loaded = place.load('aggregation.retention = "7d"', env={"MARKETFLOW_AGGREGATION__RETENTION": written})
+
+    assert loaded.settings.aggregation.retention is None
+
+
+def test_empty_text_is_none(place):
+    loaded = place.load('http.token = ""\nredis.url = ""', env={"MARKETFLOW_POSTGRES__PASSWORD": ""})
+
+    assert loaded.settings.http.token is None
+    assert loaded.settings.redis.url is None
+    assert loaded.settings.postgres.password is None
+
+
+def test_free_port_and_no_waiting_are_allowed(place):
+    loaded = place.load("http.port = 0\naggregation.grace = 0\naggregation.lateness = 0")
+
+    assert loaded.settings.http.port == 0
+    assert loaded.settings.aggregation.grace == loaded.settings.aggregation.lateness == 0
+
+
+# ---- where state is kept ----
+
+
+@pytest.mark.parametrize(
+    ("toml", "env", "path"),
+    [
+        ("", {"XDG_STATE_HOME": "/state"}, "/state/marketflow"),
+        ("", {"XDG_STATE_HOME": "state"}, "/home/me/.local/state/marketflow"),
+        ('state_dir = ""', {"XDG_STATE_HOME": "/state"}, "/state/marketflow"),
+        ('state_dir = "~/x"', {}, "/home/me/x"),
+        ('state_dir = "~"', {}, "/home/me"),
+        ('state_dir = "/var/x"', {}, "/var/x"),
+    ],
+)
+def test_state_dir(place, toml, env, path):
+    assert place.load(toml, env=env).settings.state_dir == Path(path)
+
+
+def test_relative_state_dir_starts_here(place):
+    assert place.load('state_dir = "x"').settings.state_dir == place.path / "x"
+
+
+# ---- stores ----
+
+
+def test_effective_defaults():
+    assert RedisSettings().effective_url == "redis://127.0.0.1:6379/0"
+    assert PostgresSettings().effective_dsn == "postgresql://marketflow@127.0.0.1:5432/marketflow"
+
+
+def test_whole_wins_over_parts():
+    assert RedisSettings(url="redis://a/1", host="b").effective_url == "redis://a/1"
+    assert PostgresSettings(dsn="host=a", host="b").effective_dsn == "host=a"
+
+
+secrets = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+@given(secrets)
+@example("p@ss/w:o?r#d %41")
+def test_redis_parts_survive_the_url(password):
+    url = urlsplit(RedisSettings(host="::1", port=7, password=password, db=3).effective_url)
+
+    assert (url.hostname, url.port, url.path) == ("::1", 7, "/3")
+    assert unquote(url.password) == password
+
+
+@given(secrets, secrets, secrets)
+def test_postgres_parts_survive_the_dsn(user, password, database):
+    """What libpq reads is exactly what was set."""
+    settings = PostgresSettings(host="/run/x", port=7, user=user, password=password, database=database)
+
+    read = conninfo_to_dict(settings.effective_dsn)
+
+    assert read == {"host": "/run/x", "port": "7", "user": user, "password": password, "dbname": database}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://h:1/2", "rediss://:p@[::1]:1", "unix:///run/redis.sock?db=1", "redis://u:p@h/"],
+)
+def test_redis_url(place, url):
+    assert place.load(env={"MARKETFLOW_REDIS__URL": url}).settings.redis.effective_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["h:6379", "http://h", "redis://", "redis://h:x", "redis://h:0", "redis://h/x"]
+)
+def test_no_redis_url(place, url):
+    assert place.errors(env={"MARKETFLOW_REDIS__URL": url}) == [
+        "redis.url: expected a URL like redis://127.0.0.1:6379/0 (MARKETFLOW_REDIS__URL)"
+    ]
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://u@h/d", "postgres://h", "host=h dbname=d", "service=x"])
+def test_postgres_dsn(place, dsn):
+    assert place.load(env={"MARKETFLOW_POSTGRES__DSN": dsn}).settings.postgres.effective_dsn == dsn
+
+
+EXAMPLE = "a connection string like postgresql://user@127.0.0.1:5432/database"
+
+
+@pytest.mark.parametrize("dsn", ["mysql://h", "host", "colour=red", "postgresql://h:p:p:p/", " "])
+def test_no_postgres_dsn(place, dsn):
+    assert place.errors(env={"MARKETFLOW_POSTGRES__DSN": dsn}) == [
+        f"postgres.dsn: expected {EXAMPLE} (MARKETFLOW_POSTGRES__DSN)"
+    ]
+
+
+# ---- what people see ----
+
+
+def rows(loaded: Loaded) -> dict[str, tuple[str, str]]:
+    """Value and source by key."""
+    return {row.key: (row.value, row.source) for row in loaded.describe()}
+
+
+def test_described_in_order(place):
+    assert list(DEFAULTS) == [row.key for row in place.load().describe()]
+
+
+def test_described(place):
+    described = rows(place.load("pipeline.flush_interval = 0.05", flags={"http.port": "81"}))
+
+    assert described["http.port"] == ("81", "--port")
+    assert described["pipeline.flush_interval"] == ("50ms", "config.toml")
+    assert described["window.length"] == ("60s", "default")
+    assert described["window.replay_memory"] == ("64 MiB", "default")
+    assert described["aggregation.retention"] == ("none", "default")
+    assert described["generator.exchanges"] == ('["test1", "test2", "test3"]', "default")
+    assert described["generator.rate"] == ("10", "default")
+    assert described["redis.url"] == ("redis://127.0.0.1:6379/0", "default")
+
+
+def test_described_values_are_read_back(place):
+    """Each, put into the environment as it is shown, gives the same settings."""
+    toml = SHIPPED.read_text().replace('"none"', '"90d"').replace("rate = 10", "rate = 0.1")
+    loaded = place.load(toml)
+    shown = {
+        f"MARKETFLOW_{row.key.upper().replace('.', '__')}": "" if row.value == "none" else row.value
+        for row in loaded.describe()
+        if row.key not in {"redis.url", "postgres.dsn"}
+    }
+
+    assert load(None, {}, shown, Path("/nowhere")).settings == loaded.settings
+
+
+def test_described_parts_of_a_store(place):
+    """What is composed says of what; what is overruled says so."""
+    described = rows(
+        place.load(
+            f'redis.password = "{SECRET}"\nredis.host = "r"', env={"MARKETFLOW_POSTGRES__DSN": "host=h"}
+        )
+    )
+
+    assert described["redis.url"] == ("redis://:***@r:6379/0", "from redis.host, redis.password")
+    assert described["postgres.dsn"] == ("host=h", "MARKETFLOW_POSTGRES__DSN")
+    assert described["postgres.user"] == ("marketflow", "default; not used: postgres.dsn wins")
+
+
+SECRETIVE = [
+    ("HTTP__TOKEN", SECRET),
+    ("REDIS__PASSWORD", SECRET),
+    ("POSTGRES__PASSWORD", SECRET),
+    ("REDIS__URL", f"redis://:{SECRET}@h"),
+    ("REDIS__URL", f"redis://u:{SECRET}@h/1"),
+    ("REDIS__URL", f"redis://h?password={SECRET}&db=1"),
+    ("REDIS__URL", f"redis://h?db=1&pass%77ord={SECRET}"),
+    ("POSTGRES__DSN", f"postgresql://u:{SECRET}@h/d"),
+    ("POSTGRES__DSN", f"postgresql://u@h/d?password={SECRET}"),
+    ("POSTGRES__DSN", f"postgresql://u@h/d?sslpassword={SECRET}"),
+    ("POSTGRES__DSN", f"host=h password={SECRET}"),
+    ("POSTGRES__DSN", f"host=h password = 'x {SECRET}'"),
+    ("POSTGRES__DSN", rf"host=h password='\'{SECRET}'"),
+    ("POSTGRES__DSN", rf"host=h password=\ {SECRET}"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), SECRETIVE)
+def test_secret_is_not_described(place, variable, value):
+    described = place.load(env={f"MARKETFLOW_{variable}": value}).describe()
+
+    assert not [row for row in described if SECRET in row.value]
+    assert [row for row in described if MASK in row.value]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HTTP__TOKEN", f"{SECRET} with blanks"),
+        ("REDIS__URL", f"rdis://:{SECRET}@h"),
+        ("REDIS__URL", f"redis://:{SECRET}@h:x"),
+        ("REDIS", f"redis://:{SECRET}@h"),
+        ("REDIS", f'{{"passwrd": "{SECRET}"}}'),
+        ("REDIS", f'{{"password": ["{SECRET}"]}}'),
+        ("REDIS", f'{{"password": "{SECRET}"'),
+        ("REDIS__HOST", f"redis://:{SECRET}@h"),
+        ("REDIS__HOST", f":{SECRET}@h"),
+        ("REDIS__PORT", f"redis://h?password={SECRET}"),
+        ("REDIS__PASSWRD", SECRET),
+        ("POSTGRES", f"postgresql://u:{SECRET}@h"),
+        ("POSTGRES__DSN", f"postgresql://u:{SECRET}@h:x"),
+        ("POSTGRES__DSN", f"host=h password={SECRET} {SECRET}"),
+        ("POSTGRES__HOST", f"host=h password={SECRET}"),
+        ("POSTGRES__PASSWORD", f"{SECRET}\udcff"),
+        ("EXCHANGES", f'[{{"name": "a", "host": "u:{SECRET}@h", "port": 1}}]'),
+    ],
+)
+def test_secret_is_not_in_an_error(place, variable, value):
+    assert SECRET not in "\n".join(place.errors(env={f"MARKETFLOW_{variable}": value}))
+
+
+@pytest.mark.parametrize("broken", [f'password = "{SECRET}', f"password = {SECRET}", f'"{SECRET}'])
+def test_secret_is_not_in_the_error_of_a_broken_file(place, broken):
+    assert SECRET not in "\n".join(place.errors(f"[redis]\n{broken}"))
+    assert SECRET not in "\n".join(place.errors(dotenv=f'MARKETFLOW_REDIS__PASSWORD="{SECRET}'))
+
+
+@given(secrets)
+@example("'")
+@example("\\")
+@example(" x=y ")
+def test_password_of_a_connection_string_is_masked(password):
+    """Whatever libpq takes for it, in either form; what is left is still a connection string."""
+    for text in (
+        make_conninfo(host="h", password=password, user="u"),
+        PostgresSettings(password=password).effective_dsn,
+    ):
+        masked = mask_connection(text)
+
+        assert conninfo_to_dict(masked) == {**conninfo_to_dict(text), "password": MASK}
+        assert mask_connection(masked) == masked
+
+
+def test_all_that_libpq_holds_secret_is_masked():
+    """In libpq they are those marked with an asterisk: its own list is the measure."""
+    hidden = [option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"]
+
+    assert hidden
+    for name in hidden:
+        assert mask_connection(f"host=h {name}={SECRET}") == f"host=h {name}={MASK}"
+
+
+@given(st.text(), st.sampled_from(["redis://u:", "postgresql://u:", "u:", "//:"]))
+def test_text_before_an_at_sign_is_never_shown(rest, before):
+    """However the URL around a password is broken."""
+    assert SECRET not in mask_value(f"{before}{rest}{SECRET}@host")
+
+
+def test_shipped_file_documents_every_key():
+    """It can be read as the documentation."""
+    table = tomllib.loads(SHIPPED.read_text())
+    flat = [
+        f"{name}.{inner}" if isinstance(value, dict) else name
+        for name, value in table.items()
+        for inner in (value if isinstance(value, dict) else [name])
+    ]
+
+    assert sorted(flat) == sorted(KEYS)

@@ -1,0 +1,220 @@
+"""The log: one line an event in either form, no secrets, and no failure."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import sys
+
+import pytest
+import structlog
+
+from marketflow import logs
+
+TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    """What `configure` changes belongs to the whole process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
+
+
+def logged(level="info", style="json") -> io.StringIO:
+    """What is logged from now on."""
+    stream = io.StringIO()
+    logs.configure(level, style, stream)
+    return stream
+
+
+def test_json_is_one_object_a_line():
+    stream = logged()
+
+    structlog.get_logger("m").info("went up", exchange="e", count=3, text="a\nb", odd={1, 2})
+    structlog.get_logger("m").warning("went down")
+
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert re.fullmatch(TIMESTAMP, first.pop("timestamp"))
+    assert first == {
+        "event": "went up",
+        "level": "info",
+        "logger": "m",
+        "exchange": "e",
+        "count": 3,
+        "text": "a\nb",
+        "odd": "{1, 2}",
+    }
+    assert (second["event"], second["level"]) == ("went down", "warning")
+
+
+def test_text_is_one_line_without_colours():
+    stream = logged(style="text")
+
+    structlog.get_logger("m").info("went up", exchange="e", text="a\nb")
+
+    line = stream.getvalue()
+    assert line.count("\n") == 1
+    assert re.match(rf"{TIMESTAMP} \[info *\] went up +\[m\] exchange=e text='a\\nb'", line)
+
+
+def test_colours_are_for_terminals(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    logs.configure("info", "text", terminal)
+    structlog.get_logger().info("x")
+    assert "\x1b[" in terminal.getvalue()
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = Terminal()
+    logs.configure("info", "text", plain)
+    structlog.get_logger().info("x")
+    assert "\x1b[" not in plain.getvalue()
+
+
+@pytest.mark.parametrize("level", logs.LEVELS)
+def test_level(level):
+    """What is below is not logged, of ours and of the libraries'."""
+    stream = logged(level)
+    order = list(logs.LEVELS)
+
+    for each in order:
+        getattr(structlog.get_logger(), each)(f"ours {each}")
+        getattr(logging.getLogger("library"), each)("theirs %s", each)
+
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert events == [
+        f"{whose} {each}" for each in order[order.index(level) :] for whose in ("ours", "theirs")
+    ]
+
+
+def test_libraries_log_in_the_same_form():
+    stream = logged()
+    structlog.contextvars.bind_contextvars(request_id="r1")
+
+    logging.getLogger("hypercorn.error").warning("said %s", "this")
+
+    line = json.loads(stream.getvalue())
+    assert re.fullmatch(TIMESTAMP, line.pop("timestamp"))
+    assert line == {"event": "said this", "level": "warning", "logger": "hypercorn.error", "request_id": "r1"}
+
+
+def test_context_is_merged():
+    stream = logged()
+
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.get_logger().info("x")
+    structlog.get_logger().info("y")
+
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["request_id"] == "r1"
+    assert "request_id" not in second
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("password", "hunter2", "***"),
+        ("http.token", "hunter2", "***"),
+        ("token", None, None),
+        ("url", "redis://:hunter2@h", "redis://:***@h"),
+        ("redis.url", "redis://h:1/0", "redis://h:1/0"),
+        ("redis_url", "redis://u:hunter2@h", "redis://u:***@h"),
+        ("dsn", "host=h password='hunter2'", "host=h password=***"),
+        ("POSTGRES_DSN", "postgresql://u:hunter2@h", "postgresql://u:***@h"),
+    ],
+)
+def test_secrets_are_masked(key, value, shown):
+    """Of ours and of the libraries'."""
+    stream = logged()
+
+    structlog.get_logger().info("x", **{key: value})
+    structlog.contextvars.bind_contextvars(**{key: value})
+    logging.getLogger("library").info("y")
+
+    assert [shown, shown] == [json.loads(line)[key] for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("style", logs.FORMATS)
+def test_traceback_is_for_debug(style):
+    """Otherwise an exception is told in the same line."""
+    for level, expected in (("info", False), ("debug", True)):
+        stream = logged(level, style)
+        try:
+            {}["gone"]
+        except KeyError as error:
+            structlog.get_logger().exception("ours")
+            structlog.get_logger().error("ours", exc_info=error)
+            logging.getLogger("library").exception("theirs")
+
+        assert stream.getvalue().count("KeyError") >= 3
+        assert ("Traceback" in stream.getvalue()) == expected
+        assert (stream.getvalue().count("\n") == 3) == (style == "json" or not expected)
+
+
+class BrokenPipe(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, _text: str) -> int:
+        """Fail."""
+        raise BrokenPipeError
+
+
+class Unprintable:
+    """Something that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("style", logs.FORMATS)
+def test_a_line_never_fails(style, capsys):
+    """A closed stream, a broken pipe, no stream at all, a value that cannot be shown: silence."""
+    closed = io.StringIO()
+    closed.close()
+    for stream in (closed, BrokenPipe()):
+        logs.configure("debug", style, stream)
+        structlog.get_logger().info("x")
+        logging.getLogger("library").info("y")
+
+    stream = logged(style=style)
+    structlog.get_logger().info("x", value=Unprintable())
+    structlog.get_logger().info("y")
+    logging.getLogger("library").info("%d", "no number")
+
+    assert "y" in stream.getvalue()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_stderr_at_all(monkeypatch):
+    """As in a daemon that has closed it."""
+    monkeypatch.setattr(sys, "stderr", None)
+    logs.configure("info", "text")
+
+    structlog.get_logger().info("x")
+    logging.getLogger("library").info("y")
+
+
+def test_stderr_by_default(capsys):
+    logs.configure("info", "json")
+
+    structlog.get_logger().info("x")
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err)["event"] == "x"
