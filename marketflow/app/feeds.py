@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -93,13 +93,8 @@ class Feed:
         async with chunks, trio.open_nursery() as nursery:
             nursery.start_soon(self._end_wait_at_stop)
             while not stopping.is_set():
-                connections = self.connections
-                try:
+                with suppress(OSError):  # told where it was raised
                     await self._connect_and_read(chunks)
-                except OSError as error:
-                    self._failed(
-                        "disconnected" if self.connections > connections else "cannot connect", error
-                    )
                 with self._waiting():
                     await trio.sleep(self._rng.uniform(0, self._backoff))
                 self._backoff = min(self._backoff * 2, self._backoff_max)
@@ -111,9 +106,8 @@ class Feed:
             OSError: it ended, or there was none to be had.
         """
         async with AsyncExitStack() as stack:
-            with self._waiting():
-                connection = await stack.enter_async_context(self._source.connect())
-            if self._stopping.is_set():
+            connection = await self._connect(stack)
+            if connection is None or self._stopping.is_set():
                 return
             framer = LineFramer()
             try:
@@ -123,6 +117,17 @@ class Feed:
                 # What came before the end counts, also where the last line has no newline.
                 await self._send(chunks, *framer.finish())
                 raise
+
+    async def _connect(self, stack: AsyncExitStack) -> Connection | None:
+        """A new connection, which the stack closes; None at a stop."""
+        try:
+            # Only entering is a wait for the outside. A source must not leave a scope of its own open by it.
+            with self._waiting():
+                return await stack.enter_async_context(self._source.connect())
+        except OSError as error:
+            self._failed("cannot connect", error)
+            raise
+        return None
 
     async def _read(
         self, connection: Connection, framer: LineFramer, chunks: trio.MemorySendChannel[Chunk]
@@ -177,19 +182,22 @@ class Feed:
         self._tell("info", "connected")
         try:
             yield
-        finally:
-            self.connected = False
-            self.connected_since = None
+        except OSError as error:
             accepted = self._last_accepted()
             if accepted is not None and accepted - since >= HEALTHY_AFTER:
                 self._failures = 0
                 self._backoff = self._backoff_min
                 self._told.clear()
+            self._failed("disconnected", error, seconds=round(trio.current_time() - since, 3))
+            raise
+        finally:
+            self.connected = False
+            self.connected_since = None
 
-    def _failed(self, event: str, error: OSError) -> None:
+    def _failed(self, event: str, error: OSError, **facts: object) -> None:
         self._failures += 1
         self.last_error = str(error) or type(error).__name__
-        self._tell("warning", event, error=self.last_error, attempts=self._failures)
+        self._tell("warning", event, error=self.last_error, attempts=self._failures, **facts)
 
     def _tell(self, level: str, event: str, **facts: object) -> None:
         """Log the event; on the level of debug if it was told lately, so that no outage floods the log."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -62,5 +64,7 @@ class TcpSource:
             # The exchange's port may lie in the range of the kernel's own ports: with no one listening there,
             # a connection on loopback can be given that very port, meets itself, and keeps the exchange out.
             if stream.socket.getsockname() == stream.socket.getpeername():
+                # Closed by a reset: after an ordinary close the kernel keeps the port for another minute.
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 raise ConnectionError(f"no one listens on {self.host}:{self.port}: connected to itself")
             yield TcpConnection(stream)

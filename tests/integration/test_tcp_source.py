@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import socket
+import struct
+from functools import partial
+
+import pytest
+import trio
+
+from marketflow.adapters.exchange.tcp import RECEIVE_SIZE, TcpSource
+
+LIMIT_SECONDS = 10
+
+
+@pytest.fixture
+async def limit():
+    """No test here may hang."""
+    with trio.fail_after(LIMIT_SECONDS):
+        yield
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Close at once with a reset instead of an end."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def silent(stream: trio.SocketStream) -> None:
+    await trio.sleep_forever()
+
+
+async def served_by(nursery: trio.Nursery, handler) -> int:
+    listeners = await nursery.start(partial(trio.serve_tcp, handler, 0, host="127.0.0.1"))
+    return listeners[0].socket.getsockname()[1]
+
+
+async def test_receives_what_is_sent_until_the_end(limit, nursery):
+    async def handler(stream):
+        await stream.send_all(b"a\nhalf")
+
+    port = await served_by(nursery, handler)
+    source = TcpSource("exchange1", "127.0.0.1", port)
+    assert source.exchange == "exchange1"
+    async with source.connect() as connection:
+        received = b""
+        while data := await connection.receive():
+            assert type(data) is bytes
+            received += data
+    assert received == b"a\nhalf"
+
+
+async def test_receives_large_pieces_but_no_larger_than_64_kib(limit, nursery):
+    sent = b"x" * 1_000_000
+
+    port = await served_by(nursery, lambda stream: stream.send_all(sent))
+    sizes = []
+    async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
+        while data := await connection.receive():
+            sizes.append(len(data))
+    assert sum(sizes) == len(sent)
+    assert max(sizes) <= RECEIVE_SIZE == 65_536
+
+
+async def test_a_reset_is_an_os_error(limit, nursery):
+    async def handler(stream):
+        await stream.receive_some(1)
+        reset(stream)
+
+    port = await served_by(nursery, handler)
+    async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
+        await connection._stream.send_all(b"now")
+        with pytest.raises(ConnectionError, match="reset"):
+            await connection.receive()
+
+
+async def test_receiving_after_the_close_is_an_os_error(limit, nursery):
+    port = await served_by(nursery, silent)
+    async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
+        pass
+    with pytest.raises(OSError, match="closed"):
+        await connection.receive()
+
+
+async def test_no_one_there_is_an_os_error(limit):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="all attempts"):
+            async with TcpSource("exchange1", "127.0.0.1", unused.getsockname()[1]).connect():
+                pytest.fail("connected to no one")
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".invalid"])
+async def test_a_host_that_is_none_is_an_os_error(limit, host):
+    with pytest.raises(OSError, match="is no host name"):
+        async with TcpSource("exchange1", host, 40101).connect():
+            pytest.fail("connected to no one")
+
+
+async def test_connecting_has_a_time_limit(limit):
+    """A listener whose backlog is full does not answer."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.settimeout(0)
+            filler.connect_ex(listener.getsockname())
+        start = trio.current_time()
+        with pytest.raises(TimeoutError, match=r"within 0\.2 s"):
+            async with TcpSource("exchange1", *listener.getsockname(), connect_timeout=0.2).connect():
+                pytest.fail("connected past the backlog")
+        assert trio.current_time() - start < 2
+        for filler in fillers:
+            filler.close()
+
+
+async def test_a_connection_to_itself_is_refused_and_closed(limit, monkeypatch):
+    """Loopback can connect a socket to its own port where no one listens; the exchange gets it back."""
+    itself = trio.socket.socket()
+    await itself.bind(("127.0.0.1", 0))
+    port = itself.getsockname()[1]
+    await itself.connect(("127.0.0.1", port))
+
+    async def open_tcp_stream(host, port):
+        return trio.SocketStream(itself)
+
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    with pytest.raises(ConnectionError, match="itself"):
+        async with TcpSource("exchange1", "127.0.0.1", port).connect():
+            pytest.fail("connected to itself")
+    with socket.socket() as exchange:
+        exchange.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        exchange.bind(("127.0.0.1", port))
+
+
+async def test_leaving_closes_the_connection(limit, nursery):
+    closed = trio.Event()
+
+    async def handler(stream):
+        assert await stream.receive_some(1) == b""
+        closed.set()
+
+    port = await served_by(nursery, handler)
+    async with TcpSource("exchange1", "127.0.0.1", port).connect():
+        pass
+    await closed.wait()
+
+
+async def test_a_cancelled_receive_closes_quickly_and_loses_nothing_read(limit, nursery):
+    """The bytes that come after a cancelled receive are there for the next one."""
+    go_on = trio.Event()
+    closed = trio.Event()
+
+    async def handler(stream):
+        await go_on.wait()
+        await stream.send_all(b"a\n")
+        assert await stream.receive_some(1) == b""
+        closed.set()
+
+    port = await served_by(nursery, handler)
+    with trio.CancelScope() as scope:
+        async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
+            with trio.move_on_after(0.01) as wait:
+                await connection.receive()
+            assert wait.cancelled_caught
+            go_on.set()
+            assert await connection.receive() == b"a\n"
+            scope.cancel()
+            await connection.receive()
+    assert scope.cancelled_caught
+    await closed.wait()

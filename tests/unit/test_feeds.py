@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import random
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from marketflow.app.feeds import Feed
+from marketflow.domain.lines import LINE_LIMIT
+
+CLOSED = b""
+REFUSED = ConnectionRefusedError("refused")
+
+
+class WallClock:
+    def now(self) -> int:
+        return 1_000_000 + round(trio.current_time() * 1_000)
+
+
+class ScriptedSource:
+    """An exchange in memory. Each connection plays a script; what comes after the last one is `after`.
+
+    A script is an error to raise on connecting, or a list of what happens: bytes are received, a number is
+    waited for that many seconds, an error is raised. After its end a connection is silent for ever.
+    """
+
+    exchange = "exchange1"
+
+    def __init__(self, *scripts, after=REFUSED) -> None:
+        self._scripts = iter(scripts)
+        self._after = after
+        self.attempts: list[float] = []
+        self.closed: list[float] = []
+        self.received: list[list[bytes]] = []
+        """What each connection gave; empty bytes at the end where it ended by itself."""
+
+    @asynccontextmanager
+    async def connect(self):
+        self.attempts.append(trio.current_time())
+        script = next(self._scripts, self._after)
+        await trio.lowlevel.checkpoint()
+        if isinstance(script, OSError):
+            raise script
+        if script is None:
+            await trio.sleep_forever()
+        self.received.append([])
+        try:
+            yield self._Connection(self.received[-1], list(script))
+        finally:
+            self.closed.append(trio.current_time())
+
+    class _Connection:
+        def __init__(self, received, steps) -> None:
+            self._received = received
+            self._steps = steps
+
+        async def receive(self) -> bytes:
+            while self._steps:
+                step = self._steps[0]
+                if isinstance(step, (int, float)):
+                    await trio.sleep(step)
+                else:
+                    await trio.lowlevel.checkpoint()
+                del self._steps[0]
+                if isinstance(step, BaseException):
+                    self._received.append(CLOSED)
+                    raise step
+                if isinstance(step, bytes):
+                    self._received.append(step)
+                    return step
+            return await trio.sleep_forever()
+
+
+class LongestWait(random.Random):
+    """Always takes all of the back-off."""
+
+    def uniform(self, a, b):
+        assert a == 0
+        return b
+
+
+def feed_of(source, *, last_accepted=lambda: None, idle_timeout=30.0, rng=None) -> Feed:
+    return Feed(
+        source,
+        clock=WallClock(),
+        backoff_min=0.25,
+        backoff_max=2.0,
+        idle_timeout=idle_timeout,
+        last_accepted=last_accepted,
+        rng=rng or LongestWait(),
+    )
+
+
+async def chunks_until(feed: Feed, stop_after: float):
+    """All chunks of a feed that is stopped after so many seconds; the stop takes none of its own."""
+    send, receive = trio.open_memory_channel(1_000)
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run, send, stopping)
+        await trio.sleep(stop_after)
+        stopped_at = trio.current_time()
+        stopping.set()
+        async with receive:
+            chunks = [chunk async for chunk in receive]
+    assert trio.current_time() == stopped_at
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    return chunks
+
+
+def content(chunks) -> bytes:
+    return b"".join(chunk.lines for chunk in chunks)
+
+
+# ---- chunks ----
+
+
+async def test_lines_become_chunks(autojump_clock):
+    """Whole lines only, with the times of their receipt."""
+    start = trio.current_time()
+    source = ScriptedSource([1, b"a\nb", 1, b"b\nc\nhalf", 1, b"d"])
+    chunks = await chunks_until(feed_of(source), 10)
+    assert [chunk.lines for chunk in chunks] == [b"a\n", b"bb\nc\n"]
+    assert [chunk.received_monotonic - start for chunk in chunks] == pytest.approx([1, 2])
+    assert [chunk.received_at for chunk in chunks] == [
+        1_000_000 + round((start + seconds) * 1_000) for seconds in (1, 2)
+    ]
+    assert {chunk.exchange for chunk in chunks} == {"exchange1"}
+
+
+@pytest.mark.parametrize("end", [CLOSED, ConnectionResetError("reset"), 31])
+async def test_the_rest_is_a_line_of_its_own_when_a_connection_ends(autojump_clock, end):
+    """It never runs into the first line of the next connection; numbers go on."""
+    source = ScriptedSource([b"a\nhalf", end], [b"b\n"])
+    chunks = await chunks_until(feed_of(source), 50)
+    assert [chunk.lines for chunk in chunks] == [b"a\n", b"half\n", b"b\n"]
+
+
+async def test_a_chunk_may_tell_of_an_oversized_line_only(autojump_clock):
+    source = ScriptedSource([b"x" * 40_000, b"x" * 40_000, b"x" * 40_000, b"\na\n"])
+    chunks = await chunks_until(feed_of(source), 1)
+    assert [(chunk.lines, chunk.oversized) for chunk in chunks] == [(b"", 1), (b"a\n", 0)]
+
+
+async def test_the_middle_of_a_giant_line_does_not_eat_the_next_connection(autojump_clock):
+    source = ScriptedSource([b"x" * (LINE_LIMIT + 1), CLOSED], [b"a\n"])
+    chunks = await chunks_until(feed_of(source), 1)
+    assert [(chunk.lines, chunk.oversized) for chunk in chunks] == [(b"", 1), (b"a\n", 0)]
+
+
+# ---- connecting again ----
+
+
+async def test_back_off_doubles_up_to_its_maximum(autojump_clock):
+    source = ScriptedSource(after=REFUSED)
+    await chunks_until(feed_of(source), 10)
+    waits = [after - before for before, after in zip(source.attempts, source.attempts[1:], strict=False)]
+    assert waits == pytest.approx([0.25, 0.5, 1, 2, 2, 2, 2])
+
+
+async def test_back_off_is_jittered_over_its_whole_length(autojump_clock):
+    source = ScriptedSource(after=REFUSED)
+    await chunks_until(feed_of(source, rng=random.Random(1)), 1_000)
+    waits = [after - before for before, after in zip(source.attempts, source.attempts[1:], strict=False)]
+    for wait, most in zip(waits, [0.25, 0.5, 1], strict=False):
+        assert 0 <= wait <= most
+    assert 0.9 < sum(waits) / len(waits) < 1.1
+    assert min(waits) < 0.1
+    assert 1.9 < max(waits) <= 2
+
+
+async def test_back_off_never_overflows(autojump_clock):
+    """Days of outage are more doublings than a float can take."""
+    feed = feed_of(source := ScriptedSource(after=REFUSED))
+    await chunks_until(feed, 5_000)
+    assert len(source.attempts) > 2_000
+
+
+@pytest.mark.parametrize("end", [CLOSED, ConnectionResetError("reset"), 31])
+@pytest.mark.parametrize(("good_for", "next_waits"), [(5.0, [0.25, 0.5]), (4.9, [2, 2])])
+async def test_back_off_starts_anew_after_good_lines(autojump_clock, end, good_for, next_waits):
+    """Only after 5 s of them: a connection alone is no sign of health."""
+    accepted = None
+
+    source = ScriptedSource(REFUSED, REFUSED, REFUSED, REFUSED, [b"a\n", good_for, b"b\n", end])
+    feed = feed_of(source, last_accepted=lambda: accepted)
+    send, receive = trio.open_memory_channel(10)
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery, receive:
+        nursery.start_soon(feed.run, send, stopping)
+        for _ in range(2):
+            accepted = (await receive.receive()).received_monotonic
+        await trio.sleep(60)
+        stopping.set()
+    [closed] = source.closed
+    attempts = [closed, *source.attempts[5:7]]
+    assert [attempts[1] - attempts[0], attempts[2] - attempts[1]] == pytest.approx(next_waits)
+
+
+async def test_a_long_life_without_good_lines_is_no_health(autojump_clock):
+    source = ScriptedSource(REFUSED, REFUSED, REFUSED, [100 * b"garbage\n", 25, b"x\n", 25, b"x\n", CLOSED])
+    await chunks_until(feed_of(source, last_accepted=lambda: 1.0), 60)
+    assert source.attempts[4] - source.closed[0] == pytest.approx(2)
+
+
+async def test_an_idle_connection_is_dropped_and_made_anew(autojump_clock):
+    """No byte for the idle time; any byte starts it anew."""
+    start = trio.current_time()
+    source = ScriptedSource([29, b"\n", 29, b"x"], [b"a\n"])
+    feed = feed_of(source)
+    chunks = await chunks_until(feed, 100)
+    assert source.closed[0] - start == pytest.approx(29 + 29 + 30)
+    assert content(chunks) == b"\nx\na\n"
+    assert feed.last_error == "nothing received for 30 s"
+
+
+async def test_state(autojump_clock):
+    start = trio.current_time()
+    source = ScriptedSource(REFUSED, [b"a\n", 10, ConnectionResetError("reset")], [b"b\n"])
+    feed = feed_of(source)
+    assert (feed.connected, feed.connected_since, feed.reconnects, feed.last_error) == (False, None, 0, None)
+    stopping = trio.Event()
+    send, receive = trio.open_memory_channel(10)
+    async with trio.open_nursery() as nursery, receive:
+        nursery.start_soon(feed.run, send, stopping)
+        await trio.sleep(0.1)
+        assert (feed.connected, feed.reconnects, feed.last_error) == (False, 0, "refused")
+        await trio.sleep(1)
+        assert (feed.connected, feed.reconnects) == (True, 0)
+        assert feed.connected_since == pytest.approx(start + 0.25)
+        await trio.sleep(9.2)
+        assert (feed.connected, feed.connected_since, feed.last_error) == (False, None, "reset")
+        await trio.sleep(5)
+        assert (feed.connected, feed.reconnects) == (True, 1)
+        stopping.set()
+    assert (feed.connected, feed.connected_since) == (False, None)
+
+
+async def test_a_bug_is_no_outage(autojump_clock):
+    """Only what the port calls a broken connection is tried again."""
+    source = ScriptedSource([ValueError("bug")])
+    send, receive = trio.open_memory_channel(10)
+    async with receive:
+        with pytest.RaisesGroup(ValueError):
+            await feed_of(source).run(send, trio.Event())
+    assert len(source.attempts) == len(source.closed) == 1
+
+
+# ---- the stop ----
+
+
+@pytest.mark.parametrize(
+    ("scripts", "attempts"),
+    [
+        ((None,), 1),
+        (([b"a\nb", 1e9],), 1),
+        ((REFUSED, REFUSED, REFUSED, REFUSED, REFUSED), 5),
+        (([b"a\n"],), 1),
+    ],
+    ids=["connecting", "receiving", "backing off", "silent"],
+)
+async def test_a_stop_ends_every_wait_at_once(autojump_clock, scripts, attempts):
+    """`chunks_until` sees that it takes no time, and that the channel is closed."""
+    source = ScriptedSource(*scripts)
+    feed = feed_of(source)
+    chunks = await chunks_until(feed, 4)
+    assert content(chunks) in {b"", b"a\n"}
+    assert len(source.attempts) == attempts
+    assert not feed.connected
+
+
+async def test_nothing_is_read_when_the_stop_came_first(autojump_clock):
+    source = ScriptedSource([b"a\n"])
+    send, receive = trio.open_memory_channel(10)
+    stopping = trio.Event()
+    stopping.set()
+    await feed_of(source).run(send, stopping)
+    assert [chunk async for chunk in receive] == []
+    assert source.attempts == []
+
+
+async def test_what_was_received_arrives_also_through_a_full_channel(autojump_clock):
+    """The stop waits for the send, and reads no further."""
+    source = ScriptedSource([b"a\n", b"b\n", b"c\n"])
+    send, receive = trio.open_memory_channel(0)
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery, receive:
+        nursery.start_soon(feed_of(source).run, send, stopping)
+        await trio.testing.wait_all_tasks_blocked()
+        stopping.set()
+        await trio.sleep(100)
+        assert source.closed == []
+        assert content([chunk async for chunk in receive]) == b"a\n"
+    assert source.received == [[b"a\n"]]
+    assert len(source.closed) == 1
+
+
+async def test_a_rest_arrives_also_when_the_stop_comes_while_it_is_sent(autojump_clock):
+    source = ScriptedSource([b"half", CLOSED])
+    send, receive = trio.open_memory_channel(0)
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery, receive:
+        nursery.start_soon(feed_of(source).run, send, stopping)
+        await trio.testing.wait_all_tasks_blocked()
+        stopping.set()
+        await trio.sleep(1)
+        assert content([chunk async for chunk in receive]) == b"half\n"
+
+
+async def test_cancelling_closes_everything(autojump_clock):
+    source = ScriptedSource([b"a\n"])
+    send, receive = trio.open_memory_channel(10)
+    feed = feed_of(source)
+    with trio.move_on_after(5):
+        await feed.run(send, trio.Event())
+    assert content([chunk async for chunk in receive]) == b"a\n"
+    assert len(source.closed) == 1
+    assert not feed.connected
+
+
+steps = st.lists(
+    st.sampled_from([b"a\n", b"b", b"\nc", b"d\ne\n", 0.1, 0.3, CLOSED, ConnectionResetError("reset")]),
+    max_size=12,
+)
+
+
+@given(
+    scripts=st.lists(steps | st.just(REFUSED), max_size=4),
+    stop_after=st.floats(0, 3) | st.sampled_from([0, 0.1, 0.2, 0.3, 0.4, 0.6]),
+    slow=st.sampled_from([0, 0.05, 0.5]),
+    room=st.integers(0, 2),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slow, room):
+    """Whenever the stop comes and however slow the workers are: all but the line that had no end yet."""
+    source = ScriptedSource(*scripts)
+    send, receive = trio.open_memory_channel(room)
+    stopping = trio.Event()
+    chunks = []
+
+    async def work():
+        async for chunk in receive:
+            await trio.sleep(slow)
+            chunks.append(chunk)
+
+    async with receive, trio.open_nursery() as nursery:
+        nursery.start_soon(feed_of(source).run, send, stopping)
+        nursery.start_soon(work)
+        await trio.sleep(stop_after)
+        stopping.set()
+        reads = sum(map(len, source.received))
+    expected = b""
+    for received in source.received:
+        *lines, rest = b"".join(received).split(b"\n")
+        if rest and received[-1] == CLOSED:
+            lines.append(rest)
+        expected += b"".join(line + b"\n" for line in lines)
+    assert content(chunks) == expected
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    # A receive that ended in the very moment of the stop is the last.
+    assert sum(map(len, source.received)) - reads <= 1
+
+
+# ---- the log ----
+
+
+async def test_a_long_outage_does_not_flood_the_log(autojump_clock):
+    """The first failure, then one a minute with the number of attempts; the end of the outage at once."""
+    with capture_logs() as logs:
+        source = ScriptedSource([b"a\n", CLOSED], *[REFUSED] * 2_000, [b"b\n"])
+        await chunks_until(feed_of(source), 4_010)
+    told = [entry for entry in logs if entry["log_level"] != "debug"]
+    assert [entry["event"] for entry in told[:3]] == ["connected", "disconnected", "cannot connect"]
+    failures = [entry for entry in told if entry["event"] == "cannot connect"]
+    assert len(failures) == pytest.approx(4_000 / 60, abs=2)
+    assert failures[0]["attempts"] == 2
+    assert failures[1]["attempts"] > 20
+    assert {entry["log_level"] for entry in failures} == {"warning"}
+    assert failures[0]["error"] == "refused"
+    assert (told[-1]["event"], told[-1]["connection"], told[-1]["exchange"]) == ("connected", 2, "exchange1")
+
+
+async def test_a_connection_that_comes_and_goes_does_not_flood_the_log(autojump_clock):
+    with capture_logs() as logs:
+        await chunks_until(feed_of(ScriptedSource(after=[b"a\n", CLOSED])), 600)
+    told = [entry for entry in logs if entry["log_level"] != "debug"]
+    assert 18 <= len(told) <= 22
+    assert len(logs) > 500

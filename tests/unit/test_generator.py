@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+
+from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.domain.prices import SYMBOLS
+
+
+class WallClock:
+    def now(self) -> int:
+        return 1_795_343_351_549 + round(trio.current_time() * 1_000)
+
+
+def source_of(rate=10.0, seed=1) -> GeneratorSource:
+    return GeneratorSource("test1", SYMBOLS, rate, WallClock(), seed)
+
+
+def parsed(lines: bytes) -> list[dict]:
+    assert lines.endswith(b"\n")
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+async def test_a_receive_is_one_tick_of_all_symbols(autojump_clock):
+    """With the wall clock's time of just then."""
+    source = source_of()
+    assert source.exchange == "test1"
+    async with source.connect() as connection:
+        for _ in range(3):
+            updates = parsed(await connection.receive())
+            assert [update["symbol"] for update in updates] == list(SYMBOLS)
+            assert {update["timestamp"] for update in updates} == {WallClock().now()}
+
+
+@pytest.mark.parametrize("rate", [0.5, 3, 10, 1_000])
+async def test_ticks_do_not_drift(autojump_clock, rate):
+    """Also where the reader is now and then late by less than a tick."""
+    start = trio.current_time()
+    async with source_of(rate).connect() as connection:
+        for tick in range(500):
+            await connection.receive()
+            assert trio.current_time() - start == pytest.approx(tick / rate, abs=0.5 / rate)
+            if tick % 3 == 0:
+                await trio.sleep(0.4 / rate)
+
+
+async def test_a_late_reader_gets_only_a_little_at_once(autojump_clock):
+    async with source_of(10).connect() as connection:
+        await connection.receive()
+        await trio.sleep(1_000)
+        awake = trio.current_time()
+        at_once = 0
+        while True:
+            await connection.receive()
+            if trio.current_time() > awake:
+                break
+            at_once += 1
+        assert 1 <= at_once <= 6
+        await connection.receive()
+        assert trio.current_time() - awake > 0.1
+
+
+async def test_a_cancelled_receive_takes_no_tick_with_it(autojump_clock):
+    undisturbed = source_of()
+    disturbed = source_of()
+    async with undisturbed.connect() as calm, disturbed.connect() as nervous:
+        for _ in range(3):
+            for _ in range(5):
+                with trio.move_on_after(0.01):
+                    await nervous.receive()
+                    break
+        prices = [[update["price"] for update in parsed(await calm.receive())] for _ in range(4)]
+        assert [update["price"] for update in parsed(await nervous.receive())] in prices
+
+
+async def test_prices_walk_on_from_connection_to_connection(autojump_clock):
+    cut, whole = source_of(), source_of()
+    received = []
+    for _ in range(4):
+        async with cut.connect() as connection:
+            received.append(await connection.receive())
+    async with whole.connect() as connection:
+        expected = [await connection.receive() for _ in range(4)]
+    assert [[u["price"] for u in parsed(lines)] for lines in received] == [
+        [u["price"] for u in parsed(lines)] for lines in expected
+    ]
+    assert len(set(received)) == 4
+
+
+async def test_seeds(autojump_clock):
+    async with source_of(seed=1).connect() as one, source_of(seed=2).connect() as two:
+        assert await one.receive() != await two.receive()
