@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 import trio
@@ -10,6 +11,9 @@ from trio_util import AsyncValue, wait_any
 
 from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.questions import Mode
+
+RunSources = Callable[[Mode, trio.Event], Awaitable[None]]
+"""Runs a mode's sources until the event is set and all that they sent is in the book."""
 
 log = structlog.get_logger()
 
@@ -21,16 +25,10 @@ class Modes:
     ended, and only when the last of its updates is in the book do the new mode's begin.
     """
 
-    def __init__(self, mode: Mode, *, run_sources: Callable[[Mode, trio.Event], Awaitable[None]]) -> None:
-        """Begin in `mode`.
-
-        Args:
-            mode: the first.
-            run_sources: runs a mode's sources until the event is set and all they sent is in the book.
-        """
+    def __init__(self, mode: Mode) -> None:
+        """Begin in `mode`."""
         self._mode = AsyncValue[Mode](mode)
         self._wanted = AsyncValue[Mode](mode)
-        self._run_sources = run_sources
         self._ended = trio.Event()
 
     @property
@@ -60,20 +58,23 @@ class Modes:
     async def _settled(self) -> None:
         await self._mode.wait_value(lambda mode: mode == self._wanted.value)
 
-    async def run(self, stopping: trio.Event) -> None:
+    async def run(self, run_sources: RunSources, stopping: trio.Event) -> None:
         """Run the wanted mode's sources until `stopping` is set and all of them have ended."""
         try:
             while not stopping.is_set():
                 mode = self._wanted.value
                 self._mode.value = mode
                 log.info("mode", mode=mode)
-                await self._run(mode, stopping)
+                await self._run(partial(run_sources, mode), stopping)
         finally:
             self._ended.set()
 
-    async def _run(self, mode: Mode, stopping: trio.Event) -> None:
+    async def _run(self, run: Callable[[trio.Event], Awaitable[None]], stopping: trio.Event) -> None:
         leave = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._run_sources, mode, leave)
-            await wait_any(stopping.wait, lambda: self._wanted.wait_value(lambda wanted: wanted != mode))
+            nursery.start_soon(run, leave)
+            await wait_any(stopping.wait, self._unwanted)
             leave.set()
+
+    async def _unwanted(self) -> None:
+        await self._wanted.wait_value(lambda wanted: wanted != self._mode.value)

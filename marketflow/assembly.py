@@ -1,0 +1,204 @@
+"""The composition root: every part is made here, from the settings, and given what it works with."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+from quart_trio import QuartTrio
+
+from marketflow import __version__
+from marketflow.adapters.cache.redis import open_redis_window
+from marketflow.adapters.db.postgres import PostgresStore
+from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.adapters.exchange.tcp import TcpSource
+from marketflow.adapters.exchange.wire import Decoder
+from marketflow.adapters.http.app import create_app
+from marketflow.adapters.http.server import open_listener
+from marketflow.adapters.state.spool import FileSpool
+from marketflow.app.aggregating import Aggregator
+from marketflow.app.book import Book
+from marketflow.app.candles import CandlePages
+from marketflow.app.clocks import CautiousClock
+from marketflow.app.feeds import Feed
+from marketflow.app.flushing import Flusher
+from marketflow.app.health import Health
+from marketflow.app.modes import Modes
+from marketflow.app.ports import AggregateStore, Clock, Decode, Source, Window
+from marketflow.app.queries import Queries
+from marketflow.app.questions import Mode
+from marketflow.app.spans import Spans
+from marketflow.app.spooling import Spooling
+from marketflow.app.stores import StoreState
+from marketflow.config import Settings
+
+
+@attrs.frozen
+class Parts:
+    """What the task tree runs."""
+
+    boot: str
+    listener: socket.socket
+    feeds: Mapping[Mode, Sequence[Feed]]
+    decode: Decode
+    book: Book
+    modes: Modes
+    flusher: Flusher
+    aggregator: Aggregator
+    spooling: Spooling
+    health: Health
+    app: QuartTrio
+    store: AggregateStore
+
+
+@asynccontextmanager
+async def assembled(settings: Settings, clock: Clock, stores: str | None) -> AsyncIterator[Parts]:
+    """All parts, and on leaving the stores' connections closed. Nothing runs yet, but the port is taken.
+
+    Args:
+        settings: all of them.
+        clock: the wall clock.
+        stores: a name for the stores that is the same from run to run; by default their addresses.
+
+    Raises:
+        OSError: the port is in use, and the like.
+    """
+    redis_url, dsn = settings.redis.effective_url, settings.postgres.effective_dsn
+    boot = secrets.token_hex(4)
+    with open_listener(settings.http.host, settings.http.port) as listener:
+        async with (
+            open_redis_window(
+                redis_url,
+                boot=boot,
+                window_length=settings.window.length,
+                timeout=settings.redis.timeout / 1_000,
+            ) as window,
+            PostgresStore(
+                dsn, interval=settings.aggregation.interval, timeout=settings.postgres.timeout / 1_000
+            ) as store,
+        ):
+            spool = FileSpool(settings.state_dir, stores or f"{redis_url} {dsn}")
+            yield _parts(settings, clock, boot, listener, window, store, spool)
+
+
+def _parts(
+    settings: Settings,
+    clock: Clock,
+    boot: str,
+    listener: socket.socket,
+    window: Window,
+    store: AggregateStore,
+    spool: FileSpool,
+) -> Parts:
+    started_at = clock.now()
+    interval, grace = settings.aggregation.interval, settings.aggregation.grace
+    redis_state, postgres_state = StoreState("redis"), StoreState("postgres")
+    sources: Mapping[Mode, Sequence[Source]] = {
+        "live": [TcpSource(each.name, each.host, each.port) for each in settings.exchanges],
+        "test": [
+            GeneratorSource(name, settings.symbols, settings.generator.rate, clock)
+            for name in settings.generator.exchanges
+        ],
+    }
+    exchanges = {mode: [source.exchange for source in each] for mode, each in sources.items()}
+    names = [name for each in exchanges.values() for name in each]
+
+    # ---- the way of an update ----
+    book = Book(
+        boot=boot,
+        first_sequence=started_at * 1_000,
+        limits={
+            name: settings.pipeline.max_pending_updates // len(each)
+            for each in exchanges.values()
+            for name in each
+        },
+        window_length=settings.window.length,
+        replay_memory=settings.window.replay_memory,
+        interval=interval,
+    )
+    flusher = Flusher(
+        book=book,
+        window=window,
+        state=redis_state,
+        clock=CautiousClock(clock),
+        pairs=[(name, symbol) for name in names for symbol in settings.symbols],
+        flush_interval=settings.pipeline.flush_interval / 1_000,
+        window_length=settings.window.length,
+        patience=settings.redis.timeout / 1_000,
+    )
+    aggregator = Aggregator(
+        book=book,
+        flusher=flusher,
+        window=window,
+        store=store,
+        state=postgres_state,
+        clock=clock,
+        started_at=started_at,
+        grace=grace,
+        retention=settings.aggregation.retention,
+    )
+    feeds = {
+        mode: [
+            Feed(
+                source,
+                clock=clock,
+                backoff_min=settings.feeds.backoff_min / 1_000,
+                backoff_max=settings.feeds.backoff_max / 1_000,
+                idle_timeout=settings.feeds.idle_timeout / 1_000,
+                last_accepted=partial(book.last_accepted.get, source.exchange),
+            )
+            for source in each
+        ]
+        for mode, each in sources.items()
+    }
+
+    # ---- questions ----
+    modes = Modes(settings.mode)
+    spans = Spans(
+        book=book,
+        flusher=flusher,
+        window=window,
+        store=store,
+        window_length=settings.window.length,
+        started_at=started_at,
+    )
+    queries = Queries(
+        symbols=settings.symbols,
+        exchanges=names,
+        exchanges_of_mode=lambda: exchanges[modes.mode],
+        book=book,
+        flusher=flusher,
+        window=window,
+        store=store,
+        spans=spans,
+        pages=CandlePages(spans, interval=interval, grace=grace),
+        clock=clock,
+    )
+    health = Health(
+        feeds=feeds,
+        mode=lambda: modes.mode,
+        book=book,
+        redis=redis_state,
+        postgres=postgres_state,
+        clock=clock,
+        stale_after=settings.feeds.stale_after / 1_000,
+        version=__version__,
+    )
+    return Parts(
+        boot=boot,
+        listener=listener,
+        feeds=feeds,
+        decode=Decoder(frozenset(settings.symbols), interval, settings.aggregation.lateness),
+        book=book,
+        modes=modes,
+        flusher=flusher,
+        aggregator=aggregator,
+        spooling=Spooling(book=book, flusher=flusher, spool=spool),
+        health=health,
+        app=create_app(prices=queries, health=health, modes=modes, token=settings.http.token),
+        store=store,
+    )
