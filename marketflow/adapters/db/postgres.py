@@ -18,7 +18,15 @@ import trio
 from psycopg.rows import TupleRow
 
 from marketflow.adapters.db.migrations import SchemaTooNew, migrate
-from marketflow.adapters.db.session import Session, connection_parameters, time_limit
+from marketflow.adapters.db.session import (
+    Backend,
+    Session,
+    connection_parameters,
+    end,
+    time_limit,
+    try_lock,
+    unlock,
+)
 from marketflow.app.ports import Aggregate, IntervalMismatch, StoreAway, StoreTaken
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
@@ -125,8 +133,7 @@ DELETE FROM price_aggregates WHERE ctid = ANY (ARRAY(
 class PostgresStore:
     """The port `AggregateStore` on PostgreSQL. An async context manager; entering it connects to nothing.
 
-    All calls return or raise within `timeout`, but for `delete_before`, of which each batch does.
-    psycopg.Error and SchemaTooNew are raised only for what waiting does not cure.
+    All calls end within `timeout`, of `delete_before` each batch. psycopg.Error is a bug of ours.
     """
 
     def __init__(self, dsn: str, *, interval: int, timeout: float) -> None:
@@ -141,8 +148,8 @@ class PostgresStore:
         self._writing = Session(parameters, timeout=timeout, prepare=self._take)
         self._readers = trio.Semaphore(READERS)
         self._idle = [Session(parameters, timeout=timeout) for _ in range(READERS)]
-        self._backend: tuple[int, datetime] | None = None
-        """The server process that held the lock for us last, and when it started."""
+        self._backend: Backend | None = None
+        """The server process that held the lock for us last."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,7 +161,7 @@ class PostgresStore:
         with trio.move_on_after(_UNLOCK_SECONDS, shield=True):
             # Closing does it too, but some time after we are gone: a successor would have to wait.
             with suppress(StoreAway):
-                await self._writing.run(_unlock, connect=False)
+                await self._writing.run(lambda connection: unlock(connection, LOCK), connect=False)
         for session in (self._writing, *self._idle):
             session.close()
 
@@ -164,7 +171,7 @@ class PostgresStore:
         Raises:
             SchemaTooNew: the database was migrated by a newer marketflow.
         """
-        await self._writing.run(_answers)
+        await self._writing.run(lambda connection: connection.execute("SELECT 1"))
         return self._writing.connections
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
@@ -239,46 +246,23 @@ class PostgresStore:
         Raises:
             StoreTaken, IntervalMismatch, SchemaTooNew, psycopg.Error
         """
-        if not _lock(connection) and not (self._end_former(connection) and _lock(connection)):
+        backend = try_lock(connection, LOCK)
+        # The process of our former connection holds it yet, if it was busy and has not noticed that we left.
+        if backend is None and self._backend is not None and end(connection, self._backend):
+            backend = try_lock(connection, LOCK)
+        if backend is None:
             raise StoreTaken
-        self._backend = connection.execute(
-            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-        ).fetchone()
+        self._backend = backend
         migrate(connection)
         # Said on every connection, so that a server that only reads is found out here.
         connection.execute(
             "INSERT INTO marketflow_settings (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING",
             [_INTERVAL, str(self._interval)],
         )
-        row = connection.execute(
-            "SELECT value FROM marketflow_settings WHERE name = %s", [_INTERVAL]
-        ).fetchone()
-        stored = int(row[0]) if row else self._interval
-        if stored != self._interval:
-            raise IntervalMismatch(stored, self._interval)
-
-    def _end_former(self, connection: psycopg.Connection) -> bool:
-        """End the server process of our former connection, which may not have noticed yet that it is gone."""
-        if self._backend is None:
-            return False
-        ended = connection.execute(
-            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
-            " WHERE pid = %s AND backend_start = %s",
-            self._backend,
-        ).fetchone()
-        return ended is None or bool(ended[0])
-
-
-def _lock(connection: psycopg.Connection) -> bool:
-    return connection.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() == (True,)
-
-
-def _unlock(connection: psycopg.Connection) -> None:
-    connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
-
-
-def _answers(connection: psycopg.Connection) -> None:
-    connection.execute("SELECT 1")
+        query = "SELECT value::bigint FROM marketflow_settings WHERE name = %s"
+        row = connection.execute(query, [_INTERVAL]).fetchone()
+        if row and row[0] != self._interval:
+            raise IntervalMismatch(row[0], self._interval)
 
 
 def _rows(

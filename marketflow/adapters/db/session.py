@@ -13,8 +13,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
+import attrs
 import psycopg
 import trio
 from psycopg.conninfo import conninfo_to_dict
@@ -220,6 +222,38 @@ class Session:
         link, self._link = self._link, None
         if link is not None:
             link.give_up()
+
+
+@attrs.frozen
+class Backend:
+    """The server's process that serves a connection. Its number alone may be given to another later."""
+
+    pid: int
+    started_at: datetime
+
+
+def try_lock(connection: psycopg.Connection, key: int) -> Backend | None:
+    """Take the database's advisory lock for this connection, and tell who has it then. None: it is taken."""
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(%s), pid, backend_start FROM pg_stat_activity"
+        " WHERE pid = pg_backend_pid()",
+        [key],
+    ).fetchone()
+    return Backend(row[1], row[2]) if row and row[0] else None
+
+
+def unlock(connection: psycopg.Connection, key: int) -> None:
+    """Give the lock back now, not some time after the connection was closed."""
+    connection.execute("SELECT pg_advisory_unlock(%s)", [key])
+
+
+def end(connection: psycopg.Connection, backend: Backend) -> bool:
+    """End another connection's process, of the same account; whether it is gone, after a second at most."""
+    row = connection.execute(
+        "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE (pid, backend_start) = (%s, %s)",
+        [backend.pid, backend.started_at],
+    ).fetchone()
+    return row is None or bool(row[0])
 
 
 def _is_away(error: psycopg.Error, connection: psycopg.Connection | None) -> bool:

@@ -1,0 +1,508 @@
+"""PostgreSQL as the store: the lock, the schema, the interval, and what counts as away."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+
+import psycopg
+import pytest
+import trio
+from psycopg.conninfo import make_conninfo
+
+from marketflow.adapters.db import migrations
+from marketflow.adapters.db.migrations import known_migrations, migrate
+from marketflow.adapters.db.postgres import PostgresStore, SchemaTooNew
+from marketflow.adapters.db.session import Session, connection_parameters
+from marketflow.app.ports import Aggregate, IntervalMismatch, StoreAway, StoreTaken
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import MINUTE, Span
+
+PAIR = ("exchange1", "BTCUSDT")
+EVER = Span(0, 10**15)
+ROW = Aggregate(*PAIR, MINUTE, Bar(1, 3.0, 3.0, 3.0, 3.0, 5, 0, 3.0, 5, 0))
+BARS = {PAIR: {0: ROW.bar}}
+
+
+def store(dsn, *, interval=MINUTE, timeout=10.0):
+    return PostgresStore(dsn, interval=interval, timeout=timeout)
+
+
+@contextmanager
+def sql(dsn):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+def backends(dsn):
+    """How many connections of ours the database has."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'marketflow' AND datname = %s"
+    with sql(dsn) as connection:
+        return connection.execute(query, [connection.info.dbname]).fetchone()[0]
+
+
+async def until(condition, seconds=10):
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - the server sends no event
+            await trio.sleep(0.01)
+
+
+async def taken(other):
+    """Hold once the other's end has reached the server."""
+    with trio.fail_after(10):
+        while True:
+            try:
+                return await other.hold()
+            except StoreTaken:
+                await trio.sleep(0.01)
+
+
+# ---- the lock ----
+
+
+async def test_there_is_one_service_on_a_database(postgres_dsn):
+    """The second waits for the first to go, and reads meanwhile."""
+    async with store(postgres_dsn) as second:
+        async with store(postgres_dsn) as first:
+            await first.hold()
+            await first.write([ROW])
+            for _ in range(2):
+                with pytest.raises(StoreTaken):
+                    await second.hold()
+                with pytest.raises(StoreAway):
+                    await second.write([ROW])
+            assert await second.bars([PAIR], EVER, MINUTE) == BARS
+        await second.hold()
+        await second.write([ROW])
+
+
+async def test_two_that_ask_at_once(postgres_dsn):
+    """On a new database one of them gets it, and the other is told."""
+    stores = [store(postgres_dsn) for _ in range(4)]
+    answers = []
+
+    async def ask(one):
+        try:
+            answers.append(await one.hold())
+        except StoreTaken:
+            answers.append(None)
+
+    async with trio.open_nursery() as nursery:
+        for one in stores:
+            nursery.start_soon(ask, one)
+    assert sorted(answers, key=str) == [1, None, None, None]
+    for one in stores:
+        await one.__aexit__(None, None, None)
+
+
+async def test_the_lock_goes_with_the_connection(postgres_dsn):
+    """What the first writes then is refused; once it holds again it is told by another number."""
+    async with store(postgres_dsn) as first, store(postgres_dsn) as second:
+        before = await first.hold()
+        with sql(postgres_dsn) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks"
+                " WHERE locktype = 'advisory' AND database ="
+                " (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+        await taken(second)
+        with pytest.raises(StoreAway):
+            await first.write([ROW])
+        with pytest.raises(StoreTaken):
+            await first.hold()
+        await second.__aexit__(None, None, None)
+        assert await first.hold() != before
+        await first.write([ROW])
+
+
+async def test_our_former_connection_does_not_keep_us_out(postgres_dsn):
+    """Its process waits for another's lock, and would do so until the end of the statement."""
+    async with store(postgres_dsn, timeout=60) as ours:
+        before = await ours.hold()
+        with sql(postgres_dsn) as other, other.transaction():
+            other.execute("LOCK TABLE price_aggregates IN EXCLUSIVE MODE")
+            with trio.move_on_after(0.3) as scope:
+                await ours.write([ROW])
+            assert scope.cancelled_caught
+            with trio.fail_after(5):
+                assert await ours.hold() != before
+        await ours.write([ROW])
+        assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+
+
+async def test_leaving_closes_every_connection(postgres_dsn):
+    async with store(postgres_dsn) as ours:
+        await ours.hold()
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ours.newest, [PAIR])
+        assert 2 <= backends(postgres_dsn) <= 5
+    await until(lambda: backends(postgres_dsn) == 0)
+
+
+async def test_leaving_while_cancelled_releases_the_lock(postgres_dsn):
+    with trio.CancelScope() as scope:
+        async with store(postgres_dsn) as first:
+            await first.hold()
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    async with store(postgres_dsn) as second:
+        await second.hold()
+
+
+# ---- the schema and the interval ----
+
+
+async def test_the_table_is_the_promised_one(postgres_dsn):
+    async with store(postgres_dsn) as ours:
+        await ours.hold()
+    with sql(postgres_dsn) as connection:
+        columns = connection.execute(
+            "SELECT column_name, udt_name FROM information_schema.columns"
+            " WHERE table_name = 'price_aggregates' ORDER BY ordinal_position"
+        ).fetchall()
+        key = connection.execute(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE conrelid = 'price_aggregates'::regclass AND contype = 'p'"
+        ).fetchall()
+    assert columns == [
+        ("pair_name", "text"),
+        ("exchange", "text"),
+        ("timestamp", "timestamptz"),
+        ("average_price", "float8"),
+        ("min_price", "float8"),
+        ("max_price", "float8"),
+        ("open_price", "float8"),
+        ("close_price", "float8"),
+        ("open_time", "timestamptz"),
+        ("close_time", "timestamptz"),
+        ("update_count", "int8"),
+    ]
+    assert key == [('PRIMARY KEY (pair_name, exchange, "timestamp")',)]
+
+
+async def test_the_row_says_when_its_minute_ended(postgres_dsn):
+    """Seen without our own reading."""
+    async with store(postgres_dsn) as ours:
+        await ours.hold()
+        await ours.write([ROW])
+    with sql(postgres_dsn) as connection:
+        assert connection.execute(
+            'SELECT pair_name, exchange, extract(epoch FROM "timestamp"),'
+            " extract(epoch FROM open_time)::float8 FROM price_aggregates"
+        ).fetchall() == [("BTCUSDT", "exchange1", 60, 0.005)]
+
+
+def test_migrations_are_numbered_without_gaps():
+    numbers = [migration.number for migration in known_migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_many_may_migrate_at_once(postgres_dsn):
+    """Each returns with the schema complete, and each migration was applied once."""
+    failures, ready = [], threading.Barrier(6)
+
+    def one():
+        try:
+            with sql(postgres_dsn) as connection:
+                ready.wait(10)
+                migrate(connection)
+                connection.execute("SELECT FROM price_aggregates, marketflow_settings")
+        except Exception as error:  # noqa: BLE001 - told in the main thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+    with sql(postgres_dsn) as connection:
+        applied = connection.execute("SELECT number, name FROM marketflow_migrations ORDER BY 1").fetchall()
+    assert applied == [(migration.number, migration.name) for migration in known_migrations()]
+
+
+def test_only_what_is_missing_is_applied(postgres_dsn, monkeypatch):
+    """Rows survive; a migration that fails leaves nothing behind."""
+    with sql(postgres_dsn) as connection:
+        migrate(connection)
+        connection.execute("INSERT INTO marketflow_settings VALUES ('kept', 'yes')")
+        good = migrations.Migration(3, "more", b"CREATE TABLE more (); CREATE TABLE most ();")
+        bad = migrations.Migration(4, "bad", b"CREATE TABLE worse (); SELECT 1 / 0;")
+        known = known_migrations()
+        monkeypatch.setattr(migrations, "known_migrations", lambda: [*known, good, bad])
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            migrate(connection)
+        seen = "SELECT to_regclass('more') IS NULL, to_regclass('worse') IS NULL"
+        assert connection.execute(seen).fetchone() == (True, True)
+        monkeypatch.setattr(migrations, "known_migrations", lambda: [*known, good])
+        migrate(connection)
+        assert connection.execute(seen).fetchone() == (False, True)
+        assert connection.execute("SELECT value FROM marketflow_settings").fetchall() == [("yes",)]
+
+
+async def test_a_newer_schema_is_refused(postgres_dsn):
+    """And left alone, the lock too."""
+    async with store(postgres_dsn) as ours:
+        await ours.hold()
+    with sql(postgres_dsn) as connection:
+        connection.execute("INSERT INTO marketflow_migrations VALUES (99, 'later')")
+    async with store(postgres_dsn) as ours, store(postgres_dsn) as other:
+        with pytest.raises(SchemaTooNew) as caught:
+            await ours.hold()
+        assert (caught.value.found, caught.value.known) == (99, len(known_migrations()))
+        with sql(postgres_dsn) as connection:
+            connection.execute("DELETE FROM marketflow_migrations WHERE number = 99")
+        await taken(other)
+
+
+async def test_the_database_remembers_the_interval(postgres_dsn):
+    """And keeps the first one."""
+    async with store(postgres_dsn, interval=MINUTE) as first:
+        await first.hold()
+    for _ in range(2):
+        async with store(postgres_dsn, interval=10_000) as second:
+            with pytest.raises(IntervalMismatch) as caught:
+                await second.hold()
+            assert (caught.value.stored, caught.value.configured) == (MINUTE, 10_000)
+    async with store(postgres_dsn, interval=MINUTE) as third:
+        await taken(third)
+
+
+async def test_another_interval(postgres_dsn):
+    """Of 10 s: a row covers the 10 s before its end."""
+    async with store(postgres_dsn, interval=10_000) as ours:
+        await ours.hold()
+        await ours.write([ROW])
+        assert await ours.bars([PAIR], Span(50_000, 60_000), 10_000) == {PAIR: {50_000: ROW.bar}}
+        assert await ours.bars([PAIR], Span(50_001, 60_000), 10_000) == {}
+
+
+async def test_an_account_that_may_not_create_tables(postgres_dsn):
+    """Away until somebody who may has made them; after that it is enough."""
+    role = make_role(postgres_dsn)
+    dsn = make_conninfo(postgres_dsn, user=role)
+    try:
+        async with store(dsn) as ours:
+            with pytest.raises(StoreAway, match="permission denied"):
+                await ours.hold()
+            with sql(postgres_dsn) as connection:
+                migrate(connection)
+                connection.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
+            await ours.hold()
+            await ours.write([ROW])
+            await ours.write([ROW])
+            assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+        await until(lambda: backends(postgres_dsn) == 0)
+    finally:
+        with sql(postgres_dsn) as connection:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
+
+
+def make_role(dsn):
+    with sql(dsn) as connection:
+        role = f"limited_{connection.info.dbname}"
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        return role
+
+
+# ---- away, or a bug ----
+
+
+async def test_a_read_only_database_is_away(postgres_dsn):
+    """A disk that filled up, or a standby. It is found out when connecting, too, and cures itself."""
+    async with store(postgres_dsn) as ours:
+        await ours.hold()
+        await ours.write([ROW])
+        with sql(postgres_dsn) as connection:
+            name = connection.info.dbname
+            connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'marketflow' AND datname = %s",
+                [name],
+            )
+            for _ in range(2):
+                with pytest.raises(StoreAway, match="read-only"):
+                    await ours.hold()
+            assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await taken(ours)
+        await ours.write([ROW])
+
+
+async def test_a_database_that_does_not_exist_is_away_until_it_does(postgres_dsn):
+    with sql(postgres_dsn) as connection:
+        name = f"{connection.info.dbname}_later"
+        async with store(make_conninfo(postgres_dsn, dbname=name)) as ours:
+            with pytest.raises(StoreAway, match="does not exist"):
+                await ours.hold()
+            with pytest.raises(StoreAway, match="does not exist"):
+                await ours.newest([PAIR])
+            connection.execute(f"CREATE DATABASE {name}")
+            await ours.hold()
+            assert await ours.newest([PAIR]) == {}
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_too_many_connections_is_away(postgres_dsn):
+    """What the account's limit leaves over serves."""
+    role = make_role(postgres_dsn)
+    with sql(postgres_dsn) as connection:
+        connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
+    try:
+        async with store(make_conninfo(postgres_dsn, user=role)) as one:
+            assert await one.newest([PAIR]) == {}
+            with pytest.raises(StoreAway, match="too many connections"):
+                await one.hold()
+            assert await one.newest([PAIR]) == {}
+        await until(lambda: backends(postgres_dsn) == 0)
+    finally:
+        with sql(postgres_dsn) as connection:
+            connection.execute(f"DROP ROLE {role}")
+
+
+async def test_nobody_there_is_away(free_port):
+    async with store(f"postgresql://u@127.0.0.1:{free_port}/d") as ours:
+        for call in (ours.hold, partial(ours.newest, [PAIR]), partial(ours.bars, [PAIR], EVER, MINUTE)):
+            with pytest.raises(StoreAway, match="refused"):
+                await call()
+
+
+@pytest.fixture
+def free_port():
+    """One that nobody listens on, kept so by being bound."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+async def test_reasons_tell_no_password(postgres_dsn):
+    """Not even where the server repeats it."""
+    async with store(make_conninfo(postgres_dsn, user="hunter2", password="hunter2")) as ours:  # noqa: S106
+        with pytest.raises(StoreAway) as caught:
+            await ours.hold()
+    assert "hunter2" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("dsn", ["hunter2", "postgresql://u:hunter2@h/d?nonsense=1", "host=h hunter2"])
+def test_a_wrong_dsn_is_not_repeated(dsn):
+    with pytest.raises(ValueError, match="not a PostgreSQL connection string") as caught:
+        store(dsn)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_a_bug_in_our_sql_shows(postgres_dsn):
+    """It is not taken for an outage that waiting would cure."""
+    async with store(postgres_dsn) as ours:
+        await ours.hold()
+        with sql(postgres_dsn) as connection:
+            connection.execute("ALTER TABLE price_aggregates RENAME min_price TO something")
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            await ours.write([ROW])
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            await ours.bars([PAIR], EVER, MINUTE)
+
+
+async def test_rows_of_a_failed_call_are_not_written(postgres_dsn):
+    """One call, one transaction."""
+    async with store(postgres_dsn) as ours:
+        await ours.hold()
+        bad = Aggregate("exchange1", "nul\0", MINUTE, ROW.bar)
+        with pytest.raises(psycopg.DataError):
+            await ours.write([ROW, bad])
+        assert await ours.bars([PAIR], EVER, MINUTE) == {}
+
+
+async def write_in_vain(ours, scope):
+    with pytest.raises(StoreAway):
+        await ours.write([ROW])
+    scope.cancel()
+
+
+async def test_what_the_server_does_too_slowly_is_away(postgres_dsn):
+    """Reads do not wait behind the write, and the next hold is a new one."""
+    async with store(postgres_dsn, timeout=1.5) as ours:
+        before = await ours.hold()
+        await ours.write([ROW])
+        with sql(postgres_dsn) as other, other.transaction():
+            other.execute("LOCK TABLE price_aggregates IN EXCLUSIVE MODE")
+            started = time.monotonic()
+            reads = 0
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write_in_vain, ours, nursery.cancel_scope)
+                while True:
+                    assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+                    reads += 1
+            assert reads > 10
+            assert time.monotonic() - started < 2.5
+        assert await ours.hold() != before
+        await ours.write([ROW])
+
+
+# ---- the connection ----
+
+
+async def test_settings_of_ours_win_over_the_users(postgres_dsn):
+    """The others of the user hold."""
+    dsn = make_conninfo(postgres_dsn, options="-c TimeZone=Asia/Tokyo -c work_mem=7MB", connect_timeout=99)
+    session = Session(connection_parameters(dsn, 2.5), timeout=2.5)
+    names = ["TimeZone", "work_mem", "statement_timeout", "application_name", "client_encoding"]
+
+    def show(connection):
+        return [connection.execute(f"SHOW {name}").fetchone()[0] for name in names]
+
+    assert await session.run(show) == ["UTC", "7MB", "2500ms", "marketflow", "UTF8"]
+    session.close()
+
+
+async def test_a_connection_is_used_again(postgres_dsn):
+    """As long as no call fails on it."""
+    session = Session(connection_parameters(postgres_dsn, 5), timeout=5)
+
+    def pid(connection):
+        return connection.info.backend_pid
+
+    def fail(connection):
+        raise KeyError(connection)
+
+    first = await session.run(pid)
+    assert await session.run(pid) == first
+    with pytest.raises(KeyError):
+        await session.run(fail)
+    with pytest.raises(StoreAway):
+        await session.run(pid, connect=False)
+    assert await session.run(pid) != first
+    assert session.connections == 2
+    session.close()
+
+
+async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(postgres_dsn):
+    async with store(postgres_dsn) as ours:
+        await ours.newest([PAIR])
+        with sql(postgres_dsn) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'marketflow' AND datname = %s",
+                [connection.info.dbname],
+            )
+        assert await ours.newest([PAIR]) == {}
+
+
+async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
+    """While the server is at work, and would be for a minute."""
+    session = Session(connection_parameters(postgres_dsn, 120), timeout=120)
+    started = time.monotonic()
+    with trio.move_on_after(0.3):
+        await session.run(lambda connection: connection.execute("SELECT pg_sleep(60)"))
+    assert time.monotonic() - started < 1.5
+    await until(lambda: session._threads.borrowed_tokens == 0)
+    assert await session.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+    session.close()

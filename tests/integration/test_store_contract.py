@@ -1,0 +1,280 @@
+"""What every aggregate store must do: the one in memory and PostgreSQL answer alike."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import count
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from marketflow.adapters.db import postgres
+from marketflow.adapters.db.memory import MemoryStore
+from marketflow.adapters.db.postgres import PostgresStore
+from marketflow.app.ports import Aggregate, StoreAway
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
+from marketflow.domain.prices import PriceUpdate
+
+EXCHANGE, SYMBOL = PAIR = ("exchange1", "BTCUSDT")
+OTHERS = [("exchange1", "ETHUSDT"), ("exchange2", "BTCUSDT")]
+NOON = floor_to(1_795_343_351_549, HOUR)
+EVER = Span(-(10**18), 10**18)
+TINIEST, GREATEST = 5e-324, 1.7976931348623157e308
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def new_store(request):
+    """A store that nobody has held yet."""
+    if request.param == "memory":
+        return MemoryStore(MINUTE)
+    return PostgresStore(request.getfixturevalue("postgres_dsn"), interval=MINUTE, timeout=10)
+
+
+@pytest.fixture
+async def store(new_store):
+    async with new_store:
+        await new_store.hold()
+        yield new_store
+
+
+def bar(start, *, updates=3, average=100.5, low=99.0, high=102.0, opened=100.0, closed=101.0, sequence=0):
+    """Of updates from the first ms after `start` to the last of the minute."""
+    last = start + MINUTE - 1
+    return Bar(updates, average, low, high, opened, start + 1, sequence, closed, last, sequence)
+
+
+def row(minute=0, pair=PAIR, **prices):
+    """The aggregate of a minute, counted from noon."""
+    start = NOON + minute * MINUTE
+    return Aggregate(*pair, start + MINUTE, bar(start, **prices))
+
+
+def minutes(first, last):
+    return Span(NOON + first * MINUTE, NOON + last * MINUTE)
+
+
+async def rows(store, pair=PAIR):
+    found = await store.bars([pair], EVER, MINUTE)
+    return list(found.get(pair, {}).items())
+
+
+async def test_a_new_store_is_empty(new_store):
+    """Reading needs neither the lock nor the tables that come with it."""
+    async with new_store:
+        assert await new_store.bars([PAIR], EVER, MINUTE) == {}
+        assert await new_store.newest([PAIR]) == {}
+
+
+async def test_nothing_is_written_without_the_lock(new_store):
+    async with new_store:
+        with pytest.raises(StoreAway):
+            await new_store.write([row()])
+        with pytest.raises(StoreAway):
+            await new_store.delete_before(NOON)
+        await new_store.hold()
+        assert await rows(new_store) == []
+
+
+async def test_holding_again_is_the_same_hold(store):
+    assert await store.hold() == await store.hold()
+
+
+async def test_a_row_comes_back_as_it_was_written(store):
+    """But for the sequences, which no later boot could compare with its own."""
+    prices = {"average": 0.1 + 0.2, "low": 2e-07, "high": 100150.75492142327, "opened": 1 / 3, "closed": 3.9}
+    await store.write([row(sequence=7, updates=2**40, **prices)])
+    assert await store.bars([PAIR], EVER, MINUTE) == {PAIR: {NOON: bar(NOON, updates=2**40, **prices)}}
+
+
+@pytest.mark.parametrize(("stored", "written", "kept"), [(5, 4, 5), (5, 5, 105), (5, 6, 106)])
+async def test_a_row_is_never_replaced_by_a_smaller_one(store, stored, written, kept):
+    """One of as many updates is the newer one."""
+    await store.write([row(updates=stored, high=stored)])
+    await store.write([row(updates=written, high=100 + written)])
+    assert [found.max for _, found in await rows(store)] == [kept]
+
+
+async def test_rows_of_one_call_replace_each_other_in_order(store):
+    await store.write([row(updates=updates, high=high) for updates, high in [(2, 1), (3, 2), (3, 3), (1, 4)]])
+    assert [(found.count, found.max) for _, found in await rows(store)] == [(3, 3.0)]
+
+
+async def test_writing_again_changes_nothing(store):
+    aggregates = [row(minute, pair) for minute in range(5) for pair in [PAIR, *OTHERS]]
+    await store.write(aggregates)
+    once = await store.bars([PAIR, *OTHERS], EVER, MINUTE)
+    await store.write(aggregates)
+    assert await store.bars([PAIR, *OTHERS], EVER, MINUTE) == once
+    assert sum(map(len, once.values())) == 15
+
+
+async def test_thousands_of_rows_in_one_call(store):
+    await store.write([row(minute) for minute in range(2_500)])
+    assert len(await rows(store)) == 2_500
+
+
+async def test_nothing_may_be_written(store):
+    await store.write([])
+    assert await rows(store) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "starts"),
+    [
+        (0, 3 * MINUTE, [0, 1, 2]),
+        (1, 3 * MINUTE, [1, 2]),
+        (0, 3 * MINUTE - 1, [0, 1]),
+        (MINUTE, 2 * MINUTE, [1]),
+        (MINUTE + 1, 3 * MINUTE - 1, []),
+        (2 * MINUTE, MINUTE, []),
+    ],
+)
+@pytest.mark.parametrize("width", [MINUTE, HOUR])
+async def test_a_row_counts_if_it_lies_within_the_span(store, start, end, starts, width):
+    await store.write([row(minute, updates=10**minute) for minute in range(3)])
+    found = await store.bars([PAIR], Span(NOON + start, NOON + end), width)
+    total = sum(found_bar.count for found_bar in found.get(PAIR, {}).values())
+    assert total == sum(10**minute for minute in starts)
+
+
+async def test_only_the_pairs_that_were_asked_for(store):
+    """Without repetition, and exchange and symbol belong together."""
+    await store.write([row(pair=pair) for pair in [PAIR, *OTHERS, ("exchange2", "ETHUSDT")]])
+    found = await store.bars([*OTHERS, *OTHERS, ("exchange3", "BTCUSDT")], EVER, HOUR)
+    assert set(found) == set(OTHERS)
+    assert {found_bar.count for buckets in found.values() for found_bar in buckets.values()} == {3}
+    assert await store.bars([], EVER, MINUTE) == {}
+
+
+async def test_buckets_are_counted_from_the_epoch(store):
+    await store.write([row(minute) for minute in (4, 5, 9, 10)])
+    found = await store.bars([PAIR], EVER, 5 * MINUTE)
+    assert {start - NOON: part.count for start, part in found[PAIR].items()} == {
+        0: 3,
+        5 * MINUTE: 6,
+        10 * MINUTE: 3,
+    }
+
+
+async def test_a_row_falls_into_the_bucket_that_it_starts_in(store):
+    """Where buckets end within rows."""
+    width = 90_000
+    await store.write([row(minute) for minute in range(3)])
+    found = await store.bars([PAIR], EVER, width)
+    starts = [floor_to(NOON + minute * MINUTE, width) for minute in range(3)]
+    assert {start: part.count // 3 for start, part in found[PAIR].items()} == {
+        start: starts.count(start) for start in starts
+    }
+    assert set(await store.bars([PAIR], EVER, 15_000) or ()) == {PAIR}
+    assert len((await store.bars([PAIR], EVER, 15_000))[PAIR]) == 3
+
+
+PRICES = st.floats(min_value=TINIEST, max_value=GREATEST, allow_subnormal=True)
+
+
+@st.composite
+def aggregates(draw):
+    made = []
+    for minute in draw(st.lists(st.integers(0, 40), max_size=25, unique=True)):
+        low, average, high = sorted([draw(PRICES), draw(PRICES), draw(PRICES)])
+        ends = st.sampled_from([low, average, high])
+        updates = draw(st.integers(1, 10**9))
+        one = row(minute, updates=updates, average=average, low=low, high=high, opened=draw(ends))
+        made.append(attrs.evolve(one, bar=attrs.evolve(one.bar, close=draw(ends))))
+    return made
+
+
+PAIRS = count()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(written=aggregates(), first=st.integers(0, 20), last=st.integers(20, 41), width=st.integers(1, 50))
+async def test_merged_rows_equal_the_whole(store, written, first, last, width):
+    """Against exact fractions, at every size of prices that a float has."""
+    pair = (f"exchange{next(PAIRS)}", SYMBOL)
+    await store.write([attrs.evolve(aggregate, exchange=pair[0]) for aggregate in written])
+    found = await store.bars([pair], minutes(first, last), width * MINUTE)
+    expected = {}
+    for aggregate in sorted(written, key=lambda aggregate: aggregate.end):
+        start = aggregate.end - MINUTE
+        if NOON + first * MINUTE <= start and aggregate.end <= NOON + last * MINUTE:
+            expected.setdefault(floor_to(start, width * MINUTE), []).append(aggregate.bar)
+    assert set(found.get(pair, {})) == set(expected)
+    for start, parts in expected.items():
+        merged = found[pair][start]
+        updates = sum(part.count for part in parts)
+        mean = sum(Fraction(part.average) * part.count for part in parts) / updates
+        # Half a unit in the last place of the smallest float is all that the smallest float has.
+        assert abs(Fraction(merged.average) - mean) <= mean / 10**12 + len(parts) * Fraction(TINIEST)
+        assert attrs.evolve(merged, average=0.0) == Bar(
+            updates,
+            0.0,
+            min(part.min for part in parts),
+            max(part.max for part in parts),
+            parts[0].open,
+            parts[0].open_time,
+            0,
+            parts[-1].close,
+            parts[-1].close_time,
+            0,
+        )
+
+
+@pytest.mark.parametrize(
+    "prices", [[GREATEST] * 3, [TINIEST] * 3, [TINIEST, GREATEST], [1e308, 1.0, TINIEST]]
+)
+@pytest.mark.parametrize("updates", [1, 10**9])
+async def test_no_price_is_too_large_or_too_small(store, prices, updates):
+    extremes = [{"average": p, "low": p, "high": p, "opened": p, "closed": p} for p in prices]
+    await store.write([row(minute, updates=updates, **same) for minute, same in enumerate(extremes)])
+    assert [found.average for _, found in sorted(await rows(store))] == prices
+    (merged,) = (await store.bars([PAIR], EVER, HOUR))[PAIR].values()
+    assert merged.average == pytest.approx(float(sum(map(Fraction, prices)) / len(prices)), rel=1e-12)
+    assert (merged.min, merged.max) == (min(prices), max(prices))
+
+
+@pytest.mark.parametrize("end", [-62_135_596_740_000, -1 * MINUTE, 0, 253_402_300_740_000])
+@pytest.mark.parametrize("width", [MINUTE, 7 * MINUTE])
+async def test_times_are_exact_however_far(store, end, width):
+    """From the first minute of the year 1 to the last of 9999."""
+    far = Aggregate(*PAIR, end, bar(end - MINUTE))
+    await store.write([far])
+    for span in (EVER, Span(end - MINUTE, end)):
+        found = await store.bars([PAIR], span, width)
+        assert found == {PAIR: {floor_to(end - MINUTE, width): far.bar}}
+    assert (await store.newest([PAIR]))[PAIR].timestamp == end - 1
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(first=st.integers(0, 59_998), last=st.integers(0, 59_999))
+async def test_times_are_exact_to_the_millisecond(store, first, last):
+    pair = (f"exchange{next(PAIRS)}", SYMBOL)
+    written = attrs.evolve(bar(NOON), open_time=NOON + min(first, last), close_time=NOON + max(first, last))
+    await store.write([Aggregate(*pair, NOON + MINUTE, written)])
+    assert await store.bars([pair], EVER, MINUTE) == {pair: {NOON: written}}
+    assert await store.bars([pair], EVER, HOUR) == {pair: {NOON: written}}
+
+
+async def test_newest_is_the_close_of_the_last_row(store):
+    """Of each pair that has one."""
+    await store.write(
+        [row(2, closed=2.0), row(7, closed=7.0), row(5, closed=5.0), row(1, OTHERS[0], closed=1.0)]
+    )
+    assert await store.newest([PAIR, OTHERS[0], OTHERS[0], ("exchange9", SYMBOL)]) == {
+        PAIR: PriceUpdate(*PAIR, 7.0, NOON + 8 * MINUTE - 1, 0),
+        OTHERS[0]: PriceUpdate(*OTHERS[0], 1.0, NOON + 2 * MINUTE - 1, 0),
+    }
+    assert await store.newest([]) == {}
+
+
+async def test_rows_that_end_before_are_deleted(store, monkeypatch):
+    """All of them, in however many batches; the one that ends then stays."""
+    monkeypatch.setattr(postgres, "DELETED_AT_ONCE", 4)
+    await store.write([row(minute, pair) for minute in range(10) for pair in [PAIR, *OTHERS]])
+    assert await store.delete_before(NOON + 6 * MINUTE) == 15
+    assert [start for start, _ in sorted(await rows(store))] == [NOON + m * MINUTE for m in range(5, 10)]
+    assert await store.delete_before(NOON + 6 * MINUTE) == 0
+    assert await store.delete_before(10**18) == 15
