@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from marketflow.adapters.exchange.simulator import GARBAGE, Faults, WallClock, simulate
+from marketflow.adapters.exchange.tcp import TcpSource
+from marketflow.adapters.exchange.wire import Decoder
+from marketflow.app.feeds import Feed
+from marketflow.app.ports import Chunk
+from marketflow.domain.lines import LineFramer
+from marketflow.domain.prices import REASONS, SYMBOLS
+
+LIMIT_SECONDS = 20
+
+
+@pytest.fixture
+async def limit():
+    """No test here may hang."""
+    with trio.fail_after(LIMIT_SECONDS):
+        yield
+
+
+@pytest.fixture
+def virtual_clock():
+    """Time stands still while bytes are on their way: exact, however busy the machine is."""
+    return MockClock(autojump_threshold=0.01)
+
+
+class VirtualWallClock:
+    def now(self) -> int:
+        return 1_795_343_351_549 + round(trio.current_time() * 1_000)
+
+
+@asynccontextmanager
+async def exchange(**settings):
+    """A simulated exchange; its port."""
+    async with trio.open_nursery() as nursery:
+        settings = {"name": "exchange1", "host": "127.0.0.1", "port": 0, "seed": 1} | settings
+        port = await nursery.start(partial(simulate, **settings))
+        yield port
+        nursery.cancel_scope.cancel()
+
+
+async def read_until(stream: trio.SocketStream, enough: Callable[[bytes], bool]) -> bytes:
+    """What is received until it is enough or the end."""
+    received = bytearray()
+    while not enough(received):
+        data = await stream.receive_some(65_536)
+        if not data:
+            break
+        received += data
+    return bytes(received)
+
+
+async def lines_from(port: int, count: int) -> list[bytes]:
+    """The first whole lines of a new connection."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        received = await read_until(stream, lambda data: data.count(b"\n") >= count)
+    return received.splitlines(keepends=True)[:count]
+
+
+async def test_lines_and_pace_of_the_real_ones(limit, virtual_clock):
+    """Five lines each 100 ms, with the time of just then, to the letter."""
+    start = VirtualWallClock().now()
+    async with (
+        exchange(clock=VirtualWallClock()) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stream,
+    ):
+        received = await read_until(stream, lambda data: data.count(b"\n") >= 30)
+    updates = [json.loads(line) for line in received.splitlines()]
+    assert [update["symbol"] for update in updates] == list(SYMBOLS) * 6
+    assert [update["timestamp"] - start for update in updates] == [
+        pytest.approx(100 * tick, abs=1) for tick in range(6) for _ in range(5)
+    ]
+    assert received == b"".join(
+        b'{"symbol":"%s","price":%s,"timestamp":%d}\n'
+        % (update["symbol"].encode(), repr(update["price"]).encode(), update["timestamp"])
+        for update in updates
+    )
+
+
+@pytest.mark.parametrize("rate", [0.5, 100, 130, 20_000])
+async def test_any_rate_is_kept(limit, virtual_clock, rate):
+    """At high ones several ticks come at once."""
+    ticks = max(5, rate // 4)
+    start = trio.current_time()
+    async with exchange(rate=rate) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await read_until(stream, lambda data: data.count(b"\n") >= 5 * ticks)
+    assert trio.current_time() - start == pytest.approx((ticks - 1) / rate, abs=0.011)
+
+
+async def test_the_wall_clock_is_the_default(limit):
+    before = WallClock().now()
+    async with exchange() as port:
+        [line] = await lines_from(port, 1)
+    assert before <= json.loads(line)["timestamp"] <= WallClock().now()
+
+
+async def test_full_speed(limit):
+    """As fast as it is read, every line a good one, in large pieces, with true timestamps."""
+    decode = Decoder(frozenset(SYMBOLS), 60_000, 120_000)
+    framer = LineFramer()
+    accepted = reads = 0
+    async with exchange(rate=0) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        last = WallClock().now()
+        while accepted < 300_000:
+            data = await stream.receive_some(65_536)
+            reads += 1
+            lines, oversized = framer.push(data)
+            batch = decode(Chunk("exchange1", reads, lines, oversized, WallClock().now(), 0.0))
+            assert batch.received == batch.accepted
+            accepted += batch.accepted
+            for updates in batch.updates:
+                assert min(updates.timestamps) >= last - 1_000
+                assert max(updates.timestamps) <= WallClock().now()
+    assert reads < accepted / 100
+
+
+async def test_the_same_seed_gives_the_same_prices(limit):
+    prices = []
+    for seed in (1, 1, 2):
+        async with exchange(seed=seed, rate=100) as port:
+            prices.append([json.loads(line)["price"] for line in await lines_from(port, 10)])
+    assert prices[0] == prices[1] != prices[2]
+
+
+async def test_prices_walk_on_for_the_next_connection(limit):
+    async with exchange(rate=1_000, symbols=("NEW",)) as port:
+        first = [json.loads(line)["price"] for line in await lines_from(port, 500)]
+        second = [json.loads(line)["price"] for line in await lines_from(port, 1)]
+    assert first[0] == pytest.approx(100, rel=0.01)
+    assert second[0] != pytest.approx(100, rel=0.001)
+    assert second[0] not in first
+
+
+async def test_given_clock_and_symbols(limit):
+    class Stopped:
+        def now(self) -> int:
+            return 17_000
+
+    async with exchange(symbols=("SOLUSDT",), clock=Stopped()) as port:
+        [line] = await lines_from(port, 1)
+    assert line.endswith(b',"timestamp":17000}\n')
+
+
+async def test_a_taken_port_is_an_error(limit):
+    async with exchange() as port:
+        with pytest.RaisesGroup(OSError, flatten_subgroups=True, allow_unwrapped=True):
+            async with exchange(port=port):
+                pytest.fail("two listen on one port")
+
+
+async def test_clients_that_go_away_end_only_their_connection(limit):
+    """By an end or a reset, in any number."""
+    async with exchange(rate=0) as port, await trio.open_tcp_stream("127.0.0.1", port) as steady:
+        for attempt in range(20):
+            client = await trio.open_tcp_stream("127.0.0.1", port)
+            await client.receive_some(1_000)
+            if attempt % 2:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await client.aclose()
+        assert len(await lines_from(port, 10)) == 10
+        assert await steady.receive_some(10)
+
+
+@pytest.mark.parametrize("rate", [0, 1_000])
+async def test_a_slow_reader_slows_only_itself(limit, rate):
+    async with exchange(rate=rate) as port, await trio.open_tcp_stream("127.0.0.1", port) as stuck:
+        assert await stuck.receive_some(10)
+        assert len(await lines_from(port, 10_000 if rate == 0 else 2_000)) > 0
+
+
+async def test_a_reader_that_was_stuck_is_not_flooded_with_old_ticks(limit):
+    """After a pause it gets what the kernel held, then the present."""
+    async with exchange(rate=20_000) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await trio.sleep(1.5)
+        resumed = WallClock().now()
+        framer = LineFramer()
+        while True:
+            lines, _ = framer.push(await stream.receive_some(65_536))
+            if lines and json.loads(lines.splitlines()[-1])["timestamp"] >= resumed:
+                break
+        assert WallClock().now() - resumed < 5_000
+
+
+async def test_close_every(limit, virtual_clock):
+    """Each connection is closed in time; the next one is served."""
+    async with exchange(faults=Faults(close_every=0.35)) as port:
+        for _ in range(2):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                start = trio.current_time()
+                received = await read_until(stream, lambda _: False)
+                assert trio.current_time() - start == pytest.approx(0.35)
+                assert received.count(b"\n") == 20
+
+
+async def test_close_every_also_where_no_one_reads(limit, virtual_clock):
+    async with (
+        exchange(rate=0, faults=Faults(close_every=0.2)) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stuck,
+    ):
+        await trio.sleep(0.3)
+        assert await read_until(stuck, lambda _: False)
+
+
+@pytest.mark.parametrize("rate", [0, 2_000])
+async def test_garbage(limit, rate):
+    """Each garbage line costs one rejected line, of every reason; its part is as ordered."""
+    decode = Decoder(frozenset(SYMBOLS), 60_000, 120_000)
+    framer = LineFramer()
+    reasons: dict[str, int] = dict.fromkeys(REASONS, 0)
+    received = accepted = 0
+    async with (
+        exchange(rate=rate, faults=Faults(garbage=0.1)) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stream,
+    ):
+        while received < 5_000:
+            lines, oversized = framer.push(await stream.receive_some(65_536))
+            batch = decode(Chunk("exchange1", 0, lines, oversized, WallClock().now(), 0.0))
+            received += batch.received
+            accepted += batch.accepted
+            for reason, count in batch.rejected.items():
+                reasons[reason] += count
+    assert 1 - accepted / received == pytest.approx(0.1, abs=0.03)
+    assert all(reasons.values())
+
+
+def test_garbage_is_of_many_kinds_and_each_is_one_line():
+    assert len(set(GARBAGE)) == len(GARBAGE) > 20
+    assert not any(b"\n" in kind or not kind.strip() for kind in GARBAGE)
+
+
+@pytest.mark.parametrize("rate", [50, 1])
+async def test_silence(limit, virtual_clock, rate):
+    """So much traffic, then as much silence, again and again, also where ticks are rare."""
+    async with (
+        exchange(rate=rate, faults=Faults(silence=2.3)) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stream,
+    ):
+        start = trio.current_time()
+        arrivals: list[float] = []
+        while not arrivals or arrivals[-1] < 10:
+            await stream.receive_some(65_536)
+            arrivals.append(trio.current_time() - start)
+    assert not [at for at in arrivals if at % 4.6 > 2.31]
+    assert len([at for at in arrivals if at < 4.59]) == pytest.approx(2.3 * rate, abs=1)
+    assert [at for at in arrivals if 4.59 < at < 4.61]
+    assert [at for at in arrivals if 9.19 < at < 9.21]
+
+
+async def test_half_lines(limit, virtual_clock):
+    """Writes end within lines, and yet no byte is missing; at the close the half stays a half."""
+    pieces = []
+    async with (
+        exchange(rate=100, faults=Faults(half_lines=1.0, close_every=0.505)) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stream,
+    ):
+        while data := await stream.receive_some(65_536):
+            pieces.append(data)
+    assert len(pieces) > 40
+    assert not any(piece.endswith(b"\n") for piece in pieces)
+    *lines, rest = b"".join(pieces).split(b"\n")
+    assert [json.loads(line)["symbol"] for line in lines] == [
+        SYMBOLS[index % 5] for index in range(len(lines))
+    ]
+    assert rest
+
+
+@pytest.mark.parametrize("skew", [-3_600.0, 4.5])
+async def test_skew(limit, skew):
+    async with exchange(faults=Faults(skew=skew)) as port:
+        [line] = await lines_from(port, 1)
+        assert json.loads(line)["timestamp"] - WallClock().now() == pytest.approx(skew * 1_000, abs=200)
+
+
+async def test_cancelling_closes_the_connections(limit):
+    """Also those that no one reads; the port is free at once."""
+    async with exchange(rate=0) as port:
+        stuck = await trio.open_tcp_stream("127.0.0.1", port)
+        await stuck.receive_some(10)
+    await read_until(stuck, lambda _: False)
+    await stuck.aclose()
+    async with exchange(port=port):
+        assert len(await lines_from(port, 1)) == 1
+
+
+async def test_a_feed_reads_it_through_all_faults(limit):
+    """Feed, TCP and decoder together: connections come and go, every line is accounted for."""
+    decode = Decoder(frozenset(SYMBOLS), 60_000, 120_000)
+    last_accepted = None
+    faults = Faults(close_every=0.2, garbage=0.1, half_lines=0.5)
+    stopping = trio.Event()
+    send, receive = trio.open_memory_channel[Chunk](0)
+    accepted = numbers = 0
+    async with exchange(rate=200, faults=faults) as port, trio.open_nursery() as nursery:
+        feed = Feed(
+            TcpSource("exchange1", "127.0.0.1", port),
+            clock=WallClock(),
+            backoff_min=0.01,
+            backoff_max=0.05,
+            idle_timeout=5,
+            last_accepted=lambda: last_accepted,
+        )
+        nursery.start_soon(feed.run, send, stopping)
+        async for chunk in receive:
+            batch = decode(chunk)
+            assert batch.number == numbers
+            assert batch.received == batch.accepted + sum(batch.rejected.values())
+            numbers += 1
+            accepted += batch.accepted
+            last_accepted = chunk.received_monotonic
+            if feed.reconnects >= 3 and accepted > 500:
+                stopping.set()
+    assert accepted > 500
+    assert feed.last_error == "closed by the exchange"
