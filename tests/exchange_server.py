@@ -1,0 +1,127 @@
+"""An exchange that a test plays: a real TCP server that sends what it is told to, and fails how it is told to."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import trio
+
+HOST = "127.0.0.1"
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class ExchangeServer:
+    """Listens on a port of its own, which stays its own when it refuses connections.
+
+    It is silent by itself: a connection gets only what `send` is given. Methods that are not async take
+    effect at once. `send`, `close` and `reset` are about the newest connection.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        # Bound, but not listening: the port is nobody else's, and is refused unless `listen` was called.
+        self._holder = _bound(0)
+        self._listener: trio.socket.SocketType | None = None
+        self._streams: list[trio.SocketStream] = []
+        self._accepted = trio.Event()
+        self.port: int = self._holder.getsockname()[1]
+        self.listen()
+
+    @property
+    def connections(self) -> int:
+        """How many were accepted, since the beginning."""
+        return len(self._streams)
+
+    # ---- what it does ----
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes, waiting for a first connection, and for its reader.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: the connection has ended.
+        """
+        await self.connected()
+        await self._streams[-1].send_all(data)
+
+    def close(self) -> None:
+        """End the connection in an orderly way."""
+        self._streams[-1].socket.close()
+
+    def reset(self) -> None:
+        """End the connection with a reset."""
+        _reset(self._streams[-1])
+
+    def listen(self) -> None:
+        """Accept connections (again)."""
+        bound = _bound(self.port)
+        bound.listen()
+        self._listener = listener = trio.socket.from_stdlib_socket(bound)
+        self._nursery.start_soon(self._accept, listener)
+
+    def refuse(self) -> None:
+        """Refuse connections from now on; those that are there stay."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def kill(self) -> None:
+        """End as a process that is killed: refuse, and reset every connection."""
+        self.refuse()
+        for stream in self._streams:
+            _reset(stream)
+
+    # ---- what was done to it ----
+
+    async def connected(self, count: int = 1) -> None:
+        """Wait until so many connections were accepted since the beginning."""
+        while self.connections < count:
+            await self._accepted.wait()
+
+    async def left(self) -> None:
+        """Wait until the reader of the newest connection has ended it."""
+        stream = self._streams[-1]
+        with suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+
+    async def _accept(self, listener: trio.socket.SocketType) -> None:
+        # It is closed to end this.
+        with suppress(trio.ClosedResourceError):
+            while True:
+                connection, _ = await listener.accept()
+                self._streams.append(trio.SocketStream(connection))
+                self._accepted.set()
+                self._accepted = trio.Event()
+
+    def shut_down(self) -> None:
+        """Close everything."""
+        self.kill()
+        self._holder.close()
+
+
+@asynccontextmanager
+async def open_exchange() -> AsyncIterator[ExchangeServer]:
+    """An exchange that listens, until the end of the block."""
+    async with trio.open_nursery() as nursery:
+        exchange = ExchangeServer(nursery)
+        try:
+            yield exchange
+        finally:
+            exchange.shut_down()
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind((HOST, port))
+    return bound
+
+
+def _reset(stream: trio.SocketStream) -> None:
+    with suppress(OSError):  # it has ended already
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    stream.socket.close()
