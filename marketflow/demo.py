@@ -130,9 +130,8 @@ def _what_came_of_it(report: HealthReport, rows: list[Aggregate] | None) -> str:
     end = datetime.fromtimestamp(rows[0].end / 1_000, UTC)
     lines += ["", f"  aggregates of the minute up to {end:%Y-%m-%d %H:%M:%S} UTC, in PostgreSQL", ""]
     lines.append(f"  {'exchange':<12}{'pair':<10}{'average':>16}{'min':>16}{'max':>16}{'updates':>9}")
-    lines += [
-        f"  {row.exchange:<12}{row.symbol:<10}{row.bar.average:>16.6f}{row.bar.min:>16.6f}{row.bar.max:>16.6f}"
-        f"{row.bar.count:>9}"
-        for row in rows
-    ]
+    for row in rows:
+        bar = row.bar
+        prices = f"{bar.average:>16.6f}{bar.min:>16.6f}{bar.max:>16.6f}"
+        lines.append(f"  {row.exchange:<12}{row.symbol:<10}{prices}{bar.count:>9}")
     return "\n".join(lines)

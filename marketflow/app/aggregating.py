@@ -82,10 +82,13 @@ class Aggregator:
 
     async def run(self) -> None:
         """Write what is due, each second, until the flusher has ended; then a last time."""
-        while not self._flusher.ended.is_set():
+        ended = self._flusher.ended
+        while not ended.is_set():
             with trio.move_on_after(self._until_next_second()):
-                await self._flusher.ended.wait()
-            await self.write_due()
+                await ended.wait()
+            # A stop does not wait for a store that is away: the next start writes what is due.
+            if self._state.up or not ended.is_set():
+                await self.write_due()
 
     def _until_next_second(self) -> float:
         # Computed anew from the wall clock each time, and in step with the closes: these are not held up.

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 import trio
+from trio_util import wait_any
 
 from marketflow.app.book import Book
 from marketflow.app.clocks import CautiousClock
@@ -125,12 +126,12 @@ class Flusher:
             await self._pause()
 
     async def _pause(self) -> None:
-        seconds = self._flush_interval if self._state.up else max(self._flush_interval, PROBE_SECONDS)
-        with trio.move_on_after(seconds):
-            # An away window is not tried more often because many ask.
-            await (self._asked.wait() if self._state.up else self._book.ended.wait())
-            if not self._state.up:
-                await trio.sleep(PROBE_SECONDS)
+        if self._state.up:
+            with trio.move_on_after(self._flush_interval):
+                await wait_any(self._asked.wait, self._book.ended.wait)
+        else:
+            # However many ask, a window that is away is not tried more often.
+            await trio.sleep(max(self._flush_interval, PROBE_SECONDS))
 
     async def _flush(self) -> None:
         now = self._clock.now()

@@ -144,10 +144,15 @@ def by_second(timestamps: Sequence[int], prices: Sequence[float]) -> dict[int, B
     first = min(timestamps) // BAR_WIDTH
     if first == max(timestamps) // BAR_WIDTH:
         return {first * BAR_WIDTH: Bar.of(timestamps, prices)}
+    places: dict[int, list[int]] = {}
+    for place, timestamp in enumerate(timestamps):
+        places.setdefault(timestamp - timestamp % BAR_WIDTH, []).append(place)
     bars: dict[int, Bar] = {}
-    for sequence, (timestamp, price) in enumerate(zip(timestamps, prices, strict=True)):
-        second = timestamp - timestamp % BAR_WIDTH
-        bar = Bar(1, price, price, price, price, timestamp, sequence, price, timestamp, sequence)
-        known = bars.get(second)
-        bars[second] = bar if known is None else known.merge(bar)
+    for second, within in places.items():
+        bar = Bar.of([timestamps[place] for place in within], [prices[place] for place in within])
+        bars[second] = attrs.evolve(
+            bar,
+            open_sequence=within[bar.open_sequence],
+            close_sequence=within[bar.close_sequence],
+        )
     return bars
