@@ -89,7 +89,9 @@ class Feed:
         by then was not received, and is not sent.
         """
         self._stopping = stopping
-        self._chunks_made = 0  # A switch of modes runs it again, with a new pool.
+        # A switch of modes runs it again, with a new pool.
+        self._chunks_made = 0
+        self._forget_failures()
         async with chunks, trio.open_nursery() as nursery:
             nursery.start_soon(self._end_wait_at_stop)
             while not stopping.is_set():
@@ -185,14 +187,17 @@ class Feed:
         except OSError as error:
             accepted = self._last_accepted()
             if accepted is not None and accepted - since >= HEALTHY_AFTER:
-                self._failures = 0
-                self._backoff = self._backoff_min
-                self._told.clear()
+                self._forget_failures()
             self._failed("disconnected", error, seconds=round(trio.current_time() - since, 3))
             raise
         finally:
             self.connected = False
             self.connected_since = None
+
+    def _forget_failures(self) -> None:
+        self._failures = 0
+        self._backoff = self._backoff_min
+        self._told.clear()
 
     def _failed(self, event: str, error: OSError, **facts: object) -> None:
         self._failures += 1

@@ -364,6 +364,19 @@ async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slo
     assert sum(map(len, source.received)) - reads <= 1
 
 
+async def test_it_runs_again_after_a_stop(autojump_clock):
+    """As a switch of modes back and forth asks: numbers and back-off begin anew, and it is told."""
+    source = ScriptedSource([b"a\n"], REFUSED, REFUSED, [b"b\n", b"c\n"])
+    with capture_logs() as logs:
+        feed = feed_of(source)
+        assert content(await chunks_until(feed, 1)) == b"a\n"
+        again = trio.current_time()
+        assert content(await chunks_until(feed, 2)) == b"b\nc\n"
+    assert source.attempts[1:] == pytest.approx([again, again + 0.25, again + 0.75])
+    assert [entry["event"] for entry in logs if entry["log_level"] == "info"] == ["connected", "connected"]
+    assert feed.reconnects == 1
+
+
 # ---- the log ----
 
 
