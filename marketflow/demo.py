@@ -18,7 +18,7 @@ from marketflow.config import Settings
 from marketflow.config.settings import ExchangeSettings
 from marketflow.domain.periods import Span
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
-from marketflow.service import Running, at_stores, serve, stop_on_signal
+from marketflow.service import Running, at_stores, keep_running, serve, stop_on_signal
 
 EXCHANGES = ("exchange1", "exchange2", "exchange3")
 
@@ -40,6 +40,7 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
                 EmbeddedRedis(directory / "redis") as redis,
                 EmbeddedPostgres(directory / "postgres") as postgres,
             ):
+                nursery.start_soon(keep_running, (redis, postgres))
                 async with trio.open_nursery() as exchanges:
                     settings = attrs.evolve(
                         at_stores(settings, redis.url, postgres.dsn),

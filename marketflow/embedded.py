@@ -119,6 +119,19 @@ class _Server(abc.ABC):
             self.stop()
             raise
 
+    def revive(self) -> bool:
+        """Start it again if it has ended by itself, without waiting until it answers; returns whether it had.
+
+        On the main thread too.
+
+        Raises:
+            OSError: there is no starting a process just now.
+        """
+        if self._process is None or self._process.poll() is None:
+            return False
+        self._spawn()
+        return True
+
     def stop(self) -> None:
         """Stop it, its data kept, and leave the directory to others. Nothing happens if it is stopped."""
         process, self._process = self._process, None

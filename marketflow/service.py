@@ -3,6 +3,7 @@
 ```
  run_service
  ├─ stop_on_signal                 first signal: stop in order; second: leave at once
+ ├─ keep_running                   embedded servers, if wanted
  └─ serve                          one nursery owns all that follows
     ├─ serve_http                  ends with the stop
     ├─ run_modes                   the sources of one mode at a time
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -43,6 +44,9 @@ log = structlog.get_logger()
 
 HTTP_GRACE: Final = 2.0
 """Seconds that running requests have to come to their end at a stop."""
+
+REVIVE_SECONDS: Final = 2.0
+"""How often it is looked whether the embedded servers run."""
 
 
 @attrs.frozen
@@ -70,6 +74,7 @@ async def run_service(settings: Settings, *, embedded: bool = False) -> None:
                 EmbeddedRedis(directory / "redis") as redis,
                 EmbeddedPostgres(directory / "postgres") as postgres,
             ):
+                nursery.start_soon(keep_running, (redis, postgres))
                 await serve(at_stores(settings, redis.url, postgres.dsn), stopping, stores="embedded")
         else:
             await serve(settings, stopping)
@@ -88,6 +93,15 @@ async def stop_on_signal(
                 os._exit(1)
             log.info("stopping", signal=signal.Signals(number).name)
             stopping.set()
+
+
+async def keep_running(servers: Sequence[EmbeddedRedis | EmbeddedPostgres]) -> None:
+    """Start embedded servers again that have ended by themselves, until cancelled."""
+    while True:
+        await trio.sleep(REVIVE_SECONDS)
+        for server in servers:
+            if server.revive():
+                log.warning("embedded server had ended, started again", server=server.name, pid=server.pid)
 
 
 async def serve(
