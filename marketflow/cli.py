@@ -72,8 +72,7 @@ _FRACTION: Final = _Finite(min=0, max=1)
 
 def main() -> None:
     """Run the command line, and exit."""
-    # As Ctrl-C, until the service listens for both itself.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the service listens for both itself
     code = run(sys.argv[1:])
     try:
         if sys.stdout is not None:
