@@ -28,7 +28,7 @@ DRIVERS = (
     "click",
     "msgspec",
 )
-ADAPTERS = ("exchange", "cache", "db", "http")
+ADAPTERS = tuple(sorted(place.parent.name for place in ROOT.glob("adapters/*/__init__.py")))
 
 
 @attrs.frozen
@@ -163,6 +163,7 @@ def test_every_package_has_a_rule() -> None:
     assert packages > {"marketflow", "marketflow.domain", "marketflow.app", "marketflow.adapters"}
     for package in packages - {"marketflow", "marketflow.adapters"}:
         assert any(within(package, ruled) for ruled in RULES), package
+    assert set(ADAPTERS) >= {"exchange", "cache", "db", "http"}
 
 
 @pytest.mark.parametrize(
