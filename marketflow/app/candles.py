@@ -9,7 +9,7 @@ from marketflow.app.answers import Candle, Candles, NothingCanAnswer
 from marketflow.app.ports import StoreAway
 from marketflow.app.spans import Spans, bucketed
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import CANDLE_INTERVALS, Span, ceil_to, floor_to
+from marketflow.domain.periods import CANDLE_INTERVALS, DAY, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 WIDEN: Final = 8
@@ -44,7 +44,8 @@ class CandlePages:
             NothingCanAnswer: part of what was asked for is in a store that is away.
         """
         width = CANDLE_INTERVALS[interval]
-        last = ceil_to(now if end is None else end, width)
+        # Nothing is a day ahead of our clock, and no store has to cope with the year 9999.
+        last = ceil_to(now if end is None else min(end, now + DAY), width)
         if start is None:
             bars = await self._newest(pairs, width, last, limit, now)
             shown = sorted(bars)[-limit:]

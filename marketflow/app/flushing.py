@@ -66,6 +66,7 @@ class Flusher:
         """Whether the bars of earlier boots have been read."""
         self.ended = trio.Event()
         """Set when it has written its last."""
+        self._tried = trio.Event()
         self._book = book
         self._window = window
         self._state = state
@@ -97,6 +98,8 @@ class Flusher:
         """
         position = self._book.position()
         with trio.move_on_after(self._patience):
+            # Just started, it is not known yet whether the window is away.
+            await self._tried.wait()
             while self.up and not self._book.settled(position):
                 self._asked.set()
                 await self._book.wait_changed()
@@ -116,6 +119,7 @@ class Flusher:
             ending = self._book.ended.is_set()
             self._asked = trio.Event()
             await self._flush()
+            self._tried.set()
             if ending:
                 tries += 1
                 if self._book.drained and self._state.up:
