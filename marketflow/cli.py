@@ -141,7 +141,7 @@ def _loud(error: BaseException) -> Iterator[BaseException]:
 
 def _problems(error: BaseException, this: _Run) -> Iterator[tuple[str, int]]:
     """What is wrong in words, and the exit code that it means."""
-    from marketflow.app.ports import IntervalMismatch, StoreTaken  # noqa: PLC0415
+    from marketflow.app.ports import IntervalMismatch, StoreTaken, StoreUnfit  # noqa: PLC0415
     from marketflow.config import ConfigError  # noqa: PLC0415
     from marketflow.config.secrets import mask_connection  # noqa: PLC0415
     from marketflow.embedded import EmbeddedError  # noqa: PLC0415
@@ -154,7 +154,7 @@ def _problems(error: BaseException, this: _Run) -> Iterator[tuple[str, int]]:
             yield f"aggregation.interval: {error}", WRONG_USAGE
         case StoreTaken():
             yield "another marketflow is running on this database", FAILED
-        case EmbeddedError():
+        case EmbeddedError() | StoreUnfit():
             yield str(error), FAILED
         case OSError():
             yield _os_problem(error, *this.address), FAILED

@@ -26,7 +26,11 @@ class StoreTaken(Exception):
     """Another marketflow holds the lock on the stores."""
 
 
-class IntervalMismatch(Exception):
+class StoreUnfit(Exception):
+    """The store answers, and waiting does not make it fit for us. The message says why."""
+
+
+class IntervalMismatch(StoreUnfit):
     """The database holds aggregates of another interval (ms) than the configured one."""
 
     def __init__(self, stored: int, configured: int) -> None:
@@ -253,6 +257,7 @@ class AggregateStore(Protocol):
         Raises:
             StoreTaken: another service holds the lock just now. Ask again.
             IntervalMismatch: the rows are of another interval.
+            StoreUnfit: there are other reasons that no waiting cures.
         """
         ...
 
@@ -271,7 +276,7 @@ class AggregateStore(Protocol):
     async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
         """Rows that lie within the span, merged into buckets.
 
-        By the bucket's start (ms); buckets are `width` ms wide and counted from the epoch. Sequences are 0.
+        Pairs without rows are left out. By the bucket's start (ms); buckets are `width` ms wide and counted from the epoch. Sequences are 0.
         A row of an interval that is no divisor of `width` falls into the bucket that it starts in.
         """
         ...

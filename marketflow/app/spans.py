@@ -161,18 +161,22 @@ class Spans:
         Raises:
             StoreAway: PostgreSQL is.
         """
+        stored = await self._store.bars(pairs, span, width)
+        buckets: Buckets = {pair: dict(stored.get(pair, {})) for pair in pairs}
         unwritten = {pair: self._book.bars.unwritten_between(pair, span) for pair in pairs}
-        if not any(unwritten.values()):
-            stored = await self._store.bars(pairs, span, width)
-            return {pair: dict(bars) for pair, bars in stored.items()}
-        stored = await self._store.bars(pairs, span, self._book.bars.interval)
-        buckets: Buckets = {}
+        starts = [start for bars in unwritten.values() for start in bars]
+        if not starts:
+            return buckets
+        # Row by row only where one is yet to be written: which of both knows more is decided for each.
+        first = max(span.start, floor_to(min(starts), width))
+        last = min(span.end, floor_to(max(starts), width) + width)
+        fine = await self._store.bars(pairs, Span(first, last), self._book.bars.interval)
         for pair in pairs:
-            rows = dict(stored.get(pair, {}))
+            rows = dict(fine.get(pair, {}))
             for start, ours in unwritten[pair].items():
                 if start not in rows or rows[start].count < ours.count:
                     rows[start] = ours
-            buckets[pair] = bucketed(rows.items(), width)
+            buckets[pair].update(bucketed(rows.items(), width))
         return buckets
 
 

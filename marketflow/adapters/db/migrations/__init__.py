@@ -9,13 +9,15 @@ from typing import Final
 import attrs
 import psycopg
 
+from marketflow.app.ports import StoreUnfit
+
 LOCK: Final = 0x6D666D6967726174
 """Advisory lock of whoever migrates ("mfmigrat"): the second of two finds the work done."""
 
 _NAME: Final = re.compile(r"([0-9]{4})_(\w+)\.sql")
 
 
-class SchemaTooNew(Exception):
+class SchemaTooNew(StoreUnfit):
     """The database was migrated by a newer marketflow."""
 
     def __init__(self, found: int, known: int) -> None:
