@@ -276,7 +276,8 @@ class AggregateStore(Protocol):
     async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
         """Rows that lie within the span, merged into buckets.
 
-        Pairs without rows are left out. By the bucket's start (ms); buckets are `width` ms wide and counted from the epoch. Sequences are 0.
+        By the bucket's start (ms); buckets are `width` ms wide and counted from the epoch. Sequences are 0.
+        Pairs without rows are left out.
         A row of an interval that is no divisor of `width` falls into the bucket that it starts in.
         """
         ...
