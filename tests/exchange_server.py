@@ -1,4 +1,4 @@
-"""An exchange that a test plays: a real TCP server that sends what it is told to, and fails how it is told to."""
+"""An exchange that a test plays: a real TCP server that sends, and fails, as it is told to."""
 
 from __future__ import annotations
 

@@ -1,0 +1,96 @@
+"""Questions to a service over real HTTP, and to its stores."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+import psycopg
+import trio
+from traffic import Expected
+
+T = TypeVar("T")
+
+
+async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float = 10.0) -> T:
+    """Wait until the condition is true; returns what it gave.
+
+    Raises:
+        AssertionError: it was not within so many seconds. Says what it gave last.
+    """
+    last: Any = None
+    with trio.move_on_after(within):
+        while True:
+            last = condition()
+            if isawaitable(last):
+                last = await last
+            if last:
+                return last
+            await trio.sleep(0.01)
+    raise AssertionError(f"not within {within} s; at last {last!r}")
+
+
+class Client:
+    """Asks, with a connection for each question."""
+
+    def __init__(self, url: str) -> None:
+        self._address = urlsplit(url).netloc
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """The status and the JSON of the answer."""
+        return await trio.to_thread.run_sync(self._get, path)
+
+    def _get(self, path: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(self._address, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    async def health(self) -> Any:
+        _, report = await self.get("/health")
+        return report
+
+
+def adds_up(updates: Any) -> bool:
+    """Whether a ledger's two equations hold."""
+    rejected, dropped = sum(updates["rejected"].values()), sum(updates["dropped"].values())
+    gone = updates["cached"] + updates["expired"] + dropped + updates["pending"]
+    return updates["received"] == updates["accepted"] + rejected and updates["accepted"] == gone
+
+
+@attrs.frozen
+class Row:
+    """A row of price_aggregates."""
+
+    average: float
+    min: float
+    max: float
+    open: float
+    close: float
+    count: int
+
+    def equals(self, bar: Expected) -> bool:
+        return (
+            (self.min, self.max, self.count) == (bar.min, bar.max, bar.count)
+            and self.open in bar.opens
+            and self.close in bar.closes
+            and abs(self.average - bar.average) <= 1e-9 * bar.average
+        )
+
+
+def stored_rows(dsn: str) -> dict[tuple[str, str, int], Row]:
+    """All rows, by symbol, exchange and the interval's end (ms), which is the primary key."""
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            "SELECT pair_name, exchange, (extract(epoch FROM timestamp) * 1000)::bigint, average_price,"
+            " min_price, max_price, open_price, close_price, update_count FROM price_aggregates"
+        ).fetchall()
+    return {(symbol, exchange, end): Row(*rest) for symbol, exchange, end, *rest in found}
