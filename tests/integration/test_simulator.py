@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from marketflow.adapters.exchange.simulator import GARBAGE, Faults, WallClock, simulate
+from marketflow.adapters.exchange.simulator import GARBAGE, Faults, WallClock, _Pace, simulate
 from marketflow.adapters.exchange.tcp import TcpSource
 from marketflow.adapters.exchange.wire import Decoder
 from marketflow.app.feeds import Feed
@@ -179,17 +179,16 @@ async def test_a_slow_reader_slows_only_itself(limit, rate):
         assert len(await lines_from(port, 10_000 if rate == 0 else 2_000)) > 0
 
 
-async def test_a_reader_that_was_stuck_is_not_flooded_with_old_ticks(limit):
-    """After a pause it gets what the kernel held, then the present."""
-    async with exchange(rate=20_000) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        await trio.sleep(1.5)
-        resumed = WallClock().now()
-        framer = LineFramer()
-        while True:
-            lines, _ = framer.push(await stream.receive_some(65_536))
-            if lines and json.loads(lines.splitlines()[-1])["timestamp"] >= resumed:
-                break
-        assert WallClock().now() - resumed < 5_000
+async def test_what_a_stuck_reader_missed_is_left_out(autojump_clock):
+    """But for the last half second; then the schedule goes on."""
+    pace = _Pace(rate=1_000, silence=0)
+    assert await pace.due() == 1
+    await trio.sleep(1_000)
+    assert await pace.due() == pytest.approx(501, abs=1)
+    resumed = trio.current_time()
+    assert sum([await pace.due() for _ in range(10)]) == pytest.approx(
+        (trio.current_time() - resumed) * 1_000, abs=2
+    )
 
 
 async def test_close_every(limit, virtual_clock):
