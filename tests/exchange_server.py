@@ -26,33 +26,32 @@ class ExchangeServer:
         self._holder = _bound(0)
         self._listener: trio.socket.SocketType | None = None
         self._streams: list[trio.SocketStream] = []
-        self._accepted = trio.Event()
+        """Those that have not ended."""
+        self._changed = trio.Event()
         self.port: int = self._holder.getsockname()[1]
-        self.listen()
-
-    @property
-    def connections(self) -> int:
+        self.connections = 0
         """How many were accepted, since the beginning."""
-        return len(self._streams)
+        self.listen()
 
     # ---- what it does ----
 
     async def send(self, data: bytes) -> None:
-        """Send bytes, waiting for a first connection, and for its reader.
+        """Send bytes, waiting for a connection, and for its reader.
 
         Raises:
-            trio.BrokenResourceError, trio.ClosedResourceError: the connection has ended.
+            trio.BrokenResourceError, trio.ClosedResourceError: the connection has ended meanwhile.
         """
-        await self.connected()
+        while not self._streams:
+            await self._changed.wait()
         await self._streams[-1].send_all(data)
 
     def close(self) -> None:
         """End the connection in an orderly way."""
-        self._streams[-1].socket.close()
+        self._streams.pop().socket.close()
 
     def reset(self) -> None:
         """End the connection with a reset."""
-        _reset(self._streams[-1])
+        _reset(self._streams.pop())
 
     def listen(self) -> None:
         """Accept connections (again)."""
@@ -70,36 +69,50 @@ class ExchangeServer:
     def kill(self) -> None:
         """End as a process that is killed: refuse, and reset every connection."""
         self.refuse()
-        for stream in self._streams:
-            _reset(stream)
+        while self._streams:
+            self.reset()
 
-    # ---- what was done to it ----
+    def shut_down(self) -> None:
+        """Close everything."""
+        self.kill()
+        self._holder.close()
 
-    async def connected(self, count: int = 1) -> None:
+    # ---- what is done to it ----
+
+    async def connected(self, count: int) -> None:
         """Wait until so many connections were accepted since the beginning."""
         while self.connections < count:
-            await self._accepted.wait()
+            await self._changed.wait()
 
     async def left(self) -> None:
-        """Wait until the reader of the newest connection has ended it."""
-        stream = self._streams[-1]
-        with suppress(trio.BrokenResourceError):
-            while await stream.receive_some():
-                pass
+        """Wait until no connection is there: the readers have ended theirs."""
+        while self._streams:
+            await self._changed.wait()
 
     async def _accept(self, listener: trio.socket.SocketType) -> None:
         # It is closed to end this.
         with suppress(trio.ClosedResourceError):
             while True:
                 connection, _ = await listener.accept()
-                self._streams.append(trio.SocketStream(connection))
-                self._accepted.set()
-                self._accepted = trio.Event()
+                stream = trio.SocketStream(connection)
+                self._streams.append(stream)
+                self.connections += 1
+                self._nursery.start_soon(self._watch, stream)
+                self._notify()
 
-    def shut_down(self) -> None:
-        """Close everything."""
-        self.kill()
-        self._holder.close()
+    async def _watch(self, stream: trio.SocketStream) -> None:
+        """Notice the end of a connection."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while await stream.receive_some():
+                pass
+        if stream in self._streams:
+            self._streams.remove(stream)
+        stream.socket.close()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
 
 @asynccontextmanager

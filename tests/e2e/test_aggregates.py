@@ -1,0 +1,204 @@
+"""Rows in PostgreSQL equal the lines of their interval: none missing, none twice, never shrinking."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+import psycopg
+import pytest
+from asking import adds_up, eventually, stored_rows
+from exchange_server import ExchangeServer
+from serving import Service, running
+from traffic import NAMES, SYMBOLS, Sent, any_lines, lines, now, rows, tick
+
+from marketflow.app import aggregating
+from marketflow.app.ports import IntervalMismatch, StoreTaken
+from marketflow.config import Settings
+from marketflow.config.settings import AggregationSettings
+
+Exchanges = dict[str, ExchangeServer]
+Key = tuple[str, str, int]
+
+GRACE = 200
+
+
+def keep_history(dsn: str) -> None:
+    """Have the database itself note each write of a row."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE history (key text, ends float8, updates bigint, at float8)")
+        connection.execute(
+            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " INSERT INTO history VALUES (NEW.pair_name || ' ' || NEW.exchange || ' ' || NEW.timestamp,"
+            " extract(epoch FROM NEW.timestamp), NEW.update_count, extract(epoch FROM clock_timestamp()));"
+            " RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER noting AFTER INSERT OR UPDATE ON price_aggregates"
+            " FOR EACH ROW EXECUTE FUNCTION note()"
+        )
+
+
+def history(dsn: str) -> dict[str, list[tuple[float, int, float]]]:
+    """By row what was written, in order: the interval's end (s), the updates, and when (s)."""
+    with psycopg.connect(dsn) as connection:
+        noted = connection.execute("SELECT key, ends, updates, at FROM history ORDER BY at").fetchall()
+    found: dict[str, list[tuple[float, int, float]]] = {}
+    for key, *rest in noted:
+        found.setdefault(key, []).append((rest[0], rest[1], rest[2]))
+    return found
+
+
+async def rows_equal(dsn: str, sent: list[Sent], interval: int, *, within: float = 6) -> None:
+    """Wait until the rows are those of the lines, exactly: each there is, and equal, and no other."""
+    wanted = rows(sent, interval)
+
+    def differing() -> dict[Key, object]:
+        stored = stored_rows(dsn)
+        return {
+            key: (stored.get(key), wanted.get(key))
+            for key in {*stored, *wanted}
+            if key not in stored or key not in wanted or not stored[key].equals(wanted[key])
+        }
+
+    last: dict[Key, object] = {}
+
+    def none_differs() -> bool:
+        nonlocal last
+        last = differing()
+        return not last
+
+    try:
+        await eventually(none_differs, within=within)
+    except AssertionError:
+        pytest.fail(f"{len(last)} of {len(wanted)} rows differ, such as {next(iter(last.items()))}")
+
+
+async def play(service: Service, exchanges: Exchanges, sent: list[Sent], before: int) -> None:
+    """Send lines, and wait until all of this boot's (those since `before`) are accepted."""
+    for name, exchange in exchanges.items():
+        await exchange.send(lines(each for each in sent[before:] if each.exchange == name))
+    await service.accepted(len(sent) - before)
+
+
+async def test_rows_equal_the_lines_across_a_restart(
+    settings: Settings, exchanges: Exchanges, rng: random.Random
+) -> None:
+    """Late and out-of-order lines, before and after an orderly restart in the middle of an interval."""
+    dsn = settings.postgres.effective_dsn
+    interval = settings.aggregation.interval
+    sent: list[Sent] = []
+    async with running(settings) as service:
+        keep_history(dsn)
+        at = now()
+        open_interval = at - at % interval
+        for name in NAMES:
+            sent += any_lines(rng, name, 1_000, earliest=at - 30_000, latest=at)
+            sent += any_lines(rng, name, 50, earliest=open_interval, latest=open_interval + interval - 1)
+        await play(service, exchanges, sent, 0)
+        # Some of it is written by now, or is not: neither may matter.
+    first_boot = len(sent)
+    async with running(settings) as service:
+        for name in NAMES:
+            # The same interval goes on, others are completed, new ones begin; older lines come last.
+            sent += any_lines(rng, name, 50, earliest=open_interval, latest=open_interval + interval - 1)
+            sent += any_lines(rng, name, 500, earliest=at - 40_000, latest=at)
+            sent += tick(rng, name, now())
+        await play(service, exchanges, sent, first_boot)
+        await rows_equal(dsn, sent, interval)
+        assert adds_up((await service.client.health())["updates"])
+    async with running(settings):
+        await rows_equal(dsn, sent, interval)
+    for key, writes in history(dsn).items():
+        assert all(at >= end + GRACE / 1_000 for end, _, at in writes), key
+        counts = [updates for _, updates, _ in writes]
+        assert counts == sorted(counts), f"{key} shrank: {counts}"
+        assert len(counts) <= 4, f"{key} was written {len(counts)} times"
+
+
+async def test_each_boundary_brings_its_rows_in_time(
+    settings: Settings, exchanges: Exchanges, rng: random.Random
+) -> None:
+    """Live traffic, interval by interval: a row within a second of its grace, complete, and then left alone."""
+    settings = attrs.evolve(settings, aggregation=AggregationSettings(interval=1_000, grace=GRACE))
+    dsn = settings.postgres.effective_dsn
+    sent: list[Sent] = []
+    async with running(settings) as service:
+        keep_history(dsn)
+        began = now()
+        while now() < began + 2_000:
+            before = len(sent)
+            for name, exchange in exchanges.items():
+                sent += tick(rng, name, now())
+                await exchange.send(lines(each for each in sent[before:] if each.exchange == name))
+            await service.accepted(len(sent))
+        await rows_equal(dsn, sent, 1_000, within=2.5)
+    for key, writes in history(dsn).items():
+        end, _, at = writes[0]
+        assert len(writes) <= 2, f"{key} was written {len(writes)} times"  # twice where a tick was slow
+        assert GRACE / 1_000 <= at - end < GRACE / 1_000 + 1.0, key
+
+
+async def test_a_late_line_rewrites_its_row_at_most_once_a_second(
+    settings: Settings, exchanges: Exchanges, rng: random.Random
+) -> None:
+    dsn = settings.postgres.effective_dsn
+    interval = settings.aggregation.interval
+    exchange = exchanges["exchange1"]
+    async with running(settings) as service:
+        keep_history(dsn)
+        began = now()
+        at = began - began % interval - 3 * interval
+        sent: list[Sent] = []
+
+        async def send_one() -> None:
+            sent.append(Sent("exchange1", "ETHUSDT", rng.uniform(3_000, 3_100), at + rng.randrange(interval)))
+            await exchange.send(sent[-1].line)
+            await service.accepted(len(sent))
+
+        await send_one()
+        await rows_equal(dsn, sent, interval, within=2)
+        while now() < began + 2_500:
+            await send_one()
+        await rows_equal(dsn, sent, interval, within=2)
+    (writes,) = history(dsn).values()
+    assert len(sent) > 20
+    assert 2 <= len(writes) <= 6
+
+
+async def test_past_the_lateness_a_row_stays_as_it_is(settings: Settings, exchanges: Exchanges) -> None:
+    settings = attrs.evolve(
+        settings, aggregation=AggregationSettings(interval=1_000, grace=GRACE, lateness=30_000)
+    )
+    dsn = settings.postgres.effective_dsn
+    async with running(settings) as service:
+        at = now() - 29_000
+        good = [Sent("exchange1", symbol, 1.5, at) for symbol in SYMBOLS]
+        late = [Sent("exchange1", symbol, 1.0, at - 3_000) for symbol in SYMBOLS]
+        await exchanges["exchange1"].send(lines(good) + lines(late))
+        await service.accepted(5)
+        await rows_equal(dsn, good, 1_000)
+        updates = (await service.client.health())["updates"]
+        assert updates["rejected"] == {"late": 5}
+        assert updates["received"] == 10
+
+
+async def test_a_second_service_on_the_same_stores_does_not_start(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the first to end, not for ever; the first goes on."""
+    monkeypatch.setattr(aggregating, "LOCK_PATIENCE", 0.3)
+    async with running(settings) as first:
+        with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
+            async with running(settings):
+                pytest.fail("it started")
+        assert first.report().postgres.status == "up"
+
+
+async def test_another_interval_than_the_database_remembers_is_refused(settings: Settings) -> None:
+    other = attrs.evolve(settings, aggregation=AggregationSettings(interval=5_000))
+    async with running(settings):
+        pass
+    with pytest.RaisesGroup(IntervalMismatch, flatten_subgroups=True):
+        async with running(other):
+            pytest.fail("it started")
