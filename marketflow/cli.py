@@ -5,15 +5,12 @@ Commands import what they run, so that `--help` and a mistake on the command lin
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import select
 import signal
-import socket
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,14 +20,12 @@ import attrs
 import click
 
 from marketflow import __version__
+from marketflow.failures import WRONG_USAGE, problems_of
 
 if TYPE_CHECKING:
     from marketflow.config import Loaded
 
 CLEAN: Final = 0
-FAILED: Final = 1
-WRONG_USAGE: Final = 2
-"""Or wrong configuration."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -103,11 +98,10 @@ def _tell(error: BaseException, this: _Run) -> int:
     """Say what happened; returns the exit code. A failure outweighs what is only wrong usage."""
     from marketflow.config.secrets import mask_connection  # noqa: PLC0415
 
-    loud = [*_loud(error)]
-    if loud and this.log_level == "debug":
+    problems = problems_of(error, this.address)
+    if problems and this.log_level == "debug":
         told = "".join(traceback.format_exception(error)).splitlines()
         _to_stderr("\n".join(map(mask_connection, told)))
-    problems = dict(problem for each in loud for problem in _problems(each, this))
     for problem in problems:
         _complain(problem)
     return min(problems.values(), default=CLEAN)
@@ -127,63 +121,6 @@ def _usage_problem(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = "marketflow" if context is None else context.command_path
     return f"{message[:1].lower()}{message[1:]} (try '{path} --help')"
-
-
-def _loud(error: BaseException) -> Iterator[BaseException]:
-    """The error, or of a group all those within; without those that nobody wants to hear of."""
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _loud(each)
-    # Asked to stop before there was anything to stop, or whoever read our output has seen enough.
-    elif not (isinstance(error, KeyboardInterrupt) or _is_of_stdout(error)):
-        yield error
-
-
-def _problems(error: BaseException, this: _Run) -> Iterator[tuple[str, int]]:
-    """What is wrong in words, and the exit code that it means."""
-    from marketflow.app.ports import IntervalMismatch, StoreTaken, StoreUnfit  # noqa: PLC0415
-    from marketflow.config import ConfigError  # noqa: PLC0415
-    from marketflow.config.secrets import mask_connection  # noqa: PLC0415
-    from marketflow.embedded import EmbeddedError  # noqa: PLC0415
-
-    match error:
-        case ConfigError():
-            for line in error.lines:
-                yield line, WRONG_USAGE
-        case IntervalMismatch():
-            yield f"aggregation.interval: {error}", WRONG_USAGE
-        case StoreTaken():
-            yield "another marketflow is running on this database", FAILED
-        case EmbeddedError() | StoreUnfit():
-            yield str(error), FAILED
-        case OSError():
-            yield _os_problem(error, *this.address), FAILED
-        case _:
-            yield f"internal error: {type(error).__name__}: {mask_connection(str(error))}", FAILED
-
-
-def _os_problem(error: OSError, host: str, port: str) -> str:
-    """An error of the operating system in words; without a file it was about listening at the address."""
-    reason = error.strerror or str(error) or type(error).__name__
-    if isinstance(error, socket.gaierror):
-        return f"unknown host {host}: {reason}"
-    if error.errno is None or reason != os.strerror(error.errno):
-        return reason  # whoever raised it has put it into words
-    if error.filename is not None:
-        return f"{reason.lower()}: {error.filename}"
-    words = {
-        errno.EADDRINUSE: f"port {port} is in use on {host}",
-        errno.EACCES: f"no permission to listen on port {port} on {host}",
-        errno.EADDRNOTAVAIL: f"{host} is no address of this machine",
-    }
-    return words.get(error.errno, reason.lower())
-
-
-def _is_of_stdout(error: BaseException) -> bool:
-    """Whether it says that stdout's reader has gone: a pipe that broke elsewhere is an error."""
-    poll = select.poll()
-    poll.register(1, 0)
-    return isinstance(error, BrokenPipeError) and any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 # ---- commands ----

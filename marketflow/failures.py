@@ -1,0 +1,79 @@
+"""What went wrong, in words for people, and the exit code that it means."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+"""Or wrong configuration."""
+
+
+def problems_of(error: BaseException, address: tuple[str, str]) -> dict[str, int]:
+    """A line for each error, groups taken apart, and its exit code; nothing for what is no failure.
+
+    `address` is the host and port that the command listens on.
+    """
+    return dict(problem for each in _loud(error) for problem in _problems(each, address))
+
+
+def _loud(error: BaseException) -> Iterator[BaseException]:
+    """The error, or of a group all those within; without those that nobody wants to hear of."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _loud(each)
+    # Asked to stop before there was anything to stop, or whoever read our output has seen enough.
+    elif not (isinstance(error, KeyboardInterrupt) or _is_of_stdout(error)):
+        yield error
+
+
+def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[str, int]]:
+    """What is wrong in words, and the exit code that it means."""
+    from marketflow.app.ports import IntervalMismatch, StoreTaken, StoreUnfit  # noqa: PLC0415
+    from marketflow.config import ConfigError  # noqa: PLC0415
+    from marketflow.config.secrets import mask_connection  # noqa: PLC0415
+    from marketflow.embedded import EmbeddedError  # noqa: PLC0415
+
+    match error:
+        case ConfigError():
+            for line in error.lines:
+                yield line, WRONG_USAGE
+        case IntervalMismatch():
+            yield f"aggregation.interval: {error}", WRONG_USAGE
+        case StoreTaken():
+            yield "another marketflow is running on this database", FAILED
+        case EmbeddedError() | StoreUnfit():
+            yield str(error), FAILED
+        case OSError():
+            yield _os_problem(error, *address), FAILED
+        case _:
+            yield f"internal error: {type(error).__name__}: {mask_connection(str(error))}", FAILED
+
+
+def _os_problem(error: OSError, host: str, port: str) -> str:
+    """An error of the operating system in words; without a file it was about listening at the address."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if isinstance(error, socket.gaierror):
+        return f"unknown host {host}: {reason}"
+    if error.errno is None or reason != os.strerror(error.errno):
+        return reason  # whoever raised it has put it into words
+    if error.filename is not None:
+        return f"{reason.lower()}: {error.filename}"
+    words = {
+        errno.EADDRINUSE: f"port {port} is in use on {host}",
+        errno.EACCES: f"no permission to listen on port {port} on {host}",
+        errno.EADDRNOTAVAIL: f"{host} is no address of this machine",
+    }
+    return words.get(error.errno, reason.lower())
+
+
+def _is_of_stdout(error: BaseException) -> bool:
+    """Whether it says that stdout's reader has gone: a pipe that broke elsewhere is an error."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return isinstance(error, BrokenPipeError) and any(event & select.POLLERR for _, event in poll.poll(0))
