@@ -119,7 +119,7 @@ async def test_rows_equal_the_lines_across_a_restart(
 async def test_each_boundary_brings_its_rows_in_time(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """Live traffic, interval by interval: a row within a second of its grace, complete, and then left alone."""
+    """Live traffic, interval by interval: a row within a second of its grace, then left alone."""
     settings = attrs.evolve(settings, aggregation=AggregationSettings(interval=1_000, grace=GRACE))
     dsn = settings.postgres.effective_dsn
     sent: list[Sent] = []
