@@ -78,6 +78,8 @@ class Flusher:
         self._asked = trio.Event()
         self._emptied = 0
         self._replayed = 0
+        self._history = 0
+        """How often the history was asked for."""
         self._outdated: list[Key] = []
         self._last_write = self._last_trim = -1.0
 
@@ -87,8 +89,9 @@ class Flusher:
         return self._state.up and self.whole
 
     def read_history(self) -> None:
-        """Have the bars of other boots read (again)."""
+        """Have the bars of other boots read (again), also if they are being read just now."""
         self.history_known = self.whole = False
+        self._history += 1
         self._asked.set()
 
     async def flushed(self) -> bool:
@@ -152,9 +155,13 @@ class Flusher:
             self._book.bars.prune(now)
 
     async def _write_pending(self, now: int) -> None:
-        while (flush := self._book.next_flush(self._window, now)) is not None:
+        # Up to what was accepted by now: more may come in for ever, and there is other work.
+        position, settled = self._book.position(), False
+        while not settled and (flush := self._book.next_flush(self._window, now)) is not None:
             await self._write(flush.encoded)
             self._book.acknowledge()
+            settled = self._book.settled(position)
+            await self._trim(self._clock.now())
         if trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
             await self._write(self._window.encode(Flush((), ())))
 
@@ -174,8 +181,9 @@ class Flusher:
 
         The flush in flight (or none) sets the marker and tells whether the window was emptied. Then the bars:
         what we lack is adopted, what it lacks is written with the next flushes. Then, if it was emptied, the
-        updates of the last minute. Emptied again meanwhile, all of it is done again.
+        updates of the last minute. Emptied again meanwhile, or asked again, all of it is done again.
         """
+        history = self._history
         if self._book.in_flight is None:
             await self._write(self._window.encode(Flush((), ())))
         else:
@@ -187,13 +195,14 @@ class Flusher:
             self._book.bars.adopt(pair, bars)
             self._outdated.extend((pair, field) for field in bars if field[0] < now - BARS_KEPT)
         missing = self._book.bars.mark_missing(stored)
-        self.history_known = True
+        self.history_known = self._history == history
         flushes = self._book.replay.flushes() if self._replayed != emptied else ()
         for flush in flushes:
             await self._write(flush)
         if self._emptied == emptied:
             self._replayed = emptied
-            self.whole = True
+            self.whole = self._history == history
+        if self.whole:
             log.info("window whole", bars_written=missing, flushes_replayed=len(flushes))
 
     async def _trim(self, now: int) -> None:

@@ -200,8 +200,9 @@ class Window(Protocol):
     async def write(self, flush: Any) -> bool:
         """Write what `encode` has made, and wait until it is acknowledged.
 
-        Returns whether the store still held our marker: if not, it was emptied (or is new), and all that was
-        written before is gone. The marker is set again by this.
+        Returns whether the store still held the marker of the last acknowledged write: if not, it was
+        emptied, is new, or has come back with an older state, and what was written before may be gone; or a
+        write without an answer has found it so. The marker is set anew by this.
         """
         ...
 

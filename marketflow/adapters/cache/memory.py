@@ -47,6 +47,8 @@ class MemoryWindow:
         self.stored_bars: dict[Pair, dict[Field, Bar]] = {}
         self.marker: str | None = None
         self._boot = boot
+        self._attempts = 0
+        self._acknowledged = ""
 
     def empty(self) -> None:
         """Forget everything, as after a restart of the store."""
@@ -59,10 +61,11 @@ class MemoryWindow:
         return MemoryFlush(flush)
 
     async def write(self, flush: MemoryFlush) -> bool:
-        """Write a flush; returns whether our marker was there."""
+        """Write a flush; returns whether the marker of the write before was there."""
         await self._reach()
-        intact = self.marker == self._boot
-        self.marker = self._boot
+        self._attempts += 1
+        intact = self.marker == self._acknowledged
+        self.marker = f"{self._boot}:{self._attempts}"
         for run in flush.flush.updates:
             held = self.members.setdefault((run.exchange, run.symbol), {})
             for sequence, timestamp, price in zip(run.sequences, run.timestamps, run.prices, strict=True):
@@ -72,6 +75,7 @@ class MemoryWindow:
         if self.forgetful:
             raise StoreAway("no answer in time")
         self.writes += 1
+        self._acknowledged = self.marker
         return intact
 
     async def trim(

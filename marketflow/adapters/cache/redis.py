@@ -31,7 +31,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 MARKER: Final = b"marketflow:marker"
-"""Holds the boot that wrote last. Missing, Redis was emptied; of another boot, ours has not written yet."""
+"""Holds the boot and number of the last write. If that is not the last that was acknowledged to us,
+something may be missing: Redis was emptied, or has come back with an older state, or a write without an
+answer has found it so."""
 MARKER_TTL: Final = 3_600
 BARS_TTL: Final = 3_600
 """Seconds after the last write. Fields are removed one by one when they are an hour old."""
@@ -76,6 +78,9 @@ class RedisWindow:
         self._writers = trio.CapacityLimiter(1)
         self._readers = trio.CapacityLimiter(READERS)
         self._warned = False
+        self._writes = 0
+        self._acknowledged = b""
+        """The marker of the last write that was."""
 
     # ---- writing ----
 
@@ -104,9 +109,11 @@ class RedisWindow:
         return RedisFlush(b"".join(updates), b"".join(packed_bars), commands, len(packed_bars))
 
     async def write(self, flush: RedisFlush) -> bool:
-        """Write a flush; returns whether Redis still had our marker."""
-        marker = members.pack(b"SET", MARKER, self._boot, b"EX", b"%d" % MARKER_TTL, b"GET")
-        data = marker + flush.updates + flush.bars
+        """Write a flush; returns whether Redis still had the marker of the write before."""
+        self._writes += 1
+        marker = b"%b:%d" % (self._boot, self._writes)
+        data = members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET")
+        data += flush.updates + flush.bars
 
         def send(connection: Any) -> bool:
             deadline = time.monotonic() + self._timeout
@@ -116,9 +123,11 @@ class RedisWindow:
                 connection.read_response()
                 if time.monotonic() > deadline:
                     raise redis.TimeoutError("the answer took too long")
-            return bool(before == self._boot)
+            return bool(before == self._acknowledged)
 
-        return await self._run(send, self._writers)
+        intact = await self._run(send, self._writers)
+        self._acknowledged = marker
+        return intact
 
     async def trim(
         self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]

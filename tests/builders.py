@@ -1,0 +1,388 @@
+"""The use cases put together over stores in memory, and a model that recomputes what they answer."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from fractions import Fraction
+
+import attrs
+import trio
+from trio.testing import MockClock
+
+from marketflow.adapters.cache.memory import MemoryFlush, MemoryWindow
+from marketflow.adapters.db.memory import MemoryStore
+from marketflow.app.aggregating import Aggregator
+from marketflow.app.book import Book
+from marketflow.app.candles import CandlePages
+from marketflow.app.clocks import CautiousClock
+from marketflow.app.flushing import Flusher
+from marketflow.app.ports import Batch, Updates
+from marketflow.app.queries import Queries
+from marketflow.app.spans import Spans
+from marketflow.app.stores import StoreState
+from marketflow.domain.bars import Bar, by_second
+from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
+
+NOON = floor_to(1_795_343_351_549, HOUR)
+"""Unix ms when Trio's virtual clock shows 0."""
+EXCHANGES = ("exchange1", "exchange2")
+TEST_EXCHANGES = ("test1",)
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
+    """Run an async function on a clock of its own that jumps: for tests that Hypothesis repeats."""
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+class WallClock:
+    """The wall clock, in step with Trio's but for the steps that a test makes it take."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        """ms"""
+
+    def now(self) -> int:
+        return NOON + round(trio.current_time() * 1_000) + self.offset
+
+
+@attrs.frozen
+class Sent:
+    """An update as the model remembers it."""
+
+    exchange: str
+    symbol: str
+    price: float
+    timestamp: int
+    order: int
+    """Of receipt."""
+
+
+def batch_of(
+    exchange: str, updates: Iterable[tuple[str, float, int]], *, number: int = 0, rejected: int = 0
+) -> Batch:
+    """What a worker makes of lines: (symbol, price, timestamp) in the order of receipt."""
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    for symbol, price, timestamp in updates:
+        timestamps, prices = columns.setdefault(symbol, ([], []))
+        timestamps.append(timestamp)
+        prices.append(price)
+    groups = [
+        Updates(symbol, timestamps, prices, by_second(timestamps, prices))
+        for symbol, (timestamps, prices) in columns.items()
+    ]
+    return Batch(
+        exchange=exchange,
+        number=number,
+        received=sum(len(group.timestamps) for group in groups) + rejected,
+        rejected={"price": rejected} if rejected else {},
+        updates=groups,
+        received_at=0,
+        received_monotonic=trio.current_time() if trio.lowlevel.in_trio_run() else 0.0,
+    )
+
+
+@attrs.frozen
+class Summary:
+    """What a bar says of updates, computed on its own."""
+
+    count: int
+    mean: Fraction
+    min: float
+    max: float
+    open: float
+    open_time: int
+    close: float
+    close_time: int
+
+    def says(self, bar: Bar, *, tolerance: float = 1e-9) -> bool:
+        """Whether the bar says the same: all of it exactly, the mean within a relative tolerance."""
+        # Half a unit in the last place of the least numbers is more than that; each rounding may cost one.
+        least = self.count * 5e-324
+        return (
+            (bar.count, bar.min, bar.max, bar.open, bar.open_time, bar.close, bar.close_time)
+            == (self.count, self.min, self.max, self.open, self.open_time, self.close, self.close_time)
+            and math.isfinite(bar.average)
+            and abs(Fraction(bar.average) - self.mean)
+            <= max(self.mean * Fraction(tolerance), Fraction(least))
+        )
+
+
+def summary_of(updates: Iterable[Sent]) -> Summary:
+    """All of the updates, of which there must be one, from first principles."""
+    ordered = sorted(updates, key=lambda update: (update.timestamp, update.order))
+    prices = [update.price for update in ordered]
+    return Summary(
+        len(ordered),
+        sum(map(Fraction, prices)) / len(prices),
+        min(prices),
+        max(prices),
+        ordered[0].price,
+        ordered[0].timestamp,
+        ordered[-1].price,
+        ordered[-1].timestamp,
+    )
+
+
+class WatchedWindow(MemoryWindow):
+    """Remembers what was tried to be written, and takes time for it if told to."""
+
+    def __init__(self, *, boot: str) -> None:
+        super().__init__(boot=boot)
+        self.attempts: list[MemoryFlush] = []
+        self.write_seconds = 0.0
+        self.read_seconds = 0.0
+        self.trims = 0
+        self.after_edges: Callable[[], None] = lambda: None
+        """Called when edges have been read, before they are handed over."""
+
+    async def write(self, flush: MemoryFlush) -> bool:
+        self.attempts.append(flush)
+        await trio.sleep(self.write_seconds)
+        return await super().write(flush)
+
+    async def trim(self, pairs, *, older_than, bars):
+        self.trims += 1
+        await super().trim(pairs, older_than=older_than, bars=bars)
+
+    async def all_bars(self, pairs):
+        found = copy.deepcopy(await super().all_bars(pairs))
+        await trio.sleep(self.read_seconds)
+        return found
+
+    async def edges(self, pairs, spans):
+        found = await super().edges(pairs, spans)
+        self.after_edges()
+        return found
+
+    def snapshot(self) -> tuple[object, ...]:
+        """What the store holds now, for `restore`."""
+        return copy.deepcopy((self.members, self.stored_bars, self.marker))
+
+    def restore(self, snapshot: tuple[object, ...]) -> None:
+        """Go back to what it held then, as a store does that is started from an older file."""
+        self.members, self.stored_bars, self.marker = copy.deepcopy(snapshot)
+
+    def successor(self, boot: str) -> WatchedWindow:
+        """The same store as another boot sees it."""
+        window = WatchedWindow(boot=boot)
+        window.members, window.stored_bars, window.marker = self.members, self.stored_bars, self.marker
+        window.away = self.away
+        return window
+
+
+class World:
+    """One boot: the use cases over stores in memory, and a model of what was accepted."""
+
+    def __init__(
+        self,
+        *,
+        boot: str = "boot1",
+        limit: int = 1_000_000,
+        interval: int = MINUTE,
+        window_length: int = MINUTE,
+        replay_memory: int = 64 * 1024**2,
+        flush_interval: float = 0.05,
+        retention: int | None = None,
+        window: WatchedWindow | None = None,
+        store: MemoryStore | None = None,
+        sent: list[Sent] | None = None,
+        clock: WallClock | None = None,
+        mode_exchanges: Sequence[str] = EXCHANGES,
+    ) -> None:
+        self.clock = clock or WallClock()
+        self.started_at = self.clock.now()
+        self.interval = interval
+        self.window_length = window_length
+        self.exchanges = [*EXCHANGES, *TEST_EXCHANGES]
+        self.pairs = [(exchange, symbol) for exchange in self.exchanges for symbol in SYMBOLS]
+        self.window = window or WatchedWindow(boot=boot)
+        self.store = store or MemoryStore(interval)
+        self.sent: list[Sent] = [] if sent is None else sent
+        """All that was accepted, that of earlier boots included."""
+        self.received = self.rejected = 0
+        self.redis, self.postgres = StoreState("redis"), StoreState("postgres")
+        self.book = Book(
+            boot=boot,
+            first_sequence=self.started_at * 1_000,
+            limits=dict.fromkeys(self.exchanges, limit),
+            window_length=window_length,
+            replay_memory=replay_memory,
+            interval=interval,
+        )
+        self.flusher = Flusher(
+            book=self.book,
+            window=self.window,
+            state=self.redis,
+            clock=CautiousClock(self.clock),
+            pairs=self.pairs,
+            flush_interval=flush_interval,
+            window_length=window_length,
+            patience=1.0,
+        )
+        self.aggregator = Aggregator(
+            book=self.book,
+            flusher=self.flusher,
+            window=self.window,
+            store=self.store,
+            state=self.postgres,
+            clock=self.clock,
+            started_at=self.started_at,
+            grace=2_000,
+            retention=retention,
+        )
+        self.spans = Spans(
+            book=self.book,
+            flusher=self.flusher,
+            window=self.window,
+            store=self.store,
+            window_length=window_length,
+            started_at=self.started_at,
+        )
+        self.queries = Queries(
+            symbols=SYMBOLS,
+            exchanges=self.exchanges,
+            exchanges_of_mode=lambda: mode_exchanges,
+            book=self.book,
+            flusher=self.flusher,
+            window=self.window,
+            store=self.store,
+            spans=self.spans,
+            pages=CandlePages(self.spans, interval=interval, grace=2_000),
+            clock=self.clock,
+        )
+
+    @property
+    def now(self) -> int:
+        return self.clock.now()
+
+    # ---- in ----
+
+    def send(self, exchange: str, updates: Sequence[tuple[str, float, int]], *, rejected: int = 0) -> None:
+        """Have a batch of (symbol, price, timestamp) enter now."""
+        self.note(exchange, updates, rejected=rejected)
+        self.book.apply(batch_of(exchange, updates, rejected=rejected))
+
+    def note(self, exchange: str, updates: Sequence[tuple[str, float, int]], *, rejected: int = 0) -> None:
+        """Have the model remember what enters by another way."""
+        self.received += len(updates) + rejected
+        self.rejected += rejected
+        for symbol, price, timestamp in updates:
+            self.sent.append(Sent(exchange, symbol, price, timestamp, len(self.sent)))
+
+    def send_one(self, price: float, *, age: int = 0, exchange: str = "exchange1", symbol: str = "BTCUSDT"):
+        """One update, `age` ms old."""
+        self.send(exchange, [(symbol, price, self.now - age)])
+
+    # ---- run ----
+
+    @asynccontextmanager
+    async def running(self, *, aggregating: bool = True):
+        """The flusher (and the aggregator) at work, and cancelled in the end: a crash."""
+        async with trio.open_nursery() as nursery:
+            if aggregating:
+                await self.aggregator.take_hold()
+                nursery.start_soon(self.aggregator.run)
+            nursery.start_soon(self.flusher.run)
+            yield nursery
+            nursery.cancel_scope.cancel()
+
+    def successor(self, boot: str, **options) -> World:
+        """The next boot on the same stores; the lock has gone with the one before."""
+        self.store._held = False
+        return World(
+            boot=boot,
+            window=self.window.successor(boot),
+            store=self.store,
+            sent=self.sent,
+            clock=self.clock,
+            interval=self.interval,
+            **options,
+        )
+
+    # ---- the model ----
+
+    def of(self, pair: tuple[str, str] | None = None, span: Span | None = None) -> list[Sent]:
+        """The updates accepted of a pair (or all) and in a span (or ever)."""
+        return [
+            update
+            for update in self.sent
+            if (pair is None or (update.exchange, update.symbol) == pair)
+            and (span is None or update.timestamp in span)
+        ]
+
+    def expected_rows(self, before: int) -> dict[tuple[str, str, int], Summary]:
+        """The rows of intervals that ended at or before `before` (ms)."""
+        groups: dict[tuple[str, str, int], list[Sent]] = {}
+        for update in self.sent:
+            end = floor_to(update.timestamp, self.interval) + self.interval
+            if end <= before:
+                groups.setdefault((update.exchange, update.symbol, end), []).append(update)
+        return {key: summary_of(group) for key, group in groups.items()}
+
+    def check_rows(self, before: int) -> None:
+        """The rows of intervals that ended at or before `before` are those of the model, and no others."""
+        expected = self.expected_rows(before)
+        rows = {key: row for key, row in self.store.rows.items() if key[2] <= before}
+        assert rows.keys() == expected.keys()
+        for key, row in rows.items():
+            assert expected[key].says(row.bar), (key, row, expected[key])
+
+    def check_ledgers(self) -> None:
+        """Both equations of conservation hold for each exchange, and nothing was counted out of nothing."""
+        for ledger in self.book.ledgers.values():
+            assert ledger.received == ledger.accepted + ledger.rejected.total()
+            lost = ledger.expired + ledger.dropped.total()
+            assert ledger.accepted == ledger.cached + lost + ledger.pending
+            assert min(ledger.cached, ledger.expired, ledger.pending, *ledger.dropped.values(), 0) == 0
+        ledgers = self.book.ledgers.values()
+        assert sum(ledger.received for ledger in ledgers) == self.received
+        assert sum(ledger.rejected.total() for ledger in ledgers) == self.rejected
+
+    def window_prices(self, span: Span) -> dict[tuple[str, str], list[tuple[int, float]]]:
+        """(timestamp, price) of all the window's members in a span, in order of both."""
+        found = {}
+        for pair, held in self.window.members.items():
+            inside = sorted((each.timestamp, each.price) for each in held.values() if each.timestamp in span)
+            if inside:
+                found[pair] = inside
+        return found
+
+    def sent_prices(self, span: Span) -> dict[tuple[str, str], list[tuple[int, float]]]:
+        """The same of all that was accepted."""
+        found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        for update in sorted(self.sent, key=lambda update: (update.timestamp, update.price)):
+            if update.timestamp in span:
+                found.setdefault((update.exchange, update.symbol), []).append(
+                    (update.timestamp, update.price)
+                )
+        return found
+
+    def check_window(self) -> None:
+        """The window holds each accepted update of its length exactly once, and the bars of all seconds."""
+        span = Span(self.now - self.window_length, self.now + 10_000)
+        assert self.window_prices(span) == self.sent_prices(span)
+        self.check_stored_bars()
+
+    def check_stored_bars(self) -> None:
+        """The window's bars of the last hour tell of every accepted update, also of those it never held."""
+        groups: dict[tuple[str, str, int], list[Sent]] = {}
+        for update in self.sent:
+            if update.timestamp >= self.now - HOUR + MINUTE:
+                groups.setdefault(
+                    (update.exchange, update.symbol, floor_to(update.timestamp, 1_000)), []
+                ).append(update)
+        for (exchange, symbol, second), updates in groups.items():
+            of_pair = self.window.stored_bars[exchange, symbol]
+            bars = [bar for (start, _), bar in of_pair.items() if start == second]
+            assert sum(bar.count for bar in bars) == len(updates)
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Wait for a condition, of the virtual clock's time at most so long."""
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - any condition, on a virtual clock
+            await trio.sleep(0.01)
