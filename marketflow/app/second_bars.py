@@ -117,9 +117,7 @@ class SecondBars:
         for key in list(islice(self._unflushed, limit)):
             del self._unflushed[key]
             pair, (second, boot) = key
-            bar = self._bars.get(pair, {}).get(second, {}).get(boot)
-            if bar is not None:  # else it was pruned
-                taken.append((pair, (second, boot), bar))
+            taken.append((pair, (second, boot), self._bars[pair][second][boot]))
         return taken
 
     @property
@@ -208,6 +206,8 @@ class SecondBars:
                 boots = seconds.pop(second)
                 pruned.extend((pair, (second, boot)) for boot in boots)
                 self._fold(pair, second, boots.values())
+        for key in pruned:
+            self._unflushed.pop(key, None)  # Else an outage of Redis would pile them up.
         return pruned
 
     def _fold(self, pair: Pair, second: int, bars: Iterable[Bar]) -> None:
