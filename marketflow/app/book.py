@@ -155,7 +155,9 @@ class Book:
         runs: list[Waiting] = []
         waiting = [exchange for exchange, pending in self._pending.items() if pending]
         for exchange in waiting:
-            for run in self._pending[exchange].take(max(1, FLUSH_UPDATES // len(waiting))):
+            # What is on its way cannot be dropped: half of the room at most, the newest need the rest.
+            limit = max(1, min(FLUSH_UPDATES // len(waiting), self._limits[exchange] // 2))
+            for run in self._pending[exchange].take(limit):
                 kept = run.since(now - self._window_length)
                 if kept is not None:
                     runs.append(kept)

@@ -1,0 +1,457 @@
+"""What the tests of faults share: an exchange that notes what it sends, the service, and what is right.
+
+Everything that the service tells is compared with what was sent, computed anew and in another way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psycopg
+import redis
+import trio
+
+from marketflow.app.ports import Clock
+from marketflow.app.questions import Counters as Counts
+from marketflow.config import Settings
+from marketflow.config.settings import ExchangeSettings
+from marketflow.service import Running, serve
+
+BASE = {"BTCUSDT": 100_000.0, "DOGEUSDT": 0.3}
+TICK = 0.05
+"""Seconds between two sends of `Exchange.play`."""
+
+
+def now_ms() -> int:
+    """The wall clock, Unix ms."""
+    return time.time_ns() // 1_000_000
+
+
+async def eventually(
+    condition: Callable[[], object], *, within: float = 5.0, what: str = "", every: float = 0.02
+) -> float:
+    """Wait until the condition (maybe an async one) holds; returns the seconds that it took."""
+    started = trio.current_time()
+    while True:
+        held = condition()
+        if isinstance(held, Awaitable):
+            held = await held
+        if held:
+            return trio.current_time() - started
+        assert trio.current_time() - started < within, f"not within {within} s: {what or condition}"
+        await trio.sleep(every)
+
+
+# ---- exchanges ----
+
+
+@attrs.frozen
+class Sent:
+    """An update as an exchange sent it."""
+
+    exchange: str
+    symbol: str
+    price: float
+    timestamp: int
+    order: int
+    """Of equal timestamps the greater is the later."""
+    sent_at: float
+    """Seconds of the monotonic clock."""
+
+    @property
+    def line(self) -> bytes:
+        """As it goes over the wire."""
+        text = {"symbol": self.symbol, "price": self.price, "timestamp": self.timestamp}
+        return json.dumps(text).encode() + b"\n"
+
+
+class Exchange:
+    """A TCP server that sends what the test wants, to whoever is connected, and notes it."""
+
+    _orders = itertools.count(1)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.port = 0
+        self.sent: list[Sent] = []
+        self.connections = 0
+        """How many were made so far."""
+        self.turn = trio.Lock()
+        """Whoever holds it keeps the exchange silent."""
+        self._streams: list[trio.SocketStream] = []
+        self._random = random.Random(name)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listeners[0].socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, self._serve, listeners)
+            task_status.started()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        self._streams.append(stream)
+        self.connections += 1
+        try:
+            while await stream.receive_some(1024):
+                pass
+        except trio.BrokenResourceError:
+            return
+        finally:
+            self._streams.remove(stream)
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody listens."""
+        return bool(self._streams)
+
+    def updates(self, symbol: str, *timestamps: int) -> list[Sent]:
+        """New updates with random prices, to be sent."""
+        prices = [BASE[symbol] * self._random.uniform(0.9, 1.1) for _ in timestamps]
+        at = time.monotonic()
+        return [
+            Sent(self.name, symbol, price, timestamp, next(self._orders), at)
+            for price, timestamp in zip(prices, timestamps, strict=True)
+        ]
+
+    async def send(self, updates: Sequence[Sent]) -> None:
+        """Send to the newest connection; noted as sent where there is one that takes it."""
+        if not self._streams:
+            return
+        try:
+            # Noted before, not after: the service may have it while we still wait.
+            self.sent.extend(updates)
+            await self._streams[-1].send_all(b"".join(update.line for update in updates))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    async def play(
+        self,
+        clock: Callable[[], int] = now_ms,
+        *,
+        tick: float = TICK,
+        behind: Sequence[int] = (0, 0, 0, 40, 700),
+    ) -> None:
+        """Send one or two updates of each symbol each tick, some of them `behind` (ms) their time."""
+        while True:
+            updates: list[Sent] = []
+            for symbol in BASE:
+                late = [self._random.choice(behind) for _ in range(self._random.choice((1, 1, 2)))]
+                updates += self.updates(symbol, *[clock() - ms for ms in late])
+            async with self.turn:
+                await self.send(updates)
+            await trio.sleep(tick)
+
+
+@asynccontextmanager
+async def exchanges(*names: str) -> AsyncIterator[list[Exchange]]:
+    """Exchanges of these names, listening."""
+    made = [Exchange(name) for name in names]
+    async with trio.open_nursery() as nursery:
+        for each in made:
+            await nursery.start(each.run)
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def playing(*players: Exchange, **how: Any) -> AsyncIterator[None]:
+    """Have them play meanwhile."""
+    async with trio.open_nursery() as nursery:
+        for each in players:
+            nursery.start_soon(partial(each.play, **how))
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def all_sent(players: Iterable[Exchange]) -> list[Sent]:
+    """What they have sent up to now."""
+    return [sent for each in players for sent in each.sent]
+
+
+# ---- the service ----
+
+
+def settings_for(
+    players: Sequence[Exchange], redis_url: str, dsn: str, state_dir: Path, **changes: Mapping[str, Any]
+) -> Settings:
+    """Settings of a service that hurries; `changes` by section."""
+    settings = attrs.evolve(
+        Settings(),
+        symbols=tuple(BASE),
+        exchanges=tuple(ExchangeSettings(each.name, "127.0.0.1", each.port) for each in players),
+        state_dir=state_dir,
+    )
+    sections: dict[str, dict[str, Any]] = {
+        "http": {"port": 0},
+        "redis": {"url": redis_url},
+        "postgres": {"dsn": dsn},
+        "aggregation": {"interval": 2_000, "grace": 200},
+        "feeds": {"backoff_min": 20, "backoff_max": 100},
+    }
+    for section, values in changes.items():
+        sections.setdefault(section, {}).update(values)
+    return attrs.evolve(
+        settings,
+        **{name: attrs.evolve(getattr(settings, name), **values) for name, values in sections.items()},
+    )
+
+
+@attrs.define
+class Answer:
+    """What came over HTTP."""
+
+    status: int
+    body: Any
+
+
+async def http(
+    url: str, method: str, path: str, *, headers: Mapping[str, str] | None = None, within: float = 10.0
+) -> Answer:
+    """Ask once, on a connection of its own."""
+    host, port = url.removeprefix("http://").split(":")
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", "Content-Length: 0"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    with trio.fail_after(within):
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all("\r\n".join([*lines, "", ""]).encode())
+            reply = b"".join([part async for part in stream])
+    head, _, body = reply.partition(b"\r\n\r\n")
+    return Answer(int(head.split()[1]), json.loads(body) if body else None)
+
+
+def check_ledger(updates: Mapping[str, Any]) -> None:
+    """Both equations hold."""
+    assert updates["received"] == updates["accepted"] + sum(updates["rejected"].values()), updates
+    gone = updates["cached"] + updates["expired"] + sum(updates["dropped"].values()) + updates["pending"]
+    assert updates["accepted"] == gone, updates
+
+
+class Service:
+    """A service that runs in this process, asked over HTTP."""
+
+    def __init__(self, running: Running) -> None:
+        self.running = running
+        self.url = running.url
+        self.polls = 0
+
+    async def get(self, path: str, **how: Any) -> Any:
+        """The body of an answer that must be one."""
+        answer = await http(self.url, "GET", path, **how)
+        assert answer.status == 200, (path, answer)
+        return answer.body
+
+    async def ask(self, path: str, **how: Any) -> Answer:
+        """An answer of any kind."""
+        return await http(self.url, "GET", path, **how)
+
+    async def post(self, path: str, **how: Any) -> Answer:
+        """The same for POST."""
+        return await http(self.url, "POST", path, **how)
+
+    @property
+    def updates(self) -> Counts:
+        """The counters of all exchanges, without asking over HTTP."""
+        return self.running.report().updates
+
+    @asynccontextmanager
+    async def still(self, players: Sequence[Exchange]) -> AsyncIterator[list[Sent]]:
+        """All that was sent, and it is accepted; nothing more is sent meanwhile."""
+        async with AsyncExitStack() as stack:
+            for each in players:
+                await stack.enter_async_context(each.turn)
+            await self.received_all(players)
+            yield all_sent(players)
+
+    async def received_all(self, players: Iterable[Exchange], *, within: float = 5.0) -> None:
+        """Wait until it has accepted as much as they sent."""
+        total = sum(len(each.sent) for each in players)
+        await eventually(lambda: self.updates.accepted == total, within=within, what="all received")
+
+    async def watch(self) -> None:
+        """Check the ledgers each time, until cancelled."""
+        while True:
+            health = await self.get("/health")
+            check_ledger(health["updates"])
+            for exchange in health["exchanges"].values():
+                check_ledger(exchange["updates"])
+            self.polls += 1
+            await trio.sleep(0.1)
+
+
+@asynccontextmanager
+async def service(
+    settings: Settings, players: Sequence[Exchange], *, clock: Clock | None = None, watched: bool = True
+) -> AsyncIterator[Service]:
+    """The service, connected to the players, until the block ends and it has stopped in order."""
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(partial(serve, settings, stopping, clock=clock))
+        it = Service(running)
+        await eventually(lambda: all(each.connected for each in players), what="connected")
+        async with trio.open_nursery() as watching:
+            if watched:
+                watching.start_soon(it.watch)
+            yield it
+            watching.cancel_scope.cancel()
+        stopping.set()
+    report = running.report().updates
+    check_ledger(attrs.asdict(report))
+    assert report.pending == 0
+
+
+# ---- what is right ----
+
+
+def within_span(
+    sent: Iterable[Sent], start: int, end: int, symbol: str, exchanges_: Collection[str] = ()
+) -> list[Sent]:
+    """Those of [start, end), in the order of their time."""
+    found = [
+        each
+        for each in sent
+        if start <= each.timestamp < end
+        and each.symbol == symbol
+        and (not exchanges_ or each.exchange in exchanges_)
+    ]
+    return sorted(found, key=lambda each: (each.timestamp, each.order))
+
+
+def check_summary(answer: Mapping[str, Any], sent: Iterable[Sent]) -> None:
+    """An answer of /prices/aggregate is exact for the span that it names."""
+    asked = () if answer["exchange"] is None else (answer["exchange"],)
+    found = within_span(sent, answer["start"], answer["end"], answer["symbol"], asked)
+    prices = [each.price for each in found]
+    assert answer["updates"] == len(found), (answer, len(found))
+    assert (answer["min_price"], answer["max_price"]) == (min(prices), max(prices)), answer
+    # Which of two exchanges was the later in the same ms nobody here knows.
+    first = {each.exchange: each.price for each in reversed(found) if each.timestamp == found[0].timestamp}
+    last = {each.exchange: each.price for each in found if each.timestamp == found[-1].timestamp}
+    assert answer["open_price"] in first.values(), answer
+    assert answer["close_price"] in last.values(), answer
+    assert math.isclose(answer["average_price"], math.fsum(prices) / len(prices), rel_tol=1e-9)
+
+
+Key = tuple[str, str, int]
+Row = tuple[float, float, float, float, float, int]
+
+
+def expected_rows(sent: Iterable[Sent], interval: int) -> dict[Key, Row]:
+    """By symbol, exchange and end: average, min, max, open, close and count."""
+    groups: defaultdict[Key, list[Sent]] = defaultdict(list)
+    for each in sorted(sent, key=lambda each: (each.timestamp, each.order)):
+        end = (each.timestamp // interval + 1) * interval
+        groups[each.symbol, each.exchange, end].append(each)
+    rows = {}
+    for key, group in groups.items():
+        prices = [each.price for each in group]
+        rows[key] = (
+            math.fsum(prices) / len(prices),
+            min(prices),
+            max(prices),
+            prices[0],
+            prices[-1],
+            len(prices),
+        )
+    return rows
+
+
+def stored_rows(dsn: str) -> dict[Key, Row]:
+    """What PostgreSQL holds, in the order in which it was written."""
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            "SELECT pair_name, exchange, (extract(epoch FROM timestamp) * 1000)::bigint, average_price,"
+            " min_price, max_price, open_price, close_price, update_count FROM price_aggregates ORDER BY ctid"
+        ).fetchall()
+    return {row[:3]: row[3:] for row in found}
+
+
+def differences(stored: Mapping[Key, Row], expected: Mapping[Key, Row]) -> list[object]:
+    """Rows that are missing, too many, or not right."""
+    wrong: list[object] = [("missing", key) for key in expected.keys() - stored.keys()]
+    wrong += [("unexpected", key) for key in stored.keys() - expected.keys()]
+    for key in stored.keys() & expected.keys():
+        ours, right = stored[key], expected[key]
+        if ours[1:] != right[1:] or not math.isclose(ours[0], right[0], rel_tol=1e-9):
+            wrong.append((key, ours, right))
+    return wrong
+
+
+async def rows_are_right(
+    dsn: str, sent: Sequence[Sent], interval: int = 2_000, *, until: int | None = None, within: float = 5.0
+) -> float:
+    """Wait until every interval that ended up to `until` (ms) has its row, and nothing else is there.
+
+    Returns the seconds that it took.
+    """
+    last = max(each.timestamp for each in sent) if until is None else until
+    limit = last // interval * interval if until is not None else (last // interval + 1) * interval
+    expected = {key: row for key, row in expected_rows(sent, interval).items() if key[2] <= limit}
+    wrong: list[object] = []
+
+    async def right() -> bool:
+        stored = await trio.to_thread.run_sync(stored_rows, dsn)
+        wrong[:] = differences({key: row for key, row in stored.items() if key[2] <= limit}, expected)
+        return not wrong
+
+    try:
+        return await eventually(right, within=within, every=0.1)
+    except AssertionError:
+        raise AssertionError(f"{len(wrong)} rows of {len(expected)} wrong: {wrong[:5]}") from None
+
+
+def window_differences(url: str, sent: Iterable[Sent], until: int) -> list[object]:
+    """What Redis lacks, or holds too often, of updates with a timestamp before `until` (ms)."""
+    wanted: defaultdict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+    for each in sent:
+        if each.timestamp < until:
+            wanted[each.exchange, each.symbol].append((each.timestamp, each.price))
+    wrong: list[object] = []
+    with redis.Redis.from_url(url) as client:
+        for (exchange, symbol), updates in wanted.items():
+            held = client.zrangebyscore(f"prices:{exchange}:{symbol}", 0, f"({until}", withscores=True)
+            found = sorted((int(score), float(member.split(b":")[0])) for member, score in held)
+            if found != sorted(updates):
+                wrong.append((exchange, symbol, "members", len(found), "sent", len(updates)))
+            bars: Counter[int] = Counter()
+            for field, value in client.hgetall(f"bars:{exchange}:{symbol}").items():
+                second = int(field.split(b":")[0])
+                if (second + 1) * 1_000 <= until:
+                    bars[second] += json.loads(value)[0]
+            right = Counter(time // 1_000 for time, _ in updates if time < until // 1_000 * 1_000)
+            if bars != right:
+                wrong.append((exchange, symbol, "bars", bars - right, "sent", right - bars))
+    return wrong
+
+
+async def window_is_whole(url: str, players: Sequence[Exchange], *, within: float) -> float:
+    """Wait until window and bars hold all that is older than this moment, each once; returns the seconds.
+
+    Late ones for that time may still come, and be on their way: they are waited for too.
+    """
+    wrong: list[object] = []
+    until = now_ms()
+
+    async def whole() -> bool:
+        sent = all_sent(players)
+        try:
+            wrong[:] = await trio.to_thread.run_sync(window_differences, url, sent, until)
+        except redis.RedisError as error:
+            wrong[:] = [error]
+        return not wrong
+
+    try:
+        return await eventually(whole, within=within, every=0.05)
+    except AssertionError:
+        raise AssertionError(wrong) from None

@@ -1,0 +1,221 @@
+"""Redis away: nothing stalls, nothing lies, and what was there is whole again when it is back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import redis
+import trio
+from rig import (
+    Exchange,
+    Service,
+    check_summary,
+    eventually,
+    exchanges,
+    now_ms,
+    playing,
+    rows_are_right,
+    service,
+    settings_for,
+    window_is_whole,
+)
+
+from marketflow.embedded import EmbeddedRedis
+
+OUTAGE = 3.0
+"""Seconds."""
+
+
+async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, seconds: float) -> None:
+    """For so long: the feeds go on, rows come on time, answers are from memory, fresh and right."""
+    until = trio.current_time() + seconds
+    accepted = it.updates.accepted
+    while trio.current_time() < until:
+        async with it.still(players) as sent:
+            summary = await it.get("/prices/aggregate/BTCUSDT?period=1m")
+            short = await it.get("/prices/aggregate/exchange1/DOGEUSDT?period=2s")
+            latest = await it.get("/prices/latest/BTCUSDT")
+        for answer in (summary, short):
+            assert answer["source"] == "memory"
+            assert answer["end"] % 1_000 == 0
+            check_summary(answer, sent)
+        newest = max(each.timestamp for each in sent if each.symbol == "BTCUSDT")
+        assert latest["source"] == "memory"
+        assert latest["timestamp"] == newest
+        assert now_ms() - newest < 1_500
+        await trio.sleep(0.3)
+        assert it.updates.accepted > accepted, "the feeds stall"
+        accepted = it.updates.accepted
+        # A close is 200 ms after the end, and looked for each second.
+        await rows_are_right(dsn, sent, until=now_ms() - 1_600, within=0.5)
+
+
+async def check_up(it: Service, players: Sequence[Exchange]) -> None:
+    """Answers are from Redis again, exact to the ms."""
+    async with it.still(players) as sent:
+        summary = {}
+
+        async def from_redis() -> bool:
+            summary.update(await it.get("/prices/aggregate/BTCUSDT?period=1m"))
+            return summary["source"] == "redis"
+
+        await eventually(from_redis, within=1)
+    check_summary(summary, sent)
+
+
+@pytest.mark.parametrize("how", ["with data", "empty", "paused"])
+async def test_redis_comes_back(
+    how: str, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Stopped and started with what it had, killed and started empty, or frozen (ambiguous writes)."""
+    async with exchanges("exchange1", "exchange2") as players:
+        settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path, redis={"timeout": 300})
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: it.updates.cached > 100)
+            match how:
+                case "with data":
+                    await trio.to_thread.run_sync(own_redis.stop)
+                case "empty":
+                    own_redis.kill()
+                case "paused":
+                    own_redis.pause()
+            await eventually(lambda: it.running.report().redis.status == "away", within=1.5)
+            await check_outage(it, players, postgres_dsn, OUTAGE)
+            if how == "paused":
+                own_redis.resume()
+            else:
+                own_redis.start()
+            await window_is_whole(own_redis.url, players, within=2)
+            await check_up(it, players)
+            await eventually(lambda: it.updates.pending == 0)
+            assert it.updates.cached == it.updates.accepted
+        await rows_are_right(postgres_dsn, [s for p in players for s in p.sent], until=now_ms() - 2_000)
+
+
+async def test_redis_is_emptied_under_a_live_connection(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Nobody tells the service; with no update coming, too, it finds out and puts everything back."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path)
+        async with service(settings, players) as it:
+            with redis.Redis.from_url(own_redis.url) as client:
+                async with playing(*players):
+                    await eventually(lambda: it.updates.cached > 50)
+                    client.flushall()
+                    await window_is_whole(own_redis.url, players, within=2)
+                    await check_up(it, players)
+                client.flushall()
+                await trio.sleep(1.2)
+                await window_is_whole(own_redis.url, players, within=1)
+                await check_up(it, players)
+                assert it.updates.cached == it.updates.accepted
+
+
+async def test_redis_comes_back_with_what_it_had_some_time_ago(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Killed after a snapshot: the marker is there, and yet updates are missing."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path)
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: it.updates.cached > 20)
+            with redis.Redis.from_url(own_redis.url) as client:
+                client.save()
+            await trio.sleep(1.5)
+            own_redis.kill()
+            own_redis.start()
+            await window_is_whole(own_redis.url, players, within=2.5)
+            await check_up(it, players)
+
+
+async def test_a_flood_while_redis_is_away(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Memory stays bounded, drops are counted, the newest survive, and nobody else suffers."""
+    limit = 1_000
+    async with exchanges("exchange1", "exchange2", "exchange3") as players:
+        flooding, calm, _ = players
+        settings = settings_for(
+            players, own_redis.url, postgres_dsn, tmp_path, pipeline={"max_pending_updates": 3 * limit}
+        )
+        async with service(settings, players) as it:
+            await eventually(lambda: it.running.report().redis.status == "up")
+            own_redis.pause()
+            # What is on its way when Redis is found to be away is the oldest, and must not take all the room.
+            await flooding.send(flooding.updates("BTCUSDT", *[now_ms()] * 600))
+            await trio.sleep(0.1)
+            for _ in range(20):
+                await flooding.send(flooding.updates("BTCUSDT", *[now_ms()] * 500))
+                await calm.send(calm.updates("DOGEUSDT", now_ms()))
+                await trio.sleep(0.02)
+            await it.received_all(players)
+            ledgers = it.running.report().exchanges
+            assert ledgers["exchange1"].updates.pending <= limit
+            assert ledgers["exchange1"].updates.dropped["overflow"] >= 10_000 - limit
+            assert ledgers["exchange2"].updates.pending == 20
+            own_redis.resume()
+            await eventually(lambda: it.updates.pending == 0, within=2)
+            with redis.Redis.from_url(own_redis.url) as client:
+                held = {
+                    float(member.split(b":")[0])
+                    for member in client.zrange("prices:exchange1:BTCUSDT", 0, -1)
+                }
+                assert client.zcard("prices:exchange2:DOGEUSDT") == 20
+            newest = [each.price for each in flooding.sent][-limit // 2 :]
+            assert held >= set(newest)
+            async with it.still(players) as sent:
+                await trio.sleep(1)  # what is asked for in whole seconds ends with the last whole one
+                check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1m"), sent)
+                check_summary(await it.get("/prices/aggregate/exchange1/BTCUSDT?period=5s"), sent)
+            await rows_are_right(postgres_dsn, sent)
+
+
+async def test_what_replay_memory_does_not_hold_is_not_made_up(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """The newest come back; bars know what is missing, so that answers stay right."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players, own_redis.url, postgres_dsn, tmp_path, window={"replay_memory": 40_000}
+        )
+        async with service(settings, players) as it:
+            for _ in range(10):
+                await players[0].send(players[0].updates("BTCUSDT", *[now_ms()] * 100))
+                await trio.sleep(0.1)
+            await eventually(lambda: it.updates.cached == 1_000)
+            own_redis.kill()
+            own_redis.start()
+            await trio.sleep(1)
+            await eventually(lambda: it.running.report().redis.status == "up", within=2)
+            with redis.Redis.from_url(own_redis.url) as client:
+                await eventually(lambda: client.zcard("prices:exchange1:BTCUSDT"), within=1)
+                held = {
+                    float(member.split(b":")[0])
+                    for member in client.zrange("prices:exchange1:BTCUSDT", 0, -1)
+                }
+            sent = [each.price for each in players[0].sent]
+            assert 100 <= len(held) <= 500
+            assert held == set(sent[-len(held) :])
+            for period in ("2s", "1m"):
+                check_summary(await it.get(f"/prices/aggregate/BTCUSDT?period={period}"), players[0].sent)
+
+
+async def test_many_questions_while_redis_hangs(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Nobody has to stand in line for as many time limits as there are others."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path, redis={"timeout": 500})
+        async with service(settings, players, watched=False) as it:
+            await players[0].send(players[0].updates("BTCUSDT", *[now_ms() - 2_000] * 100))
+            await eventually(lambda: it.updates.cached == 100)
+            await check_up(it, players)
+            own_redis.pause()
+            with trio.fail_after(4):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(60):
+                        nursery.start_soon(it.get, "/prices/aggregate/BTCUSDT?period=30s")
+            own_redis.resume()
