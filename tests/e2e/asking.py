@@ -39,14 +39,14 @@ class Client:
     """Asks, with a connection for each question."""
 
     def __init__(self, url: str) -> None:
-        self._address = urlsplit(url).netloc
+        self.address = urlsplit(url).netloc
 
     async def get(self, path: str) -> tuple[int, Any]:
         """The status and the JSON of the answer."""
         return await trio.to_thread.run_sync(self._get, path)
 
     def _get(self, path: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(self._address, timeout=10)
+        connection = http.client.HTTPConnection(self.address, timeout=10)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()

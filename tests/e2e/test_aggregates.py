@@ -7,13 +7,14 @@ import random
 import attrs
 import psycopg
 import pytest
+import trio
 from asking import adds_up, eventually, stored_rows
 from exchange_server import ExchangeServer
 from serving import Service, running
 from traffic import NAMES, SYMBOLS, Sent, any_lines, lines, now, rows, tick
 
 from marketflow.app import aggregating
-from marketflow.app.ports import IntervalMismatch, StoreTaken
+from marketflow.app.ports import StoreTaken
 from marketflow.config import Settings
 from marketflow.config.settings import AggregationSettings
 
@@ -195,10 +196,29 @@ async def test_a_second_service_on_the_same_stores_does_not_start(
         assert first.report().postgres.status == "up"
 
 
-async def test_another_interval_than_the_database_remembers_is_refused(settings: Settings) -> None:
-    other = attrs.evolve(settings, aggregation=AggregationSettings(interval=5_000))
-    async with running(settings):
-        pass
-    with pytest.RaisesGroup(IntervalMismatch, flatten_subgroups=True):
-        async with running(other):
-            pytest.fail("it started")
+async def test_the_next_service_takes_over(
+    settings: Settings, exchanges: Exchanges, rng: random.Random, nursery: trio.Nursery
+) -> None:
+    """Started while another still runs, it serves once that has stopped; the interval goes on."""
+    sent: list[Sent] = []
+    at = now()
+    serves = trio.Event()
+    finish = trio.Event()
+
+    async def next_service() -> None:
+        async with running(settings) as service:
+            serves.set()
+            before = len(sent)
+            for name in NAMES:
+                sent.extend(any_lines(rng, name, 100, earliest=at - 3_000, latest=at))
+            await play(service, exchanges, sent, before)
+            await rows_equal(settings.postgres.effective_dsn, sent, settings.aggregation.interval)
+            finish.set()
+
+    async with running(settings) as first:
+        nursery.start_soon(next_service)
+        for name in NAMES:
+            sent += any_lines(rng, name, 100, earliest=at - 3_000, latest=at)
+        await play(first, exchanges, sent, 0)
+        assert not serves.is_set()
+    await finish.wait()

@@ -1,0 +1,280 @@
+"""The real program is told to stop: it loses nothing, says what it did, and ends in time."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from signal import SIGINT, SIGTERM, Signals
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+import trio
+from asking import adds_up, eventually, stored_rows
+from exchange_server import HOST, ExchangeServer
+from program import Program, program
+from serving import running
+from traffic import SYMBOLS, line, now
+
+from marketflow.config import Settings
+
+Exchanges = dict[str, ExchangeServer]
+Environment = dict[str, object]
+
+RATE = 20_000
+"""Updates a second, of all exchanges."""
+NOWHERE = 9
+"""A port that nobody listens on, since nobody but root could."""
+
+
+@pytest.fixture
+def environment(redis_url: str, postgres_dsn: str, tmp_path: Path, exchanges: Exchanges) -> Environment:
+    """Settings of a program between the exchanges and the stores."""
+    return {
+        "EXCHANGES": [{"name": name, "host": HOST, "port": each.port} for name, each in exchanges.items()],
+        "REDIS__URL": redis_url,
+        "POSTGRES__DSN": postgres_dsn,
+        "HTTP__PORT": 0,
+        "AGGREGATION__INTERVAL": 1,
+        "AGGREGATION__GRACE": 0.2,
+        "STATE_DIR": str(tmp_path / "state"),
+    }
+
+
+@asynccontextmanager
+async def serve(directory: Path, environment: Environment) -> AsyncIterator[Program]:
+    async with program(directory, "serve", "--log-format", "json", environment=environment) as run:
+        yield run
+
+
+async def flow(exchanges: Exchanges, rng: random.Random) -> None:
+    """Send at the rate, as fast as the readers take it, to whoever connects. Ends never."""
+
+    async def play(exchange: ExchangeServer) -> None:
+        per_chunk = RATE // len(exchanges) // 50
+        placeholder = 10**12
+        chunk = b"".join(line(SYMBOLS[i % 5], rng.uniform(1, 2), placeholder) for i in range(per_chunk))
+        due = trio.current_time()
+        while True:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the next one will come
+                await exchange.send(chunk.replace(b"%d" % placeholder, b"%d" % now()))
+            due = max(due + 0.02, trio.current_time() - 0.1)
+            await trio.sleep_until(due)
+
+    async with trio.open_nursery() as nursery:
+        for exchange in exchanges.values():
+            nursery.start_soon(play, exchange)
+
+
+def members(window: redis.Redis) -> int:
+    return sum(window.zcard(key) for key in window.keys("prices:*"))
+
+
+def counted(window: redis.Redis) -> int:
+    """Updates in all one-second bars."""
+    return sum(
+        json.loads(value)[0] for key in window.keys("bars:*") for value in window.hgetall(key).values()
+    )
+
+
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+async def test_a_stop_in_mid_stream_loses_nothing(
+    tmp_path: Path,
+    environment: Environment,
+    exchanges: Exchanges,
+    window: redis.Redis,
+    rng: random.Random,
+    number: Signals,
+) -> None:
+    """At 20,000 updates/s: exit 0 well within 10 s, and the ledger is what Redis holds."""
+    async with serve(tmp_path, environment) as run, trio.open_nursery() as nursery:
+        client = await run.serving()
+        nursery.start_soon(flow, exchanges, rng)
+
+        async def flowing() -> bool:
+            return (await client.health())["updates"]["accepted"] > 1.2 * RATE
+
+        await eventually(flowing)
+        began = trio.current_time()
+        ledger = await run.stopped(number)
+        assert trio.current_time() - began < 5
+        nursery.cancel_scope.cancel()
+    assert ledger["accepted"] > 1.2 * RATE
+    assert adds_up(ledger)
+    assert (ledger["rejected"], ledger["dropped"], ledger["pending"]) == ({}, {}, 0)
+    assert ledger["expired"] == 0
+    assert members(window) == ledger["cached"] == ledger["accepted"]
+    assert counted(window) == ledger["accepted"], "bars count every accepted update"
+
+
+async def test_a_restart_in_mid_stream_makes_no_row_wrong(
+    tmp_path: Path, environment: Environment, exchanges: Exchanges, window: redis.Redis, rng: random.Random
+) -> None:
+    """Stopped and started in full flow, then stopped for good: each row counts what Redis counts."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flow, exchanges, rng)
+        ledgers = []
+        for _ in range(2):
+            async with serve(tmp_path, environment) as run:
+                client = await run.serving()
+
+                async def flowing() -> bool:
+                    return (await client.health())["updates"]["accepted"] > RATE / 4  # noqa: B023
+
+                await eventually(flowing)
+                ledgers.append(await run.stopped())
+        nursery.cancel_scope.cancel()
+    accepted = sum(ledger["accepted"] for ledger in ledgers)
+    assert members(window) == accepted
+    async with serve(tmp_path, environment) as run:
+        await run.serving()
+        dsn = str(environment["POSTGRES__DSN"])
+        await eventually(lambda: sum(row.count for row in stored_rows(dsn).values()) == accepted)
+        assert (await run.stopped())["received"] == 0
+
+
+async def test_a_stop_with_nothing_there(tmp_path: Path, environment: Environment) -> None:
+    """No exchange, no Redis, no PostgreSQL: it serves, and it stops at once."""
+    environment |= {
+        "EXCHANGES": [{"name": "exchange1", "host": HOST, "port": NOWHERE}],
+        "REDIS__URL": f"redis://{HOST}:{NOWHERE}/0",
+        "POSTGRES__DSN": f"postgresql://marketflow@{HOST}:{NOWHERE}/marketflow",
+    }
+    async with serve(tmp_path, environment) as run:
+        client = await run.serving()
+        assert (await client.get("/health/ready"))[0] == 200
+        assert (await client.health())["status"] == "degraded"
+        ledger = await run.stopped(within=5)
+    assert ledger["received"] == 0
+
+
+async def test_a_stop_with_silent_exchanges(settings: Settings, exchanges: Exchanges) -> None:
+    """Connections that say nothing are ended at once; what has no end of line was not received."""
+    async with running(settings) as service:
+        for exchange in exchanges.values():
+            await exchange.send(b'{"symbol":"BTCUSDT"')
+        began = trio.current_time()
+    assert trio.current_time() - began < 2
+    with trio.fail_after(1):
+        for exchange in exchanges.values():
+            await exchange.left()
+    assert service.report().updates.received == 0
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(SIGTERM, 0.0), (SIGINT, 0.1)])
+async def test_a_stop_during_the_start(
+    tmp_path: Path, environment: Environment, number: Signals, seconds: float
+) -> None:
+    """So many seconds after its first word: it never has to serve first."""
+    async with serve(tmp_path, environment) as run:
+        await run.logged("starting")
+        await trio.sleep(seconds)
+        run.signal(number)
+        assert await run.ended(within=5) == 0
+        assert run.events  # all of them are: no traceback
+
+
+async def test_a_stop_while_waiting_for_another_service(
+    tmp_path: Path, settings: Settings, environment: Environment
+) -> None:
+    """Told to stop meanwhile it does, and the one that runs does not care."""
+    async with running(settings) as first, serve(tmp_path, environment) as second:
+        await second.logged("another marketflow holds the database, waiting")
+        second.signal(SIGTERM)
+        assert await second.ended(within=5) == 0
+        assert first.report().postgres.status == "up"
+
+
+async def test_a_client_that_does_not_read_cannot_hold_the_stop(
+    tmp_path: Path, environment: Environment, exchanges: Exchanges, window: redis.Redis, rng: random.Random
+) -> None:
+    """Nor idle ones, nor one in the middle of its request; and no update is lost because of them."""
+    async with AsyncExitStack() as stack:
+        run = await stack.enter_async_context(serve(tmp_path, environment))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        client = await run.serving()
+        nursery.start_soon(flow, exchanges, rng)
+        for _ in range(3):
+            await stack.enter_async_context(await connect(client.address))
+        half = await stack.enter_async_context(await connect(client.address))
+        await half.send_all(b"POST /mode/test HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+        stuck = await stack.enter_async_context(await connect(client.address))
+        request = b"GET /health HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"x" * 8_000)
+        with trio.move_on_after(10) as limit:
+            while True:
+                # Its answers lie unread, so that in the end it reads no more requests either.
+                with trio.move_on_after(0.5) as patience:
+                    await stuck.send_all(request)
+                if patience.cancelled_caught:
+                    break
+        assert not limit.cancelled_caught
+        ledger = await run.stopped(within=8)
+        assert adds_up(ledger)
+        assert ledger["dropped"] == {}
+        assert members(window) == ledger["cached"] == ledger["accepted"] > 0
+        nursery.cancel_scope.cancel()
+
+
+async def connect(address: str) -> trio.SocketStream:
+    """A connection with small buffers."""
+    url = urlsplit(f"//{address}")
+    connection = trio.socket.socket()
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        connection.setsockopt(socket.SOL_SOCKET, option, 4_096)
+    await connection.connect((url.hostname, url.port))
+    return trio.SocketStream(connection)
+
+
+async def test_a_second_signal_leaves_at_once(tmp_path: Path, environment: Environment) -> None:
+    """Whatever hangs, here a request that never comes to its end."""
+    async with serve(tmp_path, environment) as run:
+        client = await run.serving()
+        async with await connect(client.address) as half:
+            await half.send_all(b"POST /mode/test HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+            # Answered after the other had been taken in.
+            await client.health()
+            run.signal(SIGTERM)
+            await run.logged("stopping")
+            run.signal(SIGINT)
+            assert await run.ended(within=1) == 1
+    assert run.events[-1]["event"] == "leaving at once"
+
+
+async def test_during_the_stop_it_says_so_and_takes_no_new_questions(
+    tmp_path: Path, environment: Environment
+) -> None:
+    async with serve(tmp_path, environment) as run:
+        client = await run.serving()
+        async with await connect(client.address) as half:
+            await half.send_all(b"POST /mode/test HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+            await client.health()
+            run.signal(SIGTERM)
+            await run.logged("stopping")
+
+            async def refused() -> bool:
+                try:
+                    status, _ = await client.get("/health")
+                except OSError:
+                    return True
+                assert status == 503
+                return False
+
+            await eventually(refused, within=1)
+        assert await run.ended() == 0
+
+
+async def test_another_interval_than_the_database_remembers_is_refused(
+    tmp_path: Path, settings: Settings, environment: Environment
+) -> None:
+    """One clear line, and the code of a wrong configuration."""
+    async with running(settings):
+        pass
+    environment |= {"AGGREGATION__INTERVAL": 5}
+    async with program(tmp_path, "serve", "--log-level", "error", environment=environment) as run:
+        assert await run.ended() == 2
+    (said,) = run.stderr.splitlines()
+    assert said.startswith("marketflow: aggregation.interval: ")
