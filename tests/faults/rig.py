@@ -132,7 +132,8 @@ class Exchange:
         try:
             # Noted before, not after: the service may have it while we still wait.
             self.sent.extend(updates)
-            await self._streams[-1].send_all(b"".join(update.line for update in updates))
+            with trio.move_on_after(5, shield=True):  # all of it or nothing, also when the playing ends
+                await self._streams[-1].send_all(b"".join(update.line for update in updates))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 

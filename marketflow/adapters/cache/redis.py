@@ -1,34 +1,24 @@
-"""The window in Redis: sorted sets of raw updates, hashes of one-second bars.
-
-redis-py has no Trio support, so its sync connections are used in threads, a few at a time. Every call is
-bounded by `timeout`, and every failure is StoreAway: connections refused or broken, no answer in time, and
-error replies too (out of memory, read-only, loading), since none of them took what was asked.
-"""
+"""The window in Redis: sorted sets of raw updates, hashes of one-second bars."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
-import redis
 import structlog
-import trio
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from marketflow.adapters.cache import members
+from marketflow.adapters.cache.connections import Connections, open_connections
 from marketflow.app.ports import Edge, Field, FieldBars, Flush, StoreAway, Written
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair, PriceUpdate
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 MARKER: Final = b"marketflow:marker"
 """Holds the boot and number of the last write. If that is not the last that was acknowledged to us,
@@ -39,8 +29,6 @@ BARS_TTL: Final = 3_600
 """Seconds after the last write. Fields are removed one by one when they are an hour old."""
 WINDOW_MARGIN: Final = 5_000
 """How long (ms) past its length the window is kept at most."""
-READERS: Final = 4
-"""Questions that read at a time."""
 NEWEST: Final = 16
 """Members looked at for the newest update: only if as many share the last timestamp more are read."""
 FIELDS_PER_COMMAND: Final = 1_000
@@ -69,14 +57,11 @@ class RedisFlush:
 class RedisWindow:
     """Fills the port Window. Use `open_redis_window`, which closes its connections."""
 
-    def __init__(self, pool: redis.ConnectionPool, *, boot: str, window_length: int, timeout: float) -> None:
-        """The window's length in ms, the timeout in seconds."""
-        self._pool = pool
+    def __init__(self, connections: Connections, *, boot: str, window_length: int) -> None:
+        """The window's length in ms."""
+        self._redis = connections
         self._boot = boot.encode()
-        self._timeout = timeout
         self._window_ttl = str(-(-(window_length + WINDOW_MARGIN) // 1_000)).encode()
-        self._writers = trio.CapacityLimiter(1)
-        self._readers = trio.CapacityLimiter(READERS)
         self._warned = False
         self._writes = 0
         self._acknowledged = b""
@@ -114,18 +99,8 @@ class RedisWindow:
         marker = b"%b:%d" % (self._boot, self._writes)
         data = members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET")
         data += flush.updates + flush.bars
-
-        def send(connection: Any) -> bool:
-            deadline = time.monotonic() + self._timeout
-            connection.send_packed_command([data])
-            before = connection.read_response()
-            for _ in range(flush.commands + flush.bars_commands):
-                connection.read_response()
-                if time.monotonic() > deadline:
-                    raise redis.TimeoutError("the answer took too long")
-            return bool(before == self._acknowledged)
-
-        intact = await self._run(send, self._writers)
+        before = await self._redis.send(data, 1 + flush.commands + flush.bars_commands)
+        intact = bool(before == self._acknowledged)
         self._acknowledged = marker
         return intact
 
@@ -144,7 +119,7 @@ class RedisWindow:
             for pair, names in fields.items()
             for first in range(0, len(names), FIELDS_PER_COMMAND)
         ]
-        await self._run(lambda connection: _ask(connection, [*commands, *removals]), self._writers)
+        await self._redis.change([*commands, *removals])
 
     # ---- reading ----
 
@@ -153,7 +128,7 @@ class RedisWindow:
         await self._check_policy()
         found: dict[Pair, FieldBars] = {}
         for pair in pairs:
-            found[pair] = await self._read(
+            found[pair] = await self._redis.read(
                 [("HGETALL", members.bars_key(pair))],
                 partial(_hash_of_bars, pair),
             )
@@ -174,7 +149,7 @@ class RedisWindow:
                 held = ((name, value) for name, value in named if value is not None)
                 found[pair].update(members.read_bars(pair, held))
 
-        await self._read(
+        await self._redis.read(
             [("HMGET", members.bars_key(pair), *map(members.field_name, part)) for pair, part in parts], read
         )
         return found
@@ -202,13 +177,13 @@ class RedisWindow:
                 for pair in pairs
             }
 
-        return await self._read(commands, read)
+        return await self._redis.read(commands, read)
 
     async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
         """The newest update of each pair."""
         found: dict[Pair, PriceUpdate] = {}
         crowded: list[tuple[Pair, bytes]] = []
-        tops: list[list[bytes]] = await self._read(
+        tops: list[list[bytes]] = await self._redis.read(
             [("ZREVRANGE", members.window_key(pair), 0, NEWEST - 1, "WITHSCORES") for pair in pairs], list
         )
         for pair, top in zip(pairs, tops, strict=True):
@@ -216,7 +191,7 @@ class RedisWindow:
                 crowded.append((pair, top[1]))
             elif update := members.read_newest(pair, top):
                 found[pair] = update
-        equals: list[list[bytes]] = await self._read(
+        equals: list[list[bytes]] = await self._redis.read(
             [
                 ("ZRANGEBYSCORE", members.window_key(pair), score, score, "WITHSCORES")
                 for pair, score in crowded
@@ -228,39 +203,12 @@ class RedisWindow:
                 found[pair] = update
         return found
 
-    # ---- calls ----
-
-    async def _read(self, commands: Sequence[tuple[object, ...]], read: Callable[[list[Any]], T]) -> T:
-        """Ask in one go; `read` makes sense of the replies, in the thread too, since there may be many."""
-        return await self._run(lambda connection: read(_ask(connection, commands)), self._readers)
-
-    async def _run(self, call: Callable[[Any], T], limiter: trio.CapacityLimiter) -> T:
-        """Call in a thread with a connection. After a failure of any kind the connection is thrown away."""
-
-        def run() -> T:
-            # redis-py gives its connections no types.
-            connection: Any = self._pool.get_connection()
-            try:
-                result = call(connection)
-            except BaseException:
-                connection.disconnect()
-                raise
-            finally:
-                self._pool.release(connection)
-            return result
-
-        try:
-            # Never abandoned: a write must not go on behind the back of whoever was told that it failed.
-            return await trio.to_thread.run_sync(run, limiter=limiter)
-        except (redis.RedisError, OSError) as error:
-            raise StoreAway(str(error)) from error
-
     async def _check_policy(self) -> None:
         """Warn when Redis may throw away what it was given."""
         if self._warned:
             return
         try:
-            (reply,) = await self._read([("CONFIG", "GET", "maxmemory-policy")], list)
+            (reply,) = await self._redis.read([("CONFIG", "GET", "maxmemory-policy")], list)
         except StoreAway:
             return  # CONFIG may be forbidden; whether Redis is away shows with the next call.
         self._warned = True
@@ -272,13 +220,6 @@ class RedisWindow:
 
 def _hash_of_bars(pair: Pair, replies: list[Any]) -> FieldBars:
     return members.read_bars(pair, members.in_twos(replies[0]))
-
-
-def _ask(connection: Any, commands: Sequence[tuple[object, ...]]) -> list[Any]:
-    if not commands:
-        return []
-    connection.send_packed_command(connection.pack_commands(commands))
-    return [connection.read_response() for _ in commands]
 
 
 @asynccontextmanager
@@ -296,15 +237,5 @@ async def open_redis_window(
     Raises:
         ValueError: the URL is not of that form.
     """
-    pool = redis.ConnectionPool.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        health_check_interval=0,
-    )
-    try:
-        yield RedisWindow(pool, boot=boot, window_length=window_length, timeout=timeout)
-    finally:
-        pool.disconnect()
+    async with open_connections(url, timeout) as connections:
+        yield RedisWindow(connections, boot=boot, window_length=window_length)
