@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import attrs
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryWindow
@@ -35,7 +36,8 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
     """Run an async function on a clock of its own that jumps: for tests that Hypothesis repeats."""
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+    with capture_logs():
+        trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 class WallClock:

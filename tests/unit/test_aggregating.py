@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+import trio
+from builders import EXCHANGES, NOON, SYMBOLS, World, run_virtual, until
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from marketflow.adapters.db.memory import MemoryStore
+from marketflow.app.aggregating import ROWS
+from marketflow.app.ports import StoreTaken
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import HOUR, MINUTE, floor_to
+
+PAIR = (EXCHANGES[0], SYMBOLS[0])
+
+
+class WatchedStore(MemoryStore):
+    """Remembers what was written when (seconds)."""
+
+    def __init__(self, interval):
+        super().__init__(interval)
+        self.batches = []
+
+    async def write(self, aggregates):
+        await super().write(aggregates)
+        self.batches.append((trio.current_time(), list(aggregates)))
+
+
+def world_of(*, interval=MINUTE, **options):
+    return World(store=WatchedStore(interval), interval=interval, **options)
+
+
+async def play(world, seconds, *, every=0.5, seed=1, oldest=0):
+    """Traffic of two exchanges for a while, some of it up to `oldest` ms old."""
+    rng, end = random.Random(seed), trio.current_time() + seconds
+    while trio.current_time() < end:
+        for exchange in EXCHANGES:
+            ages = [rng.choice([0, 0, 0, rng.randint(0, oldest)]) for _ in range(3)]
+            world.send(
+                exchange, [(rng.choice(SYMBOLS), rng.uniform(1, 100), world.now - age) for age in ages]
+            )
+        await trio.sleep(every)
+
+
+# ---- rows are true ----
+
+
+async def test_rows_are_written_when_their_minute_closes(autojump_clock):
+    """Not before the grace has passed, within a second after it, and equal to a recomputation."""
+    world = world_of()
+    async with world.running() as nursery:
+        nursery.start_soon(play, world, 190)
+        for minute in range(1, 4):
+            await trio.sleep(60 * minute + 1.9 - trio.current_time())
+            assert not [key for key in world.store.rows if key[2] > world.now - 2_000]
+            await trio.sleep(1.2)
+            world.check_rows(NOON + minute * MINUTE)
+            assert len([key for key in world.store.rows if key[2] == NOON + minute * MINUTE]) == 4
+
+
+AGES = [0, 0, 100, 9_000]
+FAULTS = ["window away", "window back", "window emptied", "store away", "store back", "restart"]
+
+
+async def inflict(world, fault):
+    """Have something happen."""
+    match fault:
+        case "window away":
+            world.window.away = True
+        case "window back":
+            world.window.away = False
+        case "window emptied" if world.flusher.history_known:
+            # Before, it would take what only the window had of the boot before.
+            world.window.empty()
+        case "store away":
+            world.store.away = True
+        case "store back":
+            world.store.away = False
+        case "restart":
+            # What a crash may lose is what the window never got; see to it that this is nothing.
+            world.window.away = False
+            await trio.sleep(2)
+            assert world.flusher.up
+            assert world.book.drained
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(FAULTS),
+            st.integers(1, 10),  # updates
+            st.sampled_from([0.3, 1.1, 4.0, 11.0]),  # seconds
+        ),
+        max_size=40,
+    ),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_rows_come_out_exact_whatever_happens_to_the_stores(steps, seed):
+    """Outages of both, an emptied window, restarts, late updates: in the end each row is there, exact."""
+
+    async def main():
+        rng = random.Random(seed)
+        world = world_of(interval=5_000, flush_interval=0.25)
+        boots, left = 1, [*steps, "restart"]
+        while left:
+            async with world.running():
+                while left:
+                    step = left.pop(0)
+                    if isinstance(step, str):
+                        await inflict(world, step)
+                        if step == "restart":
+                            break
+                    elif isinstance(step, int):
+                        updates = [
+                            (
+                                rng.choice(SYMBOLS),
+                                rng.uniform(1, 100),
+                                world.now - rng.choice(AGES),
+                            )
+                            for _ in range(step)
+                        ]
+                        world.send(rng.choice(EXCHANGES), updates)
+                    else:
+                        await trio.sleep(step)
+            boots += 1
+            world = world.successor(f"boot{boots}", flush_interval=0.25)
+        async with world.running():
+            world.window.away = world.store.away = False
+            await trio.sleep(9)
+            world.check_rows(world.now - 3_000)
+
+    run_virtual(main)
+
+
+async def test_late_updates_rewrite_their_row_once_a_second_at_most(autojump_clock):
+    world = world_of()
+    async with world.running() as nursery:
+        world.send_one(50.0)
+        await trio.sleep(63)
+        assert world.store.rows[*PAIR, NOON + MINUTE].bar.count == 1
+        nursery.start_soon(trio.sleep, 0)
+        for _ in range(200):
+            world.send(PAIR[0], [(PAIR[1], 7.0, NOON + 1)])
+            await trio.sleep(0.05)
+        await trio.sleep(1.1)
+        world.check_rows(NOON + MINUTE)
+        times = [time for time, rows in world.store.batches if rows]
+        assert 9 <= len(times) <= 13
+        assert all(later - earlier > 0.99 for earlier, later in pairwise(times))
+
+
+async def test_an_hour_without_updates_writes_nothing(autojump_clock):
+    world = world_of(flush_interval=1.0)
+    async with world.running():
+        world.send_one(1.0)
+        await trio.sleep(3_600)
+        assert len(world.store.batches) == 1
+
+
+# ---- PostgreSQL away ----
+
+
+async def test_minutes_missed_in_an_outage_are_written_oldest_first_in_batches(autojump_clock):
+    world = world_of(interval=1_000, flush_interval=0.5)
+    async with world.running():
+        await play(world, 3)
+        world.store.away = True
+        await play(world, 900, every=1.0)
+        assert world.book.bars.unwritten > 2 * ROWS
+        world.store.away = False
+        before = len(world.store.batches)
+        await trio.sleep(3.1)
+        world.check_rows(world.now - 3_000)
+        batches = [rows for _, rows in world.store.batches[before:]]
+        ends = [row.end for rows in batches for row in rows]
+        assert ends[: 3 * ROWS] == sorted(ends[: 3 * ROWS])
+        assert len(batches[0]) == len(batches[1]) == ROWS
+        assert max(map(len, batches)) == ROWS
+
+
+@pytest.mark.parametrize("window_away", [False, True])
+async def test_minutes_longer_ago_than_bars_are_kept_are_written_exactly(autojump_clock, window_away):
+    """Three hours without PostgreSQL: unwritten minutes are folded to one bar each, and lose nothing."""
+    world = world_of(flush_interval=5.0)
+    async with world.running():
+        await play(world, 90, every=5.0)
+        world.store.away = True
+        world.window.away = window_away
+        await play(world, 3 * 3_600, every=13.0, oldest=100_000)
+        assert sum(1 for _ in world.book.bars.folded()) > 2 * 60 * 3
+        assert min(second for pair in world.pairs for second in seconds_of(world, pair)) >= (
+            world.now - HOUR - 2 * MINUTE
+        )
+        world.store.away = world.window.away = False
+        await trio.sleep(5)
+        world.check_rows(world.now - 5_000)
+        assert not list(world.book.bars.folded())
+
+
+def seconds_of(world, pair):
+    return world.book.bars._bars.get(pair, {})
+
+
+async def test_a_restart_writes_what_is_missing_as_long_as_the_window_has_the_bars(autojump_clock):
+    world = world_of(flush_interval=1.0)
+    world.store.away = True
+    async with world.running():
+        await play(world, 50 * 60, every=7.0)
+        await trio.sleep(1)
+    assert not world.store.rows
+    world = world.successor("boot2", flush_interval=1.0)
+    world.store.away = False
+    async with world.running():
+        await trio.sleep(5)
+        world.check_rows(world.now - 5_000)
+        assert len(world.store.rows) > 4 * 49
+
+
+# ---- restarts ----
+
+
+async def test_a_minute_that_began_before_the_boot_waits_for_the_window(autojump_clock):
+    """An incomplete row would be a lie. What began later is written on time."""
+    first = world_of()
+    async with first.running():
+        await play(first, 30)
+        await trio.sleep(1)
+    second = first.successor("boot2")
+    second.window.away = True
+    async with second.running():
+        await play(second, 100)
+        ends = {key[2] for key in second.store.rows}
+        assert ends == {NOON + 2 * MINUTE}
+        second.window.away = False
+        await trio.sleep(3)
+        second.check_rows(second.now - 3_000)
+        assert {key[2] for key in second.store.rows} == {NOON + MINUTE, NOON + 2 * MINUTE}
+
+
+async def test_the_open_minute_goes_on_after_restarts(autojump_clock):
+    """Three boots in a minute: one row, of all their updates, opened by the first and closed by the last."""
+    world = world_of()
+    for boot in range(2, 5):
+        async with world.running():
+            await play(world, 18, seed=boot)
+            await trio.sleep(0.2)
+        world = world.successor(f"boot{boot}")
+    async with world.running():
+        await trio.sleep(63 - trio.current_time())
+        world.check_rows(NOON + MINUTE)
+        assert sum(row.bar.count for row in world.store.rows.values()) == len(world.sent)
+
+
+async def test_restarts_never_make_a_row_smaller(autojump_clock):
+    """Where the window has lost bars of a written minute the fuller row stays."""
+    world = world_of()
+    async with world.running():
+        await play(world, 63)
+        await trio.sleep(1)
+        rows = dict(world.store.rows)
+    world.window.stored_bars[PAIR] = dict(list(world.window.stored_bars[PAIR].items())[30:])
+    world = world.successor("boot2")
+    async with world.running():
+        await trio.sleep(10)
+        assert {key: row for key, row in world.store.rows.items() if key[2] == NOON + MINUTE} == {
+            key: row for key, row in rows.items() if key[2] == NOON + MINUTE
+        }
+
+
+# ---- the lock ----
+
+
+async def test_the_start_waits_for_another_service_to_end(autojump_clock):
+    world = world_of()
+    world.store.taken = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.aggregator.take_hold)
+        await trio.sleep(8)
+        assert nursery.child_tasks
+        world.store.taken = False
+        await trio.sleep(0.5)
+        assert not nursery.child_tasks
+
+
+async def test_the_start_gives_up_after_ten_seconds(autojump_clock):
+    world = world_of()
+    world.store.taken = True
+    with pytest.raises(StoreTaken):
+        await world.aggregator.take_hold()
+    assert 9.5 < trio.current_time() < 11
+
+
+async def test_the_start_does_not_wait_for_a_store_that_is_away(autojump_clock):
+    world = world_of()
+    world.store.away = True
+    await world.aggregator.take_hold()
+    assert trio.current_time() < 0.1
+    assert not world.postgres.up
+
+
+async def test_a_lock_that_another_service_keeps_ends_the_service(autojump_clock):
+    """Two services on the same stores would spoil each other's rows."""
+    world = world_of()
+    with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
+        async with world.running():
+            await trio.sleep(5)
+            world.store.away = True
+            world.store.taken = True
+            await trio.sleep(5)
+            world.store.away = False
+            world.send_one(1.0)
+            await trio.sleep(20)
+    assert 19.5 < trio.current_time() < 23
+    assert not world.store.rows
+
+
+async def test_a_lock_that_is_free_again_in_time_is_taken(autojump_clock):
+    """The other may have written to the window meanwhile: its bars are read before rows count as true."""
+    world = world_of()
+    async with world.running():
+        world.send_one(1.0)
+        await trio.sleep(5)
+        world.store.away = world.store.taken = True
+        await trio.sleep(1)
+        world.store.away = False
+        await trio.sleep(8)
+        second = floor_to(world.now, 1_000)
+        world.window.stored_bars[PAIR][second, "other"] = Bar.of([second + 5], [99.0], 10**16)
+        world.store.taken = False
+        await trio.sleep(63 - trio.current_time())
+        row = world.store.rows[*PAIR, NOON + MINUTE]
+        assert (row.bar.count, row.bar.max, row.bar.close) == (2, 99.0, 99.0)
+
+
+# ---- the end, and old rows ----
+
+
+async def test_what_closed_just_before_the_stop_is_written(autojump_clock):
+    """The last flush lands first: the row is complete."""
+    world = world_of(flush_interval=5.0)
+    async with trio.open_nursery() as nursery:
+        await world.aggregator.take_hold()
+        nursery.start_soon(world.aggregator.run)
+        nursery.start_soon(world.flusher.run)
+        await play(world, 61.9)
+        await trio.sleep(0.15)
+        world.send(PAIR[0], [(PAIR[1], 7.0, NOON + 1)])
+        world.book.end()
+    assert trio.current_time() < 63
+    world.check_rows(NOON + MINUTE)
+
+
+async def test_rows_past_their_retention_are_deleted(autojump_clock):
+    world = world_of(flush_interval=5.0, retention=HOUR)
+    async with world.running():
+        await play(world, 3 * 3_600, every=20.0)
+        oldest = min(key[2] for key in world.store.rows)
+        assert world.now - 2 * HOUR - MINUTE <= oldest <= world.now - HOUR
+        await until(lambda: not world.postgres.error)
