@@ -79,18 +79,29 @@ class Program:
 
 @asynccontextmanager
 async def program(
-    directory: Path, *arguments: str, environment: Mapping[str, object] | None = None
+    directory: Path,
+    *arguments: str,
+    environment: Mapping[str, object] | None = None,
+    temporary: Path | None = None,
 ) -> AsyncIterator[Program]:
     """Run `marketflow` in a directory, with settings given as `MARKETFLOW_` variables without that prefix.
 
-    Tables and lists become JSON. Afterwards it is killed if it has not ended, and its stderr printed, which
-    pytest shows where the test failed.
+    Afterwards it is killed if it has not ended, and its stderr printed, which pytest shows where the test
+    failed.
+
+    Args:
+        directory: its working directory, where its output goes too.
+        arguments: its command line.
+        environment: texts are taken as they are, anything else as JSON.
+        temporary: where it keeps temporary files.
     """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
     values = {
         f"MARKETFLOW_{name}": value if isinstance(value, str) else json.dumps(value)
         for name, value in (environment or {}).items()
     }
+    if temporary is not None:
+        values["TMPDIR"] = str(temporary)
     stdout, stderr = directory / "stdout.txt", directory / "stderr.txt"
     with stdout.open("wb") as out, stderr.open("wb") as err:
         process = await trio.lowlevel.open_process(

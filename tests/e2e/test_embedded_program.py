@@ -1,0 +1,217 @@
+"""`serve --embedded` and the demo: with servers of their own, of which none is left running."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGINT, SIGKILL
+
+import pytest
+import redis
+import trio
+from asking import Client, eventually, stored_rows
+from exchange_server import HOST, ExchangeServer
+from program import Program, program
+from traffic import SYMBOLS, Sent, lines, now, rows
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that is dead and has not been waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def family(pid: int) -> set[int]:
+    """The process, its children, and theirs, as far as they run."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {each for each in found if alive(each)}
+
+
+def left_in(directory: Path) -> list[Path]:
+    return [*directory.iterdir()]
+
+
+def users(directory: Path) -> set[int]:
+    """The processes that were told of the directory, as far as they run."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if os.fsencode(directory) in (entry / "cmdline").read_bytes():
+                found.add(int(entry.name))
+    return {each for each in found if alive(each)}
+
+
+async def none_is_left(processes: set[int], *, within: float = 5) -> None:
+    def ended() -> bool:
+        return not any(alive(pid) for pid in processes)
+
+    await eventually(ended, within=within)
+
+
+def environment(directory: Path, exchange: ExchangeServer) -> dict[str, object]:
+    return {
+        "EXCHANGES": [{"name": "exchange1", "host": HOST, "port": exchange.port}],
+        "HTTP__PORT": 0,
+        "AGGREGATION__INTERVAL": 1,
+        "AGGREGATION__GRACE": 0.2,
+        "STATE_DIR": str(directory),
+    }
+
+
+async def whole_family(run: Program) -> set[int]:
+    """All its processes, the two servers and PostgreSQL's own children among them."""
+    found = family(run.process.pid)
+    assert len(found) > 5, found
+    return found
+
+
+async def test_embedded_servers_end_with_the_service(
+    tmp_path: Path, server_directory: Path, exchanges: dict[str, ExchangeServer]
+) -> None:
+    """Also with kill -9 of it; the next start finds the rows, and what is lost is lost alone."""
+    exchange = exchanges["exchange1"]
+    started = ["serve", "--embedded", "--log-format", "json"]
+    settings = environment(server_directory, exchange)
+    at = now() - 5_000
+    sent = [Sent("exchange1", symbol, 100.0 + i, at + 10 * i) for i in range(50) for symbol in SYMBOLS]
+
+    async with program(tmp_path, *started, environment=settings) as run:
+        client = await run.serving()
+        await exchange.send(lines(sent))
+
+        async def written() -> bool:
+            dsn, _ = where(server_directory)
+            stored, wanted = stored_rows(dsn), rows(sent, 1_000)
+            return {*stored} == {*wanted} and all(stored[key].equals(wanted[key]) for key in wanted)
+
+        await eventually(written)
+        processes = await whole_family(run)
+        run.signal(SIGKILL)
+        assert await run.ended() == -SIGKILL
+        await none_is_left(processes)
+
+    async with program(tmp_path, *started, environment=settings) as run:
+        client = await run.serving()
+        status, answer = await client.get("/prices/latest/BTCUSDT")
+        assert (status, answer["price"], answer["timestamp"]) == (200, 149.0, sent[-1].timestamp)
+        assert await written()
+        processes = await whole_family(run)
+        ledger = await run.stopped(SIGINT)
+        assert ledger["received"] == 0
+        await none_is_left(processes, within=0.5)
+
+
+def where(state: Path) -> tuple[str, str]:
+    """The DSN and the URL of the servers that run under the directory."""
+    ports = {}
+    for name in ("postgres", "redis"):
+        pid = (state / "embedded" / name / f"{name}.pid").read_text().strip()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        option = b"-p" if name == "postgres" else b"--port"
+        ports[name] = int(words[words.index(option) + 1])
+    return (
+        f"postgresql://postgres@{HOST}:{ports['postgres']}/marketflow",
+        f"redis://{HOST}:{ports['redis']}/0",
+    )
+
+
+def told_in_the_demo(text: str) -> tuple[dict[str, list[int]], list[list[str]]]:
+    """What its summary says: the ledger's numbers by exchange, and the rows."""
+    ledger: dict[str, list[int]] = {}
+    found: list[list[str]] = []
+    for words in map(str.split, text.splitlines()):
+        if len(words) == 8 and (words[0] == "all" or words[0].startswith("exchange")) and words[1].isdigit():
+            ledger[words[0]] = [int(word) for word in words[1:]]
+        elif len(words) == 6 and words[1] in SYMBOLS:
+            found.append(words)
+    return ledger, found
+
+
+def check_ledger(ledger: dict[str, list[int]], seconds: float) -> None:
+    assert [*ledger] == ["exchange1", "exchange2", "exchange3", "all"]
+    for received, accepted, rejected, cached, expired, dropped, pending in ledger.values():
+        assert received == accepted == cached > 0
+        assert (rejected, expired, dropped, pending) == (0, 0, 0, 0)
+    # Five lines each 100 ms from each of three.
+    assert 150 * (seconds - 1.5) <= ledger["all"][0] <= 150 * (seconds + 1.5)
+
+
+async def test_the_demo_stops_by_itself(tmp_path: Path, server_directory: Path) -> None:
+    """It tells what came in and what was cached, the ledger and the first interval's rows; and cleans up."""
+    settings = {"AGGREGATION__INTERVAL": 1}
+    async with program(
+        tmp_path,
+        "demo",
+        "--duration",
+        "4",
+        "--port",
+        "0",
+        environment=settings,
+        temporary=server_directory,
+    ) as run:
+        await eventually(lambda: "Ctrl-C stops it." in run.stdout, within=30)
+        processes = await whole_family(run)
+        assert await run.ended(within=15) == 0
+        await none_is_left(processes, within=0.5)
+    assert run.stderr == ""
+    ledger, found = told_in_the_demo(run.stdout)
+    check_ledger(ledger, 4)
+    assert "the ledger adds up" in run.stdout
+    assert {(name, symbol) for name, symbol, *_ in found} == {
+        (name, symbol) for name in ("exchange1", "exchange2", "exchange3") for symbol in SYMBOLS
+    }
+    for _, _, average, lowest, highest, updates in found:
+        assert float(lowest) <= float(average) <= float(highest)
+        assert 1 <= int(updates) <= 12
+    assert left_in(server_directory) == []
+
+
+async def test_ctrl_c_in_the_demo_is_a_clean_stop(tmp_path: Path, server_directory: Path) -> None:
+    """The terminal signals the whole group; the servers must outlive the last flush."""
+    async with program(tmp_path, "demo", "--port", "0", temporary=server_directory) as run:
+        await eventually(lambda: "Ctrl-C stops it." in run.stdout, within=30)
+        (url,) = re.findall(r"curl (http://[^/]+)/health", run.stdout)
+        redis_url = re.findall(r"redis://\S+", run.stdout)[0]
+        client = Client(url)
+
+        async def flowing() -> bool:
+            updates = (await client.health())["updates"]
+            return updates["cached"] > 100
+
+        await eventually(flowing)
+        with redis.Redis.from_url(redis_url) as window:
+            assert window.zcard("prices:exchange1:BTCUSDT") > 0
+        processes = await whole_family(run)
+        os.killpg(run.process.pid, SIGINT)
+        assert await run.ended() == 0
+        await none_is_left(processes, within=0.5)
+    assert run.stderr == ""
+    ledger, found = told_in_the_demo(run.stdout)
+    assert ledger["all"][0] == ledger["all"][3] > 100
+    assert "the ledger adds up" in run.stdout
+    assert found == []
+    assert left_in(server_directory) == []
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+async def test_ctrl_c_while_the_servers_start(tmp_path: Path, server_directory: Path, seconds: float) -> None:
+    """Also in the middle of initdb nothing is left behind."""
+    async with program(tmp_path, "demo", "--port", "0", temporary=server_directory) as run:
+        await eventually(lambda: "starting Redis and PostgreSQL" in run.stdout, within=30)
+        await trio.sleep(seconds)
+        os.killpg(run.process.pid, SIGINT)
+        assert await run.ended() == 0
+        await eventually(lambda: not users(server_directory), within=0.5)
+    assert run.stderr == ""
+    assert left_in(server_directory) == []
