@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import attrs
@@ -12,7 +13,7 @@ from marketflow.app.ledger import OVERFLOW, SHUTDOWN, Ledger
 from marketflow.app.pending import PendingUpdates, Waiting
 from marketflow.app.ports import Batch, EncodedFlush, Flush, Window, Written
 from marketflow.app.replay import Replay
-from marketflow.app.second_bars import SecondBars
+from marketflow.app.second_bars import Key, SecondBars
 
 FLUSH_UPDATES: Final = 20_000
 """Updates in one flush at most: some 1.5 MB, which Redis takes in well within its time limit."""
@@ -31,6 +32,8 @@ class InFlight:
     """When the chunks were received that it holds updates of (seconds of Trio's clock)."""
     newest: int
     """The greatest timestamp in it (ms), 0 without updates."""
+    bars: AbstractSet[Key]
+    """The bars in it."""
 
 
 class Book:
@@ -175,6 +178,7 @@ class Book:
             counts=counts,
             received_monotonic=[run.received_monotonic for run in runs],
             newest=max((max(run.updates.timestamps) for run in runs), default=0),
+            bars=frozenset((pair, field) for pair, field, _ in bars),
         )
 
     def acknowledge(self) -> None:
@@ -203,6 +207,11 @@ class Book:
     def drained(self) -> bool:
         """Whether everything has been acknowledged: nothing pending, no bar changed."""
         return self.in_flight is None and not self.bars.unflushed and not any(self._pending.values())
+
+    def bars_acknowledged(self, keys: AbstractSet[Key]) -> bool:
+        """Whether none of these bars is to be written, or on its way."""
+        on_its_way = self.in_flight.bars if self.in_flight else frozenset()
+        return self.bars.unflushed.isdisjoint(keys) and on_its_way.isdisjoint(keys)
 
     def position(self) -> dict[str, int]:
         """How far each exchange has come: what is accepted up to now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
 
@@ -121,9 +122,9 @@ class SecondBars:
         return taken
 
     @property
-    def unflushed(self) -> bool:
-        """Whether there is a bar that Redis does not have as it is now."""
-        return bool(self._unflushed)
+    def unflushed(self) -> AbstractSet[Key]:
+        """The bars that Redis does not have as they are now."""
+        return self._unflushed.keys()
 
     # ---- questions ----
 

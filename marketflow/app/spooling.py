@@ -11,6 +11,7 @@ import trio
 from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import Spool, SpooledBar
+from marketflow.app.second_bars import Key
 
 log = structlog.get_logger()
 
@@ -25,7 +26,9 @@ class Spooling:
         self._book = book
         self._flusher = flusher
         self._spool = spool
-        self._brought_in = False
+        self._brought_in: set[Key] = set()
+        self._spooled = False
+        """Whether there is a spool whose bars may be nowhere else."""
 
     async def bring_in(self) -> None:
         """At the start: adopt what the last stop has left behind."""
@@ -35,16 +38,17 @@ class Spooling:
                 self._book.bars.adopt_folded(each.pair, each.start + self._book.bars.interval, each.bar)
             else:
                 self._book.bars.adopt(each.pair, {(each.start, each.boot): each.bar})
-        self._brought_in = bool(spooled)
+                self._brought_in.add((each.pair, (each.start, each.boot)))
+        self._spooled = bool(spooled)
         if spooled:
             log.info("spooled bars brought in", bars=len(spooled))
 
     async def settle(self) -> None:
         """Remove the spool once all of it is in Redis, or in rows; ends with the flusher at the latest."""
-        while self._brought_in and not self._flusher.ended.is_set():
-            if not any(self._left()):
+        while self._spooled and not self._flusher.ended.is_set():
+            if self._settled():
                 await self._spool.save([])
-                self._brought_in = False
+                self._spooled = False
                 return
             with trio.move_on_after(SETTLE_SECONDS):
                 await self._flusher.ended.wait()
@@ -52,10 +56,19 @@ class Spooling:
     async def save(self) -> None:
         """At the end: spool what no store has taken."""
         left = list(self._left())
-        if left or self._brought_in:
+        if left or self._spooled:
             await self._spool.save(left)
         if left:
             log.warning("bars spooled, no store would take them", bars=len(left))
+
+    def _settled(self) -> bool:
+        """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""
+        bars = self._book.bars
+        if any(True for _ in bars.folded()):
+            return False
+        if self._flusher.up and self._book.bars_acknowledged(self._brought_in):
+            return True
+        return all((pair, field) not in self._brought_in for pair, field, _ in bars.unwritten_bars())
 
     def _left(self) -> Iterator[SpooledBar]:
         bars = self._book.bars

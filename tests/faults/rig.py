@@ -242,8 +242,11 @@ def check_ledger(updates: Mapping[str, Any]) -> None:
 class Service:
     """A service that runs in this process, asked over HTTP."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, players: Sequence[Exchange]) -> None:
         self.running = running
+        self.players = players
+        self.before = len(all_sent(players))
+        """How much was sent to earlier ones."""
         self.url = running.url
         self.polls = 0
 
@@ -267,18 +270,18 @@ class Service:
         return self.running.report().updates
 
     @asynccontextmanager
-    async def still(self, players: Sequence[Exchange]) -> AsyncIterator[list[Sent]]:
+    async def still(self) -> AsyncIterator[list[Sent]]:
         """All that was sent, and it is accepted; nothing more is sent meanwhile."""
         async with AsyncExitStack() as stack:
-            for each in players:
+            for each in self.players:
                 await stack.enter_async_context(each.turn)
-            await self.received_all(players)
-            yield all_sent(players)
+            await self.received_all()
+            yield all_sent(self.players)
 
-    async def received_all(self, players: Iterable[Exchange], *, within: float = 5.0) -> None:
-        """Wait until it has accepted as much as they sent."""
-        total = sum(len(each.sent) for each in players)
-        await eventually(lambda: self.updates.accepted == total, within=within, what="all received")
+    async def received_all(self) -> None:
+        """Wait until it has accepted as much as was sent to it."""
+        total = len(all_sent(self.players)) - self.before
+        await eventually(lambda: self.updates.accepted == total, what=f"{total} received")
 
     async def watch(self) -> None:
         """Check the ledgers each time, until cancelled."""
@@ -299,17 +302,23 @@ async def service(
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         running = await nursery.start(partial(serve, settings, stopping, clock=clock))
-        it = Service(running)
+        it = Service(running, players)
         await eventually(lambda: all(each.connected for each in players), what="connected")
         async with trio.open_nursery() as watching:
             if watched:
                 watching.start_soon(it.watch)
             yield it
+            await it.received_all()
             watching.cancel_scope.cancel()
         stopping.set()
     report = running.report().updates
     check_ledger(attrs.asdict(report))
     assert report.pending == 0
+
+
+def spools(state_dir: Path) -> list[Path]:
+    """What stops have left behind."""
+    return sorted(state_dir.glob("spool-*"))
 
 
 # ---- what is right ----

@@ -24,7 +24,7 @@ from rig import (
 
 from marketflow.embedded import EmbeddedRedis
 
-OUTAGE = 3.0
+OUTAGE = 2.0
 """Seconds."""
 
 
@@ -33,7 +33,7 @@ async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, secon
     until = trio.current_time() + seconds
     accepted = it.updates.accepted
     while trio.current_time() < until:
-        async with it.still(players) as sent:
+        async with it.still() as sent:
             summary = await it.get("/prices/aggregate/BTCUSDT?period=1m")
             short = await it.get("/prices/aggregate/exchange1/DOGEUSDT?period=2s")
             latest = await it.get("/prices/latest/BTCUSDT")
@@ -54,7 +54,7 @@ async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, secon
 
 async def check_up(it: Service, players: Sequence[Exchange]) -> None:
     """Answers are from Redis again, exact to the ms."""
-    async with it.still(players) as sent:
+    async with it.still() as sent:
         summary = {}
 
         async def from_redis() -> bool:
@@ -151,7 +151,7 @@ async def test_a_flood_while_redis_is_away(
                 await flooding.send(flooding.updates("BTCUSDT", *[now_ms()] * 500))
                 await calm.send(calm.updates("DOGEUSDT", now_ms()))
                 await trio.sleep(0.02)
-            await it.received_all(players)
+            await it.received_all()
             ledgers = it.running.report().exchanges
             assert ledgers["exchange1"].updates.pending <= limit
             assert ledgers["exchange1"].updates.dropped["overflow"] >= 10_000 - limit
@@ -166,7 +166,7 @@ async def test_a_flood_while_redis_is_away(
                 assert client.zcard("prices:exchange2:DOGEUSDT") == 20
             newest = [each.price for each in flooding.sent][-limit // 2 :]
             assert held >= set(newest)
-            async with it.still(players) as sent:
+            async with it.still() as sent:
                 await trio.sleep(1)  # what is asked for in whole seconds ends with the last whole one
                 check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1m"), sent)
                 check_summary(await it.get("/prices/aggregate/exchange1/BTCUSDT?period=5s"), sent)

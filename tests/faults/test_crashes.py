@@ -1,0 +1,202 @@
+"""Kill -9, stops that no store takes anything at, and a second service on the same stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import redis
+import trio
+from rig import (
+    TICK,
+    Exchange,
+    Sent,
+    all_sent,
+    eventually,
+    exchanges,
+    now_ms,
+    playing,
+    rows_are_right,
+    service,
+    settings_for,
+    spools,
+)
+
+from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+
+INTERVAL = 2_000
+KILLS = 3
+MARGIN = 0.2
+"""Seconds: a flush interval (50 ms), and what a busy machine adds."""
+
+
+@attrs.frozen
+class Program:
+    """`marketflow serve` as a process of its own."""
+
+    process: trio.Process
+    log: Path
+
+    def said(self) -> list[dict[str, object]]:
+        """What it has logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def url(self) -> str | None:
+        """Where it answers, once it says so."""
+        return next((str(line["url"]) for line in self.said() if line["event"] == "serving"), None)
+
+
+@asynccontextmanager
+async def program(
+    players: Sequence[Exchange], redis_url: str, dsn: str, directory: Path, name: str
+) -> AsyncIterator[Program]:
+    """Start it; when the block ends it is killed if it still runs."""
+    environment = os.environ | {
+        "MARKETFLOW_SYMBOLS": '["BTCUSDT", "DOGEUSDT"]',
+        "MARKETFLOW_EXCHANGES": json.dumps(
+            [{"name": each.name, "host": "127.0.0.1", "port": each.port} for each in players]
+        ),
+        "MARKETFLOW_HTTP__PORT": "0",
+        "MARKETFLOW_REDIS__URL": redis_url,
+        "MARKETFLOW_POSTGRES__DSN": dsn,
+        "MARKETFLOW_AGGREGATION__INTERVAL": f"{INTERVAL // 1_000}",
+        "MARKETFLOW_AGGREGATION__GRACE": "200ms",
+        "MARKETFLOW_FEEDS__BACKOFF_MIN": "20ms",
+        "MARKETFLOW_FEEDS__BACKOFF_MAX": "50ms",
+        "MARKETFLOW_STATE_DIR": str(directory / "state"),
+    }
+    log = directory / f"{name}.log"
+    command = [sys.executable, "-m", "marketflow", "serve", "--log-format", "json"]
+    with log.open("wb") as stderr:
+        process = await trio.lowlevel.open_process(
+            command, env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+        )
+    try:
+        yield Program(process, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+def in_window(url: str, sent: Sequence[Sent]) -> list[Sent]:
+    """Those of the sent that Redis holds, each once, and that it holds nothing else."""
+    held: set[tuple[str, str, int, float]] = set()
+    with redis.Redis.from_url(url) as client:
+        for exchange, symbol in {(each.exchange, each.symbol) for each in sent}:
+            for member, score in client.zrange(f"prices:{exchange}:{symbol}", 0, -1, withscores=True):
+                key = exchange, symbol, int(score), float(member.split(b":")[0])
+                assert key not in held, "an update is there twice"
+                held.add(key)
+    found = [each for each in sent if (each.exchange, each.symbol, each.timestamp, each.price) in held]
+    assert len(found) == len(held)
+    return found
+
+
+async def test_killed_again_and_again(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
+    """Each kill -9 costs what was received in the last flush interval at most; else rows are right."""
+    rng = random.Random()
+    kills: list[tuple[float, float]] = []
+    async with exchanges("exchange1", "exchange2") as players, playing(*players, tick=TICK / 2):
+        for number in range(KILLS + 1):
+            async with program(players, redis_url, postgres_dsn, tmp_path, f"run{number}") as run:
+                await eventually(lambda: all(each.connected for each in players), within=20)
+                if kills:
+                    kills[-1] = kills[-1][0], time.monotonic()
+                if number < KILLS:
+                    await trio.sleep(rng.uniform(0.2, 0.7))
+                    run.process.kill()
+                    kills.append((time.monotonic(), 0))
+                    await run.process.wait()
+                    continue
+                for each in players:
+                    await each.turn.acquire()
+                await trio.sleep(0.5)
+                sent = all_sent(players)
+                kept = in_window(redis_url, sent)
+                lost = {each.order for each in sent} - {each.order for each in kept}
+                excused = {
+                    each.order
+                    for each in sent
+                    if any(killed - MARGIN < each.sent_at < connected for killed, connected in kills)
+                }
+                assert lost <= excused, f"{len(lost - excused)} lost that were sent in time"
+                await rows_are_right(postgres_dsn, kept, INTERVAL)
+                for each in players:
+                    each.turn.release()
+
+
+async def test_stopped_with_redis_away(own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path) -> None:
+    """The bars of open minutes are spooled; the next start brings them in, and removes the spool."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players, own_redis.url, postgres_dsn, tmp_path, aggregation={"interval": 5_000}
+        )
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: it.updates.cached > 20)
+            own_redis.kill()
+            await trio.sleep(0.5)
+            await it.received_all()
+        assert len(spools(tmp_path)) == 1
+        async with service(settings, players) as it, playing(*players):
+            await trio.sleep(0.3)
+            assert spools(tmp_path), "no store has it yet"
+            own_redis.start()
+            await eventually(lambda: not spools(tmp_path), within=3)
+            await trio.sleep(0.3)
+        assert not spools(tmp_path)
+        # Not even the spool is left: all of it is in Redis now.
+        async with service(settings, players):
+            await rows_are_right(postgres_dsn, all_sent(players), 5_000, within=8)
+
+
+async def test_stopped_with_both_stores_hanging(
+    own_redis: EmbeddedRedis, own_postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """It ends within `shutdown_timeout`, and what it knew is in the rows after the next start."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(players, own_redis.url, own_postgres.dsn, tmp_path)
+        started = 0.0
+        async with service(settings, players, watched=False) as it, playing(*players):
+            await eventually(lambda: it.updates.cached > 20)
+            own_redis.pause()
+            own_postgres.pause()
+            await trio.sleep(0.3)
+            await it.received_all()
+            started = trio.current_time()
+        took = trio.current_time() - started
+        own_redis.resume()
+        own_postgres.resume()
+        assert len(spools(tmp_path)) == 1
+        assert took < 9.5
+        async with service(settings, players):
+            await rows_are_right(own_postgres.dsn, all_sent(players))
+            await eventually(lambda: not spools(tmp_path), within=3)
+
+
+async def test_a_second_service_on_the_same_stores(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
+    """It waits for the first for 10 s, and ends with a line that says why; the first is not disturbed."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(players, redis_url, postgres_dsn, tmp_path)
+        async with service(settings, players) as it, playing(*players):
+            started = trio.current_time()
+            async with program(players, redis_url, postgres_dsn, tmp_path, "second") as second:
+                with trio.fail_after(20):
+                    code = await second.process.wait()
+            assert 9 < trio.current_time() - started < 15
+            assert code == 1
+            assert second.url() is None
+            complaints = [line for line in second.log.read_text().splitlines() if not line.startswith("{")]
+            assert complaints == ["marketflow: another marketflow is running on this database"]
+            assert players[0].connections == 1, "the second has read nothing"
+            assert (await it.get("/health"))["status"] == "ok"
+            await rows_are_right(postgres_dsn, all_sent(players), until=now_ms() - 3_000)
