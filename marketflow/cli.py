@@ -67,7 +67,9 @@ _FRACTION: Final = _Finite(min=0, max=1)
 
 def main() -> None:
     """Run the command line, and exit."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the service listens for both itself
+    # Until the service listens for both itself. Not by an exception: imports take it for a failure of theirs.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(CLEAN))
     code = run(sys.argv[1:])
     try:
         if sys.stdout is not None:
