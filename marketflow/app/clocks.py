@@ -34,8 +34,10 @@ class CautiousClock:
     back count at once: they only keep data longer. It has to be asked every few seconds at least.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, telling: bool = True) -> None:
+        """`telling`: whether steps are logged, of several that watch the same clock by one."""
         self._clock = clock
+        self._telling = telling
         self._offset = self._now()[1]
         self._least: deque[tuple[float, float]] = deque()
         """(when, offset) with ascending offsets: the first is the least of the last minute."""
@@ -43,7 +45,7 @@ class CautiousClock:
     def now(self) -> int:
         """Unix ms, UTC; never ahead of the wall clock."""
         monotonic, offset = self._now()
-        if abs(offset - self._offset) > STEP:
+        if self._telling and abs(offset - self._offset) > STEP:
             log.warning("wall clock stepped", seconds=round((offset - self._offset) / 1000, 3))
         self._offset = offset
         while self._least and self._least[-1][1] >= offset:

@@ -68,6 +68,8 @@ class Sent:
     """Of equal timestamps the greater is the later."""
     sent_at: float
     """Seconds of the monotonic clock."""
+    connection: int
+    """Which of the exchange's it was sent on."""
 
     @property
     def line(self) -> bytes:
@@ -121,7 +123,7 @@ class Exchange:
         prices = [BASE[symbol] * self._random.uniform(0.9, 1.1) for _ in timestamps]
         at = time.monotonic()
         return [
-            Sent(self.name, symbol, price, timestamp, next(self._orders), at)
+            Sent(self.name, symbol, price, timestamp, next(self._orders), at, self.connections)
             for price, timestamp in zip(prices, timestamps, strict=True)
         ]
 
@@ -296,9 +298,17 @@ class Service:
 
 @asynccontextmanager
 async def service(
-    settings: Settings, players: Sequence[Exchange], *, clock: Clock | None = None, watched: bool = True
+    settings: Settings,
+    players: Sequence[Exchange],
+    *,
+    clock: Clock | None = None,
+    watched: bool = True,
+    all_received: bool = True,
 ) -> AsyncIterator[Service]:
-    """The service, connected to the players, until the block ends and it has stopped in order."""
+    """The service, connected to the players, until the block ends and it has stopped in order.
+
+    With `all_received` that is when it has accepted all that was sent; `watched`: ledgers are checked.
+    """
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         running = await nursery.start(partial(serve, settings, stopping, clock=clock))
@@ -308,7 +318,8 @@ async def service(
             if watched:
                 watching.start_soon(it.watch)
             yield it
-            await it.received_all()
+            if all_received:
+                await it.received_all()
             watching.cancel_scope.cancel()
         stopping.set()
     report = running.report().updates
@@ -399,53 +410,61 @@ def differences(stored: Mapping[Key, Row], expected: Mapping[Key, Row]) -> list[
 
 
 async def rows_are_right(
-    dsn: str, sent: Sequence[Sent], interval: int = 2_000, *, until: int | None = None, within: float = 5.0
-) -> float:
+    dsn: str,
+    sent: Sequence[Sent],
+    interval: int = 2_000,
+    *,
+    until: int | None = None,
+    within: float = 5.0,
+    only: Collection[str] = (),
+) -> None:
     """Wait until every interval that ended up to `until` (ms) has its row, and nothing else is there.
 
-    Returns the seconds that it took.
+    `only`: look at these exchanges' rows alone.
     """
-    last = max(each.timestamp for each in sent) if until is None else until
-    limit = last // interval * interval if until is not None else (last // interval + 1) * interval
+    limit = max(each.timestamp for each in sent) + interval if until is None else until
+    limit -= limit % interval
     expected = {key: row for key, row in expected_rows(sent, interval).items() if key[2] <= limit}
     wrong: list[object] = []
 
     async def right() -> bool:
         stored = await trio.to_thread.run_sync(stored_rows, dsn)
-        wrong[:] = differences({key: row for key, row in stored.items() if key[2] <= limit}, expected)
+        stored = {key: row for key, row in stored.items() if key[2] <= limit and (key[1] in only or not only)}
+        wrong[:] = differences(stored, expected)
         return not wrong
 
     try:
-        return await eventually(right, within=within, every=0.1)
+        await eventually(right, within=within, every=0.1)
     except AssertionError:
         raise AssertionError(f"{len(wrong)} rows of {len(expected)} wrong: {wrong[:5]}") from None
 
 
-def window_differences(url: str, sent: Iterable[Sent], until: int) -> list[object]:
-    """What Redis lacks, or holds too often, of updates with a timestamp before `until` (ms)."""
+def window_differences(url: str, sent: Iterable[Sent], until: int, since: int = 0) -> list[object]:
+    """What Redis lacks, or holds too often, of updates with a timestamp in [since, until) (ms)."""
     wanted: defaultdict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
     for each in sent:
-        if each.timestamp < until:
+        if since <= each.timestamp < until:
             wanted[each.exchange, each.symbol].append((each.timestamp, each.price))
     wrong: list[object] = []
     with redis.Redis.from_url(url) as client:
         for (exchange, symbol), updates in wanted.items():
-            held = client.zrangebyscore(f"prices:{exchange}:{symbol}", 0, f"({until}", withscores=True)
+            held = client.zrangebyscore(f"prices:{exchange}:{symbol}", since, f"({until}", withscores=True)
             found = sorted((int(score), float(member.split(b":")[0])) for member, score in held)
             if found != sorted(updates):
                 wrong.append((exchange, symbol, "members", len(found), "sent", len(updates)))
             bars: Counter[int] = Counter()
             for field, value in client.hgetall(f"bars:{exchange}:{symbol}").items():
                 second = int(field.split(b":")[0])
-                if (second + 1) * 1_000 <= until:
+                if since <= second * 1_000 and (second + 1) * 1_000 <= until:
                     bars[second] += json.loads(value)[0]
-            right = Counter(time // 1_000 for time, _ in updates if time < until // 1_000 * 1_000)
+            whole = range(-(-since // 1_000), until // 1_000)
+            right = Counter(time // 1_000 for time, _ in updates if time // 1_000 in whole)
             if bars != right:
                 wrong.append((exchange, symbol, "bars", bars - right, "sent", right - bars))
     return wrong
 
 
-async def window_is_whole(url: str, players: Sequence[Exchange], *, within: float) -> float:
+async def window_is_whole(url: str, players: Sequence[Exchange], *, within: float, since: int = 0) -> float:
     """Wait until window and bars hold all that is older than this moment, each once; returns the seconds.
 
     Late ones for that time may still come, and be on their way: they are waited for too.
@@ -456,7 +475,7 @@ async def window_is_whole(url: str, players: Sequence[Exchange], *, within: floa
     async def whole() -> bool:
         sent = all_sent(players)
         try:
-            wrong[:] = await trio.to_thread.run_sync(window_differences, url, sent, until)
+            wrong[:] = await trio.to_thread.run_sync(window_differences, url, sent, until, since)
         except redis.RedisError as error:
             wrong[:] = [error]
         return not wrong

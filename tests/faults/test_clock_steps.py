@@ -1,0 +1,122 @@
+"""The wall clock steps, on our machine alone or on all: nothing that was accepted comes to harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+import trio
+from rig import (
+    all_sent,
+    check_summary,
+    differences,
+    eventually,
+    exchanges,
+    expected_rows,
+    now_ms,
+    playing,
+    rows_are_right,
+    service,
+    settings_for,
+    stored_rows,
+    window_is_whole,
+)
+
+from marketflow.domain.periods import HOUR, MINUTE, SECOND, floor_to
+
+INTERVAL = 1_000
+
+
+class SteppingClock:
+    """The wall clock, and what a test adds to it (ms)."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+
+    def now(self) -> int:
+        return now_ms() + self.offset
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR, 90 * SECOND])
+async def test_all_clocks_step_and_are_set_right(
+    step: int, redis_url: str, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Exchanges step with us: every update is accepted, in its row, and the window loses none."""
+    clock = SteppingClock()
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players, redis_url, postgres_dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}
+        )
+        async with service(settings, players, clock=clock) as it:
+            async with playing(*players, clock=clock.now):
+                for offset in (0, step, 0):
+                    async with it.still():
+                        clock.offset = offset
+                    await trio.sleep(0.8)
+                async with it.still() as sent:
+                    check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1s"), sent)
+            # Whatever was accepted at whichever time is there once that time has come (again).
+            clock.offset = max(0, step)
+            await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
+            clock.offset = 0
+            await trio.sleep(0.6)  # a trim comes each half a second
+            # Of the future there may be some; of the last minute nothing is missing.
+            await window_is_whole(redis_url, players, within=1, since=floor_to(now_ms() - 50_000, SECOND))
+            assert it.updates.accepted == len(all_sent(players))
+            assert not it.updates.dropped
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+async def test_our_clock_alone_steps(step: int, redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
+    """Meanwhile updates are rejected, and counted, as late or of the future; what was there stays."""
+    clock = SteppingClock()
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players, redis_url, postgres_dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}
+        )
+        async with service(settings, players, clock=clock) as it:
+            async with playing(*players):
+                await trio.sleep(1.2)
+            await it.received_all()
+            clock.offset = step
+            await players[0].send(players[0].updates("BTCUSDT", *[now_ms()] * 7))
+            reason = "late" if step > 0 else "future"
+            await eventually(lambda: it.updates.rejected.get(reason) == 7)
+            await trio.sleep(1.5)
+            clock.offset = 0
+            del players[0].sent[-7:]
+            async with playing(*players):
+                await trio.sleep(0.5)
+            await it.received_all()
+            await window_is_whole(redis_url, players, within=2)
+            await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
+
+
+async def test_retention_does_not_believe_a_step(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
+    """Rows that only a wrong clock takes for old are not deleted."""
+    clock = SteppingClock()
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players,
+            redis_url,
+            postgres_dsn,
+            tmp_path,
+            aggregation={"interval": INTERVAL, "grace": 100, "retention": 30 * MINUTE},
+        )
+        async with service(settings, players):
+            with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+                connection.execute(
+                    "INSERT INTO price_aggregates VALUES ('BTCUSDT', 'exchange1', now() - interval '1 h',"
+                    " 1, 1, 1, 1, 1, now(), now(), 1)"
+                )
+        async with service(settings, players, clock=clock) as it:
+            await players[0].send(players[0].updates("BTCUSDT", now_ms() - 2_000))
+            await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
+            for _ in range(2):
+                # A clearing each hour, whichever hour it is.
+                clock.offset += HOUR
+                await trio.sleep(1.2)
+            # The old row is gone, and no other.
+            assert not differences(stored_rows(postgres_dsn), expected_rows(all_sent(players), INTERVAL))
+            assert it.running.report().postgres.status == "up"
