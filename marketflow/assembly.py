@@ -165,6 +165,7 @@ def _parts(
         store=store,
         window_length=settings.window.length,
         started_at=started_at,
+        retention=settings.aggregation.retention,
     )
     queries = Queries(
         symbols=settings.symbols,

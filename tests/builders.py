@@ -243,6 +243,7 @@ class World:
             store=self.store,
             window_length=window_length,
             started_at=self.started_at,
+            retention=retention,
         )
         self.queries = Queries(
             symbols=SYMBOLS,
@@ -282,15 +283,23 @@ class World:
     # ---- run ----
 
     @asynccontextmanager
-    async def running(self, *, aggregating: bool = True):
-        """The flusher (and the aggregator) at work, and cancelled in the end: a crash."""
+    async def running(self, *, aggregating: bool = True, slowly: bool = False):
+        """The flusher (and the aggregator) at work, and cancelled in the end: a crash.
+
+        `slowly` writes rows once a minute only: for tests of hours, which take time on a virtual clock too.
+        """
         async with trio.open_nursery() as nursery:
             if aggregating:
                 await self.aggregator.take_hold()
-                nursery.start_soon(self.aggregator.run)
+                nursery.start_soon(self._write_slowly if slowly else self.aggregator.run)
             nursery.start_soon(self.flusher.run)
             yield nursery
             nursery.cancel_scope.cancel()
+
+    async def _write_slowly(self) -> None:
+        while True:
+            await trio.sleep((MINUTE - (self.now - 2_100) % MINUTE) / 1_000)
+            await self.aggregator.write_due()
 
     def successor(self, boot: str, **options) -> World:
         """The next boot on the same stores; the lock has gone with the one before."""

@@ -104,6 +104,9 @@ class CandlePages:
         reach, rows_end = self._spans.reach(now), self._spans.rows_end(now)
         if rows_end < reach and span.start < ceil_to(reach, width) and span.end > floor_to(rows_end, width):
             raise NothingCanAnswer  # The interval in which this boot began: earlier boots' part is unknown.
+        # What is gone from there on back would make a candle that lacks its beginning.
+        told = reach if width % self._interval else min(reach, self._spans.rows_start(now))
+        span = Span(max(span.start, ceil_to(told, width)), span.end)
         parts: list[tuple[int, Bar]] = []
         if span.start < rows_end and width % self._interval == 0:
             try:

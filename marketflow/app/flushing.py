@@ -58,8 +58,6 @@ class Flusher:
             pairs: every exchange and symbol of both modes.
             patience: how long a question waits for what is pending.
         """
-        self.turn = trio.Lock()
-        """Held during a write. Who reads while holding it sees no write half done."""
         self.whole = False
         """Whether the window holds all that it should."""
         self.history_known = False
@@ -166,8 +164,7 @@ class Flusher:
             await self._write(self._window.encode(Flush((), ())))
 
     async def _write(self, flush: EncodedFlush) -> None:
-        async with self.turn:
-            intact = await self._window.write(flush)
+        intact = await self._window.write(flush)
         self._last_write = trio.current_time()
         if not intact:
             self._emptied += 1

@@ -11,11 +11,14 @@ import attrs
 
 from marketflow.app.ports import Aggregate, Field, FieldBars
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
-from marketflow.domain.periods import HOUR, Span, floor_to
+from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
 from marketflow.domain.prices import Pair
 
 BARS_KEPT: Final = HOUR
 """How long (ms) one-second bars are kept, in memory and in Redis."""
+
+PRUNE_MARGIN: Final = MINUTE
+"""How much longer (ms) they are kept in memory, for questions that are being answered."""
 
 Key = tuple[Pair, Field]
 
@@ -194,9 +197,14 @@ class SecondBars:
 
     # ---- out ----
 
+    @property
+    def pruned_to(self) -> int:
+        """Up to when (ms) one-second bars have been forgotten."""
+        return self._pruned_to
+
     def prune(self, now: int) -> list[Key]:
         """Forget bars older than an hour at `now` (ms), folding what is not written yet; returns which."""
-        horizon = floor_to(now - BARS_KEPT, self.interval)
+        horizon = floor_to(now - BARS_KEPT - PRUNE_MARGIN, self.interval)
         if horizon <= self._pruned_to:
             return []
         self._pruned_to = horizon

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 
 import attrs
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, NothingCanAnswer
 from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
-from marketflow.app.ports import AggregateStore, Edge, FieldBars, StoreAway, Window
+from marketflow.app.ports import AggregateStore, FieldBars, StoreAway, Window
 from marketflow.app.second_bars import BARS_KEPT, fuller
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
@@ -44,14 +43,16 @@ class Spans:
         store: AggregateStore,
         window_length: int,
         started_at: int,
+        retention: int | None,
     ) -> None:
-        """Times in ms; `started_at` is when this boot began."""
+        """Times in ms; `started_at` is when this boot began, `retention` how long rows are kept."""
         self._book = book
         self._flusher = flusher
         self._window = window
         self._store = store
         self._window_length = window_length
         self._started_at = started_at
+        self._retention = retention
 
     # ---- the last so-and-so long ----
 
@@ -64,20 +65,22 @@ class Spans:
         Raises:
             NothingCanAnswer: no part of it is known for sure.
         """
-        up = await self._flusher.flushed()
-        if up and period <= self._window_length:
+        if period <= self._window_length:
             exact = await self._to_the_ms(pairs, Span(now - period, now))
             if exact is not None:
                 return exact
+        else:
+            await self._flusher.flushed()
         end = floor_to(now, BAR_WIDTH)
         start = end - period
-        reach = self.reach(now)
+        # The clock may have stepped back behind what it was when bars were forgotten last.
+        reach = min(self.reach(now), floor_to(end, self._book.bars.interval))
         rows: Buckets = {}
         if start < reach:
             try:
                 if not self._flusher.history_known:
                     raise StoreAway("the bars of earlier boots are not known yet")  # noqa: TRY301
-                row_start = floor_to(start, self._book.bars.interval)
+                row_start = max(floor_to(start, self._book.bars.interval), min(self.rows_start(now), reach))
                 rows = await self.rows(pairs, Span(row_start, reach), DAY)
                 start = row_start
             except StoreAway:
@@ -94,9 +97,15 @@ class Spans:
 
     def reach(self, now: int) -> int:
         """From when on (ms) every accepted update is in a one-second bar that is known."""
-        if self._flusher.history_known:
-            return floor_to(now - BARS_KEPT, self._book.bars.interval)
-        return ceil_to(self._started_at, BAR_WIDTH)
+        # After a step back of the clock fewer are kept.
+        kept = max(floor_to(now - BARS_KEPT, self._book.bars.interval), self._book.bars.pruned_to)
+        return kept if self._flusher.history_known else max(kept, ceil_to(self._started_at, BAR_WIDTH))
+
+    def rows_start(self, now: int) -> int:
+        """From when on (ms) no row was deleted because of its age."""
+        if self._retention is None:
+            return 0
+        return ceil_to(now - self._retention, self._book.bars.interval)
 
     def rows_end(self, now: int) -> int:
         """Up to when (ms) rows tell all. Where `reach` is later, what lies between is not known."""
@@ -109,37 +118,43 @@ class Spans:
     async def _to_the_ms(self, pairs: Sequence[Pair], span: Span) -> Covered | None:
         """Whole seconds from the bars and the edges from the raw updates; None if these are not complete.
 
-        A flush may come in between the two reads. Then they do not fit together and are read again while
-        none is under way; if they still do not, raw updates are missing: dropped, or expired.
+        They are where they are as many as were accepted when the question came. Else some were dropped, or
+        expired. What is accepted meanwhile may be in the answer.
         """
         first, last = ceil_to(span.start, BAR_WIDTH), floor_to(span.end, BAR_WIDTH)
         edges = [span] if first > last else [Span(span.start, first), Span(last, span.end)]
         edges = [edge for edge in edges if not edge.empty]
-        middle = Span(first, last)
-        still: Sequence[AbstractAsyncContextManager[object]] = (nullcontext(), self._flusher.turn)
-        for turn in still:
-            async with turn:
-                try:
-                    raw = await self._window.edges(pairs, edges)
-                    fields, source = await self.second_bars(pairs, middle)
-                except StoreAway:
-                    return None
-                if source == REDIS and all(self._complete(pair, raw[pair]) for pair in pairs):
-                    parts = {
-                        pair: [*fields[pair].values(), *(edge.bar for edge in raw[pair] if edge.bar)]
-                        for pair in pairs
-                    }
-                    bars = {pair: bar for pair in pairs if (bar := merged(parts[pair])) is not None}
-                    return Covered(bars, span, REDIS)
-        return None
+        accepted = {pair: self._accepted(pair, edges) for pair in pairs}
+        if not await self._flusher.flushed():
+            return None
+        try:
+            raw = await self._window.edges(pairs, edges)
+        except StoreAway:
+            return None
+        fields, source = await self.second_bars(pairs, Span(first, last))
+        complete = all(
+            edge.seconds[second] >= count
+            for pair in pairs
+            for edge in raw[pair]
+            for second, count in accepted[pair].items()
+            if second in edge.seconds
+        )
+        if source != REDIS or not complete:
+            return None
+        parts = {
+            pair: [*fields[pair].values(), *(edge.bar for edge in raw[pair] if edge.bar)] for pair in pairs
+        }
+        return Covered({pair: bar for pair in pairs if (bar := merged(parts[pair])) is not None}, span, REDIS)
 
-    def _complete(self, pair: Pair, edges: Sequence[Edge]) -> bool:
-        for edge in edges:
-            for second, count in edge.seconds.items():
-                bars = self._book.bars.fields(pair, Span(second, second + BAR_WIDTH))
-                if count < sum(bar.count for bar in bars.values()):
-                    return False
-        return True
+    def _accepted(self, pair: Pair, spans: Iterable[Span]) -> dict[int, int]:
+        """How many updates have been accepted of each second (start, ms) that the spans touch."""
+        counts: dict[int, int] = {}
+        for span in spans:
+            whole = Span(floor_to(span.start, BAR_WIDTH), ceil_to(span.end, BAR_WIDTH))
+            counts.update(dict.fromkeys(range(whole.start, whole.end, BAR_WIDTH), 0))
+            for (second, _), bar in self._book.bars.fields(pair, whole).items():
+                counts[second] += bar.count
+        return counts
 
     # ---- one-second bars, rows ----
 
@@ -161,9 +176,10 @@ class Spans:
         Raises:
             StoreAway: PostgreSQL is.
         """
+        # Looked at first: what is written meanwhile would be in neither.
+        unwritten = {pair: self._book.bars.unwritten_between(pair, span) for pair in pairs}
         stored = await self._store.bars(pairs, span, width)
         buckets: Buckets = {pair: dict(stored.get(pair, {})) for pair in pairs}
-        unwritten = {pair: self._book.bars.unwritten_between(pair, span) for pair in pairs}
         starts = [start for bars in unwritten.values() for start in bars]
         if not starts:
             return buckets

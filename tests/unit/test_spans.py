@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from builders import EXCHANGES, NOON, SYMBOLS, World, run_virtual, summary_of, until
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from marketflow.app.answers import MEMORY, POSTGRES, REDIS, NothingCanAnswer
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, ceil_to, floor_to
+
+PAIRS = [(exchange, symbol) for exchange in EXCHANGES for symbol in SYMBOLS]
+PAIR = PAIRS[0]
+
+
+def check(world, covered):
+    """The bars are those of all accepted updates in the span that the answer says it covers."""
+    for pair in PAIRS:
+        updates = world.of(pair, covered.span)
+        assert (pair in covered.bars) == bool(updates), (pair, covered, updates)
+        if updates:
+            assert summary_of(updates).says(covered.bars[pair]), (covered.bars[pair], summary_of(updates))
+
+
+async def ask(world, period, *, source, start=None, end=None):
+    """Ask for a period that ends now; the span is exactly that one unless it is told otherwise."""
+    now = world.now
+    covered = await world.spans.until(PAIRS, period, now)
+    assert covered.source == source
+    assert covered.span == Span(now - period if start is None else start, now if end is None else end)
+    check(world, covered)
+    return covered
+
+
+async def play(world, seconds, every=0.37, *, oldest=1_500, seed=1):
+    rng, end = random.Random(seed), trio.current_time() + seconds
+    while trio.current_time() < end:
+        for exchange in EXCHANGES:
+            updates = [
+                (
+                    rng.choice(SYMBOLS),
+                    rng.uniform(1, 100),
+                    world.now - rng.choice([0, rng.randint(0, oldest)]),
+                )
+                for _ in range(2)
+            ]
+            world.send(exchange, updates)
+        await trio.sleep(every)
+
+
+# ---- up to the window's length ----
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["away", "back", "empty"]),
+            st.integers(1, 6),  # updates
+            st.sampled_from([0.003, 0.4, 1.234, 9.5]),  # seconds
+            st.tuples(
+                st.sampled_from([1, 2, 3, 7, 30, 59, 60, 61, 90, 120, 3_600])
+            ),  # ask for so many seconds
+        ),
+        max_size=30,
+    ),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa: C901 - a case a step
+    """Whatever is away or was emptied, whatever came in just before the question."""
+
+    async def main():
+        rng, world = random.Random(seed), World(flush_interval=0.2)
+        await trio.sleep(rng.random())
+        async with world.running():
+            await trio.sleep(1)
+            for step in steps:
+                match step:
+                    case "away" | "back":
+                        world.window.away = step == "away"
+                    case "empty":
+                        world.window.empty()
+                    case int():
+                        for _ in range(step):
+                            world.send_one(
+                                rng.uniform(1, 9),
+                                age=rng.choice([0, 0, 1, 1_000, 40_000]),
+                                exchange=rng.choice(EXCHANGES),
+                                symbol=rng.choice(SYMBOLS),
+                            )
+                    case float():
+                        await trio.sleep(step)
+                    case (seconds,):
+                        period, now, up = seconds * SECOND, world.now, world.flusher.up
+                        covered = await world.spans.until(PAIRS, period, now)
+                        check(world, covered)
+                        whole = floor_to(now, SECOND)
+                        exact = covered.span == Span(now - period, now) and covered.source == REDIS
+                        if not world.flusher.up:
+                            assert covered.source == MEMORY or seconds == 3_600
+                        elif up and seconds <= 60 and world.flusher.up:
+                            assert exact or covered.span == Span(whole - period, whole)
+                        assert exact or covered.span.end == whole
+                        assert covered.span.start >= now - period - MINUTE
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("period", [1_000, 2_000, 3_000, 17_000, 60_000])
+async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock, period):
+    """At any part of a second, with updates that came just before the question."""
+    world = World()
+    async with world.running(aggregating=False) as nursery:
+        nursery.start_soon(play, world, 75)
+        await trio.sleep(65)
+        for _ in range(25):
+            await trio.sleep(0.1371)
+            world.send_one(1000.0)
+            await ask(world, period, source=REDIS)
+
+
+async def test_the_span_is_left_closed_and_right_open(autojump_clock):
+    world = World()
+    async with world.running(aggregating=False):
+        await trio.sleep(20.25)
+        now = world.now
+        for timestamp in (now - 5_001, now - 5_000, now - 1, now):
+            world.send(PAIR[0], [(PAIR[1], float(timestamp), timestamp)])
+        covered = await ask(world, 5_000, source=REDIS)
+        assert (covered.bars[PAIR].min, covered.bars[PAIR].max) == (now - 5_000, now - 1)
+
+
+async def test_what_comes_in_meanwhile_does_not_cost_the_milliseconds(autojump_clock):
+    """At high rates something always does."""
+    world = World()
+    async with world.running(aggregating=False):
+        await trio.sleep(10.5)
+        for age in (1, 100, 2_400, 2_600):
+            world.send_one(5.0, age=age)
+        now, before = world.now, list(world.sent)
+        world.window.after_edges = lambda: world.send(PAIR[0], [(PAIR[1], 7.0, now - 1)])
+        covered = await world.spans.until(PAIRS, 3_000, now)
+        assert (covered.span, covered.source) == (Span(now - 3_000, now), REDIS)
+        assert summary_of(before).says(covered.bars[PAIR])
+
+
+async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_clock):
+    """Dropped in an outage, they are missing in the window for as long as it reaches."""
+    world = World(limit=5)
+    async with world.running(aggregating=False):
+        await play(world, 10)
+        world.window.away = True
+        await play(world, 10)
+        world.window.away = False
+        await until(lambda: world.flusher.up)
+        await trio.sleep(0.3)
+        assert world.book.ledgers[PAIR[0]].dropped.total()
+        now = world.now
+        whole = floor_to(now, SECOND)
+        await ask(world, 3_000, source=REDIS, start=whole - 3_000, end=whole)
+        # Both edges lie before and after: what is missing between them the bars have.
+        await play(world, 5)
+        await ask(world, 20_000, source=REDIS)
+
+
+async def test_with_the_window_away_whole_seconds_from_memory(autojump_clock):
+    world = World()
+    async with world.running(aggregating=False) as nursery:
+        nursery.start_soon(play, world, 100)
+        await trio.sleep(70)
+        world.window.away = True
+        await trio.sleep(1.3)
+        for period in (1_000, 5_000, 60_000, 70_000):
+            whole = floor_to(world.now, SECOND)
+            await ask(world, period, source=MEMORY, start=whole - period, end=whole)
+
+
+async def test_a_window_that_goes_away_during_the_question(autojump_clock):
+    world = World()
+    async with world.running(aggregating=False):
+        await play(world, 10)
+        world.window.away = True
+        whole = floor_to(world.now, SECOND)
+        covered = await world.spans.until(PAIRS, 5_000, world.now)
+        assert covered.span == Span(whole - 5_000, whole)
+        check(world, covered)
+
+
+# ---- longer ----
+
+
+async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autojump_clock):
+    world = World(flush_interval=30.0)
+    async with world.running(slowly=True) as nursery:
+        nursery.start_soon(play, world, 3 * 3_600, 17.3)
+        await trio.sleep(2.5 * 3_600 + 12.3)
+        whole = floor_to(world.now, SECOND)
+        await ask(world, 10 * MINUTE, source=REDIS, start=whole - 10 * MINUTE, end=whole)
+        whole = floor_to(world.now, SECOND)
+        await ask(world, HOUR, source=REDIS, start=whole - HOUR, end=whole)
+        for period in (HOUR + 90 * SECOND, 2 * HOUR, 30 * DAY):
+            whole = floor_to(world.now, SECOND)
+            await ask(world, period, source=POSTGRES, start=floor_to(whole - period, MINUTE), end=whole)
+        world.window.away = True
+        await trio.sleep(1)
+        whole = floor_to(world.now, SECOND)
+        await ask(world, 2 * HOUR, source=POSTGRES, start=floor_to(whole - 2 * HOUR, MINUTE), end=whole)
+        await ask(world, HOUR, source=MEMORY, start=whole - HOUR, end=whole)
+
+
+async def test_with_postgres_away_as_far_as_the_bars_reach(autojump_clock):
+    """And the answer says that it is no further."""
+    world = World(flush_interval=30.0)
+    async with world.running(slowly=True) as nursery:
+        nursery.start_soon(play, world, 3 * 3_600, 17.3)
+        await trio.sleep(2 * 3_600 + 12.3)
+        world.store.away = True
+        await trio.sleep(1)
+        whole, reach = floor_to(world.now, SECOND), floor_to(world.now - HOUR, MINUTE)
+        await ask(world, 2 * HOUR, source=REDIS, start=reach, end=whole)
+
+
+async def test_rows_that_are_yet_to_be_written_are_not_missing(autojump_clock):
+    """Back after two hours: questions are exact before, while and after the rows are written."""
+    world = World(flush_interval=30.0)
+    async with world.running(slowly=True) as nursery:
+        nursery.start_soon(play, world, 4 * 3_600, 17.3)
+        await trio.sleep(600)
+        world.store.away = True
+        await trio.sleep(2 * 3_600)
+        world.store.away = False
+        for _ in range(40):
+            check(world, await world.spans.until(PAIRS, 3 * HOUR, world.now))
+            await trio.sleep(2)
+        assert not list(world.book.bars.folded())
+
+
+async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
+    """Looked for in the store before, and in the book after it was written, a row would be in neither."""
+    world = World(flush_interval=30.0)
+    async with world.running(aggregating=False):
+        await world.aggregator.take_hold()
+        await play(world, 2 * 3_600, every=17.3)
+        read = world.store.bars
+
+        async def bars(*args):
+            found = await read(*args)
+            await world.aggregator.write_due()
+            return found
+
+        world.store.bars = bars
+        covered = await world.spans.until(PAIRS, 3 * HOUR, world.now)
+        assert covered.source == POSTGRES
+        check(world, covered)
+        assert world.store.rows
+
+
+async def test_bars_forgotten_during_the_question_are_not_missing(autojump_clock):
+    """A slow answer of PostgreSQL, and meanwhile the hour goes on."""
+    world = World(flush_interval=20.0)
+    async with world.running(slowly=True) as nursery:
+        nursery.start_soon(play, world, 2 * 3_600, 17.3)
+        await trio.sleep(4_000 - 4_000 % 60 + 58)
+        read = world.store.bars
+
+        async def bars(*args):
+            await trio.sleep(4.0)
+            world.book.bars.prune(world.now)
+            return await read(*args)
+
+        world.store.bars = bars
+        now = world.now
+        covered = await world.spans.until(PAIRS, 65 * MINUTE, now)
+        assert covered.source == POSTGRES
+        check(world, covered)
+
+
+async def test_nothing_is_claimed_of_rows_that_were_deleted(autojump_clock):
+    world = World(flush_interval=30.0, retention=2 * HOUR)
+    async with world.running(slowly=True) as nursery:
+        nursery.start_soon(play, world, 6 * 3_600, 37.3)
+        await trio.sleep(5 * 3_600)
+        whole = floor_to(world.now, SECOND)
+        start = ceil_to(world.now - 2 * HOUR, MINUTE)
+        await ask(world, 4 * HOUR, source=POSTGRES, start=start, end=whole)
+
+
+# ---- before the history is known ----
+
+
+async def test_before_the_window_has_answered_only_this_boot_is_known(autojump_clock):
+    first = World()
+    async with first.running():
+        await play(first, 100)
+        await trio.sleep(1)
+    world = first.successor("boot2")
+    world.window.away = True
+    async with world.running():
+        await trio.sleep(0.5)
+        began = ceil_to(world.started_at, SECOND)
+        await play(world, 30)
+        whole = floor_to(world.now, SECOND)
+        await ask(world, 10_000, source=MEMORY, start=whole - 10_000, end=whole)
+        await ask(world, 60_000, source=MEMORY, start=began, end=whole)
+        await ask(world, 2 * HOUR, source=MEMORY, start=began, end=whole)
+        world.window.away = False
+        await until(lambda: world.flusher.up)
+        whole = floor_to(world.now, SECOND)
+        await ask(world, 2 * MINUTE, source=REDIS, start=whole - 2 * MINUTE, end=whole)
+
+
+async def test_nothing_can_answer_in_the_first_second_without_the_window(autojump_clock):
+    world = World()
+    world.window.away = True
+    async with world.running():
+        with pytest.raises(NothingCanAnswer):
+            await world.spans.until(PAIRS, MINUTE, world.now)
+
+
+async def test_hours_after_the_lock_was_taken_anew_with_the_window_away(autojump_clock):
+    """The history is to be read again and cannot be: bars still reach back an hour, and no further."""
+    world = World(flush_interval=30.0)
+    async with world.running(slowly=True) as nursery:
+        nursery.start_soon(play, world, 4 * 3_600, 17.3)
+        await trio.sleep(3 * 3_600)
+        world.window.away = True
+        world.store.away = True
+        await trio.sleep(70)
+        world.store.away = False
+        await trio.sleep(70)
+        assert not world.flusher.history_known
+        whole, reach = floor_to(world.now, SECOND), floor_to(world.now - HOUR, MINUTE)
+        await ask(world, 2 * HOUR, source=MEMORY, start=reach, end=whole)
+
+
+# ---- clocks ----
+
+
+@pytest.mark.parametrize("minutes", [-45, -5, 5, 45])
+async def test_answers_stay_true_after_a_step_of_the_clock(autojump_clock, minutes):
+    """What was forgotten before a step back is not claimed to be known."""
+    world = World(flush_interval=30.0)
+    async with world.running(slowly=True) as nursery:
+        nursery.start_soon(play, world, 4 * 3_600, 17.3)
+        await trio.sleep(2 * 3_600)
+        world.clock.offset = minutes * MINUTE
+        for _ in range(3):
+            await trio.sleep(100)
+            for period in (5_000, MINUTE, 30 * MINUTE, HOUR, 3 * HOUR):
+                check(world, await world.spans.until(PAIRS, period, world.now))
+
+
+# ---- other boots ----
+
+
+async def test_a_question_goes_over_the_bars_of_all_boots(autojump_clock):
+    """Three boots within one second and the next: one answer of all their updates, to the ms."""
+    world = World()
+    for boot in ("boot2", "boot3", "boot4"):
+        async with world.running():
+            await until(lambda world=world: world.flusher.up)
+            for price in range(5):
+                world.send_one(price + 1.0, age=price)
+            await until(lambda world=world: world.book.drained)
+            await trio.sleep(0.3)
+        world = world.successor(boot)
+    async with world.running():
+        await until(lambda: world.flusher.up)
+        await ask(world, 5_000, source=REDIS)
+        whole = floor_to(world.now, SECOND) + SECOND
+        await trio.sleep((whole - world.now) / 1_000)
+        world.window.away = True
+        await trio.sleep(0.5)
+        await ask(world, 5_000, source=MEMORY, start=whole - 5_000, end=whole)
+
+
+async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock):
+    world = World()
+    second = NOON + 5 * SECOND
+    world.window.stored_bars[PAIR] = {(second, "boot0"): Bar.of([second + 10], [3.0])}
+    async with world.running():
+        await trio.sleep(5.5)
+        # The bar tells of an update that the raw ones lack: these do not answer then.
+        covered = await world.spans.until(PAIRS, 3_000, world.now)
+        assert covered.span.end == second
+        assert not covered.bars
