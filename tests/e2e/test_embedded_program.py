@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from signal import SIGINT, SIGKILL
 
-import pytest
 import redis
 import trio
 from asking import Client, eventually, stored_rows
@@ -149,12 +148,12 @@ def check_ledger(ledger: dict[str, list[int]], seconds: float) -> None:
 
 async def test_the_demo_stops_by_itself(tmp_path: Path, server_directory: Path) -> None:
     """It tells what came in and what was cached, the ledger and the first interval's rows; and cleans up."""
-    settings = {"AGGREGATION__INTERVAL": 1}
+    settings = {"AGGREGATION__INTERVAL": 1, "AGGREGATION__GRACE": 0.2}
     async with program(
         tmp_path,
         "demo",
         "--duration",
-        "4",
+        "3",
         "--port",
         "0",
         environment=settings,
@@ -166,7 +165,7 @@ async def test_the_demo_stops_by_itself(tmp_path: Path, server_directory: Path) 
         await none_is_left(processes, within=0.5)
     assert run.stderr == ""
     ledger, found = told_in_the_demo(run.stdout)
-    check_ledger(ledger, 4)
+    check_ledger(ledger, 3)
     assert "the ledger adds up" in run.stdout
     assert {(name, symbol) for name, symbol, *_ in found} == {
         (name, symbol) for name in ("exchange1", "exchange2", "exchange3") for symbol in SYMBOLS
@@ -209,7 +208,7 @@ async def test_ctrl_c_while_the_servers_start(tmp_path: Path, server_directory: 
     """Also in the middle of initdb nothing is left behind."""
     async with program(tmp_path, "demo", "--port", "0", temporary=server_directory) as run:
         await eventually(lambda: "starting Redis and PostgreSQL" in run.stdout, within=30)
-        await trio.sleep(seconds)
+        await eventually(lambda: users(server_directory), within=30)
         os.killpg(run.process.pid, SIGINT)
         assert await run.ended() == 0
         await eventually(lambda: not users(server_directory), within=0.5)
