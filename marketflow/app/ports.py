@@ -298,9 +298,10 @@ class SpooledBar:
     pair: Pair
     start: int
     """The start of its second, or of its interval (Unix ms)."""
-    boot: str | None
-    """None: it is the bar of a whole interval."""
+    boot: str
     bar: Bar
+    whole: bool
+    """Whether it is the bar of a whole interval, not of a second."""
 
 
 class Spool(Protocol):

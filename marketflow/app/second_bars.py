@@ -55,7 +55,8 @@ class SecondBars:
         self._bars: dict[Pair, dict[int, dict[str, Bar]]] = {}
         self._unflushed: dict[Key, None] = {}
         self._unwritten: dict[int, dict[Pair, int]] = {}
-        self._folded: dict[tuple[int, Pair], Bar] = {}
+        self._folded: dict[tuple[int, Pair], dict[str, Bar]] = {}
+        """By boot: of one that is in here the one-second bars no longer count, wherever they turn up."""
         self._newest: dict[Pair, Bar] = {}
         self._version = 0
         self._pruned_to = 0
@@ -72,8 +73,8 @@ class SecondBars:
     def adopt(self, pair: Pair, bars: FieldBars) -> None:
         """Take over bars that another boot left behind; those known already stay unless they have grown."""
         for (second, boot), bar in bars.items():
-            if second < self._pruned_to:
-                continue  # Folded already, or written: adopted again it would count twice.
+            if self._is_gone(pair, second, boot):
+                continue
             boots = self._bars.setdefault(pair, {}).setdefault(second, {})
             known = boots.get(boot)
             if known is None or bar.count > known.count:
@@ -91,16 +92,24 @@ class SecondBars:
         self._unflushed.update(dict.fromkeys(missing))
         return len(missing)
 
-    def adopt_folded(self, pair: Pair, end: int, bar: Bar) -> None:
-        """Take over the bar of a whole interval, of which no one-second bars are left."""
-        known = self._folded.get((end, pair))
-        self._folded[end, pair] = bar if known is None else known.merge(bar)
+    def adopt_folded(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:
+        """Take over a boot's bar of a whole interval, which stands for all its one-second bars."""
+        self._fold(pair, end, boot, bar)
         self._mark(pair, end)
         self._see(pair, bar)
 
+    def _is_gone(self, pair: Pair, second: int, boot: str) -> bool:
+        """Whether that bar was folded already, or written: taken in again it would count twice."""
+        if second < self._pruned_to:
+            return True
+        return bool(self._folded) and boot in self._folded.get((self._end_of(second), pair), ())
+
+    def _end_of(self, second: int) -> int:
+        return floor_to(second, self.interval) + self.interval
+
     def _set(self, pair: Pair, second: int, boot: str, bar: Bar) -> None:
         self._bars[pair][second][boot] = bar
-        self._mark(pair, floor_to(second, self.interval) + self.interval)
+        self._mark(pair, self._end_of(second))
         self._see(pair, bar)
 
     def _mark(self, pair: Pair, end: int) -> None:
@@ -173,11 +182,16 @@ class SecondBars:
 
     def aggregate(self, due: Due, stored: FieldBars) -> Aggregate | None:
         """The row: our bars and those in `stored`, whichever of each field has more updates."""
-        folded = self._folded.get((due.end, due.pair))
+        folded = self._folded.get((due.end, due.pair), {})
         span = Span(due.end - self.interval, due.end)
         known = self.fields(due.pair, span)
-        bars = fuller(known, {field: bar for field, bar in stored.items() if field[0] in span})
-        whole = merged([*bars.values(), *([folded] if folded else [])])
+        # What was read from Redis may have been folded meanwhile.
+        others = {
+            (second, boot): bar
+            for (second, boot), bar in stored.items()
+            if second in span and not self._is_gone(due.pair, second, boot)
+        }
+        whole = merged([*fuller(known, others).values(), *folded.values()])
         return None if whole is None else Aggregate(due.pair[0], due.pair[1], due.end, whole)
 
     def written(self, due: Iterable[Due]) -> None:
@@ -212,25 +226,25 @@ class SecondBars:
         for pair, seconds in self._bars.items():
             # Seconds come in nearly ascending order, but a late one may stand behind.
             for second in [second for second in seconds if second < horizon]:
-                boots = seconds.pop(second)
+                boots, end = seconds.pop(second), self._end_of(second)
                 pruned.extend((pair, (second, boot)) for boot in boots)
-                self._fold(pair, second, boots.values())
+                if pair in self._unwritten.get(end, {}):
+                    for boot, bar in boots.items():
+                        self._fold(pair, end, boot, bar)
         for key in pruned:
             self._unflushed.pop(key, None)  # Else an outage of Redis would pile them up.
         return pruned
 
-    def _fold(self, pair: Pair, second: int, bars: Iterable[Bar]) -> None:
-        end = floor_to(second, self.interval) + self.interval
-        if pair in self._unwritten.get(end, {}):
-            known = self._folded.get((end, pair))
-            whole = merged([*bars, *([known] if known else [])])
-            if whole is not None:
-                self._folded[end, pair] = whole
+    def _fold(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:
+        boots = self._folded.setdefault((end, pair), {})
+        known = boots.get(boot)
+        boots[boot] = bar if known is None else known.merge(bar)
 
-    def folded(self) -> Iterator[tuple[int, Pair, Bar]]:
-        """Unwritten intervals that are older than the bars: end (ms), pair and bar."""
-        for (end, pair), bar in self._folded.items():
-            yield end, pair, bar
+    def folded(self) -> Iterator[tuple[Pair, Field, Bar]]:
+        """Unwritten intervals that are older than the bars: pair, the interval's start with the boot, bar."""
+        for (end, pair), boots in self._folded.items():
+            for boot, bar in boots.items():
+                yield pair, (end - self.interval, boot), bar
 
     def unwritten_bars(self) -> Iterator[tuple[Pair, Field, Bar]]:
         """The one-second bars of intervals whose rows are not up to date."""

@@ -34,8 +34,9 @@ class Spooling:
         """At the start: adopt what the last stop has left behind."""
         spooled = await self._spool.load()
         for each in spooled:
-            if each.boot is None:
-                self._book.bars.adopt_folded(each.pair, each.start + self._book.bars.interval, each.bar)
+            if each.whole:
+                end = each.start + self._book.bars.interval
+                self._book.bars.adopt_folded(each.pair, end, each.boot, each.bar)
             else:
                 self._book.bars.adopt(each.pair, {(each.start, each.boot): each.bar})
                 self._brought_in.add((each.pair, (each.start, each.boot)))
@@ -72,8 +73,8 @@ class Spooling:
 
     def _left(self) -> Iterator[SpooledBar]:
         bars = self._book.bars
-        for end, pair, bar in bars.folded():
-            yield SpooledBar(pair, end - bars.interval, None, bar)
+        for pair, (start, boot), bar in bars.folded():
+            yield SpooledBar(pair, start, boot, bar, whole=True)
         if not (self._flusher.up and self._book.drained):
             for pair, (second, boot), bar in bars.unwritten_bars():
-                yield SpooledBar(pair, second, boot, bar)
+                yield SpooledBar(pair, second, boot, bar, whole=False)

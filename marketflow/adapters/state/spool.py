@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-import attrs
-import cattrs
 import msgspec
 import structlog
 import trio
@@ -21,6 +19,8 @@ T = TypeVar("T")
 
 SPOOL_SECONDS: Final = 5.0
 """A disk that takes longer is given up on: the stop must not wait for it."""
+
+_BARS: Final = msgspec.json.Decoder(list[SpooledBar])
 
 
 class FileSpool:
@@ -54,7 +54,7 @@ class FileSpool:
             log.warning("bars cannot be spooled", path=str(self._path), bars=len(bars), error=repr(error))
 
     def _load(self) -> list[SpooledBar]:
-        return cattrs.structure(msgspec.json.decode(self._path.read_bytes()), list[SpooledBar])
+        return _BARS.decode(self._path.read_bytes())
 
     def _save(self, bars: Sequence[SpooledBar]) -> None:
         if not bars:
@@ -64,7 +64,7 @@ class FileSpool:
         # Whole or not at all: written beside, on disk, then renamed.
         beside = self._path.with_suffix(".tmp")
         with beside.open("wb") as file:
-            file.write(msgspec.json.encode([attrs.asdict(bar) for bar in bars]))
+            file.write(msgspec.json.encode(bars))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self._path)

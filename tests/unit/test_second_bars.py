@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from builders import NOON, Sent, summary_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marketflow.app.second_bars import Due, SecondBars, fuller
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
+
+PAIR, OTHER = ("exchange1", "BTCUSDT"), ("exchange2", "BTCUSDT")
+EVER = Span(0, 10**15)
+
+
+def bars_of(*, boot="mine"):
+    return SecondBars(boot=boot, interval=MINUTE)
+
+
+def bar(timestamp, price=1.0, sequence=0):
+    return Bar.of([timestamp], [price], sequence)
+
+
+def add(bars, timestamp, price=1.0, sequence=0, pair=PAIR):
+    bars.add(pair, floor_to(timestamp, SECOND), bar(timestamp, price, sequence))
+
+
+def rows_of(bars, before=10**15):
+    return {(row.end, row.pair): bars.aggregate(row, {}).bar for row in bars.due(before)}
+
+
+# ---- bars by second ----
+
+
+def test_of_each_field_the_fuller_bar_is_the_truer():
+    one, two = Bar.of([1], [1.0]), Bar.of([1, 2], [1.0, 2.0])
+    assert fuller({(0, "a"): one, (0, "b"): two}, {(0, "a"): two, (0, "b"): one, (1, "a"): one}) == {
+        (0, "a"): two,
+        (0, "b"): two,
+        (1, "a"): one,
+    }
+
+
+def test_fields_are_those_of_seconds_that_start_in_the_span():
+    bars = bars_of()
+    for second in range(10):
+        add(bars, NOON + second * SECOND + 500)
+    found = bars.fields(PAIR, Span(NOON + 1_500, NOON + 4_000))
+    assert sorted(found) == [(NOON + 2_000, "mine"), (NOON + 3_000, "mine")]
+    assert len(bars.fields(PAIR, EVER)) == 10
+    assert bars.fields(OTHER, EVER) == {}
+
+
+def test_the_newest_is_known_after_its_bars_are_forgotten():
+    bars = bars_of()
+    add(bars, NOON + 5, 1.0, sequence=1)
+    add(bars, NOON + 7, 2.0, sequence=2)
+    add(bars, NOON + 6, 3.0, sequence=3)
+    bars.prune(NOON + 3 * HOUR)
+    assert bars.fields(PAIR, EVER) == {}
+    assert bars.newest(PAIR).close == 2.0
+
+
+# ---- to Redis ----
+
+
+def test_a_changed_bar_is_taken_again_and_no_other():
+    bars = bars_of()
+    for second in range(5):
+        add(bars, NOON + second * SECOND)
+    assert len(bars.take_unflushed(3)) == 3
+    assert bars.unflushed
+    assert len(bars.take_unflushed(10)) == 2
+    assert not bars.unflushed
+    add(bars, NOON + SECOND, 7.0, sequence=9)
+    ((_, field, taken),) = bars.take_unflushed(10)
+    assert (field, taken.count, taken.close) == ((NOON + SECOND, "mine"), 2, 7.0)
+
+
+def test_what_the_store_lacks_or_holds_with_fewer_is_written_again():
+    """Bars of other boots too: under their own fields."""
+    bars = bars_of()
+    bars.adopt(PAIR, {(NOON, "theirs"): Bar.of([NOON, NOON], [1.0, 2.0])})
+    add(bars, NOON)
+    add(bars, NOON + SECOND)
+    bars.take_unflushed(10)
+    stored = {PAIR: {(NOON, "theirs"): bar(NOON), (NOON, "mine"): bar(NOON)}}
+    assert bars.mark_missing(stored) == 2
+    assert {field for _, field, _ in bars.take_unflushed(10)} == {(NOON, "theirs"), (NOON + SECOND, "mine")}
+
+
+def test_bars_forgotten_are_written_no_more():
+    bars = bars_of()
+    add(bars, NOON)
+    bars.prune(NOON + 3 * HOUR)
+    assert bars.take_unflushed(10) == []
+    assert not bars.unflushed
+
+
+# ---- to PostgreSQL ----
+
+
+def test_rows_are_due_oldest_first_when_their_interval_has_ended():
+    bars = bars_of()
+    for minute in (3, 1, 2):
+        add(bars, NOON + minute * MINUTE)
+    add(bars, NOON + 2 * MINUTE, pair=OTHER)
+    ends = [(row.end - NOON) // MINUTE for row in bars.due(NOON + 3 * MINUTE)]
+    assert ends == [2, 3, 3]
+    assert bars.unwritten == 4
+
+
+def test_a_row_that_changed_while_it_was_written_stays_due():
+    bars = bars_of()
+    add(bars, NOON)
+    due = bars.due(NOON + MINUTE)
+    add(bars, NOON + 1, 2.0, sequence=1)
+    bars.written(due)
+    assert [row.end for row in bars.due(NOON + MINUTE)] == [NOON + MINUTE]
+    bars.written(bars.due(NOON + MINUTE))
+    assert bars.due(NOON + MINUTE) == []
+    assert bars.unwritten == 0
+
+
+def test_a_row_takes_in_what_only_the_store_knows_of_its_interval():
+    bars = bars_of()
+    add(bars, NOON)
+    (due,) = bars.due(NOON + MINUTE)
+    stored = {
+        (NOON, "mine"): bar(NOON),
+        (NOON, "theirs"): bar(NOON + 1, 5.0),
+        (NOON + MINUTE, "theirs"): bar(NOON + MINUTE, 9.0),
+    }
+    row = bars.aggregate(due, stored)
+    assert (row.bar.count, row.bar.max) == (2, 5.0)
+
+
+def test_nothing_known_is_no_row():
+    assert bars_of().aggregate(Due(NOON, PAIR, 0), {}) is None
+
+
+# ---- folding ----
+
+
+def test_bars_folded_while_the_store_was_asked_do_not_count_twice():
+    """Read before they were forgotten, merged after: once from the store and once from the fold."""
+    bars = bars_of()
+    bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON, 2.0)})
+    add(bars, NOON)
+    (due,) = bars.due(NOON + MINUTE)
+    stored = bars.fields(PAIR, EVER)
+    bars.prune(NOON + 3 * HOUR)
+    assert bars.aggregate(due, stored).bar.count == 2
+
+
+def test_bars_folded_before_the_boot_do_not_count_twice():
+    """Spooled as a whole minute, and still in a Redis that was out of reach: the same updates."""
+    bars = bars_of()
+    bars.adopt_folded(PAIR, NOON + MINUTE, "theirs", Bar.of([NOON, NOON + 1], [1.0, 2.0]))
+    bars.adopt(PAIR, {(NOON, "theirs"): Bar.of([NOON, NOON + 1], [1.0, 2.0])})
+    bars.adopt(PAIR, {(NOON, "others"): bar(NOON, 3.0)})
+    ((_, row),) = rows_of(bars).items()
+    assert (row.count, row.max) == (3, 3.0)
+    assert bars.fields(PAIR, EVER).keys() == {(NOON, "others")}
+
+
+def test_bars_written_and_forgotten_are_not_taken_over_again():
+    bars = bars_of()
+    bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON)})
+    bars.written(bars.due(NOON + MINUTE))
+    bars.prune(NOON + 3 * HOUR)
+    bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON)})
+    assert bars.due(10**15) == []
+
+
+def test_pruning_says_what_it_forgot():
+    bars = bars_of()
+    add(bars, NOON)
+    add(bars, NOON + 2 * HOUR)
+    assert bars.prune(NOON + 30 * MINUTE) == []
+    assert bars.prune(NOON + 2 * HOUR) == [(PAIR, (NOON, "mine"))]
+    assert bars.prune(NOON + 2 * HOUR) == []
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.integers(0, 200 * MINUTE)),
+            st.tuples(st.just("adopt"), st.integers(0, 200 * MINUTE)),
+            st.tuples(st.just("prune"), st.integers(0, 300 * MINUTE)),
+            st.tuples(st.just("write"), st.integers(0, 300 * MINUTE)),
+            st.tuples(st.just("adopt all again"), st.just(0)),
+        ),
+        max_size=60,
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_folding_loses_and_doubles_nothing(steps):
+    """Rows written are the whole truth at that time; what is not written yet is still known, exactly."""
+    bars = bars_of()
+    sent, adopted, rows, horizon = [], {}, {}, 0
+    for order, (step, ms) in enumerate(steps):
+        timestamp = NOON + ms
+        second = floor_to(timestamp, SECOND)
+        match step:
+            case "add" if timestamp >= horizon:
+                sent.append(Sent(*PAIR, float(order + 1), timestamp, order))
+                add(bars, timestamp, float(order + 1), order)
+            case "adopt" if timestamp >= horizon and (second, f"boot{order}") not in adopted:
+                sent.append(Sent(*PAIR, float(order + 1), timestamp, order))
+                adopted[second, f"boot{order}"] = bar(timestamp, float(order + 1), order)
+                bars.adopt(PAIR, {(second, f"boot{order}"): adopted[second, f"boot{order}"]})
+            case "prune":
+                bars.prune(timestamp)
+                horizon = max(horizon, bars.pruned_to)
+            case "write":
+                due = bars.due(timestamp)
+                rows.update({row.end: bars.aggregate(row, {}).bar for row in due})
+                bars.written(due)
+            case "adopt all again":
+                bars.adopt(PAIR, adopted)
+    rows.update({end: row for (end, _), row in rows_of(bars).items()})
+    groups = {}
+    for update in sent:
+        groups.setdefault(floor_to(update.timestamp, MINUTE) + MINUTE, []).append(update)
+    assert rows.keys() == groups.keys()
+    for end, row in rows.items():
+        assert summary_of(groups[end]).says(row)
+    for second, _ in bars.fields(PAIR, EVER):
+        assert second >= bars.pruned_to

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import random
+
+import trio
+from builders import EXCHANGES, NOON, SYMBOLS, World, until
+
+from marketflow.app.spooling import Spooling
+from marketflow.domain.periods import HOUR, MINUTE
+
+PAIR = (EXCHANGES[0], SYMBOLS[0])
+
+
+class MemorySpool:
+    """Fills the port Spool."""
+
+    def __init__(self):
+        self.bars = []
+        self.saves = 0
+
+    async def load(self):
+        return list(self.bars)
+
+    async def save(self, bars):
+        self.bars = list(bars)
+        self.saves += 1
+
+
+class Service:
+    """A world with a spool, started and stopped in the order of the real one."""
+
+    def __init__(self, world, spool):
+        self.world = world
+        self.spooling = Spooling(book=world.book, flusher=world.flusher, spool=spool)
+
+    async def start(self, nursery):
+        await self.world.aggregator.take_hold()
+        await self.spooling.bring_in()
+        nursery.start_soon(self.world.aggregator.run)
+        nursery.start_soon(self.world.flusher.run)
+        nursery.start_soon(self.spooling.settle)
+
+    async def run(self, seconds, *, every=0.5, seed=1):
+        """Run for a while with traffic, then stop in order."""
+        rng, world = random.Random(seed), self.world
+        async with trio.open_nursery() as nursery:
+            await self.start(nursery)
+            end = trio.current_time() + seconds
+            while trio.current_time() < end:
+                updates = [(rng.choice(SYMBOLS), rng.uniform(1, 9), world.now) for _ in range(3)]
+                world.send(rng.choice(EXCHANGES), updates)
+                await trio.sleep(every)
+            world.book.end()
+        world.book.drop_pending()
+        await self.spooling.save()
+        world.check_ledgers()
+
+
+async def test_what_no_store_would_take_is_brought_in_by_the_next_start(autojump_clock):
+    """Stopped in the middle of a minute with both stores away: not an update is missing in its row."""
+    spool, world = MemorySpool(), World()
+    world.window.away = world.store.away = True
+    await Service(world, spool).run(90)
+    assert spool.bars
+    following = world.successor("boot2")
+    following.window.away = following.store.away = False
+    await Service(following, spool).run(100)
+    following.check_rows(NOON + 3 * MINUTE)
+    assert spool.bars == []
+
+
+async def test_with_the_window_up_nothing_is_spooled(autojump_clock):
+    """It has the bars, rows written or not."""
+    spool, world = MemorySpool(), World()
+    world.store.away = True
+    await Service(world, spool).run(30)
+    assert spool.saves == 0
+
+
+async def test_with_every_row_written_nothing_is_spooled(autojump_clock):
+    spool, world = MemorySpool(), World()
+    world.window.away = True
+    service = Service(world, spool)
+    async with trio.open_nursery() as nursery:
+        await service.start(nursery)
+        world.send_one(1.0)
+        await trio.sleep(65)
+        assert world.store.rows
+        world.book.end()
+    await service.spooling.save()
+    assert spool.bars == []
+
+
+async def test_the_spool_stays_until_a_store_has_what_was_in_it(autojump_clock):
+    """A crash right after the start must not cost it."""
+    spool, world = MemorySpool(), World()
+    world.window.away = world.store.away = True
+    await Service(world, spool).run(20)
+    spooled = list(spool.bars)
+    for boot in ("boot2", "boot3"):
+        world = world.successor(boot)
+        async with trio.open_nursery() as nursery:
+            await Service(world, spool).start(nursery)
+            await trio.sleep(10)
+            assert spool.bars == spooled
+            nursery.cancel_scope.cancel()
+    world = world.successor("boot4")
+    async with trio.open_nursery() as nursery:
+        await Service(world, spool).start(nursery)
+        await trio.sleep(1)
+        world.window.away = False
+        await until(lambda: not spool.bars)
+        world.check_stored_bars()
+        nursery.cancel_scope.cancel()
+
+
+async def test_spooled_again_and_again_it_is_all_there_in_the_end(autojump_clock):
+    spool, world = MemorySpool(), World()
+    for boot in range(2, 6):
+        world.window.away = world.store.away = True
+        await Service(world, spool).run(17, seed=boot)
+        world = world.successor(f"boot{boot}")
+    world.window.away = world.store.away = False
+    await Service(world, spool).run(70)
+    world.check_rows(NOON + 2 * MINUTE)
+
+
+async def test_minutes_folded_before_the_stop_are_spooled_too(autojump_clock):
+    spool, world = MemorySpool(), World(flush_interval=30.0)
+    world.window.away = world.store.away = True
+    await Service(world, spool).run(1.5 * 3_600, every=11.0)
+    assert any(each.whole for each in spool.bars)
+    assert any(not each.whole for each in spool.bars)
+    world = world.successor("boot2")
+    world.window.away = world.store.away = False
+    await Service(world, spool).run(70)
+    world.check_rows(world.now - MINUTE)
+    assert spool.bars == []
+
+
+async def test_bars_in_both_the_spool_and_the_window_count_once(autojump_clock):
+    """A Redis out of reach still had the bars of minutes that were folded and spooled meanwhile."""
+    spool, world = MemorySpool(), World(flush_interval=1.0)
+    world.store.away = True
+    service = Service(world, spool)
+    async with trio.open_nursery() as nursery:
+        await service.start(nursery)
+        for _ in range(30):
+            world.send_one(1.0)
+            await trio.sleep(10)
+        world.window.away = True
+        await trio.sleep(HOUR / 1_000 - 100)
+        world.book.end()
+    await service.spooling.save()
+    assert any(each.whole for each in spool.bars)
+    world = world.successor("boot2")
+    world.window.away = world.store.away = False
+    await Service(world, spool).run(10)
+    world.check_rows(world.now - MINUTE)
