@@ -16,25 +16,22 @@ from marketflow.domain.bars import Bar
 STORES = "redis://127.0.0.1:6379/0 postgresql://marketflow:secret@127.0.0.1/marketflow"
 
 
-def bars_of(count):
+BAR = Bar(3, 100150.75, 99.5, 100250.1, 2e-07, 7, 1795341600000001, 1 / 3, 9, 1795341600000155)
+EXTREMES = Bar(2**62, 0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1.0, 7, 2**53 + 1, 2.0, 9, 2**62)
+
+
+def bars_of(count, bar=BAR):
+    start = 1_795_341_600_000
     return [
-        SpooledBar(
-            ("exchange1", "BTCUSDT"),
-            1_795_341_600_000 + second * 1_000,
-            "boot1",
-            Bar(
-                3, 0.1 + 0.2, 5e-324, 1.7976931348623157e308, 2e-07, 7, 2**53 + 1, 1 / 3, 9, 1795341600000155
-            ),
-            whole=second % 2 == 0,
-        )
-        for second in range(count)
+        SpooledBar(("exchange1", "BTCUSDT"), start + n * 1_000, "boot1", bar, whole=n % 2 == 0)
+        for n in range(count)
     ]
 
 
 async def test_bars_come_back_as_they_were_saved(tmp_path):
     """Every bit of them, in another process: a new object reads the file."""
-    await FileSpool(tmp_path, STORES).save(bars_of(5))
-    assert await FileSpool(tmp_path, STORES).load() == bars_of(5)
+    await FileSpool(tmp_path, STORES).save(bars_of(5, EXTREMES))
+    assert await FileSpool(tmp_path, STORES).load() == bars_of(5, EXTREMES)
 
 
 async def test_nothing_was_saved(tmp_path):
