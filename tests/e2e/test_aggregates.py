@@ -121,23 +121,24 @@ async def test_each_boundary_brings_its_rows_in_time(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
     """Live traffic, interval by interval: a row within a second of its grace, then left alone."""
-    settings = attrs.evolve(settings, aggregation=AggregationSettings(interval=1_000, grace=GRACE))
+    grace = 1_200
+    settings = attrs.evolve(settings, aggregation=AggregationSettings(interval=1_000, grace=grace))
     dsn = settings.postgres.effective_dsn
     sent: list[Sent] = []
     async with running(settings) as service:
         keep_history(dsn)
         began = now()
-        while now() < began + 2_000:
+        while now() < began + 1_500:
             before = len(sent)
             for name, exchange in exchanges.items():
                 sent += tick(rng, name, now())
                 await exchange.send(lines(each for each in sent[before:] if each.exchange == name))
             await service.accepted(len(sent))
-        await rows_equal(dsn, sent, 1_000, within=2.5)
+        await rows_equal(dsn, sent, 1_000, within=3.5)
     for key, writes in history(dsn).items():
         end, _, at = writes[0]
-        assert len(writes) <= 2, f"{key} was written {len(writes)} times"  # twice where a tick was slow
-        assert GRACE / 1_000 <= at - end < GRACE / 1_000 + 1.0, key
+        assert len(writes) <= 1, f"{key} was written {len(writes)} times"
+        assert grace / 1_000 <= at - end < grace / 1_000 + 1.0, key
 
 
 async def test_a_late_line_rewrites_its_row_at_most_once_a_second(

@@ -15,7 +15,8 @@ from serving import Service, running
 from traffic import NAMES, START_PRICES, SYMBOLS, Sent, any_lines, lines, now, tick, within
 
 from marketflow.config import Settings
-from marketflow.config.settings import WindowSettings
+from marketflow.config.settings import RedisSettings, WindowSettings
+from marketflow.embedded import EmbeddedRedis
 
 PERIODS = {"1s": 1_000, "3s": 3_000, "5s": 5_000, "30s": 30_000, "1m": 60_000}
 
@@ -226,3 +227,22 @@ async def test_a_start_between_lines_of_the_provided_kind(
         assert [each["symbol"] for each in answer["prices"]] == [*START_PRICES]
         assert [each["updates"] for each in answer["prices"]] == [3] * 5
         assert (await service.client.health())["status"] == "ok"
+
+
+async def test_the_first_question_waits_for_the_first_answer_of_redis(
+    settings: Settings, exchanges: Exchanges, rng: random.Random, own_redis: EmbeddedRedis
+) -> None:
+    """A service that has just started does not take a Redis for away that nobody has heard of yet."""
+    settings = attrs.evolve(settings, redis=RedisSettings(url=own_redis.url, timeout=5_000))
+    own_redis.pause()
+    async with running(settings) as service, trio.open_nursery() as nursery:
+        await exchanges["exchange1"].send(lines(tick(rng, "exchange1", now())))
+        await service.accepted(5)
+
+        async def resume() -> None:
+            await trio.sleep(0.3)
+            own_redis.resume()
+
+        nursery.start_soon(resume)
+        status, answer = await service.client.get("/prices/aggregate/BTCUSDT?period=5s")
+        assert (status, answer.get("source"), answer.get("updates")) == (200, "redis", 1)
