@@ -139,7 +139,7 @@ async def test_stopped_with_redis_away(own_redis: EmbeddedRedis, postgres_dsn: s
     """The bars of open minutes are spooled; the next start brings them in, and removes the spool."""
     async with exchanges("exchange1") as players:
         settings = settings_for(
-            players, own_redis.url, postgres_dsn, tmp_path, aggregation={"interval": 5_000}
+            players, own_redis.url, postgres_dsn, tmp_path, aggregation={"interval": 3_000}
         )
         async with service(settings, players) as it, playing(*players):
             await eventually(lambda: it.updates.cached > 20)
@@ -156,7 +156,7 @@ async def test_stopped_with_redis_away(own_redis: EmbeddedRedis, postgres_dsn: s
         assert not spools(tmp_path)
         # Not even the spool is left: all of it is in Redis now.
         async with service(settings, players):
-            await rows_are_right(postgres_dsn, all_sent(players), 5_000, within=8)
+            await rows_are_right(postgres_dsn, all_sent(players), 3_000)
 
 
 async def test_stopped_with_both_stores_hanging(

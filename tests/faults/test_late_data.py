@@ -39,7 +39,7 @@ async def test_rows_follow_late_updates_once_a_second_at_most(
             await player.send(player.updates("BTCUSDT", closed + 500))
             await rows_are_right(postgres_dsn, player.sent, INTERVAL)
             with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-                until = trio.current_time() + 3
+                until = trio.current_time() + 2.2
                 offset = 0
                 while trio.current_time() < until:
                     # From the middle outwards, so that open and close change all the time.
@@ -55,7 +55,7 @@ async def test_rows_follow_late_updates_once_a_second_at_most(
                         versions.append(row[0])
                     await trio.sleep(0.03)
             await it.received_all()
-            assert 3 <= len(versions) <= 5
+            assert 2 <= len(versions) <= 4
             await rows_are_right(postgres_dsn, player.sent, INTERVAL)
 
 
@@ -84,6 +84,5 @@ async def test_too_late_is_rejected(redis_url: str, postgres_dsn: str, tmp_path:
             await player.send(player.updates("BTCUSDT", boundary, boundary + 2))
             await eventually(lambda: it.updates.rejected.get("late") == 4)
             del player.sent[-2:]
-            await trio.sleep(1.2)
             await rows_are_right(postgres_dsn, all_sent([player]), INTERVAL)
             assert right == expected_rows(player.sent, INTERVAL)

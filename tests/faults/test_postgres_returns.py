@@ -53,7 +53,7 @@ def lock_holders(dsn: str) -> int:
     return int(row[0])
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed", "paused"])
+@pytest.mark.parametrize("how", ["killed", "paused"])
 async def test_postgres_comes_back(
     how: str, own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path
 ) -> None:
@@ -69,13 +69,10 @@ async def test_postgres_comes_back(
         )
         async with service(settings, players) as it, playing(*players, behind=(0, 0, 40)):
             await eventually(lambda: stored_rows(own_postgres.dsn), within=4)
-            match how:
-                case "stopped":
-                    await in_thread(own_postgres.stop)
-                case "killed":
-                    await in_thread(own_postgres.kill)
-                case "paused":
-                    own_postgres.pause()
+            if how == "paused":
+                own_postgres.pause()
+            else:
+                await in_thread(own_postgres.kill)
             await eventually(lambda: it.running.report().postgres.status == "away", within=2)
             until, accepted = trio.current_time() + 2, it.updates.accepted
             while trio.current_time() < until:
@@ -106,12 +103,12 @@ async def test_restarted_while_postgres_is_away(
     async with exchanges("exchange1") as players:
         settings = settings_for(players, redis_url, own_postgres.dsn, tmp_path)
         async with service(settings, players) as it, playing(*players):
-            await eventually(lambda: it.updates.cached > 50)
+            await eventually(lambda: it.updates.cached > 20)
             await in_thread(own_postgres.kill)
-            await trio.sleep(2)
+            await trio.sleep(1)
         async with service(settings, players) as it, playing(*players):
             assert (await it.ask("/health/ready")).status == 200
-            await trio.sleep(1)
+            await trio.sleep(0.5)
             async with it.still() as sent:
                 check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1m"), sent)
             own_postgres.start()
@@ -120,11 +117,14 @@ async def test_restarted_while_postgres_is_away(
         assert not spools(tmp_path), "there was nothing to spool: Redis had it"
 
 
-async def test_started_without_either_store(
+async def test_both_stores_away(
     own_redis: EmbeddedRedis, own_postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """Ready at once, answering from memory; Redis comes first, and in the end both have everything."""
-    async with exchanges("exchange1") as players:
+    """At the start, and again later; they come back in one order and in the other, Redis empty.
+
+    The service is ready at once, answers from memory, and in the end both stores have everything.
+    """
+    async with exchanges("exchange1", "exchange2") as players:
         settings = settings_for(players, own_redis.url, own_postgres.dsn, tmp_path)
         own_redis.kill()
         own_postgres.kill()
@@ -133,7 +133,7 @@ async def test_started_without_either_store(
             assert trio.current_time() - started < 2
             assert (await it.ask("/health/ready")).status == 200
             assert (await it.get("/health"))["status"] == "degraded"
-            await trio.sleep(3)
+            await trio.sleep(2.2)
             async with it.still() as sent:
                 answer = await it.get("/prices/aggregate/BTCUSDT?period=1m")
             assert answer["source"] == "memory"
@@ -141,11 +141,9 @@ async def test_started_without_either_store(
             assert answer["end"] - answer["start"] < 10_000
             check_summary(answer, sent)
             own_redis.start()
-            await trio.sleep(1)
+            await trio.sleep(0.5)
             own_postgres.start()
             await up(it)
-            await window_is_whole(own_redis.url, players, within=2)
-            await rows_are_right(own_postgres.dsn, all_sent(players), until=now_ms() - 3_000)
             # Read from Redis, the history tells that before the start there was nothing.
             async with it.still() as sent:
                 answer = await it.get("/prices/aggregate/BTCUSDT?period=1m")
@@ -153,19 +151,9 @@ async def test_started_without_either_store(
             assert answer["end"] - answer["start"] == 60_000
             check_summary(answer, sent)
 
-
-async def test_both_stores_away(
-    own_redis: EmbeddedRedis, own_postgres: EmbeddedPostgres, tmp_path: Path
-) -> None:
-    """PostgreSQL comes back first, then Redis, empty: nothing is missing in either."""
-    async with exchanges("exchange1", "exchange2") as players:
-        settings = settings_for(players, own_redis.url, own_postgres.dsn, tmp_path)
-        async with service(settings, players) as it, playing(*players):
-            await up(it)
-            await eventually(lambda: it.updates.cached > 50)
             own_redis.kill()
             await in_thread(own_postgres.kill)
-            await trio.sleep(2.5)
+            await trio.sleep(2.2)
             own_postgres.start()
             await trio.sleep(1)
             own_redis.start()

@@ -85,7 +85,8 @@ async def test_faults_cost_what_they_must_and_no_more(
                 assert updates[name].accepted > 0.6 * expected, name
             garbage = updates["garbage"]
             assert garbage.accepted > 0.4 * expected
-            assert {"malformed", "oversized", "price", "symbol"} <= set(garbage.rejected)
+            assert 0.15 < sum(garbage.rejected.values()) / garbage.received < 0.45
+            assert garbage.rejected["malformed"] > 0
             # What is cut off in the middle is one bad line a connection.
             assert updates["close-every"].rejected.get("malformed", 0) <= reconnects["close-every"]
             for name, reason in (("ahead", "future"), ("long-gone", "late")):
