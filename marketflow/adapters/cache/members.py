@@ -43,7 +43,7 @@ def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
     """The update that a member of the window stands for.
 
     Raises:
-        ValueError: it is not of our form.
+        ValueError, OverflowError: it is not of our form.
     """
     price, sequence, _ = member.split(b":")
     return PriceUpdate(pair[0], pair[1], float(price), int(score), int(sequence))
@@ -90,7 +90,7 @@ def _read_members(pair: Pair, reply: Sequence[bytes]) -> list[PriceUpdate]:
     for member, score in in_twos(reply):
         try:
             updates.append(read_member(pair, member, float(score)))
-        except ValueError:
+        except (ValueError, OverflowError):
             # Somebody else wrote it. It is not counted, and must not hide what is ours.
             log.warning("not a member of ours", key=window_key(pair), member=repr(member[:80]))
     return updates

@@ -1,0 +1,501 @@
+"""What every window must do: the one in memory and Redis answer alike."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+import redis
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from marketflow.adapters.cache.memory import MemoryWindow
+from marketflow.adapters.cache.redis import MARKER, open_redis_window
+from marketflow.app.ports import Flush, StoreAway, Written
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
+
+PAIR = ("exchange1", "BTCUSDT")
+OTHER = ("exchange2", "BTCUSDT")
+NOON = floor_to(1_795_343_351_549, HOUR)
+FIRST = NOON * 1_000
+"""A sequence as the service gives them: 16 digits."""
+TIMEOUT = 0.5
+"""Seconds, where a test waits for it."""
+
+prices = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
+
+
+class InMemory:
+    """One store in memory, and what boots see of it."""
+
+    def __init__(self):
+        self._windows = [MemoryWindow(boot="first")]
+
+    @asynccontextmanager
+    async def open(self, boot):
+        window = MemoryWindow(boot=boot)
+        window.members, window.stored_bars = self._windows[0].members, self._windows[0].stored_bars
+        self._windows.append(window)
+        yield window
+
+    def empty(self):
+        for window in self._windows:
+            window.empty()
+
+
+class InRedis:
+    """The same of a Redis."""
+
+    def __init__(self, url, timeout=10.0):
+        self.url = url
+        self._timeout = timeout
+
+    @asynccontextmanager
+    async def open(self, boot):
+        async with open_redis_window(
+            self.url, boot=boot, window_length=MINUTE, timeout=self._timeout
+        ) as window:
+            yield window
+
+    def empty(self):
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def place(request):
+    return InMemory() if request.param == "memory" else InRedis(request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture
+async def window(place):
+    async with place.open("boot1") as window:
+        yield window
+
+
+@pytest.fixture
+def client(redis_url):
+    """To look into the Redis, and to meddle with it."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def redis_window(redis_url):
+    async with InRedis(redis_url).open("boot1") as window:
+        yield window
+
+
+def run_of(timestamps, prices=None, *, first=0, pair=PAIR):
+    """Updates in the order of receipt."""
+    prices = [float(n + 1) for n in range(len(timestamps))] if prices is None else prices
+    sequences = range(FIRST + first, FIRST + first + len(timestamps))
+    return Written(*pair, sequences, list(timestamps), list(prices))
+
+
+async def put(window, *runs, bars=()):
+    return await window.write(window.encode(Flush(list(runs), list(bars))))
+
+
+async def edge(window, start, end, pair=PAIR):
+    ((found,),) = (await window.edges([pair], [Span(start, end)])).values()
+    return found
+
+
+def bar(timestamp, price=1.0, sequence=FIRST):
+    return Bar.of([timestamp], [price], sequence)
+
+
+# ---- the marker ----
+
+
+async def test_the_marker_tells_what_became_of_what_was_written_before(place, window):
+    """Nobody tells that a store was emptied, under a connection that stays."""
+    assert not await put(window)
+    assert await put(window)
+    assert await put(window, run_of([NOON]))
+    place.empty()
+    assert not await put(window)
+    assert await put(window)
+
+
+async def test_another_boot_starts_anew(place, window):
+    await put(window)
+    async with place.open("boot2") as other:
+        assert not await put(other)
+        assert await put(other)
+
+
+async def test_a_write_without_bars_leaves_them_as_they_are(window):
+    """What is replayed is old: the bars have gone on."""
+    field = (NOON, "boot1")
+    flush = window.encode(Flush([run_of([NOON])], [(PAIR, field, bar(NOON))]))
+    await window.write(flush)
+    newer = Bar.of([NOON, NOON], [1.0, 2.0], FIRST)
+    await put(window, bars=[(PAIR, field, newer)])
+    await window.write(flush.without_bars())
+    assert await window.all_bars([PAIR]) == {PAIR: {field: newer}}
+    assert 0 < flush.without_bars().size <= flush.size
+
+
+# ---- raw updates ----
+
+
+async def test_an_edge_is_the_bar_of_its_span(window):
+    """Left-closed, right-open, with the counts of the whole seconds that it touches."""
+    times = [NOON + ms for ms in (0, 999, 1_000, 1_500, 2_000, 2_500, 3_000)]
+    await put(window, run_of(times))
+    found = await edge(window, NOON + 999, NOON + 2_500)
+    assert found.bar == Bar.of(times[1:5], [2.0, 3.0, 4.0, 5.0], FIRST + 1)
+    assert found.seconds == {NOON: 2, NOON + 1_000: 2, NOON + 2_000: 2}
+
+
+async def test_nothing_there(window):
+    found = await edge(window, NOON, NOON + 1)
+    assert (found.bar, found.seconds) == (None, {NOON: 0})
+    assert await window.newest([PAIR]) == {}
+    assert await window.all_bars([PAIR]) == {PAIR: {}}
+    assert await window.bars({PAIR: [(NOON, "boot1")]}) == {PAIR: {}}
+    assert await window.bars({PAIR: []}) == {PAIR: {}}
+    assert await window.edges([PAIR], []) == {PAIR: []}
+
+
+async def test_equal_updates_of_one_millisecond_are_all_held(window):
+    await put(window, run_of([NOON] * 5, [7.0] * 5))
+    assert (await edge(window, NOON, NOON + 1)).bar.count == 5
+
+
+async def test_writing_again_changes_nothing(window):
+    """A retry, a replay: byte for byte the same."""
+    flush = window.encode(
+        Flush([run_of([NOON, NOON, NOON + 5], [7.0, 7.0, 9.0])], [(PAIR, (NOON, "b"), bar(NOON))])
+    )
+    for _ in range(3):
+        await window.write(flush)
+    found = await edge(window, NOON, NOON + SECOND)
+    assert (found.bar.count, found.seconds) == (3, {NOON: 3})
+    assert await window.all_bars([PAIR]) == {PAIR: {(NOON, "b"): bar(NOON)}}
+
+
+async def test_boots_do_not_overwrite_each_other(place, window):
+    """Even with the same sequences, prices and timestamps."""
+    await put(window, run_of([NOON], [7.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
+    async with place.open("boot2") as other:
+        await put(other, run_of([NOON], [7.0]), bars=[(PAIR, (NOON, "boot2"), bar(NOON))])
+    assert (await edge(window, NOON, NOON + 1)).bar.count == 2
+    assert set((await window.all_bars([PAIR]))[PAIR]) == {(NOON, "boot1"), (NOON, "boot2")}
+
+
+@pytest.mark.parametrize("order", [[9.0, 100.0], [100.0, 9.0], [2e-07, 1.5, 1e308], [1e308, 1.5, 2e-07]])
+async def test_of_equal_timestamps_the_later_received_is_the_later(window, order):
+    """Whatever way their texts are ordered: 100.0 comes before 9.0 there."""
+    await put(window, run_of([NOON] * len(order), order))
+    found = (await edge(window, NOON, NOON + 1)).bar
+    assert (found.open, found.close) == (order[0], order[-1])
+    assert (found.open_sequence, found.close_sequence) == (FIRST, FIRST + len(order) - 1)
+    newest = (await window.newest([PAIR]))[PAIR]
+    assert (newest.price, newest.timestamp, newest.sequence) == (order[-1], NOON, FIRST + len(order) - 1)
+
+
+async def test_the_newest_is_by_timestamp_and_not_by_receipt(window):
+    await put(window, run_of([NOON + 5, NOON + 3], [1.0, 2.0]), run_of([NOON], [3.0], pair=OTHER))
+    newest = await window.newest([PAIR, OTHER, ("exchange3", "BTCUSDT")])
+    assert {pair: update.price for pair, update in newest.items()} == {PAIR: 1.0, OTHER: 3.0}
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 20_000])
+async def test_many_updates_of_one_millisecond(window, count):
+    """The newest of them is the last received, however many they are, and each is held."""
+    rng = random.Random(count)
+    order = [rng.choice([9.0, 10.0, 100.0, 2e-07]) for _ in range(count)]
+    await put(window, run_of([NOON - 1], [5.0], first=count))
+    await put(window, run_of([NOON] * count, order))
+    found = await edge(window, NOON, NOON + 1)
+    assert (found.bar.count, found.seconds[NOON]) == (count, count)
+    assert (found.bar.open, found.bar.close) == (order[0], order[-1])
+    assert (await window.newest([PAIR]))[PAIR].sequence == FIRST + count - 1
+
+
+async def test_sequences_need_no_order_and_no_range(window):
+    """What is left of a run when some of it was too old."""
+    await put(window, Written(*PAIR, [FIRST + 4, FIRST + 9, FIRST + 7], [NOON] * 3, [1.0, 2.0, 3.0]))
+    found = (await edge(window, NOON, NOON + 1)).bar
+    assert (found.open, found.close) == (1.0, 2.0)
+
+
+async def test_pairs_are_kept_apart(window):
+    await put(window, run_of([NOON], [1.0]), run_of([NOON], [2.0], pair=OTHER))
+    found = await window.edges([OTHER, PAIR], [Span(NOON, NOON + 1), Span(NOON + 1, NOON + 2)])
+    assert [[each.bar and each.bar.open for each in found[pair]] for pair in (PAIR, OTHER)] == [
+        [1.0, None],
+        [2.0, None],
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3_000), prices), min_size=1, max_size=30), st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+async def test_edges_and_newest_agree_with_the_updates(place, updates, data):
+    """In any order of timestamps, cut into any flushes, at any price."""
+    place.empty()
+    cut = data.draw(st.integers(0, len(updates)))
+    start = data.draw(st.integers(0, 3_000))
+    end = data.draw(st.integers(start, 3_001))
+    async with place.open("boot1") as window:
+        first = 0
+        for part in (updates[:cut], updates[cut:]):
+            if part:
+                await put(
+                    window, run_of([NOON + ms for ms, _ in part], [price for _, price in part], first=first)
+                )
+                first += len(part)
+        found = await edge(window, NOON + start, NOON + end)
+        inside = sorted((ms, n, price) for n, (ms, price) in enumerate(updates) if start <= ms < end)
+        if not inside:
+            assert found.bar is None
+        else:
+            values = [price for *_, price in inside]
+            assert (found.bar.count, found.bar.min, found.bar.max) == (len(values), min(values), max(values))
+            assert (found.bar.open, found.bar.close) == (values[0], values[-1])
+            assert (found.bar.open_time, found.bar.close_time) == (NOON + inside[0][0], NOON + inside[-1][0])
+        assert found.seconds == {
+            second: sum(second <= NOON + ms < second + SECOND for ms, _ in updates)
+            for second in range(floor_to(NOON + start, SECOND), NOON + end, SECOND)
+        }
+        last = max((ms, n) for n, (ms, _) in enumerate(updates))
+        newest = (await window.newest([PAIR]))[PAIR]
+        assert (newest.timestamp, newest.sequence, newest.price) == (
+            NOON + last[0],
+            FIRST + last[1],
+            updates[last[1]][1],
+        )
+
+
+async def test_trimming_removes_what_is_older_and_no_more(window):
+    await put(
+        window,
+        run_of([NOON - 1, NOON, NOON + 1]),
+        run_of([NOON - 1], pair=OTHER),
+        bars=[(PAIR, (NOON + n * SECOND, "boot1"), bar(NOON)) for n in range(3)],
+    )
+    await window.trim([PAIR], older_than=NOON, bars=[(PAIR, (NOON, "boot1")), (OTHER, (NOON, "none"))])
+    assert (await edge(window, NOON - 5, NOON + 5)).bar.count == 2
+    assert (await edge(window, NOON - 5, NOON + 5, OTHER)).bar.count == 1
+    assert sorted((await window.all_bars([PAIR]))[PAIR]) == [(NOON + n * SECOND, "boot1") for n in (1, 2)]
+
+
+# ---- bars ----
+
+
+@given(prices, prices, st.integers(1, 2**53), st.integers(0, 2**62))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+async def test_bars_come_back_bit_by_bit(place, low, high, count, sequence):
+    low, high = min(low, high), max(low, high)
+    whole = Bar(count, low, low, high, high, NOON + 1, sequence, low, NOON + 999, sequence + 1)
+    async with place.open("boot1") as window:
+        await put(window, bars=[(PAIR, (NOON, "boot1"), whole)])
+        assert await window.bars({PAIR: [(NOON, "boot1")]}) == {PAIR: {(NOON, "boot1"): whole}}
+
+
+async def test_bars_are_absolute_values(window):
+    """The last one written is the one that is held."""
+    for price in (1.0, 2.0):
+        await put(window, bars=[(PAIR, (NOON, "boot1"), bar(NOON, price))])
+    assert (await window.all_bars([PAIR]))[PAIR] == {(NOON, "boot1"): bar(NOON, 2.0)}
+
+
+async def test_only_the_fields_that_are_asked_for(window):
+    fields = [(NOON + n * SECOND, boot) for n in range(5) for boot in ("boot1", "boot2")]
+    await put(window, bars=[(PAIR, field, bar(field[0])) for field in fields])
+    asked = {PAIR: [fields[3], (NOON, "none"), fields[0]], OTHER: [fields[0]]}
+    assert await window.bars(asked) == {
+        PAIR: {field: bar(field[0]) for field in (fields[0], fields[3])},
+        OTHER: {},
+    }
+
+
+async def test_an_hour_of_bars_at_once(window):
+    """More than fit one command."""
+    fields = [(NOON + n * SECOND, "boot1") for n in range(3_600)]
+    await put(window, bars=[(PAIR, field, bar(field[0])) for field in fields])
+    assert len((await window.bars({PAIR: fields}))[PAIR]) == 3_600
+    assert len((await window.all_bars([PAIR]))[PAIR]) == 3_600
+    await window.trim([PAIR], older_than=0, bars=[(PAIR, field) for field in fields[:3_000]])
+    assert len((await window.all_bars([PAIR]))[PAIR]) == 600
+
+
+# ---- Redis alone: what others may rely on ----
+
+
+async def test_members_and_keys_are_as_promised(redis_window, client):
+    """Score = timestamp; the member begins with the price as text and a colon; every key expires."""
+    order = [100150.75492142327, 2e-07, 0.3, 5e-324, 1.7976931348623157e308]
+    await put(redis_window, run_of([NOON] * 5, order), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
+    held = client.zrange("prices:exchange1:BTCUSDT", 0, -1, withscores=True)
+    assert sorted(float(member.split(b":")[0]) for member, _ in held) == sorted(order)
+    assert {score for _, score in held} == {float(NOON)}
+    assert client.hkeys("bars:exchange1:BTCUSDT") == [b"%d:boot1" % (NOON // SECOND)]
+    keys = set(client.keys("*"))
+    assert keys == {b"prices:exchange1:BTCUSDT", b"bars:exchange1:BTCUSDT", MARKER}
+    assert 60 < client.ttl("prices:exchange1:BTCUSDT") <= 65
+    assert all(0 < client.ttl(key) <= 3_600 for key in keys)
+
+
+async def test_equal_prices_of_one_millisecond_come_in_the_order_of_receipt(redis_window, client):
+    await put(redis_window, run_of([NOON] * 20, [7.0] * 20))
+    held = client.zrange("prices:exchange1:BTCUSDT", 0, -1)
+    assert [int(member.split(b":")[1]) for member in held] == list(range(FIRST, FIRST + 20))
+
+
+async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
+    """It is told in the log, is not counted as a price, and hides nothing of ours."""
+    junk = [b"", b"7", b"a:b:c", b"1.0:2", b"1:2:3:4", b"\xff:\xff:\xff", b"1.0:x:boot1"]
+    await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
+    client.zadd("prices:exchange1:BTCUSDT", {member: NOON + n for n, member in enumerate(junk)})
+    client.zadd("prices:exchange1:BTCUSDT", {b"infinite": "inf", b"1.0:2:boot1": "inf"})
+    for n, name in enumerate(junk):
+        client.hset("bars:exchange1:BTCUSDT", name, b"[1]")
+        client.hset("bars:exchange1:BTCUSDT", b"%d:boot1" % n, name)
+    with capture_logs() as logs:
+        found = (await edge(redis_window, NOON, NOON + SECOND)).bar
+        assert (found.count, found.min, found.max) == (2, 1.0, 2.0)
+        assert (await redis_window.newest([PAIR]))[PAIR].price == 2.0
+        assert await redis_window.all_bars([PAIR]) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
+        assert await redis_window.bars({PAIR: [(0, "boot1"), (NOON, "boot1")]}) == {
+            PAIR: {(NOON, "boot1"): bar(NOON)}
+        }
+    assert {each["event"] for each in logs} == {"not a member of ours", "not a bar of ours"}
+
+
+async def test_a_store_that_came_back_older_is_noticed(redis_window, client):
+    """Started from a snapshot it has a marker of ours, but not the last."""
+    await put(redis_window)
+    older = client.get(MARKER)
+    assert await put(redis_window)
+    client.set(MARKER, older)
+    assert not await put(redis_window)
+    assert await put(redis_window)
+
+
+# ---- away ----
+
+
+def every_call(window):
+    """Each call of the port."""
+    return [
+        lambda: put(window, run_of([NOON], [7.0])),
+        lambda: window.trim([PAIR], older_than=NOON, bars=[]),
+        lambda: window.all_bars([PAIR]),
+        lambda: window.bars({PAIR: [(NOON, "boot1")]}),
+        lambda: window.edges([PAIR], [Span(NOON, NOON + 1)]),
+        lambda: window.newest([PAIR]),
+    ]
+
+
+async def check_away(window, *, seconds):
+    """Every call fails in time."""
+    for call in every_call(window):
+        began = time.monotonic()
+        with pytest.raises(StoreAway):
+            await call()
+        assert time.monotonic() - began < seconds
+
+
+async def test_a_server_that_stops_is_away_and_comes_back(own_redis):
+    async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
+        for call in every_call(window):
+            await call()
+        own_redis.kill()
+        await check_away(window, seconds=TIMEOUT)
+        own_redis.start()
+        assert not await put(window)
+        for call in every_call(window):
+            await call()
+
+
+async def test_a_server_that_hangs_is_away_within_the_time_limit(own_redis):
+    """Connections stay open and nothing is answered; afterwards no answer is taken for another's."""
+    async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
+        await put(window, run_of([NOON], [7.0]))
+        own_redis.pause()
+        try:
+            await check_away(window, seconds=3 * TIMEOUT)
+            # Nobody stands in line for everybody's time limit.
+            with trio.fail_after(3 * TIMEOUT):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(12):
+                        nursery.start_soon(fails, window)
+        finally:
+            own_redis.resume()
+        # Without an answer nobody knows what those writes found.
+        assert not await put(window, run_of([NOON], [7.0]))
+        assert await put(window)
+        assert (await window.newest([PAIR]))[PAIR].price == 7.0
+        assert (await edge(window, NOON, NOON + 1)).bar.count == 1
+
+
+async def fails(window):
+    with pytest.raises(StoreAway):
+        await window.newest([PAIR])
+
+
+async def test_nobody_listens_there():
+    async with InRedis("redis://127.0.0.1:1/0", TIMEOUT).open("boot1") as window:
+        await check_away(window, seconds=TIMEOUT)
+
+
+async def test_error_replies_are_away(own_redis):
+    """Out of memory: reads go on, no write is taken for done, and afterwards everything works."""
+    async with InRedis(own_redis.url).open("boot1") as window:
+        await put(window, run_of([NOON], [7.0]))
+        with redis.Redis.from_url(own_redis.url) as client:
+            client.config_set("maxmemory", "1")
+            with pytest.raises(StoreAway, match="memory"):
+                await put(window, run_of([NOON + 1]))
+            assert (await window.newest([PAIR]))[PAIR].price == 7.0
+            await window.trim([PAIR], older_than=NOON, bars=[])
+            client.config_set("maxmemory", "0")
+        await put(window, run_of([NOON + 1], [8.0]))
+        assert (await window.newest([PAIR]))[PAIR].price == 8.0
+
+
+async def test_a_key_of_another_kind_is_away(redis_window, client):
+    client.set("prices:exchange1:BTCUSDT", "mine")
+    with pytest.raises(StoreAway):
+        await put(redis_window, run_of([NOON]))
+
+
+async def test_a_write_is_not_abandoned_by_a_cancellation(own_redis):
+    """It must not go on behind the back of whoever was told that it did not take place."""
+    async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
+        await put(window)
+        own_redis.pause()
+        began = time.monotonic()
+        try:
+            with trio.move_on_after(0.1):
+                await put(window, run_of([NOON]))
+        except StoreAway:
+            pass  # The time limit came first, and both are right.
+        finally:
+            own_redis.resume()
+        assert TIMEOUT * 0.8 < time.monotonic() - began < 3 * TIMEOUT
+
+
+async def test_an_eviction_policy_is_warned_of_once(own_redis):
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    async with InRedis(own_redis.url).open("boot1") as window:
+        with capture_logs() as logs:
+            await window.all_bars([PAIR])
+            await window.all_bars([PAIR])
+    assert [each["event"] for each in logs] == ["Redis may evict what it holds"]
+
+
+async def test_a_url_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="redis"):
+        async with InRedis("http://127.0.0.1").open("boot1"):
+            pass
