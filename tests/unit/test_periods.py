@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketflow.domain.periods import (
+    CANDLE_INTERVALS,
+    DAY,
+    SECOND,
+    BadPeriod,
+    Span,
+    ceil_to,
+    floor_to,
+    parse_period,
+)
+
+timestamps = st.integers(-(10**15), 10**15)
+UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+@given(timestamps, st.integers(1, 10**8))
+def test_boundaries_lie_around_a_time(timestamp, interval):
+    """Multiples of the interval from the epoch; a boundary is its own, on both sides."""
+    below, above = floor_to(timestamp, interval), ceil_to(timestamp, interval)
+    assert below % interval == above % interval == 0
+    assert below <= timestamp < below + interval
+    assert above - interval < timestamp <= above
+    assert (below == above) == (timestamp % interval == 0)
+
+
+@given(st.integers(0, 10**6), st.sampled_from("smhd"))
+def test_periods_are_a_whole_number_and_a_unit(number, unit):
+    """From a second to thirty days; nothing beyond."""
+    text, period = f"{number}{unit}", number * UNITS[unit]
+    if 0 < period <= 30 * DAY:
+        assert parse_period(text) == period
+    else:
+        with pytest.raises(BadPeriod) as error:
+            parse_period(text)
+        assert error.value.text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "m",
+        "0s",
+        "-1s",
+        "+1s",
+        "1.5m",
+        "1e3s",
+        " 1m",
+        "1m ",
+        "1m\n",
+        "1M",
+        "1 m",
+        "1ms",
+        "1w",
+        "31d",
+        "٣s",
+        "1m30s",
+        "9" * 10 + "s",
+        "9" * 10000 + "s",
+        "0x1s",
+        "１s",
+    ],
+)
+def test_anything_else_is_no_period(text):
+    with pytest.raises(BadPeriod):
+        parse_period(text)
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_period_or_a_bad_one(text):
+    with contextlib.suppress(BadPeriod):
+        assert SECOND <= parse_period(text) <= 30 * DAY
+
+
+@given(timestamps, timestamps, timestamps)
+def test_a_span_is_left_closed_and_right_open(start, end, timestamp):
+    span = Span(start, end)
+    assert (timestamp in span) == (start <= timestamp < end)
+    assert span.empty == (not range(start, end))
+    assert end not in span
+    assert (start in span) == (not span.empty)
+
+
+def test_candles_of_one_interval_cut_days_evenly():
+    """So that every candle is merged of whole finer ones."""
+    for text, width in CANDLE_INTERVALS.items():
+        assert parse_period(text) == width
+        assert DAY % width == 0
