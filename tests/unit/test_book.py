@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from builders import EXCHANGES, NOON, World, batch_of
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from marketflow.adapters.cache.memory import MemoryWindow
+from marketflow.app.book import FLUSH_UPDATES, Book
+from marketflow.app.ledger import OVERFLOW, SHUTDOWN
+from marketflow.domain.periods import MINUTE, Span
+
+EVER = Span(0, 10**15)
+
+
+def book_of(*, limit=1_000_000, boot="boot1"):
+    return Book(
+        boot=boot,
+        first_sequence=NOON * 1_000,
+        limits=dict.fromkeys(EXCHANGES, limit),
+        window_length=MINUTE,
+        replay_memory=2**20,
+        interval=MINUTE,
+    )
+
+
+class BookMachine(RuleBasedStateMachine):
+    """The book alone, step by step: what came in is pending, on its way, cached, expired or dropped."""
+
+    LIMIT = 25
+
+    def __init__(self):
+        super().__init__()
+        self.book = book_of(limit=self.LIMIT)
+        self.window = MemoryWindow(boot="boot1")
+        self.now = NOON
+        self.accepted = dict.fromkeys(EXCHANGES, 0)
+        self.rejected = dict.fromkeys(EXCHANGES, 0)
+        self.cached = dict.fromkeys(EXCHANGES, 0)
+        self.dropping = False
+
+    @rule(
+        exchange=st.sampled_from(EXCHANGES),
+        ages=st.lists(st.sampled_from([0, 1, 30_000, 59_999, 60_000, 60_001]), max_size=12),
+        rejected=st.integers(0, 2),
+    )
+    def enter(self, exchange, ages, rejected):
+        # last_accepted is in Trio's time; what stands there is of no concern here.
+        updates = [("BTCUSDT", float(n + 1), self.now - age) for n, age in enumerate(ages)]
+        trio.run(enter_one, self.book, batch_of(exchange, updates, rejected=rejected))
+        self.accepted[exchange] += len(ages)
+        self.rejected[exchange] += rejected
+
+    @rule(ms=st.sampled_from([1, 999, 20_000, 61_000]))
+    def wait(self, ms):
+        self.now += ms
+
+    @rule()
+    def begin(self):
+        before = self.book.in_flight
+        flush = self.book.next_flush(self.window, self.now)
+        assert before is None or flush is before
+
+    @precondition(lambda self: self.book.in_flight)
+    @rule()
+    def acknowledge(self):
+        for exchange, count in self.book.in_flight.counts.items():
+            self.cached[exchange] += count
+        self.book.acknowledge()
+        assert self.book.in_flight is None
+
+    @rule()
+    def expire(self):
+        self.book.expire(self.now)
+
+    @rule(dropping=st.booleans())
+    def decide(self, dropping):
+        self.book.set_dropping(dropping)
+        self.dropping = dropping
+
+    @rule()
+    def give_up(self):
+        self.book.drop_pending()
+        assert all(ledger.pending == 0 for ledger in self.book.ledgers.values())
+
+    @invariant()
+    def both_equations_hold(self):
+        for exchange, ledger in self.book.ledgers.items():
+            assert ledger.accepted == self.accepted[exchange]
+            assert ledger.rejected.total() == self.rejected[exchange]
+            assert ledger.received == ledger.accepted + ledger.rejected.total()
+            lost = ledger.expired + ledger.dropped.total()
+            assert ledger.accepted == ledger.cached + lost + ledger.pending
+            assert ledger.cached == self.cached[exchange]
+            assert ledger.pending >= 0
+
+    @invariant()
+    def memory_is_bounded_while_the_window_is_away(self):
+        if self.dropping:
+            on_its_way = self.book.in_flight.counts if self.book.in_flight else {}
+            for exchange, ledger in self.book.ledgers.items():
+                assert ledger.pending <= max(self.LIMIT, on_its_way.get(exchange, 0))
+
+    @invariant()
+    def the_bars_tell_of_every_accepted_update(self):
+        for exchange, accepted in self.accepted.items():
+            fields = self.book.bars.fields((exchange, "BTCUSDT"), EVER)
+            assert sum(bar.count for bar in fields.values()) == accepted
+
+
+async def enter_one(book, batch):
+    book.apply(batch)
+
+
+BookMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBook = BookMachine.TestCase
+
+
+async def test_sequences_grow_in_the_order_of_receipt(autojump_clock):
+    """Over all exchanges and symbols, and beyond those of earlier boots."""
+    book, window = book_of(), MemoryWindow(boot="boot1")
+    for n in range(6):
+        book.apply(batch_of(EXCHANGES[n % 2], [("BTCUSDT", 1.0, NOON), ("ETHUSDT", 1.0, NOON)] * 2))
+    flush = book.next_flush(window, NOON).encoded.flush
+    sequences = [sequence for run in flush.updates for sequence in run.sequences]
+    assert len(set(sequences)) == 24
+    assert min(sequences) == NOON * 1_000
+    for exchange in EXCHANGES:
+        of_exchange = [run.sequences[0] for run in flush.updates if run.exchange == exchange]
+        assert of_exchange == sorted(of_exchange)
+
+
+async def test_a_flush_is_of_bounded_size_and_shared_by_the_exchanges(autojump_clock):
+    """One that floods does not make the other wait for its millions."""
+    book, window = book_of(), MemoryWindow(boot="boot1")
+    for _ in range(60):
+        book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 1_000))
+    book.apply(batch_of("exchange2", [("BTCUSDT", 1.0, NOON)] * 10))
+    flush = book.next_flush(window, NOON)
+    assert flush.counts["exchange2"] == 10
+    assert sum(flush.counts.values()) <= FLUSH_UPDATES
+    book.acknowledge()
+    written = flush.counts["exchange1"]
+    while book.next_flush(window, NOON):
+        assert sum(book.in_flight.counts.values()) <= FLUSH_UPDATES
+        written += book.in_flight.counts.get("exchange1", 0)
+        book.acknowledge()
+    assert written == 60_000
+    assert book.drained
+
+
+async def test_overflow_drops_the_oldest(autojump_clock):
+    book, window = book_of(limit=10), MemoryWindow(boot="boot1")
+    book.set_dropping(True)
+    for n in range(5):
+        book.apply(batch_of("exchange1", [("BTCUSDT", 10.0 * n + k, NOON) for k in range(1, 5)]))
+    assert book.ledgers["exchange1"].dropped == {OVERFLOW: 10}
+    kept = []
+    while book.next_flush(window, NOON):
+        kept += [price for run in book.in_flight.encoded.flush.updates for price in run.prices]
+        book.acknowledge()
+    assert kept == [23.0, 24.0, 31.0, 32.0, 33.0, 34.0, 41.0, 42.0, 43.0, 44.0]
+
+
+async def test_a_position_is_settled_when_all_up_to_it_is(autojump_clock):
+    book, window = book_of(), MemoryWindow(boot="boot1")
+    assert book.settled(book.position())
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
+    position = book.position()
+    assert not book.settled(position)
+    book.next_flush(window, NOON)
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
+    assert not book.settled(position)
+    book.acknowledge()
+    assert book.settled(position)
+    assert not book.settled(book.position())
+
+
+async def test_what_was_given_up_on_its_way_is_counted_once(autojump_clock):
+    """An acknowledgement that comes after all changes nothing."""
+    book, window = book_of(), MemoryWindow(boot="boot1")
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 3))
+    book.next_flush(window, NOON)
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 2))
+    book.drop_pending()
+    book.acknowledge()
+    ledger = book.ledgers["exchange1"]
+    assert (ledger.cached, ledger.pending, ledger.dropped) == (0, 0, {SHUTDOWN: 5})
+
+
+async def test_a_batch_without_updates_is_no_sign_of_life(autojump_clock):
+    """An exchange that sends garbage alone is stale."""
+    world = World()
+    await trio.sleep(5)
+    world.send("exchange1", [], rejected=7)
+    assert "exchange1" not in world.book.last_accepted
+    world.send_one(1.0)
+    assert world.book.last_accepted["exchange1"] == 5.0
+    world.check_ledgers()
+
+
+async def test_whoever_waits_for_room_can_be_cancelled(autojump_clock):
+    """And has not entered then: nothing is counted."""
+    book = book_of(limit=5)
+    await book.enter(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 5))
+    with pytest.raises(trio.TooSlowError), trio.fail_after(1):
+        await book.enter(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
+    assert book.ledgers["exchange1"].accepted == 5

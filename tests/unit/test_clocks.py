@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import time
+
+import trio
+from builders import NOON, WallClock
+from structlog.testing import capture_logs
+
+from marketflow.app.clocks import DOUBT, CautiousClock, SystemClock
+
+DAY = 86_400_000
+
+
+async def test_the_system_clock_tells_unix_milliseconds():
+    assert abs(SystemClock().now() - time.time() * 1_000) < 1_000
+
+
+async def watch(clock, seconds):
+    """Ask each second, as the flusher does more often."""
+    for _ in range(round(seconds)):
+        await trio.sleep(1)
+        clock.now()
+
+
+async def test_in_step_with_a_steady_clock(autojump_clock):
+    clock = CautiousClock(WallClock())
+    for second in range(200):
+        assert abs(clock.now() - (NOON + second * 1_000)) <= 1
+        await trio.sleep(1)
+
+
+async def test_a_step_ahead_counts_once_it_has_lasted(autojump_clock):
+    """For a minute it is not believed; after it, it is."""
+    wall = WallClock()
+    clock = CautiousClock(wall)
+    await watch(clock, 10)
+    wall.offset = DAY
+    for second in range(DOUBT // 1_000 - 1):
+        assert abs(clock.now() - (NOON + (10 + second) * 1_000)) <= 1
+        await trio.sleep(1)
+    await watch(clock, 3)
+    assert abs(clock.now() - wall.now()) <= 1
+
+
+async def test_a_step_ahead_that_is_set_right_never_counted(autojump_clock):
+    wall = WallClock()
+    clock = CautiousClock(wall)
+    await watch(clock, 5)
+    for _ in range(20):
+        wall.offset = DAY
+        await watch(clock, 10)
+        wall.offset = 0
+        await watch(clock, 2)
+        assert abs(clock.now() - wall.now()) <= 1
+        assert wall.offset == 0
+
+
+async def test_a_step_back_counts_at_once(autojump_clock):
+    """It only keeps data longer."""
+    wall = WallClock()
+    clock = CautiousClock(wall)
+    await watch(clock, 5)
+    wall.offset = -DAY
+    assert abs(clock.now() - wall.now()) <= 1
+    await watch(clock, 200)
+    assert abs(clock.now() - wall.now()) <= 1
+
+
+async def test_it_is_never_ahead_of_the_wall_clock(autojump_clock):
+    """Slow drift both ways, and steps."""
+    wall = WallClock()
+    clock = CautiousClock(wall)
+    for step in [5, -7, 400, -900, 30_000, -50_000, 2, 2, 2, 3_600_000, 0, -3_600_000] * 20:
+        wall.offset += step
+        await trio.sleep(3)
+        assert clock.now() <= wall.now()
+
+
+async def test_steps_of_more_than_a_second_are_logged_once(autojump_clock):
+    wall = WallClock()
+    clock = CautiousClock(wall)
+    with capture_logs() as logs:
+        for offset in (0, 900, 100, 5_000, 5_000, -60_000):
+            wall.offset = offset
+            await watch(clock, 2)
+    told = [(each["event"], each["seconds"]) for each in logs]
+    assert told == [("wall clock stepped", 4.9), ("wall clock stepped", -65.0)]

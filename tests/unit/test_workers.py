@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from builders import batch_of
+
+from marketflow.app.ports import Chunk
+from marketflow.app.workers import CHUNK_BUFFER, _fan_in, run_pool
+
+
+def chunk_of(number, lines=b""):
+    return Chunk("exchange1", number, lines, 0, 0, 0.0)
+
+
+def feed_of(count, sent=None):
+    async def feed(chunks):
+        async with chunks:
+            for number in range(count):
+                await chunks.send(chunk_of(number))
+                if sent is not None:
+                    sent.append(number)
+
+    return feed
+
+
+def decode(chunk):
+    return batch_of(chunk.exchange, [("BTCUSDT", 1.0, 1)], number=chunk.number)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, 64])
+async def test_every_batch_enters_in_the_order_of_its_chunk(workers):
+    """Workers run in any order that Trio likes, and overtake each other."""
+    entered = []
+
+    async def enter(batch):
+        await trio.lowlevel.checkpoint()
+        entered.append(batch.number)
+
+    await run_pool(feed_of(500), decode=decode, enter=enter, workers=workers)
+    assert entered == list(range(500))
+
+
+async def test_an_overtaken_batch_waits_for_its_place():
+    """The order is the fan-in's doing: batches that come out of order are held back."""
+    entered = []
+
+    async def enter(batch):
+        entered.append(batch.number)
+
+    send, receive = trio.open_memory_channel(20)
+    async with send:
+        for number in (3, 1, 2, 0, 5, 4):
+            await send.send(decode(chunk_of(number)))
+    await _fan_in(receive, enter)
+    assert entered == [0, 1, 2, 3, 4, 5]
+
+
+async def test_what_cannot_enter_pushes_back_to_the_feed(autojump_clock):
+    """Memory is bounded: a few chunks and batches are on their way, and no more is read."""
+    sent, entered, gate = [], [], trio.Event()
+
+    async def enter(batch):
+        await gate.wait()
+        entered.append(batch.number)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: run_pool(feed_of(1_000, sent), decode=decode, enter=enter, workers=5))
+        await trio.sleep(1)
+        assert entered == []
+        assert len(sent) <= CHUNK_BUFFER + 2 * 5 + 2
+        gate.set()
+    assert entered == list(range(1_000))
+
+
+async def test_a_decode_that_raises_takes_the_pool_down():
+    """A batch left out would be a silent loss."""
+
+    def fail(chunk):
+        if chunk.number == 7:
+            raise RuntimeError("a bug")
+        return decode(chunk)
+
+    entered = []
+
+    async def enter(batch):
+        entered.append(batch.number)
+
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug")):
+        await run_pool(feed_of(100), decode=fail, enter=enter, workers=5)
+    assert entered == list(range(len(entered)))
+    assert len(entered) <= 7
+
+
+async def test_an_enter_that_raises_takes_the_pool_down():
+    async def enter(batch):
+        raise RuntimeError("a bug")
+
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug")):
+        await run_pool(feed_of(100), decode=decode, enter=enter, workers=5)
+
+
+async def test_a_feed_that_ends_at_once_ends_the_pool():
+    async def enter(batch):
+        raise AssertionError
+
+    with trio.fail_after(5):
+        await run_pool(feed_of(0), decode=decode, enter=enter, workers=5)
+
+
+async def test_nothing_in_a_channel_is_thrown_away_when_the_feed_ends(autojump_clock):
+    """It ends long before the last of its chunks has entered."""
+    entered, ended = [], []
+
+    async def feed(chunks):
+        await feed_of(8)(chunks)
+        ended.append(trio.current_time())
+
+    async def enter(batch):
+        await trio.sleep(1)
+        entered.append(batch.number)
+
+    await run_pool(feed, decode=decode, enter=enter, workers=3)
+    assert ended == [0.0]
+    assert entered == list(range(8))
