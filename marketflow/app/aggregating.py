@@ -7,14 +7,15 @@ from typing import Final
 
 import structlog
 import trio
+from trio_util import wait_any
 
 from marketflow.app.book import Book
 from marketflow.app.clocks import CautiousClock
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import AggregateStore, Clock, Field, FieldBars, StoreAway, StoreTaken, Window
-from marketflow.app.second_bars import Due
+from marketflow.app.second_bars import BARS_KEPT, Due
 from marketflow.app.stores import StoreState
-from marketflow.domain.periods import HOUR, SECOND, Span
+from marketflow.domain.periods import HOUR, SECOND, Span, floor_to
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
@@ -61,6 +62,8 @@ class Aggregator:
         self._grace = grace
         self._retention = retention
         self._hold = 0
+        self._compared = False
+        """Whether rows have told what Redis has lost of the last hour."""
         self._taken_since: float | None = None
         self._next_clearing = 0
         self.written = 0
@@ -87,7 +90,10 @@ class Aggregator:
         ended = self._flusher.ended
         while not ended.is_set():
             with trio.move_on_after(self._until_next_second()):
-                await ended.wait()
+                if self._flusher.history_doubted:
+                    await wait_any(ended.wait, self._flusher.history_read.wait)
+                else:
+                    await ended.wait()
             # A stop does not wait for a store that is away: the next start writes what is due.
             if self._state.up or not ended.is_set():
                 await self.write_due()
@@ -101,7 +107,7 @@ class Aggregator:
         try:
             hold = await self._store.hold()
         except StoreAway as error:
-            self._state.failed(error)
+            self._failed(error)
             return False
         except StoreTaken:
             if self._taken_since is None:
@@ -116,6 +122,7 @@ class Aggregator:
             # Until now another service may have added to what Redis holds.
             self._hold = hold
             self._flusher.read_history()
+        self._flusher.history_doubted = not self._compared
         return True
 
     async def write_due(self) -> None:
@@ -127,19 +134,47 @@ class Aggregator:
         cautious_now = self._cautious.now()
         if not await self._held():
             return
-        due = self._due(self._clock.now())
-        if due:
-            await self._flusher.flushed()
         try:
+            due = self._due(self._clock.now())
+            if due:
+                await self._flusher.flushed()
             for first in range(0, len(due), ROWS):
                 await self._write(due[first : first + ROWS])
+            if not self._compared and self._flusher.history_read.is_set():
+                await self._compare_history()
             await self._clear(cautious_now)
         except StoreAway as error:
-            self._state.failed(error)
+            self._failed(error)
+
+    def _failed(self, error: StoreAway) -> None:
+        self._state.failed(error)
+        self._flusher.history_doubted = False  # There is nobody else to believe.
+
+    async def _compare_history(self) -> None:
+        """Find out by the rows what Redis has lost while no service ran: of that time only they can tell.
+
+        Raises:
+            StoreAway
+        """
+        bars = self._book.bars
+        interval, reach = bars.interval, self._clock.now() - BARS_KEPT
+        span = Span(floor_to(reach, interval), floor_to(self._started_at, interval))
+        lost = 0
+        for pair, rows in (await self._store.bars(self._flusher.pairs, span, interval)).items():
+            await trio.lowlevel.checkpoint()  # There may be thousands of a pair.
+            for start, row in rows.items():
+                known = bars.aggregate(Due(start + interval, pair, 0), {})
+                if known is None or known.bar.count < row.count:
+                    lost = max(lost, start + interval)
+        if lost:
+            log.warning("bars are missing from Redis, what was before is told by rows", before=lost)
+            bars.forget(lost)
+        self._compared = True
+        self._flusher.history_doubted = False
 
     def _due(self, now: int) -> list[Due]:
         due = self._book.bars.due(now - self._grace)
-        if not self._flusher.history_known:
+        if not self._flusher.history_read.is_set():
             interval = self._book.bars.interval
             due = [row for row in due if row.end - interval >= self._started_at]
         return due

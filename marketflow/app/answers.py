@@ -115,3 +115,5 @@ class Candles:
     candles: list[Candle]
     next: int | None
     """The start of the following page."""
+    known_from: int | None = None
+    """Set where there may be older ones, in a store that is away (ms)."""

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from marketflow.app.answers import Candle, Candles, NothingCanAnswer
 from marketflow.app.ports import StoreAway
 from marketflow.app.spans import Spans, bucketed
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import CANDLE_INTERVALS, DAY, Span, ceil_to, floor_to
+from marketflow.domain.periods import CANDLE_INTERVALS, DAY, MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
-
-WIDEN: Final = 8
-"""Where a page is not full, because intervals without updates are omitted, look so many times as far."""
 
 
 class CandlePages:
@@ -46,10 +42,10 @@ class CandlePages:
         width = CANDLE_INTERVALS[interval]
         # Nothing is a day ahead of our clock, and no store has to cope with the year 9999.
         last = ceil_to(now if end is None else min(end, now + DAY), width)
+        known_from = following = None
         if start is None:
-            bars = await self._newest(pairs, width, last, limit, now)
+            bars, known_from = await self._newest(pairs, width, last, limit, now)
             shown = sorted(bars)[-limit:]
-            following = None
         else:
             bars = await self._from(pairs, width, Span(ceil_to(start, width), last), limit, now)
             starts = sorted(bars)
@@ -61,37 +57,55 @@ class CandlePages:
             interval=interval,
             candles=[self._candle(first, width, bars[first], now) for first in shown],
             next=following,
+            known_from=known_from,
         )
 
     async def _newest(
         self, pairs: Sequence[Pair], width: int, last: int, limit: int, now: int
-    ) -> dict[int, Bar]:
-        known = self._known_from(width, now)
-        span = limit * width
-        while True:
-            first = max(last - span, 0)
-            try:
-                bars = await self._load(pairs, width, Span(first, last), now)
-            except NothingCanAnswer:
-                # The newest there are, if fewer: what is older is in a store that is away.
-                bars = await self._load(pairs, width, Span(known, last), now)
-                if not bars:
-                    raise
-                return bars
-            if len(bars) >= limit or first == 0 or (first <= known and width % self._interval):
-                return bars
-            span *= WIDEN
+    ) -> tuple[dict[int, Bar], int | None]:
+        """The newest, and from when on they are known if that cuts them short."""
+        known = ceil_to(self._spans.reach(now), width)
+        bars = await self._load(pairs, width, Span(known, last), now)
+        if len(bars) >= limit:
+            return bars, None
+        try:
+            first = await self._skip(pairs, width, Span(0, min(last, known)), limit, backwards=True)
+            older = await self._load(pairs, width, Span(first or 0, min(last, known)), now)
+        except NothingCanAnswer:
+            # The newest there are, if fewer: what is older is in a store that is away.
+            if not bars:
+                raise
+            return bars, known
+        return older | bars, None
 
     async def _from(
-        self, pairs: Sequence[Pair], width: int, whole: Span, limit: int, now: int
+        self, pairs: Sequence[Pair], width: int, span: Span, limit: int, now: int
     ) -> dict[int, Bar]:
-        span = (limit + 1) * width
-        while True:
-            last = min(whole.start + span, whole.end)
-            bars = await self._load(pairs, width, Span(whole.start, last), now)
-            if len(bars) > limit or last >= whole.end:
-                return bars
-            span *= WIDEN
+        if span.empty:
+            return {}
+        last = None
+        if span.start < self._spans.reach(now):
+            last = await self._skip(pairs, width, span, limit + 1)
+        return await self._load(pairs, width, Span(span.start, span.end if last is None else last), now)
+
+    async def _skip(
+        self, pairs: Sequence[Pair], width: int, span: Span, candles: int, *, backwards: bool = False
+    ) -> int | None:
+        """How far to read, counted in rows, for as many candles and not a table more; None for all of it.
+
+        Raises:
+            NothingCanAnswer: PostgreSQL is away.
+        """
+        if width % self._interval:
+            return None  # Candles finer than rows: there is an hour of them at most.
+        try:
+            rows = candles * width // self._interval
+            reached = await self._spans.skip(pairs, span, rows, backwards=backwards)
+        except StoreAway:
+            raise NothingCanAnswer from None
+        if reached is None:
+            return None
+        return floor_to(reached, width) if backwards else ceil_to(reached, width)
 
     async def _load(self, pairs: Sequence[Pair], width: int, span: Span, now: int) -> dict[int, Bar]:
         """The candles that begin in the span, whose bounds are multiples of `width`.
@@ -101,9 +115,11 @@ class CandlePages:
         """
         if span.empty:
             return {}
-        reach, rows_end = self._spans.reach(now), self._spans.rows_end(now)
-        if rows_end < reach and span.start < ceil_to(reach, width) and span.end > floor_to(rows_end, width):
-            raise NothingCanAnswer  # The interval in which this boot began: earlier boots' part is unknown.
+        unknown = self._spans.unknown()
+        if span.start < ceil_to(unknown.end, width) and span.end > floor_to(unknown.start, width):
+            raise NothingCanAnswer
+        reach = self._spans.reach(now)
+        rows_end = floor_to(reach, self._interval)
         # What is gone from there on back would make a candle that lacks its beginning.
         told = reach if width % self._interval else min(reach, self._spans.rows_start(now))
         span = Span(max(span.start, ceil_to(told, width)), span.end)
@@ -115,14 +131,11 @@ class CandlePages:
                 raise NothingCanAnswer from None
             parts.extend(part for buckets in rows.values() for part in buckets.items())
         if span.end > reach:
-            fields, _ = await self._spans.second_bars(pairs, Span(max(span.start, reach), span.end))
-            for bars in fields.values():
-                parts.extend((second, bar) for (second, _), bar in bars.items())
+            bars, _ = await self._spans.bars(
+                pairs, Span(max(span.start, reach), span.end), now, by_second=width < MINUTE
+            )
+            parts.extend(part for of_pair in bars.values() for part in of_pair)
         return bucketed(parts, width)
-
-    def _known_from(self, width: int, now: int) -> int:
-        """From when on (a multiple of `width`, ms) candles need no rows."""
-        return ceil_to(self._spans.reach(now), width)
 
     def _candle(self, start: int, width: int, bar: Bar, now: int) -> Candle:
         return Candle(

@@ -60,8 +60,10 @@ class Flusher:
         """
         self.whole = False
         """Whether the window holds all that it should."""
-        self.history_known = False
-        """Whether the bars of earlier boots have been read."""
+        self.history_read = trio.Event()
+        """Set when the bars of earlier boots have been read, a new one when they are to be read again."""
+        self.history_doubted = False
+        """Whether rows have yet to tell if they are all."""
         self.ended = trio.Event()
         """Set when it has written its last."""
         self._tried = trio.Event()
@@ -69,7 +71,7 @@ class Flusher:
         self._window = window
         self._state = state
         self._clock = clock
-        self._pairs = pairs
+        self.pairs = pairs
         self._flush_interval = flush_interval
         self._window_length = window_length
         self._patience = patience
@@ -86,9 +88,15 @@ class Flusher:
         """Whether questions can be answered from the window."""
         return self._state.up and self.whole
 
+    @property
+    def history_known(self) -> bool:
+        """Whether it is known what earlier boots have accepted in the last hour."""
+        return self.history_read.is_set() and not self.history_doubted
+
     def read_history(self) -> None:
         """Have the bars of other boots read (again), also if they are being read just now."""
-        self.history_known = self.whole = False
+        self.history_read = trio.Event()
+        self.whole = False
         self._history += 1
         self._asked.set()
 
@@ -187,12 +195,13 @@ class Flusher:
             await self._write(self._book.in_flight.encoded)
             self._book.acknowledge()
         emptied = self._emptied
-        stored = await self._window.all_bars(self._pairs)
+        stored = await self._window.all_bars(self.pairs)
         for pair, bars in stored.items():
             self._book.bars.adopt(pair, bars)
             self._outdated.extend((pair, field) for field in bars if field[0] < now - BARS_KEPT)
         missing = self._book.bars.mark_missing(stored)
-        self.history_known = self._history == history
+        if self._history == history:
+            self.history_read.set()
         flushes = self._book.replay.flushes() if self._replayed != emptied else ()
         for flush in flushes:
             await self._write(flush)
@@ -208,7 +217,7 @@ class Flusher:
         self._outdated.extend(self._book.bars.prune(now))
         self._book.expire(now)
         await self._window.trim(
-            self._pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=self._outdated
+            self.pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=self._outdated
         )
         self._outdated = []
         self._last_trim = trio.current_time()

@@ -271,7 +271,10 @@ class AggregateStore(Protocol):
         ...
 
     async def delete_before(self, end: int) -> int:
-        """Delete the rows whose end (ms) lies before; returns how many."""
+        """Delete rows whose end (ms) lies before, a bounded number of them; returns how many.
+
+        There may be more as long as it is not 0.
+        """
         ...
 
     async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
@@ -280,6 +283,16 @@ class AggregateStore(Protocol):
         By the bucket's start (ms); buckets are `width` ms wide and counted from the epoch. Sequences are 0.
         Pairs without rows are left out.
         A row of an interval that is no divisor of `width` falls into the bucket that it starts in.
+        """
+        ...
+
+    async def skip(
+        self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool = False
+    ) -> int | None:
+        """How far `rows` rows reach: the part of the span up to there (ms) holds as many of one pair.
+
+        Of the pairs the one counts that gets as far first; None if none has more rows than that in the span.
+        Backwards it is counted from the span's end, and the part from there on is meant.
         """
         ...
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
@@ -11,7 +12,7 @@ import attrs
 
 from marketflow.app.ports import Aggregate, Field, FieldBars
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
-from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
+from marketflow.domain.periods import HOUR, MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 BARS_KEPT: Final = HOUR
@@ -58,8 +59,11 @@ class SecondBars:
         self._folded: dict[tuple[int, Pair], dict[str, Bar]] = {}
         """By boot: of one that is in here the one-second bars no longer count, wherever they turn up."""
         self._newest: dict[Pair, Bar] = {}
+        self._minutes: dict[Pair, dict[int, Bar]] = {}
+        """Whole minutes that were asked for, merged; forgotten when one of their seconds changes."""
         self._version = 0
         self._pruned_to = 0
+        self._forgotten: list[Key] = []
 
     # ---- in ----
 
@@ -109,6 +113,7 @@ class SecondBars:
 
     def _set(self, pair: Pair, second: int, boot: str, bar: Bar) -> None:
         self._bars[pair][second][boot] = bar
+        self._minutes.get(pair, {}).pop(floor_to(second, MINUTE), None)
         self._mark(pair, self._end_of(second))
         self._see(pair, bar)
 
@@ -140,10 +145,6 @@ class SecondBars:
 
     # ---- questions ----
 
-    def pairs(self) -> Sequence[Pair]:
-        """Every exchange and symbol that there are bars of."""
-        return list(self._bars)
-
     def fields(self, pair: Pair, span: Span) -> dict[Field, Bar]:
         """The bars of the seconds that start within the span, by second and boot."""
         seconds = self._bars.get(pair, {})
@@ -156,6 +157,30 @@ class SecondBars:
             if (boots := seconds.get(second)) is not None
             for boot, bar in boots.items()
         }
+
+    def parts(self, pair: Pair, span: Span) -> list[tuple[int, Bar]]:
+        """The updates of the seconds that start within the span, as bars of whole minutes where it can be.
+
+        With the start (ms) of each. An hour is then 60 bars to merge, not 3600.
+        """
+        first, last = ceil_to(span.start, MINUTE), floor_to(span.end, MINUTE)
+        if first >= last:
+            return [(second, bar) for (second, _), bar in self.fields(pair, span).items()]
+        minutes = self._minutes.setdefault(pair, {})
+        whole: list[tuple[int, Bar]] = []
+        for minute in range(first, last, MINUTE):
+            bar = minutes.get(minute) or merged(self.fields(pair, Span(minute, minute + MINUTE)).values())
+            if bar is not None:
+                minutes[minute] = bar
+                whole.append((minute, bar))
+        return [*self.parts(pair, Span(span.start, first)), *whole, *self.parts(pair, Span(last, span.end))]
+
+    def counts(self, pair: Pair, span: Span) -> Counter[int]:
+        """How many updates the bars within the span have, by the start (ms) of their interval."""
+        counts: Counter[int] = Counter()
+        for (second, _), bar in self.fields(pair, span).items():
+            counts[floor_to(second, self.interval)] += bar.count
+        return counts
 
     def newest(self, pair: Pair) -> Bar | None:
         """The bar with the newest update; its close is the latest price."""
@@ -217,10 +242,15 @@ class SecondBars:
         return self._pruned_to
 
     def prune(self, now: int) -> list[Key]:
-        """Forget bars older than an hour at `now` (ms), folding what is not written yet; returns which."""
-        horizon = floor_to(now - BARS_KEPT - PRUNE_MARGIN, self.interval)
+        """Forget bars older than an hour at `now` (ms); returns which were forgotten since the last time."""
+        self.forget(floor_to(now - BARS_KEPT - PRUNE_MARGIN, self.interval))
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
+
+    def forget(self, horizon: int) -> None:
+        """Forget bars before `horizon` (ms, the end of an interval), folding what is not written yet."""
         if horizon <= self._pruned_to:
-            return []
+            return
         self._pruned_to = horizon
         pruned: list[Key] = []
         for pair, seconds in self._bars.items():
@@ -231,9 +261,12 @@ class SecondBars:
                 if pair in self._unwritten.get(end, {}):
                     for boot, bar in boots.items():
                         self._fold(pair, end, boot, bar)
+        for minutes in self._minutes.values():
+            for minute in [minute for minute in minutes if minute < horizon]:
+                del minutes[minute]
         for key in pruned:
             self._unflushed.pop(key, None)  # Else an outage of Redis would pile them up.
-        return pruned
+        self._forgotten += pruned
 
     def _fold(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:
         boots = self._folded.setdefault((end, pair), {})

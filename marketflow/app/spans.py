@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
+import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, NothingCanAnswer
 from marketflow.app.book import Book
@@ -12,11 +13,14 @@ from marketflow.app.flushing import Flusher
 from marketflow.app.ports import AggregateStore, FieldBars, StoreAway, Window
 from marketflow.app.second_bars import BARS_KEPT, fuller
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
-from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
+from marketflow.domain.periods import DAY, MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 Buckets = dict[Pair, dict[int, Bar]]
 """Bars by pair and the bucket's start (ms)."""
+
+Parts = dict[Pair, list[tuple[int, Bar]]]
+"""Bars by pair, each with its start (ms)."""
 
 
 @attrs.frozen
@@ -53,6 +57,7 @@ class Spans:
         self._window_length = window_length
         self._started_at = started_at
         self._retention = retention
+        self._interval = book.bars.interval
 
     # ---- the last so-and-so long ----
 
@@ -65,7 +70,7 @@ class Spans:
         Raises:
             NothingCanAnswer: no part of it is known for sure.
         """
-        if period <= self._window_length:
+        if period <= self._window_length and now - period >= self.reach(now):
             exact = await self._to_the_ms(pairs, Span(now - period, now))
             if exact is not None:
                 return exact
@@ -73,45 +78,45 @@ class Spans:
             await self._flusher.flushed()
         end = floor_to(now, BAR_WIDTH)
         start = end - period
-        # The clock may have stepped back behind what it was when bars were forgotten last.
-        reach = min(self.reach(now), floor_to(end, self._book.bars.interval))
+        reach = self.reach(now)
         rows: Buckets = {}
         if start < reach:
             try:
-                if not self._flusher.history_known:
-                    raise StoreAway("the bars of earlier boots are not known yet")  # noqa: TRY301
-                row_start = max(floor_to(start, self._book.bars.interval), min(self.rows_start(now), reach))
+                known = max(self.rows_start(now), ceil_to(self.unknown().end, self._interval))
+                row_start = min(max(floor_to(start, self._interval), known), reach)
                 rows = await self.rows(pairs, Span(row_start, reach), DAY)
                 start = row_start
             except StoreAway:
                 start = reach
         if start >= end:
             raise NothingCanAnswer
-        fields, source = await self.second_bars(pairs, Span(max(start, reach), end))
+        parts, source = await self.bars(pairs, Span(max(start, reach), end), now)
         bars = {
             pair: bar
             for pair in pairs
-            if (bar := merged([*fields[pair].values(), *rows.get(pair, {}).values()])) is not None
+            if (bar := merged([*(bar for _, bar in parts[pair]), *rows.get(pair, {}).values()])) is not None
         }
         return Covered(bars, Span(start, end), POSTGRES if start < reach else source)
 
     def reach(self, now: int) -> int:
         """From when on (ms) every accepted update is in a one-second bar that is known."""
-        # After a step back of the clock fewer are kept.
-        kept = max(floor_to(now - BARS_KEPT, self._book.bars.interval), self._book.bars.pruned_to)
-        return kept if self._flusher.history_known else max(kept, ceil_to(self._started_at, BAR_WIDTH))
+        kept = max(floor_to(now - BARS_KEPT, self._interval), self._book.bars.pruned_to)
+        # The clock may have stepped back behind what it was when bars were forgotten last.
+        return max(min(kept, floor_to(now, self._interval)), self.unknown().end)
 
     def rows_start(self, now: int) -> int:
         """From when on (ms) no row was deleted because of its age."""
-        if self._retention is None:
-            return 0
-        return ceil_to(now - self._retention, self._book.bars.interval)
+        return 0 if self._retention is None else ceil_to(now - self._retention, self._interval)
 
-    def rows_end(self, now: int) -> int:
-        """Up to when (ms) rows tell all. Where `reach` is later, what lies between is not known."""
+    def unknown(self) -> Span:
+        """The part of an interval that nobody knows: what earlier boots accepted of that in which we began.
+
+        Empty once the history is known. Before that interval rows tell what there is to tell.
+        """
         if self._flusher.history_known:
-            return self.reach(now)
-        return floor_to(self._started_at, self._book.bars.interval)
+            return Span(0, 0)
+        boot = ceil_to(self._started_at, BAR_WIDTH)
+        return Span(floor_to(self._started_at, self._interval), boot)
 
     # ---- to the millisecond ----
 
@@ -131,7 +136,7 @@ class Spans:
             raw = await self._window.edges(pairs, edges)
         except StoreAway:
             return None
-        fields, source = await self.second_bars(pairs, Span(first, last))
+        fields, source = await self._fields(pairs, Span(first, last))
         complete = all(
             edge.seconds[second] >= count
             for pair in pairs
@@ -156,10 +161,32 @@ class Spans:
                 counts[second] += bar.count
         return counts
 
-    # ---- one-second bars, rows ----
+    # ---- bars, rows ----
 
-    async def second_bars(self, pairs: Sequence[Pair], span: Span) -> tuple[Mapping[Pair, FieldBars], str]:
-        """The bars of the seconds that start in the span, and the source that they are from."""
+    async def bars(
+        self, pairs: Sequence[Pair], span: Span, now: int, *, by_second: bool = False
+    ) -> tuple[Parts, str]:
+        """Bars of the seconds that start in the span, with their start (ms), and where they are from.
+
+        They are of whole minutes where it can be, unless wanted `by_second`. The last minutes are read from
+        the window; what is older was written to it or read from it when it was new, and is in the book.
+        """
+        recent = max(span.start, floor_to(now - self._window_length, MINUTE))
+        fields, source = await self._fields(pairs, Span(recent, span.end))
+        parts: Parts = {}
+        for pair in pairs:
+            older = Span(span.start, min(span.end, recent))
+            if by_second:
+                known = self._book.bars.fields(pair, older)
+                parts[pair] = [(second, bar) for (second, _), bar in known.items()]
+            else:
+                parts[pair] = self._book.bars.parts(pair, older)
+            parts[pair] += [(second, bar) for (second, _), bar in fields[pair].items()]
+            await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
+        return parts, source
+
+    async def _fields(self, pairs: Sequence[Pair], span: Span) -> tuple[Mapping[Pair, FieldBars], str]:
+        """One-second bars, and the source that they are from."""
         known = {pair: self._book.bars.fields(pair, span) for pair in pairs}
         if self._flusher.up:
             try:
@@ -169,6 +196,14 @@ class Spans:
             else:
                 return {pair: fuller(known[pair], stored.get(pair, {})) for pair in pairs}, REDIS
         return known, MEMORY
+
+    async def skip(self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool) -> int | None:
+        """How far as many rows reach, see the port.
+
+        Raises:
+            StoreAway: PostgreSQL is.
+        """
+        return await self._store.skip(pairs, span, rows, backwards=backwards)
 
     async def rows(self, pairs: Sequence[Pair], span: Span, width: int) -> Buckets:
         """Aggregates within the span in buckets of `width` ms, rows that are yet to be written included.
@@ -186,7 +221,7 @@ class Spans:
         # Row by row only where one is yet to be written: which of both knows more is decided for each.
         first = max(span.start, floor_to(min(starts), width))
         last = min(span.end, floor_to(max(starts), width) + width)
-        fine = await self._store.bars(pairs, Span(first, last), self._book.bars.interval)
+        fine = await self._store.bars(pairs, Span(first, last), self._interval)
         for pair in pairs:
             rows = dict(fine.get(pair, {}))
             for start, ours in unwritten[pair].items():

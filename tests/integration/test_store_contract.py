@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from marketflow.adapters.db import postgres
+from marketflow.adapters.db import memory, postgres
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.app.ports import Aggregate, StoreAway
@@ -271,10 +271,25 @@ async def test_newest_is_the_close_of_the_last_row(store):
 
 
 async def test_rows_that_end_before_are_deleted(store, monkeypatch):
-    """All of them, in however many batches; the one that ends then stays."""
+    """A few at a time, so that nothing waits for long; the one that ends then stays."""
     monkeypatch.setattr(postgres, "DELETED_AT_ONCE", 4)
+    monkeypatch.setattr(memory, "DELETED_AT_ONCE", 4)
     await store.write([row(minute, pair) for minute in range(10) for pair in [PAIR, *OTHERS]])
-    assert await store.delete_before(NOON + 6 * MINUTE) == 15
+    assert [await store.delete_before(NOON + 6 * MINUTE) for _ in range(5)] == [4, 4, 4, 3, 0]
     assert [start for start, _ in sorted(await rows(store))] == [NOON + m * MINUTE for m in range(5, 10)]
-    assert await store.delete_before(NOON + 6 * MINUTE) == 0
-    assert await store.delete_before(10**18) == 15
+
+
+async def test_rows_are_skipped_from_either_end(store):
+    """Of several pairs the one counts that has as many first."""
+    await store.write([row(minute) for minute in range(0, 20, 2)])
+    await store.write([row(minute, OTHERS[0]) for minute in range(5, 15)])
+    whole = Span(NOON, NOON + 20 * MINUTE)
+    assert await store.skip([PAIR], whole, 3) == NOON + 6 * MINUTE
+    assert await store.skip([PAIR], whole, 3, backwards=True) == NOON + 13 * MINUTE
+    assert await store.skip([PAIR, OTHERS[0]], whole, 5) == NOON + 10 * MINUTE
+    assert await store.skip([PAIR, OTHERS[0]], whole, 5, backwards=True) == NOON + 10 * MINUTE
+    assert await store.skip([PAIR, OTHERS[0]], whole, 10) is None
+    assert await store.skip([PAIR], Span(NOON + 1, NOON + 20 * MINUTE), 0) == NOON + 2 * MINUTE
+    assert (
+        await store.skip([PAIR], Span(NOON, NOON + 19 * MINUTE - 1), 0, backwards=True) == NOON + 17 * MINUTE
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import attrs
 import trio
@@ -13,6 +13,8 @@ from marketflow.app.ports import Aggregate, StoreAway, StoreTaken
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair, PriceUpdate
+
+DELETED_AT_ONCE: Final = 10_000
 
 
 class MemoryStore:
@@ -72,7 +74,7 @@ class MemoryStore:
     async def delete_before(self, end: int) -> int:
         """See the port."""
         await self._answer(held=True)
-        old = [key for key in self.rows if key[2] < end]
+        old = [key for key in self.rows if key[2] < end][:DELETED_AT_ONCE]
         for key in old:
             del self.rows[key]
         return len(old)
@@ -90,6 +92,22 @@ class MemoryStore:
                 known = buckets.get(bucket)
                 buckets[bucket] = aggregate.bar if known is None else known.merge(aggregate.bar)
         return found
+
+    async def skip(
+        self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool = False
+    ) -> int | None:
+        """See the port."""
+        await self._answer()
+        found = []
+        for pair in set(pairs):
+            starts = sorted(
+                end - self._interval
+                for exchange, symbol, end in self.rows
+                if (exchange, symbol) == pair and span.start <= end - self._interval and end <= span.end
+            )
+            if len(starts) > rows:
+                found.append(starts[-1 - rows] + self._interval if backwards else starts[rows])
+        return (max if backwards else min)(found, default=None)
 
     async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
         """See the port."""

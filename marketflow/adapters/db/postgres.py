@@ -20,6 +20,7 @@ from psycopg.rows import TupleRow
 from marketflow.adapters.db.migrations import SchemaTooNew, migrate
 from marketflow.adapters.db.session import (
     Backend,
+    NoAnswer,
     Session,
     connection_parameters,
     end,
@@ -123,6 +124,28 @@ CROSS JOIN LATERAL (
 ) AS newest
 """
 
+_SKIP: Final = """
+SELECT min(later."timestamp" - %(interval)s)
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+CROSS JOIN LATERAL (
+    SELECT "timestamp" FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    ORDER BY "timestamp" OFFSET %(rows)s LIMIT 1
+) AS later
+"""
+
+_SKIP_BACK: Final = """
+SELECT max(earlier."timestamp")
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+CROSS JOIN LATERAL (
+    SELECT "timestamp" FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    ORDER BY "timestamp" DESC OFFSET %(rows)s LIMIT 1
+) AS earlier
+"""
+
 _DELETE: Final = """
 DELETE FROM price_aggregates WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM price_aggregates WHERE "timestamp" < %s ORDER BY "timestamp" LIMIT %s
@@ -150,6 +173,8 @@ class PostgresStore:
         self._idle = [Session(parameters, timeout=timeout) for _ in range(READERS)]
         self._backend: Backend | None = None
         """The server process that held the lock for us last."""
+        self._hangs: str | None = None
+        """Why the last `hold` got no answer. No question waits for its own time limit then."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -171,7 +196,15 @@ class PostgresStore:
         Raises:
             SchemaTooNew: the database was migrated by a newer marketflow.
         """
-        await self._writing.run(lambda connection: connection.execute("SELECT 1"))
+        try:
+            await self._writing.run(lambda connection: connection.execute("SELECT 1"))
+        except NoAnswer as error:
+            self._hangs = str(error)
+            raise
+        except StoreAway:
+            self._hangs = None
+            raise
+        self._hangs = None
         return self._writing.connections
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
@@ -185,27 +218,19 @@ class PostgresStore:
         await self._writing.run(write, connect=False)
 
     async def delete_before(self, end: int) -> int:
-        """See the port. Writes get their turn between the batches."""
+        """See the port."""
         limit = _limit(end)
 
         def delete(connection: psycopg.Connection) -> int:
             return connection.execute(_DELETE, [limit, DELETED_AT_ONCE]).rowcount
 
-        total = 0
-        while True:
-            deleted = await self._writing.run(delete, connect=False)
-            total += deleted
-            if deleted < DELETED_AT_ONCE:
-                return total
+        return await self._writing.run(delete, connect=False)
 
     async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
         """See the port. Pairs without rows are left out; the lock is not needed."""
-        parameters = _columns(pairs) | {
+        parameters = self._within(pairs, span) | {
             "width": timedelta(milliseconds=width),
-            "interval": timedelta(milliseconds=self._interval),
             "epoch": _EPOCH,
-            "first": _limit(span.start + self._interval),
-            "last": _limit(span.end),
             "large": _LARGE,
             "scale": _SCALE,
         }
@@ -218,6 +243,26 @@ class PostgresStore:
             return found
 
         return await self._read(read)
+
+    async def skip(
+        self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool = False
+    ) -> int | None:
+        """See the port. The lock is not needed."""
+        parameters = self._within(pairs, span) | {"rows": rows}
+
+        def read(connection: psycopg.Connection) -> int | None:
+            found = _rows(connection, _SKIP_BACK if backwards else _SKIP, parameters)
+            return (found[0][0] - _EPOCH) // _MILLISECOND if found and found[0][0] else None
+
+        return await self._read(read)
+
+    def _within(self, pairs: Sequence[Pair], span: Span) -> dict[str, object]:
+        """The parameters of a query for rows within the span."""
+        return _columns(pairs) | {
+            "interval": timedelta(milliseconds=self._interval),
+            "first": _limit(span.start + self._interval),
+            "last": _limit(span.end),
+        }
 
     async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
         """See the port. The lock is not needed."""
@@ -232,6 +277,8 @@ class PostgresStore:
         return await self._read(read)
 
     async def _read(self, fn: Callable[[psycopg.Connection], T]) -> T:
+        if self._hangs is not None:
+            raise StoreAway(self._hangs)
         with time_limit(self._timeout):
             async with self._readers:
                 session = self._idle.pop()

@@ -44,13 +44,17 @@ _OPTIONS: Final = (
 )
 
 
+class NoAnswer(StoreAway):
+    """It is not known whether the server will ever answer."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise StoreAway when what is inside takes longer."""
+    """Raise NoAnswer when what is inside takes longer."""
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise StoreAway(f"no answer within {seconds:g} s")
+        raise NoAnswer(f"no answer within {seconds:g} s")
 
 
 def connection_parameters(dsn: str, timeout: float) -> dict[str, Any]:

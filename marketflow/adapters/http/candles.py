@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
 from quart import Blueprint, request
 from quart.wrappers import Response
 
@@ -40,6 +41,9 @@ def candle_routes(prices: PriceQuestions) -> Blueprint:
         limit = integer("limit", given.get("limit", str(DEFAULT_LIMIT)), least=1, most=LARGEST_LIMIT)
         if start is not None and end is not None and start > end:
             raise BadParameter("bad-start", f"start {start} is after end {end}")
-        return as_json(await prices.candles(symbol, asked, interval, start, end, limit))
+        page = attrs.asdict(await prices.candles(symbol, asked, interval, start, end, limit))
+        if page["known_from"] is None:
+            del page["known_from"]  # Said only where there is something to say.
+        return as_json(page)
 
     return routes
