@@ -43,9 +43,24 @@ def test_periods_are_a_whole_number_and_a_unit(number, unit):
         assert error.value.text == text
 
 
-NO_PERIODS = """
-1 m -1s +1s 0s 0d 1.5m 1e3s 1M 1ms 1w 31d 721h 1m30s 0x1s 9999999999s
-""".split()
+NO_PERIODS = [
+    "1",
+    "m",
+    "-1s",
+    "+1s",
+    "0s",
+    "0d",
+    "1.5m",
+    "1e3s",
+    "1M",
+    "1ms",
+    "1w",
+    "31d",
+    "721h",
+    "1m30s",
+    "0x1s",
+    "9999999999s",
+]
 
 
 @pytest.mark.parametrize(
