@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import hiredis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketflow.adapters.cache.members import (
+    MEMBERS_PER_COMMAND,
+    bar_value,
+    field_name,
+    in_twos,
+    pack,
+    pack_updates,
+    read_bar,
+    read_field,
+    read_member,
+)
+from marketflow.app.ports import Written
+from marketflow.domain.bars import Bar
+
+PAIR = ("exchange1", "BTCUSDT")
+FIRST = 1_795_341_600_000_000
+finite = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
+
+
+def commands_of(data):
+    """Commands as the server reads them: a command is an array of bulk strings, as a reply may be."""
+    reader = hiredis.Reader()
+    reader.feed(data)
+    commands = []
+    while (command := reader.gets()) is not False:
+        commands.append(command)
+    return commands
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 2**53), finite, st.integers(0, 10**15)), min_size=1, max_size=40),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_runs_are_packed_as_the_updates_that_they_are(runs):
+    """Every score, price and sequence exactly, in the order of the runs."""
+    written = [
+        Written(*PAIR, [FIRST + s for _, _, s in run], [t for t, _, _ in run], [p for _, p, _ in run])
+        for run in runs
+    ]
+    data, number = pack_updates(b"boot1", written)
+    commands = commands_of(data)
+    assert len(commands) == number
+    found = []
+    for name, key, *arguments in commands:
+        assert (name, key) == (b"ZADD", b"prices:exchange1:BTCUSDT")
+        for score, member in in_twos(arguments):
+            update = read_member(PAIR, member, float(score))
+            assert member.endswith(b":boot1")
+            assert float(member.split(b":")[0]) == update.price
+            found.append((update.timestamp, update.price, update.sequence - FIRST))
+    assert found == [update for run in runs for update in run]
+
+
+def test_a_command_holds_the_server_up_for_a_moment_only():
+    count = 2 * MEMBERS_PER_COMMAND + 1
+    data, number = pack_updates(
+        b"b", [Written(*PAIR, range(FIRST, FIRST + count), [1] * count, [1.0] * count)]
+    )
+    assert number == 3
+    assert [len(command) // 2 - 1 for command in commands_of(data)] == [MEMBERS_PER_COMMAND] * 2 + [1]
+
+
+def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
+    """As texts, which is how Redis orders them; also where a sequence gets a digit more."""
+    sequences = [9, 10, 99, 100, 10**15, FIRST]
+    data, _ = pack_updates(b"boot1", [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)])
+    ((_, _, *arguments),) = commands_of(data)
+    members = arguments[1::2]
+    assert members == sorted(members)
+    assert len(set(members)) == 6
+
+
+@given(finite, finite, finite, finite, st.integers(1, 2**62), st.integers(0, 2**62))
+def test_bars_are_stored_bit_by_bit(average, low, high, price, count, sequence):
+    bar = Bar(count, average, low, high, price, 1, sequence, price, 2, sequence + 1)
+    assert read_bar(bar_value(bar)) == bar
+
+
+@given(st.integers(0, 10**10), st.from_regex(r"[0-9a-f]{1,16}", fullmatch=True))
+def test_fields_name_their_second_and_boot(second, boot):
+    assert read_field(field_name((second * 1_000, boot))) == (second * 1_000, boot)
+
+
+@pytest.mark.parametrize("value", [b"", b"[1]", b"{}", b"null", b"[1,2,3,4,5,6,7,8,9]", b"\xff", b"7"])
+def test_what_is_no_bar_is_told(value):
+    with pytest.raises(ValueError, match=r"."):
+        read_bar(value)
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
+def test_commands_are_packed_as_they_are(arguments):
+    """Whatever bytes: lengths count, not separators."""
+    assert commands_of(pack(*arguments)) == [arguments]
