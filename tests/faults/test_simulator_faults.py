@@ -73,7 +73,13 @@ async def test_faults_cost_what_they_must_and_no_more(
 
             reconnects = {name: report.exchanges[name].reconnects for name in FAULTS}
             stop.set()
-            await eventually(lambda: it.updates.pending == 0)
+
+            def settled() -> bool:
+                report = it.running.report()
+                gone = all(report.exchanges[name].status == "reconnecting" for name in FAULTS)
+                return gone and report.updates.pending == 0
+
+            await eventually(settled)
             exchanges = it.running.report().exchanges
             updates = {name: exchanges[name].updates for name in FAULTS}
             expected = updates["none"].accepted
