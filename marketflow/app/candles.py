@@ -116,7 +116,8 @@ class CandlePages:
         if span.empty:
             return {}
         unknown = self._spans.unknown()
-        if span.start < ceil_to(unknown.end, width) and span.end > floor_to(unknown.start, width):
+        overlaps = span.start < ceil_to(unknown.end, width) and span.end > floor_to(unknown.start, width)
+        if overlaps and not unknown.empty:
             raise NothingCanAnswer
         reach = self._spans.reach(now)
         rows_end = floor_to(reach, self._interval)
