@@ -7,8 +7,10 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
 import attrs
+from psycopg.conninfo import conninfo_to_dict
 from quart_trio import QuartTrio
 
 from marketflow import __version__
@@ -81,8 +83,15 @@ async def assembled(settings: Settings, clock: Clock, stores: str | None) -> Asy
                 dsn, interval=settings.aggregation.interval, timeout=settings.postgres.timeout / 1_000
             ) as store,
         ):
-            spool = FileSpool(settings.state_dir, stores or f"{redis_url} {dsn}")
+            spool = FileSpool(settings.state_dir, stores or _name_of(redis_url, dsn))
             yield _parts(settings, clock, boot, listener, window, store, spool)
+
+
+def _name_of(redis_url: str, dsn: str) -> str:
+    """The stores' addresses without who comes and how: a new password makes no other stores."""
+    redis, postgres = urlsplit(redis_url), conninfo_to_dict(dsn)
+    database = "{host}:{port}/{dbname}".format_map(dict.fromkeys(("host", "port", "dbname")) | postgres)
+    return f"{redis.hostname}:{redis.port}{redis.path} {database}"
 
 
 def _parts(

@@ -18,7 +18,7 @@ from marketflow.config import Settings
 from marketflow.config.settings import ExchangeSettings
 from marketflow.domain.periods import Span
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
-from marketflow.service import Running, at_stores, keep_running, serve, stop_on_signal
+from marketflow.service import Running, at_stores, running, serve, stop_on_signal
 
 EXCHANGES = ("exchange1", "exchange2", "exchange3")
 
@@ -36,44 +36,43 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
         directory.chmod(0o711)  # noqa: ASYNC240 - at once; PostgreSQL runs as another user when we are root
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, stopping)
-            with (
-                EmbeddedRedis(directory / "redis") as redis,
-                EmbeddedPostgres(directory / "postgres") as postgres,
+            async with (
+                running(EmbeddedRedis(directory / "redis")) as redis,
+                running(EmbeddedPostgres(directory / "postgres")) as postgres,
+                trio.open_nursery() as exchanges,
             ):
-                nursery.start_soon(keep_running, (redis, postgres))
-                async with trio.open_nursery() as exchanges:
-                    settings = attrs.evolve(
-                        at_stores(settings, redis.url, postgres.dsn),
-                        state_dir=directory,
-                        exchanges=tuple(
-                            [
-                                ExchangeSettings(
-                                    exchange,
-                                    "127.0.0.1",
-                                    await exchanges.start(
-                                        partial(simulate, name=exchange, host="127.0.0.1", port=0)
-                                    ),
-                                )
-                                for exchange in EXCHANGES
-                            ]
-                        ),
-                    )
-                    await _run(settings, stopping, duration)
-                    exchanges.cancel_scope.cancel()
+                settings = attrs.evolve(
+                    at_stores(settings, redis.url, postgres.dsn),
+                    state_dir=directory,
+                    exchanges=tuple(
+                        [
+                            ExchangeSettings(
+                                exchange,
+                                "127.0.0.1",
+                                await exchanges.start(
+                                    partial(simulate, name=exchange, host="127.0.0.1", port=0)
+                                ),
+                            )
+                            for exchange in EXCHANGES
+                        ]
+                    ),
+                )
+                await _run(settings, stopping, duration)
+                exchanges.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
 
 
 async def _run(settings: Settings, stopping: trio.Event, duration: float | None) -> None:
     rows: list[Aggregate] = []
     async with trio.open_nursery() as nursery:
-        running: Running = await nursery.start(partial(serve, settings, stopping, stores="demo"))
-        click.echo(_where_to_look(settings, running))
+        service: Running = await nursery.start(partial(serve, settings, stopping, stores="demo"))
+        click.echo(_where_to_look(settings, service))
         if duration is not None:
             with trio.move_on_after(duration):
                 await stopping.wait()
-            rows = await _first_rows(settings, running)
+            rows = await _first_rows(settings, service)
             stopping.set()
-    report = running.report()
+    report = service.report()
     click.echo(_what_came_of_it(report, rows if duration is not None else None))
 
 

@@ -3,7 +3,7 @@
 ```
  run_service
  ├─ stop_on_signal                 first signal: stop in order; second: leave at once
- ├─ keep_running                   embedded servers, if wanted
+ ├─ running                        the embedded servers, if wanted
  └─ serve                          one nursery owns all that follows
     ├─ serve_http                  ends with the stop
     ├─ run_modes                   the sources of one mode at a time
@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import structlog
@@ -41,9 +42,13 @@ from marketflow.config import Settings
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
 
 log = structlog.get_logger()
+Server = TypeVar("Server", EmbeddedRedis, EmbeddedPostgres)
 
 HTTP_GRACE: Final = 2.0
 """Seconds that running requests have to come to their end at a stop."""
+
+SPOOL_GRACE: Final = 2.0
+"""Seconds that are kept back of the time for a stop, to spool what is left when it is over."""
 
 REVIVE_SECONDS: Final = 2.0
 """How often it is looked whether the embedded servers run."""
@@ -70,11 +75,10 @@ async def run_service(settings: Settings, *, embedded: bool = False) -> None:
         await nursery.start(stop_on_signal, stopping)
         if embedded:
             directory = settings.state_dir / "embedded"
-            with (
-                EmbeddedRedis(directory / "redis") as redis,
-                EmbeddedPostgres(directory / "postgres") as postgres,
+            async with (
+                running(EmbeddedRedis(directory / "redis")) as redis,
+                running(EmbeddedPostgres(directory / "postgres")) as postgres,
             ):
-                nursery.start_soon(keep_running, (redis, postgres))
                 await serve(at_stores(settings, redis.url, postgres.dsn), stopping, stores="embedded")
         else:
             await serve(settings, stopping)
@@ -95,13 +99,29 @@ async def stop_on_signal(
             stopping.set()
 
 
-async def keep_running(servers: Sequence[EmbeddedRedis | EmbeddedPostgres]) -> None:
-    """Start embedded servers again that have ended by themselves, until cancelled."""
+@asynccontextmanager
+async def running(server: Server) -> AsyncIterator[Server]:
+    """An embedded server that runs, and is started again if it has ended by itself."""
+    server.start()  # on the main thread, see there
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_running, server)
+            yield server
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):  # bounded; in a thread, so that a second signal is heard
+            await trio.to_thread.run_sync(server.stop)
+
+
+async def keep_running(server: EmbeddedRedis | EmbeddedPostgres) -> None:
+    """Start an embedded server again whenever it has ended by itself, until cancelled."""
     while True:
         await trio.sleep(REVIVE_SECONDS)
-        for server in servers:
+        try:
             if server.revive():
                 log.warning("embedded server had ended, started again", server=server.name, pid=server.pid)
+        except OSError as error:
+            log.warning("embedded server cannot be started again yet", server=server.name, error=str(error))
 
 
 async def serve(
@@ -123,6 +143,7 @@ async def serve(
 
     Raises:
         OSError: the port is in use, and the like.
+        TimeoutError: the stop took longer than `shutdown_timeout`.
         StoreTaken: another service is running on the same stores.
         IntervalMismatch: the database holds aggregates of another interval.
     """
@@ -151,9 +172,10 @@ async def serve(
 
                 await stopping.wait()
                 parts.health.serving = False
-                nursery.cancel_scope.deadline = trio.current_time() + settings.shutdown_timeout / 1_000
+                limit = settings.shutdown_timeout / 1_000
+                nursery.cancel_scope.deadline = trio.current_time() + max(limit - SPOOL_GRACE, limit / 2)
             if nursery.cancel_scope.cancelled_caught:
-                log.error("the stop took too long", limit_seconds=settings.shutdown_timeout / 1_000)
+                raise TimeoutError("the stop took too long and was cut short, see the log")
         finally:
             parts.book.drop_pending()
             with trio.CancelScope(shield=True):  # the spool bounds itself

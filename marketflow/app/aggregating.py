@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,6 +25,8 @@ ROWS: Final = 500
 """Rows in one write at most."""
 LOCK_PATIENCE: Final = 10.0
 """How long (seconds) to wait for the lock on the stores that another service holds."""
+COMPARISON_SECONDS: Final = 5.0
+"""How often rows are compared with the bars of earlier boots."""
 LOCK_PROBE: Final = 0.25
 """How often (seconds) the lock is tried meanwhile."""
 
@@ -62,6 +65,7 @@ class Aggregator:
         self._grace = grace
         self._retention = retention
         self._hold = 0
+        self._next_comparison = -math.inf
         self._compared = False
         """Whether rows have told what Redis has lost of the last hour."""
         self._taken_since: float | None = None
@@ -122,7 +126,7 @@ class Aggregator:
             # Until now another service may have added to what Redis holds.
             self._hold = hold
             self._flusher.read_history()
-        self._flusher.history_doubted = not self._compared
+        self._flusher.doubt_history(doubted=not self._compared)
         return True
 
     async def write_due(self) -> None:
@@ -140,7 +144,7 @@ class Aggregator:
                 await self._flusher.flushed()
             for first in range(0, len(due), ROWS):
                 await self._write(due[first : first + ROWS])
-            if not self._compared and self._flusher.history_read.is_set():
+            if self._flusher.history_read.is_set() and trio.current_time() >= self._next_comparison:
                 await self._compare_history()
             await self._clear(cautious_now)
         except StoreAway as error:
@@ -148,29 +152,31 @@ class Aggregator:
 
     def _failed(self, error: StoreAway) -> None:
         self._state.failed(error)
-        self._flusher.history_doubted = False  # There is nobody else to believe.
+        self._flusher.doubt_history(doubted=False)  # There is nobody else to believe.
 
     async def _compare_history(self) -> None:
         """Find out by the rows what Redis has lost while no service ran: of that time only they can tell.
+
+        Done again now and then: somebody may bring in rows.
 
         Raises:
             StoreAway
         """
         bars = self._book.bars
-        interval, reach = bars.interval, self._clock.now() - BARS_KEPT
-        span = Span(floor_to(reach, interval), floor_to(self._started_at, interval))
-        lost = 0
-        for pair, rows in (await self._store.bars(self._flusher.pairs, span, interval)).items():
+        reach = max(floor_to(self._clock.now() - BARS_KEPT, bars.interval), bars.pruned_to)
+        span = Span(reach, floor_to(self._started_at, bars.interval))
+        lost = reach
+        for pair, rows in (await self._store.bars(self._flusher.pairs, span, bars.interval)).items():
             await trio.lowlevel.checkpoint()  # There may be thousands of a pair.
-            for start, row in rows.items():
-                known = bars.aggregate(Due(start + interval, pair, 0), {})
-                if known is None or known.bar.count < row.count:
-                    lost = max(lost, start + interval)
-        if lost:
+            counts = bars.counts(pair, span)
+            fuller = [start for start, row in rows.items() if row.count > counts[start]]
+            lost = max([lost, *(start + bars.interval for start in fuller)])
+        if lost > reach:
             log.warning("bars are missing from Redis, what was before is told by rows", before=lost)
             bars.forget(lost)
         self._compared = True
-        self._flusher.history_doubted = False
+        self._flusher.doubt_history(doubted=False)
+        self._next_comparison = trio.current_time() + COMPARISON_SECONDS
 
     def _due(self, now: int) -> list[Due]:
         due = self._book.bars.due(now - self._grace)
@@ -209,5 +215,7 @@ class Aggregator:
             return
         # By a clock that does not jump ahead: rows that a wrong one takes for old would be gone for good.
         deleted = await self._store.delete_before(now - self._retention)
-        self._next_clearing = now + HOUR
-        log.info("aggregates past their retention deleted", rows=deleted)
+        if deleted:
+            log.info("aggregates past their retention deleted", rows=deleted)
+        else:
+            self._next_clearing = now + HOUR

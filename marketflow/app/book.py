@@ -140,6 +140,8 @@ class Book:
         for exchange, ledger in self.ledgers.items():
             self._pending[exchange].discard(ledger.pending)
             ledger.drop(ledger.pending, SHUTDOWN)
+        if self.in_flight is not None:
+            self.bars.put_back(self.in_flight.bars)
         self.in_flight = None
         self._notify()
 

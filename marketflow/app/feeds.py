@@ -57,10 +57,15 @@ class Feed:
         self._log = logger.bind(exchange=source.exchange)
 
         self.connected = False
+        self.running_since = -math.inf
+        """When it was last started."""
+        self._first_connection = True
         self.connected_since: float | None = None
         """When the connection was made; None without one."""
         self.connections = 0
         """How many were made."""
+        self.reconnects = 0
+        """How many were made because one had ended: not the first of a run."""
         self.last_error: str | None = None
         """Why the last connection ended, or could not be made; None before there was a failure."""
 
@@ -76,11 +81,6 @@ class Feed:
         self._told: dict[str, float] = {}
         """When each event was last told, since then."""
 
-    @property
-    def reconnects(self) -> int:
-        """Connections made after the first."""
-        return max(self.connections - 1, 0)
-
     async def run(self, chunks: trio.MemorySendChannel[Chunk], stopping: trio.Event) -> None:
         """Send what is received as chunks, until `stopping` is set. Owns and closes `chunks`.
 
@@ -89,6 +89,8 @@ class Feed:
         by then was not received, and is not sent.
         """
         self._stopping = stopping
+        self.running_since = trio.current_time()
+        self._first_connection = True
         # A switch of modes runs it again, with a new pool.
         self._chunks_made = 0
         self._forget_failures()
@@ -181,6 +183,9 @@ class Feed:
         self.connected = True
         self.connected_since = since
         self.connections += 1
+        if not self._first_connection:
+            self.reconnects += 1
+        self._first_connection = False
         self._tell("info", "connected")
         try:
             yield

@@ -12,7 +12,7 @@ from trio_util import wait_any
 from marketflow.app.book import Book
 from marketflow.app.clocks import CautiousClock
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, Window
-from marketflow.app.second_bars import BARS_KEPT, Key
+from marketflow.app.second_bars import Key
 from marketflow.app.stores import StoreState
 from marketflow.domain.prices import Pair
 
@@ -62,8 +62,9 @@ class Flusher:
         """Whether the window holds all that it should."""
         self.history_read = trio.Event()
         """Set when the bars of earlier boots have been read, a new one when they are to be read again."""
-        self.history_doubted = False
-        """Whether rows have yet to tell if they are all."""
+        self._believed = trio.Event()
+        """Set unless rows have yet to tell if they are all."""
+        self._believed.set()
         self.ended = trio.Event()
         """Set when it has written its last."""
         self._tried = trio.Event()
@@ -91,7 +92,26 @@ class Flusher:
     @property
     def history_known(self) -> bool:
         """Whether it is known what earlier boots have accepted in the last hour."""
-        return self.history_read.is_set() and not self.history_doubted
+        return self.history_read.is_set() and self._believed.is_set()
+
+    @property
+    def history_doubted(self) -> bool:
+        """Whether rows have yet to tell if what was read is all."""
+        return not self._believed.is_set()
+
+    def doubt_history(self, *, doubted: bool) -> None:
+        """Say whether rows have yet to tell if what was, or will be, read is all."""
+        if not doubted:
+            self._believed.set()
+        elif self._believed.is_set():
+            self._believed = trio.Event()
+
+    async def past_doubt(self) -> None:
+        """Just started, wait until it is known what is known; no longer than the patience."""
+        with trio.move_on_after(self._patience):
+            await self._tried.wait()
+            if self.history_read.is_set():
+                await self._believed.wait()
 
     def read_history(self) -> None:
         """Have the bars of other boots read (again), also if they are being read just now."""
@@ -196,9 +216,12 @@ class Flusher:
             self._book.acknowledge()
         emptied = self._emptied
         stored = await self._window.all_bars(self.pairs)
+        self._outdated.extend(self._book.bars.prune(now))
         for pair, bars in stored.items():
             self._book.bars.adopt(pair, bars)
-            self._outdated.extend((pair, field) for field in bars if field[0] < now - BARS_KEPT)
+            # By whole intervals, as everywhere: half of one would be less than its row.
+            outdated = self._book.bars.pruned_to
+            self._outdated.extend((pair, field) for field in bars if field[0] < outdated)
         missing = self._book.bars.mark_missing(stored)
         if self._history == history:
             self.history_read.set()

@@ -65,9 +65,10 @@ class Health:
         """How the exchange of a feed is."""
         if feed not in self._feeds[self._mode()]:
             return "off"
-        if not feed.connected or feed.connected_since is None:
+        if not feed.connected:
             return "reconnecting"
-        heard = max(feed.connected_since, self._book.last_accepted.get(feed.exchange, 0.0))
+        # Not since it was connected: one that flaps and never says anything of use is stale.
+        heard = max(feed.running_since, self._book.last_accepted.get(feed.exchange, feed.running_since))
         return "stale" if trio.current_time() - heard > self._stale_after else "connected"
 
     def exchange_list(self) -> list[ExchangeState]:

@@ -190,6 +190,7 @@ class Queries:
             UnknownSymbol, UnknownExchange, NothingCanAnswer
         """
         pairs = self.pairs(symbol, exchange)
+        await self._flusher.past_doubt()
         await self._flusher.flushed()
         return await self._pages.page(
             pairs,

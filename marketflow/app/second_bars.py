@@ -138,6 +138,12 @@ class SecondBars:
             taken.append((pair, (second, boot), self._bars[pair][second][boot]))
         return taken
 
+    def put_back(self, keys: Iterable[Key]) -> None:
+        """These were taken, and not written after all."""
+        for pair, (second, boot) in keys:
+            if boot in self._bars.get(pair, {}).get(second, {}):  # else it was forgotten meanwhile
+                self._unflushed[pair, (second, boot)] = None
+
     @property
     def unflushed(self) -> AbstractSet[Key]:
         """The bars that Redis does not have as they are now."""

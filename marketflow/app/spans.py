@@ -70,6 +70,7 @@ class Spans:
         Raises:
             NothingCanAnswer: no part of it is known for sure.
         """
+        await self._flusher.past_doubt()
         if period <= self._window_length and now - period >= self.reach(now):
             exact = await self._to_the_ms(pairs, Span(now - period, now))
             if exact is not None:

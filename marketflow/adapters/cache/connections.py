@@ -38,20 +38,14 @@ class Connections:
         """Send commands that are encoded already, with so many replies; returns the first."""
 
         def send(connection: Any) -> Any:
-            deadline = time.monotonic() + self._timeout
             connection.send_packed_command([data])
-            first = connection.read_response()
-            for _ in range(replies - 1):
-                connection.read_response()
-                if time.monotonic() > deadline:
-                    raise redis.TimeoutError("the answer took too long")
-            return first
+            return self._replies(connection, replies)[0]
 
         return await self._run(send, self._writers)
 
     async def change(self, commands: Sequence[tuple[object, ...]]) -> None:
         """Send commands in one go."""
-        await self._run(lambda connection: _ask(connection, commands), self._writers)
+        await self._run(lambda connection: self._ask(connection, commands), self._writers)
 
     async def read(self, commands: Sequence[tuple[object, ...]], read: Callable[[list[Any]], T]) -> T:
         """Ask in one go; `read` makes sense of the replies, in the thread too, since there may be many.
@@ -60,9 +54,25 @@ class Connections:
         """
         with trio.move_on_after(self._timeout):
             return await self._run(
-                lambda connection: read(_ask(connection, commands)), self._readers, abandon=True
+                lambda connection: read(self._ask(connection, commands)), self._readers, abandon=True
             )
         raise StoreAway("no answer in time")
+
+    def _ask(self, connection: Any, commands: Sequence[tuple[object, ...]]) -> list[Any]:
+        if not commands:
+            return []
+        connection.send_packed_command(connection.pack_commands(commands))
+        return self._replies(connection, len(commands))
+
+    def _replies(self, connection: Any, count: int) -> list[Any]:
+        """So many replies. The time limit is for all of them: each alone would be within the socket's."""
+        deadline = time.monotonic() + self._timeout
+        replies = []
+        for _ in range(count):
+            replies.append(connection.read_response())
+            if time.monotonic() > deadline:
+                raise redis.TimeoutError("the answer took too long")
+        return replies
 
     async def _run(
         self, call: Callable[[Any], T], limiter: trio.CapacityLimiter, *, abandon: bool = False
@@ -88,13 +98,6 @@ class Connections:
             return await trio.to_thread.run_sync(run, limiter=limiter, abandon_on_cancel=abandon)
         except (redis.RedisError, OSError) as error:
             raise StoreAway(str(error)) from error
-
-
-def _ask(connection: Any, commands: Sequence[tuple[object, ...]]) -> list[Any]:
-    if not commands:
-        return []
-    connection.send_packed_command(connection.pack_commands(commands))
-    return [connection.read_response() for _ in commands]
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ import psycopg
 import trio
 from psycopg.rows import TupleRow
 
+from marketflow.adapters.db import statements
 from marketflow.adapters.db.migrations import SchemaTooNew, migrate
 from marketflow.adapters.db.session import (
     Backend,
@@ -55,102 +56,6 @@ _LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 # here on are summed apart, scaled down by a power of two, which loses nothing; and Python divides.
 _LARGE: Final = 1e280
 _SCALE: Final = 2.0**100
-
-_WRITE: Final = """
-INSERT INTO price_aggregates AS stored (
-    pair_name, exchange, "timestamp", average_price, min_price, max_price, open_price, close_price,
-    open_time, close_time, update_count
-) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
-    (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count)
-    = (excluded.average_price, excluded.min_price, excluded.max_price, excluded.open_price,
-       excluded.close_price, excluded.open_time, excluded.close_time, excluded.update_count)
-WHERE excluded.update_count >= stored.update_count
-"""
-
-# Buckets as wide as the rows: nothing to merge. Times come out as Unix ms, exactly (`extract` is numeric) and
-# in half the time that Python takes to make dates of them and ms of the dates.
-_ROWS: Final = """
-SELECT pair_name, exchange,
-       (extract(epoch FROM date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s)) * 1000)::bigint,
-       update_count, average_price, NULL, min_price, max_price,
-       open_price, (extract(epoch FROM open_time) * 1000)::bigint,
-       close_price, (extract(epoch FROM close_time) * 1000)::bigint
-FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
-JOIN price_aggregates USING (pair_name, exchange)
-WHERE "timestamp" BETWEEN %(first)s AND %(last)s
-"""
-
-# One range of the primary key a pair. The first and the last row of a bucket are then looked up by key:
-# sorting for them costs twice as much, and without LIMIT the planner joins the whole table.
-_BUCKETS: Final = """
-SELECT pair_name, exchange, (extract(epoch FROM bucket) * 1000)::bigint,
-       updates, small, large, lowest, highest,
-       opening.open_price, (extract(epoch FROM opening.open_time) * 1000)::bigint,
-       closing.close_price, (extract(epoch FROM closing.close_time) * 1000)::bigint
-FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
-CROSS JOIN LATERAL (
-    SELECT date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s) AS bucket,
-           sum(update_count)::bigint AS updates,
-           coalesce(sum(average_price * update_count) FILTER (WHERE average_price < %(large)s), 0) AS small,
-           coalesce(sum(average_price / %(scale)s * update_count)
-                    FILTER (WHERE average_price >= %(large)s), 0) AS large,
-           min(min_price) AS lowest, max(max_price) AS highest,
-           min("timestamp") AS first_end, max("timestamp") AS last_end
-    FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
-      AND "timestamp" BETWEEN %(first)s AND %(last)s
-    GROUP BY bucket
-) AS merged
-CROSS JOIN LATERAL (
-    SELECT open_price, open_time FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange AND a."timestamp" = merged.first_end
-    LIMIT 1
-) AS opening
-CROSS JOIN LATERAL (
-    SELECT close_price, close_time FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange AND a."timestamp" = merged.last_end
-    LIMIT 1
-) AS closing
-"""
-
-_NEWEST: Final = """
-SELECT pair_name, exchange, newest.close_price, (extract(epoch FROM newest.close_time) * 1000)::bigint
-FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
-CROSS JOIN LATERAL (
-    SELECT close_price, close_time FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
-    ORDER BY "timestamp" DESC LIMIT 1
-) AS newest
-"""
-
-_SKIP: Final = """
-SELECT min(later."timestamp" - %(interval)s)
-FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
-CROSS JOIN LATERAL (
-    SELECT "timestamp" FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
-      AND "timestamp" BETWEEN %(first)s AND %(last)s
-    ORDER BY "timestamp" OFFSET %(rows)s LIMIT 1
-) AS later
-"""
-
-_SKIP_BACK: Final = """
-SELECT max(earlier."timestamp")
-FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
-CROSS JOIN LATERAL (
-    SELECT "timestamp" FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
-      AND "timestamp" BETWEEN %(first)s AND %(last)s
-    ORDER BY "timestamp" DESC OFFSET %(rows)s LIMIT 1
-) AS earlier
-"""
-
-_DELETE: Final = """
-DELETE FROM price_aggregates WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM price_aggregates WHERE "timestamp" < %s ORDER BY "timestamp" LIMIT %s
-))
-"""
 
 
 class PostgresStore:
@@ -213,7 +118,7 @@ class PostgresStore:
 
         def write(connection: psycopg.Connection) -> None:
             with connection.transaction(), connection.cursor() as cursor:
-                cursor.executemany(_WRITE, rows)
+                cursor.executemany(statements.WRITE, rows)
 
         await self._writing.run(write, connect=False)
 
@@ -222,7 +127,7 @@ class PostgresStore:
         limit = _limit(end)
 
         def delete(connection: psycopg.Connection) -> int:
-            return connection.execute(_DELETE, [limit, DELETED_AT_ONCE]).rowcount
+            return connection.execute(statements.DELETE, [limit, DELETED_AT_ONCE]).rowcount
 
         return await self._writing.run(delete, connect=False)
 
@@ -237,7 +142,7 @@ class PostgresStore:
 
         def read(connection: psycopg.Connection) -> dict[Pair, dict[int, Bar]]:
             found: dict[Pair, dict[int, Bar]] = {}
-            query = _ROWS if width <= self._interval else _BUCKETS
+            query = statements.ROWS if width <= self._interval else statements.BUCKETS
             for symbol, exchange, bucket, *columns in _rows(connection, query, parameters):
                 found.setdefault((exchange, symbol), {})[bucket] = _bar(columns)
             return found
@@ -251,7 +156,7 @@ class PostgresStore:
         parameters = self._within(pairs, span) | {"rows": rows}
 
         def read(connection: psycopg.Connection) -> int | None:
-            found = _rows(connection, _SKIP_BACK if backwards else _SKIP, parameters)
+            found = _rows(connection, statements.SKIP_BACK if backwards else statements.SKIP, parameters)
             return (found[0][0] - _EPOCH) // _MILLISECOND if found and found[0][0] else None
 
         return await self._read(read)
@@ -271,7 +176,7 @@ class PostgresStore:
         def read(connection: psycopg.Connection) -> dict[Pair, PriceUpdate]:
             return {
                 (exchange, symbol): PriceUpdate(exchange, symbol, price, time, 0)
-                for symbol, exchange, price, time in _rows(connection, _NEWEST, parameters)
+                for symbol, exchange, price, time in _rows(connection, statements.NEWEST, parameters)
             }
 
         return await self._read(read)
@@ -335,7 +240,7 @@ def _row(aggregate: Aggregate) -> tuple[object, ...]:
 
 
 def _bar(columns: Sequence[Any]) -> Bar:
-    """The bar in the columns that _ROWS and _BUCKETS have in common."""
+    """The bar in the columns that statements.ROWS and statements.BUCKETS have in common."""
     count, small, large, lowest, highest, opened, open_time, closed, close_time = columns
     average = small
     if large is not None:

@@ -21,7 +21,7 @@ from marketflow.adapters.http.exchanges import exchange_routes
 from marketflow.adapters.http.health import health_routes
 from marketflow.adapters.http.mode import mode_routes
 from marketflow.adapters.http.prices import price_routes
-from marketflow.adapters.http.problem import register_problems
+from marketflow.adapters.http.problem import register_problems, unavailable
 from marketflow.app.questions import HealthQuestions, ModeQuestions, PriceQuestions
 
 BODY_LIMIT: Final = 16 * 1024
@@ -50,6 +50,7 @@ def create_app(
     app.url_map.redirect_defaults = False
     register_problems(app)
     app.before_request(_begin)
+    app.before_request(partial(_refuse_unless_ready, health))
     app.after_request(_end)
     app.register_blueprint(price_routes(prices))
     app.register_blueprint(candle_routes(prices))
@@ -65,6 +66,13 @@ async def _begin() -> None:
     given = request.headers.get(REQUEST_ID, "")
     g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+async def _refuse_unless_ready(health: HealthQuestions) -> Response | None:
+    """No prices while it starts or stops: they would be older than what is known a moment later."""
+    if request.blueprint not in {"prices", "candles"} or health.ready:
+        return None
+    return unavailable("not-ready", "the service is starting, or stopping", retry_after=1)
 
 
 async def _end(response: Response) -> Response:

@@ -1,0 +1,101 @@
+"""The statements of the aggregate store."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WRITE: Final = """
+INSERT INTO price_aggregates AS stored (
+    pair_name, exchange, "timestamp", average_price, min_price, max_price, open_price, close_price,
+    open_time, close_time, update_count
+) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
+    (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count)
+    = (excluded.average_price, excluded.min_price, excluded.max_price, excluded.open_price,
+       excluded.close_price, excluded.open_time, excluded.close_time, excluded.update_count)
+WHERE excluded.update_count >= stored.update_count
+"""
+
+# Buckets as wide as the rows: nothing to merge. Times come out as Unix ms, exactly (`extract` is numeric) and
+# in half the time that Python takes to make dates of them and ms of the dates.
+ROWS: Final = """
+SELECT pair_name, exchange,
+       (extract(epoch FROM date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s)) * 1000)::bigint,
+       update_count, average_price, NULL, min_price, max_price,
+       open_price, (extract(epoch FROM open_time) * 1000)::bigint,
+       close_price, (extract(epoch FROM close_time) * 1000)::bigint
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+JOIN price_aggregates USING (pair_name, exchange)
+WHERE "timestamp" BETWEEN %(first)s AND %(last)s
+"""
+
+# One range of the primary key a pair. The first and the last row of a bucket are then looked up by key:
+# sorting for them costs twice as much, and without LIMIT the planner joins the whole table.
+BUCKETS: Final = """
+SELECT pair_name, exchange, (extract(epoch FROM bucket) * 1000)::bigint,
+       updates, small, large, lowest, highest,
+       opening.open_price, (extract(epoch FROM opening.open_time) * 1000)::bigint,
+       closing.close_price, (extract(epoch FROM closing.close_time) * 1000)::bigint
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+CROSS JOIN LATERAL (
+    SELECT date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s) AS bucket,
+           sum(update_count)::bigint AS updates,
+           coalesce(sum(average_price * update_count) FILTER (WHERE average_price < %(large)s), 0) AS small,
+           coalesce(sum(average_price / %(scale)s * update_count)
+                    FILTER (WHERE average_price >= %(large)s), 0) AS large,
+           min(min_price) AS lowest, max(max_price) AS highest,
+           min("timestamp") AS first_end, max("timestamp") AS last_end
+    FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    GROUP BY bucket
+) AS merged
+CROSS JOIN LATERAL (
+    SELECT open_price, open_time FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange AND a."timestamp" = merged.first_end
+    LIMIT 1
+) AS opening
+CROSS JOIN LATERAL (
+    SELECT close_price, close_time FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange AND a."timestamp" = merged.last_end
+    LIMIT 1
+) AS closing
+"""
+
+NEWEST: Final = """
+SELECT pair_name, exchange, newest.close_price, (extract(epoch FROM newest.close_time) * 1000)::bigint
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+CROSS JOIN LATERAL (
+    SELECT close_price, close_time FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+    ORDER BY "timestamp" DESC LIMIT 1
+) AS newest
+"""
+
+SKIP: Final = """
+SELECT min(later."timestamp" - %(interval)s)
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+CROSS JOIN LATERAL (
+    SELECT "timestamp" FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    ORDER BY "timestamp" OFFSET %(rows)s LIMIT 1
+) AS later
+"""
+
+SKIP_BACK: Final = """
+SELECT max(earlier."timestamp")
+FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
+CROSS JOIN LATERAL (
+    SELECT "timestamp" FROM price_aggregates AS a
+    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    ORDER BY "timestamp" DESC OFFSET %(rows)s LIMIT 1
+) AS earlier
+"""
+
+DELETE: Final = """
+DELETE FROM price_aggregates WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM price_aggregates WHERE "timestamp" < %s ORDER BY "timestamp" LIMIT %s
+))
+"""
