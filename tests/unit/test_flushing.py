@@ -249,8 +249,8 @@ async def test_updates_too_old_for_the_window_are_expired_and_in_the_bars(autoju
 
 async def test_an_outage_of_an_hour_and_a_half_keeps_memory_bounded(autojump_clock):
     """What has left the window expires as it goes; the bars of an hour are kept, and written then."""
-    world = World(flush_interval=1.0)
-    async with world.running():
+    world = World(flush_interval=5.0)
+    async with world.running(slowly=True):
         await until(lambda: world.flusher.up)
         world.window.away = True
         for minute in range(90):
@@ -500,8 +500,8 @@ async def test_the_window_is_trimmed_within_its_margin(autojump_clock):
 
 
 async def test_bars_are_removed_from_the_window_after_an_hour(autojump_clock):
-    world = World(flush_interval=5.0)
-    async with world.running():
+    world = World(flush_interval=30.0)
+    async with world.running(slowly=True):
         pair = ("exchange1", "BTCUSDT")
         for _ in range(75):
             world.send_one(1.0)

@@ -222,6 +222,7 @@ async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock):
 async def test_an_extreme_that_two_exchanges_share_is_told_of_one_that_has_it(autojump_clock):
     world = World()
     async with world.running():
+        await until(lambda: world.flusher.up)
         world.send_one(7.0, exchange="exchange2", age=5)
         world.send_one(7.0, exchange="exchange1", age=5)
         world.send_one(8.0, exchange="exchange1", age=5)
@@ -248,6 +249,7 @@ async def test_averages_of_extreme_prices_are_numbers(autojump_clock, price):
     """Sums overflow where no price does."""
     world = World()
     async with world.running():
+        await until(lambda: world.flusher.up)
         for exchange in EXCHANGES:
             for _ in range(10):
                 world.send_one(price, exchange=exchange, age=3)
