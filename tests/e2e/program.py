@@ -39,7 +39,7 @@ class Program:
     def events(self) -> list[dict[str, Any]]:
         """What it has logged. Every line must be an object: no traceback, and nobody else's words."""
         whole, _, _ = self.stderr.rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        return [_event(line) for line in whole.splitlines()]
 
     async def logged(self, event: str, *, within: float = START_LIMIT) -> dict[str, Any]:
         """Wait for an event in the log."""
@@ -75,6 +75,12 @@ class Program:
         last = self.events[-1]
         assert last["event"] == "stopped"
         return last
+
+
+def _event(line: str) -> dict[str, Any]:
+    assert line.startswith("{"), f"no event, but {line!r}"
+    event: dict[str, Any] = json.loads(line)
+    return event
 
 
 @asynccontextmanager
