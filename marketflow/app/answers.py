@@ -40,7 +40,7 @@ class NothingCanAnswer(Exception):
     """Neither store nor the memory can tell."""
 
     def __init__(self, retry_after: int = 1) -> None:
-        super().__init__("the stores are away and the memory does not reach as far")
+        super().__init__("what could tell is in a store that is away")
         self.retry_after = retry_after
         """Seconds."""
 

@@ -30,7 +30,7 @@ class PriceQuestions(Protocol):
 
     - UnknownSymbol, UnknownExchange: what was named is not configured;
     - NoData: it is, but there are no updates in the span;
-    - NothingCanAnswer: the stores are away and the memory does not reach as far;
+    - NothingCanAnswer: what could tell is in a store that is away;
     - BadPeriod: the text (`30s`, `5m`) is no period, where one is asked for.
     """
 
