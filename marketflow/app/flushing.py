@@ -169,10 +169,11 @@ class Flusher:
     async def _flush(self) -> None:
         now = self._clock.now()
         try:
+            # First, since a Redis that is full takes nothing until it has been trimmed.
+            await self._trim(now)
             if not self.whole:
                 await self._make_whole(now)
             await self._write_pending(now)
-            await self._trim(now)
         except StoreAway as error:
             self._state.failed(error)
             self.whole = False
@@ -237,10 +238,10 @@ class Flusher:
     async def _trim(self, now: int) -> None:
         if trio.current_time() - self._last_trim < TRIM_SECONDS:
             return
+        self._last_trim = trio.current_time()  # of the try: while the window is away, tries take turns
         self._outdated.extend(self._book.bars.prune(now))
         self._book.expire(now)
         await self._window.trim(
             self.pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=self._outdated
         )
         self._outdated = []
-        self._last_trim = trio.current_time()

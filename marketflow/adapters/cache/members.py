@@ -51,25 +51,42 @@ def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
 
 def read_edge(pair: Pair, reply: Sequence[bytes]) -> Bar | None:
     """The bar of members and scores in turn, ordered by score as Redis gives them; None of none."""
-    updates = _read_members(pair, reply)
-    if not updates:
+    try:
+        return _edge(reply)
+    except (ValueError, OverflowError):
+        # Somebody else's are among them: one by one, to leave those out.
+        ours = [(member, score) for member, score in in_twos(reply) if _update_of(pair, member, score)]
+        return _edge([item for both in ours for item in both])
+
+
+def _edge(reply: Sequence[bytes]) -> Bar | None:
+    """By columns: there may be hundreds of thousands.
+
+    Raises:
+        ValueError, OverflowError: not all of them are of our form.
+    """
+    if not reply:
         return None
+    members, scores = [member.split(b":") for member in reply[0::2]], reply[1::2]
+    prices = [float(price) for price, _, _ in members]
     # Equal scores come ordered by text. The order of receipt decides, at the first and the last timestamp.
-    first, last = updates[0].timestamp, updates[-1].timestamp
-    opens = min((update for update in updates if update.timestamp == first), key=_sequence)
-    closes = max((update for update in updates if update.timestamp == last), key=_sequence)
-    bar = Bar.of([first] * len(updates), [update.price for update in updates])
+    count = len(scores)
+    first = next((place for place in range(count) if scores[place] != scores[0]), count)
+    last = next((place for place in range(count - 1, -1, -1) if scores[place] != scores[-1]), -1)
+    opening, opened = min((int(members[place][1]), place) for place in range(first))
+    closing, closed = max((int(members[place][1]), place) for place in range(last + 1, count))
+    bar = Bar.of([0] * count, prices)
     return Bar(
-        bar.count,
+        count,
         bar.average,
         bar.min,
         bar.max,
-        opens.price,
-        opens.timestamp,
-        opens.sequence,
-        closes.price,
-        closes.timestamp,
-        closes.sequence,
+        prices[opened],
+        int(float(scores[0])),
+        opening,
+        prices[closed],
+        int(float(scores[-1])),
+        closing,
     )
 
 
@@ -86,18 +103,17 @@ def in_twos(reply: Iterable[T]) -> Iterable[tuple[T, T]]:
 
 
 def _read_members(pair: Pair, reply: Sequence[bytes]) -> list[PriceUpdate]:
-    updates = []
-    for member, score in in_twos(reply):
-        try:
-            updates.append(read_member(pair, member, float(score)))
-        except (ValueError, OverflowError):
-            # Somebody else wrote it. It is not counted, and must not hide what is ours.
-            log.warning("not a member of ours", key=window_key(pair), member=repr(member[:80]))
-    return updates
+    found = (_update_of(pair, member, score) for member, score in in_twos(reply))
+    return [update for update in found if update is not None]
 
 
-def _sequence(update: PriceUpdate) -> int:
-    return update.sequence
+def _update_of(pair: Pair, member: bytes, score: bytes) -> PriceUpdate | None:
+    try:
+        return read_member(pair, member, float(score))
+    except (ValueError, OverflowError):
+        # Somebody else wrote it. It is not counted, and must not hide what is ours.
+        log.warning("not a member of ours", key=window_key(pair), member=repr(member[:80]))
+        return None
 
 
 def pack_updates(boot: bytes, runs: Iterable[Written]) -> tuple[bytes, int]:
