@@ -68,7 +68,7 @@ class Sent:
     """Of equal timestamps the greater is the later."""
     sent_at: float
     """Seconds of the monotonic clock."""
-    connection: int
+    connection: int = 0
     """Which of the exchange's it was sent on."""
 
     @property
@@ -91,7 +91,8 @@ class Exchange:
         """How many were made so far."""
         self.turn = trio.Lock()
         """Whoever holds it keeps the exchange silent."""
-        self._streams: list[trio.SocketStream] = []
+        self._open: list[tuple[int, trio.SocketStream]] = []
+        """Connections by their number."""
         self._random = random.Random(name)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -103,39 +104,41 @@ class Exchange:
             task_status.started()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        self._streams.append(stream)
         self.connections += 1
+        opened = self.connections, stream
+        self._open.append(opened)
         try:
             while await stream.receive_some(1024):
                 pass
         except trio.BrokenResourceError:
             return
         finally:
-            self._streams.remove(stream)
+            self._open.remove(opened)
 
     @property
     def connected(self) -> bool:
         """Whether somebody listens."""
-        return bool(self._streams)
+        return bool(self._open)
 
     def updates(self, symbol: str, *timestamps: int) -> list[Sent]:
         """New updates with random prices, to be sent."""
         prices = [BASE[symbol] * self._random.uniform(0.9, 1.1) for _ in timestamps]
         at = time.monotonic()
         return [
-            Sent(self.name, symbol, price, timestamp, next(self._orders), at, self.connections)
+            Sent(self.name, symbol, price, timestamp, next(self._orders), at)
             for price, timestamp in zip(prices, timestamps, strict=True)
         ]
 
     async def send(self, updates: Sequence[Sent]) -> None:
         """Send to the newest connection; noted as sent where there is one that takes it."""
-        if not self._streams:
+        if not self._open:
             return
+        number, stream = self._open[-1]
         try:
             # Noted before, not after: the service may have it while we still wait.
-            self.sent.extend(updates)
+            self.sent.extend(attrs.evolve(update, connection=number) for update in updates)
             with trio.move_on_after(5, shield=True):  # all of it or nothing, also when the playing ends
-                await self._streams[-1].send_all(b"".join(update.line for update in updates))
+                await stream.send_all(b"".join(update.line for update in updates))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
@@ -148,11 +151,11 @@ class Exchange:
     ) -> None:
         """Send one or two updates of each symbol each tick, some of them `behind` (ms) their time."""
         while True:
-            updates: list[Sent] = []
-            for symbol in BASE:
-                late = [self._random.choice(behind) for _ in range(self._random.choice((1, 1, 2)))]
-                updates += self.updates(symbol, *[clock() - ms for ms in late])
             async with self.turn:
+                updates: list[Sent] = []
+                for symbol in BASE:
+                    late = [self._random.choice(behind) for _ in range(self._random.choice((1, 1, 2)))]
+                    updates += self.updates(symbol, *[clock() - ms for ms in late])
                 await self.send(updates)
             await trio.sleep(tick)
 

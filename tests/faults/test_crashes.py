@@ -188,11 +188,13 @@ async def test_a_second_service_on_the_same_stores(redis_url: str, postgres_dsn:
     async with exchanges("exchange1") as players:
         settings = settings_for(players, redis_url, postgres_dsn, tmp_path)
         async with service(settings, players) as it, playing(*players):
-            started = trio.current_time()
             async with program(players, redis_url, postgres_dsn, tmp_path, "second") as second:
+                waiting = "another marketflow holds the database, waiting"
+                await eventually(lambda: any(line["event"] == waiting for line in second.said()), within=20)
+                started = trio.current_time()
                 with trio.fail_after(20):
                     code = await second.process.wait()
-            assert 9 < trio.current_time() - started < 15
+            assert 9 < trio.current_time() - started < 14
             assert code == 1
             assert second.url() is None
             complaints = [line for line in second.log.read_text().splitlines() if not line.startswith("{")]
