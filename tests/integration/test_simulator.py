@@ -134,11 +134,12 @@ async def test_the_same_seed_gives_the_same_prices(limit):
 
 
 async def test_prices_walk_on_for_the_next_connection(limit):
-    async with exchange(rate=1_000, symbols=("NEW",)) as port:
+    # With this seed prices are far from their start after 450 steps, and for thousands more.
+    async with exchange(rate=1_000, symbols=("NEW",), seed=7) as port:
         first = [json.loads(line)["price"] for line in await lines_from(port, 500)]
         second = [json.loads(line)["price"] for line in await lines_from(port, 1)]
     assert first[0] == pytest.approx(100, rel=0.01)
-    assert second[0] != pytest.approx(100, rel=0.001)
+    assert second[0] != pytest.approx(100, rel=0.1)
     assert second[0] not in first
 
 
