@@ -299,31 +299,3 @@ class AggregateStore(Protocol):
     async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
         """The closing update of the newest row of each pair that has one. Its sequence is 0."""
         ...
-
-
-# ---- the spool ----
-
-
-@attrs.frozen
-class SpooledBar:
-    """A bar that no store would take."""
-
-    pair: Pair
-    start: int
-    """The start of its second, or of its interval (Unix ms)."""
-    boot: str
-    bar: Bar
-    whole: bool
-    """Whether it is the bar of a whole interval, not of a second."""
-
-
-class Spool(Protocol):
-    """A file that outlives the process. Failures are logged and never raised: it is the last resort."""
-
-    async def load(self) -> Sequence[SpooledBar]:
-        """What was saved last; nothing where there is nothing, or nothing that can be read."""
-        ...
-
-    async def save(self, bars: Sequence[SpooledBar]) -> None:
-        """Replace what was saved; with nothing the file goes."""
-        ...

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
 
+import attrs
 import structlog
 import trio
 
 from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
-from marketflow.app.ports import Spool, SpooledBar
 from marketflow.app.second_bars import Key
+from marketflow.domain.bars import Bar
+from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
 
 SETTLE_SECONDS: Final = 1.0
 """How often it is looked whether what was brought in is in a store."""
+
+
+@attrs.frozen
+class SpooledBar:
+    """A bar that no store would take."""
+
+    pair: Pair
+    start: int
+    """The start of its second, or of its interval (Unix ms)."""
+    boot: str
+    bar: Bar
+    whole: bool
+    """Whether it is the bar of a whole interval, not of a second."""
+
+
+class Spool(Protocol):
+    """A file that outlives the process. Failures are logged and never raised: it is the last resort."""
+
+    async def load(self) -> Sequence[SpooledBar]:
+        """What was saved last; nothing where there is nothing, or nothing that can be read."""
+        ...
+
+    async def save(self, bars: Sequence[SpooledBar]) -> None:
+        """Replace what was saved; with nothing the file goes."""
+        ...
 
 
 class Spooling:

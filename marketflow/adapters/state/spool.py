@@ -12,7 +12,7 @@ import msgspec
 import structlog
 import trio
 
-from marketflow.app.ports import SpooledBar
+from marketflow.app.spooling import SpooledBar
 
 log = structlog.get_logger()
 T = TypeVar("T")
