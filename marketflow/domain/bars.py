@@ -60,25 +60,7 @@ class Bar:
 
     def merge(self, other: Bar) -> Bar:
         """The bar of both together."""
-        opens = min(self, other, key=_opening)
-        closes = max(other, self, key=_closing)
-        count = self.count + other.count
-        lowest = min(self.min, other.min)
-        highest = max(self.max, other.max)
-        # Of positive terms only, so that nothing cancels: each merge costs a few units in the last place.
-        average = self.average * (self.count / count) + other.average * (other.count / count)
-        return Bar(
-            count,
-            min(max(average, lowest), highest),
-            lowest,
-            highest,
-            opens.open,
-            opens.open_time,
-            opens.open_sequence,
-            closes.close,
-            closes.close_time,
-            closes.close_sequence,
-        )
+        return _joined((self, other))
 
     def shifted(self, sequence: int) -> Bar:
         """The same bar with its sequences counted from `sequence`."""
@@ -114,11 +96,14 @@ def _average(prices: Sequence[float]) -> float:
 def merged(bars: Iterable[Bar]) -> Bar | None:
     """All the bars as one; None of none. Quicker than merging them one by one."""
     parts = list(bars)
-    if len(parts) < 2:  # noqa: PLR2004 - nothing to merge
-        return parts[0] if parts else None
+    return _joined(parts) if len(parts) > 1 else next(iter(parts), None)
+
+
+def _joined(parts: Sequence[Bar]) -> Bar:
     count = sum(bar.count for bar in parts)
     lowest = min(bar.min for bar in parts)
     highest = max(bar.max for bar in parts)
+    # Of positive terms only, so that nothing cancels: each merge costs a few units in the last place.
     average = sum(bar.average * (bar.count / count) for bar in parts)
     opens = min(parts, key=_opening)
     closes = max(parts, key=_closing)
