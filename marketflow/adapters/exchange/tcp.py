@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -58,6 +59,8 @@ class TcpSource:
                 stream = await trio.open_tcp_stream(self.host, self.port)
             except UnicodeError as error:
                 raise OSError(f"{self.host!r} is no host name: {error}") from error
+            except OSError as error:
+                raise OSError(f"{self.host}:{self.port}: {_reason(error)}") from error
         if stream is None:
             raise TimeoutError(f"no connection to {self.host}:{self.port} within {self.connect_timeout:g} s")
         async with stream:
@@ -68,3 +71,11 @@ class TcpSource:
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 raise ConnectionError(f"no one listens on {self.host}:{self.port}: connected to itself")
             yield TcpConnection(stream)
+
+
+def _reason(error: OSError) -> str:
+    """Why the first of its addresses was not reached: Trio says no more than that all were not."""
+    causes = error.__cause__
+    first = causes.exceptions[0] if isinstance(causes, BaseExceptionGroup) else error
+    number = getattr(first, "errno", None)
+    return str(error) if number is None or number < 0 else os.strerror(number)
