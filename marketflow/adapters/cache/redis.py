@@ -191,6 +191,8 @@ class RedisWindow:
                 crowded.append((pair, top[1]))
             elif update := members.read_newest(pair, top):
                 found[pair] = update
+        if not crowded:
+            return found
         equals: list[list[bytes]] = await self._redis.read(
             [
                 ("ZRANGEBYSCORE", members.window_key(pair), score, score, "WITHSCORES")
