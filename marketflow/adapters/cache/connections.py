@@ -1,7 +1,8 @@
 """Connections to Redis, used from threads: redis-py has no Trio support.
 
-Every call is bounded (looking up a host name by the resolver's own limits), and every failure is StoreAway: connections refused or broken, no answer in time, and
-error replies too (out of memory, read-only, loading), since none of them took what was asked.
+Every call is bounded, looking up a host name by the resolver's own limits. Every failure is StoreAway:
+connections refused or broken, no answer in time, and error replies too (out of memory, read-only, loading),
+since none of them took what was asked.
 """
 
 from __future__ import annotations
