@@ -114,7 +114,7 @@ async def test_killed_again_and_again(redis_url: str, postgres_dsn: str, tmp_pat
                 if kills:
                     kills[-1] = kills[-1][0], time.monotonic()
                 if number < KILLS:
-                    await trio.sleep(rng.uniform(0.2, 0.7))
+                    await trio.sleep(rng.uniform(1.3, 2.0))
                     run.process.kill()
                     kills.append((time.monotonic(), 0))
                     await run.process.wait()
