@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -46,6 +47,9 @@ Server = TypeVar("Server", EmbeddedRedis, EmbeddedPostgres)
 
 HTTP_GRACE: Final = 2.0
 """Seconds that running requests have to come to their end at a stop."""
+
+ECHO_SECONDS: Final = 0.1
+"""The same signal so soon after the first is its echo: some send it to a process and its group."""
 
 SPOOL_GRACE: Final = 2.0
 """Seconds that are kept back of the time for a stop, to spool what is left when it is over."""
@@ -91,12 +95,15 @@ async def stop_on_signal(
     """Set `stopping` at the first signal; at the second leave at once, whatever hangs."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
+        first = (0, -math.inf)
         async for number in signals:
-            if stopping.is_set():
+            if not stopping.is_set():
+                log.info("stopping", signal=signal.Signals(number).name)
+                first = (number, trio.current_time())
+                stopping.set()
+            elif number != first[0] or trio.current_time() > first[1] + ECHO_SECONDS:
                 log.warning("leaving at once", signal=signal.Signals(number).name)
                 os._exit(1)
-            log.info("stopping", signal=signal.Signals(number).name)
-            stopping.set()
 
 
 @asynccontextmanager

@@ -1,0 +1,52 @@
+"""The first signal stops in order, the second leaves at once, and an echo of the first is neither."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import trio
+import trio.testing
+
+from marketflow import service
+
+
+class Left(Exception):
+    """What leaving at once does here."""
+
+
+@pytest.fixture
+def leaving(monkeypatch):
+    def leave(code):
+        raise Left(code)
+
+    monkeypatch.setattr(service.os, "_exit", leave)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "after", "left"),
+    [
+        (signal.SIGTERM, signal.SIGTERM, 0.05, False),
+        (signal.SIGINT, signal.SIGINT, 0.05, False),
+        (signal.SIGTERM, signal.SIGTERM, 0.2, True),
+        (signal.SIGTERM, signal.SIGINT, 0.0, True),
+    ],
+)
+async def test_two_signals(autojump_clock, leaving, first, second, after, left):
+    """Some send a signal to a process and to its group as well: no reason to leave without a stop."""
+    stopping = trio.Event()
+    outcome = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.stop_on_signal, stopping)
+            os.kill(os.getpid(), first)
+            await stopping.wait()
+            await trio.sleep(after)
+            os.kill(os.getpid(), second)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+    except* Left as errors:
+        outcome = errors
+    assert (outcome is not None) == left
