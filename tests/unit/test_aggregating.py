@@ -99,7 +99,7 @@ async def inflict(world, fault):
     ),
     st.integers(0, 2**32),
 )
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_rows_come_out_exact_whatever_happens_to_the_stores(steps, seed):
     """Outages of both, an emptied window, restarts, late updates: in the end each row is there, exact."""
 

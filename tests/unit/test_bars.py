@@ -40,7 +40,7 @@ def split(updates, cuts):
 
 
 @given(columns, st.integers(0, 2**60))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_a_bar_says_what_its_updates_say(updates, first):
     bar = bar_of(updates, first)
     assert summary_of(sent(updates)).says(bar)
@@ -50,7 +50,7 @@ def test_a_bar_says_what_its_updates_say(updates, first):
 
 
 @given(columns, st.lists(st.integers(0, 100), max_size=12), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_halves_merged_in_any_order_equal_the_whole(updates, cuts, rng):
     """One by one, as a tree, and all at once."""
     whole, parts = bar_of(updates), split(updates, cuts)
@@ -66,7 +66,7 @@ def test_halves_merged_in_any_order_equal_the_whole(updates, cuts, rng):
 
 
 @given(columns)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_seconds_are_the_bars_of_their_updates(updates):
     """With the sequences of the columns, and nothing in two of them."""
     bars = by_second([timestamp for timestamp, _ in updates], [price for _, price in updates])

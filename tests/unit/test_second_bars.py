@@ -193,7 +193,7 @@ def test_pruning_says_what_it_forgot():
         max_size=60,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_folding_loses_and_doubles_nothing(steps):
     """Rows written are the whole truth at that time; what is not written yet is still known, exactly."""
     bars = bars_of()

@@ -68,7 +68,7 @@ async def play(world, seconds, every=0.37, *, oldest=1_500, seed=1):
     ),
     st.integers(0, 2**32),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa: C901 - a case a step
     """Whatever is away or was emptied, whatever came in just before the question."""
 
