@@ -135,3 +135,17 @@ async def test_the_log_has_the_request(client):
         "path": "/prices/latest/NOSUCH",
         "status": HTTPStatus.NOT_FOUND,
     }
+
+
+async def test_no_prices_while_it_starts_or_stops():
+    """They would be older than what is known a moment later; what does not change is told."""
+    questions = Questions()
+    questions.health.ready = False
+    client = questions.app().test_client()
+    for path in ("/prices/latest/BTCUSDT", "/prices/highest", "/candles/BTCUSDT"):
+        response = await client.get(path)
+        assert response.status_code == 503
+        assert response.headers["Retry-After"] == "1"
+        assert (await response.get_json(force=True))["type"] == "/problems/not-ready"
+    assert questions.prices.asked == []
+    assert (await client.get("/exchanges")).status_code == 200
