@@ -11,9 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from marketflow.adapters.exchange.simulator import GARBAGE, Faults, WallClock, _Pace, simulate
+from marketflow.adapters.exchange.simulator import GARBAGE, Faults, _Pace, simulate
 from marketflow.adapters.exchange.tcp import TcpSource
 from marketflow.adapters.exchange.wire import Decoder
+from marketflow.app.clocks import SystemClock
 from marketflow.app.feeds import Feed
 from marketflow.app.ports import Chunk
 from marketflow.domain.lines import LineFramer
@@ -99,10 +100,10 @@ async def test_any_rate_is_kept(limit, virtual_clock, rate):
 
 
 async def test_the_wall_clock_is_the_default(limit):
-    before = WallClock().now()
+    before = SystemClock().now()
     async with exchange() as port:
         [line] = await lines_from(port, 1)
-    assert before <= json.loads(line)["timestamp"] <= WallClock().now()
+    assert before <= json.loads(line)["timestamp"] <= SystemClock().now()
 
 
 async def test_full_speed(limit):
@@ -111,17 +112,17 @@ async def test_full_speed(limit):
     framer = LineFramer()
     accepted = reads = 0
     async with exchange(rate=0) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        last = WallClock().now()
+        last = SystemClock().now()
         while accepted < 300_000:
             data = await stream.receive_some(65_536)
             reads += 1
             lines, oversized = framer.push(data)
-            batch = decode(Chunk("exchange1", reads, lines, oversized, WallClock().now(), 0.0))
+            batch = decode(Chunk("exchange1", reads, lines, oversized, SystemClock().now(), 0.0))
             assert batch.received == batch.accepted
             accepted += batch.accepted
             for updates in batch.updates:
                 assert min(updates.timestamps) >= last - 1_000
-                assert max(updates.timestamps) <= WallClock().now()
+                assert max(updates.timestamps) <= SystemClock().now()
     assert reads < accepted / 100
 
 
@@ -225,7 +226,7 @@ async def test_garbage(limit, rate):
     ):
         while received < 5_000:
             lines, oversized = framer.push(await stream.receive_some(65_536))
-            batch = decode(Chunk("exchange1", 0, lines, oversized, WallClock().now(), 0.0))
+            batch = decode(Chunk("exchange1", 0, lines, oversized, SystemClock().now(), 0.0))
             received += batch.received
             accepted += batch.accepted
             for reason, count in batch.rejected.items():
@@ -279,7 +280,7 @@ async def test_half_lines(limit, virtual_clock):
 async def test_skew(limit, skew):
     async with exchange(faults=Faults(skew=skew)) as port:
         [line] = await lines_from(port, 1)
-        assert json.loads(line)["timestamp"] - WallClock().now() == pytest.approx(skew * 1_000, abs=200)
+        assert json.loads(line)["timestamp"] - SystemClock().now() == pytest.approx(skew * 1_000, abs=200)
 
 
 async def test_cancelling_closes_the_connections(limit):
@@ -304,7 +305,7 @@ async def test_a_feed_reads_it_through_all_faults(limit):
     async with exchange(rate=200, faults=faults) as port, trio.open_nursery() as nursery:
         feed = Feed(
             TcpSource("exchange1", "127.0.0.1", port),
-            clock=WallClock(),
+            clock=SystemClock(),
             backoff_min=0.01,
             backoff_max=0.05,
             idle_timeout=5,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -13,6 +12,7 @@ import trio
 
 from marketflow.adapters.exchange.walk import Walk
 from marketflow.adapters.exchange.wire import encode_line
+from marketflow.app.clocks import SystemClock
 from marketflow.domain.lines import LINE_LIMIT
 from marketflow.domain.prices import SYMBOLS
 
@@ -93,14 +93,6 @@ class Faults:
 NO_FAULTS: Final = Faults()
 
 
-class WallClock:
-    """Fills the port `Clock`."""
-
-    def now(self) -> int:
-        """Unix ms, UTC."""
-        return time.time_ns() // 1_000_000
-
-
 async def simulate(
     *,
     name: str,
@@ -129,7 +121,7 @@ async def simulate(
         walk=Walk(symbols, rng),
         rate=rate,
         faults=faults,
-        clock=clock or WallClock(),
+        clock=clock or SystemClock(),
     )
     listeners = await trio.open_tcp_listeners(port, host=host)
     async with trio.open_nursery() as nursery:
