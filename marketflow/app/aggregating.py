@@ -166,7 +166,9 @@ class Aggregator:
         reach = max(floor_to(self._clock.now() - BARS_KEPT, bars.interval), bars.pruned_to)
         span = Span(reach, floor_to(self._started_at, bars.interval))
         lost = reach
-        for pair, rows in (await self._store.bars(self._flusher.pairs, span, bars.interval)).items():
+        # An hour after the start there is nothing left to compare, and nothing to be asked.
+        stored = {} if span.empty else await self._store.bars(self._flusher.pairs, span, bars.interval)
+        for pair, rows in stored.items():
             await trio.lowlevel.checkpoint()  # There may be thousands of a pair.
             counts = bars.counts(pair, span)
             fuller = [start for start, row in rows.items() if row.count > counts[start]]
@@ -199,12 +201,12 @@ class Aggregator:
 
     async def _stored(self, batch: Sequence[Due]) -> dict[Pair, FieldBars]:
         """The intervals' bars in the window; none of them with the window away: the book answers the same."""
+        if not self._flusher.up:
+            return {}
         fields: dict[Pair, list[Field]] = {}
         for due in batch:
             span = Span(due.end - self._book.bars.interval, due.end)
             fields.setdefault(due.pair, []).extend(self._book.bars.fields(due.pair, span))
-        if not self._flusher.up:
-            return {}
         try:
             return dict(await self._window.bars(fields))
         except StoreAway:

@@ -79,8 +79,6 @@ class Flusher:
         self._asked = trio.Event()
         self._emptied = 0
         self._replayed = 0
-        self._history = 0
-        """How often the history was asked for."""
         self._outdated: list[Key] = []
         self._last_write = self._last_trim = -1.0
 
@@ -117,7 +115,6 @@ class Flusher:
         """Have the bars of other boots read (again), also if they are being read just now."""
         self.history_read = trio.Event()
         self.whole = False
-        self._history += 1
         self._asked.set()
 
     async def flushed(self) -> bool:
@@ -209,7 +206,7 @@ class Flusher:
         what we lack is adopted, what it lacks is written with the next flushes. Then, if it was emptied, the
         updates of the last minute. Emptied again meanwhile, or asked again, all of it is done again.
         """
-        history = self._history
+        history = self.history_read  # another one by the end, if it was asked for again
         if self._book.in_flight is None:
             await self._write(self._window.encode(Flush((), ())))
         else:
@@ -224,14 +221,14 @@ class Flusher:
             outdated = self._book.bars.pruned_to
             self._outdated.extend((pair, field) for field in bars if field[0] < outdated)
         missing = self._book.bars.mark_missing(stored)
-        if self._history == history:
-            self.history_read.set()
+        if self.history_read is history:
+            history.set()
         flushes = self._book.replay.flushes() if self._replayed != emptied else ()
         for flush in flushes:
             await self._write(flush)
         if self._emptied == emptied:
             self._replayed = emptied
-            self.whole = self._history == history
+            self.whole = self.history_read is history
         if self.whole:
             log.info("window whole", bars_written=missing, flushes_replayed=len(flushes))
 
