@@ -350,6 +350,7 @@ class World:
             assert ledger.accepted == ledger.cached + lost + ledger.pending
             assert min(ledger.cached, ledger.expired, ledger.pending, *ledger.dropped.values(), 0) == 0
         ledgers = self.book.ledgers.values()
+        assert sum(ledger.cached for ledger in ledgers) == self.book.latency.read().count
         assert sum(ledger.received for ledger in ledgers) == self.received
         assert sum(ledger.rejected.total() for ledger in ledgers) == self.rejected
 

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 import trio
 
+from marketflow.app.histogram import Histogram
 from marketflow.app.ledger import OVERFLOW, SHUTDOWN, Ledger
 from marketflow.app.pending import PendingUpdates, Waiting
 from marketflow.app.ports import Batch, EncodedFlush, Flush, Window, Written
@@ -28,8 +29,8 @@ class InFlight:
     encoded: EncodedFlush
     counts: Mapping[str, int]
     """Updates by exchange."""
-    received_monotonic: Sequence[float]
-    """When the chunks were received that it holds updates of (seconds of Trio's clock)."""
+    received: Sequence[tuple[float, int]]
+    """When its updates were received (seconds of Trio's clock), and how many at each time."""
     newest: int
     """The greatest timestamp in it (ms), 0 without updates."""
     bars: AbstractSet[Key]
@@ -68,6 +69,8 @@ class Book:
         self.ledgers = {exchange: Ledger() for exchange in limits}
         self.last_accepted: dict[str, float] = {}
         """By exchange, when an update was last accepted (seconds of Trio's clock)."""
+        self.latency = Histogram()
+        """Of each cached update the seconds from its receipt until Redis had acknowledged it."""
         self.replay = Replay(length=window_length, memory=replay_memory)
         self.in_flight: InFlight | None = None
         self._limits = dict(limits)
@@ -178,7 +181,7 @@ class Book:
         return InFlight(
             encoded=window.encode(Flush([run.updates for run in runs], bars)),
             counts=counts,
-            received_monotonic=[run.received_monotonic for run in runs],
+            received=[(run.received_monotonic, run.count) for run in runs],
             newest=max((max(run.updates.timestamps) for run in runs), default=0),
             bars=frozenset((pair, field) for pair, field, _ in bars),
         )
@@ -191,6 +194,9 @@ class Book:
         self.in_flight = None
         for exchange, count in flush.counts.items():
             self.ledgers[exchange].cache(count)
+        now = trio.current_time()
+        for received, count in flush.received:
+            self.latency.observe(now - received, count)
         if flush.counts:
             self.replay.keep(flush.encoded, flush.newest)
         self._notify()
@@ -218,6 +224,11 @@ class Book:
     def position(self) -> dict[str, int]:
         """How far each exchange has come: what is accepted up to now."""
         return {exchange: ledger.accepted for exchange, ledger in self.ledgers.items()}
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """Pending updates at most, by exchange."""
+        return self._limits
 
     def settled(self, position: Mapping[str, int]) -> bool:
         """Whether what was accepted up to `position` is pending no more."""

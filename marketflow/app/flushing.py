@@ -11,6 +11,7 @@ from trio_util import wait_any
 
 from marketflow.app.book import Book
 from marketflow.app.clocks import CautiousClock
+from marketflow.app.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, Window
 from marketflow.app.second_bars import Key
 from marketflow.app.stores import StoreState
@@ -67,6 +68,8 @@ class Flusher:
         self._believed.set()
         self.ended = trio.Event()
         """Set when it has written its last."""
+        self.write_seconds = Histogram()
+        """How long each write took that the window has acknowledged."""
         self._tried = trio.Event()
         self._book = book
         self._window = window
@@ -190,8 +193,10 @@ class Flusher:
             await self._write(self._window.encode(Flush((), ())))
 
     async def _write(self, flush: EncodedFlush) -> None:
+        began = trio.current_time()
         intact = await self._window.write(flush)
         self._last_write = trio.current_time()
+        self.write_seconds.observe(self._last_write - began)
         if not intact:
             self._emptied += 1
             self.whole = False

@@ -68,7 +68,7 @@ class BookMachine(RuleBasedStateMachine):
     def acknowledge(self):
         for exchange, count in self.book.in_flight.counts.items():
             self.cached[exchange] += count
-        self.book.acknowledge()
+        trio.run(acknowledge, self.book)
         assert self.book.in_flight is None
 
     @rule()
@@ -112,6 +112,10 @@ class BookMachine(RuleBasedStateMachine):
 
 async def enter_one(book, batch):
     book.apply(batch)
+
+
+async def acknowledge(book):
+    book.acknowledge()
 
 
 BookMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
@@ -188,6 +192,25 @@ async def test_what_was_given_up_on_its_way_is_counted_once(autojump_clock):
     book.acknowledge()
     ledger = book.ledgers["exchange1"]
     assert (ledger.cached, ledger.pending, ledger.dropped) == (0, 0, {SHUTDOWN: 5})
+
+
+async def test_latency_is_from_receipt_to_acknowledgement(autojump_clock):
+    """Of every update that was cached, and of no other: not of what expired, is pending, or was dropped."""
+    book, window = book_of(), MemoryWindow(boot="boot1")
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON), ("ETHUSDT", 1.0, NOON)]))
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON - 60_001)] * 5))
+    await trio.sleep(0.25)
+    book.apply(batch_of("exchange2", [("BTCUSDT", 1.0, NOON)] * 3))
+    book.next_flush(window, NOON)
+    await trio.sleep(0.25)
+    assert book.latency.read().count == 0
+    book.apply(batch_of("exchange2", [("BTCUSDT", 1.0, NOON)] * 7))
+    book.acknowledge()
+    book.drop_pending()
+    latency = book.latency.read()
+    at_most = dict(latency.buckets)
+    assert (at_most[0.1], at_most[0.25], at_most[0.5], latency.count) == (0, 3, 5, 5)
+    assert latency.sum == 3 * 0.25 + 2 * 0.5
 
 
 async def test_a_batch_without_updates_is_no_sign_of_life(autojump_clock):

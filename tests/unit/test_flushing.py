@@ -295,6 +295,25 @@ async def test_full_buffers_push_back_while_the_window_answers(autojump_clock):
         assert (ledger.accepted, ledger.cached, ledger.dropped.total()) == (200, 200, 0)
 
 
+async def test_writes_that_were_acknowledged_are_timed(autojump_clock):
+    """Those of updates, and those of an idle window; a write that failed tells nothing."""
+    world = World()
+    world.window.write_seconds = 0.02
+    async with world.running(aggregating=False):
+        await trio.sleep(10)
+        idle = world.flusher.write_seconds.read()
+        assert idle.count == len(world.window.attempts) >= 15
+        assert idle.sum == pytest.approx(0.02 * idle.count)
+        world.window.away = True
+        await trio.sleep(10)
+        assert world.flusher.write_seconds.read() == idle
+        world.window.away, world.window.write_seconds = False, 0.3
+        world.send_one(1.0)
+        await until(lambda: world.book.drained)
+        slow = world.flusher.write_seconds.read()
+        assert dict(slow.buckets)[0.25] == idle.count < slow.count
+
+
 async def test_whoever_waits_goes_on_when_the_window_goes_away(autojump_clock):
     """The oldest are then dropped, and when it is back the buffers push back again."""
     world = World(limit=10)

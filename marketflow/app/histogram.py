@@ -1,0 +1,48 @@
+"""How durations are spread: counts in fixed buckets, and nothing remembered of the single value."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+import attrs
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds for what takes some 50 ms when all is well, and up to a time limit when it is not."""
+
+
+@attrs.frozen
+class Distribution:
+    """What a histogram said at one moment."""
+
+    buckets: Sequence[tuple[float, int]]
+    """Upper bounds, ascending, the last infinite; with each how many values were at most that."""
+    sum: float
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return self.buckets[-1][1]
+
+
+class Histogram:
+    """Counts values by the least bound that they do not exceed."""
+
+    def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
+        """`bounds` ascend; past the last there is one more bucket for the rest."""
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count a value, `count` times."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
+
+    def read(self) -> Distribution:
+        """What was counted so far."""
+        bounds = [*self._bounds, math.inf]
+        return Distribution(list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
