@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -50,13 +49,10 @@ def _switch_route(routes: Blueprint, modes: ModeQuestions, token: str | None, ta
 def _refusal(token: str | None) -> Response | None:
     """The answer to a request that may not switch."""
     if not _from_our_own_page(request.headers.get("Origin"), request.headers.get("Host", "")):
-        return problem(
-            HTTPStatus.FORBIDDEN, "cross-site-request", "pages of another site may not switch the mode"
-        )
+        return problem("cross-site-request", "pages of another site may not switch the mode")
     if token is None or _is_bearer(request.headers.get("Authorization", ""), token):
         return None
     return problem(
-        HTTPStatus.UNAUTHORIZED,
         "unauthorized",
         "switching the mode wants the header Authorization: Bearer <http.token>",
         headers={"WWW-Authenticate": 'Bearer realm="marketflow"'},

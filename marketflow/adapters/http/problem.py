@@ -10,6 +10,7 @@ from quart import Quart
 from quart.wrappers import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from marketflow.adapters.http.kinds import KINDS
 from marketflow.adapters.http.parameters import BadParameter
 from marketflow.adapters.http.responses import as_json
 from marketflow.app.answers import NoData, NothingCanAnswer, UnknownExchange, UnknownSymbol
@@ -20,33 +21,42 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # Seconds: a start, or a store that comes back, takes about as long.
 RETRY_SOON: Final = 1
 
+PROBLEM_JSON: Final = "application/problem+json"
+
+_OF_STATUS: Final = {
+    HTTPStatus.NOT_FOUND: "not-found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
+    HTTPStatus.REQUEST_TIMEOUT: "request-timeout",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "request-entity-too-large",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "internal-server-error",
+}
+
 
 def problem(
-    status: HTTPStatus,
     kind: str,
     detail: str,
     *,
-    title: str | None = None,
     allowed: tuple[str, ...] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """A problem; its type is the relative URI `/problems/<kind>`, stable for programs to rely on."""
+    """A problem of one of the kinds in `KINDS`."""
+    known = KINDS[kind]
     body: dict[str, Any] = {
-        "type": f"/problems/{kind}",
-        "title": title or kind.replace("-", " ").capitalize(),
-        "status": status.value,
+        "type": known.type,
+        "title": known.title,
+        "status": known.status.value,
         "detail": detail,
     }
     if allowed is not None:
         body["allowed"] = allowed
-    response = as_json(body, status.value, content_type="application/problem+json")
+    response = as_json(body, known.status.value, content_type=PROBLEM_JSON)
     response.headers.update(headers or {})
     return response
 
 
 def unavailable(kind: str, detail: str, *, retry_after: int) -> Response:
     """Not now, but perhaps in `retry_after` seconds."""
-    return problem(HTTPStatus.SERVICE_UNAVAILABLE, kind, detail, headers={"Retry-After": str(retry_after)})
+    return problem(kind, detail, headers={"Retry-After": str(retry_after)})
 
 
 def register_problems(app: Quart) -> None:
@@ -62,23 +72,23 @@ def register_problems(app: Quart) -> None:
 
 
 async def _bad_parameter(error: BadParameter) -> Response:
-    return problem(HTTPStatus.BAD_REQUEST, error.kind, str(error), allowed=error.allowed)
+    return problem(error.kind, str(error), allowed=error.allowed)
 
 
 async def _bad_period(error: BadPeriod) -> Response:
-    return problem(HTTPStatus.BAD_REQUEST, "bad-period", str(error), allowed=("<n>s", "<n>m", "<n>h", "<n>d"))
+    return problem("bad-period", str(error), allowed=("<n>s", "<n>m", "<n>h", "<n>d"))
 
 
 async def _unknown_symbol(error: UnknownSymbol) -> Response:
-    return problem(HTTPStatus.NOT_FOUND, "unknown-symbol", str(error), allowed=error.known)
+    return problem("unknown-symbol", str(error), allowed=error.known)
 
 
 async def _unknown_exchange(error: UnknownExchange) -> Response:
-    return problem(HTTPStatus.NOT_FOUND, "unknown-exchange", str(error), allowed=error.known)
+    return problem("unknown-exchange", str(error), allowed=error.known)
 
 
 async def _no_data(error: NoData) -> Response:
-    return problem(HTTPStatus.NOT_FOUND, "no-data", str(error))
+    return problem("no-data", str(error))
 
 
 async def _nothing_can_answer(error: NothingCanAnswer) -> Response:
@@ -93,18 +103,13 @@ async def _http_exception(error: HTTPException) -> Response:
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         allowed = tuple(sorted(error.valid_methods))
         headers["Allow"] = ", ".join(allowed)
-    # Werkzeug's names: those of `http` differ between versions of Python.
-    kind = error.name.lower().replace(" ", "-")
     detail = status.description or status.phrase
-    return problem(status, kind, detail, title=error.name, allowed=allowed, headers=headers)
+    return problem(_OF_STATUS.get(status, "bad-request"), detail, allowed=allowed, headers=headers)
 
 
 async def _unexpected(error: Exception) -> Response:
     """A mistake of ours costs this one request; the log has it with the request's id."""
     log.error("request_failed", exc_info=error)
     return problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        "internal-server-error",
-        "an unexpected error, which has been logged under the request's id",
-        title="Internal Server Error",
+        "internal-server-error", "an unexpected error, which has been logged under the request's id"
     )
