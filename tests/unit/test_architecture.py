@@ -25,6 +25,8 @@ DRIVERS = (
     "click",
     "msgspec",
 )
+TOP = ("service", "demo", "client", "commands", "cli")
+"""From the task tree upwards."""
 ADAPTERS = tuple(sorted(place.parent.name for place in ROOT.glob("adapters/*/__init__.py")))
 
 
@@ -43,16 +45,17 @@ def ours(*names: str) -> tuple[str, ...]:
 
 RULES = {
     "marketflow.domain": Rule(forbidden=(), only=("attrs", "marketflow.domain")),
-    "marketflow.app": Rule(ours("adapters", "config", "logs", "embedded", "service", "cli") + DRIVERS),
-    "marketflow.config": Rule(ours("app", "adapters", "service", "cli", "embedded", "logs")),
-    "marketflow.logs": Rule(ours("app", "adapters", "service", "cli", "embedded")),
-    "marketflow.embedded": Rule(ours("domain", "app", "adapters", "service", "cli", "config", "logs")),
-    "marketflow.assembly": Rule(ours("service", "demo", "cli", "embedded")),
-    "marketflow.service": Rule(ours("demo", "cli")),
-    "marketflow.demo": Rule(ours("cli")),
+    "marketflow.app": Rule(ours("adapters", "config", "logs", "embedded", *TOP) + DRIVERS),
+    "marketflow.config": Rule(ours("app", "adapters", "embedded", "logs", *TOP)),
+    "marketflow.logs": Rule(ours("app", "adapters", "embedded", *TOP)),
+    "marketflow.embedded": Rule(ours("domain", "app", "adapters", "config", "logs", *TOP)),
+    "marketflow.assembly": Rule(ours("embedded", *TOP)),
+    "marketflow.service": Rule(ours(*TOP[1:])),
+    "marketflow.demo": Rule(ours("client", "commands", "cli")),
+    "marketflow.commands": Rule(ours("cli")),
 } | {
     f"marketflow.adapters.{adapter}": Rule(
-        ours("service", "cli", "config", "logs", "embedded")
+        ours("config", "logs", "embedded", *TOP)
         + tuple(f"marketflow.adapters.{other}" for other in ADAPTERS if other != adapter)
     )
     for adapter in ADAPTERS

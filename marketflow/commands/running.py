@@ -1,0 +1,124 @@
+"""The commands that run the service, a simulated exchange or both, and the one that shows the settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from marketflow import __version__
+from marketflow.commands.options import AMOUNT, FRACTION, Finite, Run, log_options
+
+if TYPE_CHECKING:
+    from marketflow.config import Loaded
+
+
+def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
+    from marketflow.config import load  # noqa: PLC0415
+
+    return load(file, flags, os.environ, Path.cwd())
+
+
+def _start_logging(this: Run) -> None:
+    from marketflow import logs  # noqa: PLC0415
+
+    logs.configure(this.log_level, this.log_format)
+
+
+@click.command()
+@click.option("--config", "file", type=Path, metavar="FILE", help="By default ./config.toml, if it is there.")
+@click.option("--host", metavar="H", help="Where to answer HTTP; by default 127.0.0.1.")
+@click.option("--port", metavar="N", help="By default 8080; 0: any free one.")
+@click.option("--mode", metavar="live|test", help="Begin with the exchanges (live) or with generated prices.")
+@click.option("--embedded", is_flag=True, help="Start a Redis and a PostgreSQL of its own.")
+@log_options("info")
+@click.pass_obj
+def serve(
+    this: Run, /, *, file: Path | None, host: str | None, port: str | None, mode: str | None, embedded: bool
+) -> None:
+    """Run the service until SIGINT or SIGTERM."""
+    _start_logging(this)
+    loaded = _load(file, {"http.host": host, "http.port": port, "mode": mode})
+    this.address = loaded.settings.http.host, str(loaded.settings.http.port)
+
+    import structlog  # noqa: PLC0415
+    import trio  # noqa: PLC0415
+
+    from marketflow.service import run_service  # noqa: PLC0415
+
+    log, rows = structlog.get_logger("marketflow"), loaded.describe()
+    log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
+    log.debug("sources of the settings", sources={row.key: row.source for row in rows})
+    trio.run(partial(run_service, loaded.settings, embedded=embedded))
+
+
+@click.command()
+@click.option("--name", default="exchange1")
+@click.option("--host", metavar="H", default="127.0.0.1")
+@click.option("--port", type=click.IntRange(0, 65_535), default=40101, help="0: any free one.")
+@click.option("--rate", type=AMOUNT, default=10.0, help="Ticks (a line a symbol) a second; 0: no limit.")
+@click.option("--seed", type=int, help="For the same prices each time.")
+@click.option("--close-every", type=AMOUNT, default=0.0, help="Seconds after which to hang up.")
+@click.option("--garbage", type=FRACTION, default=0.0, help="The part of the lines that are garbage.")
+@click.option("--silence", type=AMOUNT, default=0.0, help="Seconds to pause for, after as many of traffic.")
+@click.option("--half-lines", type=FRACTION, default=0.0, help="The part of the writes that end in a line.")
+@click.option("--skew", type=Finite(-86_400, 86_400), default=0.0, help="Seconds that its clock is ahead.")
+@log_options("info")
+@click.pass_obj
+def exchange(
+    this: Run, /, *, name: str, host: str, port: int, rate: float, seed: int | None, **faults: float
+) -> None:
+    """Run a simulated exchange until SIGINT or SIGTERM.
+
+    Lines and pace are those of the real ones, unless it is given faults.
+    """
+    _start_logging(this)
+    this.address = host, str(port)
+
+    import trio  # noqa: PLC0415
+
+    from marketflow.adapters.exchange.simulator import Faults, simulate  # noqa: PLC0415
+
+    task = partial(simulate, name=name, host=host, port=port, rate=rate, seed=seed, faults=Faults(**faults))
+    trio.run(_until_signal, task)
+
+
+async def _until_signal(task: Callable[[], Awaitable[None]]) -> None:
+    import trio  # noqa: PLC0415
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task)
+            await anext(aiter(signals))
+            nursery.cancel_scope.cancel()
+
+
+@click.command()
+@click.option("--port", metavar="N", help="Where to answer HTTP; by default 8080; 0: any free one.")
+@click.option("--duration", type=AMOUNT, metavar="S", help="Stop by itself after S seconds.")
+@log_options("warning")
+@click.pass_obj
+def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
+    """Run three simulated exchanges and the service, with stores of its own."""
+    _start_logging(this)
+    settings = _load(None, {"http.port": port}).settings
+    this.address = settings.http.host, str(settings.http.port)
+
+    import trio  # noqa: PLC0415
+
+    from marketflow.demo import run_demo  # noqa: PLC0415
+
+    trio.run(partial(run_demo, settings, duration=duration))
+
+
+@click.command()
+@click.option("--config", "file", type=Path, metavar="FILE", help="By default ./config.toml, if it is there.")
+def config(file: Path | None) -> None:
+    """Show the settings in effect, and where each came from. Secrets are masked."""
+    for row in _load(file, {}).describe():
+        click.echo(f"{row.key} = {row.value} ({row.source})")
