@@ -1,0 +1,88 @@
+"""The flooding exchanges as seen from the bench: their process, and what it is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from tests.bench.sender import LISTENING
+
+
+@attrs.frozen
+class Sent:
+    """What the exchanges have sent, in whole lines."""
+
+    lines: Sequence[int]
+    """By exchange."""
+    seconds: Sequence[dict[int, int]]
+    """By exchange: lines by the second (Unix) of their timestamp."""
+    probes: Sequence[int]
+    """When probe 1, 2, … were sent (ns, monotonic)."""
+
+    @property
+    def total(self) -> int:
+        """Of all exchanges."""
+        return sum(self.lines)
+
+
+class Exchanges:
+    """Told what to send. Use `sending`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.ports: list[int] = self._answer()[LISTENING]
+
+    def flood(self) -> None:
+        """Send as much as is read."""
+        self._tell(rate=None)
+
+    def send(self, rate: float) -> None:
+        """Send so many lines a second, all exchanges together."""
+        self._tell(rate=rate)
+
+    def probe(self, *, probing: bool) -> None:
+        """Add a numbered line of the symbol PROBE each 10 ms on the first exchange, or no longer."""
+        self._tell(probing=probing)
+
+    def connected(self) -> bool:
+        """Whether every exchange has its client."""
+        return all(self._tell()["connected"])
+
+    def finish(self) -> Sent:
+        """Send nothing more but the rest of what was begun, and tell what was sent."""
+        said = self._tell(rate=0, probing=False, finish=True)
+        seconds = [{int(second): count for second, count in each.items()} for each in said["seconds"]]
+        return Sent(said["sent"], seconds, said["probes"])
+
+    def _tell(self, **command: object) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+@contextmanager
+def sending(exchanges: int, symbols: Sequence[str]) -> Iterator[Exchanges]:
+    """So many exchanges that listen, and send nothing yet."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.sender", str(exchanges), ",".join(symbols)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        try:
+            yield Exchanges(process)
+        finally:
+            process.kill()

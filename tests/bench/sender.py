@@ -1,0 +1,238 @@
+"""Exchanges that send as fast as they are read, or at a rate: a process of its own, for all of them.
+
+Started by `exchanges.py`, which tells it on stdin what to do; it answers each command by a line of JSON.
+It must cost next to nothing, since it shares the cores with what is measured: lines are rendered once, and
+a block of them gets its timestamp by one replacement (some 25 ns a line).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import select
+import socket
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any
+
+PLACE = b"@" * 13
+"""Where the timestamp goes."""
+LINES = 20_000
+"""Rendered once, sent in turn."""
+BLOCK = 900
+"""Lines sent in one go: some 64 KiB."""
+TICK = 0.01
+"""Seconds between two blocks at a given rate."""
+PROBE = "PROBE"
+"""The symbol of lines whose price is their number: found again in Redis, they tell how long they took."""
+SEND_BUFFER = 256 * 1024
+"""What the kernel may hold back; more would only make timestamps older."""
+STARTS = (100_000.0, 0.3, 3.9, 200.0, 3050.0)
+LISTENING = "listening"
+
+
+class Lines:
+    """Rendered lines of all symbols in turn, each a random walk."""
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        rng = random.Random(1)
+        prices = [STARTS[place % len(STARTS)] for place in range(len(symbols))]
+        self._starts = [0]
+        rendered = bytearray()
+        for number in range(LINES):
+            place = number % len(symbols)
+            prices[place] *= 1 + rng.uniform(-0.01, 0.01)
+            symbol, price = symbols[place], prices[place]
+            rendered += b'{"symbol":"%b","price":%b,"timestamp":%b}\n' % (
+                symbol.encode(),
+                repr(price).encode(),
+                PLACE,
+            )
+            self._starts.append(len(rendered))
+        self._rendered = bytes(rendered)
+
+    def block(self, first: int, count: int, timestamp: int) -> tuple[bytes, int]:
+        """At most `count` lines from `first` on, and how many they are."""
+        first %= LINES
+        last = min(first + count, LINES)
+        part = self._rendered[self._starts[first] : self._starts[last]]
+        return part.replace(PLACE, b"%d" % timestamp), last - first
+
+
+class Exchange:
+    """One that listens, has at most one client, and counts what it has sent whole."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(0.0)
+        self.client: socket.socket | None = None
+        self._next = 0
+        self._rest: memoryview = memoryview(b"")
+        self._after: deque[tuple[bytes, int, int]] = deque()
+        self._in_hand = (0, 0)
+        self.sent = 0
+        self.seconds: Counter[int] = Counter()
+        """Lines by the second (Unix) of their timestamp."""
+
+    def accept(self) -> None:
+        self.client, _ = self.listener.accept()
+        self.client.settimeout(0.0)
+        self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        # A line that the client before has had half of was not sent.
+        self._rest = memoryview(b"")
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing left to be sent of what was begun."""
+        return not self._rest and not self._after
+
+    def offer(self, count: int) -> int:
+        """Begin to send so many lines; returns how many they are."""
+        timestamp = time.time_ns() // 1_000_000
+        block, number = self._lines.block(self._next, count, timestamp)
+        self._next += number
+        self._begin(block, number, timestamp)
+        return number
+
+    def offer_probe(self, number: int) -> None:
+        timestamp = time.time_ns() // 1_000_000
+        line = b'{"symbol":"%b","price":%d,"timestamp":%d}\n' % (PROBE.encode(), number, timestamp)
+        self._begin(line, 1, timestamp)
+
+    def _begin(self, data: bytes, number: int, timestamp: int) -> None:
+        if self.client is None:
+            return
+        if self.idle:
+            self._rest, self._in_hand = memoryview(data), (number, timestamp)
+            self.push()
+        else:
+            self._after.append((data, number, timestamp))
+
+    def push(self) -> bool:
+        """Send on; returns whether all that was begun is sent."""
+        while self._rest and self.client is not None:
+            try:
+                self._rest = self._rest[self.client.send(self._rest) :]
+            except BlockingIOError:
+                return False
+            except OSError:
+                self.client.close()
+                self.client = None
+                return False
+            if not self._rest:
+                number, timestamp = self._in_hand
+                self.sent += number
+                self.seconds[timestamp // 1_000] += number
+                if self._after:
+                    data, number, timestamp = self._after.popleft()
+                    self._rest, self._in_hand = memoryview(data), (number, timestamp)
+        return True
+
+
+class Sender:
+    """All exchanges, in one loop."""
+
+    def __init__(self, exchanges: int, symbols: Sequence[str]) -> None:
+        lines = Lines(symbols)
+        self.exchanges = [Exchange(lines) for _ in range(exchanges)]
+        self.rate: float | None = 0.0
+        """Lines a second of all exchanges together; None: as many as are read."""
+        self.probing = False
+        self._probes: list[int] = []
+        """When each was sent (ns, monotonic)."""
+        self._since = 0.0
+        self._due = 0.0
+        self._stdin = b""
+
+    def run(self) -> None:
+        """Until stdin ends."""
+        ports = [each.listener.getsockname()[1] for each in self.exchanges]
+        print(json.dumps({LISTENING: ports}), flush=True)
+        poll = select.epoll()
+        poll.register(0, select.EPOLLIN)
+        listening = {each.listener.fileno(): each for each in self.exchanges}
+        writing: dict[int, Exchange] = {}
+        for number in listening:
+            poll.register(number, select.EPOLLIN)
+        next_tick = time.monotonic()
+        while True:
+            for number, events in poll.poll(self._patience(next_tick)):
+                if number == 0:
+                    if not self._told():
+                        return
+                elif number in listening:
+                    exchange = listening[number]
+                    exchange.accept()
+                    client = exchange.client.fileno() if exchange.client else -1
+                    writing[client] = exchange
+                    # Edge-triggered: told once that there is room again.
+                    poll.register(client, select.EPOLLOUT | select.EPOLLET)
+                elif events & select.EPOLLOUT:
+                    writing[number].push()
+            if self.rate is None:
+                self._flood()
+            now = time.monotonic()
+            if now >= next_tick:
+                next_tick = max(next_tick + TICK, now)
+                self._tick(now)
+
+    def _patience(self, next_tick: float) -> float:
+        """Seconds until there is something to do by itself."""
+        if self.rate is None and any(each.idle and each.client is not None for each in self.exchanges):
+            return 0.0
+        return max(0.0, next_tick - time.monotonic()) if self.rate or self.probing else 0.5
+
+    def _flood(self) -> None:
+        for exchange in self.exchanges:
+            # Two at most in a row: commands and probes want their turn.
+            for _ in range(2):
+                if not exchange.idle or exchange.client is None:
+                    break
+                exchange.offer(BLOCK)
+
+    def _tick(self, now: float) -> None:
+        if self.rate:
+            due = self.rate * (now - self._since)
+            share = (due - self._due) / len(self.exchanges)
+            count = int(share)
+            self._due += count * len(self.exchanges)
+            for exchange in self.exchanges:
+                left = count
+                while left > 0 and exchange.client is not None:
+                    left -= exchange.offer(min(left, BLOCK))
+        if self.probing:
+            self._probes.append(time.monotonic_ns())
+            self.exchanges[0].offer_probe(len(self._probes))
+
+    def _told(self) -> bool:
+        """Obey the commands that came; False at the end."""
+        self._stdin += (data := sys.stdin.buffer.raw.read(65_536) or b"")
+        *commands, self._stdin = self._stdin.split(b"\n")
+        for command in commands:
+            print(json.dumps(self._obey(json.loads(command))), flush=True)
+        return bool(data)
+
+    def _obey(self, command: dict[str, Any]) -> dict[str, Any]:
+        if "rate" in command:
+            self.rate, self._since, self._due = command["rate"], time.monotonic(), 0.0
+        self.probing = command.get("probing", self.probing)
+        if command.get("finish"):
+            for exchange in self.exchanges:
+                while exchange.client is not None and not exchange.push():
+                    select.select([], [exchange.client], [], 1.0)
+        answer: dict[str, Any] = {
+            "sent": [each.sent for each in self.exchanges],
+            "connected": [each.client is not None for each in self.exchanges],
+        }
+        if command.get("finish"):
+            answer["seconds"] = [each.seconds for each in self.exchanges]
+            answer["probes"], self._probes = self._probes, []
+        return answer
+
+
+if __name__ == "__main__":
+    Sender(int(sys.argv[1]), sys.argv[2].split(",")).run()

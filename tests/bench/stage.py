@@ -1,0 +1,273 @@
+"""Where everything is measured: embedded stores, the real program, the exchanges that feed it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psycopg
+import redis
+
+from marketflow.domain.prices import SYMBOLS
+from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.bench.exchanges import Exchanges, Sent, sending
+from tests.bench.processes import cpu_seconds, cpu_seconds_of_all
+from tests.bench.sender import PROBE
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 60.0
+"""Seconds that anything may take to happen."""
+
+
+class BenchError(Exception):
+    """A measurement that cannot be trusted, and why."""
+
+
+def symbols(count: int) -> list[str]:
+    """So many symbols; the first are the real ones."""
+    return [*SYMBOLS, *(f"S{number:03}USDT" for number in range(len(SYMBOLS), count))][:count]
+
+
+def wait_until(
+    condition: Callable[[], Any], what: str, *, seconds: float = LIMIT, every: float = 0.02
+) -> Any:
+    """Poll until the condition is met; returns what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise BenchError(f"{what}: not within {seconds:g} s")
+        time.sleep(every)
+    return found
+
+
+@attrs.frozen
+class Cpu:
+    """Seconds of processor time, by process."""
+
+    service: float
+    redis: float
+    postgres: float
+    sender: float
+    at: float
+    """Seconds, monotonic."""
+
+    def __sub__(self, other: Cpu) -> Cpu:
+        return Cpu(
+            *(mine - theirs for mine, theirs in zip(attrs.astuple(self), attrs.astuple(other), strict=True))
+        )
+
+
+def lost_of(ledger: Mapping[str, Any]) -> int:
+    """Updates that are not, and will never be, in Redis."""
+    return sum(ledger["dropped"].values()) + sum(ledger["rejected"].values()) + int(ledger["expired"])
+
+
+class Service:
+    """The program, as its users see it."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        process: subprocess.Popen[bytes],
+        log: Path,
+        exchanges: Exchanges,
+        names: Sequence[str],
+    ) -> None:
+        self.stage = stage
+        self.exchanges = exchanges
+        self.names = names
+        self.pid = process.pid
+        self._process = process
+        self._log = log
+        self._connection: http.client.HTTPConnection | None = None
+        self.port = 0
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    def logged(self, event: str) -> dict[str, Any] | None:
+        """The first such event."""
+        if self._process.poll() is not None:
+            raise BenchError(f"the service has ended:\n{self._log.read_text()[-2000:]}")
+        return next((each for each in self.events() if each["event"] == event), None)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Ask; returns the status and what the body says."""
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        self._connection.request("GET", path)
+        response = self._connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def ledger(self) -> dict[str, Any]:
+        """The conservation counters of all exchanges, which must add up."""
+        updates: dict[str, Any] = self.get("/health")[1]["updates"]
+        received, rejected = updates["received"], sum(updates["rejected"].values())
+        dropped = sum(updates["dropped"].values())
+        placed = updates["cached"] + updates["expired"] + dropped + updates["pending"]
+        if received != updates["accepted"] + rejected or updates["accepted"] != placed:
+            raise BenchError(f"the ledger does not add up: {updates}")
+        return updates
+
+    def cpu(self) -> Cpu:
+        """Processor time used up to now."""
+        return Cpu(
+            cpu_seconds(self.pid),
+            cpu_seconds(self.stage.redis.pid),
+            cpu_seconds_of_all(self.stage.postgres.pid),
+            cpu_seconds(self.exchanges.pid),
+            time.monotonic(),
+        )
+
+    def drained(self, sent: Sent) -> dict[str, Any]:
+        """Wait until nothing that was sent is pending; returns the ledger.
+
+        Raises:
+            BenchError: the service has not received what was sent, or knows not where it is.
+        """
+        wait_until(
+            lambda: (found := self.ledger())["received"] >= sent.total and not found["pending"],
+            f"none of {sent.total} updates pending",
+            every=0.05,
+        )
+        ledger = self.ledger()
+        if ledger["received"] != sent.total:
+            raise BenchError(f"{sent.total} lines were sent, but received: {ledger}")
+        return ledger
+
+
+class Stage:
+    """The stores. `fresh` before each measurement: an empty Redis, an empty database."""
+
+    def __init__(self, directory: Path, redis_server: EmbeddedRedis, postgres: EmbeddedPostgres) -> None:
+        self.directory = directory
+        self.redis = redis_server
+        self.postgres = postgres
+        self._number = 0
+
+    def client(self) -> redis.Redis:
+        """A connection to Redis."""
+        return redis.Redis.from_url(self.redis.url)
+
+    def fresh(self) -> str:
+        """A Redis that never held anything, and an empty database; returns its DSN."""
+        # Quicker than FLUSHALL of millions, and leaves no freed memory behind.
+        self.redis.kill()
+        self.redis.start()
+        self._number += 1
+        name = f"bench_{self._number}"
+        with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.postgres.dsn.removesuffix("marketflow") + name
+
+    @contextmanager
+    def service(
+        self,
+        *,
+        exchanges: int = 3,
+        symbols_count: int = 5,
+        settings: Mapping[str, object] | None = None,
+        log_level: str = "info",
+        started: Callable[[Service], None] = lambda _: None,
+    ) -> Iterator[Service]:
+        """The program on fresh stores, connected to exchanges that send nothing yet; afterwards stopped.
+
+        Args:
+            exchanges: how many.
+            symbols_count: how many; PROBE is one more.
+            settings: more of them, `MARKETFLOW_` variables without that prefix.
+            log_level: of the program.
+            started: called once the process runs, before it serves.
+        """
+        dsn = self.fresh()
+        names = [f"exchange{number + 1}" for number in range(exchanges)]
+        wanted = symbols(symbols_count)
+        with ExitStack() as stack:
+            sender = stack.enter_context(sending(exchanges, wanted))
+            environment = {
+                "SYMBOLS": [*wanted, PROBE],
+                "EXCHANGES": [
+                    {"name": name, "host": "127.0.0.1", "port": port}
+                    for name, port in zip(names, sender.ports, strict=True)
+                ],
+                "REDIS__URL": self.redis.url,
+                "POSTGRES__DSN": dsn,
+                "STATE_DIR": str(self.directory / "state"),
+                "HTTP__PORT": 0,
+                **(settings or {}),
+            }
+            log = self.directory / f"service-{self._number}.log"
+            process = stack.enter_context(_program(self.directory, log, log_level, environment))
+            service = Service(self, process, log, sender, names)
+            started(service)
+            event = wait_until(lambda: service.logged("serving"), "the service serves")
+            service.port = int(event["url"].rpartition(":")[2])
+            wait_until(sender.connected, "every exchange has its client")
+            yield service
+
+
+@contextmanager
+def _program(
+    directory: Path, log: Path, level: str, environment: Mapping[str, object]
+) -> Iterator[subprocess.Popen[bytes]]:
+    values = {
+        f"MARKETFLOW_{name}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in environment.items()
+    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
+    path = os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH", "")]))
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "marketflow", "serve", "--log-format", "json", "--log-level", level],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            cwd=directory,
+            env=inherited | values | {"PYTHONPATH": path},
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(15)
+            process.kill()
+
+
+@contextmanager
+def staged() -> Iterator[Stage]:
+    """Embedded stores in a directory of their own, removed afterwards."""
+    with ExitStack() as stack:
+        directory = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="marketflow-bench-", ignore_cleanup_errors=True)
+            )
+        )
+        directory.chmod(0o711)  # PostgreSQL runs as another user when we are root.
+        redis_server = stack.enter_context(EmbeddedRedis(directory / "redis"))
+        stack.callback(redis_server.kill)  # Not stopped: it would save gigabytes.
+        postgres = EmbeddedPostgres(directory / "postgres", durable=False)
+        stack.callback(_remove_shared, postgres)
+        stack.enter_context(postgres)
+        yield Stage(directory, redis_server, postgres)
+
+
+def _remove_shared(server: EmbeddedPostgres) -> None:
+    """Remove data that root had to keep outside of the server's directory."""
+    if not server.data.is_relative_to(server.directory):
+        shutil.rmtree(server.data.parent)
