@@ -78,6 +78,13 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def reference(session: nox.Session) -> None:
+    """config.toml and docs/configuration.md, made anew from the settings classes."""
+    session.install(".")
+    session.run("python", "-m", "marketflow.config.reference")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     install(session, "embedded")
     session.run(

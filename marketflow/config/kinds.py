@@ -59,10 +59,14 @@ class Kind:
 
     read: Callable[[object], Any]
     """Raises UnexpectedError."""
+    takes: str
+    """What may be written, for people."""
     show: Callable[[Any], str] = str
     """A value that `read` returned, for people; secrets masked."""
     secret: bool = False
     """Whether not even a wrong value may be shown."""
+    none: Sequence[str] = ()
+    """What is written for None, where that is a value; the last is preferred."""
 
 
 def _shown(value: object) -> str:
@@ -87,11 +91,13 @@ def optional(kind: Kind, *, none: Sequence[str] = ("",)) -> Kind:
         kind,
         read=lambda value: None if isinstance(value, str) and value in none else kind.read(value),
         show=lambda value: "none" if value is None else kind.show(value),
+        none=none,
     )
 
 
 def integer(low: int, high: int) -> Kind:
     """An integer within [low, high]."""
+    wanted = f"an integer from {low} to {high}"
 
     def read(value: object) -> int:
         if isinstance(value, Text) and _INTEGER.fullmatch(value):
@@ -99,14 +105,15 @@ def integer(low: int, high: int) -> Kind:
         if isinstance(value, bool) or not isinstance(value, int):
             raise UnexpectedError("an integer", value)
         if not low <= value <= high:
-            raise UnexpectedError(f"an integer from {low} to {high}", value)
+            raise UnexpectedError(wanted, value)
         return value
 
-    return Kind(read)
+    return Kind(read, wanted)
 
 
 def number(low: float, high: float) -> Kind:
     """A number within [low, high], held as a float."""
+    wanted = f"a number from {low:g} to {high:g}"
 
     def read(value: object) -> float:
         if isinstance(value, Text) and _NUMBER.fullmatch(value):
@@ -114,10 +121,10 @@ def number(low: float, high: float) -> Kind:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UnexpectedError("a number", value)
         if not low <= value <= high:
-            raise UnexpectedError(f"a number from {low:g} to {high:g}", value)
+            raise UnexpectedError(wanted, value)
         return float(value)
 
-    return Kind(read, show=lambda value: f"{value:.15g}")
+    return Kind(read, wanted, show=lambda value: f"{value:.15g}")
 
 
 def duration(low: int, high: int, *, whole: int = 1, divides: int | None = None) -> Kind:
@@ -139,7 +146,7 @@ def duration(low: int, high: int, *, whole: int = 1, divides: int | None = None)
             raise UnexpectedError(wanted, value)
         return exact
 
-    return Kind(read, show=show_duration)
+    return Kind(read, wanted, show=show_duration)
 
 
 def _duration(value: object) -> Fraction | None:
@@ -168,6 +175,7 @@ def show_duration(ms: int) -> str:
 
 def size(low: int, high: int) -> Kind:
     """Whole bytes within [low, high]; written as a number or as text like `64 MiB`."""
+    wanted = f"a size from {show_size(low)} to {show_size(high)}"
 
     def read(value: object) -> int:
         if isinstance(value, Text) and _INTEGER.fullmatch(value):
@@ -178,10 +186,10 @@ def size(low: int, high: int) -> Kind:
         if isinstance(exact, bool) or not isinstance(exact, int):
             raise UnexpectedError('a size (bytes, or text like "64 MiB")', value)
         if not low <= exact <= high:
-            raise UnexpectedError(f"a size from {show_size(low)} to {show_size(high)}", value)
+            raise UnexpectedError(wanted, value)
         return exact
 
-    return Kind(read, show=show_size)
+    return Kind(read, wanted, show=show_size)
 
 
 def show_size(size_bytes: int) -> str:
@@ -197,7 +205,7 @@ def text(expected: str = "text", matches: Callable[[str], object] = len) -> Kind
             raise UnexpectedError(expected, value)
         return str(value)
 
-    return Kind(read)
+    return Kind(read, expected)
 
 
 def _encodable(value: str) -> bool:

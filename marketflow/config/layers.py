@@ -22,11 +22,18 @@ CONFIG_FILE: Final = "config.toml"
 DOTENV: Final = ".env"
 
 _PREFIX: Final = "MARKETFLOW_"
-_VARIABLES: Final = {_PREFIX + key.upper().replace(".", "__"): key for key in (*GROUPS, *KEYS)}
 _TOML_PLACE: Final = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 
 Given = tuple[object, str]
 """A value, and the source that it came from."""
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a key, or of a table of keys."""
+    return _PREFIX + key.upper().replace(".", "__")
+
+
+_VARIABLES: Final = {variable_of(key): key for key in (*GROUPS, *KEYS)}
 
 
 @attrs.define

@@ -1,6 +1,7 @@
-"""What can be set, and what it is when nobody sets it.
+"""What can be set, what it means, and what it is when nobody sets it.
 
-Durations are ms and sizes bytes, both as int. The order of the fields is that of the documentation.
+Durations are ms and sizes bytes, both as int. Where None is possible, an empty text stands for it. The
+docstrings are the documentation: `nox -s reference` makes config.toml and docs/configuration.md of them.
 """
 
 from __future__ import annotations
@@ -52,8 +53,11 @@ class ExchangeSettings:
     """An exchange, and where it listens."""
 
     name: ExchangeName
+    """The name that it has in questions, answers and stores; unique."""
     host: Host
+    """Where it listens."""
     port: Port
+    """At which TCP port."""
 
 
 @attrs.frozen
@@ -61,25 +65,29 @@ class HttpSettings:
     """Where questions are answered."""
 
     host: Host = "127.0.0.1"
-    """Only this machine can ask unless it is set to something else."""
+    """The address to listen on. Only this machine can ask, unless it is something else ("0.0.0.0": all)."""
     port: Annotated[int, kinds.integer(0, kinds.LAST_PORT)] = 8080
-    """0: any free one."""
+    """The TCP port to listen on; 0: any free one."""
     token: Annotated[str | None, kinds.optional(kinds.token())] = None
-    """Switching the mode wants it as `Authorization: Bearer`; None: anybody may."""
+    """What `POST /mode/...` wants as `Authorization: Bearer`; empty: nothing. Better in the environment."""
 
 
 @attrs.frozen
 class RedisSettings:
-    """The store of the window."""
+    """The store of the last minute's updates: Redis 6.2 or newer."""
 
     url: Annotated[str | None, kinds.optional(kinds.redis_url())] = None
-    """Wins over host, port, password and db."""
+    """`redis://`, `rediss://` or `unix://`. Wins over `host`, `port`, `password` and `db`."""
     host: Host = "127.0.0.1"
+    """Where it listens."""
     port: Port = 6379
+    """At which TCP port."""
     password: Password = None
+    """Empty: none. Better in the environment."""
     db: Annotated[int, kinds.integer(0, 1_000_000)] = 0
+    """The number of the database."""
     timeout: Duration = 1 * SECOND
-    """ms that a call may take before Redis counts as away."""
+    """How long a call may take before Redis counts as away."""
 
     @property
     def effective_url(self) -> str:
@@ -90,18 +98,22 @@ class RedisSettings:
 
 @attrs.frozen
 class PostgresSettings:
-    """The store of the aggregates."""
+    """The store of the aggregates: PostgreSQL 14 or newer."""
 
     dsn: Annotated[str | None, kinds.optional(kinds.postgres_dsn())] = None
-    """A URL, or libpq's key=value. Wins over host, port, user, password and database."""
+    """A URL, or libpq's `key=value`. Wins over `host`, `port`, `user`, `password` and `database`."""
     host: Annotated[str, kinds.host(socket_directory=True)] = "127.0.0.1"
-    """Or the directory of its Unix socket."""
+    """Where it listens, or the directory of its Unix socket."""
     port: Port = 5432
+    """At which TCP port."""
     user: Annotated[str, kinds.text()] = "marketflow"
+    """The role to connect as. It owns the database, since a start brings the schema up to date."""
     password: Password = None
+    """Empty: none. Better in the environment."""
     database: Annotated[str, kinds.text()] = "marketflow"
+    """The name of the database."""
     timeout: Duration = 5 * SECOND
-    """ms that a call may take before PostgreSQL counts as away."""
+    """How long a call may take before PostgreSQL counts as away."""
 
     @property
     def effective_dsn(self) -> str:
@@ -120,10 +132,11 @@ class PipelineSettings:
     """From the exchanges to Redis."""
 
     workers_per_exchange: Annotated[int, kinds.integer(1, 64)] = 5
+    """How many tasks decode and check what an exchange sends."""
     max_pending_updates: Annotated[int, kinds.integer(1, 1_000_000_000)] = 1_000_000
-    """Accepted updates that may wait for Redis, shared out evenly among the exchanges."""
+    """How many accepted updates may wait for Redis, shared out evenly among the exchanges."""
     flush_interval: Annotated[int, kinds.duration(1, 10 * SECOND)] = 50
-    """ms between two writes to Redis: what a kill -9 can lose."""
+    """How often updates are written to Redis: the most that a `kill -9` can lose."""
 
 
 @attrs.frozen
@@ -131,9 +144,9 @@ class WindowSettings:
     """The raw updates in Redis."""
 
     length: Annotated[int, kinds.duration(SECOND, HOUR)] = 60 * SECOND
-    """ms that they are kept."""
+    """How long they are kept."""
     replay_memory: Annotated[int, kinds.size(1, 1024**4)] = 64 * 1024**2
-    """Bytes of past writes that are held to be repeated when Redis comes back empty."""
+    """How much of what was written is held in memory, to be written again when Redis comes back empty."""
 
 
 @attrs.frozen
@@ -141,38 +154,39 @@ class AggregationSettings:
     """The rows in PostgreSQL."""
 
     interval: Annotated[int, kinds.duration(SECOND, MINUTE, whole=SECOND, divides=MINUTE)] = 60 * SECOND
-    """ms that a row covers. The database remembers it and takes no other."""
+    """What a row covers. The database remembers it, and takes no other."""
     grace: Annotated[int, kinds.duration(0, LONGEST_LATENESS)] = 2 * SECOND
-    """ms after its end until an interval is closed and written."""
+    """How long after its end an interval is closed and written."""
     lateness: Annotated[int, kinds.duration(0, LONGEST_LATENESS)] = 120 * SECOND
-    """ms after its end until which an interval still takes updates."""
+    """How long after its end an interval still takes updates; then they are rejected as late."""
     retention: Annotated[
         int | None, kinds.optional(kinds.duration(SECOND, 36_500 * DAY), none=("", "none"))
     ] = None
-    """ms that rows are kept; None: for ever."""
+    """How long rows are kept ("90d"); "none": for ever."""
 
 
 @attrs.frozen
 class FeedSettings:
-    """How an exchange is kept connected."""
+    """How exchanges are kept connected."""
 
     stale_after: Duration = 5 * SECOND
-    """ms without an accepted update until it is stale."""
+    """Without an accepted update for so long an exchange is stale."""
     idle_timeout: Duration = 30 * SECOND
-    """ms without a byte until the connection is made anew."""
+    """Without a byte for so long its connection is made anew."""
     backoff_min: Duration = 250
-    """ms that a second attempt waits at most; doubles with each further one."""
+    """Attempts to connect are apart by a random time up to a limit, which is this at first, then doubles."""
     backoff_max: Duration = 2 * SECOND
-    """ms that any attempt waits at most."""
+    """What that limit doubles up to."""
 
 
 @attrs.frozen
 class GeneratorSettings:
-    """The exchanges of the test mode."""
+    """The exchanges of the test mode, whose prices are generated."""
 
     exchanges: tuple[ExchangeName, ...] = ("test1", "test2", "test3")
+    """Their names, apart from those of `exchanges`."""
     rate: Annotated[float, kinds.number(0.001, 100_000)] = 10.0
-    """Ticks a second; a tick is an update of each symbol."""
+    """Ticks a second; a tick is an update of every symbol."""
 
 
 @attrs.frozen
@@ -180,7 +194,7 @@ class Settings:
     """All of them."""
 
     mode: Mode = "live"
-    """What a start begins with."""
+    """What a start begins with: the exchanges ("live"), or generated prices ("test")."""
     symbols: tuple[Symbol, ...] = SYMBOLS
     """Updates of any other symbol are rejected."""
     exchanges: tuple[ExchangeSettings, ...] = (
@@ -188,7 +202,7 @@ class Settings:
         ExchangeSettings("exchange2", "127.0.0.1", 40102),
         ExchangeSettings("exchange3", "127.0.0.1", 40103),
     )
-    """Those of the live mode."""
+    """The exchanges of the live mode."""
     http: HttpSettings = HttpSettings()
     redis: RedisSettings = RedisSettings()
     postgres: PostgresSettings = PostgresSettings()
@@ -198,9 +212,10 @@ class Settings:
     feeds: FeedSettings = FeedSettings()
     generator: GeneratorSettings = GeneratorSettings()
     state_dir: Annotated[Path, kinds.directory()] = attrs.field(factory=lambda: default_state_dir(os.environ))
-    """Where a stop leaves what no store would take, and where `--embedded` keeps its data."""
+    """Where a stop leaves what no store would take until the next start, and where `serve --embedded` keeps
+    its data. Empty: `$XDG_STATE_HOME/marketflow`, or else `~/.local/state/marketflow`."""
     shutdown_timeout: Duration = 10 * SECOND
-    """ms that a stop may take."""
+    """How long a stop may take."""
 
 
 @attrs.frozen

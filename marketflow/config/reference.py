@@ -1,0 +1,197 @@
+"""What people read of the settings: config.toml and docs/configuration.md, made from the settings classes.
+
+`python -m marketflow.config.reference`, in a checkout, rewrites both. What stands in them above the line with
+`MADE` is written by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from marketflow.config.layers import variable_of
+from marketflow.config.settings import Settings
+from marketflow.config.structuring import converter, fields, item_of, kind_of
+
+MADE: Final = "made from marketflow/config/settings.py by `nox -s reference`"
+TOML: Final = Path("config.toml")
+MARKDOWN: Final = Path("docs", "configuration.md")
+
+_WIDTH: Final = 110
+
+
+@attrs.frozen
+class Entry:
+    """A setting, as people read about it."""
+
+    key: str
+    meaning: str
+    takes: str
+    default: object
+    """As TOML or JSON have it; None where it must be given."""
+    items: tuple[Entry, ...] = ()
+    """What each table of a list of tables holds."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rpartition(".")[2]
+
+
+@attrs.frozen
+class Group:
+    """Settings that belong together."""
+
+    name: str
+    """That of their table; empty for those of none."""
+    meaning: str
+    entries: tuple[Entry, ...]
+
+
+def main() -> None:
+    """Rewrite both files in the current directory."""
+    for path, made in ((TOML, toml()), (MARKDOWN, markdown())):
+        path.write_text(rewritten(path.read_text(encoding="utf-8"), made), encoding="utf-8")
+
+
+def rewritten(text: str, made: str) -> str:
+    """A file's text with another made part.
+
+    Raises:
+        ValueError: no line of it says where that begins.
+    """
+    by_hand, mark, rest = text.partition(MADE)
+    if not mark:
+        raise ValueError(f"there must be a line that says: {MADE}")
+    return f"{by_hand}{mark}{rest.partition(chr(10))[0]}\n\n{made}"
+
+
+# ---- from the classes ----
+
+
+def groups() -> list[Group]:
+    """All settings, in the order of the classes; first those that are in no table."""
+    tables = {name: cls for name, cls in fields(Settings).items() if attrs.has(cls)}
+    alone = tuple(entry for entry in _entries(Settings) if entry.name not in tables)
+    return [Group("", "", alone)] + [
+        Group(name, _one_line(cls.__doc__), tuple(_entries(cls, f"{name}."))) for name, cls in tables.items()
+    ]
+
+
+def _entries(cls: Any, prefix: str = "") -> Iterator[Entry]:
+    meanings = _meanings(cls)
+    for field in attrs.fields(attrs.resolve_types(cls)):
+        key, item = prefix + field.name, item_of(field.type)
+        if attrs.has(field.type):
+            continue
+        if field.name not in meanings:
+            raise LookupError(f"{key} has no docstring that says what it means")
+        items = tuple(_entries(item, f"{key}[].")) if attrs.has(item) else ()
+        yield Entry(key, meanings[field.name], _takes(field.type), _written(field), items)
+
+
+def _meanings(cls: Any) -> dict[str, str]:
+    """The docstrings of a class's fields, which Python itself does not keep."""
+    (tree,) = ast.parse(inspect.getsource(cls)).body
+    found = {}
+    for field, text in pairwise(getattr(tree, "body", ())):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(meaning))):
+                found[name] = _one_line(meaning)
+    return found
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _takes(annotation: Any) -> str:
+    item = item_of(annotation)
+    if attrs.has(item):
+        return f"a list of tables of {', '.join(fields(item))}"
+    kind = kind_of(annotation if item is None else item)
+    if kind is None:
+        raise LookupError(f"{annotation} is no kind of setting")
+    return kind.takes if item is None else f"a list, each {kind.takes}"
+
+
+def _written(field: attrs.Attribute[Any]) -> object:
+    """The default, as somebody would write it."""
+    kind, value = kind_of(field.type), field.default
+    if value is attrs.NOTHING:
+        return None
+    if kind is None:
+        return converter.unstructure(value)
+    if value is None or isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+        return kind.none[-1] if kind.none else ""
+    shown = kind.show(value)
+    try:
+        return json.loads(shown) if isinstance(value, int | float) else shown
+    except ValueError:  # with a unit
+        return shown
+
+
+# ---- to the files ----
+
+
+def toml() -> str:
+    """The made part of config.toml: each key with its default, under its meaning."""
+    return "\n".join(line for group in groups() for line in _toml_group(group)).lstrip("\n") + "\n"
+
+
+def _toml_group(group: Group) -> Iterator[str]:
+    if group.name:
+        yield from ["", *_comment(group.meaning), f"[{group.name}]"]
+    # A key after a table would be one of that table.
+    for entry in sorted(group.entries, key=lambda entry: bool(entry.items)):
+        if not group.name:
+            yield ""
+        yield from _comment(entry.meaning)
+        yield from _toml_tables(entry) if entry.items else [f"{entry.name} = {json.dumps(entry.default)}"]
+
+
+def _toml_tables(entry: Entry) -> Iterator[str]:
+    """A list of tables; the first says what its keys mean."""
+    tables: Any = entry.default
+    for number, table in enumerate(tables):
+        yield from ["", f"[[{entry.key}]]"] if number else [f"[[{entry.key}]]"]
+        for item in entry.items:
+            yield from [] if number else _comment(item.meaning)
+            yield f"{item.name} = {json.dumps(table[item.name])}"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def markdown() -> str:
+    """The made part of docs/configuration.md: a table for each group."""
+    return "\n".join(line for group in groups() for line in _markdown_group(group))
+
+
+def _markdown_group(group: Group) -> Iterator[str]:
+    yield from [f"## {group.name}", "", group.meaning, ""] if group.name else ["## Without a table", ""]
+    yield from ["| key, variable | takes | by default | meaning |", "|---|---|---|---|"]
+    for entry in group.entries:
+        variable = f"<br>`{variable_of(entry.key)}`"
+        yield _markdown_row(entry, variable)
+        yield from (_markdown_row(item, "") for item in entry.items)
+    yield ""
+
+
+def _markdown_row(entry: Entry, variable: str) -> str:
+    default = "(must be given)" if entry.default is None else f"`{json.dumps(entry.default)}`"
+    cells = f"`{entry.key}`{variable}", entry.takes, default, entry.meaning
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    main()
