@@ -85,6 +85,13 @@ def reference(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Not a test: it measures, for a good quarter of an hour. Arguments after -- go to it."""
+    install(session, "embedded")
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     install(session, "embedded")
     session.run(

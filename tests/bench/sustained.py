@@ -118,7 +118,8 @@ def _compare(service: Service, sent: Sent, window: float) -> int:
 def _told(flood: Flood, limit: float) -> str:
     return (
         f"{flood.rate:,.0f}/s, {flood.rate / limit:.2f} x raw Redis; "
-        f"us an update: service {flood.service_us:.2f}, Redis {flood.redis_us:.2f}, sender {flood.sender_us:.2f}; "
+        f"us an update: service {flood.service_us:.2f}, Redis {flood.redis_us:.2f}, "
+        f"sender {flood.sender_us:.2f}; "
         f"cores: service {flood.service_busy:.2f}, Redis {flood.redis_busy:.2f}; "
         f"RSS {flood.rss / MIB:.0f} MiB, peak {flood.peak_rss / MIB:.0f}; lost {flood.lost}; "
         f"{flood.checked:,} members compared"
