@@ -29,6 +29,7 @@ from marketflow.app.clocks import CautiousClock
 from marketflow.app.feeds import Feed
 from marketflow.app.flushing import Flusher
 from marketflow.app.health import Health
+from marketflow.app.measuring import Measuring
 from marketflow.app.modes import Modes
 from marketflow.app.ports import AggregateStore, Clock, Decode, Source, Window
 from marketflow.app.queries import Queries
@@ -209,6 +210,12 @@ def _parts(
         aggregator=aggregator,
         spooling=Spooling(book=book, flusher=flusher, spool=spool),
         health=health,
-        app=create_app(prices=queries, health=health, modes=modes, token=settings.http.token),
+        app=create_app(
+            prices=queries,
+            health=health,
+            measuring=Measuring(health=health, book=book, flusher=flusher, aggregator=aggregator),
+            modes=modes,
+            token=settings.http.token,
+        ),
         store=store,
     )

@@ -73,6 +73,11 @@ class Aggregator:
         self.written = 0
         """Rows written by this boot."""
 
+    @property
+    def pending(self) -> int:
+        """Rows of closed intervals that are not up to date. None while all is well, but for a moment."""
+        return self._book.bars.unwritten(self._clock.now() - self._grace)
+
     async def take_hold(self) -> None:
         """At the start: take the lock on the stores, waiting for another service to end.
 

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import attrs
 
 from marketflow.app.answers import Candles, Latest, Statistic, Summary
+from marketflow.app.histogram import Distribution
 
 Mode = Literal["live", "test"]
 StatisticKind = Literal["highest", "lowest", "average"]
@@ -164,6 +165,34 @@ class HealthQuestions(Protocol):
 
     def exchange_list(self) -> Sequence[ExchangeState]:
         """Both modes' exchanges."""
+        ...
+
+
+# ---- measurements ----
+
+
+@attrs.frozen
+class Measurements:
+    """What the service counts and times, since its start."""
+
+    health: HealthReport
+    ready: bool
+    pending_limits: Mapping[str, int]
+    """Pending updates at most, by exchange."""
+    latency_seconds: Distribution
+    """Of every cached update, from its receipt until Redis had acknowledged it."""
+    flush_seconds: Distribution
+    """Of every write to the window that Redis has acknowledged."""
+    aggregates_written: int
+    aggregates_pending: int
+    """Rows of closed intervals that are not up to date in PostgreSQL."""
+
+
+class MeasurementQuestions(Protocol):
+    """What monitoring asks, without any wait."""
+
+    def measurements(self) -> Measurements:
+        """Everything, read in one step."""
         ...
 
 

@@ -235,10 +235,9 @@ class SecondBars:
                 if not pairs:
                     del self._unwritten[row.end]
 
-    @property
-    def unwritten(self) -> int:
-        """How many rows are to be written, those of open intervals included."""
-        return sum(map(len, self._unwritten.values()))
+    def unwritten(self, before: int) -> int:
+        """How many rows are to be written of intervals that ended at or before `before` (ms)."""
+        return sum(len(pairs) for end, pairs in self._unwritten.items() if end <= before)
 
     # ---- out ----
 

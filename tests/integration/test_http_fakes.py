@@ -6,6 +6,7 @@ Holds no tests itself.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -25,11 +26,13 @@ from marketflow.app.answers import (
     UnknownExchange,
     UnknownSymbol,
 )
+from marketflow.app.histogram import Distribution
 from marketflow.app.questions import (
     Counters,
     ExchangeHealth,
     ExchangeState,
     HealthReport,
+    Measurements,
     StoreHealth,
 )
 from marketflow.domain.periods import parse_period
@@ -126,6 +129,24 @@ class FakeHealth:
         return [ExchangeState("exchange1", "live", "connected"), ExchangeState("test1", "test", "off")]
 
 
+@attrs.define
+class FakeMeasuring:
+    """What health says, and numbers of its own."""
+
+    health: FakeHealth
+
+    def measurements(self):
+        return Measurements(
+            health=self.health.report(),
+            ready=self.health.ready,
+            pending_limits={"exchange1": 100, "test1": 200},
+            latency_seconds=Distribution([(0.5, 4), (math.inf, 6)], 2.75),
+            flush_seconds=Distribution([(0.5, 3), (math.inf, 3)], 0.25),
+            aggregates_written=15,
+            aggregates_pending=4,
+        )
+
+
 class FakeModes:
     """Switches at once."""
 
@@ -142,14 +163,20 @@ class FakeModes:
 
 @attrs.define
 class Questions:
-    """All three."""
+    """All of them."""
 
     prices: FakePrices = attrs.Factory(FakePrices)
     health: FakeHealth = attrs.Factory(FakeHealth)
     modes: FakeModes = attrs.Factory(FakeModes)
 
     def app(self, token=None):
-        return create_app(prices=self.prices, health=self.health, modes=self.modes, token=token)
+        return create_app(
+            prices=self.prices,
+            health=self.health,
+            measuring=FakeMeasuring(self.health),
+            modes=self.modes,
+            token=token,
+        )
 
 
 @attrs.define

@@ -171,7 +171,7 @@ async def test_minutes_missed_in_an_outage_are_written_oldest_first_in_batches(a
         await play(world, 3)
         world.store.away = True
         await play(world, 400, every=1.0)
-        assert world.book.bars.unwritten > 2 * ROWS
+        assert world.aggregator.pending > 2 * ROWS
         world.store.away = False
         before = len(world.store.batches)
         await trio.sleep(3.1)
@@ -179,6 +179,7 @@ async def test_minutes_missed_in_an_outage_are_written_oldest_first_in_batches(a
         batches = [rows for _, rows in world.store.batches[before:]]
         ends = [row.end for rows in batches for row in rows]
         assert ends[: 3 * ROWS] == sorted(ends[: 3 * ROWS])
+        assert world.aggregator.pending == 0
         assert len(batches[0]) == len(batches[1]) == ROWS
         assert max(map(len, batches)) == ROWS
 

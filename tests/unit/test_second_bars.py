@@ -106,7 +106,7 @@ def test_rows_are_due_oldest_first_when_their_interval_has_ended():
     add(bars, NOON + 2 * MINUTE, pair=OTHER)
     ends = [(row.end - NOON) // MINUTE for row in bars.due(NOON + 3 * MINUTE)]
     assert ends == [2, 3, 3]
-    assert bars.unwritten == 4
+    assert [bars.unwritten(NOON + minute * MINUTE) for minute in (1, 2, 3, 4)] == [0, 1, 3, 4]
 
 
 def test_a_row_that_changed_while_it_was_written_stays_due():
@@ -118,7 +118,7 @@ def test_a_row_that_changed_while_it_was_written_stays_due():
     assert [row.end for row in bars.due(NOON + MINUTE)] == [NOON + MINUTE]
     bars.written(bars.due(NOON + MINUTE))
     assert bars.due(NOON + MINUTE) == []
-    assert bars.unwritten == 0
+    assert bars.unwritten(NOON + HOUR) == 0
 
 
 def test_a_row_takes_in_what_only_the_store_knows_of_its_interval():

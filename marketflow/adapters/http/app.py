@@ -19,10 +19,12 @@ from werkzeug.routing import MapAdapter
 from marketflow.adapters.http.candles import candle_routes
 from marketflow.adapters.http.exchanges import exchange_routes
 from marketflow.adapters.http.health import health_routes
+from marketflow.adapters.http.metrics import metric_routes
 from marketflow.adapters.http.mode import mode_routes
 from marketflow.adapters.http.prices import price_routes
 from marketflow.adapters.http.problem import register_problems, unavailable
-from marketflow.app.questions import HealthQuestions, ModeQuestions, PriceQuestions
+from marketflow.adapters.http.traffic import Traffic
+from marketflow.app.questions import HealthQuestions, MeasurementQuestions, ModeQuestions, PriceQuestions
 
 BODY_LIMIT: Final = 16 * 1024
 """Bytes: no route wants a body at all."""
@@ -39,7 +41,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def create_app(
-    *, prices: PriceQuestions, health: HealthQuestions, modes: ModeQuestions, token: str | None
+    *,
+    prices: PriceQuestions,
+    health: HealthQuestions,
+    measuring: MeasurementQuestions,
+    modes: ModeQuestions,
+    token: str | None,
 ) -> QuartTrio:
     """The application; `token` guards the switch of the mode where it is not None."""
     app = App("marketflow", static_folder=None)
@@ -49,6 +56,8 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
     register_problems(app)
+    traffic = Traffic()
+    traffic.watch(app)
     app.before_request(_begin)
     app.before_request(partial(_refuse_unless_ready, health))
     app.after_request(_end)
@@ -57,6 +66,7 @@ def create_app(
     app.register_blueprint(exchange_routes(health))
     app.register_blueprint(mode_routes(modes, token))
     app.register_blueprint(health_routes(health))
+    app.register_blueprint(metric_routes(measuring, traffic))
     return app
 
 

@@ -1,0 +1,150 @@
+"""Measurements as Prometheus' metric families. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, get_args
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from marketflow.app.histogram import Distribution
+from marketflow.app.ledger import OVERFLOW, SHUTDOWN
+from marketflow.app.questions import Counters, ExchangeHealth, ExchangeStatus, Measurements, Mode
+from marketflow.domain.prices import REASONS
+
+EXCHANGE: Final = "exchange"
+REASON: Final = "reason"
+
+# Of each exchange its name, help text, and value. Together they are the equations of conservation:
+# received = accepted + rejected, accepted = cached + expired + dropped + pending.
+_COUNTS: Final[tuple[tuple[str, str, Callable[[Counters], int]], ...]] = (
+    ("received", "Lines received, blank ones left out.", lambda counters: counters.received),
+    ("accepted", "Updates accepted.", lambda counters: counters.accepted),
+    ("cached", "Updates that Redis has acknowledged.", lambda counters: counters.cached),
+    (
+        "expired",
+        "Updates that left the window before they could be written to it. Aggregates have them.",
+        lambda counters: counters.expired,
+    ),
+)
+# The same by reason, with all the reasons there are: a series that is there from the start has a rate.
+_LOSSES: Final[tuple[tuple[str, str, tuple[str, ...], Callable[[Counters], Mapping[str, int]]], ...]] = (
+    ("rejected", "Lines rejected.", REASONS, lambda counters: counters.rejected),
+    (
+        "dropped",
+        "Updates thrown away: too many waited for Redis, or it was away at a stop. Aggregates have them.",
+        (OVERFLOW, SHUTDOWN),
+        lambda counters: counters.dropped,
+    ),
+)
+
+
+def families_of(found: Measurements) -> Iterable[Metric]:
+    """All families, in a fixed order."""
+    report = found.health
+    yield _gauge("marketflow_build_info", "The version that runs.", "version", {report.version: 1})
+    yield _gauge("marketflow_mode", "1 for the mode that it is in.", "mode", _one_of(Mode, report.mode))
+    yield GaugeMetricFamily("marketflow_ready", "1 unless it is starting or stopping.", int(found.ready))
+    stores = {"redis": report.redis, "postgres": report.postgres}
+    yield _gauge(
+        "marketflow_up",
+        "1 while a store answers.",
+        "component",
+        {name: int(store.status == "up") for name, store in stores.items()},
+    )
+    yield from _update_families({name: each.updates for name, each in report.exchanges.items()})
+    yield _gauge(
+        "marketflow_updates_pending_limit",
+        "Updates that may be pending; past it the exchange waits, or with Redis away the oldest are dropped.",
+        EXCHANGE,
+        found.pending_limits,
+    )
+    yield from _feed_families(report.exchanges)
+    yield _histogram(
+        "marketflow_flush_seconds",
+        "Time that a write to Redis took until it was acknowledged.",
+        found.flush_seconds,
+    )
+    yield _histogram(
+        "marketflow_update_latency_seconds",
+        "Time of each cached update from its receipt until Redis had acknowledged it.",
+        found.latency_seconds,
+    )
+    yield CounterMetricFamily(
+        "marketflow_aggregates_written", "Rows written to PostgreSQL.", found.aggregates_written
+    )
+    yield GaugeMetricFamily(
+        "marketflow_aggregates_pending",
+        "Rows of closed intervals that are not up to date in PostgreSQL.",
+        found.aggregates_pending,
+    )
+
+
+def _update_families(ledgers: Mapping[str, Counters]) -> Iterable[Metric]:
+    for name, text, count in _COUNTS:
+        family = CounterMetricFamily(f"marketflow_updates_{name}", text, labels=[EXCHANGE])
+        for exchange, counters in ledgers.items():
+            family.add_metric([exchange], count(counters))
+        yield family
+    for name, text, reasons, by_reason in _LOSSES:
+        family = CounterMetricFamily(f"marketflow_updates_{name}", text, labels=[EXCHANGE, REASON])
+        for exchange, counters in ledgers.items():
+            for reason, lost in (dict.fromkeys(reasons, 0) | dict(by_reason(counters))).items():
+                family.add_metric([exchange, reason], lost)
+        yield family
+    pending = {exchange: counters.pending for exchange, counters in ledgers.items()}
+    yield _gauge("marketflow_updates_pending", "Updates not in Redis yet.", EXCHANGE, pending)
+
+
+def _feed_families(exchanges: Mapping[str, ExchangeHealth]) -> Iterable[Metric]:
+    yield _gauge(
+        "marketflow_feed_connected",
+        "1 while the exchange is connected; those of the other mode are not.",
+        EXCHANGE,
+        {name: int(each.status in {"connected", "stale"}) for name, each in exchanges.items()},
+    )
+    statuses = GaugeMetricFamily(
+        "marketflow_feed_status", "1 for the status that the exchange has.", labels=[EXCHANGE, "status"]
+    )
+    for name, each in exchanges.items():
+        for status, is_it in _one_of(ExchangeStatus, each.status).items():
+            statuses.add_metric([name, status], is_it)
+    yield statuses
+    reconnects = CounterMetricFamily(
+        "marketflow_feed_reconnects", "Connections made because one had ended.", labels=[EXCHANGE]
+    )
+    for name, each in exchanges.items():
+        reconnects.add_metric([name], each.reconnects)
+    yield reconnects
+    # NaN before the first: 0 would be a lie, and a series that is missing cannot be asked for.
+    yield _gauge(
+        "marketflow_feed_last_update_age_seconds",
+        "Time since the last update was accepted, NaN before the first.",
+        EXCHANGE,
+        {
+            name: math.nan if each.last_update_age is None else each.last_update_age
+            for name, each in exchanges.items()
+        },
+    )
+
+
+def _one_of(kinds: object, value: str) -> dict[str, int]:
+    """By each value of a Literal whether it is this one."""
+    return {kind: int(kind == value) for kind in get_args(kinds)}
+
+
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _histogram(name: str, text: str, found: Distribution) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=buckets_of(found), sum_value=found.sum)
+
+
+def buckets_of(found: Distribution) -> list[tuple[str, float]]:
+    """The buckets with their bounds as Prometheus writes them."""
+    return [("+Inf" if math.isinf(bound) else str(bound), count) for bound, count in found.buckets]

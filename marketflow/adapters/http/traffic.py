@@ -1,0 +1,80 @@
+"""What is asked of the server, counted and timed by route: never by path, of which there is no end."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from quart import Quart, Response, g, request
+
+from marketflow.adapters.http.families import buckets_of
+from marketflow.app.histogram import Histogram
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+OTHER: Final = "other"
+"""Any method that a client has made up."""
+UNMATCHED: Final = "unmatched"
+"""Any path that is no route, and any route asked with a wrong method."""
+
+_VARIABLE: Final = re.compile(r"<(?:[^<>]*:)?([^<>:]+)>")
+
+
+class Traffic:
+    """Requests of one application, by method, route (`/prices/latest/{symbol}`) and status.
+
+    A request that its client gave up before there was an answer is not counted. Of a stream the time is that
+    until it began.
+    """
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._answered: Counter[tuple[str, str, str]] = Counter()
+        self._seconds: dict[tuple[str, str], Histogram] = {}
+
+    def watch(self, app: Quart) -> None:
+        """Have every request of the application counted."""
+        app.before_request(self._begin)
+        app.after_request(self._answer)
+        app.teardown_request(self._end)
+
+    async def _begin(self) -> None:
+        g.traffic_began = trio.current_time()
+        self._in_flight += 1
+
+    async def _answer(self, response: Response) -> Response:
+        method = request.method if request.method in METHODS else OTHER
+        rule = request.url_rule
+        route = UNMATCHED if rule is None else _VARIABLE.sub(r"{\1}", rule.rule)
+        self._answered[method, route, str(response.status_code)] += 1
+        seconds = self._seconds.setdefault((method, route), Histogram())
+        seconds.observe(trio.current_time() - g.traffic_began)
+        return response
+
+    async def _end(self, _: BaseException | None) -> None:
+        if g.pop("traffic_began", None) is not None:
+            self._in_flight -= 1
+
+    def families(self) -> Iterable[Metric]:
+        """The numbers in Prometheus' form."""
+        yield GaugeMetricFamily(
+            "http_requests_in_flight", "Requests that have no answer yet, this one included.", self._in_flight
+        )
+        answered = CounterMetricFamily(
+            "http_requests", "Requests answered.", labels=["method", "route", "status"]
+        )
+        for labels, count in self._answered.items():
+            answered.add_metric(labels, count)
+        yield answered
+        seconds = HistogramMetricFamily(
+            "http_request_duration_seconds",
+            "Time from the head of a request to its answer; of a stream, to its beginning.",
+            labels=["method", "route"],
+        )
+        for of_route, histogram in self._seconds.items():
+            found = histogram.read()
+            seconds.add_metric(of_route, buckets_of(found), found.sum)
+        yield seconds

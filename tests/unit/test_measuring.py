@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import trio
+from builders import World, until
+from test_health import Line
+
+from marketflow.app.health import Health
+from marketflow.app.measuring import Measuring
+
+
+async def test_it_tells_what_the_parts_have_counted(autojump_clock):
+    """And the latencies are those of just the updates that it tells are cached."""
+    world = World(interval=1_000, limit=50)
+    health = Health(
+        feeds={"live": [Line(exchange) for exchange in world.exchanges], "test": []},
+        mode=lambda: "live",
+        book=world.book,
+        redis=world.redis,
+        postgres=world.postgres,
+        clock=world.clock,
+        stale_after=5.0,
+        version="1.2.3",
+    )
+    measuring = Measuring(health=health, book=world.book, flusher=world.flusher, aggregator=world.aggregator)
+    nothing = measuring.measurements()
+    assert not nothing.ready
+    assert nothing.latency_seconds.count == nothing.flush_seconds.count == nothing.aggregates_written == 0
+    async with world.running():
+        health.serving = True
+        world.send_one(1.0)
+        world.send_one(2.0, symbol="ETHUSDT", exchange="exchange2")
+        await trio.sleep(10)
+        found = measuring.measurements()
+        assert found.ready
+        assert found.latency_seconds.count == found.health.updates.cached == 2
+        assert found.flush_seconds.count >= 10
+        assert (found.aggregates_written, found.aggregates_pending) == (2, 0)
+        assert found.pending_limits == dict.fromkeys(world.exchanges, 50)
+
+        world.store.away = True
+        world.send_one(1.0)
+        await trio.sleep(0.5)
+        assert measuring.measurements().aggregates_pending == 0, "it is open"
+        await until(lambda: measuring.measurements().aggregates_pending == 1)
+        world.store.away = False
+        await until(lambda: measuring.measurements().aggregates_pending == 0)
+        assert measuring.measurements().aggregates_written == 3
