@@ -37,6 +37,7 @@ from marketflow.app.questions import Mode
 from marketflow.app.spans import Spans
 from marketflow.app.spooling import Spooling
 from marketflow.app.stores import StoreState
+from marketflow.app.streaming import PriceStream
 from marketflow.config import Settings
 
 
@@ -53,6 +54,7 @@ class Parts:
     flusher: Flusher
     aggregator: Aggregator
     spooling: Spooling
+    stream: PriceStream
     health: Health
     app: QuartTrio
     store: AggregateStore
@@ -116,6 +118,7 @@ def _parts(
     }
     exchanges = {mode: [source.exchange for source in each] for mode, each in sources.items()}
     names = [name for each in exchanges.values() for name in each]
+    pairs = [(name, symbol) for name in names for symbol in settings.symbols]
 
     # ---- the way of an update ----
     book = Book(
@@ -135,7 +138,7 @@ def _parts(
         window=window,
         state=redis_state,
         clock=CautiousClock(clock),
-        pairs=[(name, symbol) for name in names for symbol in settings.symbols],
+        pairs=pairs,
         flush_interval=settings.pipeline.flush_interval / 1_000,
         window_length=settings.window.length,
         patience=settings.redis.timeout / 1_000,
@@ -189,6 +192,13 @@ def _parts(
         pages=CandlePages(spans, interval=interval, grace=grace),
         clock=clock,
     )
+    stream = PriceStream(
+        book=book,
+        pairs=pairs,
+        exchanges_of_mode=lambda: exchanges[modes.mode],
+        check=queries.pairs,
+        most_clients=settings.http.max_stream_clients,
+    )
     health = Health(
         feeds=feeds,
         mode=lambda: modes.mode,
@@ -209,9 +219,11 @@ def _parts(
         flusher=flusher,
         aggregator=aggregator,
         spooling=Spooling(book=book, flusher=flusher, spool=spool),
+        stream=stream,
         health=health,
         app=create_app(
             prices=queries,
+            stream=stream,
             health=health,
             measuring=Measuring(health=health, book=book, flusher=flusher, aggregator=aggregator),
             modes=modes,

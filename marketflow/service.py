@@ -12,6 +12,7 @@
     │        ├─ feed               ends with the stop, or the switch
     │        ├─ worker x5          end because the feed has
     │        └─ fan-in             ends because the workers have; all is in the book
+    ├─ stream                      ends with the stop
     ├─ flusher                     ends because the book has ended
     ├─ aggregator                  ends because the flusher has
     └─ spooling                    the same; what no store has taken is saved at the very end
@@ -170,6 +171,7 @@ async def serve(
                     await parts.aggregator.take_hold()
                 await parts.spooling.bring_in()
                 nursery.start_soon(run_modes, parts, settings.pipeline.workers_per_exchange, stopping)
+                nursery.start_soon(parts.stream.run, stopping)
                 nursery.start_soon(parts.flusher.run)
                 nursery.start_soon(parts.aggregator.run)
                 nursery.start_soon(parts.spooling.settle)

@@ -45,6 +45,14 @@ class NothingCanAnswer(Exception):
         """Seconds."""
 
 
+class TooManyClients(Exception):
+    """The live stream has as many clients as it may have."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the live stream has {most} clients already, as many as http.max_stream_clients")
+        self.most = most
+
+
 @attrs.frozen
 class Latest:
     """The newest update."""
@@ -54,6 +62,15 @@ class Latest:
     price: float
     timestamp: int
     source: str
+
+
+@attrs.frozen(eq=False)
+class PriceEvent:
+    """A pair's newest update, as the live stream tells it. One object for all clients."""
+
+    id: int
+    """The update's sequence: of later events, whatever their pair, it is greater."""
+    latest: Latest
 
 
 @attrs.frozen

@@ -79,6 +79,7 @@ class Book:
         self._next_sequence = first_sequence
         self._dropping = False
         self._changed = trio.Event()
+        self._entered = trio.lowlevel.ParkingLot()
         self.ended = trio.Event()
         """Set when no batch will enter any more."""
 
@@ -111,6 +112,8 @@ class Book:
             self._pending[exchange].append(Waiting(written, batch.received_monotonic))
         if batch.updates:
             self.last_accepted[exchange] = trio.current_time()
+            if self._entered:
+                self._entered.unpark_all()
         if self._dropping:
             self._drop_overflow(exchange)
 
@@ -233,6 +236,17 @@ class Book:
     def settled(self, position: Mapping[str, int]) -> bool:
         """Whether what was accepted up to `position` is pending no more."""
         return all(self.ledgers[exchange].settled >= accepted for exchange, accepted in position.items())
+
+    @property
+    def next_sequence(self) -> int:
+        """Greater than all sequences of updates that have entered."""
+        return self._next_sequence
+
+    async def wait_entered(self, sequence: int) -> int:
+        """Wait until there are updates from `sequence` on; returns the next sequence then."""
+        while self._next_sequence <= sequence:
+            await self._entered.park()
+        return self._next_sequence
 
     async def wait_changed(self) -> None:
         """Wait until pending updates have become fewer, or the policy for full buffers has changed."""

@@ -7,11 +7,12 @@ whoever answers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 import attrs
 
-from marketflow.app.answers import Candles, Latest, Statistic, Summary
+from marketflow.app.answers import Candles, Latest, PriceEvent, Statistic, Summary
 from marketflow.app.histogram import Distribution
 
 Mode = Literal["live", "test"]
@@ -75,6 +76,34 @@ class PriceQuestions(Protocol):
         """A page of at most `limit` candles within [start, end) (Unix ms), oldest first.
 
         `interval` is a key of CANDLE_INTERVALS. Without `start` it is the newest ones.
+        """
+        ...
+
+
+# ---- the live stream ----
+
+
+class Subscription(Protocol):
+    """What one client of the live stream asked for."""
+
+    async def receive(self) -> Sequence[PriceEvent] | None:
+        """Wait for what is new: at most one event of each pair, the newest, in the order of receipt.
+
+        Empty: there was nothing for a while. None: the service is stopping, and the stream is to end.
+        """
+        ...
+
+
+class StreamQuestions(Protocol):
+    """The live stream."""
+
+    def subscribed(
+        self, symbol: str | None, exchange: str | None, since: int | None
+    ) -> AbstractContextManager[Subscription]:
+        """A client for the length of the block; `since` is the id of the last event it has had.
+
+        An exchange of None stands for all exchanges of the mode, whichever it is at the time. On entering it
+        raises UnknownSymbol, UnknownExchange, or TooManyClients.
         """
         ...
 

@@ -70,6 +70,8 @@ class HttpSettings:
     """The TCP port to listen on; 0: any free one."""
     token: Annotated[str | None, kinds.optional(kinds.token())] = None
     """What `POST /mode/...` wants as `Authorization: Bearer`; empty: nothing. Better in the environment."""
+    max_stream_clients: Annotated[int, kinds.integer(1, 1_000_000)] = 1_000
+    """How many clients of `/stream` and `/ws` there may be at a time; more are refused."""
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 import h11
@@ -60,12 +60,15 @@ class FakePrices:
             await self.hold.wait()
         if self.error is not None:
             raise self.error
+        self.check(symbol, exchange)
+        if symbol == "ETHUSDT":
+            raise NoData("no updates of ETHUSDT in the last minute")
+
+    def check(self, symbol, exchange):
         if symbol is not None and symbol not in self.symbols:
             raise UnknownSymbol(symbol, self.symbols)
         if exchange is not None and exchange not in self.exchanges:
             raise UnknownExchange(exchange, self.exchanges)
-        if symbol == "ETHUSDT":
-            raise NoData("no updates of ETHUSDT in the last minute")
 
     async def latest(self, symbol, exchange):
         await self._ask(symbol, exchange)
@@ -96,6 +99,42 @@ class FakePrices:
         await self._ask(symbol, exchange, interval, start, end, limit)
         candle = Candle(0, 60_000, 1.0, 3.0, 0.5, 2.0, 1.75, 600, closed=True)
         return Candles(symbol, exchange, interval, [candle], 60_000)
+
+
+class FakeStream:
+    """Gives every client what the test tells it to, and remembers what was asked."""
+
+    def __init__(self, check):
+        self.check = check
+        self.error = None
+        self.asked = []
+        self._clients = []
+
+    @property
+    def clients(self):
+        return len(self._clients)
+
+    @contextmanager
+    def subscribed(self, symbol, exchange, since):
+        self.check(symbol, exchange)
+        if self.error is not None:
+            raise self.error
+        self.asked.append((symbol, exchange, since))
+        send, receive = trio.open_memory_channel(100)
+        self._clients.append(send)
+        try:
+            yield receive
+        finally:
+            self._clients.remove(send)
+
+    def tell(self, *events):
+        """Give all clients these at once; none stands for a heartbeat."""
+        for client in self._clients:
+            client.send_nowait(events)
+
+    def end(self):
+        for client in self._clients:
+            client.send_nowait(None)
 
 
 NOTHING = Counters(0, 0, {}, 0, 0, {}, 0)
@@ -166,12 +205,14 @@ class Questions:
     """All of them."""
 
     prices: FakePrices = attrs.Factory(FakePrices)
+    stream: FakeStream = attrs.Factory(lambda self: FakeStream(self.prices.check), takes_self=True)
     health: FakeHealth = attrs.Factory(FakeHealth)
     modes: FakeModes = attrs.Factory(FakeModes)
 
     def app(self, token=None):
         return create_app(
             prices=self.prices,
+            stream=self.stream,
             health=self.health,
             measuring=FakeMeasuring(self.health),
             modes=self.modes,

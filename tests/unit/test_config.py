@@ -37,6 +37,7 @@ DEFAULTS = {
     "http.host": "127.0.0.1",
     "http.port": 8080,
     "http.token": None,
+    "http.max_stream_clients": 1_000,
     "redis.url": None,
     "redis.host": "127.0.0.1",
     "redis.port": 6379,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import structlog
 import trio
@@ -23,8 +24,15 @@ from marketflow.adapters.http.metrics import metric_routes
 from marketflow.adapters.http.mode import mode_routes
 from marketflow.adapters.http.prices import price_routes
 from marketflow.adapters.http.problem import register_problems, unavailable
+from marketflow.adapters.http.stream import CLOSING, stream_routes
 from marketflow.adapters.http.traffic import Traffic
-from marketflow.app.questions import HealthQuestions, MeasurementQuestions, ModeQuestions, PriceQuestions
+from marketflow.app.questions import (
+    HealthQuestions,
+    MeasurementQuestions,
+    ModeQuestions,
+    PriceQuestions,
+    StreamQuestions,
+)
 
 BODY_LIMIT: Final = 16 * 1024
 """Bytes: no route wants a body at all."""
@@ -43,6 +51,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def create_app(
     *,
     prices: PriceQuestions,
+    stream: StreamQuestions,
     health: HealthQuestions,
     measuring: MeasurementQuestions,
     modes: ModeQuestions,
@@ -63,6 +72,7 @@ def create_app(
     app.after_request(_end)
     app.register_blueprint(price_routes(prices))
     app.register_blueprint(candle_routes(prices))
+    app.register_blueprint(stream_routes(stream))
     app.register_blueprint(exchange_routes(health))
     app.register_blueprint(mode_routes(modes, token))
     app.register_blueprint(health_routes(health))
@@ -80,7 +90,7 @@ async def _begin() -> None:
 
 async def _refuse_unless_ready(health: HealthQuestions) -> Response | None:
     """No prices while it starts or stops: they would be older than what is known a moment later."""
-    if request.blueprint not in {"prices", "candles"} or health.ready:
+    if request.blueprint not in {"prices", "candles", "stream"} or health.ready:
         return None
     return unavailable("not-ready", "the service is starting, or stopping", retry_after=1)
 
@@ -103,8 +113,10 @@ class Connection(TrioASGIHTTPConnection):
         self._body_received = trio.Event()
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer the request."""
-        await super().__call__(partial(self._receive, receive), partial(self._send, send))
+        """Answer the request. What a route enters for the time of its answer is left at the end of it."""
+        with ExitStack() as closing:
+            self.scope = cast("HTTPScope", {**self.scope, CLOSING: closing})
+            await super().__call__(partial(self._receive, receive), partial(self._send, send))
 
     async def _receive(self, receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
         event = await receive()

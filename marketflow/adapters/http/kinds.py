@@ -97,6 +97,12 @@ KINDS: Final[Mapping[str, Kind]] = {
             _UNAVAILABLE,
             "The service is starting or stopping. Ask again after `Retry-After` seconds.",
         ),
+        Kind(
+            "too-many-clients",
+            _UNAVAILABLE,
+            "The live stream has as many clients as it may have. Try again after `Retry-After` seconds, or "
+            "raise `http.max_stream_clients`.",
+        ),
         Kind("not-live", _UNAVAILABLE, "The process is beyond recovery. Start it anew."),
     )
 }

@@ -13,13 +13,15 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.adapters.http.parameters import BadParameter
 from marketflow.adapters.http.responses import as_json
-from marketflow.app.answers import NoData, NothingCanAnswer, UnknownExchange, UnknownSymbol
+from marketflow.app.answers import NoData, NothingCanAnswer, TooManyClients, UnknownExchange, UnknownSymbol
 from marketflow.domain.periods import BadPeriod
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # Seconds: a start, or a store that comes back, takes about as long.
 RETRY_SOON: Final = 1
+# Seconds: clients that have no place are not to knock at the door each second.
+RETRY_LATER: Final = 10
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -67,6 +69,7 @@ def register_problems(app: Quart) -> None:
     app.register_error_handler(UnknownExchange, _unknown_exchange)
     app.register_error_handler(NoData, _no_data)
     app.register_error_handler(NothingCanAnswer, _nothing_can_answer)
+    app.register_error_handler(TooManyClients, _too_many_clients)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(Exception, _unexpected)
 
@@ -93,6 +96,10 @@ async def _no_data(error: NoData) -> Response:
 
 async def _nothing_can_answer(error: NothingCanAnswer) -> Response:
     return unavailable("nothing-can-answer", str(error), retry_after=error.retry_after)
+
+
+async def _too_many_clients(error: TooManyClients) -> Response:
+    return unavailable("too-many-clients", str(error), retry_after=RETRY_LATER)
 
 
 async def _http_exception(error: HTTPException) -> Response:

@@ -1,0 +1,93 @@
+"""/stream: the live stream as Server-Sent Events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import Any, Final, Self, cast
+
+import msgspec
+from quart import Blueprint, request
+from quart.wrappers import Response
+from quart.wrappers.response import ResponseBody
+from quart_trio.wrappers import TrioResponse
+
+from marketflow.adapters.http.parameters import parameters
+from marketflow.app.answers import PriceEvent
+from marketflow.app.questions import StreamQuestions, Subscription
+
+CLOSING: Final = "marketflow.closing"
+"""Where a request's scope has the ExitStack that is left with it."""
+
+RETRY_MS: Final = 1_000
+"""How long a browser is to wait before it connects again."""
+
+_BEGINNING: Final = b"retry: %d\n\n" % RETRY_MS
+_HEARTBEAT: Final = b": heartbeat\n\n"
+_EVENTS_KEPT: Final = 10_000
+"""Encoded events, of which each is the newest of its pair: as many as pairs are of use."""
+
+_ID: Final = re.compile(r"[0-9]{1,19}")
+
+
+def stream_routes(stream: StreamQuestions) -> Blueprint:
+    """The route of the live stream."""
+    routes = Blueprint("stream", __name__)
+    # Each event is encoded once, whoever gets it.
+    encoded = lru_cache(_EVENTS_KEPT)(_encoded)
+
+    @routes.get("/stream")
+    async def events() -> Response:
+        given = parameters(request.args.items(multi=True), ("symbol", "exchange"))
+        asked = stream.subscribed(given.get("symbol"), given.get("exchange"), _last_event_id())
+        closing: ExitStack = cast("Any", request.scope)[CLOSING]
+        subscription = closing.enter_context(asked)
+        response = TrioResponse(
+            b"" if request.method == "HEAD" else _Events(subscription, encoded),
+            content_type="text/event-stream",
+        )
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+        response.timeout = None
+        return response
+
+    return routes
+
+
+def _last_event_id() -> int | None:
+    """What the client had last, when it connects again. Anything that is no id of ours counts as none."""
+    presented = request.headers.get("Last-Event-Id", "")
+    return int(presented) if _ID.fullmatch(presented) else None
+
+
+def _encoded(event: PriceEvent) -> bytes:
+    return b"event: price\nid: %d\ndata: %s\n\n" % (event.id, msgspec.json.encode(event.latest))
+
+
+class _Events(ResponseBody):
+    """A response's body: one write for all that is new, then the wait for more."""
+
+    def __init__(self, subscription: Subscription, encoded: Callable[[PriceEvent], bytes]) -> None:
+        self._subscription = subscription
+        self._encoded = encoded
+        self._begun = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing: the subscription belongs to the request."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            return _BEGINNING
+        events = await self._subscription.receive()
+        if events is None:
+            raise StopAsyncIteration
+        return b"".join(map(self._encoded, events)) or _HEARTBEAT

@@ -1,0 +1,219 @@
+"""The live stream: the newest update of each pair to many clients, each at the pace that it can take.
+
+Nothing is queued for anybody, and the way of an update knows nothing of clients:
+
+- The board has the newest update of each pair, in the order of receipt. While there are clients it is brought
+  up to date from the book, once a tick at most.
+- A client is a cursor: the id up to which it has been given what it asked for. Whenever it is ready for more
+  it gets what is newer, at most one event of each pair. So a slow client gets the newest, and costs nothing.
+- Sends take turns. A client that is alone gets every tick; of many each gets its share, and all together they
+  never take more than a bounded part of the thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Final
+
+import attrs
+import trio
+from trio_util import AsyncValue, move_on_when
+
+from marketflow.app.answers import MEMORY, Latest, PriceEvent, TooManyClients
+from marketflow.app.book import Book
+from marketflow.domain.prices import Pair
+
+TICK: Final = 0.01
+"""Seconds between two looks at the book."""
+
+SEND_SECONDS: Final = 0.000_5
+"""Seconds from one send to the next: several times what one takes, so that most of the thread stays free."""
+
+EVENT_SECONDS: Final = 0.000_002
+"""Seconds more for each event in it."""
+
+HEARTBEAT: Final = 15.0
+"""Seconds without an event after which a client is told that the connection lives."""
+
+
+class Board:
+    """The newest update of each pair, as events in the order of receipt."""
+
+    def __init__(self, book: Book, pairs: Sequence[Pair]) -> None:
+        """`pairs` are those of both modes."""
+        self.events: list[PriceEvent] = []
+        """Ascending by id."""
+        self.changed = trio.Event()
+        """Set, and replaced, with each change."""
+        self._book = book
+        self._pairs = pairs
+        self._newest: dict[Pair, PriceEvent] = {}
+
+    def refresh(self) -> None:
+        """Take over from the book what is newer."""
+        changed = False
+        for pair in self._pairs:
+            bar, known = self._book.bars.newest(pair), self._newest.get(pair)
+            if bar is not None and (known is None or known.id != bar.close_sequence):
+                exchange, symbol = pair
+                latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY)
+                self._newest[pair] = PriceEvent(bar.close_sequence, latest)
+                changed = True
+        if changed:
+            self.events = sorted(self._newest.values(), key=attrgetter("id"))
+            self.changed.set()
+            self.changed = trio.Event()
+
+    def after(self, cursor: int) -> list[PriceEvent]:
+        """Those with a greater id."""
+        return self.events[bisect_right(self.events, cursor, key=attrgetter("id")) :]
+
+
+class Turns:
+    """Who sends next: sends follow each other at a distance, whoever makes them."""
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    def take(self) -> float:
+        """When the next send may begin (seconds of Trio's clock). It is the caller's."""
+        at = max(trio.current_time(), self._free_at)
+        self._free_at = at + SEND_SECONDS
+        return at
+
+    def charge(self, events: int) -> None:
+        """So many events go out in the turn that has come."""
+        self._free_at += events * EVENT_SECONDS
+
+
+@attrs.define(eq=False)
+class Subscription:
+    """What one client asked for, and how far it has been given it. For one task."""
+
+    symbol: str | None
+    exchanges: Callable[[], Collection[str]]
+    """Asked anew each time: the mode may have changed."""
+    cursor: int
+    board: Board
+    turns: Turns
+    heartbeat: float
+    ended: trio.Event
+
+    async def receive(self) -> Sequence[PriceEvent] | None:
+        """Wait for what is new: at most one event of each pair, in the order of receipt.
+
+        Empty if there was nothing for the time of a heartbeat; None, at once, when the service is stopping.
+        """
+        with trio.move_on_after(self.heartbeat):
+            while not self.ended.is_set():
+                if not self._new():
+                    await self.board.changed.wait()
+                    continue
+                with trio.move_on_at(self.turns.take()):
+                    await self.ended.wait()
+                # Meanwhile there may be newer ones; or, the mode having changed, none.
+                if events := self._new():
+                    self.cursor = events[-1].id
+                    self.turns.charge(len(events))
+                    return events
+            return None
+        return ()
+
+    def _new(self) -> list[PriceEvent]:
+        exchanges = self.exchanges()
+        return [
+            event
+            for event in self.board.after(self.cursor)
+            if event.latest.exchange in exchanges and self.symbol in {None, event.latest.symbol}
+        ]
+
+
+class PriceStream:
+    """What all clients share."""
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        pairs: Sequence[Pair],
+        exchanges_of_mode: Callable[[], Collection[str]],
+        check: Callable[[str | None, str | None], object],
+        most_clients: int,
+        heartbeat: float = HEARTBEAT,
+    ) -> None:
+        """Nobody listens yet.
+
+        Args:
+            book: has the newest bar of each pair.
+            pairs: those of both modes.
+            exchanges_of_mode: the current mode's.
+            check: raises UnknownSymbol or UnknownExchange for what is not configured.
+            most_clients: how many there may be at a time.
+            heartbeat: seconds without an event after which a client is told so.
+        """
+        self._book = book
+        self._board = Board(book, pairs)
+        self._turns = Turns()
+        self._exchanges_of_mode = exchanges_of_mode
+        self._check = check
+        self._most_clients = most_clients
+        self._heartbeat = heartbeat
+        self._clients = AsyncValue[int](0)
+        self._ended = trio.Event()
+
+    @property
+    def clients(self) -> int:
+        """How many there are."""
+        clients: int = self._clients.value
+        return clients
+
+    async def run(self, stopping: trio.Event) -> None:
+        """Keep the board up to date until `stopping` is set; then all streams end."""
+        sequence = 0
+        try:
+            async with move_on_when(stopping.wait):
+                while True:
+                    await self._clients.wait_value(lambda clients: clients > 0)
+                    sequence = await self._book.wait_entered(sequence)
+                    self._board.refresh()
+                    await trio.sleep(TICK)
+        finally:
+            self._ended.set()
+            self._board.changed.set()
+
+    @contextmanager
+    def subscribed(
+        self, symbol: str | None, exchange: str | None, since: int | None = None
+    ) -> Iterator[Subscription]:
+        """A client for the length of the block. It begins with the newest of each pair that it asks for.
+
+        Args:
+            symbol: None for all.
+            exchange: None for all of the mode, whichever it is at the time.
+            since: the id of the last event that the client has had; None if it has had none.
+
+        Raises:
+            UnknownSymbol, UnknownExchange, TooManyClients
+        """
+        self._check(symbol, exchange)
+        if self._clients.value >= self._most_clients:
+            raise TooManyClients(self._most_clients)
+        if since is None or since >= self._book.next_sequence:  # the latter is no id of ours
+            since = -1
+        self._board.refresh()
+        self._clients.value += 1
+        try:
+            yield Subscription(
+                symbol=symbol,
+                exchanges=self._exchanges_of_mode if exchange is None else lambda: (exchange,),
+                cursor=since,
+                board=self._board,
+                turns=self._turns,
+                heartbeat=self._heartbeat,
+                ended=self._ended,
+            )
+        finally:
+            self._clients.value -= 1
