@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.bench import Bench, Row
+from tests.bench.latency import latency
 from tests.bench.processes import stolen
+from tests.bench.questions import highest, latest
 from tests.bench.report import as_json, table
 from tests.bench.stage import BenchError, staged
 from tests.bench.sustained import sustained
 
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "sustained": sustained,
+    "latency": latency,
+    "latest": latest,
+    "highest": highest,
 }
 
 

@@ -19,6 +19,11 @@ SHORTEST_WINDOW = 10.0
 """What waits for Redis at flood is some seconds old; past the window it would expire."""
 
 
+def percentile(values: Sequence[float], part: float) -> float:
+    """The value that so many percent of them do not exceed."""
+    return sorted(values)[max(0, math.ceil(len(values) * part / 100) - 1)]
+
+
 @attrs.frozen
 class Row:
     """One line of the table."""
@@ -29,8 +34,8 @@ class Row:
     unit: str
     ours: Sequence[float]
     """By round."""
-    meets: Callable[[float], bool]
-    """Whether a value meets the goal."""
+    meets: Callable[[float], bool] | None = None
+    """Whether a value meets the goal, if there is one."""
     limit: float | None = None
     limit_is: str = ""
     """What the limit is, for people."""
@@ -48,9 +53,9 @@ class Row:
         return None if self.limit is None else self.median / self.limit
 
     @property
-    def met(self) -> bool:
-        """Whether the median meets the goal."""
-        return math.isfinite(self.median) and self.meets(self.median)
+    def met(self) -> bool | None:
+        """Whether the median meets the goal; None without one."""
+        return None if self.meets is None else math.isfinite(self.median) and self.meets(self.median)
 
 
 @attrs.define

@@ -22,8 +22,6 @@ class Sent:
     """By exchange."""
     seconds: Sequence[dict[int, int]]
     """By exchange: lines by the second (Unix) of their timestamp."""
-    probes: Sequence[int]
-    """When probe 1, 2, … were sent (ns, monotonic)."""
 
     @property
     def total(self) -> int:
@@ -51,6 +49,15 @@ class Exchanges:
         """Add a numbered line of the symbol PROBE each 10 ms on the first exchange, or no longer."""
         self._tell(probing=probing)
 
+    def probes(self) -> list[int]:
+        """When probe 1, 2, … were sent (ns, monotonic)."""
+        sent: list[int] = self._tell(told_probes=True)["probes"]
+        return sent
+
+    def send_each(self, timestamps: Sequence[int]) -> None:
+        """Send, on every exchange, a line of each symbol at each of these times (ms)."""
+        self._tell(each_at=timestamps)
+
     def connected(self) -> bool:
         """Whether every exchange has its client."""
         return all(self._tell()["connected"])
@@ -59,7 +66,7 @@ class Exchanges:
         """Send nothing more but the rest of what was begun, and tell what was sent."""
         said = self._tell(rate=0, probing=False, finish=True)
         seconds = [{int(second): count for second, count in each.items()} for each in said["seconds"]]
-        return Sent(said["sent"], seconds, said["probes"])
+        return Sent(said["sent"], seconds)
 
     def _tell(self, **command: object) -> dict[str, Any]:
         assert self._process.stdin is not None

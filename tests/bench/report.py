@@ -28,7 +28,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         "" if row.limit is None else f"{_number(row.limit)} {row.unit}: {row.limit_is}",
         f"{_number(row.median)} {row.unit}{spread}",
         "" if row.ratio is None else f"{row.ratio:.2f}",
-        "yes" if row.met else "NO",
+        {None: "", True: "yes", False: "NO"}[row.met],
     )
 
 

@@ -84,10 +84,12 @@ class Service:
         log: Path,
         exchanges: Exchanges,
         names: Sequence[str],
+        dsn: str,
     ) -> None:
         self.stage = stage
         self.exchanges = exchanges
         self.names = names
+        self.dsn = dsn
         self.pid = process.pid
         self._process = process
         self._log = log
@@ -175,29 +177,27 @@ class Stage:
         return self.postgres.dsn.removesuffix("marketflow") + name
 
     @contextmanager
-    def service(
+    def launched(
         self,
         *,
         exchanges: int = 3,
         symbols_count: int = 5,
         settings: Mapping[str, object] | None = None,
-        log_level: str = "info",
-        started: Callable[[Service], None] = lambda _: None,
+        before: Callable[[Exchanges], None] = lambda _: None,
     ) -> Iterator[Service]:
-        """The program on fresh stores, connected to exchanges that send nothing yet; afterwards stopped.
+        """The program on fresh stores, just started; afterwards stopped.
 
         Args:
             exchanges: how many.
             symbols_count: how many; PROBE is one more.
             settings: more of them, `MARKETFLOW_` variables without that prefix.
-            log_level: of the program.
-            started: called once the process runs, before it serves.
+            before: what is to be done before the program starts.
         """
         dsn = self.fresh()
         names = [f"exchange{number + 1}" for number in range(exchanges)]
         wanted = symbols(symbols_count)
-        with ExitStack() as stack:
-            sender = stack.enter_context(sending(exchanges, wanted))
+        with sending(exchanges, wanted) as sender:
+            before(sender)
             environment = {
                 "SYMBOLS": [*wanted, PROBE],
                 "EXCHANGES": [
@@ -211,18 +211,22 @@ class Stage:
                 **(settings or {}),
             }
             log = self.directory / f"service-{self._number}.log"
-            process = stack.enter_context(_program(self.directory, log, log_level, environment))
-            service = Service(self, process, log, sender, names)
-            started(service)
+            with _program(self.directory, log, environment) as process:
+                yield Service(self, process, log, sender, names, dsn)
+
+    @contextmanager
+    def service(self, **wanted: Any) -> Iterator[Service]:
+        """As `launched`, but serving, and connected to exchanges that send nothing yet."""
+        with self.launched(**wanted) as service:
             event = wait_until(lambda: service.logged("serving"), "the service serves")
             service.port = int(event["url"].rpartition(":")[2])
-            wait_until(sender.connected, "every exchange has its client")
+            wait_until(service.exchanges.connected, "every exchange has its client")
             yield service
 
 
 @contextmanager
 def _program(
-    directory: Path, log: Path, level: str, environment: Mapping[str, object]
+    directory: Path, log: Path, environment: Mapping[str, object]
 ) -> Iterator[subprocess.Popen[bytes]]:
     values = {
         f"MARKETFLOW_{name}": value if isinstance(value, str) else json.dumps(value)
@@ -232,7 +236,7 @@ def _program(
     path = os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH", "")]))
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "marketflow", "serve", "--log-format", "json", "--log-level", level],
+            [sys.executable, "-m", "marketflow", "serve", "--log-format", "json"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,

@@ -1,0 +1,68 @@
+"""The limits of the questions: hypercorn with next to nothing behind it, and Quart-Trio with a hello.
+
+`python -m tests.bench.bare_server quart` (or `asgi`) prints its port, and serves until stdin ends.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from quart_trio import QuartTrio
+
+BODY = b'{"hello":"world"}'
+HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
+
+
+@contextmanager
+def bare_server(kind: str) -> Iterator[int]:
+    """Serve in a process of its own, `quart` or `asgi`; gives its port."""
+    command = [sys.executable, "-m", "tests.bench.bare_server", kind]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+async def _asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+def _quart() -> QuartTrio:
+    app = QuartTrio(__name__)
+
+    @app.get("/")
+    async def hello() -> dict[str, str]:
+        return {"hello": "world"}
+
+    return app
+
+
+async def _main(kind: str) -> None:
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.errorlog = None
+    async with trio.open_nursery() as nursery:
+        app: Any = _asgi if kind == "asgi" else _quart()
+        urls = await nursery.start(serve, app, config)
+        print(urls[0].rpartition(":")[2], flush=True)
+        await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(_main, sys.argv[1])

@@ -1,0 +1,104 @@
+"""How long an update takes from the exchange into Redis.
+
+Each 10 ms one exchange sends a numbered line behind the others. Redis tells, by a keyspace notification,
+when a flush has added to that line's sorted set; its newest member says how far they have come. From the
+moment before the line is given to the socket to the notification: receipt to Redis, and a little more.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.bench.bench import Bench, Row, percentile
+from tests.bench.sender import PROBE
+from tests.bench.stage import BenchError, Service, lost_of
+
+RATE = 100_000.0
+"""Updates a second."""
+KEY = f"prices:exchange1:{PROBE}"
+
+
+def latency(bench: Bench) -> list[Row]:
+    """The rows of the latency."""
+    seconds = 1.5 if bench.quick else 10.0
+    rounds: list[list[float]] = []
+    seen: list[list[float]] = []
+    with bench.stage.service() as service:
+        service.exchanges.send(RATE)
+        bench.wait(bench.warm_up)
+        for number in range(bench.rounds):
+            bench.say(f"round {number + 1} of {bench.rounds}, {seconds:g} s at {RATE:,.0f}/s")
+            took = _round(bench, service, seconds)
+            rounds.append(took)
+            seen.append([percentile(took, part) for part in (50, 90, 99, 100)])
+            bench.say("p50 {:.1f}, p90 {:.1f}, p99 {:.1f}, longest {:.1f} ms".format(*seen[-1]))
+        ledger = service.drained(service.exchanges.finish())
+        if lost_of(ledger):
+            raise BenchError(f"updates were lost: {ledger}")
+    return [
+        Row(
+            name=f"latency.p{part}",
+            what=f"receipt to Redis at {RATE:,.0f} updates/s, p{part}",
+            goal=f"<= {goal} ms",
+            unit="ms",
+            ours=[percentile(took, part) for took in rounds],
+            meets=lambda ours, goal=goal: ours <= goal,  # type: ignore[misc]
+            raw={"p50_p90_p99_longest": seen},
+        )
+        for part, goal in ((50, 35), (99, 100))
+    ]
+
+
+def _round(bench: Bench, service: Service, seconds: float) -> list[float]:
+    """How long the probes of one round took (ms)."""
+    first = len(service.exchanges.probes())
+    with _arrivals(service) as arrivals:
+        service.exchanges.probe(probing=True)
+        bench.wait(seconds)
+        service.exchanges.probe(probing=False)
+        sent = service.exchanges.probes()
+        deadline = time.monotonic() + 10
+        while (not arrivals or arrivals[-1][1] < len(sent)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    took: list[float] = []
+    arrived = iter(arrivals)
+    at, newest = 0, 0
+    for number in range(first + 1, len(sent) + 1):
+        while newest < number:
+            try:
+                at, newest = next(arrived)
+            except StopIteration:
+                raise BenchError(f"probe {number} of {len(sent)} has not come to Redis") from None
+        took.append((at - sent[number - 1]) / 1e6)
+    return took
+
+
+@contextmanager
+def _arrivals(service: Service) -> Iterator[list[tuple[int, int]]]:
+    """When (ns, monotonic) something was added, and the number of the newest probe then; grows meanwhile."""
+    arrivals: list[tuple[int, int]] = []
+    stopping = threading.Event()
+    with service.stage.client() as client, client.pubsub() as notices:
+        # Only of sorted sets: one for each ZADD of a thousand members.
+        client.config_set("notify-keyspace-events", "Kz")
+        notices.subscribe(f"__keyspace@0__:{KEY}")
+
+        def listen() -> None:
+            while not stopping.is_set():
+                notice = notices.get_message(timeout=0.1)
+                if notice is not None and notice["type"] == "message" and notice["data"] == b"zadd":
+                    at = time.monotonic_ns()
+                    (member,) = client.zrevrange(KEY, 0, 0)
+                    arrivals.append((at, int(float(member.split(b":")[0]))))
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        try:
+            yield arrivals
+        finally:
+            stopping.set()
+            listener.join()
+            client.config_set("notify-keyspace-events", "")
