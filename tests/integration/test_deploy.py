@@ -1,0 +1,283 @@
+"""What deploy/ has, as far as it can be checked where no Docker engine and no systemd run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import yaml
+from dockerfile_parse import DockerfileParser
+from dotenv import dotenv_values
+
+from marketflow.config import Settings, load
+from marketflow.config.settings import HttpSettings, PostgresSettings, RedisSettings
+from marketflow.service import serve
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+SERVICES = COMPOSE["services"]
+EXAMPLE = dotenv_values(DEPLOY / ".env.example")
+UNIT = DEPLOY / "marketflow.service"
+
+MOST_EXPOSED = 1.5
+"""Of systemd's exposure level, from 0 to 10: what the unit may come to."""
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def interpolated(value: object, variables: dict[str, str]) -> str:
+    """A value of the compose file, with `${NAME:-default}` and `${NAME:?message}` filled in."""
+    return re.sub(
+        r"\$\{(\w+):([-?])([^}]*)\}",
+        lambda found: variables.get(found[1]) or (found[3] if found[2] == "-" else f"<{found[1]}>"),
+        str(value),
+    )
+
+
+# ---- Dockerfile ----
+
+
+@pytest.fixture(scope="module")
+def instructions() -> list[dict[str, str]]:
+    """Those of the Dockerfile, in order."""
+    with (DEPLOY / "Dockerfile").open("rb") as file:
+        return DockerfileParser(fileobj=file).structure
+
+
+@pytest.fixture
+def final(instructions: list[dict[str, str]]) -> dict[str, str]:
+    """The last of each instruction of the stage that runs."""
+    begin = max(number for number, each in enumerate(instructions) if each["instruction"] == "FROM")
+    return {each["instruction"]: each["value"] for each in instructions[begin:]}
+
+
+@pytest.fixture
+def image_environment(final: dict[str, str]) -> dict[str, str]:
+    """What the image sets."""
+    return dict(pair.split("=", 1) for pair in shlex.split(final["ENV"]))
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint has no wheel for this machine")
+def test_dockerfile_is_sound() -> None:
+    done = run("hadolint", "--failure-threshold", "style", DEPLOY / "Dockerfile")
+
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_container_runs_without_privileges_and_hears_sigterm(final: dict[str, str]) -> None:
+    """A number, so that it can be seen not to be root; no shell between the signal and the program."""
+    user, _, group = final["USER"].partition(":")
+
+    assert int(user) > 0
+    assert int(group) > 0
+    assert final["STOPSIGNAL"] == "SIGTERM"
+    assert json.loads(final["ENTRYPOINT"]) == ["marketflow"]
+    assert json.loads(final["CMD"])[0] == "serve"
+
+
+def test_builder_is_given_what_it_copies_and_nothing_else(instructions: list[dict[str, str]]) -> None:
+    """.dockerignore lets through what the Dockerfile copies from the checkout."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    let_through = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {
+        source.split("/")[0]
+        for each in instructions
+        if each["instruction"] == "COPY" and "--from" not in each["value"]
+        for source in each["value"].split()[:-1]
+    }
+
+    assert "*" in lines
+    assert copied == let_through
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_image_sets_known_keys(image_environment: dict[str, str], tmp_path: Path) -> None:
+    settings = load(None, {}, image_environment, tmp_path).settings
+
+    assert settings.http.host == "0.0.0.0"
+    assert settings.state_dir == Path("/var/lib/marketflow")
+
+
+async def test_health_check_tells_a_service_that_runs(
+    final: dict[str, str],
+    image_environment: dict[str, str],
+    redis_url: str,
+    postgres_dsn: str,
+    tmp_path: Path,
+) -> None:
+    """Even where the environment names a proxy."""
+    command = json.loads(final["HEALTHCHECK"].partition(" CMD ")[2])
+    settings = Settings(
+        mode="test",
+        http=HttpSettings(port=0),
+        redis=RedisSettings(url=redis_url),
+        postgres=PostgresSettings(dsn=postgres_dsn),
+        state_dir=tmp_path,
+    )
+
+    async def check(port: str) -> int:
+        assert command[0] == "python"
+        done = await trio.run_process(
+            [sys.executable, *command[1:]],
+            env=os.environ
+            | image_environment
+            | {"PATH": os.environ["PATH"], "MARKETFLOW_HTTP__PORT": port, "http_proxy": "http://127.0.0.1:9"},
+            check=False,
+            capture_stderr=True,
+        )
+        return done.returncode
+
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        service = await nursery.start(serve, settings, stopping)
+        port = service.url.rpartition(":")[2]
+        try:
+            while_it_runs = await check(port)
+        finally:
+            stopping.set()
+
+    assert (while_it_runs, await check(port)) == (0, 1)
+
+
+# ---- compose.yaml ----
+
+
+def test_compose_file_is_of_the_specification() -> None:
+    done = run(
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        DEPLOY / "compose.yaml",
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_example_has_the_variables_of_the_compose_file() -> None:
+    """Those that must be set are empty, the others have their default."""
+    wanted = {
+        name: default if kind == "-" else ""
+        for name, kind, default in re.findall(r"\$\{(\w+):([-?])([^}]*)\}", json.dumps(COMPOSE))
+    }
+
+    assert wanted == EXAMPLE
+
+
+def test_compose_file_holds_no_secret() -> None:
+    secrets = {
+        f"{service}: {name}": value
+        for service, each in SERVICES.items()
+        for name, value in each.get("environment", {}).items()
+        if re.search("PASSWORD|TOKEN|AUTH|SECRET", name)
+    }
+
+    assert secrets
+    assert [name for name, value in secrets.items() if not re.fullmatch(r"\$\{\w+:[?-][^}]*\}", value)] == []
+    assert "deploy/.env" in {"deploy/" + line for line in (ROOT / ".gitignore").read_text().splitlines()}
+
+
+def test_compose_gives_known_keys(image_environment: dict[str, str], tmp_path: Path) -> None:
+    """What it sets for marketflow, on top of what the image sets, is a configuration."""
+    variables = {name: value or f"secret of {name}" for name, value in EXAMPLE.items() if "TOKEN" not in name}
+    given = {
+        name: interpolated(value, variables) for name, value in SERVICES["marketflow"]["environment"].items()
+    }
+
+    settings = load(None, {}, image_environment | given, tmp_path).settings
+
+    assert settings.redis.password == "secret of REDIS_PASSWORD"  # noqa: S105
+    assert settings.postgres.password == "secret of POSTGRES_PASSWORD"  # noqa: S105
+    assert settings.http.token is None
+    assert {settings.redis.host, settings.postgres.host} <= SERVICES.keys()
+    assert [(each.host, each.port) for each in settings.exchanges] == [
+        ("host.docker.internal", port) for port in (40101, 40102, 40103)
+    ]
+    shutdown = settings.shutdown_timeout / 1_000
+    assert float(SERVICES["marketflow"]["stop_grace_period"].removesuffix("s")) > shutdown + 6
+
+
+def test_compose_publishes_to_this_machine_only() -> None:
+    ports = [port for each in SERVICES.values() for port in each.get("ports", ())]
+
+    assert ports
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+    assert not {"redis", "postgres"} & {name for name, each in SERVICES.items() if "ports" in each}
+    assert COMPOSE["networks"]["stores"] == {"internal": True}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_is_pinned_watched_and_comes_back(name: str) -> None:
+    """And what it mounts is there: a named volume that is declared, or a file of deploy/."""
+    service = SERVICES[name]
+    volumes = {mount.split(":")[0] for mount in service.get("volumes", ())}
+
+    assert "build" in service or re.search(r":v?\d", service["image"]), "an image without a version"
+    assert "build" in service or "healthcheck" in service
+    assert service["restart"] == "unless-stopped"
+    gone = [
+        source
+        for source in volumes
+        if not ((DEPLOY / source).exists() if source.startswith(".") else source in COMPOSE["volumes"])
+    ]
+    assert gone == []
+
+
+def test_redis_is_as_the_documents_want_it() -> None:
+    """Nothing evicted, and kept over a restart."""
+    command = SERVICES["redis"]["command"]
+
+    assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+    assert command[command.index("--appendonly") + 1] == "yes"
+
+
+# ---- systemd ----
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_unit_is_valid(tmp_path: Path) -> None:
+    """With a program that is there: that is all that it is told of marketflow's."""
+    text = UNIT.read_text(encoding="utf-8")
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace("/opt/marketflow/bin/marketflow", "/bin/true"), encoding="utf-8")
+
+    done = run("systemd-analyze", "verify", "--man=no", unit)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_unit_is_hardened() -> None:
+    done = run("systemd-analyze", "security", "--offline=true", "--no-pager", UNIT)
+
+    found = re.search(r"exposure level for marketflow\.service: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) <= MOST_EXPOSED
+
+
+def test_unit_sets_known_keys(tmp_path: Path) -> None:
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    given = dict(
+        line.removeprefix("Environment=").replace("%S", "/var/lib").split("=", 1)
+        for line in lines
+        if line.startswith("Environment=")
+    )
+
+    loaded = load(None, {}, given, tmp_path)
+
+    assert loaded.settings == attrs.evolve(Settings(), state_dir=Path("/var/lib/marketflow"))
+    (seconds,) = (line.partition("=")[2] for line in lines if line.startswith("TimeoutStopSec="))
+    assert float(seconds) > loaded.settings.shutdown_timeout / 1_000 + 6
