@@ -1,15 +1,27 @@
-"""Clients of the live stream on plain sockets, strict about the protocols thanks to h11."""
+"""Clients of the live stream on plain sockets, strict about the protocols thanks to h11 and wsproto."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
 import h11
 import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import (
+    AcceptConnection,
+    CloseConnection,
+    Ping,
+    RejectConnection,
+    RejectData,
+    Request,
+    TextMessage,
+)
+from wsproto.extensions import PerMessageDeflate
 
 
 @attrs.frozen
@@ -43,6 +55,15 @@ def parsed(block: str) -> Event:
         comments,
         int(fields["retry"]) if "retry" in fields else None,
     )
+
+
+async def connected(port: int, receive_buffer: int | None) -> trio.SocketStream:
+    """A connection, on which the kernel holds at most so many bytes until they are read."""
+    sock = trio.socket.socket()
+    if receive_buffer is not None:
+        sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
+    await sock.connect(("127.0.0.1", port))
+    return trio.SocketStream(sock)
 
 
 class EventSource:
@@ -116,11 +137,89 @@ async def event_source(
     receive_buffer: int | None = None,
 ) -> AsyncIterator[EventSource]:
     """A stream; `receive_buffer` (bytes) makes the kernel hold less of it than it would."""
-    sock = trio.socket.socket()
-    if receive_buffer is not None:
-        sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
-    await sock.connect(("127.0.0.1", port))
-    async with trio.SocketStream(sock) as stream:
+    async with await connected(port, receive_buffer) as stream:
         source = EventSource(stream)
         await source.open(target, headers, method)
         yield source
+
+
+class Socket:
+    """A WebSocket that was accepted, or refused."""
+
+    def __init__(self, stream: trio.SocketStream, *, compress: bool) -> None:
+        self.stream = stream
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.answer = b""
+        """The body of a refusal."""
+        self.closed: tuple[int, str | None] | None = None
+        """Code and reason of the server's close."""
+        self.pings = 0
+        self._connection = WSConnection(ConnectionType.CLIENT)
+        self._extensions = [PerMessageDeflate()] if compress else []
+        self._events: Iterator[Any] = iter(())
+
+    async def open(self, target: str) -> None:
+        request = Request("127.0.0.1", target, extensions=self._extensions)
+        await self.send(request)
+        match await self._next():
+            case AcceptConnection() as accepted:
+                self.status = 101
+                assert accepted.extensions == []
+            case RejectConnection() as rejected:
+                self.status = rejected.status_code
+                self.headers = {name.decode(): value.decode() for name, value in rejected.headers}
+                while isinstance(event := await self._next(), RejectData):
+                    self.answer += event.data
+                    if event.body_finished:
+                        break
+
+    async def send(self, event: Any) -> None:
+        await self.stream.send_all(self._connection.send(event))
+
+    async def _next(self) -> Any:
+        while (event := next(self._events, None)) is None:
+            data = await self.stream.receive_some()
+            self._connection.receive_data(data or None)
+            self._events = self._connection.events()
+        return event
+
+    async def message(self) -> Any:
+        """The next message's JSON, None once the server has closed."""
+        text = ""
+        while True:
+            match await self._next():
+                case TextMessage() as message:
+                    text += message.data
+                    if message.message_finished:
+                        return json.loads(text)
+                case Ping() as ping:
+                    self.pings += 1
+                    await self.send(ping.response())
+                case CloseConnection() as close:
+                    self.closed = (close.code, close.reason)
+                    if self._connection.state is not ConnectionState.CLOSED:
+                        await self.send(close.response())
+                    return None
+                case other:
+                    raise AssertionError(other)
+
+    async def messages(self, count: int) -> list[Any]:
+        return [await self.message() for _ in range(count)]
+
+    async def close(self) -> None:
+        """Close in an orderly way: say so, and wait for the answer."""
+        await self.send(CloseConnection(1000))
+        while await self.message() is not None:
+            pass
+
+
+@asynccontextmanager
+async def web_socket(
+    port: int, target: str = "/ws", *, compress: bool = False, receive_buffer: int | None = None
+) -> AsyncIterator[Socket]:
+    """A WebSocket; `compress` offers compression, as browsers do."""
+    async with await connected(port, receive_buffer) as stream:
+        socket = Socket(stream, compress=compress)
+        await socket.open(target)
+        yield socket

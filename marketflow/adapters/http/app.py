@@ -11,7 +11,7 @@ from typing import Final, cast
 import structlog
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope
-from quart import Quart, Response, g, request
+from quart import Quart, Response, g, request, websocket
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -25,7 +25,9 @@ from marketflow.adapters.http.mode import mode_routes
 from marketflow.adapters.http.prices import price_routes
 from marketflow.adapters.http.problem import register_problems, unavailable
 from marketflow.adapters.http.stream import CLOSING, stream_routes
+from marketflow.adapters.http.targets import origin_form
 from marketflow.adapters.http.traffic import Traffic
+from marketflow.adapters.http.websockets import WebSocketConnection
 from marketflow.app.questions import (
     HealthQuestions,
     MeasurementQuestions,
@@ -43,7 +45,6 @@ LINGER: Final = 1.0
 
 REQUEST_ID: Final = "X-Request-Id"
 _SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ABSOLUTE_FORM: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -70,6 +71,9 @@ def create_app(
     app.before_request(_begin)
     app.before_request(partial(_refuse_unless_ready, health))
     app.after_request(_end)
+    app.before_websocket(_begin_websocket)
+    app.before_websocket(partial(_refuse_websocket_unless_ready, health))
+    app.after_websocket(_end_websocket)  # type: ignore[type-var]  # it says Response only
     app.register_blueprint(price_routes(prices))
     app.register_blueprint(candle_routes(prices))
     app.register_blueprint(stream_routes(stream))
@@ -81,9 +85,17 @@ def create_app(
 
 
 async def _begin() -> None:
+    _identify(request)
+
+
+async def _begin_websocket() -> None:
+    _identify(websocket)
+
+
+def _identify(asked: BaseRequestWebsocket) -> None:
     """Give the request its id. A request runs in a task of its own: what is bound is bound for it alone."""
     g.began = trio.current_time()
-    given = request.headers.get(REQUEST_ID, "")
+    given = asked.headers.get(REQUEST_ID, "")
     g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
@@ -92,16 +104,31 @@ async def _refuse_unless_ready(health: HealthQuestions) -> Response | None:
     """No prices while it starts or stops: they would be older than what is known a moment later."""
     if request.blueprint not in {"prices", "candles", "stream"} or health.ready:
         return None
+    return _not_ready()
+
+
+async def _refuse_websocket_unless_ready(health: HealthQuestions) -> Response | None:
+    return None if health.ready else _not_ready()
+
+
+def _not_ready() -> Response:
     return unavailable("not-ready", "the service is starting, or stopping", retry_after=1)
 
 
 async def _end(response: Response) -> Response:
+    return _finish(request, response)
+
+
+async def _end_websocket(response: Response | None) -> Response | None:
+    """Only one that was refused has a response."""
+    return None if response is None else _finish(websocket, response)
+
+
+def _finish(asked: BaseRequestWebsocket, response: Response) -> Response:
     response.headers[REQUEST_ID] = g.request_id
     response.headers.setdefault("Cache-Control", "no-store")
     milliseconds = round((trio.current_time() - g.began) * 1000, 3)
-    log.debug(
-        "request", method=request.method, path=request.path, status=response.status_code, ms=milliseconds
-    )
+    log.debug("request", method=asked.method, path=asked.path, status=response.status_code, ms=milliseconds)
     return response
 
 
@@ -109,7 +136,7 @@ class Connection(TrioASGIHTTPConnection):
     """One request, from its head to the end of its answer."""
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
-        super().__init__(app, {**scope, "path": _origin_form(scope["path"])})
+        super().__init__(app, {**scope, "path": origin_form(scope["path"])})
         self._body_received = trio.Event()
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -139,9 +166,10 @@ class Connection(TrioASGIHTTPConnection):
 
 
 class App(QuartTrio):
-    """Quart on Trio, with two things put right."""
+    """Quart on Trio, with some things put right."""
 
     asgi_http_class = Connection
+    asgi_websocket_class = WebSocketConnection
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Match by path and method alone: a strange Host header is no reason to fail."""
@@ -153,10 +181,3 @@ class App(QuartTrio):
             default_method=request.method,
             path_info=request.path,
         )
-
-
-def _origin_form(path: str) -> str:
-    """The path of a request target that may also be an absolute URI, `*`, or without any path."""
-    if path.startswith("/"):
-        return path
-    return "/" + _ABSOLUTE_FORM.sub("", path, count=1).removeprefix("/")

@@ -83,6 +83,11 @@ KINDS: Final[Mapping[str, Kind]] = {
             "The request's body is too large. No route wants one at all.",
         ),
         Kind(
+            "upgrade-required",
+            HTTPStatus.UPGRADE_REQUIRED,
+            "The path is a WebSocket's. Connect with a WebSocket client, or ask `/stream` for the same.",
+        ),
+        Kind(
             "internal-server-error",
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "A mistake of the service, which is in its log under the request's id. Nothing else is harmed.",

@@ -6,24 +6,26 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
-import h11
 import structlog
 import trio
-from hypercorn.config import Config, Sockets
+from hypercorn.config import Sockets
 from hypercorn.logging import Logger
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve
 from hypercorn.typing import ResponseSummary, WWWScope
 from quart_trio import QuartTrio
+from trio_util import run_and_cancelling
 
-UNREAD_TIMEOUT_MS: Final = 2_000
-"""How long a client may leave what was sent to it unread before its connection is dropped."""
+from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, PeersConfig
+
 IDLE_TIMEOUT: Final = 15.0
 """Seconds that a connection may be without a request; the head of one must have come whole by then."""
 HEAD_LIMIT: Final = 16 * 1024
 """Bytes of a request's line and headers."""
+MESSAGE_LIMIT: Final = 16 * 1024
+"""Bytes of a WebSocket message from a client; no route wants one at all."""
 REQUESTS_PER_CONNECTION: Final = 100_000
 BACKLOG: Final = 1024
 
@@ -48,8 +50,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Accepted sockets inherit it. Hypercorn shields its sends, even from a cancellation: without
-            # this, a client that does not read could hold the stop for ever.
+            # Accepted sockets inherit it. A client that does not read holds an answer, which may be large.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -76,7 +77,8 @@ async def serve_http(
     """Serve until `shutdown` returns; reports the URL once requests are answered. Owns the listener.
 
     Then no connection is accepted any more, idle ones are closed at once, and running requests have
-    `graceful_timeout` seconds to come to their end.
+    `graceful_timeout` seconds to come to their end. What has not by then is cut off; so is everything if this
+    is cancelled.
     """
     with listener:
         async with trio.open_nursery() as nursery:
@@ -87,23 +89,24 @@ async def serve_http(
 
 async def _serve(
     app: QuartTrio,
-    config: Config,
+    config: PeersConfig,
     shutdown: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    await serve(app, config, shutdown_trigger=shutdown, task_status=task_status)
+    async with run_and_cancelling(partial(_cut_off, config, shutdown)):
+        await serve(app, config, shutdown_trigger=shutdown, task_status=task_status)
 
 
-async def _stay_with_http_1(_: H11Protocol, _request: h11.Request) -> None:
-    """Ignore offers of HTTP/2, as a server may."""
+async def _cut_off(config: PeersConfig, shutdown: Callable[[], Awaitable[None]]) -> None:
+    """End what Hypercorn cannot: a send to a client that does not read."""
+    try:
+        await shutdown()
+        await trio.sleep(config.graceful_timeout)
+    finally:
+        config.peers.cut_off()
 
 
-# Without TLS nobody needs HTTP/2, and there Hypercorn forgets its idle timer: a connection without a request
-# is never closed, and holds a stop for the whole of `graceful_timeout`. It has no setting for this.
-H11Protocol._check_protocol = _stay_with_http_1  # type: ignore[assignment,method-assign] # noqa: SLF001
-
-
-def _configured(listener: socket.socket, graceful_timeout: float) -> Config:
+def _configured(listener: socket.socket, graceful_timeout: float) -> PeersConfig:
     config = _Config()
     config.listener = listener
     config.logger_class = _HypercornLog
@@ -116,10 +119,11 @@ def _configured(listener: socket.socket, graceful_timeout: float) -> Config:
     config.keep_alive_timeout = IDLE_TIMEOUT
     config.keep_alive_max_requests = REQUESTS_PER_CONNECTION
     config.h11_max_incomplete_size = HEAD_LIMIT
+    config.websocket_max_message_size = MESSAGE_LIMIT
     return config
 
 
-class _Config(Config):
+class _Config(PeersConfig):
     """Hypercorn's settings with a socket that is there already.
 
     Its own way, a bind to `fd://N`, makes a second owner of the descriptor and lets child processes have it.

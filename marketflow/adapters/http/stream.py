@@ -1,4 +1,4 @@
-"""/stream: the live stream as Server-Sent Events."""
+"""/stream and /ws: the live stream as Server-Sent Events, and as messages of a WebSocket."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from functools import lru_cache
 from typing import Any, Final, Self, cast
 
 import msgspec
-from quart import Blueprint, request
+import trio
+from quart import Blueprint, request, websocket
 from quart.wrappers import Response
 from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
 from marketflow.adapters.http.parameters import parameters
+from marketflow.adapters.http.peers import become_stream
+from marketflow.adapters.http.problem import problem
+from marketflow.adapters.http.websockets import GOING_AWAY, PING, text_frame
 from marketflow.app.answers import PriceEvent
 from marketflow.app.questions import StreamQuestions, Subscription
 
@@ -29,29 +33,54 @@ _HEARTBEAT: Final = b": heartbeat\n\n"
 _EVENTS_KEPT: Final = 10_000
 """Encoded events, of which each is the newest of its pair: as many as pairs are of use."""
 
+_PARAMETERS: Final = ("symbol", "exchange")
+_LINGER: Final = 1.0
+"""Seconds that a WebSocket's client has to answer our close."""
+
 _ID: Final = re.compile(r"[0-9]{1,19}")
 
 
 def stream_routes(stream: StreamQuestions) -> Blueprint:
-    """The route of the live stream."""
+    """The routes of the live stream."""
     routes = Blueprint("stream", __name__)
     # Each event is encoded once, whoever gets it.
-    encoded = lru_cache(_EVENTS_KEPT)(_encoded)
+    block, frame = lru_cache(_EVENTS_KEPT)(_block), lru_cache(_EVENTS_KEPT)(_frame)
 
     @routes.get("/stream")
     async def events() -> Response:
-        given = parameters(request.args.items(multi=True), ("symbol", "exchange"))
+        given = parameters(request.args.items(multi=True), _PARAMETERS)
         asked = stream.subscribed(given.get("symbol"), given.get("exchange"), _last_event_id())
         closing: ExitStack = cast("Any", request.scope)[CLOSING]
         subscription = closing.enter_context(asked)
+        become_stream(request.scope)
         response = TrioResponse(
-            b"" if request.method == "HEAD" else _Events(subscription, encoded),
+            b"" if request.method == "HEAD" else _Events(subscription, block),
             content_type="text/event-stream",
         )
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
         response.timeout = None
         return response
+
+    @routes.websocket("/ws")
+    async def messages() -> None:
+        given = parameters(websocket.args.items(multi=True), _PARAMETERS)
+        with stream.subscribed(given.get("symbol"), given.get("exchange"), None) as subscription:
+            become_stream(websocket.scope)
+            await websocket.accept()
+            while (events := await subscription.receive()) is not None:
+                await websocket.send(b"".join(map(frame, events)) or PING)
+            await websocket.close(GOING_AWAY, "the service is stopping")
+            # Closed with its answer unread, the connection would be reset, and our close be lost.
+            await trio.sleep(_LINGER)
+
+    @routes.get("/ws")
+    async def no_websocket() -> Response:
+        return problem(
+            "upgrade-required",
+            "this is a WebSocket: connect to it with a WebSocket client",
+            headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+        )
 
     return routes
 
@@ -62,16 +91,20 @@ def _last_event_id() -> int | None:
     return int(presented) if _ID.fullmatch(presented) else None
 
 
-def _encoded(event: PriceEvent) -> bytes:
+def _block(event: PriceEvent) -> bytes:
     return b"event: price\nid: %d\ndata: %s\n\n" % (event.id, msgspec.json.encode(event.latest))
+
+
+def _frame(event: PriceEvent) -> bytes:
+    return text_frame(msgspec.json.encode(event.latest))
 
 
 class _Events(ResponseBody):
     """A response's body: one write for all that is new, then the wait for more."""
 
-    def __init__(self, subscription: Subscription, encoded: Callable[[PriceEvent], bytes]) -> None:
+    def __init__(self, subscription: Subscription, block: Callable[[PriceEvent], bytes]) -> None:
         self._subscription = subscription
-        self._encoded = encoded
+        self._block = block
         self._begun = False
 
     async def __aenter__(self) -> Self:
@@ -90,4 +123,4 @@ class _Events(ResponseBody):
         events = await self._subscription.receive()
         if events is None:
             raise StopAsyncIteration
-        return b"".join(map(self._encoded, events)) or _HEARTBEAT
+        return b"".join(map(self._block, events)) or _HEARTBEAT

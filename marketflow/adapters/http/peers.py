@@ -1,0 +1,127 @@
+"""Clients' connections as Hypercorn serves them, with some things put right that it has no settings for."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Final, cast
+
+import h11
+import hypercorn.protocol.h11
+import hypercorn.trio.run
+from hypercorn.config import Config
+from hypercorn.protocol.events import Data, StreamClosed
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ASGISendEvent, ConnectionState, WebsocketAcceptEvent, WWWScope
+from wsproto.connection import ConnectionState as WebSocketState
+
+UNREAD_TIMEOUT_MS: Final = 2_000
+"""How long a client may leave what was sent to it unread before its connection is dropped."""
+STREAM_UNREAD_TIMEOUT_MS: Final = 60_000
+"""The same for a client of a stream: out of reach for a while, it is to go on with the newest after that."""
+
+FRAMES: Final = "marketflow.frames"
+"""The type of an ASGI message whose `frames` are whole WebSocket frames, written as they are."""
+
+_PEER: Final = "marketflow.peer"
+
+
+class Peers:
+    """The connections there are."""
+
+    def __init__(self) -> None:
+        self._peers: set[Peer] = set()
+
+    def add(self, peer: Peer) -> None:
+        """One has begun."""
+        self._peers.add(peer)
+
+    def discard(self, peer: Peer) -> None:
+        """One has ended."""
+        self._peers.discard(peer)
+
+    def cut_off(self) -> None:
+        """Close all of them, now, whatever they do."""
+        for peer in self._peers:
+            peer.cut_off()
+
+
+class PeersConfig(Config):
+    """Hypercorn's settings, and the connections that are served by them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peers = Peers()
+
+
+class Peer(TCPServer):
+    """One connection, from its beginning to its end."""
+
+    config: PeersConfig
+
+    async def run(self) -> None:
+        """Serve it."""
+        # What is here Hypercorn copies into the scope of each request.
+        self.state = cast("ConnectionState", {**self.state, _PEER: self})
+        self.config.peers.add(self)
+        try:
+            await super().run()
+        finally:
+            self.config.peers.discard(self)
+
+    def cut_off(self) -> None:
+        """Close it. Hypercorn shields its sends, even from a cancellation: nothing less ends one."""
+        self.stream.socket.close()
+
+    def become_stream(self) -> None:
+        """Be patient with a client that does not read. It holds little: what gets old is not kept for it.
+
+        Trio lets the kernel take no more than 16 KiB ahead of what the client's window has room for.
+        """
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            self.stream.socket.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_UNREAD_TIMEOUT_MS
+            )
+
+
+def become_stream(scope: WWWScope) -> None:
+    """The answer to this request is a stream: it goes on for as long as the client stays."""
+    peer: Peer | None = cast("dict[str, Any]", scope.get("state", {})).get(_PEER)
+    if peer is not None:  # there is none in a test without a server
+        peer.become_stream()
+
+
+class WebSocket(WSStream):
+    """A WebSocket that sends whole frames, many at once, and never compresses.
+
+    Compression costs 300 KB and more time than all else for each client, and a message of 64 KiB could unfold
+    to 64 MiB.
+    """
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        """Take what the application sends."""
+        if message is None or cast("dict[str, Any]", message)["type"] != FRAMES:
+            await super().app_send(message)
+        elif self.closed or self.state != ASGIWebsocketState.CONNECTED:
+            return
+        elif self.connection.state is WebSocketState.OPEN:
+            await self.send(Data(self.stream_id, cast("dict[str, Any]", message)["frames"]))
+        else:
+            # Hypercorn has refused a message that was too large, and the client has not left since.
+            await self.send(StreamClosed(self.stream_id))
+
+    async def _accept(self, message: WebsocketAcceptEvent) -> None:
+        self.handshake.extensions = None
+        await super()._accept(message)
+
+
+async def _stay_with_http_1(_: H11Protocol, _request: h11.Request) -> None:
+    """Ignore offers of HTTP/2, as a server may."""
+
+
+# Without TLS nobody needs HTTP/2, and there Hypercorn forgets its idle timer: a connection without a request
+# is never closed, and holds a stop for the whole of `graceful_timeout`.
+H11Protocol._check_protocol = _stay_with_http_1  # type: ignore[assignment,method-assign] # noqa: SLF001
+hypercorn.protocol.h11.WSStream = WebSocket  # type: ignore[attr-defined]
+hypercorn.trio.run.TCPServer = Peer  # type: ignore[attr-defined]
