@@ -225,7 +225,9 @@ def _parts(
             prices=queries,
             stream=stream,
             health=health,
-            measuring=Measuring(health=health, book=book, flusher=flusher, aggregator=aggregator),
+            measuring=Measuring(
+                health=health, book=book, flusher=flusher, aggregator=aggregator, stream=stream
+            ),
             modes=modes,
             token=settings.http.token,
         ),

@@ -7,16 +7,20 @@ from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
 from marketflow.app.health import Health
 from marketflow.app.questions import Measurements
+from marketflow.app.streaming import PriceStream
 
 
 class Measuring:
     """Answers at once, and asks nobody: whoever is asked has counted already."""
 
-    def __init__(self, *, health: Health, book: Book, flusher: Flusher, aggregator: Aggregator) -> None:
+    def __init__(
+        self, *, health: Health, book: Book, flusher: Flusher, aggregator: Aggregator, stream: PriceStream
+    ) -> None:
         self._health = health
         self._book = book
         self._flusher = flusher
         self._aggregator = aggregator
+        self._stream = stream
 
     def measurements(self) -> Measurements:
         """All of them, read in one step: what adds up does so here."""
@@ -28,4 +32,5 @@ class Measuring:
             flush_seconds=self._flusher.write_seconds.read(),
             aggregates_written=self._aggregator.written,
             aggregates_pending=self._aggregator.pending,
+            stream_clients=self._stream.clients,
         )

@@ -215,6 +215,8 @@ class Measurements:
     aggregates_written: int
     aggregates_pending: int
     """Rows of closed intervals that are not up to date in PostgreSQL."""
+    stream_clients: int
+    """Of the live stream, at this moment."""
 
 
 class MeasurementQuestions(Protocol):

@@ -183,6 +183,7 @@ class FakeMeasuring:
             flush_seconds=Distribution([(0.5, 3), (math.inf, 3)], 0.25),
             aggregates_written=15,
             aggregates_pending=4,
+            stream_clients=7,
         )
 
 

@@ -6,6 +6,7 @@ from test_health import Line
 
 from marketflow.app.health import Health
 from marketflow.app.measuring import Measuring
+from marketflow.app.streaming import PriceStream
 
 
 async def test_it_tells_what_the_parts_have_counted(autojump_clock):
@@ -21,7 +22,20 @@ async def test_it_tells_what_the_parts_have_counted(autojump_clock):
         stale_after=5.0,
         version="1.2.3",
     )
-    measuring = Measuring(health=health, book=world.book, flusher=world.flusher, aggregator=world.aggregator)
+    stream = PriceStream(
+        book=world.book,
+        pairs=world.pairs,
+        exchanges_of_mode=lambda: world.exchanges,
+        check=lambda _symbol, _exchange: None,
+        most_clients=2,
+    )
+    measuring = Measuring(
+        health=health,
+        book=world.book,
+        flusher=world.flusher,
+        aggregator=world.aggregator,
+        stream=stream,
+    )
     nothing = measuring.measurements()
     assert not nothing.ready
     assert nothing.latency_seconds.count == nothing.flush_seconds.count == nothing.aggregates_written == 0
@@ -35,6 +49,9 @@ async def test_it_tells_what_the_parts_have_counted(autojump_clock):
         assert found.latency_seconds.count == found.health.updates.cached == 2
         assert found.flush_seconds.count >= 10
         assert (found.aggregates_written, found.aggregates_pending) == (2, 0)
+        assert found.stream_clients == 0
+        with stream.subscribed(None, None):
+            assert measuring.measurements().stream_clients == 1
         assert found.pending_limits == dict.fromkeys(world.exchanges, 50)
 
         world.store.away = True

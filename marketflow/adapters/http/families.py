@@ -79,6 +79,7 @@ def families_of(found: Measurements) -> Iterable[Metric]:
         "Rows of closed intervals that are not up to date in PostgreSQL.",
         found.aggregates_pending,
     )
+    yield GaugeMetricFamily("marketflow_stream_clients", "Clients of the live stream.", found.stream_clients)
 
 
 def _update_families(ledgers: Mapping[str, Counters]) -> Iterable[Metric]:
