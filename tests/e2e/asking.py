@@ -43,14 +43,19 @@ class Client:
 
     async def get(self, path: str) -> tuple[int, Any]:
         """The status and the JSON of the answer."""
-        return await trio.to_thread.run_sync(self._get, path)
+        status, body = await self.read(path)
+        return status, json.loads(body)
 
-    def _get(self, path: str) -> tuple[int, Any]:
+    async def read(self, path: str, method: str = "GET") -> tuple[int, bytes]:
+        """The status and the body of the answer."""
+        return await trio.to_thread.run_sync(self._read, path, method)
+
+    def _read(self, path: str, method: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self.address, timeout=10)
         try:
-            connection.request("GET", path)
+            connection.request(method, path)
             answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            return answer.status, answer.read()
         finally:
             connection.close()
 
