@@ -1,0 +1,165 @@
+"""Documents show what commands really say, since these are run; and what documents name is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+from console import alike, commands, open_shell
+
+from marketflow.adapters.exchange.simulator import simulate
+from marketflow.adapters.http.kinds import KINDS
+from marketflow.config import ExchangeSettings, HttpSettings, PostgresSettings, RedisSettings, Settings
+from marketflow.service import serve
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+API = ROOT / "docs" / "api.md"
+DOCUMENTS = (README, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").glob("*.md"))
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
+"""The environment without settings."""
+
+PORTS = range(20_000, 32_768)
+"""Below the ephemeral ports: nobody gets one of these while an exchange is down."""
+
+
+def free_ports(shown: list[str]) -> dict[str, str]:
+    """Free ports in place of those shown."""
+    ports: dict[str, str] = {}
+    while len(ports) < len(shown):
+        port = random.choice(PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if str(port) not in ports.values():
+                ports[shown[len(ports)]] = str(port)
+    return ports
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the documents ask with curl")
+async def test_quick_start_says_what_is_shown(server_directory: Path) -> None:
+    """The README's first look too, asked of the service that the quick start starts."""
+    ports = free_ports(["8080", "40101", "40102", "40103"])
+    state = server_directory / "state"
+    # `marketflow` is the one under test, wherever it is installed.
+    programs = server_directory / "bin"
+    programs.mkdir()
+    (programs / "marketflow").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m marketflow "$@"\n')
+    (programs / "marketflow").chmod(0o755)
+    env = CLEAN | {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "MARKETFLOW_HTTP__PORT": ports["8080"],
+        "MARKETFLOW_EXCHANGES": json.dumps(
+            [
+                {"name": name, "host": "127.0.0.1", "port": int(ports[port])}
+                for name, port in (("exchange1", "40101"), ("exchange2", "40102"), ("exchange3", "40103"))
+            ]
+        ),
+    }
+
+    def fit(line: str) -> str:
+        line = re.sub(r"\b(8080|4010[123])\b", lambda found: ports[found[0]], line)
+        return line.replace("/tmp/marketflow", str(state))  # noqa: S108
+
+    first_look = commands(README)
+    quick_start = commands(ROOT / "docs" / "quickstart.md")
+    assert all(command.asks and command.shown for command in first_look)
+    started = next(place for place, command in enumerate(quick_start) if command.line == "kill $exchange1")
+
+    async with open_shell(server_directory, env) as shell:
+        for command in [*quick_start[:started], *first_look, *quick_start[started:]]:
+            await shell.check(command, fit)
+    assert (state / "embedded").is_dir()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the documents ask with curl")
+async def test_api_guide_says_what_is_shown(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
+    """Of a service with a token, three exchanges, and no past."""
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        settings = Settings(
+            exchanges=tuple(
+                [
+                    ExchangeSettings(
+                        name,
+                        "127.0.0.1",
+                        await nursery.start(partial(simulate, name=name, host="127.0.0.1", port=0)),
+                    )
+                    for name in ("exchange1", "exchange2", "exchange3")
+                ]
+            ),
+            http=HttpSettings(port=0, token="secret"),  # noqa: S106
+            redis=RedisSettings(url=redis_url),
+            postgres=PostgresSettings(dsn=postgres_dsn),
+            state_dir=tmp_path,
+        )
+        async with trio.open_nursery() as service, open_shell(tmp_path, CLEAN) as shell:
+            address = urlsplit((await service.start(serve, settings, stopping)).url).netloc
+            for command in commands(API):
+                await shell.check(command, lambda line: line.replace("localhost:8080", address))
+            stopping.set()
+        nursery.cancel_scope.cancel()
+
+
+def test_api_guide_has_every_problem() -> None:
+    text = API.read_text(encoding="utf-8")
+    rows = {f"| {kind.status.value} | `{kind.name}` | {kind.meaning} |" for kind in KINDS.values()}
+
+    assert sorted(row for row in rows if row not in text) == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "said", "expected"),
+    [
+        ('{"status":"ok"}', '{"status": "ok"}', True),
+        ('{"status":"ok"}', '{"status":"degraded"}', False),
+        ('{"status":"ok"}', '{"status":"ok","more":1}', False),
+        ('{"status":"ok",…}', '{"status":"ok","more":1}', True),
+        ('{…,"status":"ok",…}', '{"more":1}', False),
+        ('{"a":{…,"b":{"c":"d"}},…}', '{"a":{"b":{"c":"e"}}}', False),
+        ('{"price":1.5}', '{"price":2.5}', True),
+        ('{"price":1.5}', '{"price":"2.5"}', False),
+        ('{"price":1.5}', '{"price":null}', False),
+        ('{"reconnects":1}', '{"reconnects":2}', False),
+        ('{"changed":true}', '{"changed":false}', False),
+        ('{"changed":true}', '{"changed":1}', False),
+        ('{"exchange":"exchange1"}', '{"exchange":"exchange3"}', True),
+        ('{"exchange":"exchange1"}', '{"exchange":"test1"}', False),
+        ('{"exchange":null}', '{"exchange":"exchange1"}', False),
+        ('{"prices":[{"a":"b"}]}', '{"prices":[]}', False),
+        ('{"status":"ok"}', "", False),
+        ("", "curl: option --xyz: is unknown", False),
+        ("exit code 0", "exit code 1\n", False),
+        ("exit code 0", "exit code 0\n", True),
+        ('id: 12\ndata: {"price":1.5}', 'id: 34\ndata: {"price":2.5}\n', True),
+        ('id: 12\ndata: {"price":1.5}', 'id: 34\ndata: {"prize":2.5}\n', False),
+        ('id: 12\ndata: {"price":1.5}', "id: 34\n", False),
+        ("id: 12", "id: ab", False),
+        ('up{exchange="a"} 1.0', 'up{exchange="a"} 20.0', True),
+        ('up{exchange="a"} 1.0', 'up{exchange="b"} 1.0', False),
+    ],
+)
+def test_what_is_shown_is_compared(shown: str, said: str, expected: bool) -> None:
+    """The comparison itself."""
+    assert alike(shown, said) is expected
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_documents_name_is_there(document: Path) -> None:
+    """Links to files, and paths of code and tests in backticks."""
+    text = document.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    named = re.findall(r"`((?:marketflow|tests|docs|deploy)/[\w./-]+)`", text)
+    gone = [name for name in links if not (document.parent / name).exists()]
+    gone += [name for name in named if not (ROOT / name).exists()]
+    assert gone == []
