@@ -1,0 +1,10 @@
+/** What a screen reader is told at once: changes of state, never single prices. */
+
+import { byId } from "./dom";
+
+/** Say something, after what is being said. */
+export function announce(text: string): void {
+  const region = byId("announcements", HTMLElement);
+  // The same text a second time would be no change, and not be said.
+  region.textContent = region.textContent === text ? `${text}\u00a0` : text;
+}

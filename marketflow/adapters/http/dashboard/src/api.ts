@@ -1,0 +1,151 @@
+/** The service's questions and answers, as its HTTP contract has them. */
+
+export type Mode = "live" | "test";
+export type FeedStatus = "connected" | "stale" | "reconnecting" | "off";
+
+export interface Price {
+  symbol: string;
+  exchange: string;
+  price: number;
+  /** The exchange's own time, Unix ms. */
+  timestamp: number;
+}
+
+export interface Candle {
+  /** Unix ms; the span is [start, end). */
+  start: number;
+  end: number;
+  open: number;
+  high: number;
+  low: number;
+  close: number;
+  average: number;
+  updates: number;
+  closed: boolean;
+}
+
+export interface CandlePage {
+  candles: Candle[];
+  next: number | null;
+  /** Only where earlier candles may exist that cannot be told now. */
+  known_from?: number;
+}
+
+export interface Counters {
+  received: number;
+  accepted: number;
+  rejected: Record<string, number>;
+  cached: number;
+  expired: number;
+  dropped: Record<string, number>;
+  pending: number;
+}
+
+export interface StoreHealth {
+  status: "up" | "away";
+  /** Unix ms: since when it has been so. */
+  since: number;
+  error: string | null;
+}
+
+export interface FeedHealth {
+  status: FeedStatus;
+  /** Seconds; null before the first update. */
+  last_update_age: number | null;
+  reconnects: number;
+  updates: Counters;
+}
+
+export interface Health {
+  status: "ok" | "degraded" | "unavailable";
+  mode: Mode;
+  version: string;
+  /** Seconds. */
+  uptime: number;
+  redis: StoreHealth;
+  postgres: StoreHealth;
+  exchanges: Record<string, FeedHealth>;
+  updates: Counters;
+}
+
+export interface Exchange {
+  name: string;
+  mode: Mode;
+  status: FeedStatus;
+}
+
+/** An answer that is no success, in the service's own words. */
+export class Refusal extends Error {
+  constructor(
+    readonly status: number,
+    detail: string,
+  ) {
+    super(detail);
+  }
+}
+
+/** How long an answer may take, in ms. */
+const PATIENCE = 10_000;
+
+async function ask(path: string, init: RequestInit = {}): Promise<Response> {
+  const limits = [AbortSignal.timeout(PATIENCE), ...(init.signal ? [init.signal] : [])];
+  return fetch(path, { cache: "no-store", ...init, signal: AbortSignal.any(limits) });
+}
+
+async function refusal(response: Response): Promise<Refusal> {
+  const problem = (await response.json().catch(() => ({}))) as { detail?: string };
+  return new Refusal(response.status, problem.detail ?? `the service answered ${response.status}`);
+}
+
+async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  const response = await ask(path, signal ? { signal } : {});
+  if (!response.ok) throw await refusal(response);
+  return (await response.json()) as T;
+}
+
+export async function fetchSymbols(): Promise<string[]> {
+  return (await get<{ symbols: string[] }>("/symbols")).symbols;
+}
+
+export async function fetchExchanges(): Promise<Exchange[]> {
+  return (await get<{ exchanges: Exchange[] }>("/exchanges")).exchanges;
+}
+
+export async function fetchPrices(): Promise<Price[]> {
+  return (await get<{ prices: Price[] }>("/prices/latest")).prices;
+}
+
+/** How the service is; a bad report is an answer too. `serverTime` is its clock, to the second, in ms. */
+export async function fetchHealth(): Promise<{ health: Health; serverTime: number | null }> {
+  const response = await ask("/health");
+  if (!response.ok && response.status !== 503) throw await refusal(response);
+  const serverTime = Date.parse(response.headers.get("Date") ?? "");
+  const health = (await response.json()) as Health;
+  return { health, serverTime: Number.isNaN(serverTime) ? null : serverTime };
+}
+
+export interface CandleQuestion {
+  symbol: string;
+  /** null: all of the mode's. */
+  exchange: string | null;
+  interval: string;
+  start?: number;
+  end?: number;
+  limit?: number;
+}
+
+export async function fetchCandles(question: CandleQuestion, signal: AbortSignal): Promise<CandlePage> {
+  const { symbol, ...rest } = question;
+  const parameters = new URLSearchParams();
+  for (const [name, value] of Object.entries(rest)) {
+    if (value !== null && value !== undefined) parameters.set(name, String(value));
+  }
+  return get<CandlePage>(`/candles/${encodeURIComponent(symbol)}?${parameters}`, signal);
+}
+
+/** Switch the mode. Throws a Refusal of status 401 where a token is wanted, or another one. */
+export async function switchMode(mode: Mode, token: string | null): Promise<void> {
+  const headers: Record<string, string> = token === null ? {} : { Authorization: `Bearer ${token}` };
+  const response = await ask(`/mode/${mode}`, { method: "POST", headers });
+  if (!response.ok) throw await refusal(response);
+}

@@ -1,0 +1,88 @@
+/** Candles of one pair and interval: what the service told, and what came live since. No page here. */
+
+import type { Candle, Price } from "./api";
+
+/** Interval names as the service has them, and their lengths in ms. */
+export const INTERVALS: ReadonlyMap<string, number> = new Map([
+  ["1s", 1_000],
+  ["5s", 5_000],
+  ["15s", 15_000],
+  ["1m", 60_000],
+  ["5m", 300_000],
+  ["15m", 900_000],
+  ["1h", 3_600_000],
+  ["1d", 86_400_000],
+]);
+
+/**
+ * In ascending order of time, each start once.
+ *
+ * A live price moves the newest candle, or begins one. How many updates it had and their average are the
+ * service's to say: the stream may leave updates out. So may a candle's high and low be wrong until it is
+ * told again, which `openFrom` says from when on.
+ */
+export class Candles {
+  #candles: Candle[] = [];
+  #newest = -Infinity;
+
+  constructor(readonly interval: number) {}
+
+  get all(): readonly Candle[] {
+    return this.#candles;
+  }
+
+  get first(): Candle | undefined {
+    return this.#candles[0];
+  }
+
+  get last(): Candle | undefined {
+    return this.#candles.at(-1);
+  }
+
+  at(start: number): Candle | undefined {
+    return this.#candles.find((candle) => candle.start === start);
+  }
+
+  /** The start of the oldest candle that may still change; undefined without any candle. */
+  get openFrom(): number | undefined {
+    return (this.#candles.find((candle) => !candle.closed) ?? this.last)?.start;
+  }
+
+  /** Take over what the service tells: of a start that both have, its candle counts. */
+  tell(told: readonly Candle[]): void {
+    const byStart = new Map(this.#candles.map((candle) => [candle.start, candle]));
+    for (const candle of told) byStart.set(candle.start, candle);
+    this.#candles = [...byStart.values()].sort((one, other) => one.start - other.start);
+  }
+
+  /** Take in a live price; returns the newest candle if it has changed. */
+  put(price: Price): Candle | null {
+    const start = Math.floor(price.timestamp / this.interval) * this.interval;
+    const last = this.last;
+    if (last !== undefined && start < last.start) return null;
+    if (last === undefined || start > last.start) {
+      this.#newest = price.timestamp;
+      const only = price.price;
+      const bar = { open: only, high: only, low: only, close: only, average: only };
+      const candle = { start, end: start + this.interval, ...bar, updates: 0, closed: false };
+      this.#candles.push(candle);
+      return candle;
+    }
+    const newer = price.timestamp >= this.#newest;
+    if (newer) this.#newest = price.timestamp;
+    const moved = {
+      ...last,
+      high: Math.max(last.high, price.price),
+      low: Math.min(last.low, price.price),
+      close: newer ? price.price : last.close,
+    };
+    this.#candles[this.#candles.length - 1] = moved;
+    return moved;
+  }
+}
+
+/** Where no updates were there is no candle: the starts of so many missing ones at most, for a gap that is seen. */
+export function* missing(from: Candle, to: Candle, interval: number, most: number): Generator<number> {
+  const last = Math.min(to.start, from.start + (most + 1) * interval);
+  for (let start = from.start + interval; start < last; start += interval) yield start;
+}

@@ -1,0 +1,162 @@
+/** Candles drawn: TradingView's lightweight-charts, in the page's colours. */
+
+import {
+  type CandlestickData,
+  CandlestickSeries,
+  ColorType,
+  type HistogramData,
+  HistogramSeries,
+  type IChartApi,
+  type ISeriesApi,
+  type UTCTimestamp,
+  type WhitespaceData,
+  createChart,
+} from "lightweight-charts";
+
+import type { Candle } from "./api";
+import { missing } from "./candles";
+import { decimalsOf, formatPrice } from "./format";
+
+/** A gap in time is drawn as one, but not wider than so many candles. */
+const WIDEST_GAP = 60;
+/** With fewer candles than this left of what is seen, earlier ones are asked for. */
+const AHEAD = 20;
+
+const MINUTE = 60_000;
+const DAY = 86_400_000;
+
+export class Chart {
+  readonly #chart: IChartApi;
+  readonly #candles: ISeriesApi<"Candlestick">;
+  readonly #updates: ISeriesApi<"Histogram">;
+  #decimals = -1;
+
+  constructor(
+    private readonly container: HTMLElement,
+    onPoint: (start: number | null) => void,
+    onEarlier: () => void,
+    onAway: (away: boolean) => void,
+  ) {
+    this.#chart = createChart(container, {
+      autoSize: true,
+      // Its logo brings a <style> of its own, which the page's policy forbids; the footer names TradingView.
+      layout: { attributionLogo: false, fontFamily: getComputedStyle(container).fontFamily, fontSize: 11 },
+      localization: { locale: "en-GB", dateFormat: "yyyy-MM-dd" },
+      rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.08, bottom: 0.18 } },
+      timeScale: { borderVisible: false, rightOffset: 4, barSpacing: 8, minBarSpacing: 1 },
+    });
+    this.#updates = this.#chart.addSeries(HistogramSeries, {
+      priceScaleId: "updates",
+      priceFormat: { type: "volume" },
+      priceLineVisible: false,
+      lastValueVisible: false,
+    });
+    this.#updates.priceScale().applyOptions({ scaleMargins: { top: 0.88, bottom: 0 } });
+    this.#candles = this.#chart.addSeries(CandlestickSeries, {});
+    this.#chart.subscribeCrosshairMove(({ time }) => onPoint(time === undefined ? null : Number(time) * 1_000));
+    this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
+      if (range !== null && range.from < AHEAD) onEarlier();
+      onAway(this.#chart.timeScale().scrollPosition() < -1);
+    });
+    container.addEventListener("keydown", (event) => this.#key(event));
+    this.recolour();
+  }
+
+  /** Take the colours from the page's style again. */
+  recolour(): void {
+    const style = getComputedStyle(this.container);
+    const colour = (name: string) => style.getPropertyValue(`--${name}`);
+    const [up, down, muted, line, panel] = ["up", "down", "muted", "line", "panel"].map(colour) as [
+      string,
+      string,
+      string,
+      string,
+      string,
+    ];
+    this.#chart.applyOptions({
+      layout: { background: { type: ColorType.Solid, color: panel }, textColor: muted },
+      grid: { vertLines: { color: line }, horzLines: { color: line } },
+      crosshair: {
+        vertLine: { color: muted, labelBackgroundColor: colour("raised-strong") },
+        horzLine: { color: muted, labelBackgroundColor: colour("raised-strong") },
+      },
+    });
+    // A rising candle is hollow: it can be told from a falling one without its colour.
+    this.#candles.applyOptions({
+      upColor: panel,
+      borderUpColor: up,
+      wickUpColor: up,
+      downColor: down,
+      borderDownColor: down,
+      wickDownColor: down,
+      priceLineColor: muted,
+    });
+    this.#updates.applyOptions({ color: colour("bars") });
+  }
+
+  /** Show these candles, where the view stands. */
+  show(candles: readonly Candle[], interval: number): void {
+    this.#digits(candles.at(-1));
+    this.#chart.timeScale().applyOptions({ timeVisible: interval < DAY, secondsVisible: interval < MINUTE });
+    const drawn: (CandlestickData | WhitespaceData)[] = [];
+    const counted: (HistogramData | WhitespaceData)[] = [];
+    candles.forEach((candle, index) => {
+      const before = candles[index - 1];
+      if (before !== undefined) {
+        for (const start of missing(before, candle, interval, WIDEST_GAP)) drawn.push({ time: seconds(start) });
+      }
+      drawn.push(bar(candle));
+      counted.push(count(candle));
+    });
+    this.#candles.setData(drawn);
+    this.#updates.setData(counted);
+  }
+
+  /** Show how the newest candle has changed, or the one that has begun. */
+  update(candle: Candle): void {
+    this.#digits(candle);
+    this.#candles.update(bar(candle));
+    this.#updates.update(count(candle));
+  }
+
+  /** Look at the newest candles. */
+  toNewest(): void {
+    this.#chart.timeScale().resetTimeScale();
+    this.#chart.priceScale("right").applyOptions({ autoScale: true });
+  }
+
+  #digits(candle: Candle | undefined): void {
+    if (candle === undefined) return;
+    const decimals = decimalsOf(candle.close);
+    if (decimals === this.#decimals) return;
+    this.#decimals = decimals;
+    const formatter = (price: number) => formatPrice(price, decimals);
+    this.#candles.applyOptions({ priceFormat: { type: "custom", formatter, minMove: 10 ** -decimals } });
+  }
+
+  #key(event: KeyboardEvent): void {
+    const scale = this.#chart.timeScale();
+    const step = event.shiftKey ? 50 : 5;
+    const spacing = scale.options().barSpacing;
+    if (event.key === "ArrowLeft") scale.scrollToPosition(scale.scrollPosition() - step, false);
+    else if (event.key === "ArrowRight") scale.scrollToPosition(scale.scrollPosition() + step, false);
+    else if (event.key === "+") scale.applyOptions({ barSpacing: Math.min(60, spacing * 1.25) });
+    else if (event.key === "-") scale.applyOptions({ barSpacing: Math.max(1, spacing / 1.25) });
+    else if (event.key === "End") this.toNewest();
+    else return;
+    event.preventDefault();
+  }
+}
+
+function seconds(milliseconds: number): UTCTimestamp {
+  return (milliseconds / 1_000) as UTCTimestamp;
+}
+
+function bar(candle: Candle): CandlestickData {
+  const { open, high, low, close } = candle;
+  return { time: seconds(candle.start), open, high, low, close };
+}
+
+function count(candle: Candle): HistogramData {
+  return { time: seconds(candle.start), value: candle.updates };
+}

@@ -1,0 +1,74 @@
+/** The newest price of every pair, and what follows from them. No page here. */
+
+import type { Price } from "./api";
+
+/** Past this age, in ms, a price is marked stale; the service's own default for a feed. */
+export const STALE_AFTER = 5_000;
+
+export type Direction = "up" | "down" | "same";
+
+export interface Spread {
+  /** Highest minus lowest. */
+  absolute: number;
+  /** As a part of the lowest. */
+  relative: number;
+  lowest: string;
+  highest: string;
+}
+
+export class Prices {
+  readonly #newest = new Map<string, Price>();
+
+  /** Take in an update; of two, the one with the later timestamp counts, of equal ones the later come. */
+  put(price: Price): boolean {
+    const key = keyOf(price.symbol, price.exchange);
+    const known = this.#newest.get(key);
+    if (known !== undefined && price.timestamp < known.timestamp) return false;
+    this.#newest.set(key, price);
+    return true;
+  }
+
+  get(symbol: string, exchange: string): Price | undefined {
+    return this.#newest.get(keyOf(symbol, exchange));
+  }
+
+  /** The newest of a symbol on any of the exchanges. */
+  newest(symbol: string, exchanges: readonly string[]): Price | undefined {
+    let newest: Price | undefined;
+    for (const exchange of exchanges) {
+      const price = this.get(symbol, exchange);
+      if (price !== undefined && (newest === undefined || price.timestamp >= newest.timestamp)) newest = price;
+    }
+    return newest;
+  }
+
+  /** How far the exchanges are apart; null unless at least two have a price that is not stale. */
+  spread(symbol: string, exchanges: readonly string[], now: number): Spread | null {
+    let lowest: Price | undefined;
+    let highest: Price | undefined;
+    let count = 0;
+    for (const exchange of exchanges) {
+      const price = this.get(symbol, exchange);
+      if (price === undefined || isStale(price, now)) continue;
+      count += 1;
+      if (lowest === undefined || price.price < lowest.price) lowest = price;
+      if (highest === undefined || price.price > highest.price) highest = price;
+    }
+    if (count < 2 || lowest === undefined || highest === undefined) return null;
+    const absolute = highest.price - lowest.price;
+    return { absolute, relative: absolute / lowest.price, lowest: lowest.exchange, highest: highest.exchange };
+  }
+}
+
+export function isStale(price: Price, now: number): boolean {
+  return now - price.timestamp > STALE_AFTER;
+}
+
+export function direction(from: number | undefined, to: number): Direction {
+  if (from === undefined || from === to) return "same";
+  return to > from ? "up" : "down";
+}
+
+function keyOf(symbol: string, exchange: string): string {
+  return `${symbol} ${exchange}`;
+}
