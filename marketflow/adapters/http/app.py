@@ -22,6 +22,7 @@ from marketflow.adapters.http.exchanges import exchange_routes
 from marketflow.adapters.http.health import health_routes
 from marketflow.adapters.http.metrics import metric_routes
 from marketflow.adapters.http.mode import mode_routes
+from marketflow.adapters.http.pages import page_routes
 from marketflow.adapters.http.prices import price_routes
 from marketflow.adapters.http.problem import register_problems, unavailable
 from marketflow.adapters.http.stream import CLOSING, stream_routes
@@ -81,6 +82,7 @@ def create_app(
     app.register_blueprint(mode_routes(modes, token))
     app.register_blueprint(health_routes(health))
     app.register_blueprint(metric_routes(measuring, traffic))
+    app.register_blueprint(page_routes())
     return app
 
 

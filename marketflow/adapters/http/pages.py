@@ -1,0 +1,113 @@
+"""/ and /assets: the dashboard, as its build left it."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+from quart import Blueprint, request
+from quart.wrappers import Response
+from quart_trio.wrappers import TrioResponse
+
+from marketflow.adapters.http.problem import problem
+
+BUNDLE: Final = Path(__file__).parent / "dashboard" / "dist"
+"""Where `nox -s dashboard` puts it, and the wheel has it."""
+
+SECURITY: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Nothing but the page's own files runs in it, and no other page has it in a frame."""
+
+FOR_EVER: Final = "public, max-age=31536000, immutable"
+"""An asset has a hash of its content in its name."""
+
+HOW_TO_BUILD: Final = b"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>marketflow: no dashboard yet</title>
+<main>
+<h1>The dashboard is not built</h1>
+<p>marketflow runs, and its API answers: see <a href="/docs">/docs</a> and <a href="/health">/health</a>.</p>
+<p>The dashboard belongs to the released package. In a clone it is built once, in the clone's directory:</p>
+<pre><code>pip install nox
+nox -s dashboard</code></pre>
+<p>Then start marketflow again.</p>
+</main>
+</html>
+"""
+
+
+@attrs.frozen
+class File:
+    """A file of the bundle."""
+
+    content: bytes
+    content_type: str
+    etag: str
+
+
+def page_routes(bundle: Path = BUNDLE) -> Blueprint:
+    """The routes of the page. Its files are read here, once: nothing that is asked for ever names a path."""
+    routes = Blueprint("pages", __name__)
+    page = _read(bundle / "index.html")
+    assets = _read_all(bundle / "assets")
+
+    @routes.get("/")
+    async def index() -> Response:
+        if page is None:
+            return _respond(_file("missing.html", HOW_TO_BUILD), "no-store")
+        response = _respond(page, "no-cache")
+        return await response.make_conditional(request)
+
+    @routes.get("/assets/<name>")
+    async def asset(name: str) -> Response:
+        found = assets.get(name)
+        if found is None:
+            return problem("not-found", "the dashboard has no such file")
+        response = _respond(found, FOR_EVER)
+        return await response.make_conditional(request)
+
+    return routes
+
+
+def _read_all(directory: Path) -> Mapping[str, File]:
+    """The files of a directory by name; none if it does not exist."""
+    if not directory.is_dir():
+        return {}
+    files = {path.name: _read(path) for path in directory.iterdir() if path.is_file()}
+    return {name: file for name, file in files.items() if file is not None}
+
+
+def _read(path: Path) -> File | None:
+    try:
+        return _file(path.name, path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _file(name: str, content: bytes) -> File:
+    guessed, _ = mimetypes.guess_type(name)
+    # The system's own tables may differ; a browser takes no script of another type.
+    kind = {".js": "text/javascript", ".css": "text/css"}.get(Path(name).suffix, guessed)
+    kind = kind or "application/octet-stream"
+    text = kind.startswith("text/")
+    return File(content, f"{kind}; charset=utf-8" if text else kind, hashlib.sha256(content).hexdigest()[:32])
+
+
+def _respond(file: File, cache: str) -> Response:
+    response = TrioResponse(file.content, content_type=file.content_type)
+    response.headers.update(SECURITY)
+    response.headers["Cache-Control"] = cache
+    response.set_etag(file.etag)
+    return response
