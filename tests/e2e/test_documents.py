@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
+import yaml
 from console import alike, commands, open_shell
 
 from marketflow.adapters.exchange.simulator import simulate
@@ -109,6 +110,29 @@ async def test_api_guide_says_what_is_shown(redis_url: str, postgres_dsn: str, t
                 await shell.check(command, lambda line: line.replace("localhost:8080", address))
             stopping.set()
         nursery.cancel_scope.cancel()
+
+
+def test_every_alert_is_explained() -> None:
+    """With the severity that it has, in the same order."""
+    rules = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text(encoding="utf-8"))
+    alerts = [
+        (rule["alert"], rule["labels"]["severity"]) for group in rules["groups"] for rule in group["rules"]
+    ]
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+    assert alerts
+    assert alerts == re.findall(r"^- \*\*`(\w+)`\*\* \((\w+)\)", text, re.MULTILINE)
+
+
+def test_events_of_the_log_are_there() -> None:
+    """Those that are explained are logged somewhere."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| event \| says \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    explained = re.findall(r"`([^`]+)`", "\n".join(row.split("|")[1] for row in table.splitlines()))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "marketflow").rglob("*.py"))
+
+    assert explained
+    assert [event for event in explained if f'"{event}"' not in sources] == []
 
 
 def test_api_guide_has_every_problem() -> None:

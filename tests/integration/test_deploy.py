@@ -236,6 +236,16 @@ def test_service_is_pinned_watched_and_comes_back(name: str) -> None:
     assert gone == []
 
 
+def test_prometheus_scrapes_the_same() -> None:
+    """The compose file has prometheus.yml once more, with another address."""
+    own = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])
+    shipped = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
+    assert shipped["scrape_configs"][0]["static_configs"] == [{"targets": ["127.0.0.1:8080"]}]
+    shipped["scrape_configs"][0]["static_configs"] = [{"targets": ["marketflow:8080"]}]
+
+    assert own == shipped
+
+
 def test_redis_is_as_the_documents_want_it() -> None:
     """Nothing evicted, and kept over a restart."""
     command = SERVICES["redis"]["command"]
