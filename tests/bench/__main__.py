@@ -11,12 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.bench import Bench, Row
+from tests.bench.bench import Bench
+from tests.bench.closing import closing
+from tests.bench.decoding import decoding
+from tests.bench.growth import growth
 from tests.bench.latency import latency
+from tests.bench.memory import memory, start
 from tests.bench.processes import stolen
 from tests.bench.questions import highest, latest
-from tests.bench.report import as_json, table
-from tests.bench.stage import BenchError, staged
+from tests.bench.report import Run, from_json, table, to_json, write_docs
+from tests.bench.rows import Row
+from tests.bench.stage import ROOT, BenchError, staged
 from tests.bench.sustained import sustained
 
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
@@ -24,49 +29,65 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "latency": latency,
     "latest": latest,
     "highest": highest,
+    "closing": closing,
+    "growth": growth,
+    "memory": memory,
+    "start": start,
+    "decoding": decoding,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; returns the exit code."""
+    """Measure, or write what was measured; returns the exit code: 1 if anything could not be measured."""
     options = _parser().parse_args(arguments)
-    rounds = options.rounds or (1 if options.quick else 5)
-    duration = options.duration or (2.0 if options.quick else 75.0)
-    circumstances = _circumstances()
+    if options.write_docs:
+        write_docs(options.docs, [from_json(path.read_text()) for path in options.write_docs])
+        return 0
+    circumstances, failed = _circumstances(), 0
     stolen_before, all_before = stolen()
-    print(_told(circumstances), file=sys.stderr)
     rows: list[Row] = []
     try:
         with staged() as stage:
-            bench = Bench(stage, rounds, duration, options.quick)
+            bench = Bench(
+                stage,
+                rounds=options.rounds or (1 if options.quick else 5),
+                duration=options.duration or (2.0 if options.quick else 75.0),
+                quick=options.quick,
+            )
             for name in options.only:
                 bench.doing(name)
-                rows += MEASUREMENTS[name](bench)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    finally:
+                try:
+                    rows += MEASUREMENTS[name](bench)
+                except BenchError as error:
+                    bench.say(f"NOT MEASURED: {error}")
+                    failed = 1
+    finally:  # What was measured before a Ctrl-C is worth something.
         stolen_after, all_after = stolen()
-        circumstances["steal_during"] = (stolen_after - stolen_before) / max(all_after - all_before, 0.01)
+        circumstances["steal"] = (stolen_after - stolen_before) / max(all_after - all_before, 0.01)
+        run = Run(circumstances, rows)
         if options.json:
-            options.json.write_text(as_json(rows, circumstances))
+            options.json.write_text(to_json(run))
         if rows:
-            print(table(rows))
-    print(f"steal during the run: {circumstances['steal_during']:.1%}", file=sys.stderr)
-    return 0
+            print(f"\n{run.text}\n\n{table(rows)}")
+    return failed
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument(
-        "--only", type=_names, default=list(MEASUREMENTS), metavar="NAME,...", help=", ".join(MEASUREMENTS)
+    add = parser.add_argument
+    add("--only", type=_names, default=list(MEASUREMENTS), metavar="NAME,...", help=", ".join(MEASUREMENTS))
+    add("--rounds", type=int, help="of each measurement (5)")
+    add("--duration", type=float, help="seconds of the sustained measurements (75)")
+    add("--quick", action="store_true", help="one short round of everything: is it correct?")
+    add("--json", type=Path, metavar="FILE", help="where to write everything, all rounds included")
+    add(
+        "--write-docs",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing, but write the tables of earlier runs, by their JSON, to docs/performance.md",
     )
-    parser.add_argument("--rounds", type=int, help="of each measurement (5)")
-    parser.add_argument("--duration", type=float, help="seconds of the sustained flood (75)")
-    parser.add_argument("--quick", action="store_true", help="one short round of everything: is it correct?")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="where to write everything, with all rounds"
-    )
+    add("--docs", type=Path, default=ROOT / "docs" / "performance.md", help=argparse.SUPPRESS)
     return parser
 
 
@@ -84,16 +105,7 @@ def _circumstances() -> dict[str, Any]:
         "python": platform.python_version(),
         "processors": os.cpu_count(),
         "load_average": os.getloadavg(),
-        "steal_since_boot": stolen()[0] / stolen()[1],
     }
-
-
-def _told(circumstances: dict[str, Any]) -> str:
-    load = ", ".join(f"{each:.2f}" for each in circumstances["load_average"])
-    return (
-        f"{circumstances['processors']} processors, load average {load}, "
-        f"steal since boot {circumstances['steal_since_boot']:.1%}"
-    )
 
 
 if __name__ == "__main__":

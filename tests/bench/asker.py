@@ -16,7 +16,7 @@ import time
 
 import attrs
 
-from tests.bench.bench import percentile
+from tests.bench.rows import percentile
 
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 PATIENCE = 30.0

@@ -1,13 +1,9 @@
-"""A run of the bench: what it may take, how it tells of its progress, and what it finds."""
+"""A run of the bench: what it may take, how it tells of its progress."""
 
 from __future__ import annotations
 
-import math
-import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import attrs
 
@@ -17,45 +13,6 @@ WINDOW = 60.0
 """Seconds: the service's default."""
 SHORTEST_WINDOW = 10.0
 """What waits for Redis at flood is some seconds old; past the window it would expire."""
-
-
-def percentile(values: Sequence[float], part: float) -> float:
-    """The value that so many percent of them do not exceed."""
-    return sorted(values)[max(0, math.ceil(len(values) * part / 100) - 1)]
-
-
-@attrs.frozen
-class Row:
-    """One line of the table."""
-
-    name: str
-    what: str
-    goal: str
-    unit: str
-    ours: Sequence[float]
-    """By round."""
-    meets: Callable[[float], bool] | None = None
-    """Whether a value meets the goal, if there is one."""
-    limit: float | None = None
-    limit_is: str = ""
-    """What the limit is, for people."""
-    raw: dict[str, Any] = attrs.field(factory=dict)
-    """All that was measured, for the JSON."""
-
-    @property
-    def median(self) -> float:
-        """Over the rounds."""
-        return statistics.median(self.ours)
-
-    @property
-    def ratio(self) -> float | None:
-        """To the limit."""
-        return None if self.limit is None else self.median / self.limit
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the median meets the goal; None without one."""
-        return None if self.meets is None else math.isfinite(self.median) and self.meets(self.median)
 
 
 @attrs.define

@@ -56,7 +56,7 @@ class Exchanges:
 
     def send_each(self, timestamps: Sequence[int]) -> None:
         """Send, on every exchange, a line of each symbol at each of these times (ms)."""
-        self._tell(each_at=timestamps)
+        self._tell(each_at=list(timestamps))
 
     def connected(self) -> bool:
         """Whether every exchange has its client."""

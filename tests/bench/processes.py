@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-MIB = 1024 * 1024
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,7 +1,8 @@
 """The limit of the data path: what Redis takes in when nothing but its own work is in the way.
 
 Flushes as docs/storage.md has them (variadic ZADDs of 1,000 members, an EXPIRE for each key, trimming each
-half second), rendered beforehand; each time only timestamps and sequences are put in, by replacement.
+half second), rendered beforehand. Only the digits of timestamps and sequences are put in each time: all
+members of a command are of one length, so that one digit of all of them is one assignment to a slice.
 One raw socket, the next flush sent before the last is answered, so that Redis never waits.
 """
 
@@ -25,10 +26,9 @@ COMMAND = 1_000
 SPREAD = 20
 """Milliseconds that the timestamps of a flush lie apart: five flushes share the first digits of theirs."""
 SLOTS = 100 // SPREAD
-TIME_PLACE = b"@" * 11
-"""Where the first digits of a timestamp go."""
-NUMBER_PLACE = b"#" * 11
-"""Where the first digits of a sequence go."""
+PREFIX = 11
+"""Digits that are put in: the first of a timestamp (of 13) and of a sequence (of 16)."""
+PRICE_DIGITS = 17
 TRIM_SECONDS = 0.5
 MARGIN_MS = 4_000
 """As the service: what is older than the window and that is removed."""
@@ -56,8 +56,7 @@ def raw_redis(stage: Stage, *, exchanges: int, symbols_count: int, seconds: floa
         for number in range(exchanges)
         for symbol in symbols(symbols_count)
     ]
-    flushes = [_rendered(keys, slot) for slot in range(SLOTS)]
-    replies = _replies(len(keys))
+    flushes = [_Flush(keys, slot) for slot in range(SLOTS)]
     with socket.create_connection(("127.0.0.1", stage.redis.port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = _Replies(connection)
@@ -66,15 +65,13 @@ def raw_redis(stage: Stage, *, exchanges: int, symbols_count: int, seconds: floa
         while (now := time.monotonic()) - began < seconds:
             milliseconds = time.time_ns() // 1_000_000
             flush = flushes[milliseconds % 100 // SPREAD]
-            flush = flush.replace(TIME_PLACE, b"%011d" % (milliseconds // 100))
-            flush = flush.replace(NUMBER_PLACE, b"%011d" % sent)
-            expected = replies
+            connection.sendall(flush.at(milliseconds // 100, sent))
+            expected = flush.replies
             if now - trimmed >= TRIM_SECONDS:
                 trimmed = now
-                flush += _trim(keys, milliseconds - int(window * 1_000) - MARGIN_MS)
+                connection.sendall(_trim(keys, milliseconds - int(window * 1_000) - MARGIN_MS))
                 expected += len(keys)
             waiting.append(expected)
-            connection.sendall(flush)
             sent += 1
             if len(waiting) > 2:
                 reader.read(waiting.pop(0))
@@ -89,40 +86,58 @@ def raw_redis(stage: Stage, *, exchanges: int, symbols_count: int, seconds: floa
     return RawRedis(count / took, used / count * 1e6, used / took, members)
 
 
-def _rendered(keys: list[str], slot: int) -> bytes:
+class _Flush:
     """A flush whose timestamps lie in one of the five parts of a tenth of a second."""
-    rng = random.Random(slot)
-    commands: list[bytes] = []
-    for place, key in enumerate(keys):
-        price = STARTS[place % len(STARTS)]
-        numbers = range(FLUSH * place // len(keys), FLUSH * (place + 1) // len(keys))
-        for first in range(0, len(numbers), COMMAND):
-            part = numbers[first : first + COMMAND]
-            words: list[bytes] = [b"ZADD", key.encode()]
-            for offset, number in enumerate(part):
-                price *= 1 + rng.uniform(-0.01, 0.01)
-                millisecond = slot * SPREAD + (first + offset) * SPREAD // len(numbers)
-                words += [
-                    TIME_PLACE + b"%02d" % millisecond,
-                    b"%b:%b%05d:a1b2c3d4" % (repr(price).encode(), NUMBER_PLACE, number),
-                ]
-            commands.append(_pack(words))
-        commands.append(_pack([b"EXPIRE", key.encode(), b"65"]))
-    return b"".join(commands)
 
+    def __init__(self, keys: list[str], slot: int) -> None:
+        self.replies = 0
+        self._bytes = bytearray()
+        self._places: list[tuple[int, int, int, int]] = []
+        """Of each command: where the first timestamp and sequence are, the members' length and number."""
+        rng = random.Random(slot)
+        for place, key in enumerate(keys):
+            price = STARTS[place % len(STARTS)]
+            numbers = range(FLUSH * place // len(keys), FLUSH * (place + 1) // len(keys))
+            for first in range(0, len(numbers), COMMAND):
+                pairs: list[bytes] = []
+                for offset, number in enumerate(numbers[first : first + COMMAND], first):
+                    price *= 1 + rng.uniform(-0.01, 0.01)
+                    millisecond = slot * SPREAD + offset * SPREAD // len(numbers)
+                    member = f"{price:.16f}"[:PRICE_DIGITS] + f":{number:016}:a1b2c3d4"
+                    pairs.append(_words(f"{millisecond:013}".encode(), member.encode()))
+                self._add(_words(b"ZADD", key.encode()), pairs)
+            self._bytes += _command(b"EXPIRE", key.encode(), b"65")
+            self.replies += 1
 
-def _replies(keys: int) -> int:
-    sizes = [FLUSH * (place + 1) // keys - FLUSH * place // keys for place in range(keys)]
-    return sum(-(-size // COMMAND) + 1 for size in sizes)
+    def _add(self, head: bytes, pairs: list[bytes]) -> None:
+        self._bytes += b"*%d\r\n%b" % (2 + 2 * len(pairs), head)
+        timestamp = len(self._bytes) + pairs[0].index(b"\n") + 1
+        sequence = len(self._bytes) + pairs[0].index(b":") + 1
+        self._places.append((timestamp, sequence, len(pairs[0]), len(pairs)))
+        self._bytes += b"".join(pairs)
+        self.replies += 1
+
+    def at(self, tenths: int, number: int) -> bytearray:
+        """It, at that tenth of a second (Unix), as the flush of that number."""
+        both = b"%011d" % tenths, b"%011d" % number
+        for timestamp, sequence, length, count in self._places:
+            for start, digits in zip((timestamp, sequence), both, strict=True):
+                for place in range(PREFIX):
+                    first = start + place
+                    self._bytes[first : first + length * count : length] = digits[place : place + 1] * count
+        return self._bytes
 
 
 def _trim(keys: list[str], before: int) -> bytes:
-    return b"".join(_pack([b"ZREMRANGEBYSCORE", key.encode(), b"-inf", b"(%d" % before]) for key in keys)
+    return b"".join(_command(b"ZREMRANGEBYSCORE", key.encode(), b"-inf", b"(%d" % before) for key in keys)
 
 
-def _pack(words: list[bytes]) -> bytes:
-    packed = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
-    return b"*%d\r\n" % len(words) + packed
+def _command(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + _words(*words)
+
+
+def _words(*words: bytes) -> bytes:
+    return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
 class _Replies:

@@ -1,15 +1,38 @@
-"""What a run has found: as a table for people, as JSON for programs."""
+"""What a run has found: as a table for people, as JSON for programs, and in docs/performance.md."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from tests.bench.bench import Row
+import attrs
+
+from tests.bench.rows import Row
 
 HEAD = ("what", "goal", "limit", "ours: median (min .. max)", "ratio", "met")
+BEGIN = "<!-- bench: the table, by `nox -s bench -- --write-docs FILE` -->"
+END = "<!-- bench: end -->"
+
+
+@attrs.frozen
+class Run:
+    """Where and when, and what was found."""
+
+    circumstances: dict[str, Any]
+    rows: Sequence[Row]
+
+    @property
+    def text(self) -> str:
+        """The circumstances, for people."""
+        load = ", ".join(f"{each:.2f}" for each in self.circumstances["load_average"])
+        return (
+            f"{self.circumstances['at']}, Python {self.circumstances['python']}, "
+            f"{self.circumstances['processors']} processors; load average before {load}; "
+            f"stolen by other guests {self.circumstances['steal']:.1%}"
+        )
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -21,14 +44,14 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    spread = f" ({_number(min(row.ours))} .. {_number(max(row.ours))})" if len(row.ours) > 1 else ""
+    spread = f" ({_number(min(row.rounds))} .. {_number(max(row.rounds))})" if len(row.rounds) > 1 else ""
     return (
         row.what,
         row.goal,
         "" if row.limit is None else f"{_number(row.limit)} {row.unit}: {row.limit_is}",
         f"{_number(row.median)} {row.unit}{spread}",
         "" if row.ratio is None else f"{row.ratio:.2f}",
-        {None: "", True: "yes", False: "NO"}[row.met],
+        {None: "", True: "yes", False: "**no**"}[row.met],
     )
 
 
@@ -39,22 +62,31 @@ def _number(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
-def as_json(rows: Sequence[Row], circumstances: dict[str, Any]) -> str:
+def to_json(run: Run) -> str:
     """Everything, the raw rounds included."""
-    found = [
-        {
-            "name": row.name,
-            "what": row.what,
-            "goal": row.goal,
-            "unit": row.unit,
-            "rounds": list(row.ours),
-            "median": row.median,
-            "limit": row.limit,
-            "limit_is": row.limit_is,
-            "ratio": row.ratio,
-            "met": row.met,
-            "raw": row.raw,
-        }
-        for row in rows
+    rows = [
+        attrs.asdict(row) | {"median": row.median, "ratio": row.ratio, "met": row.met} for row in run.rows
     ]
-    return json.dumps({"circumstances": circumstances, "rows": found}, indent=1)
+    return json.dumps({"circumstances": run.circumstances, "rows": rows}, indent=1)
+
+
+def from_json(text: str) -> Run:
+    """A run that was written before."""
+    found = json.loads(text)
+    names = [field.name for field in attrs.fields(Row)]
+    rows = [Row(**{name: row[name] for name in names}) for row in found["rows"]]
+    return Run(found["circumstances"], rows)
+
+
+def write_docs(path: Path, runs: Sequence[Run]) -> None:
+    """Put the runs' tables in place of what stands between the marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, begin, rest = path.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no {BEGIN} or no {END}")
+    tables = "\n\n".join(f"{run.text}:\n\n{table(run.rows)}" for run in runs)
+    path.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")

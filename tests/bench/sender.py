@@ -8,6 +8,7 @@ their timestamp, which joins a whole block of them at once (some 20 ns a line).
 from __future__ import annotations
 
 import json
+import os
 import random
 import select
 import socket
@@ -212,7 +213,7 @@ class Sender:
 
     def _told(self) -> bool:
         """Obey the commands that came; False at the end."""
-        self._stdin += (data := sys.stdin.buffer.raw.read(65_536) or b"")
+        self._stdin += (data := os.read(0, 65_536))
         *commands, self._stdin = self._stdin.split(b"\n")
         for command in commands:
             print(json.dumps(self._obey(json.loads(command))), flush=True)

@@ -71,7 +71,8 @@ class Cpu:
 
 def lost_of(ledger: Mapping[str, Any]) -> int:
     """Updates that are not, and will never be, in Redis."""
-    return sum(ledger["dropped"].values()) + sum(ledger["rejected"].values()) + int(ledger["expired"])
+    lost: int = sum(ledger["dropped"].values()) + sum(ledger["rejected"].values()) + ledger["expired"]
+    return lost
 
 
 class Service:
@@ -85,11 +86,14 @@ class Service:
         exchanges: Exchanges,
         names: Sequence[str],
         dsn: str,
+        launched_at: float,
     ) -> None:
         self.stage = stage
         self.exchanges = exchanges
         self.names = names
         self.dsn = dsn
+        self.launched_at = launched_at
+        """Seconds, monotonic."""
         self.pid = process.pid
         self._process = process
         self._log = log
@@ -170,6 +174,7 @@ class Stage:
         # Quicker than FLUSHALL of millions, and leaves no freed memory behind.
         self.redis.kill()
         self.redis.start()
+        self.postgres.start()
         self._number += 1
         name = f"bench_{self._number}"
         with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:
@@ -211,8 +216,9 @@ class Stage:
                 **(settings or {}),
             }
             log = self.directory / f"service-{self._number}.log"
+            launched_at = time.monotonic()
             with _program(self.directory, log, environment) as process:
-                yield Service(self, process, log, sender, names, dsn)
+                yield Service(self, process, log, sender, names, dsn, launched_at)
 
     @contextmanager
     def service(self, **wanted: Any) -> Iterator[Service]:
@@ -221,6 +227,8 @@ class Stage:
             event = wait_until(lambda: service.logged("serving"), "the service serves")
             service.port = int(event["url"].rpartition(":")[2])
             wait_until(service.exchanges.connected, "every exchange has its client")
+            # It first asks Redis what it holds; with many symbols that takes a while.
+            wait_until(lambda: service.logged("window whole"), "the service knows what Redis holds")
             yield service
 
 
@@ -255,7 +263,7 @@ def _program(
 
 @contextmanager
 def staged() -> Iterator[Stage]:
-    """Embedded stores in a directory of their own, removed afterwards."""
+    """Stores in a directory of their own, removed afterwards. They run once they are wanted."""
     with ExitStack() as stack:
         directory = Path(
             stack.enter_context(
@@ -263,11 +271,12 @@ def staged() -> Iterator[Stage]:
             )
         )
         directory.chmod(0o711)  # PostgreSQL runs as another user when we are root.
-        redis_server = stack.enter_context(EmbeddedRedis(directory / "redis"))
-        stack.callback(redis_server.kill)  # Not stopped: it would save gigabytes.
+        redis_server = EmbeddedRedis(directory / "redis")
+        stack.callback(redis_server.stop)
+        stack.callback(redis_server.kill)  # First: a mere stop would save gigabytes.
         postgres = EmbeddedPostgres(directory / "postgres", durable=False)
         stack.callback(_remove_shared, postgres)
-        stack.enter_context(postgres)
+        stack.callback(postgres.stop)
         yield Stage(directory, redis_server, postgres)
 
 

@@ -1,0 +1,60 @@
+"""What decoding costs: msgspec alone, and what a worker does to a chunk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from marketflow.adapters.exchange.wire import Decoder
+from marketflow.app.ports import Chunk
+from marketflow.domain.periods import MINUTE
+from marketflow.domain.prices import SYMBOLS
+from tests.bench.bench import Bench
+from tests.bench.rows import Row
+from tests.bench.sender import BLOCK, Lines
+
+
+class _Line(msgspec.Struct, gc=False):
+    symbol: str
+    price: float
+    timestamp: int
+
+
+def decoding(bench: Bench) -> list[Row]:
+    """The rows of the decoding: one core, processor time."""
+    now = time.time_ns() // 1_000_000
+    block, count = Lines(SYMBOLS).block(0, BLOCK, now)
+    chunk = Chunk(
+        exchange="exchange1", number=0, lines=block, oversized=0, received_at=now, received_monotonic=0.0
+    )
+    decoder = Decoder(frozenset(SYMBOLS), MINUTE, 2 * MINUTE)
+    bare = msgspec.json.Decoder(_Line)
+    assert decoder(chunk).accepted == len(bare.decode_lines(block)) == count
+    blocks = 50 if bench.quick else 1_000
+    limits: list[float] = []
+    ours: list[float] = []
+    for _ in range(bench.rounds):
+        limits.append(_cost(lambda: bare.decode_lines(block), blocks, count))
+        ours.append(_cost(lambda: decoder(chunk), blocks, count))
+    bench.say(f"us a line: msgspec {min(limits):.2f}, a worker {min(ours):.2f}")
+    return [
+        Row(
+            name="decoding",
+            what="decode, check, group and summarise a line",
+            unit="us",
+            rounds=ours,
+            limit=min(limits),
+            limit_is="msgspec alone, best",
+            raw={"msgspec": limits},
+        )
+    ]
+
+
+def _cost(decode: Callable[[], object], blocks: int, lines: int) -> float:
+    """Microseconds a line."""
+    began = time.process_time()
+    for _ in range(blocks):
+        decode()
+    return (time.process_time() - began) / blocks / lines * 1e6
