@@ -11,6 +11,7 @@ from asking import adds_up, eventually, stored_rows
 from exchange_server import ExchangeServer
 from scraping import Scrape, scrape
 from serving import Service, running
+from stream_clients import event_source, web_socket
 from traffic import NAMES, any_lines, lines, now
 
 from marketflow.config import Settings
@@ -171,3 +172,19 @@ async def test_rows_and_modes(settings: Settings, exchanges: Exchanges, rng: ran
             **dict.fromkeys(("test1", "test2", "test3"), 1),
         }
         assert (test.one("marketflow_mode", mode="live"), test.one("marketflow_mode", mode="test")) == (0, 1)
+
+
+async def test_clients_of_the_live_stream(settings: Settings) -> None:
+    """A stream that goes on is no request in flight, and is counted when it began."""
+    async with running(settings) as service:
+        port = int(service.client.address.rpartition(":")[2])
+
+        async def clients(count: int) -> bool:
+            return (await scrape(service.client)).one("marketflow_stream_clients") == count
+
+        async with event_source(port, "/stream"), event_source(port, "/stream"), web_socket(port, "/ws"):
+            await eventually(lambda: clients(3))
+            found = await scrape(service.client)
+            assert found.one("http_requests_in_flight") == 1
+            assert found.one("http_requests_total", method="GET", route="/stream", status="200") == 2
+        await eventually(lambda: clients(0))
