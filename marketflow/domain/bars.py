@@ -6,22 +6,24 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Final
 
-import attrs
+import msgspec
 
-from marketflow.domain.periods import SECOND
+from marketflow.domain.periods import SECOND, floor_to
 
 BAR_WIDTH: Final = SECOND
 """The finest span that bars are kept for, in ms."""
 
 
-@attrs.frozen
-class Bar:
+class Bar(msgspec.Struct, frozen=True, gc=False):
     """The mergeable summary of the updates of a span.
 
     `open` is the price of the update with the least (time, sequence), `close` of that with the greatest:
     of equal timestamps the later received is the later. This makes `merge` associative and commutative,
     but for the rounding of the average. The average stands in for the sum, which overflows a float
     where no price does.
+
+    A Struct, since there may be millions: it takes half the memory and a fifth of the time of a frozen attrs
+    class, and the garbage collector need not look at it.
     """
 
     count: int
@@ -38,29 +40,28 @@ class Bar:
     @classmethod
     def of(cls, timestamps: Sequence[int], prices: Sequence[float], first_sequence: int = 0) -> Bar:
         """The bar of updates given as columns in the order of receipt; there must be one at least."""
-        last = len(timestamps) - 1
-        first_time = min(timestamps)
-        last_time = max(timestamps)
-        opened = 0 if timestamps[0] == first_time else timestamps.index(first_time)
-        closed = last
-        while timestamps[closed] != last_time:
-            closed -= 1
-        return cls(
-            last + 1,
-            _average(prices),
-            min(prices),
-            max(prices),
-            prices[opened],
-            first_time,
-            first_sequence + opened,
-            prices[closed],
-            last_time,
-            first_sequence + closed,
-        )
+        return _bar(timestamps, prices, min(timestamps), max(timestamps), first_sequence)
 
     def merge(self, other: Bar) -> Bar:
         """The bar of both together."""
-        return _joined((self, other))
+        # The same as `merged`, written out: this is done for each symbol of each chunk.
+        count = self.count + other.count
+        lowest, highest = min(self.min, other.min), max(self.max, other.max)
+        average = self.average * (self.count / count) + other.average * (other.count / count)
+        opens = self if _opening(self) <= _opening(other) else other
+        closes = self if _closing(self) >= _closing(other) else other
+        return Bar(
+            count,
+            min(max(average, lowest), highest),
+            lowest,
+            highest,
+            opens.open,
+            opens.open_time,
+            opens.open_sequence,
+            closes.close,
+            closes.close_time,
+            closes.close_sequence,
+        )
 
     def shifted(self, sequence: int) -> Bar:
         """The same bar with its sequences counted from `sequence`."""
@@ -86,11 +87,34 @@ def _closing(bar: Bar) -> tuple[int, int]:
     return bar.close_time, bar.close_sequence
 
 
-def _average(prices: Sequence[float]) -> float:
+def _bar(
+    timestamps: Sequence[int],
+    prices: Sequence[float],
+    first_time: int,
+    last_time: int,
+    first_sequence: int = 0,
+) -> Bar:
+    """The bar of updates whose first and last timestamps are known."""
+    last = len(timestamps) - 1
+    opened = 0 if timestamps[0] == first_time else timestamps.index(first_time)
+    closed = last
+    while timestamps[closed] != last_time:
+        closed -= 1
+    lowest, highest = min(prices), max(prices)
     total = sum(prices)
-    count = len(prices)
-    average = total / count if isfinite(total) else sum(price / count for price in prices)
-    return min(max(average, min(prices)), max(prices))
+    average = total / (last + 1) if isfinite(total) else sum(price / (last + 1) for price in prices)
+    return Bar(
+        last + 1,
+        min(max(average, lowest), highest),
+        lowest,
+        highest,
+        prices[opened],
+        first_time,
+        first_sequence + opened,
+        prices[closed],
+        last_time,
+        first_sequence + closed,
+    )
 
 
 def merged(bars: Iterable[Bar]) -> Bar | None:
@@ -126,16 +150,17 @@ def by_second(timestamps: Sequence[int], prices: Sequence[float]) -> dict[int, B
 
     Sequences count from 0, the first of the columns.
     """
-    first = min(timestamps) // BAR_WIDTH
-    if first == max(timestamps) // BAR_WIDTH:
-        return {first * BAR_WIDTH: Bar.of(timestamps, prices)}
+    first, last = min(timestamps), max(timestamps)
+    second = floor_to(first, BAR_WIDTH)
+    if last < second + BAR_WIDTH:
+        return {second: _bar(timestamps, prices, first, last)}
     places: dict[int, list[int]] = {}
     for place, timestamp in enumerate(timestamps):
         places.setdefault(timestamp - timestamp % BAR_WIDTH, []).append(place)
     bars: dict[int, Bar] = {}
     for second, within in places.items():
         bar = Bar.of([timestamps[place] for place in within], [prices[place] for place in within])
-        bars[second] = attrs.evolve(
+        bars[second] = msgspec.structs.replace(
             bar,
             open_sequence=within[bar.open_sequence],
             close_sequence=within[bar.close_sequence],

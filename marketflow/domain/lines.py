@@ -38,7 +38,9 @@ class LineFramer:
         lines = b"".join((self._rest, memoryview(data)[start:end]))
         self._skipping = False
         self._rest.clear()
-        if len(lines) > self._limit:
+        # What is left of the first line is the only part that was not in `data`.
+        first = lines.find(b"\n")
+        if first > self._limit or len(lines) - first > self._limit + 1:
             lines, oversized = self._without_oversized(lines)
         return lines, oversized + self._keep(data[end:])
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import attrs
 
+from marketflow.domain.bars import Bar
 from marketflow.domain.periods import floor_to
 
 Pair = tuple[str, str]
@@ -59,6 +60,10 @@ class Acceptance:
             earliest=floor_to(received_at - lateness, interval),
             latest=received_at + FUTURE_TOLERANCE,
         )
+
+    def takes(self, bar: Bar) -> bool:
+        """Whether it takes all the updates of a bar; the symbol is another matter."""
+        return bar.min > 0 and self.earliest <= bar.open_time and bar.close_time <= self.latest
 
     def reason_against(self, symbol: str, price: float, timestamp: int) -> str | None:
         """The first reason to reject a well-formed line, or None."""

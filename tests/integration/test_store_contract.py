@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import count
 
 import attrs
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -183,7 +184,7 @@ def aggregates(draw):
         ends = st.sampled_from([low, average, high])
         updates = draw(st.integers(1, 10**9))
         one = row(minute, updates=updates, average=average, low=low, high=high, opened=draw(ends))
-        made.append(attrs.evolve(one, bar=attrs.evolve(one.bar, close=draw(ends))))
+        made.append(attrs.evolve(one, bar=msgspec.structs.replace(one.bar, close=draw(ends))))
     return made
 
 
@@ -209,7 +210,7 @@ async def test_merged_rows_equal_the_whole(store, written, first, last, width):
         mean = sum(Fraction(part.average) * part.count for part in parts) / updates
         # Half a unit in the last place of the smallest float is all that the smallest float has.
         assert abs(Fraction(merged.average) - mean) <= mean / 10**12 + len(parts) * Fraction(TINIEST)
-        assert attrs.evolve(merged, average=0.0) == Bar(
+        assert msgspec.structs.replace(merged, average=0.0) == Bar(
             updates,
             0.0,
             min(part.min for part in parts),
@@ -252,7 +253,9 @@ async def test_times_are_exact_however_far(store, end, width):
 @given(first=st.integers(0, 59_998), last=st.integers(0, 59_999))
 async def test_times_are_exact_to_the_millisecond(store, first, last):
     pair = (f"exchange{next(PAIRS)}", SYMBOL)
-    written = attrs.evolve(bar(NOON), open_time=NOON + min(first, last), close_time=NOON + max(first, last))
+    written = msgspec.structs.replace(
+        bar(NOON), open_time=NOON + min(first, last), close_time=NOON + max(first, last)
+    )
     await store.write([Aggregate(*pair, NOON + MINUTE, written)])
     assert await store.bars([pair], EVER, MINUTE) == {pair: {NOON: written}}
     assert await store.bars([pair], EVER, HOUR) == {pair: {NOON: written}}

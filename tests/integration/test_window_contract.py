@@ -348,7 +348,7 @@ async def test_members_and_keys_are_as_promised(redis_window, client):
 async def test_equal_prices_of_one_millisecond_come_in_the_order_of_receipt(redis_window, client):
     await put(redis_window, run_of([NOON] * 20, [7.0] * 20))
     held = client.zrange("prices:exchange1:BTCUSDT", 0, -1)
-    assert [int(member.split(b":")[1]) for member in held] == list(range(FIRST, FIRST + 20))
+    assert [int(member.split(b":")[1], 36) for member in held] == list(range(FIRST, FIRST + 20))
 
 
 async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):

@@ -44,7 +44,7 @@ def ours(*names: str) -> tuple[str, ...]:
 
 
 RULES = {
-    "marketflow.domain": Rule(forbidden=(), only=("attrs", "marketflow.domain")),
+    "marketflow.domain": Rule(forbidden=(), only=("attrs", "msgspec", "marketflow.domain")),
     "marketflow.app": Rule(ours("adapters", "config", "logs", "embedded", *TOP) + DRIVERS),
     "marketflow.config": Rule(ours("app", "adapters", "embedded", "logs", *TOP)),
     "marketflow.logs": Rule(ours("app", "adapters", "embedded", *TOP)),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import random
 
-import attrs
+import msgspec
 from builders import Sent, summary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +30,7 @@ def bar_of(updates, first=0):
 
 def exact(bar):
     """All of it that no order of merging may change."""
-    return attrs.evolve(bar, average=0.0)
+    return msgspec.structs.replace(bar, average=0.0)
 
 
 def split(updates, cuts):

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from marketflow.adapters.cache.members import (
     MEMBERS_PER_COMMAND,
+    UpdatesPacker,
     bar_value,
     field_name,
     in_twos,
     pack,
-    pack_updates,
     read_bar,
     read_field,
     read_member,
@@ -47,7 +47,7 @@ def test_runs_are_packed_as_the_updates_that_they_are(runs):
         Written(*PAIR, [FIRST + s for _, _, s in run], [t for t, _, _ in run], [p for _, p, _ in run])
         for run in runs
     ]
-    data, number = pack_updates(b"boot1", written)
+    data, number = UpdatesPacker(b"boot1").pack(PAIR, written)
     commands = commands_of(data)
     assert len(commands) == number
     found = []
@@ -55,7 +55,7 @@ def test_runs_are_packed_as_the_updates_that_they_are(runs):
         assert (name, key) == (b"ZADD", b"prices:exchange1:BTCUSDT")
         for score, member in in_twos(arguments):
             update = read_member(PAIR, member, float(score))
-            assert member.endswith(b":boot1")
+            assert member.endswith(b":oot1")
             assert float(member.split(b":")[0]) == update.price
             found.append((update.timestamp, update.price, update.sequence - FIRST))
     assert found == [update for run in runs for update in run]
@@ -63,8 +63,8 @@ def test_runs_are_packed_as_the_updates_that_they_are(runs):
 
 def test_a_command_holds_the_server_up_for_a_moment_only():
     count = 2 * MEMBERS_PER_COMMAND + 1
-    data, number = pack_updates(
-        b"b", [Written(*PAIR, range(FIRST, FIRST + count), [1] * count, [1.0] * count)]
+    data, number = UpdatesPacker(b"b").pack(
+        PAIR, [Written(*PAIR, range(FIRST, FIRST + count), [1] * count, [1.0] * count)]
     )
     assert number == 3
     assert [len(command) // 2 - 1 for command in commands_of(data)] == [MEMBERS_PER_COMMAND] * 2 + [1]
@@ -73,7 +73,7 @@ def test_a_command_holds_the_server_up_for_a_moment_only():
 def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
     """As texts, which is how Redis orders them; also where a sequence gets a digit more."""
     sequences = [9, 10, 99, 100, 10**15, FIRST]
-    data, _ = pack_updates(b"boot1", [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)])
+    data, _ = UpdatesPacker(b"boot1").pack(PAIR, [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)])
     ((_, _, *arguments),) = commands_of(data)
     members = arguments[1::2]
     assert members == sorted(members)

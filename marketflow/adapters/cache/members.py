@@ -1,8 +1,8 @@
 """The form of what is in Redis: members of the sorted sets, fields of the bars, and the protocol's bytes.
 
-A flush is encoded once, into the Redis serialization protocol (RESP2), by bytes templates that take a whole
-run of updates at a time: this is the hot path, and `%` on a prepared template is several times quicker than
-packing argument by argument.
+A flush is encoded once, into the Redis serialization protocol (RESP2), column by column and a whole command
+at a time: this is the hot path, and one join of prepared pieces is several times quicker than packing
+argument by argument.
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ from marketflow.domain.prices import Pair, PriceUpdate
 log = structlog.get_logger()
 T = TypeVar("T")
 
-SEQUENCE_DIGITS: Final = 16
+SEQUENCE_BASE: Final = 36
+"""Sequences are written in that: a member of at most 39 bytes takes Redis 10 % less memory, and time."""
+SEQUENCE_DIGITS: Final = 11
 """Sequences are padded to that, so that equal prices of equal score come in the order of receipt."""
+BOOT_DIGITS: Final = 4
+"""So much of the boot's id, its end, is in a member: only where a clock was set back can two boots come to
+the same sequences."""
 MEMBERS_PER_COMMAND: Final = 1_000
 """A ZADD of more would hold Redis up."""
 
@@ -46,7 +51,13 @@ def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
         ValueError, OverflowError: it is not of our form.
     """
     price, sequence, _ = member.split(b":")
-    return PriceUpdate(pair[0], pair[1], float(price), int(score), int(sequence))
+    return PriceUpdate(pair[0], pair[1], float(price), int(score), _read_sequence(sequence))
+
+
+def _read_sequence(text: bytes) -> int:
+    if len(text) != SEQUENCE_DIGITS:
+        raise ValueError(text)
+    return int(text, SEQUENCE_BASE)
 
 
 def read_edge(pair: Pair, reply: Sequence[bytes]) -> Bar | None:
@@ -73,8 +84,8 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
     count = len(scores)
     first = next((place for place in range(count) if scores[place] != scores[0]), count)
     last = next((place for place in range(count - 1, -1, -1) if scores[place] != scores[-1]), -1)
-    opening, opened = min((int(members[place][1]), place) for place in range(first))
-    closing, closed = max((int(members[place][1]), place) for place in range(last + 1, count))
+    opening, opened = min((_read_sequence(members[place][1]), place) for place in range(first))
+    closing, closed = max((_read_sequence(members[place][1]), place) for place in range(last + 1, count))
     bar = Bar.of([0] * count, prices)
     return Bar(
         count,
@@ -116,42 +127,116 @@ def _update_of(pair: Pair, member: bytes, score: bytes) -> PriceUpdate | None:
         return None
 
 
-def pack_updates(boot: bytes, runs: Iterable[Written]) -> tuple[bytes, int]:
-    """Variadic ZADD commands for runs of one exchange and symbol; returns their bytes and number."""
-    timestamps: list[int] = []
-    prices: list[float] = []
-    sequences: list[int] = []
-    pair = ("", "")
-    for run in runs:
-        pair = (run.exchange, run.symbol)
-        timestamps += run.timestamps
-        prices += run.prices
-        sequences += run.sequences
-    key = window_key(pair).encode()
-    commands = []
-    for first in range(0, len(timestamps), MEMBERS_PER_COMMAND):
-        part = slice(first, first + MEMBERS_PER_COMMAND)
-        commands.append(_zadd(key, boot, timestamps[part], prices[part], sequences[part]))
-    return b"".join(commands), len(commands)
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_BLOCK: Final = SEQUENCE_BASE**2
+"""Sequences that differ in their last two digits only: the others are found once for all of them."""
+_LAST_TWO: Final = tuple((first + second).encode() for first in _DIGITS for second in _DIGITS)
+_LONGEST_PRICE: Final = 24
+"""The most characters that a float64 takes."""
 
 
-def _zadd(
-    key: bytes, boot: bytes, timestamps: Sequence[int], prices: Sequence[float], sequences: Sequence[int]
-) -> bytes:
-    count = len(timestamps)
-    # All prices to their shortest exact text at once.
-    texts = msgspec.json.encode(prices)[1:-1].split(b",")
-    scores = msgspec.json.encode(timestamps)[1:-1].split(b",")
-    rest = 1 + SEQUENCE_DIGITS + 1 + len(boot)
-    flat: list[object] = [None] * (5 * count)
-    flat[0::5] = map(len, scores)
-    flat[1::5] = scores
-    flat[2::5] = [len(text) + rest for text in texts]
-    flat[3::5] = texts
-    flat[4::5] = sequences
-    head = b"*%d\r\n$4\r\nZADD\r\n$%d\r\n%b\r\n" % (2 + 2 * count, len(key), key)
-    template = b"$%%d\r\n%%b\r\n$%%d\r\n%%b:%%0%dd:%b\r\n" % (SEQUENCE_DIGITS, boot)
-    return head + template * count % tuple(flat)
+class UpdatesPacker:
+    """Packs updates of one boot into variadic ZADD commands.
+
+    By columns, each prepared as far as it can be: 0.3 us a member on the machine where Redis takes 1.4 us for
+    it. Formatting each member, `%` on a template of them all, takes twice that.
+    """
+
+    def __init__(self, boot: bytes) -> None:
+        self._boot = boot[-BOOT_DIGITS:]
+        beside = 1 + SEQUENCE_DIGITS + 1 + len(self._boot)
+        self._member_heads = [b"\r\n$%d\r\n" % (price + beside) for price in range(_LONGEST_PRICE + 1)]
+        """What stands before a member, by the length of its price."""
+        self._tails: dict[int, list[bytes]] = {}
+        """What follows a member's block, up to the next score, by the length of that and the place."""
+        self._last_block = -1, b""
+
+    def pack(self, pair: Pair, runs: Iterable[Written]) -> tuple[bytes, int]:
+        """The commands for runs of one exchange and symbol; returns their bytes and number."""
+        timestamps: list[int] = []
+        prices: list[float] = []
+        blocks: list[bytes] = []
+        tails: list[bytes] = []
+        runs = list(runs)
+        # Redis reads a score with leading zeros as it is meant.
+        width = len(str(max(max(run.timestamps) for run in runs)))
+        tails_of_block = self._tails_of_block(width)
+        for run in runs:
+            timestamps += run.timestamps
+            prices += run.prices
+            for first, count in _segments(run.sequences):
+                number, place = divmod(first, _BLOCK)
+                blocks += [self._block(number)] * count
+                tails += tails_of_block[place : place + count]
+        key = window_key(pair).encode()
+        commands = []
+        for first in range(0, len(timestamps), MEMBERS_PER_COMMAND):
+            part = slice(first, first + MEMBERS_PER_COMMAND)
+            columns = self._scores(timestamps[part], width), prices[part], blocks[part], tails[part]
+            commands.append(self._zadd(key, width, *columns))
+        return b"".join(commands), len(commands)
+
+    def _zadd(
+        self,
+        key: bytes,
+        width: int,
+        scores: Sequence[bytes],
+        prices: Sequence[float],
+        blocks: Sequence[bytes],
+        tails: Sequence[bytes],
+    ) -> bytes:
+        count = len(scores)
+        # All prices to their shortest exact text at once.
+        texts = msgspec.json.encode(prices)[1:-1].split(b",")
+        heads = self._member_heads
+        score_head = b"$%d\r\n" % width
+        pieces: list[bytes] = [b""] * (1 + 5 * count)
+        pieces[0] = b"*%d\r\n$4\r\nZADD\r\n$%d\r\n%b\r\n%b" % (2 + 2 * count, len(key), key, score_head)
+        pieces[1::5] = scores
+        pieces[2::5] = [heads[len(text)] for text in texts]
+        pieces[3::5] = texts
+        pieces[4::5] = blocks
+        pieces[5::5] = tails
+        pieces[-1] = pieces[-1].removesuffix(score_head)
+        return b"".join(pieces)
+
+    @staticmethod
+    def _scores(timestamps: Sequence[int], width: int) -> list[bytes]:
+        scores = msgspec.json.encode(timestamps)[1:-1].split(b",")
+        if min(timestamps) < 10 ** (width - 1):
+            return [score.rjust(width, b"0") for score in scores]
+        return scores
+
+    def _tails_of_block(self, width: int) -> list[bytes]:
+        if width not in self._tails:
+            self._tails[width] = [b"%b:%b\r\n$%d\r\n" % (two, self._boot, width) for two in _LAST_TWO]
+        return self._tails[width]
+
+    def _block(self, number: int) -> bytes:
+        """A colon and the first digits of the sequences of a block."""
+        if number != self._last_block[0]:
+            self._last_block = number, b":" + _in_digits(number, SEQUENCE_DIGITS - 2)
+        return self._last_block[1]
+
+
+def _segments(sequences: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """The first and the number of sequences that follow each other within a block."""
+    if not isinstance(sequences, range):
+        yield from ((sequence, 1) for sequence in sequences)
+        return
+    first = sequences.start
+    while first < sequences.stop:
+        count = min(sequences.stop, (first // _BLOCK + 1) * _BLOCK) - first
+        yield first, count
+        first += count
+
+
+def _in_digits(number: int, width: int) -> bytes:
+    digits = ""
+    while number:
+        number, digit = divmod(number, SEQUENCE_BASE)
+        digits = _DIGITS[digit] + digits
+    return digits.rjust(width, "0").encode()
 
 
 # ---- bars: field <second>:<boot>, value a JSON array ----

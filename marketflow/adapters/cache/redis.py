@@ -61,6 +61,7 @@ class RedisWindow:
         """The window's length in ms."""
         self._redis = connections
         self._boot = boot.encode()
+        self._updates = members.UpdatesPacker(self._boot)
         self._window_ttl = str(-(-(window_length + WINDOW_MARGIN) // 1_000)).encode()
         self._warned = False
         self._writes = 0
@@ -77,7 +78,7 @@ class RedisWindow:
         updates: list[bytes] = []
         commands = 0
         for pair, group in runs.items():
-            packed, number = members.pack_updates(self._boot, group)
+            packed, number = self._updates.pack(pair, group)
             updates += packed, members.pack(b"EXPIRE", members.window_key(pair).encode(), self._window_ttl)
             commands += number + 1
         bars: dict[Pair, list[bytes]] = {}

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import attrs
+import msgspec
 import trio
 
 from marketflow.app.ports import Aggregate, StoreAway, StoreTaken
@@ -68,7 +69,7 @@ class MemoryStore:
             key = (aggregate.exchange, aggregate.symbol, aggregate.end)
             known = self.rows.get(key)
             if known is None or aggregate.bar.count >= known.bar.count:
-                bar = attrs.evolve(aggregate.bar, open_sequence=0, close_sequence=0)
+                bar = msgspec.structs.replace(aggregate.bar, open_sequence=0, close_sequence=0)
                 self.rows[key] = attrs.evolve(aggregate, bar=bar)
 
     async def delete_before(self, end: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
 import msgspec
@@ -24,8 +24,17 @@ class _Line(msgspec.Struct, gc=False):
     timestamp: int
 
 
-_LINE: Final = msgspec.json.Decoder(_Line)
+_LINES: Final = msgspec.json.Decoder(_Line)
 _BLANK: Final = b" \t\r"
+
+LinesDecoder: TypeAlias = "msgspec.json.Decoder[_Line]"
+
+
+def _decoder_of(symbols: Iterable[str]) -> LinesDecoder:
+    """Decodes lines of these symbols only; their texts are then the same objects each time."""
+    known = Literal[tuple(sorted(symbols))]  # type: ignore[valid-type]
+    line = msgspec.defstruct("_KnownLine", [("symbol", known)], bases=(_Line,), gc=False)
+    return msgspec.json.Decoder(line)
 
 
 def encode_line(symbol: str, price: float, timestamp: int) -> bytes:
@@ -45,10 +54,15 @@ class Decoder:
     """Of the aggregates, ms."""
     lateness: int
     """How long after the end of its interval an update still counts, ms."""
+    _known: LinesDecoder = attrs.field(init=False, eq=False, repr=False)
+
+    @_known.default
+    def _decoder_of_symbols(self) -> LinesDecoder:
+        return _decoder_of(self.symbols)
 
     def __call__(self, chunk: Chunk) -> Batch:
         """Every line of the chunk, accepted or rejected with a reason. Raises nothing."""
-        lines, malformed = decode_lines(chunk.lines)
+        lines, malformed = decode_lines(chunk.lines, self._known)
         acceptance = Acceptance.at(
             chunk.received_at, symbols=self.symbols, interval=self.interval, lateness=self.lateness
         )
@@ -68,8 +82,11 @@ class Decoder:
         )
 
 
-def decode_lines(data: bytes) -> tuple[Sequence[_Line], int]:
-    """The well-formed ones of whole lines, in order, and how many are malformed. Blank ones are neither."""
+def decode_lines(data: bytes, decoder: LinesDecoder = _LINES) -> tuple[Sequence[_Line], int]:
+    """The well-formed ones of whole lines, in order, and how many are malformed. Blank ones are neither.
+
+    `decoder` is tried first; it may be one that knows less.
+    """
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
     count = data.count(b"\n")
@@ -83,12 +100,13 @@ def decode_lines(data: bytes) -> tuple[Sequence[_Line], int]:
         and data.count(b"}\n{") == count - 1
         and data.isascii()
     ):
-        try:
-            lines = _LINE.decode_lines(data)
-        except Exception:  # noqa: BLE001 - whichever line it was, it is found below
-            return _decode_each(data.split(b"\n"))
-        if len(lines) == count:
-            return lines, 0
+        for each in (decoder, _LINES):
+            try:
+                lines = each.decode_lines(data)
+            except Exception:  # noqa: BLE001, S112 - whichever line it was, it is found below
+                continue
+            if len(lines) == count:
+                return lines, 0
     return _decode_each(data.split(b"\n"))
 
 
@@ -97,7 +115,7 @@ def _decode_each(raw_lines: Iterable[bytes]) -> tuple[Sequence[_Line], int]:
     malformed = 0
     for raw in raw_lines:
         try:
-            line = _LINE.decode(raw)
+            line = _LINES.decode(raw)
             if not raw.isascii():
                 raw.decode()
         except Exception:  # noqa: BLE001 - whatever a line raises costs that line only
@@ -120,17 +138,21 @@ def _accept(
         if symbol not in acceptance.symbols:
             rejected[SYMBOL] += len(group)
             continue
-        timestamps = [line.timestamp for line in group]
-        prices = [line.price for line in group]
-        # Most often all are good, and the extremes of the columns say so.
-        if min(prices) <= 0 or min(timestamps) < acceptance.earliest or max(timestamps) > acceptance.latest:
+        updates = _updates(symbol, group)
+        # Most often all are good, and the bars say so.
+        if not all(acceptance.takes(bar) for bar in updates.bars.values()):
             good = _filter(group, acceptance, rejected)
             if not good:
                 continue
-            timestamps = [line.timestamp for line in good]
-            prices = [line.price for line in good]
-        accepted.append(Updates(symbol, timestamps, prices, by_second(timestamps, prices)))
+            updates = _updates(symbol, good)
+        accepted.append(updates)
     return accepted
+
+
+def _updates(symbol: str, lines: Sequence[_Line]) -> Updates:
+    timestamps = [line.timestamp for line in lines]
+    prices = [line.price for line in lines]
+    return Updates(symbol, timestamps, prices, by_second(timestamps, prices))
 
 
 def _filter(
