@@ -141,14 +141,11 @@ class WatchedWindow(MemoryWindow):
         self.after_edges: Callable[[], None] = lambda: None
         """Called when edges have been read, before they are handed over."""
 
-    async def write(self, flush: MemoryFlush) -> bool:
+    async def post(self, flush: MemoryFlush) -> bool:
         self.attempts.append(flush)
+        self.trims += bool(flush.older_than)
         await trio.sleep(self.write_seconds)
-        return await super().write(flush)
-
-    async def trim(self, pairs, *, older_than, bars):
-        self.trims += 1
-        await super().trim(pairs, older_than=older_than, bars=bars)
+        return await super().post(flush)
 
     async def all_bars(self, pairs):
         found = copy.deepcopy(await super().all_bars(pairs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
@@ -72,7 +73,8 @@ class Book:
         self.latency = Histogram()
         """Of each cached update the seconds from its receipt until Redis had acknowledged it."""
         self.replay = Replay(length=window_length, memory=replay_memory)
-        self.in_flight: InFlight | None = None
+        self.in_flight: deque[InFlight] = deque()
+        """The flushes on their way, oldest first."""
         self._limits = dict(limits)
         self._window_length = window_length
         self._pending = {exchange: PendingUpdates() for exchange in limits}
@@ -146,28 +148,23 @@ class Book:
         for exchange, ledger in self.ledgers.items():
             self._pending[exchange].discard(ledger.pending)
             ledger.drop(ledger.pending, SHUTDOWN)
-        if self.in_flight is not None:
-            self.bars.put_back(self.in_flight.bars)
-        self.in_flight = None
+        for flush in self.in_flight:
+            self.bars.put_back(flush.bars)
+        self.in_flight.clear()
         self._notify()
 
     # ---- out ----
 
     def next_flush(self, window: Window, now: int) -> InFlight | None:
-        """What is to be written next, None if nothing is. Until `acknowledge` it is the same one.
+        """What is to be written next, None if nothing is. It is in flight until it is acknowledged.
 
         Updates that are too old for the window at `now` (ms) are left out, and counted as expired.
         """
-        if self.in_flight is None:
-            self.in_flight = self._collect(window, now)
-        return self.in_flight
-
-    def _collect(self, window: Window, now: int) -> InFlight | None:
         runs: list[Waiting] = []
         waiting = [exchange for exchange, pending in self._pending.items() if pending]
         for exchange in waiting:
-            # What is on its way cannot be dropped: half of the room at most, the newest need the rest.
-            limit = max(1, min(FLUSH_UPDATES // len(waiting), self._limits[exchange] // 2))
+            # What is on its way cannot be dropped: two flushes are, and the newest need half of the room.
+            limit = max(1, min(FLUSH_UPDATES // len(waiting), self._limits[exchange] // 4))
             for run in self._pending[exchange].take(limit):
                 kept = run.since(now - self._window_length)
                 if kept is not None:
@@ -181,20 +178,21 @@ class Book:
         counts: dict[str, int] = {}
         for run in runs:
             counts[run.updates.exchange] = counts.get(run.updates.exchange, 0) + run.count
-        return InFlight(
+        flush = InFlight(
             encoded=window.encode(Flush([run.updates for run in runs], bars)),
             counts=counts,
             received=[(run.received_monotonic, run.count) for run in runs],
             newest=max((max(run.updates.timestamps) for run in runs), default=0),
             bars=frozenset((pair, field) for pair, field, _ in bars),
         )
+        self.in_flight.append(flush)
+        return flush
 
     def acknowledge(self) -> None:
-        """The flush in flight is in Redis."""
-        flush = self.in_flight
-        if flush is None:
+        """The oldest flush in flight, if there is one still, is in Redis."""
+        if not self.in_flight:
             return
-        self.in_flight = None
+        flush = self.in_flight.popleft()
         for exchange, count in flush.counts.items():
             self.ledgers[exchange].cache(count)
         now = trio.current_time()
@@ -217,12 +215,12 @@ class Book:
     @property
     def drained(self) -> bool:
         """Whether everything has been acknowledged: nothing pending, no bar changed."""
-        return self.in_flight is None and not self.bars.unflushed and not any(self._pending.values())
+        return not self.in_flight and not self.bars.unflushed and not any(self._pending.values())
 
     def bars_acknowledged(self, keys: AbstractSet[Key]) -> bool:
         """Whether none of these bars is to be written, or on its way."""
-        on_its_way = self.in_flight.bars if self.in_flight else frozenset()
-        return self.bars.unflushed.isdisjoint(keys) and on_its_way.isdisjoint(keys)
+        on_its_way = (flush.bars for flush in self.in_flight)
+        return self.bars.unflushed.isdisjoint(keys) and all(map(keys.isdisjoint, on_its_way))
 
     def position(self) -> dict[str, int]:
         """How far each exchange has come: what is accepted up to now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -32,6 +32,10 @@ With the time between two trims it stays under the promised 5 s.
 """
 LAST_TRIES: Final = 2
 """How often the last flush is tried at a stop."""
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""
 
 
 class Flusher:
@@ -84,6 +88,8 @@ class Flusher:
         self._replayed = 0
         self._outdated: list[Key] = []
         self._last_write = self._last_trim = -1.0
+        self._posted: list[tuple[float, Callable[[], None]]] = []
+        """Of each flush on its way when it was sent (seconds of Trio's clock), and whom to tell."""
 
     @property
     def up(self) -> bool:
@@ -147,6 +153,7 @@ class Flusher:
         while True:
             ending = self._book.ended.is_set()
             self._asked = trio.Event()
+            began = trio.current_time()
             await self._flush()
             self._tried.set()
             if ending:
@@ -156,11 +163,13 @@ class Flusher:
                 if tries >= LAST_TRIES and not self._state.up:
                     self._book.drop_pending()
                     return
-            await self._pause()
+            await self._pause(began)
 
-    async def _pause(self) -> None:
+    async def _pause(self, began: float) -> None:
         if self._state.up:
-            with trio.move_on_after(self._flush_interval):
+            # From begin to begin, and twice in an interval: with the time that a write takes, an update is in
+            # the window within the interval.
+            with trio.move_on_at(began + self._flush_interval / 2):
                 await wait_any(self._asked.wait, self._book.ended.wait)
         else:
             # However many ask, a window that is away is not tried more often.
@@ -174,8 +183,10 @@ class Flusher:
             if not self.whole:
                 await self._make_whole(now)
             await self._write_pending(now)
+            await self._settle()
         except StoreAway as error:
             self._state.failed(error)
+            self._posted.clear()
             self.whole = False
             self._book.set_dropping(True)
             self._book.expire(now)
@@ -185,38 +196,53 @@ class Flusher:
         # Up to what was accepted by now: more may come in for ever, and there is other work.
         position, settled = self._book.position(), False
         while not settled and (flush := self._book.next_flush(self._window, now)) is not None:
-            await self._write(flush.encoded)
-            self._book.acknowledge()
+            await self._post(flush.encoded, self._book.acknowledge)
             settled = self._book.settled(position)
             await self._trim(self._clock.now())
         if trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
-            await self._write(self._window.encode(Flush((), ())))
+            await self._post(self._window.encode(Flush((), ())))
 
-    async def _write(self, flush: EncodedFlush) -> None:
+    async def _write(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
+        await self._post(flush, acknowledge)
+        await self._settle()
+
+    async def _post(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
+        """Send a flush. It is acknowledged by the next, or by `_settle`: one is always on its way."""
         began = trio.current_time()
-        intact = await self._window.write(flush)
-        self._last_write = trio.current_time()
-        self.write_seconds.observe(self._last_write - began)
+        intact = await self._window.post(flush)
+        self._acknowledged(intact=intact)
+        self._posted.append((began, acknowledge))
+
+    async def _settle(self) -> None:
+        if self._posted:
+            self._acknowledged(intact=await self._window.settle())
+
+    def _acknowledged(self, *, intact: bool) -> None:
+        """All that was posted is in the window."""
+        now = trio.current_time()
+        for began, acknowledge in self._posted:
+            self.write_seconds.observe(now - began)
+            acknowledge()
+            self._last_write = now
         if not intact:
             self._emptied += 1
             self.whole = False
-        if not self._state.up:
+        if self._posted and not self._state.up:
             self._state.answered()
             self._book.set_dropping(False)
+        self._posted.clear()
 
     async def _make_whole(self, now: int) -> None:
         """After an outage, also one that emptied it, and at the start: one way for all.
 
-        The flush in flight (or none) sets the marker and tells whether the window was emptied. Then the bars:
-        what we lack is adopted, what it lacks is written with the next flushes. Then, if it was emptied, the
-        updates of the last minute. Emptied again meanwhile, or asked again, all of it is done again.
+        An empty flush sets the marker and tells whether the window was emptied. Then the flushes in flight,
+        and the bars: what we lack is adopted, what it lacks is written with the next flushes. Then, if it was
+        emptied, the updates of the last minute. Emptied again meanwhile, or asked again, all is done again.
         """
         history = self.history_read  # another one by the end, if it was asked for again
-        if self._book.in_flight is None:
-            await self._write(self._window.encode(Flush((), ())))
-        else:
-            await self._write(self._book.in_flight.encoded)
-            self._book.acknowledge()
+        await self._write(self._window.encode(Flush((), ())))
+        for on_its_way in list(self._book.in_flight):
+            await self._write(on_its_way.encoded, self._book.acknowledge)
         emptied = self._emptied
         stored = await self._window.all_bars(self.pairs)
         self._outdated.extend(self._book.bars.prune(now))
@@ -243,7 +269,12 @@ class Flusher:
         self._last_trim = trio.current_time()  # of the try: while the window is away, tries take turns
         self._outdated.extend(self._book.bars.prune(now))
         self._book.expire(now)
-        await self._window.trim(
-            self.pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=self._outdated
+        outdated, self._outdated = self._outdated, []
+        trim = self._window.encode_trim(
+            self.pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=outdated
         )
-        self._outdated = []
+        try:
+            await self._write(trim)
+        except StoreAway:
+            self._outdated.extend(outdated)
+            raise

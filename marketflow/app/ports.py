@@ -197,19 +197,26 @@ class Window(Protocol):
         """The flush as it will be written. No I/O."""
         ...
 
-    async def write(self, flush: Any) -> bool:
-        """Write what `encode` has made, and wait until it is acknowledged.
+    def encode_trim(
+        self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
+    ) -> EncodedFlush:
+        """A flush that removes the updates with a timestamp (ms) before `older_than`, and the given bars."""
+        ...
 
-        Returns whether the store still held the marker of the last acknowledged write: if not, it was
-        emptied, is new, or has come back with an older state, and what was written before may be gone; or a
-        write without an answer has found it so. The marker is set anew by this.
+    async def post(self, flush: Any) -> bool:
+        """Send what was encoded, and wait until all that was posted *before* it is acknowledged.
+
+        So one flush is on its way while the next is being encoded. What is posted is written in that order.
+        Returns whether the store still held, at each of the writes that are acknowledged now, the marker of
+        the one before: if not, it was emptied, is new, or has come back with an older state, and what was
+        written before may be gone; or a write without an answer has found it so. Each write sets it anew.
+
+        After StoreAway nothing is on its way any more: what was posted may have been written, or not.
         """
         ...
 
-    async def trim(
-        self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
-    ) -> None:
-        """Remove the raw updates with a timestamp (ms) before `older_than`, and the given bars."""
+    async def settle(self) -> bool:
+        """Wait until all that was posted is acknowledged. Returns the same."""
         ...
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:

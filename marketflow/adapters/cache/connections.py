@@ -33,20 +33,59 @@ class Connections:
         self._pool = pool
         self._timeout = timeout
         self._writers = trio.CapacityLimiter(1)
+        self._writing: Any = None
+        """The connection that replies to what was posted are to come from, None if there are none."""
+        self._awaited: list[int] = []
+        """How many replies to each post are to come."""
         self._readers = trio.CapacityLimiter(READERS)
 
-    async def send(self, data: bytes, replies: int) -> Any:
-        """Send commands that are encoded already, with so many replies; returns the first."""
+    async def post(self, data: Sequence[bytes], replies: int) -> list[list[Any]]:
+        """Send commands that are encoded already, with so many replies.
 
-        def send(connection: Any) -> Any:
-            connection.send_packed_command([data])
-            return self._replies(connection, replies)[0]
+        Returns the replies to each of the posts before it. Redis then has something to do all the time.
+        """
 
-        return await self._run(send, self._writers)
+        def post() -> list[list[Any]]:
+            if self._writing is None:
+                self._writing = self._pool.get_connection()
+            self._writing.send_packed_command(data)
+            return self._awaited_replies()
 
-    async def change(self, commands: Sequence[tuple[object, ...]]) -> None:
-        """Send commands in one go."""
-        await self._run(lambda connection: self._ask(connection, commands), self._writers)
+        earlier = await self._write(post)
+        self._awaited.append(replies)
+        return earlier
+
+    async def settle(self) -> list[list[Any]]:
+        """Returns the replies to each of the posts that had none yet."""
+
+        def settle() -> list[list[Any]]:
+            found = self._awaited_replies()
+            # Until the next post anything may happen to it: the pool looks whether it is still good.
+            writing, self._writing = self._writing, None
+            self._pool.release(writing)
+            return found
+
+        return [] if self._writing is None else await self._write(settle)
+
+    def _awaited_replies(self) -> list[list[Any]]:
+        awaited, self._awaited = self._awaited, []
+        return [self._replies(self._writing, count) for count in awaited]
+
+    async def _write(self, call: Callable[[], T]) -> T:
+        """Never abandoned: a write must not go on behind the back of whoever was told that it failed."""
+
+        def write() -> T:
+            try:
+                return call()
+            except BaseException:
+                self._awaited = []
+                writing, self._writing = self._writing, None
+                if writing is not None:
+                    writing.disconnect()
+                    self._pool.release(writing)
+                raise
+
+        return await self._in_thread(write, self._writers, abandon=False)
 
     async def read(self, commands: Sequence[tuple[object, ...]], read: Callable[[list[Any]], T]) -> T:
         """Ask in one go; `read` makes sense of the replies, in the thread too, since there may be many.
@@ -54,9 +93,7 @@ class Connections:
         The time limit covers the wait for a turn: with Redis hanging nobody stands in line for everybody's.
         """
         with trio.move_on_after(self._timeout):
-            return await self._run(
-                lambda connection: read(self._ask(connection, commands)), self._readers, abandon=True
-            )
+            return await self._read(lambda connection: read(self._ask(connection, commands)))
         raise StoreAway("no answer in time")
 
     def _ask(self, connection: Any, commands: Sequence[tuple[object, ...]]) -> list[Any]:
@@ -75,13 +112,8 @@ class Connections:
                 raise redis.TimeoutError("the answer took too long")
         return replies
 
-    async def _run(
-        self, call: Callable[[Any], T], limiter: trio.CapacityLimiter, *, abandon: bool = False
-    ) -> T:
-        """Call in a thread with a connection. After a failure of any kind the connection is thrown away.
-
-        A write is never abandoned: it must not go on behind the back of whoever was told that it failed.
-        """
+    async def _read(self, call: Callable[[Any], T]) -> T:
+        """Call in a thread with a connection. After a failure of any kind the connection is thrown away."""
 
         def run() -> T:
             # redis-py gives its connections no types.
@@ -95,8 +127,11 @@ class Connections:
                 self._pool.release(connection)
             return result
 
+        return await self._in_thread(run, self._readers, abandon=True)
+
+    async def _in_thread(self, call: Callable[[], T], limiter: trio.CapacityLimiter, *, abandon: bool) -> T:
         try:
-            return await trio.to_thread.run_sync(run, limiter=limiter, abandon_on_cancel=abandon)
+            return await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=abandon)
         except (redis.RedisError, OSError) as error:
             raise StoreAway(str(error)) from error
 

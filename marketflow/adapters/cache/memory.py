@@ -21,6 +21,11 @@ class MemoryFlush:
     """A flush as it is."""
 
     flush: Flush
+    pairs: Sequence[Pair] = ()
+    """Whose updates older than that are removed."""
+    older_than: int = 0
+    outdated: Sequence[tuple[Pair, Field]] = ()
+    """Bars that are removed."""
 
     @property
     def size(self) -> int:
@@ -49,6 +54,8 @@ class MemoryWindow:
         self._boot = boot
         self._attempts = 0
         self._acknowledged = ""
+        self._posted: list[tuple[str | None, str]] = []
+        """Of each write on its way the marker that it has found, and its own."""
 
     def empty(self) -> None:
         """Forget everything, as after a restart of the store."""
@@ -60,35 +67,58 @@ class MemoryWindow:
         """The flush itself."""
         return MemoryFlush(flush)
 
-    async def write(self, flush: MemoryFlush) -> bool:
-        """Write a flush; returns whether the marker of the write before was there."""
-        await self._reach()
-        self._attempts += 1
-        intact = self.marker == self._acknowledged
-        self.marker = f"{self._boot}:{self._attempts}"
-        for run in flush.flush.updates:
-            held = self.members.setdefault((run.exchange, run.symbol), {})
-            for sequence, timestamp, price in zip(run.sequences, run.timestamps, run.prices, strict=True):
-                held[sequence, self._boot] = PriceUpdate(run.exchange, run.symbol, price, timestamp, sequence)
-        for pair, field, bar in flush.flush.bars:
-            self.stored_bars.setdefault(pair, {})[field] = bar
+    def encode_trim(
+        self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
+    ) -> MemoryFlush:
+        """The removal itself."""
+        return MemoryFlush(Flush((), ()), pairs, older_than, tuple(bars))
+
+    async def post(self, flush: MemoryFlush) -> bool:
+        """Write a flush; returns whether those posted before it have found the marker."""
+        try:
+            await self._reach()
+        except StoreAway:
+            self._posted.clear()
+            raise
+        intact = self._all_acknowledged()
+        self._write(flush)
         if self.forgetful:
+            self._posted.clear()
             raise StoreAway("no answer in time")
-        self.writes += 1
-        self._acknowledged = self.marker
         return intact
 
-    async def trim(
-        self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
-    ) -> None:
-        """Remove old updates and bars."""
-        await self._reach()
-        for pair in pairs:
+    async def settle(self) -> bool:
+        """Returns whether those posted have found the marker."""
+        await trio.lowlevel.checkpoint()
+        return self._all_acknowledged()
+
+    def _all_acknowledged(self) -> bool:
+        intact = True
+        for found, marker in self._posted:
+            intact = intact and found == self._acknowledged
+            self._acknowledged = marker
+        self.writes += len(self._posted)
+        self._posted.clear()
+        return intact
+
+    def _write(self, write: MemoryFlush) -> None:
+        for pair in write.pairs:
             held = self.members.get(pair, {})
-            for key in [key for key, update in held.items() if update.timestamp < older_than]:
+            for key in [key for key, update in held.items() if update.timestamp < write.older_than]:
                 del held[key]
-        for pair, field in bars:
+        for pair, field in write.outdated:
             self.stored_bars.get(pair, {}).pop(field, None)
+        self._attempts += 1
+        found, self.marker = self.marker, f"{self._boot}:{self._attempts}"
+        self._posted.append((found, self.marker))
+        for run in write.flush.updates:
+            members = self.members.setdefault((run.exchange, run.symbol), {})
+            for sequence, timestamp, price in zip(run.sequences, run.timestamps, run.prices, strict=True):
+                members[sequence, self._boot] = PriceUpdate(
+                    run.exchange, run.symbol, price, timestamp, sequence
+                )
+        for pair, field, bar in write.flush.bars:
+            self.stored_bars.setdefault(pair, {})[field] = bar
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
         """Every bar there is."""

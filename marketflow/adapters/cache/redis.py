@@ -36,22 +36,32 @@ FIELDS_PER_COMMAND: Final = 1_000
 
 @attrs.frozen
 class RedisFlush:
-    """A flush as the bytes of its commands."""
+    """A flush as the bytes of its commands, and how many replies there will be to them."""
 
-    updates: bytes
-    bars: bytes
-    commands: int
-    """How many replies there will be to `updates`."""
-    bars_commands: int
+    updates: bytes = b""
+    updates_replies: int = 0
+    bars: bytes = b""
+    bars_replies: int = 0
+    removals: bytes = b""
+    removals_replies: int = 0
 
     @property
     def size(self) -> int:
         """Bytes that it holds in memory."""
-        return len(self.updates) + len(self.bars)
+        return len(self.updates) + len(self.bars) + len(self.removals)
 
     def without_bars(self) -> RedisFlush:
         """Its updates alone."""
-        return RedisFlush(self.updates, b"", self.commands, 0)
+        return RedisFlush(self.updates, self.updates_replies)
+
+
+@attrs.frozen
+class PairCommands:
+    """What is the same in every flush of a pair."""
+
+    expire_window: bytes
+    expire_bars: bytes
+    bars_key: bytes
 
 
 class RedisWindow:
@@ -62,11 +72,14 @@ class RedisWindow:
         self._redis = connections
         self._boot = boot.encode()
         self._updates = members.UpdatesPacker(self._boot)
-        self._window_ttl = str(-(-(window_length + WINDOW_MARGIN) // 1_000)).encode()
+        self._window_ttl = -(-(window_length + WINDOW_MARGIN) // 1_000)
+        self._commands: dict[Pair, PairCommands] = {}
         self._warned = False
         self._writes = 0
         self._acknowledged = b""
         """The marker of the last write that was."""
+        self._posted: list[tuple[bytes, int]] = []
+        """Of each write on its way its marker, and the place of the one before among its replies."""
 
     # ---- writing ----
 
@@ -76,51 +89,85 @@ class RedisWindow:
         for run in flush.updates:
             runs.setdefault((run.exchange, run.symbol), []).append(run)
         updates: list[bytes] = []
-        commands = 0
+        updates_replies = 0
         for pair, group in runs.items():
             packed, number = self._updates.pack(pair, group)
-            updates += packed, members.pack(b"EXPIRE", members.window_key(pair).encode(), self._window_ttl)
-            commands += number + 1
-        bars: dict[Pair, list[bytes]] = {}
+            updates += packed, self._commands_for(pair).expire_window
+            updates_replies += number + 1
+        fields: dict[Pair, list[bytes]] = {}
         for pair, field, bar in flush.bars:
-            bars.setdefault(pair, []).extend((members.field_name(field), members.bar_value(bar)))
-        packed_bars = [
-            command
-            for pair, values in bars.items()
-            for command in (
-                members.pack(b"HSET", members.bars_key(pair).encode(), *values),
-                members.pack(b"EXPIRE", members.bars_key(pair).encode(), b"%d" % BARS_TTL),
-            )
-        ]
-        return RedisFlush(b"".join(updates), b"".join(packed_bars), commands, len(packed_bars))
+            fields.setdefault(pair, []).extend((members.field_name(field), members.bar_value(bar)))
+        bars: list[bytes] = []
+        for pair, values in fields.items():
+            commands = self._commands_for(pair)
+            bars += members.pack(b"HSET", commands.bars_key, *values), commands.expire_bars
+        return RedisFlush(b"".join(updates), updates_replies, b"".join(bars), len(bars))
 
-    async def write(self, flush: RedisFlush) -> bool:
-        """Write a flush; returns whether Redis still had the marker of the write before."""
-        self._writes += 1
-        marker = b"%b:%d" % (self._boot, self._writes)
-        data = members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET")
-        data += flush.updates + flush.bars
-        before = await self._redis.send(data, 1 + flush.commands + flush.bars_commands)
-        intact = bool(before == self._acknowledged)
-        self._acknowledged = marker
-        return intact
-
-    async def trim(
+    def encode_trim(
         self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
-    ) -> None:
-        """Remove old members and fields."""
-        commands = [
-            ("ZREMRANGEBYSCORE", members.window_key(pair), "-inf", f"({older_than}") for pair in pairs
+    ) -> RedisFlush:
+        """The commands that remove old members and fields."""
+        removals = [
+            members.pack(b"ZREMRANGEBYSCORE", members.window_key(pair).encode(), b"-inf", b"(%d" % older_than)
+            for pair in pairs
         ]
         fields: dict[Pair, list[bytes]] = {}
         for pair, field in bars:
             fields.setdefault(pair, []).append(members.field_name(field))
-        removals = [
-            ("HDEL", members.bars_key(pair), *names[first : first + FIELDS_PER_COMMAND])
+        removals += [
+            members.pack(
+                b"HDEL", self._commands_for(pair).bars_key, *names[first : first + FIELDS_PER_COMMAND]
+            )
             for pair, names in fields.items()
             for first in range(0, len(names), FIELDS_PER_COMMAND)
         ]
-        await self._redis.change([*commands, *removals])
+        return RedisFlush(removals=b"".join(removals), removals_replies=len(removals))
+
+    def _commands_for(self, pair: Pair) -> PairCommands:
+        if pair not in self._commands:
+            window, bars = members.window_key(pair).encode(), members.bars_key(pair).encode()
+            self._commands[pair] = PairCommands(
+                members.pack(b"EXPIRE", window, b"%d" % self._window_ttl),
+                members.pack(b"EXPIRE", bars, b"%d" % BARS_TTL),
+                bars,
+            )
+        return self._commands[pair]
+
+    async def post(self, flush: RedisFlush) -> bool:
+        """Send a flush; returns whether those posted before it have found the marker."""
+        self._writes += 1
+        marker = b"%b:%d" % (self._boot, self._writes)
+        # Removals first, since a Redis that is full takes nothing before.
+        data = [
+            flush.removals + members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET"),
+            flush.updates,
+            flush.bars,
+        ]
+        replies = flush.removals_replies + 1 + flush.updates_replies + flush.bars_replies
+        try:
+            intact = self._found(await self._redis.post(data, replies))
+        except StoreAway:
+            self._posted.clear()
+            raise
+        self._posted.append((marker, flush.removals_replies))
+        return intact
+
+    async def settle(self) -> bool:
+        """Wait for all that was posted; returns whether they have found the marker."""
+        try:
+            return self._found(await self._redis.settle())
+        except StoreAway:
+            self._posted.clear()
+            raise
+
+    def _found(self, replies: Sequence[Sequence[Any]]) -> bool:
+        """Whether the writes, the first posted, that these are the replies to have found the marker."""
+        intact = True
+        for reply in replies:
+            marker, place = self._posted.pop(0)
+            intact = intact and reply[place] == self._acknowledged
+            self._acknowledged = marker
+        return intact
 
     # ---- reading ----
 
