@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import random
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, TEST_EXCHANGES, batch_of
-from test_book import book_of
+from builders import EXCHANGES, NOON, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from marketflow.app.answers import UnknownSymbol
-from marketflow.app.streaming import PriceStream
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
+from marketflow.app.answers import Latest, TooManyClients, UnknownSymbol
+from marketflow.app.book import Book
+from marketflow.app.streaming import HEARTBEAT, SEND_SECONDS, TICK, PriceStream
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import MINUTE
 
 BTC, ETH = SYMBOLS
 ONE, TWO = EXCHANGES
 (TEST,) = TEST_EXCHANGES
+PAIRS = [(name, symbol) for name in (*EXCHANGES, *TEST_EXCHANGES) for symbol in SYMBOLS]
 
 
 class Streaming:
     """A stream over a book that the test fills."""
 
     def __init__(self, **options):
-        self.book = book_of()
-        self.mode = EXCHANGES
+        self.book = Book(
+            boot="boot1",
+            first_sequence=NOON * 1_000,
+            limits=dict.fromkeys([*EXCHANGES, *TEST_EXCHANGES], 10**9),
+            window_length=MINUTE,
+            replay_memory=2**20,
+            interval=MINUTE,
+        )
+        self.exchanges = EXCHANGES
         self.stopping = trio.Event()
-        self.refused = None
         self.stream = PriceStream(
             book=self.book,
-            pairs=[(name, symbol) for name in (*EXCHANGES, *TEST_EXCHANGES) for symbol in SYMBOLS],
-            exchanges_of_mode=lambda: self.mode,
+            pairs=PAIRS,
+            exchanges_of_mode=lambda: self.exchanges,
             check=self.check,
             **{"most_clients": 10_000, **options},
         )
@@ -40,7 +50,11 @@ class Streaming:
             raise UnknownSymbol(symbol, SYMBOLS)
 
     def update(self, exchange, symbol, *prices, at=0):
+        """Updates of one pair, all at the same time (ms after noon)."""
         self.book.apply(batch_of(exchange, [(symbol, price, NOON + at) for price in prices]))
+
+    def subscribed(self, symbol=None, exchange=None, since=None):
+        return self.stream.subscribed(symbol, exchange, since)
 
 
 @asynccontextmanager
@@ -56,11 +70,358 @@ def told(events):
     return [(event.latest.exchange, event.latest.symbol, event.latest.price) for event in events]
 
 
-async def test_it_begins_with_the_newest_of_each_pair():
+async def nothing_more(client, seconds=1.0):
+    """Nothing comes for so long."""
+    with trio.move_on_after(seconds) as scope:
+        events = await client.receive()
+        raise AssertionError(events)
+    assert scope.cancelled_caught
+
+
+# ---- what is told ----
+
+
+async def test_it_begins_with_the_newest_of_each_pair(autojump_clock):
+    """In the order of receipt, at once, and only the mode's exchanges."""
     async with streaming() as world:
         world.update(ONE, BTC, 1.0, 2.0)
+        world.update(TEST, ETH, 9.0)
         world.update(TWO, BTC, 3.0)
         world.update(TWO, ETH, 4.0)
         world.update(ONE, BTC, 5.0)
-        with world.stream.subscribed(None, None) as client:
-            assert told(await client.receive()) == [(TWO, BTC, 3.0), (TWO, ETH, 4.0), (ONE, BTC, 5.0)]
+        with world.subscribed() as client:
+            began = trio.current_time()
+            events = await client.receive()
+            assert trio.current_time() == began
+            assert told(events) == [(TWO, BTC, 3.0), (TWO, ETH, 4.0), (ONE, BTC, 5.0)]
+            await nothing_more(client)
+
+
+async def test_an_event_is_as_the_latest_price(autojump_clock):
+    async with streaming() as world:
+        world.update(ONE, BTC, 0.1 + 0.2, at=7)
+        with world.subscribed() as client:
+            [event] = await client.receive()
+            assert event.latest == Latest(BTC, ONE, 0.1 + 0.2, NOON + 7, "memory")
+
+
+async def test_what_comes_slowly_is_told_one_by_one(autojump_clock):
+    async with streaming() as world:
+        with world.subscribed() as client:
+            for n in range(50):
+                for exchange in EXCHANGES:
+                    await trio.sleep(TICK)
+                    world.update(exchange, BTC, n + 1.0, at=n)
+                    assert told(await client.receive()) == [(exchange, BTC, n + 1.0)]
+
+
+async def test_an_update_is_told_within_a_tick(autojump_clock):
+    async with streaming() as world:
+        with world.subscribed() as client:
+            for pause in (0.0, TICK / 3, TICK, 1.0):
+                world.update(ONE, BTC, 1.0)
+                began = trio.current_time()
+                await client.receive()
+                assert trio.current_time() - began <= TICK + SEND_SECONDS
+                await trio.sleep(pause)
+
+
+async def test_earlier_boots_bars_are_told_at_the_beginning(autojump_clock):
+    async with streaming() as world:
+        world.book.bars.adopt((ONE, BTC), {(NOON, "boot0"): Bar.of([NOON + 3], [7.0])})
+        with world.subscribed() as client:
+            assert told(await client.receive()) == [(ONE, BTC, 7.0)]
+
+
+async def test_a_late_update_is_not_told(autojump_clock):
+    """The newest is the one with the greatest timestamp, of equal ones the later received."""
+    async with streaming() as world:
+        with world.subscribed() as client:
+            world.update(ONE, BTC, 1.0, at=10)
+            assert told(await client.receive()) == [(ONE, BTC, 1.0)]
+            world.update(ONE, BTC, 2.0, at=9)
+            await nothing_more(client)
+            world.update(ONE, BTC, 3.0, at=10)
+            assert told(await client.receive()) == [(ONE, BTC, 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "exchange", "expected"),
+    [
+        (None, None, [(ONE, BTC), (ONE, ETH), (TWO, BTC), (TWO, ETH)]),
+        (BTC, None, [(ONE, BTC), (TWO, BTC)]),
+        (None, TWO, [(TWO, BTC), (TWO, ETH)]),
+        (ETH, ONE, [(ONE, ETH)]),
+        (None, TEST, [(TEST, BTC), (TEST, ETH)]),
+        (BTC, TEST, [(TEST, BTC)]),
+    ],
+)
+async def test_filters(autojump_clock, symbol, exchange, expected):
+    """At the beginning and later; an exchange of the other mode may be named."""
+    async with streaming() as world:
+        with world.subscribed(symbol, exchange) as client:
+            for _ in range(2):
+                for pair in PAIRS:
+                    world.update(*pair, 1.0)
+                assert [told[:2] for told in told(await client.receive())] == expected
+
+
+async def test_after_a_switch_it_goes_on_with_the_other_mode(autojump_clock):
+    """Nothing of the mode that was left is told any more, not even what had entered before."""
+    async with streaming() as world:
+        with world.subscribed() as client, world.subscribed(None, ONE) as of_one:
+            world.update(ONE, BTC, 1.0)
+            assert told(await client.receive()) == told(await of_one.receive()) == [(ONE, BTC, 1.0)]
+            world.update(ONE, BTC, 2.0)
+            world.exchanges = TEST_EXCHANGES
+            await nothing_more(client)
+            assert told(await of_one.receive()) == [(ONE, BTC, 2.0)]
+            world.update(TEST, BTC, 3.0)
+            assert told(await client.receive()) == [(TEST, BTC, 3.0)]
+            world.exchanges = EXCHANGES
+            world.update(ONE, BTC, 4.0)
+            assert told(await client.receive()) == told(await of_one.receive()) == [(ONE, BTC, 4.0)]
+
+
+async def test_a_switch_while_a_client_waits_for_its_turn(autojump_clock):
+    async with streaming() as world:
+        world.update(ONE, BTC, 1.0)
+        world.update(TEST, BTC, 2.0)
+        async with trio.open_nursery() as nursery:
+            with world.subscribed() as first, world.subscribed() as client:
+                await first.receive()
+                nursery.start_soon(nothing_but, client, [(TEST, BTC, 2.0)])
+                await trio.sleep(SEND_SECONDS / 2)
+                world.exchanges = TEST_EXCHANGES
+                await trio.sleep(1)
+
+
+async def nothing_but(client, expected):
+    assert told(await client.receive()) == expected
+
+
+# ---- going on after a break ----
+
+
+async def test_what_a_client_has_had_is_not_told_again(autojump_clock):
+    async with streaming() as world:
+        for pair in PAIRS[:4]:
+            world.update(*pair, 1.0)
+        with world.subscribed() as client:
+            events = await client.receive()
+        with world.subscribed(since=events[1].id) as client:
+            assert told(await client.receive()) == told(events[2:])
+        with world.subscribed(since=events[-1].id) as client:
+            await nothing_more(client)
+            world.update(ONE, BTC, 2.0)
+            world.update(ONE, BTC, 3.0)
+            assert told(await client.receive()) == [(ONE, BTC, 3.0)]
+
+
+async def test_an_id_that_no_event_has_had_is_as_good_as_none(autojump_clock):
+    """An earlier boot may have begun with the clock ahead: nobody is to wait until it is as late as that."""
+    async with streaming() as world:
+        world.update(ONE, BTC, 1.0)
+        for since in (world.book.next_sequence, 2**63):
+            with world.subscribed(since=since) as client:
+                assert told(await client.receive()) == [(ONE, BTC, 1.0)]
+
+
+# ---- slow clients, many clients ----
+
+
+async def test_a_slow_client_gets_the_newest_once(autojump_clock):
+    async with streaming() as world:
+        with world.subscribed() as client:
+            for n in range(1_000):
+                world.update(ONE, BTC, n + 1.0, at=n)
+                world.update(TWO, ETH, n + 2.0, at=n)
+                await trio.sleep(0.02)
+            assert told(await client.receive()) == [(ONE, BTC, 1_000.0), (TWO, ETH, 1_001.0)]
+            await nothing_more(client)
+
+
+async def test_all_clients_get_the_same_event(autojump_clock):
+    """So that it can be encoded once."""
+    async with streaming() as world:
+        world.update(ONE, BTC, 1.0)
+        with world.subscribed() as one, world.subscribed(BTC, ONE) as other:
+            assert (await one.receive())[0] is (await other.receive())[0]
+
+
+async def count_sends(world, clients, seconds):
+    """How many times each client got something, of updates that never stop."""
+    counts = [0] * clients
+
+    async def receive(number, client):
+        while await client.receive() is not None:
+            counts[number] += 1
+
+    async def update():
+        while True:
+            world.update(ONE, BTC, 1.0)
+            await trio.sleep(0.001)
+
+    with ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(update)
+            for number in range(clients):
+                nursery.start_soon(receive, number, stack.enter_context(world.subscribed()))
+            await trio.sleep(seconds)
+            nursery.cancel_scope.cancel()
+    return counts
+
+
+async def test_a_client_that_is_alone_gets_every_tick(autojump_clock):
+    async with streaming() as world:
+        [count] = await count_sends(world, 1, 1.0)
+    assert count >= 0.8 / TICK
+
+
+async def test_many_clients_share_what_can_be_sent(autojump_clock):
+    """Evenly; and it is not more than one send each SEND_SECONDS, however many they are."""
+    async with streaming() as world:
+        counts = await count_sends(world, 300, 1.0)
+    assert 0.8 / SEND_SECONDS <= sum(counts) <= 1.0 / SEND_SECONDS
+    assert max(counts) - min(counts) <= 1
+
+
+async def test_nobody_looks_at_the_book_for_nobody(autojump_clock, monkeypatch):
+    async with streaming() as world:
+        looks = []
+        newest = world.book.bars.newest
+        monkeypatch.setattr(world.book.bars, "newest", lambda pair: looks.append(pair) or newest(pair))
+        for n in range(10):
+            world.update(ONE, BTC, n + 1.0)
+            await trio.sleep(1)
+        assert looks == []
+        with world.subscribed() as client:
+            await client.receive()
+        assert looks
+
+
+async def test_so_many_clients_and_no_more(autojump_clock):
+    async with streaming(most_clients=2) as world:
+        with world.subscribed(), world.subscribed():
+            assert world.stream.clients == 2
+            with pytest.raises(TooManyClients) as caught, world.subscribed():
+                pass
+            assert caught.value.most == 2
+            assert world.stream.clients == 2
+        with world.subscribed():
+            assert world.stream.clients == 1
+
+
+async def test_one_that_asks_for_what_is_unknown_takes_no_place(autojump_clock):
+    async with streaming() as world:
+        with pytest.raises(UnknownSymbol), world.subscribed("NOSUCH"):
+            pass
+        assert world.stream.clients == 0
+
+
+# ---- heartbeats, and the end ----
+
+
+async def test_a_heartbeat_after_a_time_without_events(autojump_clock):
+    async with streaming() as world:
+        with world.subscribed() as client:
+            for _ in range(3):
+                began = trio.current_time()
+                assert await client.receive() == ()
+                assert trio.current_time() - began == pytest.approx(HEARTBEAT)
+            await trio.sleep(HEARTBEAT - 1)
+            world.update(ONE, BTC, 1.0)
+            assert told(await client.receive()) == [(ONE, BTC, 1.0)]
+
+
+async def test_events_of_others_do_not_keep_the_heartbeat_away(autojump_clock):
+    async with streaming() as world:
+        with world.subscribed(ETH) as client:
+            async with trio.open_nursery() as nursery:
+
+                async def update():
+                    while True:
+                        world.update(ONE, BTC, 1.0)
+                        await trio.sleep(0.1)
+
+                nursery.start_soon(update)
+                assert await client.receive() == ()
+                nursery.cancel_scope.cancel()
+        assert trio.current_time() == pytest.approx(HEARTBEAT)
+
+
+async def test_at_the_end_all_clients_are_told_at_once(autojump_clock):
+    """Those who wait for news, those who wait for their turn, and those who come too late."""
+    async with streaming() as world:
+        ends = []
+
+        async def receive(client):
+            while await client.receive() is not None:
+                pass
+            ends.append(trio.current_time())
+
+        with ExitStack() as stack:
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(receive, stack.enter_context(world.subscribed(ETH)))
+                for _ in range(1_000):
+                    nursery.start_soon(receive, stack.enter_context(world.subscribed(BTC)))
+                await trio.sleep(1)
+                world.update(ONE, BTC, 1.0)
+                await trio.sleep(TICK)
+                stopped = trio.current_time()
+                world.stopping.set()
+            with world.subscribed() as late:
+                assert await late.receive() is None
+        assert ends == [stopped] * 1_005
+
+
+# ---- all together ----
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32))
+def test_whatever_comes_whoever_asks(seed):
+    """Ids grow; of each pair no update is told that was not the newest, and the last one is."""
+    rng = random.Random(seed)
+
+    async def main():
+        async with streaming() as world, trio.open_nursery() as nursery:
+            history = {pair: [] for pair in PAIRS}
+
+            async def client(symbol, exchange):
+                last, cursor, given = {}, None, 0
+                with ExitStack() as stack:
+                    subscription = stack.enter_context(world.subscribed(symbol, exchange))
+                    while events := await subscription.receive():
+                        for event in events:
+                            pair = event.latest.exchange, event.latest.symbol
+                            assert cursor is None or event.id > cursor
+                            assert symbol in {None, event.latest.symbol}
+                            cursor, last[pair] = event.id, event.latest
+                            assert (event.latest.price, event.latest.timestamp) in history[pair]
+                            given += 1
+                        await trio.sleep(rng.choice([0, 0.001, 0.03, 0.5]))
+                        if rng.random() < 0.1:  # it is disconnected, and comes again
+                            stack.close()
+                            subscription = stack.enter_context(world.subscribed(symbol, exchange, cursor))
+                exchanges = EXCHANGES if exchange is None else (exchange,)
+                wanted = {
+                    pair: known[-1]
+                    for pair, known in history.items()
+                    if known and pair[0] in exchanges and symbol in {None, pair[1]}
+                }
+                assert {pair: (each.price, each.timestamp) for pair, each in last.items()} == wanted
+
+            for _ in range(5):
+                nursery.start_soon(client, rng.choice([None, *SYMBOLS]), rng.choice([None, ONE, TEST]))
+            newest = dict.fromkeys(PAIRS, 0)
+            for n in range(100):
+                pair, at = rng.choice(PAIRS), rng.randrange(5_000)
+                world.update(*pair, n + 1.0, at=at)
+                if at >= newest[pair]:
+                    newest[pair] = at
+                    history[pair].append((n + 1.0, NOON + at))
+                await trio.sleep(rng.choice([0, 0.001, 0.1]))
+
+    run_virtual(main)
