@@ -69,7 +69,7 @@ class PriceEvent:
     """A pair's newest update, as the live stream tells it. One object for all clients."""
 
     id: int
-    """The update's sequence: of later events, whatever their pair, it is greater."""
+    """Greater than those of all events before it, whatever their pair, and whichever the boot."""
     latest: Latest
 
 

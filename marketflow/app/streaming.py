@@ -2,8 +2,8 @@
 
 Nothing is queued for anybody, and the way of an update knows nothing of clients:
 
-- The board has the newest update of each pair, in the order of receipt. While there are clients it is brought
-  up to date from the book, once a tick at most.
+- The board has the newest update of each pair, as events whose ids grow. While there are clients it is
+  brought up to date from the book, once a tick at most.
 - A client is a cursor: the id up to which it has been given what it asked for. Whenever it is ready for more
   it gets what is newer, at most one event of each pair. So a slow client gets the newest, and costs nothing.
 - Sends take turns. A client that is alone gets every tick; of many each gets its share, and all together they
@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Final
 
 import attrs
@@ -29,6 +29,9 @@ from marketflow.domain.prices import Pair
 TICK: Final = 0.01
 """Seconds between two looks at the book."""
 
+LONGEST_TICK: Final = 1.0
+"""The same while nothing enters: bars of earlier boots come without updates."""
+
 SEND_SECONDS: Final = 0.000_5
 """Seconds from one send to the next: several times what one takes, so that most of the thread stays free."""
 
@@ -40,7 +43,7 @@ HEARTBEAT: Final = 15.0
 
 
 class Board:
-    """The newest update of each pair, as events in the order of receipt."""
+    """The newest update of each pair, as events."""
 
     def __init__(self, book: Book, pairs: Sequence[Pair]) -> None:
         """`pairs` are those of both modes."""
@@ -50,22 +53,37 @@ class Board:
         """Set, and replaced, with each change."""
         self._book = book
         self._pairs = pairs
+        self._next_id = book.next_sequence
+        """Greater than those of earlier boots, as sequences are."""
+        self._seen: dict[Pair, int] = {}
+        """Sequences of the newest updates."""
         self._newest: dict[Pair, PriceEvent] = {}
+        """Ascending by id."""
 
     def refresh(self) -> None:
-        """Take over from the book what is newer."""
-        changed = False
-        for pair in self._pairs:
-            bar, known = self._book.bars.newest(pair), self._newest.get(pair)
-            if bar is not None and (known is None or known.id != bar.close_sequence):
-                exchange, symbol = pair
-                latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY)
-                self._newest[pair] = PriceEvent(bar.close_sequence, latest)
-                changed = True
-        if changed:
-            self.events = sorted(self._newest.values(), key=attrgetter("id"))
-            self.changed.set()
-            self.changed = trio.Event()
+        """Take over from the book what is newer. New events get their ids in the order of receipt."""
+        newer = [
+            (bar.close_sequence, pair, bar)
+            for pair in self._pairs
+            if (bar := self._book.bars.newest(pair)) and self._seen.get(pair) != bar.close_sequence
+        ]
+        if not newer:
+            return
+        for sequence, pair, bar in sorted(newer, key=itemgetter(0)):
+            self._seen[pair] = sequence
+            self._newest.pop(pair, None)
+            exchange, symbol = pair
+            latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY)
+            self._newest[pair] = PriceEvent(self._next_id, latest)
+            self._next_id += 1
+        self.events = [*self._newest.values()]
+        self.changed.set()
+        self.changed = trio.Event()
+
+    @property
+    def last_id(self) -> int:
+        """No event has had a greater one."""
+        return self._next_id - 1
 
     def after(self, cursor: int) -> list[PriceEvent]:
         """Those with a greater id."""
@@ -177,7 +195,8 @@ class PriceStream:
             async with move_on_when(stopping.wait):
                 while True:
                     await self._clients.wait_value(lambda clients: clients > 0)
-                    sequence = await self._book.wait_entered(sequence)
+                    with trio.move_on_after(LONGEST_TICK):
+                        sequence = await self._book.wait_entered(sequence)
                     self._board.refresh()
                     await trio.sleep(TICK)
         finally:
@@ -201,9 +220,9 @@ class PriceStream:
         self._check(symbol, exchange)
         if self._clients.value >= self._most_clients:
             raise TooManyClients(self._most_clients)
-        if since is None or since >= self._book.next_sequence:  # the latter is no id of ours
-            since = -1
         self._board.refresh()
+        if since is None or since > self._board.last_id:  # the latter is no id of ours
+            since = -1
         self._clients.value += 1
         try:
             yield Subscription(

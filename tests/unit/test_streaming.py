@@ -133,6 +133,18 @@ async def test_earlier_boots_bars_are_told_at_the_beginning(autojump_clock):
             assert told(await client.receive()) == [(ONE, BTC, 7.0)]
 
 
+async def test_earlier_boots_bars_are_told_also_when_they_are_read_late(autojump_clock):
+    """Redis may have been away at the start. Ids grow nevertheless."""
+    async with streaming() as world:
+        world.update(ONE, ETH, 1.0)
+        with world.subscribed() as client:
+            [first] = await client.receive()
+            world.book.bars.adopt((ONE, BTC), {(NOON, "boot0"): Bar.of([NOON + 3], [7.0])})
+            [second] = await client.receive()
+            assert told([second]) == [(ONE, BTC, 7.0)]
+            assert first.id < second.id
+
+
 async def test_a_late_update_is_not_told(autojump_clock):
     """The newest is the one with the greatest timestamp, of equal ones the later received."""
     async with streaming() as world:
@@ -222,7 +234,9 @@ async def test_an_id_that_no_event_has_had_is_as_good_as_none(autojump_clock):
     """An earlier boot may have begun with the clock ahead: nobody is to wait until it is as late as that."""
     async with streaming() as world:
         world.update(ONE, BTC, 1.0)
-        for since in (world.book.next_sequence, 2**63):
+        with world.subscribed() as client:
+            [event] = await client.receive()
+        for since in (event.id + 1, 2**63):
             with world.subscribed(since=since) as client:
                 assert told(await client.receive()) == [(ONE, BTC, 1.0)]
 
