@@ -104,9 +104,9 @@ async def test_a_client_that_leaves_cancels_its_question(questions):
         ("/prices/latest?", 200),
         ("/candles/BTCUSDT?limit=%D9%A1", 400),
         ("http://somewhere:1/symbols", 200),
-        ("http://somewhere", 404),
-        ("http://[::1", 404),
-        ("?x=1", 404),
+        ("http://somewhere", 200),
+        ("http://[::1", 200),
+        ("?x=1", 200),
         ("*", 404),
     ],
 )
