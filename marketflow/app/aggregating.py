@@ -21,8 +21,10 @@ from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
 
-ROWS: Final = 500
+ROWS: Final = 200
 """Rows in one write at most."""
+ROWS_AT_A_TIME: Final = 10
+"""Rows that are made without letting others have their turn: about a millisecond's work."""
 LOCK_PATIENCE: Final = 10.0
 """How long (seconds) to wait for the lock on the stores that another service holds."""
 COMPARISON_SECONDS: Final = 5.0
@@ -194,11 +196,13 @@ class Aggregator:
 
     async def _write(self, batch: Sequence[Due]) -> None:
         stored = await self._stored(batch)
-        rows = [
-            row
-            for due in batch
-            if (row := self._book.bars.aggregate(due, stored.get(due.pair, {}))) is not None
-        ]
+        rows = []
+        for place, due in enumerate(batch):
+            if place % ROWS_AT_A_TIME == 0:
+                await trio.lowlevel.checkpoint()
+            row = self._book.bars.aggregate(due, stored.get(due.pair, {}))
+            if row is not None:
+                rows.append(row)
         await self._store.write(rows)
         self._book.bars.written(batch)
         self.written += len(rows)

@@ -84,6 +84,10 @@ class Flusher:
         self._window_length = window_length
         self._patience = patience
         self._asked = trio.Event()
+        self._doubted = False
+        """Whether somebody wants to know if the window still answers."""
+        self._heard = trio.Event()
+        """Set after each flush, whatever came of it, and a new one then."""
         self._emptied = 0
         self._replayed = 0
         self._outdated: list[Key] = []
@@ -126,6 +130,20 @@ class Flusher:
         self.whole = False
         self._asked.set()
 
+    async def confirmed(self) -> bool:
+        """Whether questions can be answered from the window: it acknowledged a write a flush interval ago.
+
+        If that was longer ago it waits for the next, one for all who ask, no longer than the patience.
+        """
+        with trio.move_on_after(self._patience):
+            await self._tried.wait()
+            if self.up and trio.current_time() - self._last_write > self._flush_interval:
+                self._doubted = True
+                self._asked.set()
+                await self._heard.wait()
+            return self.up
+        return False
+
     async def flushed(self) -> bool:
         """Wait until all that was accepted before is in the window, and say whether that is so.
 
@@ -156,6 +174,8 @@ class Flusher:
             began = trio.current_time()
             await self._flush()
             self._tried.set()
+            self._heard.set()
+            self._heard = trio.Event()
             if ending:
                 tries += 1
                 if self._book.drained and self._state.up:
@@ -199,7 +219,7 @@ class Flusher:
             await self._post(flush.encoded, self._book.acknowledge)
             settled = self._book.settled(position)
             await self._trim(self._clock.now())
-        if trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
+        if self._doubted or trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
             await self._post(self._window.encode(Flush((), ())))
 
     async def _write(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
@@ -224,6 +244,7 @@ class Flusher:
             self.write_seconds.observe(now - began)
             acknowledge()
             self._last_write = now
+            self._doubted = False
         if not intact:
             self._emptied += 1
             self.whole = False

@@ -105,24 +105,13 @@ class Queries:
         return found
 
     async def _newest_here(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, str]]:
-        """From the window and the bars."""
-        stored: Mapping[Pair, PriceUpdate] = {}
-        up = await self._flusher.flushed()
-        if up:
-            try:
-                stored = await self._window.newest(pairs)
-            except StoreAway:
-                up = False
-        found: dict[Pair, tuple[PriceUpdate, str]] = {}
-        for pair in pairs:
-            bar, update = self._book.bars.newest(pair), stored.get(pair)
-            if update and (not bar or _order(update) >= (bar.close_time, bar.close_sequence)):
-                found[pair] = update, REDIS
-            elif bar:
-                # It has left the window (or never was in it), but the bars have it.
-                update = PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence)
-                found[pair] = update, REDIS if up else MEMORY
-        return found
+        """From the bars: those of a whole window are all that it has, and what is pending is among them."""
+        source = REDIS if await self._flusher.confirmed() else MEMORY
+        return {
+            pair: (PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence), source)
+            for pair in pairs
+            if (bar := self._book.bars.newest(pair)) is not None
+        }
 
     # ---- over a period ----
 
@@ -220,10 +209,6 @@ class Queries:
         exchanges: Iterable[str] = self._exchanges_of_mode() if exchange is None else (exchange,)
         symbols = self.symbols if symbol is None else (symbol,)
         return [(name, of) for of in symbols for name in exchanges]
-
-
-def _order(update: PriceUpdate) -> tuple[int, int]:
-    return update.timestamp, update.sequence
 
 
 def _latest(update: PriceUpdate, source: str) -> Latest:

@@ -10,7 +10,7 @@ import trio
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, NothingCanAnswer
 from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
-from marketflow.app.ports import AggregateStore, FieldBars, StoreAway, Window
+from marketflow.app.ports import AggregateStore, Edge, FieldBars, StoreAway, Window
 from marketflow.app.second_bars import BARS_KEPT, fuller
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import DAY, MINUTE, Span, ceil_to, floor_to
@@ -124,20 +124,43 @@ class Spans:
     async def _to_the_ms(self, pairs: Sequence[Pair], span: Span) -> Covered | None:
         """Whole seconds from the bars and the edges from the raw updates; None if these are not complete.
 
-        They are where they are as many as were accepted when the question came. Else some were dropped, or
-        expired. What is accepted meanwhile may be in the answer.
+        They are where they are as many as were accepted when the question came. Else some are pending, or
+        were dropped, or have expired. What is accepted meanwhile may be in the answer.
         """
         first, last = ceil_to(span.start, BAR_WIDTH), floor_to(span.end, BAR_WIDTH)
         edges = [span] if first > last else [Span(span.start, first), Span(last, span.end)]
+        newest = self._before(span.end, pairs) if first <= last else None
+        if newest is not None:
+            edges.pop()
         edges = [edge for edge in edges if not edge.empty]
         accepted = {pair: self._accepted(pair, edges) for pair in pairs}
-        if not await self._flusher.flushed():
-            return None
-        try:
-            raw = await self._window.edges(pairs, edges)
-        except StoreAway:
+        raw = await self._raw(pairs, edges, accepted) if await self._flusher.confirmed() else None
+        if raw is None and await self._flusher.flushed():
+            raw = await self._raw(pairs, edges, accepted)
+        if raw is None:
             return None
         fields, source = await self._fields(pairs, Span(first, last))
+        bars = {
+            pair: merged(
+                [
+                    *fields[pair].values(),
+                    *(edge.bar for edge in raw[pair] if edge.bar),
+                    *(newest or {}).get(pair, ()),
+                ]
+            )
+            for pair in pairs
+        }
+        found = {pair: bar for pair, bar in bars.items() if bar is not None}
+        return Covered(found, span, REDIS) if source == REDIS else None
+
+    async def _raw(
+        self, pairs: Sequence[Pair], spans: Sequence[Span], accepted: Mapping[Pair, Mapping[int, int]]
+    ) -> Mapping[Pair, Sequence[Edge]] | None:
+        """The raw updates of the spans; None if they are not all that were accepted."""
+        try:
+            raw = await self._window.edges(pairs, spans) if spans else dict.fromkeys(pairs, ())
+        except StoreAway:
+            return None
         complete = all(
             edge.seconds[second] >= count
             for pair in pairs
@@ -145,12 +168,17 @@ class Spans:
             for second, count in accepted[pair].items()
             if second in edge.seconds
         )
-        if source != REDIS or not complete:
-            return None
-        parts = {
-            pair: [*fields[pair].values(), *(edge.bar for edge in raw[pair] if edge.bar)] for pair in pairs
-        }
-        return Covered({pair: bar for pair in pairs if (bar := merged(parts[pair])) is not None}, span, REDIS)
+        return raw if complete else None
+
+    def _before(self, end: int, pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[Bar]] | None:
+        """What was accepted of the second of `end` (ms), as it is now; None if not all of it is before that.
+
+        Most often it is: then it needs no raw updates, nor that they have been flushed.
+        """
+        second = Span(floor_to(end, BAR_WIDTH), end)
+        newest = {pair: list(self._book.bars.fields(pair, second).values()) for pair in pairs}
+        over = all(bar.close_time < end for bars in newest.values() for bar in bars)
+        return newest if over else None
 
     def _accepted(self, pair: Pair, spans: Iterable[Span]) -> dict[int, int]:
         """How many updates have been accepted of each second (start, ms) that the spans touch."""

@@ -32,6 +32,8 @@ WINDOW_MARGIN: Final = 5_000
 NEWEST: Final = 16
 """Members looked at for the newest update: only if as many share the last timestamp more are read."""
 FIELDS_PER_COMMAND: Final = 1_000
+PAIRS_PER_READ: Final = 10
+"""Hashes of bars that are read at a time: 36,000 fields at most, well within the time limit."""
 
 
 @attrs.frozen
@@ -175,11 +177,10 @@ class RedisWindow:
         """Every bar there is."""
         await self._check_policy()
         found: dict[Pair, FieldBars] = {}
-        for pair in pairs:
-            found[pair] = await self._redis.read(
-                [("HGETALL", members.bars_key(pair))],
-                partial(_hash_of_bars, pair),
-            )
+        for first in range(0, len(pairs), PAIRS_PER_READ):
+            part = pairs[first : first + PAIRS_PER_READ]
+            commands = [("HGETALL", members.bars_key(pair)) for pair in part]
+            found.update(await self._redis.read(commands, partial(_hashes_of_bars, part)))
         return found
 
     async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
@@ -268,8 +269,11 @@ class RedisWindow:
             )
 
 
-def _hash_of_bars(pair: Pair, replies: list[Any]) -> FieldBars:
-    return members.read_bars(pair, members.in_twos(replies[0]))
+def _hashes_of_bars(pairs: Sequence[Pair], replies: list[Any]) -> Mapping[Pair, FieldBars]:
+    return {
+        pair: members.read_bars(pair, members.in_twos(reply))
+        for pair, reply in zip(pairs, replies, strict=True)
+    }
 
 
 @asynccontextmanager
