@@ -167,9 +167,16 @@ def reference(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Not a test: it measures, for a good quarter of an hour. Arguments after -- go to it."""
+    """Not a test: it measures, for a good half hour. Arguments after -- go to it."""
     install(session, "embedded")
-    session.run("python", "-m", "tests.bench", *session.posargs)
+    session.run(
+        "python",
+        "-m",
+        "tests.bench",
+        *session.posargs,
+        interrupt_timeout=STOP_SECONDS,
+        terminate_timeout=STOP_SECONDS,
+    )
 
 
 @nox.session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +18,12 @@ from tests.bench.decoding import decoding
 from tests.bench.growth import growth
 from tests.bench.latency import latency
 from tests.bench.memory import memory, start
-from tests.bench.processes import stolen
+from tests.bench.processes import busy_seconds, stolen_seconds
 from tests.bench.questions import highest, latest
 from tests.bench.report import Run, from_json, table, to_json, write_docs
 from tests.bench.rows import Row
 from tests.bench.stage import ROOT, BenchError, staged
+from tests.bench.stream import stream
 from tests.bench.sustained import sustained
 
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
@@ -30,6 +32,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "latest": latest,
     "highest": highest,
     "closing": closing,
+    "stream": stream,
     "growth": growth,
     "memory": memory,
     "start": start,
@@ -39,12 +42,15 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or write what was measured; returns the exit code: 1 if anything could not be measured."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"there is no directory {options.json.parent}")
     if options.write_docs:
         write_docs(options.docs, [from_json(path.read_text()) for path in options.write_docs])
         return 0
     circumstances, failed = _circumstances(), 0
-    stolen_before, all_before = stolen()
+    began, stolen, busy = time.monotonic(), stolen_seconds(), busy_seconds()
     rows: list[Row] = []
     try:
         with staged() as stage:
@@ -58,12 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 bench.doing(name)
                 try:
                     rows += MEASUREMENTS[name](bench)
-                except BenchError as error:
+                except (BenchError, OSError, subprocess.SubprocessError) as error:
                     bench.say(f"NOT MEASURED: {error}")
                     failed = 1
     finally:  # What was measured before a Ctrl-C is worth something.
-        stolen_after, all_after = stolen()
-        circumstances["steal"] = (stolen_after - stolen_before) / max(all_after - all_before, 0.01)
+        took = time.monotonic() - began
+        circumstances["stolen_cores"] = (stolen_seconds() - stolen) / took
+        circumstances["others_cores"] = (busy_seconds() - busy - sum(os.times()[:4])) / took
         run = Run(circumstances, rows)
         if options.json:
             options.json.write_text(to_json(run))

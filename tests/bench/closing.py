@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -132,11 +133,8 @@ def _closes(bench: Bench, service: Service, size: Size) -> Iterator[Close]:
             service.exchanges.send_each([end - MINUTE // 2])
             _sleep_until(due / SECOND)
             began = time.monotonic()
-            wait_until(
-                lambda count=MINUTE // SECOND + number: there(count),
-                "the rows anew",
-                every=size.goal / 50 / SECOND,
-            )
+            every = size.goal / 50 / SECOND
+            wait_until(partial(there, MINUTE // SECOND + number), "the rows anew", every=every)
             ended = time.monotonic()
             time.sleep(0.1 + ended - began)
             quiet = ended + 0.1

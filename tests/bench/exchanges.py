@@ -62,6 +62,10 @@ class Exchanges:
         """Whether every exchange has its client."""
         return all(self._tell()["connected"])
 
+    def sent(self) -> int:
+        """Lines sent whole up to now, by all exchanges."""
+        return sum(self._tell()["sent"])
+
     def finish(self) -> Sent:
         """Send nothing more but the rest of what was begun, and tell what was sent."""
         said = self._tell(rate=0, probing=False, finish=True)

@@ -38,10 +38,21 @@ def peak_rss(pid: int) -> int:
     return _memory(pid, "VmHWM")
 
 
-def stolen() -> tuple[float, float]:
-    """Seconds that others on this host took from us, and seconds in all, over all processors."""
-    fields = [int(field) / TICKS for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return fields[7], sum(fields)
+def busy_seconds() -> float:
+    """Processor time that all processes of this machine have used."""
+    user, nice, system, _, _, hard, soft, _ = _machine()
+    return user + nice + system + hard + soft
+
+
+def stolen_seconds() -> float:
+    """Processor time that other guests of this host took from us."""
+    return _machine()[7]
+
+
+def _machine() -> list[float]:
+    """The first eight fields of /proc/stat, over all processors, in seconds."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return [int(field) / TICKS for field in fields]
 
 
 def _stat(pid: int) -> list[str]:

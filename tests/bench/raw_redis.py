@@ -9,6 +9,7 @@ One raw socket, the next flush sent before the last is answered, so that Redis n
 from __future__ import annotations
 
 import random
+import re
 import socket
 import time
 from typing import Any
@@ -29,6 +30,8 @@ SLOTS = 100 // SPREAD
 PREFIX = 11
 """Digits that are put in: the first of a timestamp (of 13) and of a sequence (of 16)."""
 PRICE_DIGITS = 17
+MEMBER = re.compile(rb"[0-9.e+-]+:[0-9]{16}:[0-9a-f]{8}")
+"""What both are to write."""
 TRIM_SECONDS = 0.5
 MARGIN_MS = 4_000
 """As the service: what is older than the window and that is removed."""

@@ -30,8 +30,9 @@ class Run:
         load = ", ".join(f"{each:.2f}" for each in self.circumstances["load_average"])
         return (
             f"{self.circumstances['at']}, Python {self.circumstances['python']}, "
-            f"{self.circumstances['processors']} processors; load average before {load}; "
-            f"stolen by other guests {self.circumstances['steal']:.1%}"
+            f"{self.circumstances['processors']} processors, of which others "
+            f"used {self.circumstances['others_cores']:.2f} and other guests "
+            f"{self.circumstances['stolen_cores']:.2f} meanwhile; load average before {load}"
         )
 
 

@@ -23,7 +23,8 @@ import redis
 from marketflow.domain.prices import SYMBOLS
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.bench.exchanges import Exchanges, Sent, sending
-from tests.bench.processes import cpu_seconds, cpu_seconds_of_all
+from tests.bench.histograms import UPDATE_LATENCY, Buckets, read_buckets
+from tests.bench.processes import busy_seconds, cpu_seconds, cpu_seconds_of_all
 from tests.bench.sender import PROBE
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +61,17 @@ class Cpu:
     redis: float
     postgres: float
     sender: float
+    machine: float
+    """All processes of this machine."""
+    bench: float
+    """The bench itself."""
     at: float
     """Seconds, monotonic."""
+
+    @property
+    def others(self) -> float:
+        """What has nothing to do with the measurement."""
+        return self.machine - self.service - self.redis - self.postgres - self.sender - self.bench
 
     def __sub__(self, other: Cpu) -> Cpu:
         return Cpu(
@@ -97,7 +107,6 @@ class Service:
         self.pid = process.pid
         self._process = process
         self._log = log
-        self._connection: http.client.HTTPConnection | None = None
         self.port = 0
 
     def events(self) -> list[dict[str, Any]]:
@@ -113,11 +122,22 @@ class Service:
 
     def get(self, path: str) -> tuple[int, Any]:
         """Ask; returns the status and what the body says."""
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
-        self._connection.request("GET", path)
-        response = self._connection.getresponse()
-        return response.status, json.loads(response.read())
+        status, body = self._get(path)
+        return status, json.loads(body)
+
+    def latency_buckets(self) -> Buckets:
+        """How long updates took from receipt to Redis, as it says itself."""
+        return read_buckets(self._get("/metrics")[1].decode(), UPDATE_LATENCY)
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        # A connection of its own each time: an idle one is closed by the service, rightly.
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
 
     def ledger(self) -> dict[str, Any]:
         """The conservation counters of all exchanges, which must add up."""
@@ -136,6 +156,8 @@ class Service:
             cpu_seconds(self.stage.redis.pid),
             cpu_seconds_of_all(self.stage.postgres.pid),
             cpu_seconds(self.exchanges.pid),
+            busy_seconds(),
+            time.process_time(),
             time.monotonic(),
         )
 

@@ -10,7 +10,7 @@ import attrs
 from tests.bench.bench import Bench
 from tests.bench.exchanges import Sent
 from tests.bench.processes import peak_rss, rss
-from tests.bench.raw_redis import RawRedis, raw_redis
+from tests.bench.raw_redis import MEMBER, RawRedis, raw_redis
 from tests.bench.rows import Row
 from tests.bench.stage import BenchError, Service, lost_of, symbols
 
@@ -33,6 +33,8 @@ class Flood:
     service_busy: float
     """Part of a core."""
     redis_busy: float
+    others_busy: float
+    """What has nothing to do with it."""
     rss: int
     peak_rss: int
     lost: int
@@ -92,6 +94,7 @@ def _round(bench: Bench, window: float) -> Flood:
             sender_us=cpu.sender / updates * 1e6,
             service_busy=cpu.service / cpu.at,
             redis_busy=cpu.redis / cpu.at,
+            others_busy=cpu.others / cpu.at,
             rss=memory,
             peak_rss=peak_rss(service.pid),
             lost=lost,
@@ -103,6 +106,9 @@ def _compare(service: Service, sent: Sent, window: float) -> int:
     """What is in Redis, second by second, must be what was sent; returns how many members that is."""
     compared = 0
     with service.stage.client() as client:
+        (member,) = client.zrevrange(f"prices:{service.names[0]}:{symbols(SYMBOLS)[0]}", 0, 0)
+        if not MEMBER.fullmatch(member):
+            raise BenchError(f"raw_redis.py does not write what the service does: {member!r}")
         for name, counts in zip(service.names, sent.seconds, strict=True):
             for second, count in counts.items():
                 found = sum(
@@ -121,8 +127,8 @@ def _told(flood: Flood, limit: float) -> str:
     return (
         f"{flood.rate:,.0f}/s, {flood.rate / limit:.2f} x raw Redis; "
         f"us an update: service {flood.service_us:.2f}, Redis {flood.redis_us:.2f}, "
-        f"sender {flood.sender_us:.2f}; "
-        f"cores: service {flood.service_busy:.2f}, Redis {flood.redis_busy:.2f}; "
+        f"sender {flood.sender_us:.2f}; cores: service {flood.service_busy:.2f}, "
+        f"Redis {flood.redis_busy:.2f}, others {flood.others_busy:.2f}; "
         f"RSS {flood.rss / MB:.0f} MB, peak {flood.peak_rss / MB:.0f}; lost {flood.lost}; "
         f"{flood.checked:,} members compared"
     )

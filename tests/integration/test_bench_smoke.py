@@ -18,6 +18,7 @@ MEASUREMENTS = (
     "latest",
     "highest",
     "closing",
+    "stream",
     "growth",
     "memory",
     "start",

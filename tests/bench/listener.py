@@ -1,0 +1,138 @@
+"""Clients of the live stream, all in one process of its own, which looks at the age of what it is given.
+
+`python -m tests.bench.listener PORT CLIENTS` prints a line of JSON once all have begun to get events, and
+another each time that it is told to by a line on stdin: what has come since the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+
+from tests.bench.rows import percentile
+from tests.bench.stage import BenchError
+
+TIMESTAMP = re.compile(rb'"timestamp":(\d{13})')
+PATIENCE = 60.0
+"""Seconds until all are served."""
+
+
+@attrs.frozen
+class Heard:
+    """What came to the clients since the last time."""
+
+    seconds: float
+    events: int
+    """Of all clients."""
+    fewest: int
+    """Of the client that got the fewest."""
+    age_p50: float
+    """Milliseconds from the timestamp of the newest event in a read until it was read."""
+    age_p99: float
+
+
+class Listeners:
+    """The process of the clients."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def heard(self) -> Heard:
+        """What came since the last time."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> Heard:
+        """Wait for what it says."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise BenchError("the clients of the stream have ended")
+        return Heard(**json.loads(line))
+
+
+@contextmanager
+def listening(port: int, clients: int) -> Iterator[Listeners]:
+    """So many clients, each of which has got something."""
+    command = [sys.executable, "-m", "tests.bench.listener", str(port), str(clients)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            listeners = Listeners(process)
+            listeners.answer()
+            yield listeners
+        finally:
+            process.kill()
+
+
+class _Ears:
+    def __init__(self, port: int, clients: int) -> None:
+        self.poll = select.epoll()
+        self.sockets: dict[int, socket.socket] = {}
+        self.events: dict[int, int] = {}
+        self.ages: list[float] = []
+        self.since = time.monotonic()
+        for _ in range(clients):
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            self.sockets[client.fileno()] = client
+            self.events[client.fileno()] = 0
+            self.poll.register(client, select.EPOLLIN)
+
+    def listen(self) -> bool:
+        """Read what there is; whether stdin has something."""
+        told = False
+        for number, _ in self.poll.poll(1.0):
+            if number == 0:
+                told = True
+                continue
+            data = self.sockets[number].recv(262_144)
+            if not data:
+                raise ConnectionError("closed by the server")
+            self.events[number] += data.count(b"event: price")
+            if timestamps := TIMESTAMP.findall(data):
+                self.ages.append(time.time() * 1_000 - int(timestamps[-1]))
+        return told
+
+    def heard(self) -> Heard:
+        now, ages = time.monotonic(), self.ages or [0.0]
+        heard = Heard(
+            seconds=now - self.since,
+            events=sum(self.events.values()),
+            fewest=min(self.events.values()),
+            age_p50=percentile(ages, 50),
+            age_p99=percentile(ages, 99),
+        )
+        self.ages, self.since = [], now
+        self.events = dict.fromkeys(self.events, 0)
+        return heard
+
+
+def _main(port: int, clients: int) -> None:
+    ears = _Ears(port, clients)
+    while not all(ears.events.values()):
+        if time.monotonic() > ears.since + PATIENCE:
+            raise TimeoutError("not all clients were served")
+        ears.listen()
+    print(json.dumps(attrs.asdict(ears.heard())), flush=True)
+    ears.poll.register(0, select.EPOLLIN)
+    while True:
+        if ears.listen():
+            if not os.read(0, 1_024):
+                return
+            print(json.dumps(attrs.asdict(ears.heard())), flush=True)
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), int(sys.argv[2]))
