@@ -87,7 +87,7 @@ class Flusher:
         self._doubted = False
         """Whether somebody wants to know if the window still answers."""
         self._heard = trio.Event()
-        """Set after each flush, whatever came of it, and a new one then."""
+        """Set when the window has acknowledged something, or has failed, and a new one then."""
         self._emptied = 0
         self._replayed = 0
         self._outdated: list[Key] = []
@@ -174,8 +174,7 @@ class Flusher:
             began = trio.current_time()
             await self._flush()
             self._tried.set()
-            self._heard.set()
-            self._heard = trio.Event()
+            self._tell_waiting()
             if ending:
                 tries += 1
                 if self._book.drained and self._state.up:
@@ -252,6 +251,11 @@ class Flusher:
             self._state.answered()
             self._book.set_dropping(False)
         self._posted.clear()
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        self._heard.set()
+        self._heard = trio.Event()
 
     async def _make_whole(self, now: int) -> None:
         """After an outage, also one that emptied it, and at the start: one way for all.
