@@ -18,7 +18,7 @@ from marketflow.app.replay import Replay
 from marketflow.app.second_bars import Key, SecondBars
 
 FLUSH_UPDATES: Final = 10_000
-"""Updates in one flush at most: some 0.7 MB, and about 15 ms of Redis' time. So long may an exchange that sends
+"""Updates in one flush at most: 0.7 MB, and about 15 ms of Redis' time. So long may an exchange that sends
 little have to wait for one that floods."""
 FLUSH_BARS: Final = 5_000
 """Bars in one flush at most. Only a replay has as many."""
