@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import attrs
+
+AnswerSource = Literal["redis", "memory", "postgres"]
 
 REDIS: Final = "redis"
 MEMORY: Final = "memory"
@@ -61,7 +63,7 @@ class Latest:
     exchange: str
     price: float
     timestamp: int
-    source: str
+    source: AnswerSource
 
 
 @attrs.frozen(eq=False)
@@ -85,7 +87,7 @@ class Statistic:
     updates: int
     start: int
     end: int
-    source: str
+    source: AnswerSource
 
 
 @attrs.frozen
@@ -103,7 +105,7 @@ class Summary:
     updates: int
     start: int
     end: int
-    source: str
+    source: AnswerSource
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@ from marketflow.app.answers import (
     MEMORY,
     POSTGRES,
     REDIS,
+    AnswerSource,
     Candles,
     Latest,
     NoData,
@@ -83,7 +84,7 @@ class Queries:
         found = await self._newest(pairs)
         return [_latest(*found[pair]) for pair in pairs if pair in found]
 
-    async def _newest(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, str]]:
+    async def _newest(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
         """Of each pair that has one the newest update and its source: window, then bars, then rows.
 
         Raises:
@@ -104,9 +105,9 @@ class Queries:
             raise NothingCanAnswer
         return found
 
-    async def _newest_here(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, str]]:
+    async def _newest_here(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
         """From the bars: those of a whole window are all that it has, and what is pending is among them."""
-        source = REDIS if await self._flusher.confirmed() else MEMORY
+        source: AnswerSource = REDIS if await self._flusher.confirmed() else MEMORY
         return {
             pair: (PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence), source)
             for pair in pairs
@@ -211,7 +212,7 @@ class Queries:
         return [(name, of) for of in symbols for name in exchanges]
 
 
-def _latest(update: PriceUpdate, source: str) -> Latest:
+def _latest(update: PriceUpdate, source: AnswerSource) -> Latest:
     return Latest(update.symbol, update.exchange, update.price, update.timestamp, source)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 import trio
 
-from marketflow.app.answers import MEMORY, POSTGRES, REDIS, NothingCanAnswer
+from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
 from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import AggregateStore, Edge, FieldBars, StoreAway, Window
@@ -29,7 +29,7 @@ class Covered:
 
     bars: Mapping[Pair, Bar]
     span: Span
-    source: str
+    source: AnswerSource
 
 
 class Spans:
@@ -194,7 +194,7 @@ class Spans:
 
     async def bars(
         self, pairs: Sequence[Pair], span: Span, now: int, *, by_second: bool = False
-    ) -> tuple[Parts, str]:
+    ) -> tuple[Parts, AnswerSource]:
         """Bars of the seconds that start in the span, with their start (ms), and where they are from.
 
         They are of whole minutes where it can be, unless wanted `by_second`. The last minutes are read from
@@ -214,7 +214,9 @@ class Spans:
             await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
         return parts, source
 
-    async def _fields(self, pairs: Sequence[Pair], span: Span) -> tuple[Mapping[Pair, FieldBars], str]:
+    async def _fields(
+        self, pairs: Sequence[Pair], span: Span
+    ) -> tuple[Mapping[Pair, FieldBars], AnswerSource]:
         """One-second bars, and the source that they are from."""
         known = {pair: self._book.bars.fields(pair, span) for pair in pairs}
         if self._flusher.up:

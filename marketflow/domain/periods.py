@@ -24,9 +24,12 @@ CANDLE_INTERVALS: Final = {
     "1d": DAY,
 }
 
-_UNITS: Final = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
-# ASCII digits only, and few enough that no conversion is ever slow.
-_PERIOD: Final = re.compile(r"([0-9]{1,9})([smhd])")
+PERIOD_UNITS: Final = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
+PERIOD_DIGITS: Final = 9
+"""At most so many stand before the unit: no conversion is ever slow."""
+
+# ASCII digits only.
+_PERIOD: Final = re.compile(rf"([0-9]{{1,{PERIOD_DIGITS}}})([{''.join(PERIOD_UNITS)}])")
 
 
 class BadPeriod(ValueError):
@@ -58,7 +61,7 @@ def parse_period(text: str) -> int:
     match = _PERIOD.fullmatch(text)
     if match is None:
         raise BadPeriod(text)
-    period = int(match[1]) * _UNITS[match[2]]
+    period = int(match[1]) * PERIOD_UNITS[match[2]]
     if not 0 < period <= LONGEST_PERIOD:
         raise BadPeriod(text)
     return period
