@@ -138,7 +138,7 @@ class FakeStream:
 
 
 NOTHING = Counters(0, 0, {}, 0, 0, {}, 0)
-SOME = Counters(12, 10, {"malformed": 1, "late": 1}, 6, 1, {"memory": 2}, 1)
+SOME = Counters(12, 10, {"malformed": 1, "late": 1}, 6, 1, {"overflow": 2}, 1)
 
 
 class FakeHealth:

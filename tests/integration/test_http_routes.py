@@ -155,7 +155,7 @@ async def test_health(client):
         "rejected": {"malformed": 1, "late": 1},
         "cached": 6,
         "expired": 1,
-        "dropped": {"memory": 2},
+        "dropped": {"overflow": 2},
         "pending": 1,
     }
     nothing = {

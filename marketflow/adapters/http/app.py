@@ -18,11 +18,13 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.routing import MapAdapter
 
 from marketflow.adapters.http.candles import candle_routes
+from marketflow.adapters.http.description.document import document
+from marketflow.adapters.http.description.routes import description_routes
 from marketflow.adapters.http.exchanges import exchange_routes
 from marketflow.adapters.http.health import health_routes
 from marketflow.adapters.http.metrics import metric_routes
 from marketflow.adapters.http.mode import mode_routes
-from marketflow.adapters.http.pages import page_routes
+from marketflow.adapters.http.pages import asset_names, page_routes
 from marketflow.adapters.http.prices import price_routes
 from marketflow.adapters.http.problem import register_problems, unavailable
 from marketflow.adapters.http.stream import CLOSING, stream_routes
@@ -83,6 +85,13 @@ def create_app(
     app.register_blueprint(health_routes(health))
     app.register_blueprint(metric_routes(measuring, traffic))
     app.register_blueprint(page_routes())
+    described = document(
+        symbols=prices.symbols,
+        exchanges=prices.exchanges,
+        assets=asset_names(),
+        guarded=token is not None,
+    )
+    app.register_blueprint(description_routes(described))
     return app
 
 

@@ -28,6 +28,16 @@ class Kind:
         """The name, for people."""
         return self.name.replace("-", " ").capitalize()
 
+    @property
+    def explanation(self) -> dict[str, object]:
+        """All of it, as it is told."""
+        return {
+            "type": self.type,
+            "title": self.title,
+            "status": self.status.value,
+            "meaning": self.meaning,
+        }
+
 
 _BAD: Final = HTTPStatus.BAD_REQUEST
 _NOT_FOUND: Final = HTTPStatus.NOT_FOUND

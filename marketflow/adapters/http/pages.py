@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +55,11 @@ class File:
     content: bytes
     content_type: str
     etag: str
+
+
+def asset_names(bundle: Path = BUNDLE) -> Sequence[str]:
+    """What the dashboard is made of beside the page itself; nothing where it is not built."""
+    return sorted(_read_all(bundle / "assets"))
 
 
 def page_routes(bundle: Path = BUNDLE) -> Blueprint:

@@ -1,0 +1,76 @@
+"""Answers as they might be: made by the classes that real ones are made by."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from marketflow import __version__
+from marketflow.adapters.http.kinds import KINDS
+from marketflow.app.answers import Candle, Candles, Latest, Statistic, Summary
+from marketflow.app.questions import Counters, ExchangeHealth, ExchangeState, HealthReport, StoreHealth
+
+_NOON: Final = 1_795_348_800_000
+
+
+def examples(symbol: str, exchange: str) -> dict[str, Any]:
+    """An example of each kind of answer, by the name of its schema."""
+    latest = Latest(symbol, exchange, 100150.75492142327, _NOON - 51, "redis")
+    statistic = Statistic(symbol, exchange, "1m", 100893.4, 2994, _NOON - 60_000, _NOON, "redis")
+    summary = Summary(
+        symbol=symbol,
+        exchange=None,
+        period="5m",
+        average_price=99871.23,
+        min_price=98012.5,
+        max_price=100893.4,
+        open_price=99120.0,
+        close_price=100150.75492142327,
+        updates=14970,
+        start=_NOON - 300_000,
+        end=_NOON,
+        source="redis",
+    )
+    candle = Candle(
+        start=_NOON - 60_000,
+        end=_NOON,
+        open=99120.0,
+        high=100893.4,
+        low=99012.5,
+        close=100150.75492142327,
+        average=99871.23,
+        updates=598,
+        closed=True,
+    )
+    candles: dict[str, Any] = msgspec.to_builtins(Candles(symbol, None, "1m", [candle], None))
+    del candles["known_from"]
+    counters = Counters(18_002, 18_000, {"malformed": 2}, 17_985, 0, {}, 15)
+    health = HealthReport(
+        status="ok",
+        mode="live",
+        version=__version__,
+        uptime=360.5,
+        redis=StoreHealth("up", _NOON - 360_000),
+        postgres=StoreHealth("up", _NOON - 359_000),
+        exchanges={exchange: ExchangeHealth("connected", 0.04, 1, counters)},
+        updates=counters,
+    )
+    kind = KINDS["unknown-symbol"].explanation
+    return {
+        "Latest": msgspec.to_builtins(latest),
+        "LatestList": msgspec.to_builtins({"prices": [latest]}),
+        "Statistic": msgspec.to_builtins(statistic),
+        "StatisticList": msgspec.to_builtins({"prices": [statistic]}),
+        "Summary": msgspec.to_builtins(summary),
+        "Candles": candles,
+        "Event": {"event": "price", "id": f"{_NOON}000", "data": msgspec.json.encode(latest).decode()},
+        "Metrics": f'marketflow_updates_received_total{{exchange="{exchange}"}} 18002.0\n',
+        "Symbols": {"symbols": [symbol]},
+        "Exchanges": msgspec.to_builtins({"exchanges": [ExchangeState(exchange, "live", "connected")]}),
+        "ModeState": {"mode": "live", "changed": False},
+        "HealthReport": msgspec.to_builtins(health),
+        "Probe": {"status": "ok"},
+        "ProblemKind": kind,
+        "ProblemKinds": {"problems": [kind]},
+    }

@@ -1,0 +1,42 @@
+"""The page that shows the description: Swagger UI, which a dependency brings, and three files of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Final
+
+import attrs
+import trio
+
+# All that the page needs comes from here, and nothing may come from elsewhere. Swagger UI's icons are data.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+_OURS: Final = files(__package__) / "page"
+_SWAGGER_UI: Final = files("flask_swagger_ui") / "dist"
+
+
+@attrs.frozen
+class PageFile:
+    """A file of the page."""
+
+    place: Traversable
+    media: str
+
+    async def read(self) -> bytes:
+        """All of it."""
+        return await trio.to_thread.run_sync(self.place.read_bytes)
+
+
+INDEX: Final = PageFile(_OURS / "index.html", "text/html")
+FILES: Final[Mapping[str, PageFile]] = {
+    "page.css": PageFile(_OURS / "page.css", "text/css"),
+    "page.js": PageFile(_OURS / "page.js", "text/javascript"),
+    "swagger-ui.css": PageFile(_SWAGGER_UI / "swagger-ui.css", "text/css"),
+    "swagger-ui.js": PageFile(_SWAGGER_UI / "swagger-ui-bundle.js", "text/javascript"),
+}
+"""What it is made of, by the name under `/docs/`."""

@@ -1,0 +1,242 @@
+"""What answers look like: made from the classes that are encoded, with words added to each field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from marketflow.adapters.http.description.values import JSON, Json, ref
+from marketflow.adapters.http.kinds import KINDS
+from marketflow.app.answers import Candles, Latest, Statistic, Summary
+from marketflow.app.ledger import OVERFLOW, SHUTDOWN
+from marketflow.app.questions import ExchangeState, HealthReport
+from marketflow.domain.prices import REASONS
+
+
+def answers() -> dict[str, Json]:
+    """The schemas of whole answers and of what they hold, by name."""
+    _, classes = msgspec.json.schema_components(
+        (Latest, Statistic, Summary, Candles, HealthReport, ExchangeState),
+        ref_template="#/components/schemas/{name}",
+    )
+    for name, schema in classes.items():
+        schema["properties"] = {
+            field: _explained(generated, WORDS.get(name, {}).get(field) or EVERYWHERE[field])
+            for field, generated in schema["properties"].items()
+        }
+        # What has a default in its class is encoded as well.
+        schema["required"] = list(schema["properties"])
+    # But for this one, which is left out where there is nothing to say.
+    classes["Candles"]["required"].remove("known_from")
+    return {**classes, **_BY_HAND}
+
+
+def _explained(generated: Json, words: Json) -> Json:
+    """A field's schema with words; a reference among them says all that the generated one does, and more."""
+    if "$ref" in words or "anyOf" in words or "type" in words:
+        return words
+    return {name: value for name, value in generated.items() if name != "default"} | words
+
+
+def _number(text: str) -> Json:
+    return {"description": text, "minimum": 0}
+
+
+def _price(text: str) -> Json:
+    return {"description": text, "exclusiveMinimum": 0}
+
+
+def _value(name: str, text: str) -> Json:
+    return {**ref(name), "description": text}
+
+
+def _value_or_null(name: str, text: str) -> Json:
+    return {"anyOf": [ref(name), {"type": "null"}], "description": text}
+
+
+EVERYWHERE: Final[Mapping[str, Json]] = {
+    "symbol": _value("Symbol", "The symbol that it is about."),
+    "exchange": _value_or_null("Exchange", "The exchange that was asked for; null: all those of the mode."),
+    "source": _value("Source", "What answered."),
+    "period": _value("Period", "The period as it was asked for."),
+    "updates": {"description": "How many updates there are in the span.", "minimum": 1},
+    "start": _value("Timestamp", "The beginning of the span, which belongs to it."),
+    "end": _value("Timestamp", "The end of the span, which does not belong to it any more."),
+    "mode": _value("Mode", "The current mode."),
+}
+"""The fields that mean the same wherever they stand."""
+
+WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
+    "Latest": {
+        "exchange": _value("Exchange", "The exchange that sent it."),
+        "price": _price("The price, as the exchange sent it."),
+        "timestamp": _value("Timestamp", "The exchange's own time of the update."),
+    },
+    "Statistic": {
+        "exchange": _value_or_null(
+            "Exchange",
+            "The exchange where the extreme stood; of an average the one that was asked for, null: all those "
+            "of the mode.",
+        ),
+        "price": _price("The highest or lowest price, or the mean over all updates of the span."),
+    },
+    "Summary": {
+        "average_price": _price("The mean over all updates."),
+        "min_price": _price("The lowest price."),
+        "max_price": _price("The highest price."),
+        "open_price": _price("The first price."),
+        "close_price": _price("The last price."),
+    },
+    "Candle": {
+        "open": _price("The first price."),
+        "high": _price("The highest price."),
+        "low": _price("The lowest price."),
+        "close": _price("The last price."),
+        "average": _price("The mean over all updates."),
+        "closed": {
+            "description": "Whether its end and the grace for late updates have passed. Until then it grows."
+        },
+    },
+    "Candles": {
+        "interval": _value("Interval", "The width of each."),
+        "candles": {"description": "The oldest first. Where there were no updates there is no candle."},
+        "next": _value_or_null("Timestamp", "The `start` of the following page; null: there is none."),
+        "known_from": _value(
+            "Timestamp",
+            "Only there if PostgreSQL is away and there may be older candles in it: these are known from "
+            "this time on.",
+        ),
+    },
+    "HealthReport": {
+        "status": {
+            "description": "`degraded`: a store is away, or a source of the mode is not connected or stale. "
+            "`unavailable`: starting, stopping, or nothing can answer."
+        },
+        "version": {"description": "Of marketflow."},
+        "uptime": _number("Seconds since the start."),
+        "redis": _value("StoreHealth", "The store of the last minute's updates and of the last hour's bars."),
+        "postgres": _value("StoreHealth", "The store of the aggregates."),
+        "exchanges": {"description": "By name, those of both modes; the other mode's are `off`."},
+        "updates": _value("Counters", "Those of all exchanges together."),
+    },
+    "StoreHealth": {
+        "status": {"description": "`away`: it failed or did not answer in time, and has not answered since."},
+        "since": _value("Timestamp", "Since when it has been so."),
+        "error": {"description": "Why it is away."},
+    },
+    "ExchangeHealth": {
+        "status": {
+            "description": "`stale`: connected, but no accepted update for a while. `off`: of the other mode."
+        },
+        "last_update_age": _number(
+            "Seconds since the receipt of the last accepted update; null: there was none."
+        ),
+        "reconnects": _number("How often it was connected anew since the start."),
+        "updates": _value("Counters", "What became of its lines."),
+    },
+    "ExchangeState": {
+        "name": _value("Exchange", "Its configured name."),
+        "mode": _value("Mode", "The mode that it belongs to."),
+        "status": {"description": "As in the answer of `/health`."},
+    },
+    "Counters": {
+        "received": _number("Lines that came in."),
+        "accepted": _number("Of these the good ones."),
+        "rejected": {
+            "description": "The bad ones, by the reason.",
+            "type": "object",
+            "propertyNames": {"enum": list(REASONS)},
+            "additionalProperties": {"type": "integer", "minimum": 1},
+        },
+        "cached": _number("Updates that Redis has acknowledged."),
+        "expired": _number("Updates that were too old for the window before they could be written to it."),
+        "dropped": {
+            "description": "Updates that were thrown away with Redis away, by the reason: `overflow`, to "
+            "keep memory bounded; `shutdown`, at a stop. Bars count them all the same.",
+            "type": "object",
+            "propertyNames": {"enum": [OVERFLOW, SHUTDOWN]},
+            "additionalProperties": {"type": "integer", "minimum": 1},
+        },
+        "pending": _number("Updates that are on their way to Redis."),
+    },
+}
+"""The fields that mean something of their own, by class."""
+
+
+def _object(description: str, properties: Json, *, optional: tuple[str, ...] = ()) -> Json:
+    return {
+        "description": description,
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+    }
+
+
+def _list(name: str, of: str, description: str) -> Json:
+    return _object(description, {name: {"type": "array", "items": ref(of)}})
+
+
+_BY_HAND: Final[Mapping[str, Json]] = {
+    "LatestList": _list("prices", "Latest", "The newest update of each exchange and symbol that has any."),
+    "StatisticList": _list("prices", "Statistic", "One for each symbol that has updates in the span."),
+    "Symbols": _list("symbols", "Symbol", "The configured symbols."),
+    "Exchanges": _list("exchanges", "ExchangeState", "The exchanges of both modes."),
+    "ModeState": _object(
+        "The mode, and whether this request has changed it.",
+        {
+            "mode": _value("Mode", "The mode from now on."),
+            "changed": {"type": "boolean", "description": "Whether it was another one before."},
+        },
+    ),
+    "Probe": _object("It is well.", {"status": {"const": "ok"}}),
+    "Problem": _object(
+        "Why there is no answer (RFC 9457).",
+        {
+            "type": {
+                "type": "string",
+                "format": "uri-reference",
+                "description": "The kind of problem, for programs. What it means can be read there.",
+                "enum": [kind.type for kind in KINDS.values()],
+            },
+            "title": {"type": "string", "description": "The kind of problem, for people."},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."},
+            "detail": {"type": "string", "description": "What is wrong with this very request."},
+            "allowed": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "What would have been accepted, where that can be listed.",
+            },
+        },
+        optional=("allowed",),
+    ),
+    "ProblemKind": _object(
+        "A kind of problem, and what it means.",
+        {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string"},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "meaning": {"type": "string", "description": "What is the case, and what to do about it."},
+        },
+    ),
+    "Description": _object(
+        "An OpenAPI document.",
+        {
+            "openapi": {"type": "string", "pattern": "^3\\.1\\."},
+            "info": {"type": "object"},
+            "paths": {"type": "object"},
+        },
+    ),
+    "Event": _object(
+        "One of the stream's events, by the fields of Server-Sent Events.",
+        {
+            "event": {"const": "price"},
+            "id": {"type": "string", "pattern": "^[0-9]+$", "description": "It grows from event to event."},
+            "data": {"type": "string", "contentMediaType": JSON, "contentSchema": ref("Latest")},
+        },
+    ),
+    "Metrics": {"description": "Series, a line each.", "type": "string"},
+    "Text": {"type": "string"},
+    "ProblemKinds": _list("problems", "ProblemKind", "All kinds of problems that this service answers with."),
+}

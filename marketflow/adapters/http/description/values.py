@@ -1,0 +1,170 @@
+"""The values that stand in questions and in answers, and the parameters that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, get_args
+
+from marketflow.adapters.http.candles import DEFAULT_INTERVAL, DEFAULT_LIMIT, LARGEST_LIMIT
+from marketflow.adapters.http.description.page import FILES
+from marketflow.adapters.http.kinds import KINDS
+from marketflow.adapters.http.metrics import NAME
+from marketflow.adapters.http.parameters import LARGEST_INTEGER
+from marketflow.adapters.http.prices import DEFAULT_PERIOD
+from marketflow.app.answers import AnswerSource
+from marketflow.app.questions import Mode
+from marketflow.domain.periods import CANDLE_INTERVALS, LONGEST_PERIOD, PERIOD_DIGITS, PERIOD_UNITS
+
+Json = dict[str, Any]
+
+JSON: Final = "application/json"
+
+
+def ref(name: str, kind: str = "schemas") -> Json:
+    """A reference to one of the components."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def values(symbols: Sequence[str], exchanges: Sequence[str]) -> dict[str, Json]:
+    """The schemas of values, by name, as this service takes them."""
+    return {
+        "Symbol": {"description": "A configured trading pair.", "type": "string", "enum": list(symbols)},
+        "Exchange": {
+            "description": "The configured name of an exchange, of either mode.",
+            "type": "string",
+            "enum": list(exchanges),
+        },
+        "Mode": {
+            "description": "`live`: prices of the exchanges. `test`: prices of a generator.",
+            "type": "string",
+            "enum": list(get_args(Mode)),
+        },
+        "Source": {
+            "description": "What answered: a store, or, where it is away, the service's own memory.",
+            "type": "string",
+            "enum": list(get_args(AnswerSource)),
+        },
+        "Period": {
+            "description": "A whole number and s, m, h or d, from 1s to 30d.",
+            "type": "string",
+            "pattern": _period_pattern(),
+            "maxLength": PERIOD_DIGITS + 1,
+            "examples": ["30s", "5m", "24h"],
+        },
+        "Interval": {
+            "description": "The width of a candle.",
+            "type": "string",
+            "enum": list(CANDLE_INTERVALS),
+        },
+        "ProblemName": {
+            "description": "The name of a kind of problem.",
+            "type": "string",
+            "enum": list(KINDS),
+        },
+        "PageFile": {"description": "A file of the page.", "type": "string", "enum": list(FILES)},
+        "Timestamp": {
+            "description": "Unix time in ms, UTC.",
+            "type": "integer",
+            "format": "int64",
+            "minimum": 0,
+            "maximum": LARGEST_INTEGER,
+            "examples": [1_795_343_351_549],
+        },
+    }
+
+
+def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequence[str]) -> dict[str, Json]:
+    """The parameters, by name; those in a path have a name that begins with `path-`."""
+    return {
+        "path-symbol": _in_path("symbol", "The symbol that is asked about.", "Symbol", symbols[0]),
+        "path-exchange": _in_path(
+            "exchange", "The one exchange that is asked about.", "Exchange", exchanges[0]
+        ),
+        "path-kind": _in_path("kind", "The last part of a problem's type.", "ProblemName", "unknown-symbol"),
+        "path-name": {
+            **_in_path("name", "The name of the file.", "Text", next(iter(assets), "index.js")),
+            "schema": {"type": "string", "enum": list(assets)} if assets else ref("Text"),
+        },
+        "path-file": _in_path("file", "The name of the file.", "PageFile", "page.js"),
+        "symbol": _in_query("symbol", "Only this symbol. All of them by default.", ref("Symbol"), symbols[0]),
+        "exchange": _in_query(
+            "exchange",
+            "Only this exchange, of either mode. All those of the current mode by default. Where the path "
+            "names one too, it must be the same.",
+            ref("Exchange"),
+            exchanges[0],
+        ),
+        "last-event-id": {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "description": "The id of the last event that a client had before it lost its connection: it "
+            "gets what has changed since. Browsers send it by themselves. What is no such id is ignored.",
+            "schema": {"type": "string"},
+        },
+        "name": _in_query(
+            NAME,
+            "Only the series of this name. It may be given any number of times; names that there are not are "
+            "ignored.",
+            {"type": "array", "items": {"type": "string"}},
+            ["marketflow_up"],
+        ),
+        "period": _in_query(
+            "period",
+            "The span [now - period, now) by the exchanges' own time. Up to a minute it is exact to the "
+            "millisecond; longer ones, and those that the memory answers, are in whole seconds, past an hour "
+            "in whole minutes. `start` and `end` of the answer say what was truly covered.",
+            ref("Period") | {"default": DEFAULT_PERIOD},
+            "5m",
+        ),
+        "interval": _in_query(
+            "interval", "The width of a candle.", ref("Interval") | {"default": DEFAULT_INTERVAL}, "5s"
+        ),
+        "start": _in_query(
+            "start",
+            "Only candles that begin at this time or later, the oldest first. Without it: the newest ones.",
+            ref("Timestamp"),
+        ),
+        "end": _in_query(
+            "end", "Only candles that begin before this time. Not before `start`.", ref("Timestamp")
+        ),
+        "limit": _in_query(
+            "limit",
+            "At most so many candles.",
+            {"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT, "default": DEFAULT_LIMIT},
+            10,
+        ),
+    }
+
+
+def _in_path(name: str, text: str, schema: str, example: object) -> Json:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": text,
+        "schema": ref(schema),
+        "example": example,
+    }
+
+
+def _in_query(name: str, text: str, schema: Json, example: object = None) -> Json:
+    described = {"name": name, "in": "query", "description": text, "schema": schema}
+    return described if example is None else {**described, "example": example}
+
+
+def _period_pattern() -> str:
+    units = "|".join(f"({_up_to(LONGEST_PERIOD // width)}){unit}" for unit, width in PERIOD_UNITS.items())
+    return f"^0*({units})$"
+
+
+def _up_to(most: int) -> str:
+    """A pattern of the whole numbers from 1 to `most`, without leading zeros."""
+    digits = str(most)
+    shorter = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"] if len(digits) > 1 else []
+    # As long, and less by the digit at `place` for the first time.
+    less = [
+        f"{digits[:place]}[{0 if place else 1}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+        for place, digit in enumerate(digits)
+        if int(digit) > (0 if place else 1)
+    ]
+    return "|".join([*shorter, *less, digits])
