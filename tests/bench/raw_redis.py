@@ -27,10 +27,12 @@ COMMAND = 1_000
 SPREAD = 20
 """Milliseconds that the timestamps of a flush lie apart: five flushes share the first digits of theirs."""
 SLOTS = 100 // SPREAD
-PREFIX = 11
-"""Digits that are put in: the first of a timestamp (of 13) and of a sequence (of 16)."""
+TIME_DIGITS = 11
+"""The first of a timestamp's 13, which are put in."""
+NUMBER_DIGITS = 6
+"""The first of a sequence's 11, which are put in: the flush's number."""
 PRICE_DIGITS = 17
-MEMBER = re.compile(rb"[0-9.e+-]+:[0-9]{16}:[0-9a-f]{8}")
+MEMBER = re.compile(rb"[0-9.e+-]+:[0-9a-z]{11}:[0-9a-f]{4}")
 """What both are to write."""
 TRIM_SECONDS = 0.5
 MARGIN_MS = 4_000
@@ -106,7 +108,7 @@ class _Flush:
                 for offset, number in enumerate(numbers[first : first + COMMAND], first):
                     price *= 1 + rng.uniform(-0.01, 0.01)
                     millisecond = slot * SPREAD + offset * SPREAD // len(numbers)
-                    member = f"{price:.16f}"[:PRICE_DIGITS] + f":{number:016}:a1b2c3d4"
+                    member = f"{price:.16f}"[:PRICE_DIGITS] + f":{number:011}:a1b2"
                     pairs.append(_words(f"{millisecond:013}".encode(), member.encode()))
                 self._add(_words(b"ZADD", key.encode()), pairs)
             self._bytes += _command(b"EXPIRE", key.encode(), b"65")
@@ -122,12 +124,11 @@ class _Flush:
 
     def at(self, tenths: int, number: int) -> bytearray:
         """It, at that tenth of a second (Unix), as the flush of that number."""
-        both = b"%011d" % tenths, b"%011d" % number
+        first, second = str(tenths).zfill(TIME_DIGITS).encode(), str(number).zfill(NUMBER_DIGITS).encode()
         for timestamp, sequence, length, count in self._places:
-            for start, digits in zip((timestamp, sequence), both, strict=True):
-                for place in range(PREFIX):
-                    first = start + place
-                    self._bytes[first : first + length * count : length] = digits[place : place + 1] * count
+            for start, digits in ((timestamp, first), (sequence, second)):
+                for place, digit in enumerate(digits, start):
+                    self._bytes[place : place + length * count : length] = bytes((digit,)) * count
         return self._bytes
 
 

@@ -173,6 +173,14 @@ def _rows(floods: list[Flood], limits: list[RawRedis], raw: dict[str, Any]) -> l
             at_most=0.9,
         ),
         Row(
+            name="sustained.by_cpu",
+            what="the same by processor time alone, each process with a core to itself",
+            unit="updates/s",
+            rounds=[1e6 / max(each.service_us, each.redis_us) for each in floods],
+            limit=1e6 / min(each.cpu_us for each in limits),
+            limit_is="raw Redis",
+        ),
+        Row(
             name="sustained.redis_cpu",
             what="CPU of Redis for each update at flood",
             unit="us",
