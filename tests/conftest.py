@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -18,6 +19,10 @@ from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
 
 TIME_LIMIT = 120
 """Seconds that one test may take, its fixtures included. Past it tracebacks are printed and the run ends."""
+
+# Others have the processor too: how long an example takes says nothing.
+hypothesis.settings.register_profile("marketflow", deadline=None)
+hypothesis.settings.load_profile("marketflow")
 
 _STDERR = pytest.StashKey[int]()
 
