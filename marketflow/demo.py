@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from datetime import UTC, datetime
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import attrs
 import click
 import trio
+from trio_util import move_on_when
 
 from marketflow.adapters.exchange.simulator import simulate
 from marketflow.app.ports import Aggregate
@@ -30,7 +32,7 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
         As `serve`, and EmbeddedError.
     """
     stopping = trio.Event()
-    click.echo("marketflow demo: starting Redis and PostgreSQL ...")
+    click.echo("marketflow demo: starting Redis, and PostgreSQL with a new database; this takes seconds ...")
     with tempfile.TemporaryDirectory(prefix="marketflow-demo-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         directory.chmod(0o711)  # noqa: ASYNC240 - at once; PostgreSQL runs as another user when we are root
@@ -66,14 +68,26 @@ async def _run(settings: Settings, stopping: trio.Event, duration: float | None)
     rows: list[Aggregate] = []
     async with trio.open_nursery() as nursery:
         service: Running = await nursery.start(partial(serve, settings, stopping, stores="demo"))
-        click.echo(_where_to_look(settings, service))
+        click.echo(_where_to_look(settings, service, duration))
         if duration is not None:
-            with trio.move_on_after(duration):
-                await stopping.wait()
+            async with move_on_when(stopping.wait):
+                await _pass(duration, service)
             rows = await _first_rows(settings, service)
             stopping.set()
     report = service.report()
     click.echo(_what_came_of_it(report, rows if duration is not None else None))
+
+
+async def _pass(duration: float, service: Running) -> None:
+    """Wait; on a terminal say how far it is."""
+    end = trio.current_time() + duration
+    if sys.stderr.isatty():
+        while (left := end - trio.current_time()) > 1:
+            words = f"  {left:.0f} s left, {service.report().updates.received} updates so far "
+            click.echo(f"\r{words}", nl=False, err=True)
+            await trio.sleep(1)
+        click.echo("\r" + " " * 79 + "\r", nl=False, err=True)
+    await trio.sleep_until(end)
 
 
 async def _first_rows(settings: Settings, running: Running) -> list[Aggregate]:
@@ -90,11 +104,13 @@ async def _first_rows(settings: Settings, running: Running) -> list[Aggregate]:
     ]
 
 
-def _where_to_look(settings: Settings, running: Running) -> str:
+def _where_to_look(settings: Settings, running: Running, duration: float | None) -> str:
+    end = "" if duration is None else f" By itself it stops after {duration:g} s."
     return f"""
 marketflow demo: three simulated exchanges, live.
 
   dashboard        {running.url}/
+  in the terminal  marketflow watch --url {running.url}
   latest price     curl {running.url}/prices/latest/BTCUSDT
   highest, 5 s     curl '{running.url}/prices/highest/BTCUSDT?period=5s'
   all of a minute  curl '{running.url}/prices/aggregate/ETHUSDT?period=1m'
@@ -104,7 +120,7 @@ marketflow demo: three simulated exchanges, live.
   Redis            {settings.redis.effective_url}
   PostgreSQL       {settings.postgres.effective_dsn}
 
-Ctrl-C stops it.
+Ctrl-C stops it.{end}
 """
 
 

@@ -110,7 +110,10 @@ async def stop_on_signal(
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Server]:
     """An embedded server that runs, and is started again if it has ended by itself."""
+    # Each takes a second or so, and a first start of PostgreSQL, which makes a database, some more.
+    log.info("starting embedded server", server=server.name, first_start=not server.directory.exists())
     server.start()  # on the main thread, see there
+    log.info("embedded server runs", server=server.name, pid=server.pid, port=server.port)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_running, server)

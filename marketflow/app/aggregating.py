@@ -29,6 +29,8 @@ LOCK_PATIENCE: Final = 10.0
 """How long (seconds) to wait for the lock on the stores that another service holds."""
 COMPARISON_SECONDS: Final = 5.0
 """How often rows are compared with the bars of earlier boots."""
+PROGRESS_SECONDS: Final = 1.0
+"""How often it is told how many of many rows are written."""
 LOCK_PROBE: Final = 0.25
 """How often (seconds) the lock is tried meanwhile."""
 
@@ -72,6 +74,7 @@ class Aggregator:
         """Whether rows have told what Redis has lost of the last hour."""
         self._taken_since: float | None = None
         self._next_clearing = 0
+        self._next_progress = -math.inf
         self.written = 0
         """Rows written by this boot."""
 
@@ -151,11 +154,19 @@ class Aggregator:
                 await self._flusher.flushed()
             for first in range(0, len(due), ROWS):
                 await self._write(due[first : first + ROWS])
+                self._tell_progress(min(first + ROWS, len(due)), len(due))
             if self._flusher.history_read.is_set() and trio.current_time() >= self._next_comparison:
                 await self._compare_history()
             await self._clear(cautious_now)
         except StoreAway as error:
             self._failed(error)
+
+    def _tell_progress(self, written: int, due: int) -> None:
+        """Of a long way to go, such as after an outage, say now and then how much of it is done."""
+        now = trio.current_time()
+        if due > ROWS and (written == due or now >= self._next_progress):
+            log.info("missing aggregates written", rows=written, of=due)
+            self._next_progress = now + PROGRESS_SECONDS
 
     def _failed(self, error: StoreAway) -> None:
         self._state.failed(error)

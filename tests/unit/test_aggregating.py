@@ -8,6 +8,7 @@ import trio
 from builders import EXCHANGES, NOON, SYMBOLS, World, run_virtual, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.aggregating import ROWS
@@ -174,7 +175,8 @@ async def test_minutes_missed_in_an_outage_are_written_oldest_first_in_batches(a
         assert world.aggregator.pending > 2 * ROWS
         world.store.away = False
         before = len(world.store.batches)
-        await trio.sleep(3.1)
+        with capture_logs() as logged:
+            await trio.sleep(3.1)
         world.check_rows(world.now - 3_000)
         batches = [rows for _, rows in world.store.batches[before:]]
         ends = [row.end for rows in batches for row in rows]
@@ -182,6 +184,11 @@ async def test_minutes_missed_in_an_outage_are_written_oldest_first_in_batches(a
         assert world.aggregator.pending == 0
         assert len(batches[0]) == len(batches[1]) == ROWS
         assert max(map(len, batches)) == ROWS
+        # Told at the beginning and at the end, not 500 rows at a time.
+        told = [(log["rows"], log["of"]) for log in logged if log["event"] == "missing aggregates written"]
+        assert told[0][0] == ROWS
+        assert told[-1][0] == told[-1][1] > 2 * ROWS
+        assert len(told) <= 3
 
 
 @pytest.mark.parametrize("window_away", [False, True])
