@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from marketflow import __version__
-from marketflow.commands import running
+from marketflow.commands import asking, completion, running, watching
 from marketflow.commands.options import Run
 from marketflow.failures import WRONG_USAGE, problems_of
 
@@ -24,7 +24,9 @@ class _ServeByDefault(click.Group):
     """`marketflow --port 80` is `marketflow serve --port 80`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in {"--help", "--version"}):
+        # Not for the shell that asks what could come next: without a command that is a command.
+        asks = ctx.resilient_parsing and not args
+        if not asks and (not args or (args[0].startswith("-") and args[0] not in {"--help", "--version"})):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
@@ -38,7 +40,20 @@ def commands() -> None:
     """
 
 
-for command in (running.serve, running.exchange, running.demo, running.config):
+for command in (
+    running.serve,
+    running.exchange,
+    running.demo,
+    running.config,
+    asking.prices,
+    asking.candles,
+    asking.symbols,
+    asking.exchanges,
+    asking.mode,
+    asking.health,
+    watching.watch,
+    completion.completion,
+):
     commands.add_command(command)
 
 
@@ -47,7 +62,9 @@ def main() -> None:
     # Until the service listens for both itself. Not by an exception: imports take it for a failure of theirs.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(CLEAN))
-    code = run(sys.argv[1:])
+    code = completion.completed(commands)
+    if code is None:
+        code = run(sys.argv[1:])
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -87,7 +104,9 @@ def _tell(error: BaseException, this: Run) -> int:
 
 
 def _complain(problem: str) -> None:
-    _to_stderr(f"marketflow: {' '.join(problem.split())}")
+    from marketflow.client.words import plain  # noqa: PLC0415
+
+    _to_stderr(f"marketflow: {plain(' '.join(problem.split()))}")
 
 
 def _to_stderr(text: str) -> None:

@@ -34,6 +34,12 @@ def _loud(error: BaseException) -> Iterator[BaseException]:
 
 def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[str, int]]:
     """What is wrong in words, and the exit code that it means."""
+    from marketflow.client.errors import ClientError  # noqa: PLC0415
+
+    if isinstance(error, ClientError):  # Before the rest, which takes longer to import than a question.
+        yield str(error), FAILED
+        return
+
     from marketflow.app.ports import IntervalMismatch, StoreTaken, StoreUnfit  # noqa: PLC0415
     from marketflow.config import ConfigError  # noqa: PLC0415
     from marketflow.config.secrets import mask_connection  # noqa: PLC0415

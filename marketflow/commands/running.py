@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import click
 
 from marketflow import __version__
 from marketflow.commands.options import AMOUNT, FRACTION, Finite, Run, log_options
+from marketflow.commands.signals import until_signal
 
 if TYPE_CHECKING:
     from marketflow.config import Loaded
@@ -85,17 +85,7 @@ def exchange(
     from marketflow.adapters.exchange.simulator import Faults, simulate  # noqa: PLC0415
 
     task = partial(simulate, name=name, host=host, port=port, rate=rate, seed=seed, faults=Faults(**faults))
-    trio.run(_until_signal, task)
-
-
-async def _until_signal(task: Callable[[], Awaitable[None]]) -> None:
-    import trio  # noqa: PLC0415
-
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(task)
-            await anext(aiter(signals))
-            nursery.cancel_scope.cancel()
+    trio.run(until_signal, task)
 
 
 @click.command()
@@ -104,7 +94,10 @@ async def _until_signal(task: Callable[[], Awaitable[None]]) -> None:
 @log_options("warning")
 @click.pass_obj
 def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
-    """Run three simulated exchanges and the service, with stores of its own."""
+    """Run three simulated exchanges and the service.
+
+    Redis and PostgreSQL are started too, and their data removed afterwards.
+    """
     _start_logging(this)
     settings = _load(None, {"http.port": port}).settings
     this.address = settings.http.host, str(settings.http.port)
@@ -119,6 +112,9 @@ def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
 @click.command()
 @click.option("--config", "file", type=Path, metavar="FILE", help="By default ./config.toml, if it is there.")
 def config(file: Path | None) -> None:
-    """Show the settings in effect, and where each came from. Secrets are masked."""
+    """Show the settings, and where each came from.
+
+    Secrets are masked.
+    """
     for row in _load(file, {}).describe():
         click.echo(f"{row.key} = {row.value} ({row.source})")

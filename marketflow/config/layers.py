@@ -33,6 +33,8 @@ def variable_of(key: str) -> str:
     return _PREFIX + key.upper().replace(".", "__")
 
 
+_OF_CLIENTS: Final = frozenset({"MARKETFLOW_URL", "MARKETFLOW_TOKEN"})
+"""No settings of the service: the commands that ask one read them."""
 _VARIABLES: Final = {variable_of(key): key for key in (*GROUPS, *KEYS)}
 
 
@@ -73,7 +75,11 @@ class Layers:
 
     def add_variables(self, variables: Mapping[str, str], source: str | None) -> None:
         """Lay variables over what is there; without a source each is its own."""
-        ours = {name: value for name, value in variables.items() if name.startswith(_PREFIX)}
+        ours = {
+            name: value
+            for name, value in variables.items()
+            if name.startswith(_PREFIX) and name not in _OF_CLIENTS
+        }
         # Tables first: a variable of one key is more to the point.
         for name in sorted(ours, key=lambda name: _VARIABLES.get(name) in KEYS):
             key = _VARIABLES.get(name)

@@ -20,6 +20,7 @@ import structlog
 
 from marketflow import __version__, cli
 from marketflow.app.ports import IntervalMismatch, StoreTaken
+from marketflow.config.structuring import KEYS
 from marketflow.embedded import EmbeddedError
 
 LIMIT = 60
@@ -76,7 +77,9 @@ def taken_port():
 # ---- help and wrong usage ----
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["exchange"], ["demo"], ["config"]])
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["exchange"], ["demo"], ["config"], ["prices", "latest"], ["watch"]]
+)
 def test_help(program, command):
     """On stdout, clean."""
     code, out, err = program.run(*command, "--help")
@@ -87,10 +90,13 @@ def test_help(program, command):
 
 def test_help_names_all_commands_and_flags():
     """Those of the documentation."""
+    groups = {"": cli.commands, "prices ": cli.commands.commands["prices"]}
     flags = {
-        name: {flag for option in command.params for flag in option.opts}
-        for name, command in cli.commands.commands.items()
+        group + name: {flag for option in command.params for flag in option.opts if flag.startswith("-")}
+        for group, commands in groups.items()
+        for name, command in commands.commands.items()
     }
+    ask, period = {"--url", "--json"}, {"--period", "--exchange"}
     log = {"--log-level", "--log-format"}
 
     assert flags == {
@@ -110,6 +116,19 @@ def test_help_names_all_commands_and_flags():
         },
         "demo": {"--port", "--duration", *log},
         "config": {"--config"},
+        "prices": set(),
+        "prices latest": {"--exchange", *ask},
+        "prices highest": {*period, *ask},
+        "prices lowest": {*period, *ask},
+        "prices average": {*period, *ask},
+        "prices aggregate": {*period, *ask},
+        "candles": {"--interval", "--start", "--end", "--limit", "--exchange", *ask},
+        "symbols": ask,
+        "exchanges": ask,
+        "mode": {"--token", *ask},
+        "health": ask,
+        "watch": {"--exchange", *ask},
+        "completion": set(),
     }
 
 
@@ -242,7 +261,7 @@ def test_config(program):
 
     lines = out.splitlines()
     assert (code, err) == (0, "")
-    assert len(lines) == 36
+    assert len(lines) == len(KEYS)
     assert {
         "mode = test (.env)",
         "http.port = 81 (config.toml)",

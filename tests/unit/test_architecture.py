@@ -22,6 +22,7 @@ DRIVERS = (
     "quart",
     "quart_trio",
     "hypercorn",
+    "rich",
     "click",
     "msgspec",
 )
@@ -52,6 +53,11 @@ RULES = {
     "marketflow.assembly": Rule(ours("embedded", *TOP)),
     "marketflow.service": Rule(ours(*TOP[1:])),
     "marketflow.demo": Rule(ours("client", "commands", "cli")),
+    "marketflow.client": Rule(
+        # It knows the service by its answers, as everybody else does.
+        ours("domain", "app", "adapters", "config", "logs", "embedded", "assembly", *TOP[:2], *TOP[3:])
+        + tuple(name for name in DRIVERS if name not in {"msgspec", "rich"})
+    ),
     "marketflow.commands": Rule(ours("cli")),
 } | {
     f"marketflow.adapters.{adapter}": Rule(

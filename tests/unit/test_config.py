@@ -757,6 +757,12 @@ def test_secret_is_not_described(place, variable, value):
     assert [row for row in described if MASK in row.value]
 
 
+@pytest.mark.parametrize("name", ["MARKETFLOW_URL", "MARKETFLOW_TOKEN"])
+def test_variables_of_the_client_are_none_of_ours(place, name):
+    """Whoever asks a service may also run one, in the same shell or with the same `.env`."""
+    assert place.load(dotenv=f"{name}=x", env={name: "y"}) == place.load()
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -1,0 +1,58 @@
+"""Where the service is."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+"""Where `marketflow serve` answers unless it is told otherwise."""
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@attrs.frozen
+class Address:
+    """Where to connect to, and what to ask for there."""
+
+    host: str
+    port: int
+    secure: bool
+    """Whether with TLS."""
+    prefix: str
+    """What stands before every path: a proxy may keep the service in a corner of its site."""
+
+    @property
+    def authority(self) -> str:
+        """For the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self._scheme] else f"{host}:{self.port}"
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.secure else "http"
+
+    def __str__(self) -> str:
+        return f"{self._scheme}://{self.authority}{self.prefix}"
+
+
+def parse_address(text: str) -> Address:
+    """Read `http://127.0.0.1:8080`, `https://host/prefix` or `host:port`.
+
+    Raises:
+        ValueError: it is none of these; says why.
+    """
+    text = text.strip()
+    if not text.isprintable() or " " in text:
+        raise ValueError("there is white space in it")
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    if parts.scheme not in _PORTS:
+        raise ValueError("it must begin with http:// or https://")
+    if not parts.hostname:
+        raise ValueError("there is no host in it")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("a host, a port and a path are all that it can have")
+    port = _PORTS[parts.scheme] if parts.port is None else parts.port
+    return Address(parts.hostname, port, parts.scheme == "https", parts.path.rstrip("/"))

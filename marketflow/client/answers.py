@@ -1,0 +1,195 @@
+"""The answers of the API, as far as the client uses them. Fields that it does not know are ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import attrs
+import msgspec
+
+from marketflow.client.errors import NotUnderstood
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Price:
+    """The newest price of an exchange and symbol; the same in an answer and in the stream."""
+
+    symbol: str
+    exchange: str
+    price: float
+    timestamp: int
+    """Unix ms."""
+    source: str | None = None
+
+
+@attrs.frozen
+class Prices:
+    """One for each exchange and symbol."""
+
+    prices: list[Price]
+
+
+@attrs.frozen
+class Statistic:
+    """The highest, lowest or average price of a span [start, end)."""
+
+    symbol: str
+    exchange: str | None
+    period: str
+    price: float
+    updates: int
+    start: int
+    end: int
+    source: str
+
+
+@attrs.frozen
+class Statistics:
+    """One for each symbol."""
+
+    prices: list[Statistic]
+
+
+@attrs.frozen
+class Aggregate:
+    """All of a span [start, end) at once."""
+
+    symbol: str
+    exchange: str | None
+    period: str
+    average_price: float
+    min_price: float
+    max_price: float
+    open_price: float
+    close_price: float
+    updates: int
+    start: int
+    end: int
+    source: str
+
+
+@attrs.frozen
+class Candle:
+    """A bar."""
+
+    start: int
+    open: float
+    high: float
+    low: float
+    close: float
+    average: float
+    updates: int
+    closed: bool
+
+
+@attrs.frozen
+class Candles:
+    """A page of them, oldest first."""
+
+    candles: list[Candle]
+    next: int | None
+    """The `start` of the following page."""
+
+
+@attrs.frozen
+class Symbols:
+    """Those that are configured."""
+
+    symbols: list[str]
+
+
+@attrs.frozen
+class Exchange:
+    """An exchange of either mode."""
+
+    name: str
+    mode: str
+    status: str
+
+
+@attrs.frozen
+class Exchanges:
+    """Those of both modes."""
+
+    exchanges: list[Exchange]
+
+
+@attrs.frozen
+class Mode:
+    """The mode, and whether it has just been changed."""
+
+    mode: str
+    changed: bool
+
+
+@attrs.frozen
+class Updates:
+    """What became of every line."""
+
+    received: int
+    accepted: int
+    rejected: Mapping[str, int]
+    cached: int
+    expired: int
+    dropped: Mapping[str, int]
+    pending: int
+
+
+@attrs.frozen
+class StoreHealth:
+    """How a store is."""
+
+    status: str
+    since: int
+    """Unix ms."""
+    error: str | None = None
+
+
+@attrs.frozen
+class ExchangeHealth:
+    """How an exchange is."""
+
+    status: str
+    last_update_age: float | None
+    """Seconds."""
+    reconnects: int
+    updates: Updates
+
+
+@attrs.frozen
+class Health:
+    """How the service is."""
+
+    status: str
+    mode: str
+    version: str
+    uptime: float
+    """Seconds."""
+    redis: StoreHealth
+    postgres: StoreHealth
+    exchanges: Mapping[str, ExchangeHealth]
+    updates: Updates
+
+
+@attrs.frozen
+class Problem:
+    """An error (RFC 9457)."""
+
+    detail: str = ""
+    title: str = ""
+    allowed: list[str] | None = None
+
+
+def read(url: str, body: bytes | bytearray | str, kind: type[T]) -> T:
+    """An answer of this kind, from its JSON.
+
+    Raises:
+        NotUnderstood: it is none.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise NotUnderstood(url, f"{kind.__name__.lower()}: {error}") from error

@@ -1,0 +1,37 @@
+"""What is asked of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import attrs
+
+
+@attrs.frozen
+class Request:
+    """A question, or a wish."""
+
+    path: tuple[str, ...]
+    """Its parts, in plain text."""
+    parameters: Mapping[str, str | int | None] = attrs.field(factory=dict)
+    """Those that are None are left out."""
+    method: str = "GET"
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    good: Collection[int] = (HTTPStatus.OK,)
+    """Statuses of an answer to this, and not of an error."""
+
+    @property
+    def target(self) -> str:
+        """Path and query, as they are sent."""
+        query = urlencode({name: value for name, value in self.parameters.items() if value is not None})
+        return "".join(f"/{quote(part, safe='')}" for part in self.path) + (f"?{query}" if query else "")
+
+
+SYMBOLS: Final = Request(("symbols",))
+EXCHANGES: Final = Request(("exchanges",))
+MODE: Final = Request(("mode",))
+HEALTH: Final = Request(("health",), good=(HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE))
+"""Its answer is the whole report also when the service is unavailable."""

@@ -1,0 +1,142 @@
+"""The live stream, read for ever: a connection that is lost is made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from http import HTTPStatus
+from typing import Final, NoReturn, Protocol
+
+import attrs
+import trio
+
+from marketflow.client.address import Address
+from marketflow.client.answers import Price, Symbols, read
+from marketflow.client.errors import NotUnderstood, Refused, Unreachable
+from marketflow.client.questions import ask, body_of
+from marketflow.client.requests import SYMBOLS, Request
+from marketflow.client.sse import EventParser, EventTooLarge
+from marketflow.client.transport import Incoming, answering
+
+CONTENT_TYPE: Final = "text/event-stream"
+
+SILENCE_LIMIT: Final = 45.0
+"""Seconds without a byte after which a connection is lost: three heartbeats."""
+
+RETRY_SECONDS: Final = 1.0
+"""From one attempt to the next."""
+
+
+@attrs.frozen
+class LivePrice:
+    """An event of the stream."""
+
+    price: Price
+    text: str
+    """The JSON that it came as."""
+
+
+class Listener(Protocol):
+    """Who wants to know."""
+
+    def connected(self, symbols: Sequence[str]) -> None:
+        """The stream has begun; these are the symbols that it is about."""
+        ...
+
+    async def arrived(self, prices: Sequence[LivePrice]) -> None:
+        """These came together. Nothing is read until it returns: whoever is slow gets the newest, not all."""
+        ...
+
+    def lost(self, reason: str) -> None:
+        """There is no connection, and why. It will be tried again."""
+        ...
+
+
+async def follow(
+    address: Address,
+    symbols: Collection[str],
+    exchange: str | None,
+    listener: Listener,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Tell `listener` every price that comes, until cancelled.
+
+    Args:
+        address: where the service is.
+        symbols: those to follow; none: all.
+        exchange: the one to follow; None: those of the mode, whichever that is at the time.
+        listener: is told.
+        task_status: told once somebody has answered.
+
+    Raises:
+        Unreachable: before that. Later it is tried again.
+        Refused: a symbol or exchange is unknown, and the like.
+        NotUnderstood: what answers is no marketflow.
+    """
+    answered = False
+
+    def begun() -> None:
+        nonlocal answered
+        if not answered:
+            task_status.started()
+        answered = True
+
+    while True:
+        try:
+            known = await _known(address, symbols)
+            begun()
+            await _read(address, known, exchange, listener)
+            listener.lost("the service has ended it")
+        except Unreachable as error:
+            if not answered:
+                raise
+            listener.lost(error.reason)
+        except Refused as error:
+            if not error.passing:
+                raise
+            begun()
+            listener.lost(str(error))
+        await trio.sleep(RETRY_SECONDS)
+
+
+async def _known(address: Address, symbols: Collection[str]) -> Sequence[str]:
+    """Those of the service's symbols that are to be followed, in its order."""
+    url = str(address)
+    configured = read(url, await ask(address, SYMBOLS), Symbols).symbols
+    unknown = [symbol for symbol in symbols if symbol not in configured]
+    if unknown:
+        raise Refused(
+            HTTPStatus.NOT_FOUND, f"unknown symbol {unknown[0]!r}; allowed: {', '.join(configured)}"
+        )
+    return [symbol for symbol in configured if not symbols or symbol in symbols]
+
+
+async def _read(address: Address, symbols: Sequence[str], exchange: str | None, listener: Listener) -> None:
+    """Read one stream to its end."""
+    url = str(address)
+    # The service can narrow it to one symbol. Of several it sends all there are.
+    only = symbols[0] if len(symbols) == 1 else None
+    narrowed = {"symbol": only, "exchange": exchange}
+    asked = Request(("stream",), narrowed, headers={"Accept": CONTENT_TYPE})
+    async with answering(address, asked) as incoming:
+        if incoming.status not in asked.good:
+            await body_of(incoming, address, asked)
+        if not incoming.headers.get("content-type", "").startswith(CONTENT_TYPE):
+            raise NotUnderstood(url, "no event stream")
+        listener.connected(symbols)
+        parser = EventParser()
+        while chunk := await _next(incoming, url):
+            try:
+                events = parser.feed(chunk)
+            except EventTooLarge as error:
+                raise NotUnderstood(url, str(error)) from error
+            came = [
+                LivePrice(read(url, each.data, Price), each.data) for each in events if each.type == "price"
+            ]
+            if wanted := [each for each in came if each.price.symbol in symbols]:
+                await listener.arrived(wanted)
+
+
+async def _next(incoming: Incoming, url: str) -> bytes:
+    with trio.move_on_after(SILENCE_LIMIT):
+        return await incoming.read()
+    raise Unreachable(url, f"silent for {SILENCE_LIMIT:.0f} s")

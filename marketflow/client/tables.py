@@ -1,0 +1,195 @@
+"""Answers as text: columns that line up, without colours, fit to be read and to be cut. Numbers are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from marketflow.client.answers import (
+    Aggregate,
+    Candles,
+    Exchanges,
+    Health,
+    Mode,
+    Price,
+    Prices,
+    Statistic,
+    Statistics,
+    StoreHealth,
+    Symbols,
+    Updates,
+)
+from marketflow.client.words import age, moment, plain
+
+ALL: Final = "all"
+"""In the place of an exchange's name: all of the mode."""
+
+_GAP: Final = "  "
+_LEDGER: Final = ("received", "accepted", "rejected", "cached", "expired", "dropped", "pending")
+
+Row = Sequence[str | float]
+
+
+def latest(answer: Price | Prices) -> str:
+    """The newest prices."""
+    prices = answer.prices if isinstance(answer, Prices) else [answer]
+    rows = [
+        (each.exchange, each.symbol, each.price, moment(each.timestamp), each.source or "") for each in prices
+    ]
+    return table(("exchange", "symbol", "price", "time", "source"), rows)
+
+
+def statistics(answer: Statistic | Statistics) -> str:
+    """The highest, lowest or average prices."""
+    prices = answer.prices if isinstance(answer, Statistics) else [answer]
+    rows = [
+        (
+            each.exchange or ALL,
+            each.symbol,
+            each.price,
+            each.updates,
+            moment(each.start),
+            moment(each.end),
+            each.source,
+        )
+        for each in prices
+    ]
+    return table(("exchange", "symbol", "price", "updates", "from", "to", "source"), rows)
+
+
+def aggregate(answer: Aggregate) -> str:
+    """All of a span, a line each."""
+    return fields(
+        ("exchange", answer.exchange or ALL),
+        ("symbol", answer.symbol),
+        ("average", answer.average_price),
+        ("min", answer.min_price),
+        ("max", answer.max_price),
+        ("open", answer.open_price),
+        ("close", answer.close_price),
+        ("updates", answer.updates),
+        ("from", moment(answer.start)),
+        ("to", moment(answer.end)),
+        ("source", answer.source),
+    )
+
+
+def candles(answer: Candles) -> str:
+    """A candle a line; one that may still change is not closed."""
+    head = ("from", "open", "high", "low", "close", "average", "updates", "closed")
+    rows = [
+        (
+            moment(each.start),
+            each.open,
+            each.high,
+            each.low,
+            each.close,
+            each.average,
+            each.updates,
+            "yes" if each.closed else "no",
+        )
+        for each in answer.candles
+    ]
+    more = "" if answer.next is None else f"\nmore with --start {answer.next}"
+    return table(head, rows) + more
+
+
+def symbols(answer: Symbols) -> str:
+    """One a line."""
+    return "\n".join(map(plain, answer.symbols))
+
+
+def exchanges(answer: Exchanges) -> str:
+    """One a line."""
+    return table(
+        ("exchange", "mode", "status"), [(each.name, each.mode, each.status) for each in answer.exchanges]
+    )
+
+
+def mode(answer: Mode) -> str:
+    """The mode alone."""
+    return plain(answer.mode)
+
+
+def switched(answer: Mode) -> str:
+    """What became of a switch."""
+    return f"switched to {plain(answer.mode)}" if answer.changed else f"it was {plain(answer.mode)} already"
+
+
+def health(answer: Health) -> str:
+    """The whole report."""
+    state = fields(
+        ("status", answer.status),
+        ("mode", answer.mode),
+        ("version", answer.version),
+        ("uptime", age(answer.uptime)),
+        ("redis", _store(answer.redis)),
+        ("postgres", _store(answer.postgres)),
+    )
+    feeds: list[Row] = [
+        (
+            name,
+            each.status,
+            "-" if each.last_update_age is None else age(each.last_update_age),
+            each.reconnects,
+        )
+        for name, each in answer.exchanges.items()
+    ]
+    ledgers: list[Row] = [(name, *_ledger(each.updates)) for name, each in answer.exchanges.items()]
+    parts = [
+        state,
+        table(("exchange", "status", "last update", "reconnects"), feeds),
+        table(("exchange", *_LEDGER), [*ledgers, (ALL, *_ledger(answer.updates))]),
+    ]
+    lost = {"rejected": answer.updates.rejected, "dropped": answer.updates.dropped}
+    reasons = [
+        (f"{what}: {reason}", count) for what, by in lost.items() for reason, count in by.items() if count
+    ]
+    if reasons:
+        parts.append(fields(*reasons))
+    return "\n\n".join(parts)
+
+
+def _store(store: StoreHealth) -> str:
+    words = f"{store.status} since {moment(store.since)}"
+    return f"{words}: {store.error}" if store.error else words
+
+
+def _ledger(updates: Updates) -> tuple[int, ...]:
+    return (
+        updates.received,
+        updates.accepted,
+        sum(updates.rejected.values()),
+        updates.cached,
+        updates.expired,
+        sum(updates.dropped.values()),
+        updates.pending,
+    )
+
+
+# ---- text ----
+
+
+def fields(*pairs: tuple[str, str | float]) -> str:
+    """A name and its value a line."""
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{plain(name):<{width}}{_GAP}{_text(value)}" for name, value in pairs)
+
+
+def table(head: Sequence[str], rows: Sequence[Row]) -> str:
+    """Columns under a head; those of numbers stand at the right."""
+    texts = [head, *([_text(value) for value in row] for row in rows)]
+    right = [rows != [] and all(not isinstance(row[at], str) for row in rows) for at in range(len(head))]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = (
+        _GAP.join(
+            text.rjust(width) if numeric else text.ljust(width)
+            for text, width, numeric in zip(line, widths, right, strict=True)
+        )
+        for line in texts
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _text(value: str | float) -> str:
+    return plain(value) if isinstance(value, str) else str(value)

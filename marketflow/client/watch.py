@@ -1,0 +1,184 @@
+"""`marketflow watch`: a live table on a terminal, or a line for each price that comes.
+
+```
+ watch_table                    one nursery, until cancelled
+ ├─ follow                      reads the stream into the board, and connects again
+ ├─ ask_health                  asks how the service is, into the board
+ ├─ suspend                     gives the terminal back at Ctrl-Z
+ └─ paint                       draws the board
+```
+
+They share the board and nothing else. It is plain data: they run in one thread, and none of them awaits
+while it changes it, so there is nothing to lock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import attrs
+import trio
+
+from marketflow.client.address import Address
+from marketflow.client.answers import Health, read
+from marketflow.client.board import Board
+from marketflow.client.errors import ClientError
+from marketflow.client.questions import ask
+from marketflow.client.requests import HEALTH
+from marketflow.client.stream import LivePrice, follow
+from marketflow.client.words import moment, plain
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+HEALTH_SECONDS: Final = 2.0
+"""From one question about the health to the next."""
+
+FRAME_SECONDS: Final = 0.2
+"""From one picture to the next. More would be no better to read."""
+
+
+# ---- the table ----
+
+
+async def watch_table(address: Address, symbols: Collection[str], exchange: str | None) -> None:
+    """Show a table on the terminal, until cancelled. What was shown last stays there.
+
+    Raises:
+        ExceptionGroup of Unreachable, Refused or NotUnderstood: as `follow`.
+    """
+    from rich.console import Console  # noqa: PLC0415 - only here: it takes its time
+    from rich.live import Live  # noqa: PLC0415
+
+    from marketflow.client.screen import Screen  # noqa: PLC0415
+
+    board, console = Board(only=exchange), Console()
+    screen = Screen(str(address), console)
+    try:
+        async with trio.open_nursery() as nursery:
+            # Only then is the terminal ours: that nobody answers is told as by every other command.
+            await nursery.start(follow, address, symbols, exchange, _IntoBoard(board))
+            with Live(console=console, screen=True, auto_refresh=False) as live:
+                nursery.start_soon(ask_health, address, board)
+                nursery.start_soon(suspend, live)
+                await paint(live, lambda: screen.drawn(board, _now()))
+    finally:
+        if board.symbols:
+            console.print(screen.table(board, _now()))
+
+
+async def paint(live: Live, drawn: Callable[[], RenderableType]) -> NoReturn:
+    """Show what there is to see, again and again."""
+    while True:
+        live.update(drawn(), refresh=True)
+        await trio.sleep(FRAME_SECONDS)
+
+
+async def suspend(live: Live) -> NoReturn:
+    """Give the terminal back at Ctrl-Z, and take it again afterwards."""
+    with trio.open_signal_receiver(signal.SIGTSTP) as signals:
+        async for _ in signals:
+            live.stop()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            live.start()
+    raise AssertionError  # the signals never end
+
+
+async def ask_health(address: Address, board: Board) -> NoReturn:
+    """Ask again and again, whatever comes of it."""
+    while True:
+        try:
+            board.health = read(str(address), await ask(address, HEALTH), Health)
+        except ClientError:
+            board.health = None  # The reader of the stream says what is the matter.
+        await trio.sleep(HEALTH_SECONDS)
+
+
+@attrs.frozen
+class _IntoBoard:
+    """A Listener that keeps the board up to date."""
+
+    board: Board
+
+    def connected(self, symbols: Sequence[str]) -> None:
+        self.board.symbols = symbols
+        self.board.trouble = None
+
+    async def arrived(self, prices: Sequence[LivePrice]) -> None:
+        self.board.enter(each.price for each in prices)
+
+    def lost(self, reason: str) -> None:
+        self.board.trouble = f"connection lost ({reason}), trying again"
+
+
+# ---- lines ----
+
+
+async def watch_lines(
+    address: Address,
+    symbols: Collection[str],
+    exchange: str | None,
+    *,
+    as_json: bool,
+    tell: Callable[[str], None],
+) -> NoReturn:
+    """Write a line for each price to stdout, until cancelled; as it came with `as_json`.
+
+    Args:
+        address, symbols, exchange: as for `follow`.
+        as_json: whether lines are the JSON that came.
+        tell: is told when the connection is lost, and when it is there again.
+
+    Raises:
+        Unreachable, Refused, NotUnderstood: as `follow`.
+        BrokenPipeError: whoever read the lines has gone.
+    """
+    await follow(address, symbols, exchange, _IntoLines(_as_it_came if as_json else _as_line, tell))
+
+
+@attrs.define
+class _IntoLines:
+    """A Listener that writes lines."""
+
+    wording: Callable[[LivePrice], str]
+    tell: Callable[[str], None]
+    is_lost: bool = False
+
+    def connected(self, symbols: Sequence[str]) -> None:  # noqa: ARG002
+        if self.is_lost:
+            self.tell("connected again")
+        self.is_lost = False
+
+    async def arrived(self, prices: Sequence[LivePrice]) -> None:
+        data = "".join(f"{self.wording(each)}\n" for each in prices).encode()
+        # In a thread: a reader that does not read must not keep us from ending. And not through sys.stdout,
+        # whose lock a thread that was left behind would hold.
+        await trio.to_thread.run_sync(_write, data, abandon_on_cancel=True)
+
+    def lost(self, reason: str) -> None:
+        if not self.is_lost:  # Once: it is tried each second.
+            self.tell(f"connection lost ({reason}), trying again")
+        self.is_lost = True
+
+
+def _as_it_came(live: LivePrice) -> str:
+    return " ".join(live.text.splitlines())
+
+
+def _as_line(live: LivePrice) -> str:
+    price = live.price
+    return f"{moment(price.timestamp)} {plain(price.exchange)} {plain(price.symbol)} {price.price}"
+
+
+def _write(data: bytes) -> None:
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,229 @@
+"""The commands that ask a running service: thin clients of its HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from marketflow.client.requests import EXCHANGES, HEALTH, MODE, SYMBOLS, Request
+from marketflow.commands.service import (
+    Service,
+    asking,
+    complete_exchanges,
+    complete_pair,
+    from_dotenv,
+)
+from marketflow.domain.periods import CANDLE_INTERVALS
+
+USUAL_PERIODS: Final = ("1s", "5s", "30s", "1m", "5m", "15m", "1h", "24h", "7d", "30d")
+"""Offered to who asks the shell; others are as good."""
+
+exchange_option = click.option(
+    "--exchange", metavar="NAME", shell_complete=complete_exchanges, help="Of this exchange alone."
+)
+
+
+class _Moment(click.ParamType[int]):
+    """A point in time: Unix ms, or ISO 8601, by default in UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """As Unix ms."""
+        if isinstance(value, int) or (value.isascii() and value.isdigit()):
+            return int(value)
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither Unix ms nor a time like 2026-01-31T12:00.", param, ctx)
+        return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def _pair_argument(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def check(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) > 2:  # noqa: PLR2004
+            raise click.UsageError("an exchange and a symbol are all that can be named", context)
+        return names
+
+    metavar = "[EXCHANGE] SYMBOL" if required else "[[EXCHANGE] SYMBOL]"
+    return click.argument(
+        "names",
+        nargs=-1,
+        required=required,
+        metavar=metavar,
+        callback=check,
+        shell_complete=complete_pair,
+    )
+
+
+def _complete_period(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(period) for period in USUAL_PERIODS if period.startswith(incomplete)]
+
+
+_period_option = click.option(
+    "--period",
+    default="1m",
+    metavar="N(s|m|h|d)",
+    shell_complete=_complete_period,
+    help="How far back from now, at most 30d.",
+)
+
+
+# ---- prices ----
+
+
+@click.group(no_args_is_help=False)
+def prices() -> None:
+    """Ask a running service what prices are and were.
+
+    Without an exchange all those of the mode are meant. Without a symbol the answer is a list.
+    """
+
+
+@prices.command()
+@_pair_argument(required=False)
+@exchange_option
+@asking
+def latest(service: Service, /, *, names: tuple[str, ...], exchange: str | None) -> None:
+    """The newest price known, however old."""
+    from marketflow.client import answers, tables  # noqa: PLC0415
+
+    request = Request(("prices", "latest", *names), {"exchange": exchange})
+    if names:
+        service.answer(request, answers.Price, tables.latest)
+    else:
+        service.answer(request, answers.Prices, tables.latest)
+
+
+def _statistic(kind: str, summary: str) -> None:
+    @prices.command(kind, help=summary)
+    @_pair_argument(required=False)
+    @_period_option
+    @exchange_option
+    @asking
+    def statistic(service: Service, /, *, names: tuple[str, ...], period: str, exchange: str | None) -> None:
+        from marketflow.client import answers, tables  # noqa: PLC0415
+
+        request = Request(("prices", kind, *names), {"period": period, "exchange": exchange})
+        if names:
+            service.answer(request, answers.Statistic, tables.statistics)
+        else:
+            service.answer(request, answers.Statistics, tables.statistics)
+
+
+_statistic("highest", "The highest price of a period.")
+_statistic("lowest", "The lowest price of a period.")
+_statistic("average", "The average over all updates of a period.")
+
+
+@prices.command()
+@_pair_argument(required=True)
+@_period_option
+@exchange_option
+@asking
+def aggregate(service: Service, /, *, names: tuple[str, ...], period: str, exchange: str | None) -> None:
+    """Average, min, max, open, close of a period.
+
+    And how many updates there were.
+    """
+    from marketflow.client import answers, tables  # noqa: PLC0415
+
+    request = Request(("prices", "aggregate", *names), {"period": period, "exchange": exchange})
+    service.answer(request, answers.Aggregate, tables.aggregate)
+
+
+@click.command()
+@_pair_argument(required=True)
+@click.option(
+    "--interval", type=click.Choice(list(CANDLE_INTERVALS)), default="1m", help="What a candle covers."
+)
+@click.option(
+    "--start", type=_Moment(), metavar="TIME", help="Unix ms or ISO 8601; without it the newest ones."
+)
+@click.option("--end", type=_Moment(), metavar="TIME", help="The same; not included.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, help="How many at most.")
+@exchange_option
+@asking
+def candles(
+    service: Service,
+    /,
+    *,
+    names: tuple[str, ...],
+    interval: str,
+    start: int | None,
+    end: int | None,
+    limit: int,
+    exchange: str | None,
+) -> None:
+    """Show candles, the oldest first."""
+    from marketflow.client import answers, tables  # noqa: PLC0415
+
+    given = {"interval": interval, "start": start, "end": end, "limit": limit, "exchange": exchange}
+    service.answer(Request(("candles", *names), given), answers.Candles, tables.candles)
+
+
+# ---- the service itself ----
+
+
+@click.command()
+@asking
+def symbols(service: Service, /) -> None:
+    """Show the symbols of a running service."""
+    from marketflow.client import answers, tables  # noqa: PLC0415
+
+    service.answer(SYMBOLS, answers.Symbols, tables.symbols)
+
+
+@click.command()
+@asking
+def exchanges(service: Service, /) -> None:
+    """Show the exchanges of a running service.
+
+    They are those of both modes; those of the other one are off.
+    """
+    from marketflow.client import answers, tables  # noqa: PLC0415
+
+    service.answer(EXCHANGES, answers.Exchanges, tables.exchanges)
+
+
+@click.command()
+@click.argument("wanted", type=click.Choice(["live", "test"]), required=False, metavar="[live|test]")
+@click.option(
+    "--token",
+    envvar="MARKETFLOW_TOKEN",
+    default=partial(from_dotenv, "MARKETFLOW_TOKEN", None),
+    show_envvar=True,
+    show_default=False,
+    help="The service's http.token, if it has one.",
+)
+@asking
+def mode(service: Service, /, *, wanted: str | None, token: str | None) -> None:
+    """Show the mode of a running service, or switch it."""
+    from marketflow.client import answers, tables  # noqa: PLC0415
+
+    if wanted is None:
+        service.answer(MODE, answers.Mode, tables.mode)
+    else:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = Request(("mode", wanted), method="POST", headers=headers)
+        service.answer(request, answers.Mode, tables.switched)
+
+
+@click.command()
+@asking
+def health(service: Service, /) -> None:
+    """Show how a running service is.
+
+    Its stores, its exchanges, and what became of every line. Fails if it is unavailable.
+    """
+    from marketflow.client import answers, tables  # noqa: PLC0415
+    from marketflow.client.errors import ClientError  # noqa: PLC0415
+
+    report = service.answer(HEALTH, answers.Health, tables.health)
+    if report.status == "unavailable":
+        raise ClientError("the service is unavailable: it is starting, or stopping, or no store answers")

@@ -1,0 +1,165 @@
+"""What the commands that ask a running service share: where it is, how they ask, and how they answer."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
+from typing import Any, Final, TypeVar
+
+import attrs
+import click
+from click.shell_completion import CompletionItem
+
+from marketflow.client.address import DEFAULT_URL, Address, parse_address
+from marketflow.client.requests import EXCHANGES, SYMBOLS, Request
+
+T = TypeVar("T")
+
+COMPLETION_SECONDS: Final = 1.0
+"""How long a shell waits for names."""
+
+
+class _ServiceUrl(click.ParamType[Address]):
+    """Where a service is."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """The address, checked."""
+        if isinstance(value, Address):
+            return value
+        try:
+            return parse_address(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is no URL like {DEFAULT_URL}: {error}", param, ctx)
+
+
+def from_dotenv(name: str, otherwise: str | None) -> str | None:
+    """A variable from `.env`, where the settings of the service may stand too."""
+    from dotenv import dotenv_values  # noqa: PLC0415
+
+    with suppress(OSError, UnicodeDecodeError):  # a directory, or nobody's text: nothing of ours
+        return dotenv_values(".env").get(name) or otherwise
+    return otherwise
+
+
+url_option = click.option(
+    "--url",
+    type=_ServiceUrl(),
+    envvar="MARKETFLOW_URL",
+    default=partial(from_dotenv, "MARKETFLOW_URL", DEFAULT_URL),
+    metavar="URL",
+    help="Where the service is.",
+    show_envvar=True,
+    show_default=DEFAULT_URL,
+)
+
+
+@attrs.frozen
+class Service:
+    """A running service, and how its answers are wanted."""
+
+    address: Address
+    as_json: bool
+
+    def answer(self, request: Request, kind: type[T], words: Callable[[T], str]) -> T:
+        """Ask, and print the answer: in words, or as it came.
+
+        Raises:
+            ClientError: there is none, or an error.
+        """
+        import trio  # noqa: PLC0415
+
+        from marketflow.client.answers import read  # noqa: PLC0415
+        from marketflow.client.errors import Refused  # noqa: PLC0415
+        from marketflow.client.questions import ask  # noqa: PLC0415
+
+        try:
+            with _interruptible():
+                body = trio.run(ask, self.address, request)
+        except Refused as error:
+            if self.as_json and error.body:
+                click.echo(error.body)
+            raise
+        answer = read(str(self.address), body, kind)
+        click.echo(body if self.as_json else words(answer))
+        return answer
+
+
+def asking(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `--url` and `--json`, and the Service that they describe."""
+
+    @url_option
+    @click.option("--json", "as_json", is_flag=True, help="Print the answer as it comes.")
+    @wraps(command)
+    def with_service(*, url: Address, as_json: bool, **others: Any) -> None:
+        command(Service(url, as_json), **others)
+
+    return with_service
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A question that is interrupted ends as programs do then: it is no clean stop, there was no answer."""
+    if threading.current_thread() is not threading.main_thread():  # signals are that one's affair
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---- names that the shell completes ----
+
+
+def complete_symbols(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The symbols that the service has."""
+    from marketflow.client.answers import Symbols  # noqa: PLC0415
+
+    found = _asked_quietly(context, SYMBOLS, Symbols)
+    return _beginning(incomplete, [] if found is None else found.symbols)
+
+
+def complete_exchanges(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The exchanges that the service has."""
+    from marketflow.client.answers import Exchanges  # noqa: PLC0415
+
+    found = _asked_quietly(context, EXCHANGES, Exchanges)
+    return _beginning(incomplete, [] if found is None else [each.name for each in found.exchanges])
+
+
+def complete_pair(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Symbols, and, as the first of two, exchanges."""
+    found = complete_symbols(context, param, incomplete)
+    given = context.params.get(str(param.name)) or ()
+    return found if given else found + complete_exchanges(context, param, incomplete)
+
+
+def _beginning(incomplete: str, names: list[str]) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _asked_quietly(context: click.Context, request: Request, kind: type[T]) -> T | None:
+    """An answer, if there is one soon."""
+    import trio  # noqa: PLC0415
+
+    from marketflow.client.answers import read  # noqa: PLC0415
+    from marketflow.client.errors import ClientError  # noqa: PLC0415
+    from marketflow.client.questions import ask  # noqa: PLC0415
+
+    address = context.params.get("url")
+    if not isinstance(address, Address):
+        return None
+
+    async def asked() -> T | None:
+        with trio.move_on_after(COMPLETION_SECONDS), suppress(ClientError):
+            return read(str(address), await ask(address, request), kind)
+        return None
+
+    return trio.run(asked)

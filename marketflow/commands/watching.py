@@ -1,0 +1,39 @@
+"""`marketflow watch`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+
+import click
+
+from marketflow.client.address import Address
+from marketflow.commands.service import complete_exchanges, complete_symbols, url_option
+from marketflow.commands.signals import until_signal
+
+
+@click.command()
+@click.argument("symbols", nargs=-1, metavar="[SYMBOL]...", shell_complete=complete_symbols)
+@click.option("--exchange", metavar="NAME", shell_complete=complete_exchanges, help="Of this exchange alone.")
+@url_option
+@click.option("--json", "as_json", is_flag=True, help="Print every price as it comes, a line each.")
+def watch(*, symbols: tuple[str, ...], exchange: str | None, url: Address, as_json: bool) -> None:
+    """Watch prices live.
+
+    On a terminal it is a table, elsewhere a line for each price. Ctrl-C ends it.
+    When the connection is lost it is tried again.
+    """
+    import trio  # noqa: PLC0415
+
+    from marketflow.client.watch import watch_lines, watch_table  # noqa: PLC0415
+
+    if as_json or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        lines = partial(watch_lines, url, symbols, exchange, as_json=as_json, tell=_tell)
+        trio.run(until_signal, lines)
+    else:
+        trio.run(until_signal, partial(watch_table, url, symbols, exchange))
+
+
+def _tell(words: str) -> None:
+    click.echo(f"marketflow: {words}", err=True)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from client_answers import health_of
+
+from marketflow.client import tables
+from marketflow.client.answers import (
+    Aggregate,
+    Candle,
+    Candles,
+    Mode,
+    Price,
+    Prices,
+    Statistic,
+    read,
+)
+from marketflow.client.errors import NotUnderstood
+
+AT = 1795363327057
+TIME = "2026-11-22T16:02:07.057Z"
+
+
+def test_latest():
+    """Columns line up, prices at the right and exact; one alone looks the same."""
+    first, second = Price("BTCUSDT", "e", 100832.99816104842, AT, "redis"), Price("X", "ee", 2e-07, 0, None)
+
+    assert tables.latest(Prices([first, second])).splitlines() == [
+        "exchange  symbol                price  time                      source",
+        f"e         BTCUSDT  100832.99816104842  {TIME}  redis",
+        "ee        X                     2e-07  1970-01-01T00:00:00.000Z",
+    ]
+    assert tables.latest(first).splitlines()[1].split() == [
+        "e",
+        "BTCUSDT",
+        "100832.99816104842",
+        TIME,
+        "redis",
+    ]
+    assert tables.latest(Prices([])) == "exchange  symbol  price  time  source"
+
+
+def test_an_average_is_of_all_exchanges():
+    text = tables.statistics(Statistic("X", None, "1m", 1.5, 3, AT - 60_000, AT, "memory"))
+
+    assert text.splitlines()[1].split() == [
+        "all",
+        "X",
+        "1.5",
+        "3",
+        "2026-11-22T16:01:07.057Z",
+        TIME,
+        "memory",
+    ]
+
+
+def test_aggregate():
+    text = tables.aggregate(Aggregate("X", "e", "1m", 2.0, 1.0, 4.0, 1.5, 3.5, 7, 0, AT, "redis"))
+
+    assert dict(line.split() for line in text.splitlines()) == {
+        "exchange": "e",
+        "symbol": "X",
+        "average": "2.0",
+        "min": "1.0",
+        "max": "4.0",
+        "open": "1.5",
+        "close": "3.5",
+        "updates": "7",
+        "from": "1970-01-01T00:00:00.000Z",
+        "to": TIME,
+        "source": "redis",
+    }
+
+
+def test_candles():
+    """Whether they are closed, and how to go on."""
+    page = Candles([Candle(0, 1.0, 2.0, 0.5, 1.5, 1.25, 3, closed=True)], AT)
+
+    head, row, more = tables.candles(page).splitlines()
+    assert dict(zip(head.split(), row.split(), strict=True)) == {
+        "from": "1970-01-01T00:00:00.000Z",
+        "open": "1.0",
+        "high": "2.0",
+        "low": "0.5",
+        "close": "1.5",
+        "average": "1.25",
+        "updates": "3",
+        "closed": "yes",
+    }
+    assert more == f"more with --start {AT}"
+
+
+def test_health():
+    """Everything that the report has: stores with the reason, exchanges, the ledger, what was lost why."""
+    report = health_of(postgres="away", error="it is gone", e1="connected", test1="off")
+
+    text = tables.health(report)
+    lines = [re.split(r"\s{2,}", line) for line in text.splitlines()]
+    assert ["postgres", f"away since {TIME}: it is gone"] in lines
+    assert ["uptime", "1h"] in lines
+    assert ["e1", "connected", "0.2s", "1"] in lines
+    assert ["test1", "off", "-", "1"] in lines
+    assert ["e1", "9", "7", "2", "7", "0", "0", "0"] in lines
+    assert ["all", "9", "7", "2", "7", "0", "0", "0"] in lines
+    assert lines[-1] == ["rejected: price", "2"]
+
+
+def test_switched():
+    assert tables.switched(Mode("test", changed=True)) == "switched to test"
+    assert tables.switched(Mode("test", changed=False)) == "it was test already"
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"<html>", "malformed"),
+        (b"\xff", "prices"),
+        (b"{}", "missing required field `prices`"),
+        (b'{"prices": [{"symbol": 1}]}', "Expected `str`"),
+        (b"[" * 100_000, "prices"),
+    ],
+)
+def test_an_answer_of_something_else_is_an_error(body, why):
+    """It says where, and what was expected."""
+    with pytest.raises(NotUnderstood, match=rf"what answers at http://h is no marketflow.*{why}"):
+        read("http://h", body, Prices)
