@@ -87,7 +87,7 @@ class Subscription(Protocol):
     """What one client of the live stream asked for."""
 
     async def receive(self) -> Sequence[PriceEvent] | None:
-        """Wait for what is new: at most one event of each pair, the newest, in the order of receipt.
+        """Wait for what is new: at most one event of each pair, the newest, with growing ids.
 
         Empty: there was nothing for a while. None: the service is stopping, and the stream is to end.
         """

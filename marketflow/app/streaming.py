@@ -121,32 +121,30 @@ class Subscription:
     ended: trio.Event
 
     async def receive(self) -> Sequence[PriceEvent] | None:
-        """Wait for what is new: at most one event of each pair, in the order of receipt.
+        """Wait for what is new: at most one event of each pair, with growing ids.
 
         Empty if there was nothing for the time of a heartbeat; None, at once, when the service is stopping.
         """
         with trio.move_on_after(self.heartbeat):
             while not self.ended.is_set():
-                if not self._new():
+                if next(self._new(), None) is None:
                     await self.board.changed.wait()
                     continue
                 with trio.move_on_at(self.turns.take()):
                     await self.ended.wait()
                 # Meanwhile there may be newer ones; or, the mode having changed, none.
-                if events := self._new():
+                if events := list(self._new()):
                     self.cursor = events[-1].id
                     self.turns.charge(len(events))
                     return events
             return None
         return ()
 
-    def _new(self) -> list[PriceEvent]:
-        exchanges = self.exchanges()
-        return [
-            event
-            for event in self.board.after(self.cursor)
-            if event.latest.exchange in exchanges and self.symbol in {None, event.latest.symbol}
-        ]
+    def _new(self) -> Iterator[PriceEvent]:
+        exchanges, symbol = self.exchanges(), self.symbol
+        for event in self.board.after(self.cursor):
+            if event.latest.exchange in exchanges and symbol in (None, event.latest.symbol):
+                yield event
 
 
 class PriceStream:

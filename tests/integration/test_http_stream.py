@@ -136,6 +136,32 @@ async def test_heartbeats(questions, server):
         assert messages.pings == 1
 
 
+async def test_an_old_client_gets_events_as_they_are(questions, server):
+    """Without chunks, which HTTP/1.0 does not know."""
+    async with await server.connect() as client:
+        await client.stream.send_all(b"GET /stream HTTP/1.0\r\n\r\n")
+        await eventually(lambda: questions.stream.clients == 1)
+        questions.stream.tell(EVENT)
+        received = b""
+        while b"\n\nevent: price\nid: 7\ndata: {" not in received:
+            received += await client.stream.receive_some()
+        assert b"chunked" not in received
+
+
+async def test_a_quiet_stream_is_no_idle_connection(questions, monkeypatch):
+    monkeypatch.setattr(http_server, "IDLE_TIMEOUT", 0.2)
+    async with (
+        serving(questions.app()) as server,
+        await server.connect() as idle,
+        event_source(server.port) as source,
+        web_socket(server.port) as messages,
+    ):
+        assert await idle.read_to_end() == b""
+        await trio.sleep(0.2)
+        questions.stream.tell(EVENT)
+        assert (await source.price()).data == await messages.message() == DATA
+
+
 async def test_head_is_answered_and_takes_no_place(questions, server):
     async with await server.connect() as client:
         answer = await client.request("HEAD", "/stream?symbol=BTCUSDT")
@@ -220,6 +246,18 @@ async def test_a_client_that_leaves_gives_up_its_place(questions, server, reset)
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             stream.socket.close()
         await eventually(lambda: questions.stream.clients == 0)
+
+
+async def test_a_client_that_asks_something_else_meanwhile(questions, server):
+    """Its question waits behind the stream, which has no end; that it leaves is noticed nevertheless."""
+    async with event_source(server.port) as source:
+        await source.stream.send_all(b"GET /symbols HTTP/1.1\r\nHost: h\r\n\r\n" * 1_000)
+        questions.stream.tell(EVENT)
+        assert (await source.price()).data == DATA
+    with trio.fail_after(5):
+        while questions.stream.clients:
+            questions.stream.tell()
+            await trio.sleep(0.01)
 
 
 async def test_a_web_socket_is_closed_by_its_client(questions, server):

@@ -8,7 +8,9 @@ from typing import Any, Final, cast
 import h11
 import hypercorn.protocol.h11
 import hypercorn.trio.run
+import trio
 from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Data, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
@@ -69,6 +71,22 @@ class Peer(TCPServer):
             await super().run()
         finally:
             self.config.peers.discard(self)
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send; one that fails is the end of the connection.
+
+        Hypercorn would go on waiting for the end of an answer, to read what the client has asked after it.
+        """
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            try:
+                with trio.CancelScope(shield=True):
+                    await self.stream.send_all(event.data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
+                cast("trio.Nursery", self._task_group._nursery).cancel_scope.cancel()  # noqa: SLF001
 
     def cut_off(self) -> None:
         """Close it. Hypercorn shields its sends, even from a cancellation: nothing less ends one."""
