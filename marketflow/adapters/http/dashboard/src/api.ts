@@ -84,6 +84,11 @@ export class Refusal extends Error {
   }
 }
 
+/** Why a question was not answered, for people. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Refusal ? error.message : "the service does not answer";
+}
+
 /** How long an answer may take, in ms. */
 const PATIENCE = 10_000;
 

@@ -2,7 +2,7 @@
 
 import type { FeedStatus, Price } from "./api";
 import { make, setAttribute, setText } from "./dom";
-import { decimalsOf, formatAge, formatPrice, formatShare } from "./format";
+import { decimalsOf, formatAge, formatPrice, formatShare, formatSpread } from "./format";
 import { type Prices, type Spread, direction, isStale } from "./prices";
 import { roving } from "./roving";
 import type { View } from "./view";
@@ -82,7 +82,7 @@ export class Board {
   }
 
   /** Show how a feed is, in the head of its column and, where there is none, beside its prices. */
-  status(exchange: string, status: FeedStatus): void {
+  status(exchange: string, status: FeedStatus | "unknown"): void {
     for (const element of this.#statuses.get(exchange) ?? []) {
       setAttribute(element, "data-status", status);
       setText(element, status);
@@ -107,7 +107,7 @@ export class Board {
 
   #row(symbol: string): Row {
     const button = make("button", { class: "symbol", tabindex: "-1" }, symbol);
-    button.append(make("span", { class: "hidden" }, ", chart of all exchanges"));
+    button.append(make("span", { class: "hidden" }, " chart of all exchanges"));
     button.addEventListener("click", () => this.choose(symbol, null));
     return {
       symbol,
@@ -163,7 +163,7 @@ export class Board {
       return;
     }
     const decimals = decimalsOf(this.prices.get(row.symbol, spread.lowest)?.price ?? spread.absolute);
-    setText(row.spread, formatPrice(spread.absolute, decimals));
+    setText(row.spread, formatSpread(spread.absolute, decimals));
     setText(row.relative, formatShare(spread.relative));
   }
 }

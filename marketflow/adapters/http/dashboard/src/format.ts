@@ -31,6 +31,12 @@ export function formatPrice(price: number, decimals = decimalsOf(price)): string
   return fixed(price, decimals);
 }
 
+/** A difference of prices: in their decimals, or in as many as it takes to be seen. */
+export function formatSpread(absolute: number, decimals: number): string {
+  const seen = absolute > 0 ? 1 - Math.floor(Math.log10(absolute)) : 0;
+  return formatPrice(absolute, Math.min(12, Math.max(decimals, seen)));
+}
+
 /** A count. */
 export function formatCount(count: number): string {
   return WHOLE.format(count);

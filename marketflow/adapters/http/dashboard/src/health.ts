@@ -58,6 +58,14 @@ export class HealthPanel {
   /** Nothing is known of it any more. */
   lost(): void {
     this.#status("unknown");
+    const pills = this.#feeds.querySelectorAll(".status");
+    for (const pill of [...pills, byId("redis-status", HTMLElement), byId("postgres-status", HTMLElement)]) {
+      setAttribute(pill, "data-status", "unknown");
+      setText(pill, "unknown");
+    }
+    const verdict = byId("verdict", HTMLElement);
+    setAttribute(verdict, "data-holds", null);
+    setText(verdict, this.#before === null ? "" : `as told ${formatDuration(this.#before.uptime)} after its start`);
   }
 
   #status(status: string): void {

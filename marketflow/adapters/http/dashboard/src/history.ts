@@ -7,12 +7,16 @@ import type { View } from "./view";
 const PAGE = 500;
 /** Candles of the last so many ms may be rewritten by late updates, and are asked for again. */
 const LATENESS = 120_000;
+/** ms between two tries to get a page that could not be had. */
+const REST = 10_000;
 
 export class History {
   #candles: Candles;
   readonly #stopped = new AbortController();
   #pageUnderWay = false;
   #exhausted = false;
+  /** Not before this, on the page's clock, is a page asked for again that could not be had. */
+  #restUntil = 0;
   /** Live prices that came while the service was being asked: its answer may not have them. */
   #meanwhile: Price[] = [];
   #asking = 0;
@@ -58,11 +62,12 @@ export class History {
   /** The page before the oldest, if there is one and it is not under way. */
   async earlier(): Promise<void> {
     const first = this.#candles.first;
-    if (first === undefined || this.#exhausted || this.#pageUnderWay) return;
+    if (first === undefined || this.#exhausted || this.#pageUnderWay || performance.now() < this.#restUntil) return;
     this.#pageUnderWay = true;
     try {
       const page = await this.#ask({ end: first.start, limit: PAGE });
-      if (page !== null) this.#exhausted = page.candles.length === 0;
+      if (page === null) this.#restUntil = performance.now() + REST;
+      else this.#exhausted = page.candles.length === 0;
     } finally {
       this.#pageUnderWay = false;
     }

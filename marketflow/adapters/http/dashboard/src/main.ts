@@ -92,6 +92,7 @@ async function ask(): Promise<void> {
   } catch {
     // The stream may not have noticed: a connection can be dead without an end.
     health.lost();
+    for (const exchange of exchanges) board.status(exchange, "unknown");
     banner.answered(false);
     stream.happen("failed");
   } finally {

@@ -1,6 +1,6 @@
 /** The mode, and its switch: asked for once more, with the token where the service wants one. */
 
-import { type Mode, Refusal, switchMode } from "./api";
+import { type Mode, Refusal, reasonOf, switchMode } from "./api";
 import { byId, setAttribute, setText } from "./dom";
 
 /** As long as the tab: not on disk, not for other tabs. */
@@ -68,7 +68,7 @@ export class ModeSwitch {
       this.onSwitched();
     } catch (error) {
       if (error instanceof Refusal && error.status === 401) this.#askForToken(token !== null);
-      else this.#say(error instanceof Error ? error.message : String(error));
+      else this.#say(`Not switched: ${reasonOf(error)}.`);
     } finally {
       this.#busy(false);
     }

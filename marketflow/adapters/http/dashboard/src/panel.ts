@@ -1,6 +1,6 @@
 /** The chart's surroundings: which pair and interval, the numbers of a candle, and the candles as a table. */
 
-import type { Candle, Price } from "./api";
+import { type Candle, type Price, reasonOf } from "./api";
 import { INTERVALS } from "./candles";
 import { Chart } from "./chart";
 import { byId, make, setAttribute, setText } from "./dom";
@@ -69,7 +69,7 @@ export class ChartPanel {
         if (first) this.#chart.toNewest();
         first = false;
       },
-      (error) => this.#say(`No candles yet: ${error instanceof Error ? error.message : String(error)}`),
+      (error) => this.#say(`No candles yet: ${reasonOf(error)}.`),
     );
     this.#history = history;
     this.#legend();
@@ -123,7 +123,7 @@ export class ChartPanel {
     const { knownFrom } = history;
     setText(
       this.#note,
-      knownFrom === null ? "" : `Before ${formatDateTime(knownFrom)} UTC: not known while PostgreSQL is away.`,
+      knownFrom === null ? "" : `Before ${formatDateTime(knownFrom)}: not known while PostgreSQL is away.`,
     );
     this.#legend();
     this.#rows();
@@ -150,7 +150,7 @@ export class ChartPanel {
       close: price(candle?.close),
       average: price(told ? candle.average : undefined),
       updates: told ? formatCount(candle.updates) : "–",
-      time: candle === undefined ? "" : `${formatDateTime(candle.start)} UTC`,
+      time: candle === undefined ? "" : formatDateTime(candle.start),
     };
     for (const [name, text] of Object.entries(fields)) setText(byId(`legend-${name}`, HTMLElement), text);
     const falls = candle !== undefined && candle.close < candle.open;

@@ -9,15 +9,15 @@ const KEY = "marketflow.theme";
 
 /** Before the page is painted: take over what was chosen on an earlier visit. */
 export function restoreTheme(): void {
-  apply(chosen());
+  apply(themeOf(stored()));
 }
 
 export function themeSwitch(onChange: () => void): void {
   const button = byId("theme", HTMLButtonElement);
   const label = byId("theme-name", HTMLElement);
-  setText(label, chosen());
+  setText(label, shown());
   button.addEventListener("click", () => {
-    const theme = THEMES[(THEMES.indexOf(chosen()) + 1) % THEMES.length] ?? "auto";
+    const theme = THEMES[(THEMES.indexOf(shown()) + 1) % THEMES.length] ?? "auto";
     try {
       localStorage.setItem(KEY, theme);
     } catch {
@@ -30,9 +30,12 @@ export function themeSwitch(onChange: () => void): void {
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", onChange);
 }
 
-function chosen(): Theme {
-  const shown = document.documentElement.dataset["theme"];
-  return THEMES.find((theme) => theme === (shown ?? stored())) ?? "auto";
+function shown(): Theme {
+  return themeOf(document.documentElement.dataset["theme"]);
+}
+
+function themeOf(name: string | null | undefined): Theme {
+  return THEMES.find((theme) => theme === name) ?? "auto";
 }
 
 function stored(): string | null {

@@ -9,6 +9,7 @@ import {
   formatPrice,
   formatRate,
   formatShare,
+  formatSpread,
   formatTime,
 } from "../src/format";
 
@@ -32,11 +33,15 @@ describe("a price", () => {
     }
   });
 
-  test("can have another's decimals, as a spread has its pair's", () => {
-    expect(formatPrice(12.3456789, decimalsOf(100_000))).toBe("12.35");
-    expect(formatPrice(0, decimalsOf(0.3))).toBe("0.00000");
-  });
 });
+
+test.each([
+  [12.3456789, 100_000, "12.35"],
+  [0.0000456, 3.9, "0.000046"],
+  [0, 0.3, "0.00000"],
+])("the spread %d of prices about %d is %s", (absolute, price, text) =>
+  expect(formatSpread(absolute, decimalsOf(price))).toBe(text),
+);
 
 test.each([
   [0.0435, "4.35 %"],
