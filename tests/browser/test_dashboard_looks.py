@@ -1,0 +1,92 @@
+"""What it looks like: pictures for people to look at, and what can be checked without eyes.
+
+The pictures are in `.screenshots/` of the working tree.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from viewing import DESKTOP, PHONE
+
+expect.set_options(timeout=15_000)
+
+ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / ".screenshots"
+AXE = ROOT / "marketflow/adapters/http/dashboard/node_modules/axe-core/axe.min.js"
+
+SCREENS = pytest.mark.parametrize("screen", ["desktop", "phone"])
+SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+
+def picture(page: Page, name: str, *, whole: bool = True) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=whole)
+
+
+def violations(page: Page) -> list[dict[str, Any]]:
+    """What axe finds to be serious or worse, as much as is needed to mend it."""
+    if not AXE.is_file():
+        pytest.skip("there is no axe-core: nox -s dashboard fetches it")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        {"id": each["id"], "where": [node["html"] for node in each["nodes"]]}
+        for each in found["violations"]
+        if each["impact"] in {"serious", "critical"}
+    ]
+
+
+@pytest.fixture
+def opened(desk, open_page, screen, scheme) -> Page:
+    """A page that has something to show."""
+    desk.market.tell_history(110)
+    viewport = {"desktop": DESKTOP, "phone": PHONE}[screen]
+    page = open_page(
+        "?interval=1s",
+        viewport=viewport,
+        color_scheme=scheme,
+        has_touch=screen == "phone",
+        reduced_motion="reduce",
+    )
+    expect(page.locator("#board .price[data-moved]")).to_have_count(15)
+    expect(page.locator("#verdict")).to_have_text("It adds up, for every exchange.")
+    expect(page.locator("#chart-message")).to_be_hidden()
+    return page
+
+
+@SCREENS
+@SCHEMES
+def test_it_looks_right(opened, screen, scheme):
+    """No serious violation, nothing wider than the screen, nothing too small for a thumb."""
+    picture(opened, f"{screen}-{scheme}")
+    assert violations(opened) == []
+    assert opened.evaluate("document.documentElement.scrollWidth") <= opened.viewport_size["width"]
+    if screen == "phone":
+        heights = opened.locator("button:visible, select:visible").evaluate_all(
+            "elements => elements.map(element => element.getBoundingClientRect().height)"
+        )
+        assert min(heights) >= 36
+
+    opened.get_by_role("button", name="Switch to test").click()
+    expect(opened.get_by_role("dialog")).to_be_visible()
+    picture(opened, f"{screen}-{scheme}-dialog", whole=False)
+    assert violations(opened) == []
+
+
+@SCREENS
+@pytest.mark.parametrize("scheme", ["light"])
+def test_trouble_looks_right(opened, desk, complaints, screen):
+    """A feed is lost, and then everything."""
+    complaints.expected = re.compile("Failed to load resource|ERR_|EventSource")
+    desk.market.kill("exchange3")
+    expect(opened.locator("#board thead th", has_text="exchange3")).to_contain_text("reconnecting")
+    desk.kill()
+    expect(opened.locator("#lost")).to_be_visible()
+    expect(opened.locator("#board [data-stale]")).to_have_count(15)
+    picture(opened, f"{screen}-trouble")
+    assert violations(opened) == []
