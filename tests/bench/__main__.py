@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.bench import Bench
+from tests.bench.children import ROOT
 from tests.bench.closing import closing
 from tests.bench.decoding import decoding
 from tests.bench.growth import growth
@@ -22,7 +23,7 @@ from tests.bench.processes import busy_seconds, stolen_seconds
 from tests.bench.questions import highest, latest
 from tests.bench.report import Run, from_json, table, to_json, write_docs
 from tests.bench.rows import Row
-from tests.bench.stage import ROOT, BenchError, staged
+from tests.bench.stage import BenchError, staged
 from tests.bench.stream import stream
 from tests.bench.sustained import sustained
 
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 except (BenchError, OSError, subprocess.SubprocessError) as error:
                     bench.say(f"NOT MEASURED: {error}")
                     failed = 1
-    finally:  # What was measured before a Ctrl-C is worth something.
+    except KeyboardInterrupt:  # What was measured until now is worth something.
+        failed = 130
+    finally:
         took = time.monotonic() - began
         circumstances["stolen_cores"] = (stolen_seconds() - stolen) / took
         circumstances["others_cores"] = (busy_seconds() - busy - sum(os.times()[:4])) / took

@@ -16,7 +16,9 @@ import time
 
 import attrs
 
+from tests.bench.children import child
 from tests.bench.rows import percentile
+from tests.bench.stage import BenchError
 
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 PATIENCE = 30.0
@@ -42,9 +44,11 @@ class Answers:
 
 def ask(port: int, path: str, *, connections: int, seconds: float) -> Answers:
     """Ask for so long."""
-    command = [sys.executable, "-m", "tests.bench.asker", str(port), path, str(connections), str(seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return Answers(**json.loads(done.stdout))
+    with child("tests.bench.asker", port, path, connections, seconds, stdout=subprocess.PIPE) as process:
+        said, _ = process.communicate()
+    if not said:
+        raise BenchError(f"the client that asks for {path} has failed")
+    return Answers(**json.loads(said))
 
 
 class _Connection:

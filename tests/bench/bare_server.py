@@ -16,6 +16,8 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from quart_trio import QuartTrio
 
+from tests.bench.children import child
+
 BODY = b'{"hello":"world"}'
 HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
 
@@ -23,13 +25,10 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % l
 @contextmanager
 def bare_server(kind: str) -> Iterator[int]:
     """Serve in a process of its own, `quart` or `asgi`; gives its port."""
-    command = [sys.executable, "-m", "tests.bench.bare_server", kind]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline())
-        finally:
-            process.kill()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with child("tests.bench.bare_server", kind, **pipes) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
 
 
 async def _asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 
+from tests.bench.children import child
 from tests.bench.sender import LISTENING
 
 
@@ -87,13 +87,6 @@ class Exchanges:
 @contextmanager
 def sending(exchanges: int, symbols: Sequence[str]) -> Iterator[Exchanges]:
     """So many exchanges that listen, and send nothing yet."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.sender", str(exchanges), ",".join(symbols)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        try:
-            yield Exchanges(process)
-        finally:
-            process.kill()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with child("tests.bench.sender", exchanges, ",".join(symbols), **pipes) as process:
+        yield Exchanges(process)

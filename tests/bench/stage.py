@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,14 +21,17 @@ import redis
 
 from marketflow.domain.prices import SYMBOLS
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.bench.children import ROOT, child
 from tests.bench.exchanges import Exchanges, Sent, sending
 from tests.bench.histograms import UPDATE_LATENCY, Buckets, read_buckets
 from tests.bench.processes import busy_seconds, cpu_seconds, cpu_seconds_of_all
 from tests.bench.sender import PROBE
 
-ROOT = Path(__file__).parents[2]
 LIMIT = 60.0
 """Seconds that anything may take to happen."""
+DRAIN_LIMIT = 300.0
+"""Seconds that the last of what was sent may take: if less was taken than sent, minutes of it wait."""
+STOP_LIMIT = 15.0
 
 
 class BenchError(Exception):
@@ -170,6 +172,7 @@ class Service:
         wait_until(
             lambda: (found := self.ledger())["received"] >= sent.total and not found["pending"],
             f"none of {sent.total} updates pending",
+            seconds=DRAIN_LIMIT,
             every=0.05,
         )
         ledger = self.ledger()
@@ -265,22 +268,17 @@ def _program(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
     path = os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH", "")]))
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "marketflow", "serve", "--log-format", "json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            cwd=directory,
-            env=inherited | values | {"PYTHONPATH": path},
-        )
-    with process:
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(15)
-            process.kill()
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": stderr}
+        environment = inherited | values | {"PYTHONPATH": path}
+        with child(
+            "marketflow", "serve", "--log-format", "json", cwd=directory, env=environment, **pipes
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.send_signal(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_LIMIT)
 
 
 @contextmanager

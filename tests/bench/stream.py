@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
+
 import attrs
 
 from tests.bench.bench import Bench
 from tests.bench.latency import P99_GOAL, probed
-from tests.bench.listener import Heard, listening
+from tests.bench.listeners import REQUESTS, Heard, listening
 from tests.bench.rows import Row, percentile
 from tests.bench.stage import BenchError, Service, lost_of
 
@@ -22,51 +24,53 @@ class Ingestion:
     sent: float
     """Updates a second that the exchanges have sent, probes included."""
     rate: float
-    """Updates a second that Redis has acknowledged."""
+    """Updates a second that were accepted."""
     p99: float
     """From the exchange to Redis (ms)."""
     busy: float
     """Part of a core that the service used."""
 
+    def __str__(self) -> str:
+        return f"{self.rate:,.0f} of {self.sent:,.0f} updates/s, p99 {self.p99:.0f} ms, {self.busy:.2f} cores"
+
+
+Beside = tuple[Ingestion, Heard]
+
 
 def stream(bench: Bench) -> list[Row]:
-    """The rows of the stream: each round without clients first, then with them."""
+    """The rows of /stream and /ws. In each round first nobody listens, then clients of each."""
     clients = 20 if bench.quick else CLIENTS
     alone: list[Ingestion] = []
-    beside: list[Ingestion] = []
-    heard: list[Heard] = []
+    beside: dict[str, list[Beside]] = {kind: [] for kind in REQUESTS}
     with bench.stage.service() as service:
         service.exchanges.send(RATE)
         bench.wait(bench.warm_up)
         for number in range(bench.rounds):
             alone.append(_ingestion(bench, service))
-            with listening(service.port, clients) as listeners:
-                bench.wait(bench.warm_up)
-                listeners.heard()
-                beside.append(_ingestion(bench, service))
-                heard.append(listeners.heard())
-            if not heard[-1].fewest:
-                raise BenchError("a client got nothing")
-            bench.say(
-                f"round {number + 1} of {bench.rounds}: {beside[-1].rate:,.0f} (alone {alone[-1].rate:,.0f}) "
-                f"updates/s, p99 {beside[-1].p99:.0f} ({alone[-1].p99:.0f}) ms, "
-                f"{beside[-1].busy:.2f} ({alone[-1].busy:.2f}) cores; a client got "
-                f"{heard[-1].events / clients / heard[-1].seconds:.1f} events/s, "
-                f"{heard[-1].age_p50:.0f} ms old, p99 {heard[-1].age_p99:.0f}"
-            )
+            bench.say(f"round {number + 1} of {bench.rounds}, nobody listens: {alone[-1]}")
+            for kind, rounds in beside.items():
+                rounds.append(_listened(bench, service, kind, clients))
+                ingestion, heard = rounds[-1]
+                bench.say(f"{clients} clients of /{kind}: {ingestion}; {heard}")
         ledger = service.drained(service.exchanges.finish())
         if lost_of(ledger):
             raise BenchError(f"updates were lost: {ledger}")
+    return [row for kind, rounds in beside.items() for row in _rows(kind, clients, alone, rounds)]
+
+
+def _rows(
+    name: str, clients: int, alone: list[Ingestion], rounds: list[tuple[Ingestion, Heard]]
+) -> list[Row]:
+    what = f"{clients} clients of /{name} at {RATE:,.0f} updates/s"
+    beside = [ingestion for ingestion, _ in rounds]
+    sent = statistics.median(each.sent for each in beside)
     raw = {
         "alone": [attrs.asdict(each) for each in alone],
-        "beside": [attrs.asdict(each) for each in beside],
-        "heard": [attrs.asdict(each) for each in heard],
+        "beside": [[attrs.asdict(ingestion), attrs.asdict(heard)] for ingestion, heard in rounds],
     }
-    what = f"{clients} stream clients at {RATE:,.0f} updates/s"
-    sent = percentile([each.sent for each in beside], 50)
     return [
         Row(
-            name="stream.rate",
+            name=f"{name}.rate",
             what=f"{what}: what comes in",
             goal=">= 0.99 x what is sent",
             at_least=0.99 * sent,
@@ -77,22 +81,33 @@ def stream(bench: Bench) -> list[Row]:
             raw=raw,
         ),
         Row(
-            name="stream.latency",
+            name=f"{name}.latency",
             what=f"{what}: receipt to Redis, p99",
             goal=f"<= {P99_GOAL} ms",
             at_most=P99_GOAL,
             unit="ms",
             rounds=[each.p99 for each in beside],
-            limit=percentile([each.p99 for each in alone], 50),
+            limit=statistics.median(each.p99 for each in alone),
             limit_is="without clients",
         ),
         Row(
-            name="stream.age",
+            name=f"{name}.age",
             what=f"{what}: age of what a client reads, p99",
             unit="ms",
-            rounds=[each.age_p99 for each in heard],
+            rounds=[heard.age_p99 for _, heard in rounds],
         ),
     ]
+
+
+def _listened(bench: Bench, service: Service, kind: str, clients: int) -> Beside:
+    with listening(service.port, kind, clients) as listeners:
+        bench.wait(bench.warm_up)
+        listeners.heard()
+        ingestion = _ingestion(bench, service)
+        heard = listeners.heard()
+    if not heard.fewest:
+        raise BenchError(f"a client of /{kind} got nothing")
+    return ingestion, heard
 
 
 def _ingestion(bench: Bench, service: Service) -> Ingestion:
@@ -101,7 +116,7 @@ def _ingestion(bench: Bench, service: Service) -> Ingestion:
     used, after = service.cpu() - cpu, service.ledger()
     return Ingestion(
         sent=(service.exchanges.sent() - sent) / used.at,
-        rate=(after["cached"] - before["cached"]) / used.at,
+        rate=(after["accepted"] - before["accepted"]) / used.at,
         p99=percentile(took, 99),
         busy=used.service / used.at,
     )

@@ -1,7 +1,7 @@
 """Clients of the live stream, all in one process of its own, which looks at the age of what it is given.
 
-`python -m tests.bench.listener PORT CLIENTS` prints a line of JSON once all have begun to get events, and
-another each time that it is told to by a line on stdin: what has come since the last.
+`python -m tests.bench.listeners PORT KIND CLIENTS` (KIND is `stream` or `ws`) prints a line of JSON once all
+have begun to get events, and another each time that it is told to by a line on stdin: what has come since.
 """
 
 from __future__ import annotations
@@ -19,10 +19,16 @@ from contextlib import contextmanager
 
 import attrs
 
+from tests.bench.children import child
 from tests.bench.rows import percentile
 from tests.bench.stage import BenchError
 
 TIMESTAMP = re.compile(rb'"timestamp":(\d{13})')
+REQUESTS = {
+    "stream": b"GET /stream HTTP/1.1\r\nHost: bench\r\n\r\n",
+    "ws": b"GET /ws HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+}
 PATIENCE = 60.0
 """Seconds until all are served."""
 
@@ -39,6 +45,12 @@ class Heard:
     age_p50: float
     """Milliseconds from the timestamp of the newest event in a read until it was read."""
     age_p99: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.events / self.seconds:,.0f} events/s in all, "
+            f"{self.age_p50:.0f} ms old, p99 {self.age_p99:.0f} ms"
+        )
 
 
 class Listeners:
@@ -64,20 +76,17 @@ class Listeners:
 
 
 @contextmanager
-def listening(port: int, clients: int) -> Iterator[Listeners]:
+def listening(port: int, kind: str, clients: int) -> Iterator[Listeners]:
     """So many clients, each of which has got something."""
-    command = [sys.executable, "-m", "tests.bench.listener", str(port), str(clients)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        try:
-            listeners = Listeners(process)
-            listeners.answer()
-            yield listeners
-        finally:
-            process.kill()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with child("tests.bench.listeners", port, kind, clients, **pipes) as process:
+        listeners = Listeners(process)
+        listeners.answer()
+        yield listeners
 
 
 class _Ears:
-    def __init__(self, port: int, clients: int) -> None:
+    def __init__(self, port: int, kind: str, clients: int) -> None:
         self.poll = select.epoll()
         self.sockets: dict[int, socket.socket] = {}
         self.events: dict[int, int] = {}
@@ -85,7 +94,7 @@ class _Ears:
         self.since = time.monotonic()
         for _ in range(clients):
             client = socket.create_connection(("127.0.0.1", port))
-            client.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            client.sendall(REQUESTS[kind])
             self.sockets[client.fileno()] = client
             self.events[client.fileno()] = 0
             self.poll.register(client, select.EPOLLIN)
@@ -100,8 +109,8 @@ class _Ears:
             data = self.sockets[number].recv(262_144)
             if not data:
                 raise ConnectionError("closed by the server")
-            self.events[number] += data.count(b"event: price")
             if timestamps := TIMESTAMP.findall(data):
+                self.events[number] += len(timestamps)
                 self.ages.append(time.time() * 1_000 - int(timestamps[-1]))
         return told
 
@@ -119,8 +128,8 @@ class _Ears:
         return heard
 
 
-def _main(port: int, clients: int) -> None:
-    ears = _Ears(port, clients)
+def _main(port: int, kind: str, clients: int) -> None:
+    ears = _Ears(port, kind, clients)
     while not all(ears.events.values()):
         if time.monotonic() > ears.since + PATIENCE:
             raise TimeoutError("not all clients were served")
@@ -135,4 +144,4 @@ def _main(port: int, clients: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), int(sys.argv[2]))
+    _main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

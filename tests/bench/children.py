@@ -1,0 +1,29 @@
+"""The bench's own child processes: parts of it that must not share its interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+from marketflow.embedded.processes import child_arguments
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def child(*arguments: object, **popen: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m` with these arguments, from the top of the tree; killed at the end of the block.
+
+    It ends with us, however we end, but not with a Ctrl-C that is meant for us.
+    """
+    command = [sys.executable, "-m", *map(str, arguments)]
+    with subprocess.Popen(command, **(child_arguments(SIGKILL) | {"cwd": ROOT} | popen)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
