@@ -230,6 +230,7 @@ def _parts(
             ),
             modes=modes,
             token=settings.http.token,
+            max_body_size=settings.http.max_body_size,
         ),
         store=store,
     )

@@ -34,7 +34,7 @@ import structlog
 import trio
 from trio_util import move_on_when
 
-from marketflow.adapters.http.server import serve_http
+from marketflow.adapters.http.server import Limits, serve_http
 from marketflow.app.clocks import SystemClock
 from marketflow.app.ports import AggregateStore, Clock
 from marketflow.app.questions import HealthReport, Mode
@@ -168,6 +168,7 @@ async def serve(
                         parts.listener,
                         shutdown=stopping.wait,
                         graceful_timeout=HTTP_GRACE,
+                        limits=Limits(settings.http.max_connections, settings.http.max_head_size),
                     )
                 )
                 async with move_on_when(stopping.wait):

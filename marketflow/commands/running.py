@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -28,6 +28,10 @@ def _start_logging(this: Run) -> None:
     from marketflow import logs  # noqa: PLC0415
 
     logs.configure(this.log_level, this.log_format)
+
+
+OTHER_FILES: Final = 256
+"""How many files may be open beside clients' connections: exchanges, stores, pipes, libraries."""
 
 
 @click.command()
@@ -54,7 +58,27 @@ def serve(
     log, rows = structlog.get_logger("marketflow"), loaded.describe()
     log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
     log.debug("sources of the settings", sources={row.key: row.source for row in rows})
+    _raise_open_files(loaded.settings.http.max_connections + OTHER_FILES)
     trio.run(partial(run_service, loaded.settings, embedded=embedded))
+
+
+def _raise_open_files(wanted: int) -> None:
+    """Let the process have as many files open as it may need.
+
+    Else many clients would take those that a feed needs to connect again. The usual limit is 1,024, and the
+    one that it can be raised to far above.
+    """
+    import resource  # noqa: PLC0415
+
+    import structlog  # noqa: PLC0415
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        enough = hard == resource.RLIM_INFINITY or hard >= wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if enough else hard, hard))
+        if not enough:
+            log = structlog.get_logger("marketflow")
+            log.warning("fewer files may be open than http.max_connections needs", may=hard, needs=wanted)
 
 
 @click.command()

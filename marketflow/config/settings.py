@@ -72,6 +72,13 @@ class HttpSettings:
     """What `POST /mode/...` wants as `Authorization: Bearer`; empty: nothing. Better in the environment."""
     max_stream_clients: Annotated[int, kinds.integer(1, 1_000_000)] = 1_000
     """How many clients of `/stream` and `/ws` there may be at a time; more are refused."""
+    max_connections: Annotated[int, kinds.integer(1, 1_000_000)] = 2_000
+    """How many connections there may be at a time, idle ones and those of the stream included; one more is
+    told 503 and closed."""
+    max_head_size: Annotated[int, kinds.size(1024, 1024**2)] = 16 * 1024
+    """How many bytes of a request's line and headers are waited for; 400 for more."""
+    max_body_size: Annotated[int, kinds.size(0, 1024**3)] = 16 * 1024
+    """The most bytes of a request's body, which no route wants; 413 for more."""
 
 
 @attrs.frozen

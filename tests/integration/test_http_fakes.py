@@ -15,7 +15,7 @@ import h11
 import trio
 
 from marketflow.adapters.http.app import create_app
-from marketflow.adapters.http.server import open_listener, serve_http
+from marketflow.adapters.http.server import Limits, open_listener, serve_http
 from marketflow.app.answers import (
     Candle,
     Candles,
@@ -218,6 +218,7 @@ class Questions:
             measuring=FakeMeasuring(self.health),
             modes=self.modes,
             token=token,
+            max_body_size=16 * 1024,
         )
 
 
@@ -237,8 +238,11 @@ class Running:
         return Client(await trio.open_tcp_stream("127.0.0.1", self.port))
 
 
+LIMITS = Limits()
+
+
 @asynccontextmanager
-async def serving(app, *, host="127.0.0.1", graceful_timeout=5.0) -> AsyncIterator[Running]:
+async def serving(app, *, host="127.0.0.1", graceful_timeout=5.0, limits=LIMITS) -> AsyncIterator[Running]:
     """The app on a real port; stopped at the end, or earlier by the test."""
     stop, stopped, scope = trio.Event(), trio.Event(), trio.CancelScope()
     listener = open_listener(host, 0)
@@ -246,7 +250,12 @@ async def serving(app, *, host="127.0.0.1", graceful_timeout=5.0) -> AsyncIterat
     async def run(task_status):
         with scope:
             await serve_http(
-                app, listener, shutdown=stop.wait, graceful_timeout=graceful_timeout, task_status=task_status
+                app,
+                listener,
+                shutdown=stop.wait,
+                graceful_timeout=graceful_timeout,
+                limits=limits,
+                task_status=task_status,
             )
         stopped.set()
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from test_http_fakes import Client, Questions, eventually, serving
 
 from marketflow.adapters.http import server as http_server
-from marketflow.adapters.http.server import open_listener
+from marketflow.adapters.http.server import Limits, open_listener
 
 
 @pytest.fixture
@@ -54,6 +54,26 @@ async def test_requests_run_side_by_side(questions):
         assert answers == []
         questions.prices.hold.set()
     assert answers == [200] * 50
+
+
+async def test_one_connection_too_many_is_told_so(questions):
+    """Also one that asks for nothing; those that are there are served, and whoever leaves makes room."""
+    async with serving(questions.app(), limits=Limits(connections=2)) as server:
+        async with await server.connect() as first, await server.connect() as second:
+            assert (await first.get("/symbols")).status == 200
+            assert (await second.get("/symbols")).status == 200
+            async with await server.connect() as third:
+                answer = await third.get("/symbols")
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert "http.max_connections" in answer.json["detail"]
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as silent:
+                assert b"503" in await silent.receive_some()
+            assert (await first.get("/symbols")).status == 200
+        with trio.fail_after(5):
+            while True:
+                async with await server.connect() as again:
+                    if (await again.get("/symbols")).status == 200:
+                        break
 
 
 async def test_a_failed_request_leaves_the_connection_and_the_service_alive(questions):

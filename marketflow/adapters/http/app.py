@@ -39,8 +39,6 @@ from marketflow.app.questions import (
     StreamQuestions,
 )
 
-BODY_LIMIT: Final = 16 * 1024
-"""Bytes: no route wants a body at all."""
 BODY_TIMEOUT: Final = 5
 """Seconds that a client has to send its body in."""
 LINGER: Final = 1.0
@@ -60,10 +58,11 @@ def create_app(
     measuring: MeasurementQuestions,
     modes: ModeQuestions,
     token: str | None,
+    max_body_size: int,
 ) -> QuartTrio:
-    """The application; `token` guards the switch of the mode where it is not None."""
+    """The application; `token` guards the switch of the mode where it is not None. Sizes are in bytes."""
     app = App("marketflow", static_folder=None)
-    app.config.update(MAX_CONTENT_LENGTH=BODY_LIMIT, BODY_TIMEOUT=BODY_TIMEOUT)
+    app.config.update(MAX_CONTENT_LENGTH=max_body_size, BODY_TIMEOUT=BODY_TIMEOUT)
     # No redirects: a path is right or it is not.
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import h11
@@ -26,6 +27,18 @@ STREAM_UNREAD_TIMEOUT_MS: Final = 60_000
 FRAMES: Final = "marketflow.frames"
 """The type of an ASGI message whose `frames` are whole WebSocket frames, written as they are."""
 
+REFUSAL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
+    b"Retry-After: 1\r\nContent-Length: %d\r\n\r\n%b"
+)
+TOO_MANY: Final = (
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
+    b'"detail":"the service has as many connections as http.max_connections, try again later"}'
+)
+"""What one connection too many is told, whatever it wants."""
+REFUSAL_SECONDS: Final = 0.5
+"""How long it has to read that."""
+
 _PEER: Final = "marketflow.peer"
 
 
@@ -38,6 +51,9 @@ class Peers:
     def add(self, peer: Peer) -> None:
         """One has begun."""
         self._peers.add(peer)
+
+    def __len__(self) -> int:
+        return len(self._peers)
 
     def discard(self, peer: Peer) -> None:
         """One has ended."""
@@ -55,6 +71,8 @@ class PeersConfig(Config):
     def __init__(self) -> None:
         super().__init__()
         self.peers = Peers()
+        self.max_connections = 2_000
+        """How many there may be at a time."""
 
 
 class Peer(TCPServer):
@@ -63,7 +81,10 @@ class Peer(TCPServer):
     config: PeersConfig
 
     async def run(self) -> None:
-        """Serve it."""
+        """Serve it, or refuse it if there are too many."""
+        if len(self.config.peers) >= self.config.max_connections:
+            await self._refuse()
+            return
         # What is here Hypercorn copies into the scope of each request.
         self.state = cast("ConnectionState", {**self.state, _PEER: self})
         self.config.peers.add(self)
@@ -87,6 +108,18 @@ class Peer(TCPServer):
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 await self.protocol.handle(Closed())
                 cast("trio.Nursery", self._task_group._nursery).cancel_scope.cancel()  # noqa: SLF001
+
+    async def _refuse(self) -> None:
+        with (
+            trio.move_on_after(REFUSAL_SECONDS),
+            suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        ):
+            await self.stream.send_all(REFUSAL % (len(TOO_MANY), TOO_MANY))
+            await self.stream.send_eof()
+            # Closed with something unread, the kernel would reset it, and what it was told be lost.
+            while await self.stream.receive_some():
+                pass
+        await trio.aclose_forcefully(self.stream)
 
     def cut_off(self) -> None:
         """Close it. Hypercorn shields its sends, even from a cancellation: nothing less ends one."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+import attrs
 import structlog
 import trio
 from hypercorn.config import Sockets
@@ -22,14 +23,22 @@ from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, PeersConfig
 
 IDLE_TIMEOUT: Final = 15.0
 """Seconds that a connection may be without a request; the head of one must have come whole by then."""
-HEAD_LIMIT: Final = 16 * 1024
-"""Bytes of a request's line and headers."""
 MESSAGE_LIMIT: Final = 16 * 1024
 """Bytes of a WebSocket message from a client; no route wants one at all."""
 REQUESTS_PER_CONNECTION: Final = 100_000
 BACKLOG: Final = 1024
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class Limits:
+    """What clients may take."""
+
+    connections: int = 2_000
+    """At a time; one more is refused."""
+    head_size: int = 16 * 1024
+    """Bytes of a request's line and headers."""
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -72,6 +81,7 @@ async def serve_http(
     *,
     shutdown: Callable[[], Awaitable[None]],
     graceful_timeout: float,
+    limits: Limits,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown` returns; reports the URL once requests are answered. Owns the listener.
@@ -82,7 +92,7 @@ async def serve_http(
     """
     with listener:
         async with trio.open_nursery() as nursery:
-            config = _configured(listener, graceful_timeout)
+            config = _configured(listener, limits, graceful_timeout)
             urls = await nursery.start(_serve, app, config, shutdown)
             task_status.started(urls[0])
 
@@ -106,7 +116,7 @@ async def _cut_off(config: PeersConfig, shutdown: Callable[[], Awaitable[None]])
         config.peers.cut_off()
 
 
-def _configured(listener: socket.socket, graceful_timeout: float) -> PeersConfig:
+def _configured(listener: socket.socket, limits: Limits, graceful_timeout: float) -> PeersConfig:
     config = _Config()
     config.listener = listener
     config.logger_class = _HypercornLog
@@ -118,7 +128,8 @@ def _configured(listener: socket.socket, graceful_timeout: float) -> PeersConfig
     # Before a request's head is complete this is the only limit of time: it holds off a slow-loris too.
     config.keep_alive_timeout = IDLE_TIMEOUT
     config.keep_alive_max_requests = REQUESTS_PER_CONNECTION
-    config.h11_max_incomplete_size = HEAD_LIMIT
+    config.h11_max_incomplete_size = limits.head_size
+    config.max_connections = limits.connections
     config.websocket_max_message_size = MESSAGE_LIMIT
     return config
 
