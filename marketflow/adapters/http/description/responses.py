@@ -107,7 +107,7 @@ def _problems(status: int, kinds: Sequence[Kind]) -> Json:
     """A response that is a problem of one of these kinds, which all have this status."""
     narrowed = {"type": {"enum": [kind.type for kind in kinds]}, "status": {"const": status}}
     return {
-        "description": " ".join(f"**{kind.title}**: {kind.meaning}" for kind in kinds),
+        "description": "\n".join(f"- **{kind.title}**: {kind.meaning}" for kind in kinds),
         **_headers(status),
         "content": {
             PROBLEM_JSON: {

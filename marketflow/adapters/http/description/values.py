@@ -86,13 +86,13 @@ def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequenc
             "schema": {"type": "string", "enum": list(assets)} if assets else ref("Text"),
         },
         "path-file": _in_path("file", "The name of the file.", "PageFile", "page.js"),
-        "symbol": _in_query("symbol", "Only this symbol. All of them by default.", ref("Symbol"), symbols[0]),
+        # Without an example: pages that try a route out would fill it in, and narrow what is asked.
+        "symbol": _in_query("symbol", "Only this symbol. All of them by default.", ref("Symbol")),
         "exchange": _in_query(
             "exchange",
             "Only this exchange, of either mode. All those of the current mode by default. Where the path "
             "names one too, it must be the same.",
             ref("Exchange"),
-            exchanges[0],
         ),
         "last-event-id": {
             "name": "Last-Event-ID",
