@@ -11,6 +11,7 @@ from quart_trio.wrappers import TrioResponse
 
 from marketflow.adapters.http.description.page import FILES, INDEX, POLICY, PageFile
 from marketflow.adapters.http.kinds import KINDS
+from marketflow.adapters.http.pages import SECURITY
 from marketflow.adapters.http.parameters import parameters
 from marketflow.adapters.http.problem import problem
 from marketflow.adapters.http.responses import as_json
@@ -56,5 +57,5 @@ async def _served(file: PageFile, headers: dict[str, str]) -> Response:
     return TrioResponse(
         await file.read(),
         content_type=file.media,
-        headers={"X-Content-Type-Options": "nosniff", **headers},
+        headers={**SECURITY, **headers},
     )
