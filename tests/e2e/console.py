@@ -24,6 +24,9 @@ STABLE = {"reconnects", "expired", "pending"}
 _EVENT_ID = re.compile(r"id: [0-9]+")
 _EVENT_DATA = re.compile(r"data: (\{.*\})")
 _SAMPLE = re.compile(r"(\w+(?:\{.*\})?) [0-9.e+-]+")
+_ROW = re.compile(r".*\S  +\S.*|[0-9]{4}-[0-9]{2}-[0-9]{2}T.*")
+_NUMBER = re.compile(r"[0-9][0-9.:TZ-]*")
+_QUESTION = re.compile(r"curl (?!.* -X)|marketflow (?:prices|candles|health|watch|mode$)")
 
 
 @attrs.frozen
@@ -36,7 +39,7 @@ class Command:
     @property
     def asks(self) -> bool:
         """Whether it only asks: it may be repeated until things have come so far."""
-        return self.line.startswith("curl ") and "-X" not in self.line
+        return _QUESTION.match(self.line) is not None
 
 
 def commands(document: Path, title: str | None = None) -> list[Command]:
@@ -73,12 +76,19 @@ def _alike_json(shown: str, said: str) -> bool:
 
 
 def _alike_line(shown: str, said: str) -> bool:
-    """Lines of text, of an event stream, or of metrics."""
+    """Lines of text, of an event stream, of metrics, or of a table."""
     if (one := _EVENT_DATA.fullmatch(shown)) and (other := _EVENT_DATA.fullmatch(said)):
         return _alike_json(one[1], other[1])
     if (one := _SAMPLE.fullmatch(shown)) and (other := _SAMPLE.fullmatch(said)):
         return one[1] == other[1]
+    if _ROW.fullmatch(shown) and _ROW.fullmatch(said):
+        return _cells(shown) == _cells(said)
     return shown == said or bool(_EVENT_ID.fullmatch(shown) and _EVENT_ID.fullmatch(said))
+
+
+def _cells(row: str) -> list[str]:
+    """Those of a row, without what numbers and times they have, and so without the number of an exchange."""
+    return _NUMBER.sub("0", row).split()
 
 
 def same(shown: object, real: object, name: str = "") -> bool:

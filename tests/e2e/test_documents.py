@@ -20,17 +20,17 @@ import yaml
 from console import alike, commands, open_shell
 
 from marketflow.adapters.exchange.simulator import simulate
+from marketflow.adapters.http.description.operations import operations
 from marketflow.adapters.http.kinds import KINDS
+from marketflow.cli import commands as program
 from marketflow.config import ExchangeSettings, HttpSettings, PostgresSettings, RedisSettings, Settings
 from marketflow.service import serve
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 API = ROOT / "docs" / "api.md"
+COMMANDS = ROOT / "docs" / "commands.md"
 DOCUMENTS = (README, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").glob("*.md"))
-
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
-"""The environment without settings."""
 
 PORTS = range(20_000, 32_768)
 """Below the ephemeral ports: nobody gets one of these while an exchange is down."""
@@ -47,18 +47,23 @@ def free_ports(shown: list[str]) -> dict[str, str]:
     return ports
 
 
+@pytest.fixture
+def programs(server_directory: Path) -> dict[str, str]:
+    """An environment without settings, and with a `marketflow` that is the one under test."""
+    directory = server_directory / "bin"
+    directory.mkdir()
+    (directory / "marketflow").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m marketflow "$@"\n')
+    (directory / "marketflow").chmod(0o755)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
+    return clean | {"PATH": f"{directory}:{os.environ['PATH']}"}
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documents ask with curl")
-async def test_quick_start_says_what_is_shown(server_directory: Path) -> None:
+async def test_quick_start_says_what_is_shown(server_directory: Path, programs: dict[str, str]) -> None:
     """The README's first look too, asked of the service that the quick start starts."""
     ports = free_ports(["8080", "40101", "40102", "40103"])
     state = server_directory / "state"
-    # `marketflow` is the one under test, wherever it is installed.
-    programs = server_directory / "bin"
-    programs.mkdir()
-    (programs / "marketflow").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m marketflow "$@"\n')
-    (programs / "marketflow").chmod(0o755)
-    env = CLEAN | {
-        "PATH": f"{programs}:{os.environ['PATH']}",
+    env = programs | {
         "MARKETFLOW_HTTP__PORT": ports["8080"],
         "MARKETFLOW_EXCHANGES": json.dumps(
             [
@@ -84,8 +89,16 @@ async def test_quick_start_says_what_is_shown(server_directory: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documents ask with curl")
-async def test_api_guide_says_what_is_shown(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
-    """Of a service with a token, three exchanges, and no past."""
+@pytest.mark.parametrize(("document", "token"), [(API, "secret"), (COMMANDS, None)], ids=["api", "commands"])
+async def test_guide_says_what_is_shown(
+    document: Path,
+    token: str | None,
+    programs: dict[str, str],
+    redis_url: str,
+    postgres_dsn: str,
+    tmp_path: Path,
+) -> None:
+    """Of a service with three exchanges, and no past."""
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         settings = Settings(
@@ -99,17 +112,38 @@ async def test_api_guide_says_what_is_shown(redis_url: str, postgres_dsn: str, t
                     for name in ("exchange1", "exchange2", "exchange3")
                 ]
             ),
-            http=HttpSettings(port=0, token="secret"),  # noqa: S106
+            http=HttpSettings(port=0, token=token),
             redis=RedisSettings(url=redis_url),
             postgres=PostgresSettings(dsn=postgres_dsn),
             state_dir=tmp_path,
         )
-        async with trio.open_nursery() as service, open_shell(tmp_path, CLEAN) as shell:
-            address = urlsplit((await service.start(serve, settings, stopping)).url).netloc
-            for command in commands(API):
-                await shell.check(command, lambda line: line.replace("localhost:8080", address))
+        async with trio.open_nursery() as service:
+            url = (await service.start(serve, settings, stopping)).url
+            address = urlsplit(url).netloc
+            async with open_shell(tmp_path, programs | {"MARKETFLOW_URL": url}) as shell:
+                for command in commands(document):
+                    await shell.check(command, lambda line: line.replace("localhost:8080", address))
             stopping.set()
         nursery.cancel_scope.cancel()
+
+
+def test_api_guide_has_every_route() -> None:
+    """But for those of the pages' files. That an exchange may stand in any path is said once."""
+    text = API.read_text(encoding="utf-8")
+    left_out = ("/{exchange}/{symbol}", "/{file}", "/{name}", "/{kind}")
+    asked = {operation.path for operation in operations() if not operation.path.endswith(left_out)}
+
+    assert "/prices/latest/{symbol}" in asked
+    assert sorted(path for path in asked if not re.search(rf"`(GET|POST|WS) {re.escape(path)}`", text)) == []
+
+
+def test_commands_are_explained() -> None:
+    """Each of them, in the table."""
+    text = COMMANDS.read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| command \| does \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+
+    assert program.commands
+    assert [name for name in program.commands if not re.search(rf"`(marketflow )?{name}`", table)] == []
 
 
 def test_every_alert_is_explained() -> None:
@@ -171,6 +205,9 @@ def test_api_guide_has_every_problem() -> None:
         ("id: 12", "id: ab", False),
         ('up{exchange="a"} 1.0', 'up{exchange="a"} 20.0', True),
         ('up{exchange="a"} 1.0', 'up{exchange="b"} 1.0', False),
+        ("a     price  time\nx1  10.5", "a   price  time\nx3  9.25", True),
+        ("a     price  time\nx1  10.5", "a   price  time\ny3  9.25", False),
+        ("2026-01-01T00:00:00Z x1 1", "2027-02-02T00:00:00Z x2 3.5", True),
     ],
 )
 def test_what_is_shown_is_compared(shown: str, said: str, expected: bool) -> None:
