@@ -12,6 +12,7 @@ Nothing is queued for anybody, and the way of an update knows nothing of clients
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ LONGEST_TICK: Final = 1.0
 
 SEND_SECONDS: Final = 0.000_5
 """Seconds from one send to the next: several times what one takes, so that most of the thread stays free."""
+
+MOST_BEHIND: Final = 0.002
+"""Seconds' worth of sends that may follow each other closely, to make up for late wake-ups."""
 
 EVENT_SECONDS: Final = 0.000_002
 """Seconds more for each event in it."""
@@ -91,16 +95,28 @@ class Board:
 
 
 class Turns:
-    """Who sends next: sends follow each other at a distance, whoever makes them."""
+    """Who sends next: sends follow each other at a distance, whoever makes them.
 
-    def __init__(self) -> None:
-        self._free_at = 0.0
+    In each round of Trio's scheduler there is one at most: on a busy machine there are fewer of them, and the
+    way of an update is never behind a row of them.
+    """
 
-    def take(self) -> float:
-        """When the next send may begin (seconds of Trio's clock). It is the caller's."""
-        at = max(trio.current_time(), self._free_at)
-        self._free_at = at + SEND_SECONDS
-        return at
+    def __init__(self, ended: trio.Event) -> None:
+        """After `ended` nobody waits any more."""
+        self._ended = ended
+        self._gate = trio.Lock()
+        """Whoever has it is the next; the others queue for it."""
+        self._free_at = -math.inf
+
+    async def wait(self) -> None:
+        """Wait for one's turn."""
+        async with self._gate:
+            if not self._ended.is_set():
+                with trio.move_on_at(self._free_at):
+                    await self._ended.wait()
+            # A wake-up is late by a ms or so. What was lost by that may be made up for, no more.
+            behind = trio.current_time() - MOST_BEHIND
+            self._free_at = max(self._free_at, behind) + SEND_SECONDS
 
     def charge(self, events: int) -> None:
         """So many events go out in the turn that has come."""
@@ -125,20 +141,20 @@ class Subscription:
 
         Empty if there was nothing for the time of a heartbeat; None, at once, when the service is stopping.
         """
-        with trio.move_on_after(self.heartbeat):
-            while not self.ended.is_set():
-                if next(self._new(), None) is None:
+        while True:
+            with trio.move_on_after(self.heartbeat) as quiet:
+                while not self.ended.is_set() and next(self._new(), None) is None:
                     await self.board.changed.wait()
-                    continue
-                with trio.move_on_at(self.turns.take()):
-                    await self.ended.wait()
-                # Meanwhile there may be newer ones; or, the mode having changed, none.
-                if events := list(self._new()):
-                    self.cursor = events[-1].id
-                    self.turns.charge(len(events))
-                    return events
-            return None
-        return ()
+            if quiet.cancelled_caught:
+                return ()
+            await self.turns.wait()
+            if self.ended.is_set():
+                return None
+            # Meanwhile there may be newer ones; or, the mode having changed, none.
+            if events := list(self._new()):
+                self.cursor = events[-1].id
+                self.turns.charge(len(events))
+                return events
 
     def _new(self) -> Iterator[PriceEvent]:
         exchanges, symbol = self.exchanges(), self.symbol
@@ -172,13 +188,13 @@ class PriceStream:
         """
         self._book = book
         self._board = Board(book, pairs)
-        self._turns = Turns()
         self._exchanges_of_mode = exchanges_of_mode
         self._check = check
         self._most_clients = most_clients
         self._heartbeat = heartbeat
         self._clients = AsyncValue[int](0)
         self._ended = trio.Event()
+        self._turns = Turns(self._ended)
 
     @property
     def clients(self) -> int:
