@@ -25,7 +25,7 @@ def is_number(value):
     return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
 
 
-@schemathesis.deserializer("text/*", "application/openmetrics-text")
+@schemathesis.deserializer("text/*", "image/svg+xml", "application/openmetrics-text")
 def text(_, response):
     """Text is a string."""
     return response.content.decode()

@@ -16,7 +16,7 @@ POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_OURS: Final = files(__package__) / "page"
+_OURS: Final = files(__package__) / "static"
 _SWAGGER_UI: Final = files("flask_swagger_ui") / "dist"
 
 
