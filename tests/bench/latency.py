@@ -16,7 +16,7 @@ from tests.bench.bench import Bench
 from tests.bench.histograms import bound_of
 from tests.bench.rows import Row, percentile
 from tests.bench.sender import PROBE
-from tests.bench.stage import BenchError, Service, lost_of
+from tests.bench.stage import LIMIT, BenchError, Service, lost_of
 
 RATE = 100_000.0
 """Updates a second."""
@@ -71,7 +71,7 @@ def probed(bench: Bench, service: Service, seconds: float) -> list[float]:
         bench.wait(seconds)
         service.exchanges.probe(probing=False)
         sent = service.exchanges.probes()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LIMIT
         while (not arrivals or arrivals[-1][1] < len(sent)) and time.monotonic() < deadline:
             time.sleep(0.01)
     took: list[float] = []
