@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write_docs:
         write_docs(options.docs, [from_json(path.read_text()) for path in options.write_docs])
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in an orderly way, too
     circumstances, failed = _circumstances(), 0
     began, stolen, busy = time.monotonic(), stolen_seconds(), busy_seconds()
     rows: list[Row] = []
