@@ -5,6 +5,7 @@ The pictures are in `.screenshots/` of the working tree.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,23 @@ def test_it_looks_right(opened, screen, scheme):
     expect(opened.get_by_role("dialog")).to_be_visible()
     picture(opened, f"{screen}-{scheme}-dialog", whole=False)
     assert violations(opened) == []
+
+
+class TestWithMuchToShow:
+    """Many exchanges with long names."""
+
+    @pytest.fixture
+    def settings(self):
+        names = [f"an-exchange-with-a-long-name-{each}" for each in range(6)]
+        return {"GENERATOR__EXCHANGES": json.dumps(names), "MODE": "test"}
+
+    def test_the_page_is_never_wider_than_the_screen(self, open_page):
+        page = open_page()
+        expect(page.locator("#board thead .name")).to_have_count(6)
+        for width in (1920, 1280, 1024, 768, 375, 320):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        picture(page, "phone-crowd")
 
 
 @SCREENS

@@ -20,7 +20,7 @@ import { type View, queryOf, viewOf } from "./view";
 const PAINT = 250;
 /** How often health is asked for, and how often candles are. */
 const ASK_HEALTH = 2_000;
-const ASK_CANDLES = 5_000;
+const ASK_CANDLES = 3_000;
 
 restoreTheme();
 
