@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlencode
 
 import attrs
+
+OK: Final = 200
+UNAVAILABLE: Final = 503
+"""Numbers, since the names of all statuses would take the command line longer to import than it has to do."""
 
 
 @attrs.frozen
@@ -20,7 +23,7 @@ class Request:
     """Those that are None are left out."""
     method: str = "GET"
     headers: Mapping[str, str] = attrs.field(factory=dict)
-    good: Collection[int] = (HTTPStatus.OK,)
+    good: Collection[int] = (OK,)
     """Statuses of an answer to this, and not of an error."""
 
     @property
@@ -33,5 +36,5 @@ class Request:
 SYMBOLS: Final = Request(("symbols",))
 EXCHANGES: Final = Request(("exchanges",))
 MODE: Final = Request(("mode",))
-HEALTH: Final = Request(("health",), good=(HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE))
+HEALTH: Final = Request(("health",), good=(OK, UNAVAILABLE))
 """Its answer is the whole report also when the service is unavailable."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -39,11 +41,13 @@ class _ServiceUrl(click.ParamType[Address]):
 
 def from_dotenv(name: str, otherwise: str | None) -> str | None:
     """A variable from `.env`, where the settings of the service may stand too."""
-    from dotenv import dotenv_values  # noqa: PLC0415
+    from dotenv.parser import parse_stream  # noqa: PLC0415
 
-    with suppress(OSError, UnicodeDecodeError):  # a directory, or nobody's text: nothing of ours
-        return dotenv_values(".env").get(name) or otherwise
-    return otherwise
+    text = ""
+    with suppress(OSError, UnicodeDecodeError):  # not there, a directory, or nobody's text: nothing of ours
+        text = Path(".env").read_text("utf-8-sig")
+    given = {binding.key: binding.value for binding in parse_stream(io.StringIO(text))}
+    return given.get(name) or otherwise
 
 
 url_option = click.option(

@@ -132,6 +132,16 @@ def test_help_names_all_commands_and_flags():
     }
 
 
+def test_help_imports_no_more_than_it_needs(program):
+    """It is there at once, and so is the start of the service, whatever the other commands need."""
+    code, _, err = program.run("--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
+
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
+    assert code == 0
+    assert "click" in imported
+    assert not imported & {"trio", "rich", "h11", "msgspec", "structlog", "redis", "psycopg", "quart", "ssl"}
+
+
 def test_version(program):
     assert program.run("--version") == (0, f"marketflow {__version__}\n", "")
 
@@ -465,6 +475,14 @@ def test_serve_is_the_default(raising, capsys, arguments):
 
     assert cli.run(arguments) == 1
     assert cli.run([*arguments, "--port", "81", "--embedded", "--log-level", "error"]) == 1
+
+
+def test_variables_of_the_client_do_not_disturb_the_service(raising, monkeypatch):
+    monkeypatch.setenv("MARKETFLOW_URL", "http://127.0.0.1:8080")
+    monkeypatch.setenv("MARKETFLOW_TOKEN", "hunter2")
+    raising(KeyboardInterrupt())
+
+    assert cli.run(["serve"]) == 0
 
 
 def test_serve_gets_settings_and_flags(raising, monkeypatch):

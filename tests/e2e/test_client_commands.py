@@ -17,6 +17,7 @@ from typing import Any, Self
 import attrs
 import pytest
 import trio
+from asking import eventually
 from raw_server import json_answer, raw_server, silent, with_bytes
 from serving import Service, running
 from structlog.testing import capture_logs
@@ -72,11 +73,12 @@ async def test_every_question(settings, exchanges, shell):
     """What was sent comes out: in words, and with --json as the service answers."""
     calm = attrs.evolve(settings, feeds=FeedSettings(stale_after=100_000, idle_timeout=100_000))
     async with running(calm) as service:
-        at = now()
+        at = now() - 3_000  # so that an answer in whole seconds has it too
         for price in (100.5, 103.25, 99.25):
             await exchanges["exchange1"].send(lines([Sent("exchange1", "BTCUSDT", price, at)]))
         await exchanges["exchange2"].send(lines([Sent("exchange2", "BTCUSDT", 1.5, at - 1)]))
         await service.accepted(4)
+        await eventually(lambda: service.report().updates.cached == 4)
         shell.at(f"http://{service.client.address}")
 
         head, *rows = await shell.printed("prices", "latest", "BTCUSDT")
@@ -146,7 +148,9 @@ async def test_a_switch_of_the_mode(settings, exchanges, shell):
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("MARKETFLOW_TOKEN", "hunter2")
             assert await shell.run("mode", "test") == (0, "it was test already\n", "")
-        (shell.directory / ".env").write_text("MARKETFLOW_TOKEN=hunter2\nMARKETFLOW_URL=http://127.0.0.1:1\n")
+        (shell.directory / ".env").write_text(
+            "not a line\nMARKETFLOW_TOKEN=hunter2\nMARKETFLOW_URL=http://127.0.0.1:1\n"
+        )
         assert await shell.run("mode", "live") == (0, "switched to live\n", "")
         assert await shell.run("mode", "--json") == (0, '{"mode":"live","changed":false}\n', "")
 

@@ -12,6 +12,7 @@ import redis
 from asking import Client, eventually, stored_rows
 from exchange_server import HOST, ExchangeServer
 from program import Program, program
+from terminal import terminal
 from traffic import SYMBOLS, Sent, lines, now, rows
 
 
@@ -87,6 +88,11 @@ async def test_embedded_servers_end_with_the_service(
 
     async with program(tmp_path, *started, environment=settings) as run:
         client = await run.serving()
+        told = [each for each in run.events if each["event"] == "starting embedded server"]
+        assert [(each["server"], each["first_start"]) for each in told] == [
+            ("redis", True),
+            ("postgres", True),
+        ]
         await exchange.send(lines(sent))
 
         async def written() -> bool:
@@ -174,6 +180,19 @@ async def test_the_demo_stops_by_itself(tmp_path: Path, server_directory: Path) 
         assert float(lowest) <= float(average) <= float(highest)
         assert 1 <= int(updates) <= 12
     assert left_in(server_directory) == []
+
+
+async def test_on_a_terminal_the_demo_says_how_long_it_goes_on(
+    tmp_path: Path, server_directory: Path
+) -> None:
+    """And takes it back at the end, when there is a summary."""
+    arguments = ["demo", "--duration", "3", "--port", "0"]
+    temporary = {"TMPDIR": str(server_directory)}
+    async with terminal(tmp_path, *arguments, lines=60, columns=100, env=temporary) as shown:
+        await shown.shows("By itself it stops after 3 s.", "s left, ")
+        assert await shown.ended(within=30) == 0
+        await shown.shows("the ledger adds up")
+        assert "s left, " not in shown.text
 
 
 async def test_ctrl_c_in_the_demo_is_a_clean_stop(tmp_path: Path, server_directory: Path) -> None:
