@@ -30,8 +30,8 @@ RETRY_MS: Final = 1_000
 
 _BEGINNING: Final = b"retry: %d\n\n" % RETRY_MS
 _HEARTBEAT: Final = b": heartbeat\n\n"
-_EVENTS_KEPT: Final = 10_000
-"""Encoded events, of which each is the newest of its pair: as many as pairs are of use."""
+_EVENTS_KEPT: Final = 2_048
+"""Encoded events: only the newest of each pair is of use, but two thousand old ones are no more than 1 MB."""
 
 _PARAMETERS: Final = ("symbol", "exchange")
 _LINGER: Final = 1.0
@@ -52,11 +52,11 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
         asked = stream.subscribed(given.get("symbol"), given.get("exchange"), _last_event_id())
         closing: ExitStack = cast("Any", request.scope)[CLOSING]
         subscription = closing.enter_context(asked)
-        become_stream(request.scope)
-        response = TrioResponse(
-            b"" if request.method == "HEAD" else _Events(subscription, block),
-            content_type="text/event-stream",
-        )
+        body: bytes | _Events = b""
+        if request.method != "HEAD":
+            become_stream(request.scope)
+            body = _Events(subscription, block)
+        response = TrioResponse(body, content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
         response.timeout = None
