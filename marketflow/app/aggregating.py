@@ -25,6 +25,8 @@ ROWS: Final = 200
 """Rows in one write at most."""
 ROWS_AT_A_TIME: Final = 10
 """Rows that are made without letting others have their turn: about a millisecond's work."""
+ROWS_COMPARED: Final = 2_000
+"""Rows that are compared without letting others have their turn: a few milliseconds' work."""
 LOCK_PATIENCE: Final = 10.0
 """How long (seconds) to wait for the lock on the stores that another service holds."""
 COMPARISON_SECONDS: Final = 5.0
@@ -186,8 +188,12 @@ class Aggregator:
         lost = reach
         # An hour after the start there is nothing left to compare, and nothing to be asked.
         stored = {} if span.empty else await self._store.bars(self._flusher.pairs, span, bars.interval)
+        looked_at = 0
         for pair, rows in stored.items():
-            await trio.lowlevel.checkpoint()  # There may be thousands of a pair.
+            looked_at += len(rows)
+            if looked_at >= ROWS_COMPARED:
+                looked_at = 0
+                await trio.lowlevel.checkpoint()
             counts = bars.counts(pair, span)
             fuller = [start for start, row in rows.items() if row.count > counts[start]]
             lost = max([lost, *(start + bars.interval for start in fuller)])

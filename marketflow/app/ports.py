@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
@@ -96,8 +96,7 @@ class Chunk:
     """Seconds of Trio's clock, for latencies."""
 
 
-@attrs.frozen
-class Updates:
+class Updates(NamedTuple):
     """Accepted updates of one exchange and symbol as columns, in the order of receipt."""
 
     symbol: str
@@ -140,8 +139,7 @@ class Decode(Protocol):
 # ---- the window ----
 
 
-@attrs.frozen
-class Written:
+class Written(NamedTuple):
     """Updates on their way to the window."""
 
     exchange: str

@@ -69,8 +69,7 @@ class SecondBars:
 
     def add(self, pair: Pair, second: int, bar: Bar) -> None:
         """Merge a bar of updates accepted by this boot."""
-        boots = self._bars.setdefault(pair, {}).setdefault(second, {})
-        known = boots.get(self.boot)
+        known = self._boots(pair, second).get(self.boot)
         self._set(pair, second, self.boot, bar if known is None else known.merge(bar))
         self._unflushed[pair, (second, self.boot)] = None
 
@@ -79,8 +78,7 @@ class SecondBars:
         for (second, boot), bar in bars.items():
             if self._is_gone(pair, second, boot):
                 continue
-            boots = self._bars.setdefault(pair, {}).setdefault(second, {})
-            known = boots.get(boot)
+            known = self._boots(pair, second).get(boot)
             if known is None or bar.count > known.count:
                 self._set(pair, second, boot, bar)
 
@@ -102,6 +100,15 @@ class SecondBars:
         self._mark(pair, end)
         self._see(pair, bar)
 
+    def _boots(self, pair: Pair, second: int) -> dict[str, Bar]:
+        """The bars of a second by boot. No `setdefault`: it makes what most often is there already."""
+        if pair not in self._bars:
+            self._bars[pair] = {}
+        seconds = self._bars[pair]
+        if second not in seconds:
+            seconds[second] = {}
+        return seconds[second]
+
     def _is_gone(self, pair: Pair, second: int, boot: str) -> bool:
         """Whether that bar was folded already, or written: taken in again it would count twice."""
         if second < self._pruned_to:
@@ -113,13 +120,16 @@ class SecondBars:
 
     def _set(self, pair: Pair, second: int, boot: str, bar: Bar) -> None:
         self._bars[pair][second][boot] = bar
-        self._minutes.get(pair, {}).pop(floor_to(second, MINUTE), None)
+        if pair in self._minutes:
+            self._minutes[pair].pop(floor_to(second, MINUTE), None)
         self._mark(pair, self._end_of(second))
         self._see(pair, bar)
 
     def _mark(self, pair: Pair, end: int) -> None:
         self._version += 1
-        self._unwritten.setdefault(end, {})[pair] = self._version
+        if end not in self._unwritten:
+            self._unwritten[end] = {}
+        self._unwritten[end][pair] = self._version
 
     def _see(self, pair: Pair, bar: Bar) -> None:
         known = self._newest.get(pair)

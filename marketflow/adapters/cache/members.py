@@ -131,6 +131,8 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BLOCK: Final = SEQUENCE_BASE**2
 """Sequences that differ in their last two digits only: the others are found once for all of them."""
 _LAST_TWO: Final = tuple((first + second).encode() for first in _DIGITS for second in _DIGITS)
+_BLOCKS_KEPT: Final = 1_000
+"""Blocks whose digits are remembered: a flush of 10,000 updates has few."""
 _LONGEST_PRICE: Final = 24
 """The most characters that a float64 takes."""
 
@@ -149,7 +151,8 @@ class UpdatesPacker:
         """What stands before a member, by the length of its price."""
         self._tails: dict[int, list[bytes]] = {}
         """What follows a member's block, up to the next score, by the length of that and the place."""
-        self._last_block = -1, b""
+        self._blocks: dict[int, bytes] = {}
+        """A colon and the first digits of the sequences of a block, by its number."""
 
     def pack(self, pair: Pair, runs: Iterable[Written]) -> tuple[bytes, int]:
         """The commands for runs of one exchange and symbol; returns their bytes and number."""
@@ -158,15 +161,16 @@ class UpdatesPacker:
         blocks: list[bytes] = []
         tails: list[bytes] = []
         runs = list(runs)
-        # Redis reads a score with leading zeros as it is meant.
-        width = len(str(max(max(run.timestamps) for run in runs)))
-        tails_of_block = self._tails_of_block(width)
         for run in runs:
             timestamps += run.timestamps
             prices += run.prices
+        # Redis reads a score with leading zeros as it is meant.
+        width = len(str(max(timestamps)))
+        tails_of_block = self._tails_of_block(width)
+        for run in runs:
             for first, count in _segments(run.sequences):
                 number, place = divmod(first, _BLOCK)
-                blocks += [self._block(number)] * count
+                blocks += [self._blocks.get(number) or self._new_block(number)] * count
                 tails += tails_of_block[place : place + count]
         key = window_key(pair).encode()
         commands = []
@@ -212,23 +216,22 @@ class UpdatesPacker:
             self._tails[width] = [b"%b:%b\r\n$%d\r\n" % (two, self._boot, width) for two in _LAST_TWO]
         return self._tails[width]
 
-    def _block(self, number: int) -> bytes:
-        """A colon and the first digits of the sequences of a block."""
-        if number != self._last_block[0]:
-            self._last_block = number, b":" + _in_digits(number, SEQUENCE_DIGITS - 2)
-        return self._last_block[1]
+    def _new_block(self, number: int) -> bytes:
+        if len(self._blocks) >= _BLOCKS_KEPT:
+            self._blocks.clear()
+        self._blocks[number] = block = b":" + _in_digits(number, SEQUENCE_DIGITS - 2)
+        return block
 
 
-def _segments(sequences: Sequence[int]) -> Iterable[tuple[int, int]]:
+def _segments(sequences: Sequence[int]) -> Sequence[tuple[int, int]]:
     """The first and the number of sequences that follow each other within a block."""
     if not isinstance(sequences, range):
-        yield from ((sequence, 1) for sequence in sequences)
-        return
-    first = sequences.start
-    while first < sequences.stop:
-        count = min(sequences.stop, (first // _BLOCK + 1) * _BLOCK) - first
-        yield first, count
-        first += count
+        return [(sequence, 1) for sequence in sequences]
+    first, end = sequences.start, sequences.stop
+    if first // _BLOCK == (end - 1) // _BLOCK:
+        return ((first, end - first),)
+    middle = (first // _BLOCK + 1) * _BLOCK
+    return [(first, middle - first), *_segments(range(middle, end))]
 
 
 def _in_digits(number: int, width: int) -> bytes:
