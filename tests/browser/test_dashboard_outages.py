@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import threading
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-import trio
+from desk import Desk, open_desk
 from market import NAMES
 from playwright.sync_api import Page, expect
-from quart_trio import QuartTrio
 
-from marketflow.adapters.http.pages import page_routes
-from marketflow.adapters.http.server import open_listener, serve_http
+import marketflow
 
 expect.set_options(timeout=20_000)
 
@@ -111,34 +110,23 @@ def test_without_the_stream_prices_are_asked_for(desk, browser, complaints):
 
 
 @pytest.fixture
-def without_bundle(tmp_path) -> Iterator[str]:
-    """The pages of a service that has no bundle."""
-    app = QuartTrio("pages", static_folder=None)
-    app.register_blueprint(page_routes(tmp_path / "nothing"))
-    listener = open_listener("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    scope, ended = trio.CancelScope(), threading.Event()
-    tokens: list[trio.lowlevel.TrioToken] = []
-
-    async def run() -> None:
-        tokens.append(trio.lowlevel.current_trio_token())
-        with scope:
-            await serve_http(app, listener, shutdown=trio.sleep_forever, graceful_timeout=1)
-        ended.set()
-
-    thread = threading.Thread(target=trio.run, args=(run,))
-    thread.start()
-    yield f"http://127.0.0.1:{port}"
-    tokens[0].run_sync_soon(scope.cancel)
-    thread.join(10)
-    assert ended.is_set()
+def without_bundle(tmp_path, market, redis_url, postgres_dsn) -> Iterator[Desk]:
+    """A service whose package has no bundle: a copy, in the directory where it is started."""
+    package = Path(marketflow.__file__).parent
+    shutil.copytree(
+        package, tmp_path / "marketflow", ignore=shutil.ignore_patterns("dashboard", "__pycache__")
+    )
+    with open_desk(tmp_path, market, redis_url, postgres_dsn) as desk:
+        yield desk
 
 
 def test_without_a_bundle_it_says_how_to_build_it(browser, without_bundle, complaints):
+    """And the API answers."""
     complaints.expected = re.compile("status of 404")  # it has no icon
     page = browser.new_page()
-    complaints.watch(page, without_bundle)
-    page.goto(without_bundle)
+    complaints.watch(page, without_bundle.url)
+    page.goto(without_bundle.url)
     expect(page.get_by_role("heading")).to_have_text("The dashboard is not built")
     expect(page.locator("code")).to_contain_text("nox -s dashboard")
     page.close()
+    assert without_bundle.get("/mode") == {"mode": "live", "changed": False}
