@@ -180,6 +180,20 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """The service under load and random faults, for ten minutes. Arguments after -- go to it."""
+    install(session, "embedded")
+    session.run(
+        "python",
+        "-m",
+        "tests.soak",
+        *session.posargs,
+        interrupt_timeout=STOP_SECONDS,
+        terminate_timeout=STOP_SECONDS,
+    )
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     try:
         bundle(session)

@@ -1,0 +1,1 @@
+"""The real program under faults for minutes, compared with what was sent: `python -m tests.soak`."""

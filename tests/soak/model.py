@@ -1,0 +1,167 @@
+"""What rows must say, computed from what was sent and in no way from what the service did."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import attrs
+
+from tests.bench.sender import LINES, Lines
+
+Key = tuple[str, str, int]
+"""Symbol, exchange, end of the interval (ms)."""
+Row = tuple[float, float, float, float, float, int]
+"""Average, min, max, open, close, count."""
+MARGIN = 2_000
+"""Ms before the end of a connection, of which updates may be missing where it was torn: the flush interval
+(50 ms) after a kill, and what the service, on a busy machine, had not read yet."""
+MOST_RUNS = 2
+"""With more torn connections in one interval there are too many ways to miss so many: only bounds count."""
+RIGHT, WAIT = "", "wait"
+
+
+@attrs.frozen
+class Block:
+    """Lines that were sent in one go."""
+
+    exchange: str
+    connection: int
+    first: int
+    count: int
+    timestamp: int
+
+
+class Model:
+    """All that was sent."""
+
+    def __init__(self, symbols: Sequence[str], interval: int) -> None:
+        self.symbols = symbols
+        self.interval = interval
+        # Two rounds, so that a block that goes over the end is one slice.
+        once = [json.loads(head + b"0}")["price"] for head in Lines(symbols)._heads]
+        self._prices = once + once
+        self._blocks: dict[tuple[str, int], list[Block]] = defaultdict(list)
+        """By exchange and the end of the interval."""
+        self._torn: dict[tuple[str, int], int] = {}
+        """When a connection ended (ms) of which not all may have arrived."""
+        self.sent = 0
+        self.longest_missing = 0
+        """How long (ms) before its end a torn connection had something that is missing, at most."""
+
+    def add(self, told: Mapping[str, Sequence[Sequence[object]]]) -> None:
+        """What the exchanges tell."""
+        for fields in told["blocks"]:
+            block = Block(*fields)  # type: ignore[arg-type]
+            self._blocks[block.exchange, (block.timestamp // self.interval + 1) * self.interval].append(block)
+            self.sent += block.count
+        for exchange, connection, at, exact in told["ended"]:
+            if not exact:
+                self._torn[exchange, connection] = at  # type: ignore[index,assignment]
+
+    def keys(self, until: int) -> Iterator[Key]:
+        """Of the intervals that ended by then and had something sent in them."""
+        for exchange, end in self._blocks:
+            if end <= until:
+                yield from ((symbol, exchange, end) for symbol in self.symbols)
+
+    def judge(self, key: Key, row: Row | None) -> str:
+        """RIGHT; WAIT, if something is missing that may come yet; else what is wrong with the row."""
+        symbol, exchange, end = key
+        prices, runs = self._updates(symbol, exchange, end)
+        missing = len(prices) - (row[5] if row else 0)
+        if missing < 0:
+            return f"{-missing} updates more than were sent"
+        if row is None:
+            return RIGHT if sum(len(run) for run in runs) >= missing else WAIT
+        if missing == 0:
+            return RIGHT if _same(row, prices) else f"{row} instead of {_row(prices)}"
+        if len(runs) > MOST_RUNS:
+            within = min(prices) <= row[1] <= row[0] <= row[2] <= max(prices)
+            return RIGHT if within and missing <= sum(map(len, runs)) else WAIT
+        for shares in itertools.product(*(range(min(missing, len(run)) + 1) for run in runs[1:])):
+            first = missing - sum(shares)
+            if (
+                runs
+                and 0 <= first <= len(runs[0])
+                and _close(prices, runs[-1], (first, *shares)[-1]) == row[4]
+            ):
+                left = list(prices)
+                for run, share in reversed(list(zip(runs, (first, *shares), strict=True))):
+                    del left[run.stop - share : run.stop]
+                if left and _same(row, left):
+                    self._note(exchange, end, first, *shares)
+                    return RIGHT
+        return WAIT
+
+    def count(self, exchange: str, symbol: str, start: int, end: int) -> int:
+        """How many updates were sent with a timestamp in [start, end) (ms)."""
+        found = 0
+        for (name, over), blocks in self._blocks.items():
+            if name == exchange and over > start and over - self.interval < end:
+                for block in blocks:
+                    if start <= block.timestamp < end:
+                        found += len(self._of(block, self.symbols.index(symbol)))
+        return found
+
+    def count_of(self, key: Key) -> int:
+        """How many updates a row is about."""
+        symbol, exchange, end = key
+        return self.count(exchange, symbol, end - self.interval, end)
+
+    def _updates(self, symbol: str, exchange: str, end: int) -> tuple[list[float], list[range]]:
+        """Prices in order, and where the runs are of which a tail may be missing."""
+        place = self.symbols.index(symbol)
+        prices: list[float] = []
+        runs: dict[int, range] = {}
+        for block in self._blocks.get((exchange, end), ()):
+            before = len(prices)
+            prices += self._of(block, place)
+            torn = self._torn.get((exchange, block.connection))
+            if torn is not None and block.timestamp >= torn - MARGIN:
+                start = runs.get(block.connection, range(before, 0)).start
+                runs[block.connection] = range(start, len(prices))
+        return prices, list(runs.values())
+
+    def _of(self, block: Block, place: int) -> list[float]:
+        first = block.first % LINES
+        skipped = (place - first) % len(self.symbols)
+        return self._prices[first + skipped : first + block.count : len(self.symbols)]
+
+    def _note(self, exchange: str, end: int, *shares: int) -> None:
+        """How far back what is missing reaches, in lines of a symbol; in ms by their blocks."""
+        torn = [
+            connection
+            for connection in dict.fromkeys(block.connection for block in self._blocks[exchange, end])
+            if any(
+                block.connection == connection
+                and block.timestamp >= self._torn.get((exchange, connection), math.inf) - MARGIN
+                for block in self._blocks[exchange, end]
+            )
+        ]
+        for connection, share in zip(torn, shares, strict=True):
+            left = share * len(self.symbols)
+            for block in reversed(self._blocks[exchange, end]):
+                if block.connection == connection and left > 0:
+                    left -= block.count
+                    ago = self._torn[exchange, connection] - block.timestamp
+                    self.longest_missing = max(self.longest_missing, ago)
+
+
+def _close(prices: Sequence[float], last: range, share: int) -> float | None:
+    """The last price without so many of the last run: it tells most ways apart, and costs nothing."""
+    left = len(prices) - (share if last.stop == len(prices) else 0)
+    return prices[left - 1] if left else None
+
+
+def _row(prices: Sequence[float]) -> Row:
+    average = math.fsum(prices) / len(prices)
+    return average, min(prices), max(prices), prices[0], prices[-1], len(prices)
+
+
+def _same(row: Row, prices: Sequence[float]) -> bool:
+    right = _row(prices)
+    return row[1:] == right[1:] and math.isclose(row[0], right[0], rel_tol=1e-9)

@@ -1,0 +1,70 @@
+"""Which faults come when: decided by the seed alone, before anything starts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import attrs
+
+EXCHANGES = ("exchange1", "exchange2", "exchange3")
+KILL = "kill"
+CRASHES = (KILL, KILL, "kill_postgres_frozen", "stop")
+"""What ends the service. After the first part of a run it lives on, so that drift can be seen."""
+FAULTS = (
+    "exchange_down",
+    "exchange_reset",
+    "exchange_flap",
+    "exchange_garbage",
+    "exchange_silent",
+    "redis_freeze",
+    "redis_kill",
+    "redis_flush",
+    "postgres_freeze",
+    "postgres_terminate",
+    "modes",
+    "abusers",
+)
+CRASHING = 0.4
+"""Part of the run in which the service is killed, again and again."""
+CALM = (1.5, 3.5)
+LENGTH = (0.5, 4.0)
+RESTART = 3.0
+"""About how long (s) it takes to be back, for the plan to fit."""
+
+
+@attrs.frozen
+class Fault:
+    """One of them."""
+
+    calm: float
+    """Seconds before it."""
+    kind: str
+    length: float
+    """Seconds that it lasts."""
+    exchange: str
+    """Whom it hits, if it hits one."""
+
+    def __str__(self) -> str:
+        whom = f" {self.exchange}" if self.kind.startswith("exchange_") else ""
+        return f"{self.calm:.2f} s of calm, {self.kind}{whom} for {self.length:.2f} s"
+
+
+def plan(seed: int, duration: float) -> list[Fault]:
+    """Faults for so many seconds. Of each kind before there is one a second time."""
+    rng = random.Random(seed)
+    crashes, others = _in_turn(rng, CRASHES), _in_turn(rng, FAULTS)
+    faults: list[Fault] = []
+    at = 0.0
+    while at < duration:
+        crashing = at < CRASHING * duration and len(faults) % 3 != 2
+        kind = next(crashes if crashing else others)
+        fault = Fault(rng.uniform(*CALM), kind, rng.uniform(*LENGTH), rng.choice(EXCHANGES))
+        at += fault.calm + fault.length + (RESTART if crashing else 0)
+        faults.append(fault)
+    return faults
+
+
+def _in_turn(rng: random.Random, kinds: tuple[str, ...]) -> Iterator[str]:
+    while True:
+        yield from rng.sample(kinds, len(kinds))

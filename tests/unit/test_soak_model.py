@@ -1,0 +1,93 @@
+"""The soak would see what is wrong: its model of what rows must say, and its plan."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KEY = ("BTCUSDT", "exchange1", 5_000)
+ONE, OTHER = ["exchange1", 1, 0, 10, 1_000], ["exchange1", 1, 10, 10, 4_900]
+"""Ten lines each, of two symbols in turn."""
+
+
+@pytest.fixture
+def soak(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    return import_module("tests.soak.model")
+
+
+@pytest.fixture
+def model(soak):
+    made = soak.Model(["BTCUSDT", "ETHUSDT"], 5_000)
+    made.add({"blocks": [ONE, OTHER], "ended": []})
+    return made
+
+
+@pytest.fixture
+def prices(model):
+    """Those that BTCUSDT was sent with: every other line."""
+    return model._prices[0:20:2]
+
+
+def row(prices):
+    return math.fsum(prices) / len(prices), min(prices), max(prices), prices[0], prices[-1], len(prices)
+
+
+def test_a_row_of_all_that_was_sent_is_right(soak, model, prices):
+    assert list(model.keys(5_000)) == [KEY, ("ETHUSDT", "exchange1", 5_000)]
+    assert list(model.keys(4_999)) == []
+    assert model.judge(KEY, row(prices)) == soak.RIGHT
+    assert model.count_of(KEY) == 10
+
+
+@pytest.mark.parametrize("field", range(5))
+def test_any_other_number_is_wrong(soak, model, prices, field):
+    wrong = list(row(prices))
+    wrong[field] *= 1.0001
+    assert model.judge(KEY, tuple(wrong)) not in {soak.RIGHT, soak.WAIT}
+
+
+def test_an_update_counted_twice_is_wrong(soak, model, prices):
+    assert model.judge(KEY, row([*prices, prices[-1]])) == "1 updates more than were sent"
+
+
+def test_what_is_missing_is_waited_for(soak, model, prices):
+    """Unless the connection was torn, nothing may be missing in the end."""
+    assert model.judge(KEY, None) == soak.WAIT
+    assert model.judge(KEY, row(prices[:-1])) == soak.WAIT
+    model.add({"blocks": [], "ended": [["exchange1", 1, 4_950, True]]})
+    assert model.judge(KEY, row(prices[:-1])) == soak.WAIT
+
+
+def test_where_a_connection_was_torn_its_last_updates_may_be_missing(soak, model, prices):
+    """The last ones only, and not of longer than the margin."""
+    model.add({"blocks": [], "ended": [["exchange1", 1, 4_950, False]]})
+    assert model.judge(KEY, row(prices)) == soak.RIGHT
+    assert model.judge(KEY, row(prices[:-2])) == soak.RIGHT
+    assert model.longest_missing == 50
+    assert model.judge(KEY, row(prices[:-3] + prices[-2:])) == soak.WAIT
+    assert model.judge(KEY, row(prices[:4])) == soak.WAIT
+    assert model.judge(KEY, None) == soak.WAIT
+
+
+def test_two_connections_torn_in_one_interval(soak, model, prices):
+    model.add(
+        {
+            "blocks": [["exchange1", 2, 20, 10, 4_960]],
+            "ended": [["exchange1", 1, 4_950, False], ["exchange1", 2, 4_990, False]],
+        }
+    )
+    more = model._prices[20:30:2]
+    assert model.judge(KEY, row(prices[:-2] + more[:-1])) == soak.RIGHT
+    assert model.judge(KEY, row(prices[:-2] + more[1:])) == soak.WAIT
+
+
+def test_the_seed_alone_decides_the_faults(soak):
+    plan = import_module("tests.soak.plan")
+    assert plan.plan(7, 300) == plan.plan(7, 300)
+    assert plan.plan(7, 300) != plan.plan(8, 300)
+    assert {fault.kind for fault in plan.plan(7, 600)} == {*plan.CRASHES, *plan.FAULTS}
