@@ -11,8 +11,9 @@ import hypercorn.protocol.h11
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Data, StreamClosed
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from hypercorn.trio.tcp_server import TCPServer
@@ -88,8 +89,13 @@ class Peer(TCPServer):
         # What is here Hypercorn copies into the scope of each request.
         self.state = cast("ConnectionState", {**self.state, _PEER: self})
         self.config.peers.add(self)
+        self._ended = trio.CancelScope()
+        self._left = False
         try:
-            await super().run()
+            # Not the nursery's own scope: Hypercorn's TaskGroup lets the cancellation out of it, and loose in
+            # the nursery of all connections it would end the server.
+            with self._ended:
+                await super().run()
         finally:
             self.config.peers.discard(self)
 
@@ -99,7 +105,9 @@ class Peer(TCPServer):
         Hypercorn would go on waiting for the end of an answer, to read what the client has asked after it.
         """
         if not isinstance(event, RawData):
-            await super().protocol_send(event)
+            # A client that has left is not idle: a timer begun now would keep its place for nobody.
+            if not (isinstance(event, Updated) and self._left):
+                await super().protocol_send(event)
             return
         async with self.send_lock:
             try:
@@ -107,7 +115,13 @@ class Peer(TCPServer):
                     await self.stream.send_all(event.data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 await self.protocol.handle(Closed())
-                cast("trio.Nursery", self._task_group._nursery).cancel_scope.cancel()  # noqa: SLF001
+                self.leave()
+
+    async def _read_data(self) -> None:
+        """Read until the client leaves. Hypercorn would then wait for the idle timer to run out."""
+        await super()._read_data()
+        self._left = True
+        await self.idle_task.stop()
 
     async def _refuse(self) -> None:
         with (
@@ -125,6 +139,10 @@ class Peer(TCPServer):
         """Close it. Hypercorn shields its sends, even from a cancellation: nothing less ends one."""
         self.stream.socket.close()
 
+    def leave(self) -> None:
+        """End it, once what was sent is on its way."""
+        self._ended.cancel()
+
     def become_stream(self) -> None:
         """Be patient with a client that does not read. It holds little: what gets old is not kept for it.
 
@@ -138,9 +156,13 @@ class Peer(TCPServer):
 
 def become_stream(scope: WWWScope) -> None:
     """The answer to this request is a stream: it goes on for as long as the client stays."""
-    peer: Peer | None = cast("dict[str, Any]", scope.get("state", {})).get(_PEER)
+    peer = _peer_of(scope)
     if peer is not None:  # there is none in a test without a server
         peer.become_stream()
+
+
+def _peer_of(scope: WWWScope) -> Peer | None:
+    return cast("Peer | None", cast("dict[str, Any]", scope.get("state", {})).get(_PEER))
 
 
 class WebSocket(WSStream):
@@ -149,6 +171,14 @@ class WebSocket(WSStream):
     Compression costs 300 KB and more time than all else for each client, and a message of 64 KiB could unfold
     to 64 MiB.
     """
+
+    async def handle(self, event: StreamEvent) -> None:
+        """Take what the client sends. Hypercorn refuses a bad handshake, and then waits for ever."""
+        await super().handle(event)
+        if self.closed and not self.handshake.accepted and not isinstance(event, StreamClosed):
+            peer = _peer_of(self.scope)
+            if peer is not None:
+                peer.leave()
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         """Take what the application sends."""
