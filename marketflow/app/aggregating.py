@@ -13,7 +13,17 @@ from trio_util import wait_any
 from marketflow.app.book import Book
 from marketflow.app.clocks import CautiousClock
 from marketflow.app.flushing import Flusher
-from marketflow.app.ports import AggregateStore, Clock, Field, FieldBars, StoreAway, StoreTaken, Window
+from marketflow.app.ports import (
+    Aggregate,
+    AggregateStore,
+    Clock,
+    Field,
+    FieldBars,
+    RowsRefused,
+    StoreAway,
+    StoreTaken,
+    Window,
+)
 from marketflow.app.second_bars import BARS_KEPT, Due
 from marketflow.app.stores import StoreState
 from marketflow.domain.periods import HOUR, SECOND, Span, floor_to
@@ -27,6 +37,10 @@ ROWS_AT_A_TIME: Final = 10
 """Rows that are made without letting others have their turn: about a millisecond's work."""
 ROWS_COMPARED: Final = 2_000
 """Rows that are compared without letting others have their turn: a few milliseconds' work."""
+REFUSED_SECONDS: Final = 60.0
+"""How long a row that the store has refused waits until it is tried again."""
+REFUSED_ROWS: Final = 20
+"""How many of these are tried in one write, and, as long as some are refused again, each second."""
 LOCK_PATIENCE: Final = 10.0
 """How long (seconds) to wait for the lock on the stores that another service holds."""
 COMPARISON_SECONDS: Final = 5.0
@@ -38,7 +52,10 @@ LOCK_PROBE: Final = 0.25
 
 
 class Aggregator:
-    """Keeps the rows true: each closed interval whose bars have changed is written, once a second at most."""
+    """Keeps the rows true: each closed interval whose bars have changed is written, once a second at most.
+
+    A row that the store refuses holds up no other. It stays pending and is tried again now and then.
+    """
 
     def __init__(
         self,
@@ -77,6 +94,8 @@ class Aggregator:
         self._taken_since: float | None = None
         self._next_clearing = 0
         self._next_progress = -math.inf
+        self._refused: dict[tuple[int, Pair], float] = {}
+        """By interval (its end) and pair, when it is to be tried again (seconds of Trio's clock)."""
         self.written = 0
         """Rows written by this boot."""
 
@@ -151,17 +170,25 @@ class Aggregator:
         if not await self._held():
             return
         try:
-            due = self._due(self._clock.now())
-            if due:
-                await self._flusher.flushed()
-            for first in range(0, len(due), ROWS):
-                await self._write(due[first : first + ROWS])
-                self._tell_progress(min(first + ROWS, len(due)), len(due))
+            await self._write_all(self._due(self._clock.now()))
             if self._flusher.history_read.is_set() and trio.current_time() >= self._next_comparison:
                 await self._compare_history()
             await self._clear(cautious_now)
         except StoreAway as error:
             self._failed(error)
+
+    async def _write_all(self, due: Sequence[Due]) -> None:
+        now = trio.current_time()
+        again = [row for row in due if self._refused.get((row.end, row.pair), math.inf) <= now]
+        due = [row for row in due if (row.end, row.pair) not in self._refused]
+        if due or again:
+            await self._flusher.flushed()
+        for first in range(0, len(due), ROWS):
+            await self._write(due[first : first + ROWS])
+            self._tell_progress(min(first + ROWS, len(due)), len(due))
+        for first in range(0, len(again), REFUSED_ROWS):
+            if not await self._write(again[first : first + REFUSED_ROWS]):
+                break  # There may be thousands, and others are due in a second.
 
     def _tell_progress(self, written: int, due: int) -> None:
         """Of a long way to go, such as after an outage, say now and then how much of it is done."""
@@ -211,19 +238,40 @@ class Aggregator:
             due = [row for row in due if row.end - interval >= self._started_at]
         return due
 
-    async def _write(self, batch: Sequence[Due]) -> None:
+    async def _write(self, batch: Sequence[Due]) -> bool:
+        """Write the rows; returns whether the store has taken them all."""
         stored = await self._stored(batch)
         rows = []
         for place, due in enumerate(batch):
             if place % ROWS_AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
-            row = self._book.bars.aggregate(due, stored.get(due.pair, {}))
-            if row is not None:
-                rows.append(row)
-        await self._store.write(rows)
-        self._book.bars.written(batch)
-        self.written += len(rows)
-        log.debug("aggregates written", rows=len(rows), first_end=batch[0].end, last_end=batch[-1].end)
+            rows.append((due, self._book.bars.aggregate(due, stored.get(due.pair, {}))))
+        return await self._write_rows(rows)
+
+    async def _write_rows(self, rows: Sequence[tuple[Due, Aggregate | None]]) -> bool:
+        """The same. When they are refused halves are tried, down to the rows at fault."""
+        made = [row for _, row in rows if row is not None]
+        try:
+            await self._store.write(made)
+        except RowsRefused as error:
+            if len(rows) == 1:
+                self._refuse(rows[0][0], error)
+            else:
+                await self._write_rows(rows[: len(rows) // 2])
+                await self._write_rows(rows[len(rows) // 2 :])
+            return False
+        self._book.bars.written([due for due, _ in rows])
+        for due, _ in rows:
+            self._refused.pop((due.end, due.pair), None)
+        self.written += len(made)
+        log.debug("aggregates written", rows=len(made), first_end=rows[0][0].end, last_end=rows[-1][0].end)
+        return True
+
+    def _refuse(self, due: Due, error: RowsRefused) -> None:
+        if (due.end, due.pair) not in self._refused:
+            exchange, symbol = due.pair
+            log.error("row refused", exchange=exchange, symbol=symbol, end=due.end, error=str(error))
+        self._refused[due.end, due.pair] = trio.current_time() + REFUSED_SECONDS
 
     async def _stored(self, batch: Sequence[Due]) -> dict[Pair, FieldBars]:
         """The intervals' bars in the window; none of them with the window away: the book answers the same."""

@@ -26,6 +26,10 @@ class StoreTaken(Exception):
     """Another marketflow holds the lock on the stores."""
 
 
+class RowsRefused(Exception):
+    """The store answers, and does not take these rows: none of them was written. The message says why."""
+
+
 class StoreUnfit(Exception):
     """The store answers, and waiting does not make it fit for us. The message says why."""
 
@@ -272,6 +276,7 @@ class AggregateStore(Protocol):
 
         Raises:
             StoreAway: also when the lock is not held.
+            RowsRefused: one of them is at fault, or more. We hold the stores as before.
         """
         ...
 

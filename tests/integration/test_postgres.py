@@ -17,7 +17,7 @@ from marketflow.adapters.db import migrations
 from marketflow.adapters.db.migrations import known_migrations, migrate
 from marketflow.adapters.db.postgres import LOCK, PostgresStore, SchemaTooNew
 from marketflow.adapters.db.session import Session, connection_parameters
-from marketflow.app.ports import Aggregate, IntervalMismatch, StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE, Span
 
@@ -428,6 +428,31 @@ async def test_rows_of_a_failed_call_are_not_written(postgres_dsn):
         with pytest.raises(psycopg.DataError):
             await ours.write([ROW, bad])
         assert await ours.bars([PAIR], EVER, MINUTE) == {}
+
+
+async def test_rows_that_are_refused_cost_no_hold(postgres_dsn):
+    """By a constraint, or a trigger of somebody's. What is written with them is not, either; others are."""
+    async with store(postgres_dsn) as ours:
+        before = await ours.hold()
+        bad = Aggregate("exchange1", "BADUSDT", MINUTE, ROW.bar)
+        with sql(postgres_dsn) as connection:
+            connection.execute("ALTER TABLE price_aggregates ADD CHECK (pair_name <> 'BADUSDT')")
+            connection.execute(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE EXCEPTION 'no % here', new.pair_name; END $$"
+            )
+            connection.execute(
+                "CREATE TRIGGER refuse BEFORE INSERT ON price_aggregates"
+                " FOR EACH ROW WHEN (new.pair_name = 'WORSEUSDT') EXECUTE FUNCTION refuse()"
+            )
+        with pytest.raises(RowsRefused, match="violates check constraint"):
+            await ours.write([ROW, bad])
+        with pytest.raises(RowsRefused, match="no WORSEUSDT here"):
+            await ours.write([Aggregate("exchange1", "WORSEUSDT", MINUTE, ROW.bar), ROW])
+        assert await ours.bars([PAIR], EVER, MINUTE) == {}
+        await ours.write([ROW])
+        assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+        assert await ours.hold() == before
 
 
 async def write_in_vain(ours, scope):

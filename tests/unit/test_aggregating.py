@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
-from marketflow.app.aggregating import ROWS
+from marketflow.app.aggregating import REFUSED_ROWS, ROWS
 from marketflow.app.ports import StoreTaken
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, floor_to
@@ -212,6 +212,58 @@ async def test_minutes_longer_ago_than_bars_are_kept_are_written_exactly(autojum
 
 def seconds_of(world, pair):
     return world.book.bars._bars.get(pair, {})
+
+
+# ---- rows that PostgreSQL refuses ----
+
+
+async def test_a_row_that_is_refused_holds_up_no_other(autojump_clock):
+    """It is told once, stays pending, is tried again each minute, and is written as soon as it is taken."""
+    world = world_of()
+    world.store.refuses = lambda row: (row.exchange, row.symbol) == PAIR
+    with capture_logs() as logged:
+        async with world.running() as nursery:
+            nursery.start_soon(play, world, 200)
+            await trio.sleep(4 * 60 + 4)
+            assert world.aggregator.pending == 4
+            expected = world.expected_rows(NOON + 4 * MINUTE)
+            refused = {key for key in expected if key[:2] == PAIR}
+            assert world.store.rows.keys() == expected.keys() - refused
+            assert all(expected[key].says(row.bar) for key, row in world.store.rows.items())
+            # On time: the good ones do not wait for anything.
+            assert all(time % 60 < 3.2 for time, rows in world.store.batches if rows)
+            world.store.refuses = lambda _: False
+            await trio.sleep(62)
+            assert world.aggregator.pending == 0
+            world.check_rows(NOON + 5 * MINUTE)
+            assert refused <= world.store.rows.keys()
+    told = [(log["exchange"], log["symbol"], log["end"]) for log in logged if log["event"] == "row refused"]
+    assert sorted(told) == sorted(refused)
+    assert not any(log["event"] == "store away" for log in logged)
+
+
+async def test_hundreds_of_refused_rows_take_no_time_from_others(autojump_clock):
+    """When they are tried again it is a few a second, and all at once when they are taken."""
+    world = world_of(interval=1_000, flush_interval=0.5)
+    tries = []
+
+    def refuses(row):
+        tries.append(trio.current_time())
+        return row.symbol == SYMBOLS[0]
+
+    world.store.refuses = refuses
+    async with world.running():
+        await play(world, 300, every=1.0)
+        assert world.aggregator.pending > 300
+        await trio.sleep(3)
+        tries.clear()
+        await trio.sleep(20)
+        # Of a batch that is refused each half is tried, down to single rows.
+        assert 0 < len(tries) <= 20 * REFUSED_ROWS * 6
+        world.store.refuses = lambda _: False
+        await trio.sleep(61)
+        assert world.aggregator.pending == 0
+        world.check_rows(world.now - 3_000)
 
 
 async def test_a_restart_writes_what_is_missing_as_long_as_the_window_has_the_bars(autojump_clock):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -10,7 +10,7 @@ import attrs
 import msgspec
 import trio
 
-from marketflow.app.ports import Aggregate, StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, RowsRefused, StoreAway, StoreTaken
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -27,6 +27,8 @@ class MemoryStore:
         """By exchange, symbol and end."""
         self.taken = False
         """Whether another service has the lock when we come to take it."""
+        self.refuses: Callable[[Aggregate], bool] = lambda _: False
+        """Tells the rows that are not taken."""
         self._interval = interval
         self._away = False
         self._held = False
@@ -65,6 +67,8 @@ class MemoryStore:
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""
         await self._answer(held=True)
+        if any(map(self.refuses, aggregates)):
+            raise RowsRefused("told to refuse")
         for aggregate in aggregates:
             key = (aggregate.exchange, aggregate.symbol, aggregate.end)
             known = self.rows.get(key)

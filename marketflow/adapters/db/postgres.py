@@ -29,7 +29,7 @@ from marketflow.adapters.db.session import (
     try_lock,
     unlock,
 )
-from marketflow.app.ports import Aggregate, IntervalMismatch, StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -46,6 +46,9 @@ DELETED_AT_ONCE: Final = 10_000
 
 _INTERVAL: Final = "aggregation.interval"
 _UNLOCK_SECONDS: Final = 1.0
+
+# What the rows' own values bring about: data (22), constraints (23), a view's check (44), a trigger (P0).
+_REFUSALS: Final = frozenset({"22", "23", "44", "P0"})
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -116,11 +119,20 @@ class PostgresStore:
         """See the port."""
         rows = [_row(aggregate) for aggregate in aggregates]
 
-        def write(connection: psycopg.Connection) -> None:
-            with connection.transaction(), connection.cursor() as cursor:
-                cursor.executemany(statements.WRITE, rows)
+        def write(connection: psycopg.Connection) -> str | None:
+            # Told by its result: an error would cost the connection, and the lock with it.
+            try:
+                with connection.transaction(), connection.cursor() as cursor:
+                    cursor.executemany(statements.WRITE, rows)
+            except psycopg.Error as error:
+                if connection.closed or (error.sqlstate or "")[:2] not in _REFUSALS:
+                    raise
+                return error.diag.message_primary or type(error).__name__
+            return None
 
-        await self._writing.run(write, connect=False)
+        refusal = await self._writing.run(write, connect=False)
+        if refusal is not None:
+            raise RowsRefused(refusal)
 
     async def delete_before(self, end: int) -> int:
         """See the port."""
