@@ -117,6 +117,7 @@ class Aggregator:
                 if self._state.error is not None:
                     return
                 await trio.sleep(LOCK_PROBE)
+            self._state.answered()
             return
         raise StoreTaken
 
@@ -152,7 +153,6 @@ class Aggregator:
                 raise
             return False
         self._taken_since = None
-        self._state.answered()
         if hold != self._hold:
             # Until now another service may have added to what Redis holds.
             self._hold = hold
@@ -171,6 +171,8 @@ class Aggregator:
             return
         try:
             await self._write_all(self._due(self._clock.now()))
+            # Not before: one that lets us in and takes no row, with its disk full, is away.
+            self._state.answered()
             if self._flusher.history_read.is_set() and trio.current_time() >= self._next_comparison:
                 await self._compare_history()
             await self._clear(cautious_now)

@@ -234,7 +234,8 @@ async def http(
             await stream.send_all("\r\n".join([*lines, "", ""]).encode())
             reply = b"".join([part async for part in stream])
     head, _, body = reply.partition(b"\r\n\r\n")
-    return Answer(int(head.split()[1]), json.loads(body) if body else None)
+    is_json = b"json" in head.lower().partition(b"content-type:")[2].partition(b"\r")[0]
+    return Answer(int(head.split()[1]), json.loads(body) if is_json else body.decode() or None)
 
 
 def check_ledger(updates: Mapping[str, Any]) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 import trio
+from outages import no_thread_left
 from rig import (
     Service,
     all_sent,
     check_summary,
+    differences,
     eventually,
     exchanges,
+    expected_rows,
     now_ms,
     playing,
     rows_are_right,
@@ -53,47 +59,145 @@ def lock_holders(dsn: str) -> int:
     return int(row[0])
 
 
-@pytest.mark.parametrize("how", ["killed", "paused"])
+ROLE = "limited"
+DROPPED = "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE application_name = 'marketflow'"
+SQL_FAULTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "too many connections": (
+        [f"ALTER ROLE {ROLE} CONNECTION LIMIT 0", DROPPED],
+        [f"ALTER ROLE {ROLE} CONNECTION LIMIT -1"],
+    ),
+    "disk full": (
+        [
+            """CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$""",
+            "CREATE TRIGGER full_disk BEFORE INSERT ON price_aggregates EXECUTE FUNCTION full_disk()",
+        ],
+        ["DROP TRIGGER full_disk ON price_aggregates"],
+    ),
+    # The one that we are let in to only reads, until it is made the new primary.
+    "failover": (
+        ["ALTER DATABASE marketflow SET default_transaction_read_only = on", DROPPED],
+        ["ALTER DATABASE marketflow RESET default_transaction_read_only", DROPPED],
+    ),
+}
+"""What brings it about, and what ends it."""
+
+
+@asynccontextmanager
+async def away(how: str, server: EmbeddedPostgres) -> AsyncIterator[None]:
+    """PostgreSQL, for so long, is no good in this way."""
+
+    def run(statements: Sequence[str]) -> None:
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[arg-type]
+
+    async def drop_again_and_again() -> None:
+        while True:
+            await in_thread(partial(run, [DROPPED]))
+            await trio.sleep(0.1)
+
+    async with AsyncExitStack() as stack:
+        if how in SQL_FAULTS:
+            begin, end = SQL_FAULTS[how]
+            await in_thread(partial(run, begin))
+            stack.push_async_callback(in_thread, partial(run, end))
+        elif how == "killed":
+            await in_thread(server.kill)
+            stack.callback(server.start)
+        elif how == "paused":
+            server.pause()
+            stack.callback(server.resume)
+        elif how == "table held":
+            holding = stack.enter_context(psycopg.connect(server.dsn))
+            await in_thread(partial(holding.execute, "LOCK TABLE price_aggregates"))
+        else:
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            nursery.start_soon(drop_again_and_again)
+            stack.callback(nursery.cancel_scope.cancel)
+        yield
+
+
+@pytest.mark.parametrize("how", ["killed", "paused", *SQL_FAULTS, "table held", "dropping"])
 async def test_postgres_comes_back(
     how: str, own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path
 ) -> None:
     """Feeds and answers go on; rows come oldest first when it is back, and the lock is taken again."""
+    with psycopg.connect(own_postgres.dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {ROLE} LOGIN")
+        connection.execute(f"GRANT ALL ON SCHEMA public TO {ROLE}")
+    dsn = own_postgres.dsn.replace("postgres@", f"{ROLE}@")
     async with exchanges("exchange1", "exchange2") as players:
         settings = settings_for(
             players,
             redis_url,
-            own_postgres.dsn,
+            dsn,
             tmp_path,
             aggregation={"interval": INTERVAL, "grace": 100},
             postgres={"timeout": 500},
         )
         async with service(settings, players) as it, playing(*players, behind=(0, 0, 40)):
             await eventually(lambda: stored_rows(own_postgres.dsn), within=4)
-            if how == "paused":
-                own_postgres.pause()
-            else:
-                await in_thread(own_postgres.kill)
-            await eventually(lambda: it.running.report().postgres.status == "away", within=2)
-            until, accepted = trio.current_time() + 2, it.updates.accepted
-            while trio.current_time() < until:
-                async with it.still() as sent:
-                    answer = await it.get("/prices/aggregate/BTCUSDT?period=1m", within=1)
-                assert answer["source"] == "redis"
-                check_summary(answer, sent)
-                await trio.sleep(0.3)
-                assert it.updates.accepted > accepted, "the feeds stall"
-                accepted = it.updates.accepted
-            if how == "paused":
-                own_postgres.resume()
-            else:
-                own_postgres.start()
+            async with away(how, own_postgres):
+                if how != "dropping":  # what broke between two calls is found out before it is used
+                    await eventually(lambda: it.running.report().postgres.status == "away", within=3)
+                until, accepted = trio.current_time() + 2, it.updates.accepted
+                states = set()
+                while trio.current_time() < until:
+                    async with it.still() as sent:
+                        answer = await it.get("/prices/aggregate/BTCUSDT?period=1m", within=1)
+                    check_summary(answer, sent)
+                    if how != "dropping":  # then, now and then, the history may have to be read again
+                        assert answer["source"] == "redis"
+                        states.add(it.running.report().postgres.status)
+                    await trio.sleep(0.3)
+                    assert it.updates.accepted > accepted, "the feeds stall"
+                    accepted = it.updates.accepted
+                assert states <= {"away"}
             back = now_ms()
             await up(it)
             await rows_are_right(own_postgres.dsn, all_sent(players), INTERVAL, until=back - INTERVAL)
-            ends = [end for _, _, end in stored_rows(own_postgres.dsn)]
-            assert ends == sorted(ends)
+            if how != "dropping":  # else some rows were written meanwhile, and written again later
+                ends = [end for _, _, end in stored_rows(own_postgres.dsn)]
+                assert ends == sorted(ends)
             assert lock_holders(own_postgres.dsn) == 1
+            await eventually(lambda: it.running.report().postgres.status == "up")
         await rows_are_right(own_postgres.dsn, all_sent(players), INTERVAL, until=now_ms() - 2 * INTERVAL)
+        await no_thread_left()
+
+
+async def test_a_row_that_postgres_refuses(
+    own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path
+) -> None:
+    """Somebody has added a constraint. That row is pending for all to see, others come on time."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players, redis_url, own_postgres.dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}
+        )
+        async with service(settings, players) as it, playing(*players, behind=(0, 0, 40)):
+            await eventually(lambda: stored_rows(own_postgres.dsn), within=4)
+            with psycopg.connect(own_postgres.dsn, autocommit=True) as connection:
+                connection.execute(
+                    "ALTER TABLE price_aggregates"
+                    " ADD CONSTRAINT no_doge CHECK (pair_name <> 'DOGEUSDT') NOT VALID"
+                )
+            since = now_ms()
+            await trio.sleep(3)
+            others = [each for each in all_sent(players) if each.symbol == "BTCUSDT"]
+            stored = stored_rows(own_postgres.dsn)
+            missing = differences(stored, expected_rows(others, INTERVAL))
+            assert not [each for each in missing if each[0] == "missing" and each[1][2] < now_ms() - 1_500]
+            assert not [key for key in stored if key[0] == "DOGEUSDT" and key[2] > since + INTERVAL]
+            assert it.running.report().postgres.status == "up"
+            metrics = (await it.get("/metrics")).splitlines()
+            pending = next(line for line in metrics if line.startswith("marketflow_aggregates_pending "))
+            assert float(pending.split()[1]) >= 2
+            with psycopg.connect(own_postgres.dsn, autocommit=True) as connection:
+                connection.execute("ALTER TABLE price_aggregates DROP CONSTRAINT no_doge")
+        # They are tried again each minute; and by the next start, which finds their bars in Redis.
+        async with service(settings, players):
+            await rows_are_right(own_postgres.dsn, all_sent(players), INTERVAL)
 
 
 async def test_restarted_while_postgres_is_away(

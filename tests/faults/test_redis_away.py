@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import redis
 import trio
+from outages import check_outage, check_up
 from rig import (
-    Exchange,
-    Service,
     check_summary,
     eventually,
     exchanges,
@@ -26,43 +24,6 @@ from marketflow.embedded import EmbeddedRedis
 
 OUTAGE = 2.0
 """Seconds."""
-
-
-async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, seconds: float) -> None:
-    """For so long: the feeds go on, rows come on time, answers are from memory, fresh and right."""
-    until = trio.current_time() + seconds
-    accepted = it.updates.accepted
-    while trio.current_time() < until:
-        async with it.still() as sent:
-            summary = await it.get("/prices/aggregate/BTCUSDT?period=1m")
-            short = await it.get("/prices/aggregate/exchange1/DOGEUSDT?period=2s")
-            latest = await it.get("/prices/latest/BTCUSDT")
-        for answer in (summary, short):
-            assert answer["source"] == "memory"
-            assert answer["end"] % 1_000 == 0
-            check_summary(answer, sent)
-        newest = max(each.timestamp for each in sent if each.symbol == "BTCUSDT")
-        assert latest["source"] == "memory"
-        assert latest["timestamp"] == newest
-        assert now_ms() - newest < 1_500
-        await trio.sleep(0.3)
-        assert it.updates.accepted > accepted, "the feeds stall"
-        accepted = it.updates.accepted
-        # A close is 200 ms after the end, and looked for each second.
-        await rows_are_right(dsn, sent, until=now_ms() - 1_600, within=0.5)
-
-
-async def check_up(it: Service, players: Sequence[Exchange]) -> None:
-    """Answers are from Redis again, exact to the ms."""
-    async with it.still() as sent:
-        summary = {}
-
-        async def from_redis() -> bool:
-            summary.update(await it.get("/prices/aggregate/BTCUSDT?period=1m"))
-            return summary["source"] == "redis"
-
-        await eventually(from_redis, within=1)
-    check_summary(summary, sent)
 
 
 @pytest.mark.parametrize("how", ["with data", "empty", "paused"])

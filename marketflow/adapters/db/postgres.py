@@ -119,20 +119,16 @@ class PostgresStore:
         """See the port."""
         rows = [_row(aggregate) for aggregate in aggregates]
 
-        def write(connection: psycopg.Connection) -> str | None:
-            # Told by its result: an error would cost the connection, and the lock with it.
-            try:
-                with connection.transaction(), connection.cursor() as cursor:
-                    cursor.executemany(statements.WRITE, rows)
-            except psycopg.Error as error:
-                if connection.closed or (error.sqlstate or "")[:2] not in _REFUSALS:
-                    raise
-                return error.diag.message_primary or type(error).__name__
-            return None
+        def write(connection: psycopg.Connection) -> None:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(statements.WRITE, rows)
 
-        refusal = await self._writing.run(write, connect=False)
-        if refusal is not None:
-            raise RowsRefused(refusal)
+        try:
+            await self._writing.run(write, connect=False)
+        except psycopg.Error as error:
+            if (error.sqlstate or "")[:2] not in _REFUSALS:
+                raise
+            raise RowsRefused(error.diag.message_primary) from error
 
     async def delete_before(self, end: int) -> int:
         """See the port."""

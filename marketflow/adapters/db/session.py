@@ -2,7 +2,8 @@
 
 psycopg cannot wait on Trio, and a thread cannot be cancelled. So a call runs in a thread that may be left
 behind, and the connection's socket is then shut down, which ends the thread's wait whatever the server does.
-A connection on which a call failed in any way is never used again: nobody needs to know what state it is in.
+A connection on which a call failed is used again only if it was the server that said so and no transaction is
+open: else nobody needs to know what state it is in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import attrs
 import psycopg
 import trio
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from marketflow.app.ports import StoreAway
 
@@ -38,10 +40,15 @@ _THREADS: Final = 3
 # Settings of the connection, after the user's own, so that they hold. The server's keepalives let go of our
 # lock some 20 s after our host vanished. Compiling (jit) would cost more than any of our queries.
 _OPTIONS: Final = (
-    "-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}"
+    "-c statement_timeout={statement} -c idle_in_transaction_session_timeout={milliseconds}"
     " -c TimeZone=UTC -c jit=off"
     " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
 )
+
+
+STATEMENT_SHARE: Final = 0.9
+"""Of the time limit what the server has for a statement: so it can say that it takes too long (somebody holds
+the table), and we keep the connection, and the lock with it."""
 
 
 class NoAnswer(StoreAway):
@@ -68,7 +75,9 @@ def connection_parameters(dsn: str, timeout: float) -> dict[str, Any]:
     except psycopg.Error:
         raise ValueError("not a PostgreSQL connection string") from None
     milliseconds = max(1, round(timeout * 1000))
-    options = _OPTIONS.format(milliseconds=milliseconds)
+    options = _OPTIONS.format(
+        milliseconds=milliseconds, statement=max(1, round(milliseconds * STATEMENT_SHARE))
+    )
     return parameters | {
         "application_name": "marketflow",
         "client_encoding": "UTF8",
@@ -101,6 +110,8 @@ class _Link:
         self._plug: socket.socket | None = None
         self._in_use = False
         self._given_up = False
+        self.sound = False
+        """Whether it may be used again, though the last call has failed."""
 
     def call(self, fn: Callable[[psycopg.Connection], T]) -> T:
         """In a thread: connect unless connected, and run `fn`.
@@ -112,7 +123,7 @@ class _Link:
         with self._mutex:
             self._in_use = True
         try:
-            return fn(self._connected())
+            return self._call(self._connected(), fn)
         except psycopg.Error as error:
             if _is_away(error, self._connection):
                 raise StoreAway(self._reason(error)) from error
@@ -122,6 +133,13 @@ class _Link:
                 self._in_use = False
                 if self._given_up:
                     self._close()
+
+    def _call(self, connection: psycopg.Connection, fn: Callable[[psycopg.Connection], T]) -> T:
+        try:
+            return fn(connection)
+        except psycopg.Error:
+            self.sound = connection.info.transaction_status is TransactionStatus.IDLE
+            raise
 
     def give_up(self) -> None:
         """Never use it again, and end what a thread may be doing with it. Does not wait."""
@@ -213,12 +231,15 @@ class Session:
                         raise StoreAway("not connected")
                     self.connections += 1
                     self._link = _Link(self._parameters, self._prepare)
+                link = self._link
+                link.sound = False
                 try:
                     return await trio.to_thread.run_sync(
-                        self._link.call, fn, abandon_on_cancel=True, limiter=self._threads
+                        link.call, fn, abandon_on_cancel=True, limiter=self._threads
                     )
                 except BaseException:
-                    self.close()
+                    if not link.sound:
+                        self.close()
                     raise
 
     def close(self) -> None:

@@ -1,0 +1,126 @@
+"""What must hold while Redis is away, whatever the reason, and a proxy that makes connections bad."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from urllib.parse import urlsplit
+
+import trio
+from rig import Exchange, Service, check_summary, eventually, now_ms, rows_are_right
+
+
+async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, seconds: float) -> None:
+    """For so long: the feeds go on, rows come on time, answers are from memory, fresh and right."""
+    until = trio.current_time() + seconds
+    accepted = it.updates.accepted
+    while trio.current_time() < until:
+        async with it.still() as sent:
+            summary = await it.get("/prices/aggregate/BTCUSDT?period=1m")
+            short = await it.get("/prices/aggregate/exchange1/DOGEUSDT?period=2s")
+            latest = await it.get("/prices/latest/BTCUSDT")
+        for answer in (summary, short):
+            assert answer["source"] == "memory"
+            assert answer["end"] % 1_000 == 0
+            check_summary(answer, sent)
+        newest = max(each.timestamp for each in sent if each.symbol == "BTCUSDT")
+        assert latest["source"] == "memory"
+        assert latest["timestamp"] == newest
+        assert now_ms() - newest < 1_500
+        await trio.sleep(0.3)
+        assert it.updates.accepted > accepted, "the feeds stall"
+        accepted = it.updates.accepted
+        # A close is 200 ms after the end, and looked for each second.
+        await rows_are_right(dsn, sent, until=now_ms() - 1_600, within=0.5)
+
+
+async def check_up(it: Service, players: Sequence[Exchange]) -> None:
+    """Answers are from Redis again, exact to the ms."""
+    async with it.still() as sent:
+        summary = {}
+
+        async def from_redis() -> bool:
+            summary.update(await it.get("/prices/aggregate/BTCUSDT?period=1m"))
+            return summary["source"] == "redis"
+
+        await eventually(from_redis, within=1)
+    check_summary(summary, sent)
+
+
+async def no_thread_left() -> None:
+    """Wait until no thread is at work. Trio keeps idle ones for a while, under another name."""
+
+    def at_work() -> list[str]:
+        return [each.name for each in threading.enumerate() if each.name.startswith("trio.to_thread")]
+
+    await eventually(lambda: not at_work(), within=2, what="no thread at work")
+
+
+class Proxy:
+    """In front of a server: each piece may take its time, or the connections end."""
+
+    def __init__(self, url: str) -> None:
+        """`url` of the server."""
+        self._parts = urlsplit(url)
+        self._port = 0
+        self._open: set[trio.SocketStream] = set()
+        self.delay = 0.0
+        """Seconds that each piece from a client is held back."""
+        self.refusing = False
+        """Whether new connections are ended at once."""
+
+    @property
+    def url(self) -> str:
+        """For clients."""
+        return self._parts._replace(netloc=f"127.0.0.1:{self._port}").geturl()
+
+    async def drop(self) -> None:
+        """End all connections."""
+        for stream in list(self._open):
+            await stream.aclose()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self._port = listeners[0].socket.getsockname()[1]
+        await trio.serve_listeners(self._serve, listeners, task_status=task_status)
+
+    async def _serve(self, client: trio.SocketStream) -> None:
+        if self.refusing:
+            return
+        try:
+            server = await trio.open_tcp_stream(str(self._parts.hostname), self._parts.port or 0)
+            self._open |= {client, server}
+            async with server, trio.open_nursery() as nursery:
+                for source, target in ((server, client), (client, server)):
+                    asking = source is client
+                    pass_on = partial(self._pass_on, source, target, nursery.cancel_scope, asking=asking)
+                    nursery.start_soon(pass_on)
+        except OSError:
+            return
+        finally:
+            self._open -= {client, server}
+
+    async def _pass_on(
+        self, source: trio.SocketStream, target: trio.SocketStream, scope: trio.CancelScope, *, asking: bool
+    ) -> None:
+        try:
+            async for piece in source:
+                if asking:
+                    await trio.sleep(self.delay)
+                await target.send_all(piece)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+@asynccontextmanager
+async def proxy(url: str) -> AsyncIterator[Proxy]:
+    """A proxy for the server, at work."""
+    made = Proxy(url)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(made.run)
+        yield made
+        nursery.cancel_scope.cancel()
