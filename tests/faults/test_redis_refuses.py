@@ -1,0 +1,185 @@
+"""Redis answers, but not as it should: with errors, too slowly, or on connections that do not last."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trio
+from outages import check_outage, check_up, no_thread_left, proxy
+from rig import (
+    check_summary,
+    eventually,
+    exchanges,
+    now_ms,
+    playing,
+    rows_are_right,
+    service,
+    settings_for,
+    window_is_whole,
+)
+
+from marketflow.embedded import EmbeddedRedis
+
+OUTAGE = 1.5
+"""Seconds."""
+BALLAST = 25
+"""Keys of 2 MB, a tenth of a second each to load: Redis answers in between that it is loading."""
+
+
+ERRORS = {"OOM": "maxmemory", "READONLY": "read only", "LOADING": "loading"}
+"""What people are told then."""
+
+
+@asynccontextmanager
+async def refusing(how: str, server: EmbeddedRedis) -> AsyncIterator[None]:
+    """Redis, for so long, answers everything, or every write, by this error."""
+    with redis.Redis.from_url(server.url, socket_timeout=30) as client:
+        match how:
+            case "OOM":
+                client.config_set("maxmemory", 1)
+                yield
+                client.config_set("maxmemory", 0)
+            case "READONLY":
+                client.replicaof("127.0.0.1", "1")
+                yield
+                client.replicaof("NO", "ONE")
+            case _:
+                client.config_set("rdbcompression", "no")
+                client.config_set("key-load-delay", 100_000)
+                for number in range(BALLAST):
+                    client.setrange(f"ballast{number}", 2_100_000, b"x")
+                async with trio.open_nursery() as nursery:
+                    reload = partial(client.execute_command, "DEBUG", "RELOAD")
+                    nursery.start_soon(trio.to_thread.run_sync, reload)
+                    yield
+
+
+@pytest.mark.parametrize("how", ERRORS)
+async def test_redis_answers_by_errors(
+    how: str, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """As good as away: it is told why, nothing stalls, and all is whole again within 2 s."""
+    async with exchanges("exchange1", "exchange2") as players:
+        settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path, redis={"timeout": 600})
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: it.updates.cached > 50)
+            async with refusing(how, own_redis):
+
+                def told() -> bool:
+                    state = it.running.report().redis
+                    return state.status == "away" and ERRORS[how] in str(state.error)
+
+                await eventually(told, within=2, what="away, and why")
+                await check_outage(it, players, postgres_dsn, OUTAGE)
+            await window_is_whole(own_redis.url, players, within=2)
+            await check_up(it, players)
+            await eventually(lambda: it.updates.pending == 0)
+            assert it.updates.cached == it.updates.accepted
+        await rows_are_right(postgres_dsn, [s for p in players for s in p.sent], until=now_ms() - 2_000)
+    await no_thread_left()
+
+
+async def test_connections_to_redis_that_do_not_last(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Ended each 100 ms, in the middle of a write or not: nothing is lost, nothing is there twice."""
+    async with exchanges("exchange1") as players, proxy(own_redis.url) as between:
+        settings = settings_for(players, between.url, postgres_dsn, tmp_path)
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: it.updates.cached > 20)
+            for _ in range(20):
+                await between.drop()
+                accepted = it.updates.accepted
+                await trio.sleep(0.1)
+                assert it.updates.accepted > accepted, "the feeds stall"
+            async with it.still() as sent:
+                check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1m"), sent)
+            await window_is_whole(own_redis.url, players, within=2)
+            await check_up(it, players)
+            await eventually(lambda: it.updates.pending == 0)
+            assert it.updates.cached == it.updates.accepted
+        await rows_are_right(postgres_dsn, players[0].sent, until=now_ms() - 2_000)
+    await no_thread_left()
+
+
+@pytest.mark.parametrize("timeout", [300, 1_500])
+async def test_redis_takes_half_a_second_a_call(
+    timeout: int, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Within the time limit it is up and slow, else away. Feeds, rows and answers do not wait for it."""
+    async with exchanges("exchange1", "exchange2") as players, proxy(own_redis.url) as between:
+        settings = settings_for(players, between.url, postgres_dsn, tmp_path, redis={"timeout": timeout})
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: it.updates.cached > 50)
+            between.delay = 0.5
+            if timeout < 500:
+                await eventually(lambda: it.running.report().redis.status == "away", within=2)
+                await check_outage(it, players, postgres_dsn, OUTAGE)
+            else:
+                await check_slow(it, players, postgres_dsn)
+            between.delay = 0
+            await window_is_whole(own_redis.url, players, within=2)
+            await check_up(it, players)
+            await eventually(lambda: it.updates.pending == 0)
+            assert it.updates.cached == it.updates.accepted
+        await rows_are_right(postgres_dsn, [s for p in players for s in p.sent], until=now_ms() - 2_000)
+    await no_thread_left()
+
+
+async def check_slow(it: Any, players: Any, dsn: str) -> None:
+    """For some seconds: nothing stalls, answers come in time and are right, whoever gives them."""
+    until = trio.current_time() + 2 * OUTAGE
+    while trio.current_time() < until:
+        accepted = it.updates.accepted
+        async with it.still() as sent:
+            for path in (
+                "/prices/aggregate/BTCUSDT?period=1m",
+                "/prices/aggregate/exchange1/DOGEUSDT?period=2s",
+            ):
+                check_summary(await it.get(path, within=4), sent)
+        await trio.sleep(0.2)
+        assert it.updates.accepted > accepted, "the feeds stall"
+        # A close waits until all is flushed, no longer than the time limit, and asks for the bars.
+        await rows_are_right(dsn, sent, until=now_ms() - 1_600 - 2_000, within=1.0)
+
+
+async def test_a_flood_while_redis_is_slow(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """It is pushed back to the exchange's socket: nothing is dropped, and no more waits than may."""
+    limit = 1_000
+    async with exchanges("exchange1", "exchange2", "exchange3") as players, proxy(own_redis.url) as between:
+        flooding, calm, _ = players
+        settings = settings_for(
+            players,
+            between.url,
+            postgres_dsn,
+            tmp_path,
+            pipeline={"max_pending_updates": 3 * limit},
+            redis={"timeout": 2_000},
+        )
+        async with service(settings, players) as it:
+            await eventually(lambda: it.running.report().redis.status == "up")
+            between.delay = 0.5
+            for _ in range(8):
+                await flooding.send(flooding.updates("BTCUSDT", *[now_ms()] * 500))
+                await calm.send(calm.updates("DOGEUSDT", now_ms()))
+            seen = set()
+            until = trio.current_time() + 2
+            while trio.current_time() < until:
+                ledgers = it.running.report().exchanges
+                seen.add(ledgers["exchange1"].updates.pending)
+                await trio.sleep(0.02)
+            assert ledgers["exchange2"].updates.accepted == 8, "one that floods stops the others"
+            assert limit // 2 < max(seen) <= limit
+            assert it.updates.accepted < 4_000, "pushed back"
+            between.delay = 0
+            await it.received_all()
+            await eventually(lambda: it.updates.pending == 0)
+            assert it.updates.cached == it.updates.accepted == 4_008
