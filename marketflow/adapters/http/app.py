@@ -25,6 +25,7 @@ from marketflow.adapters.http.health import health_routes
 from marketflow.adapters.http.metrics import metric_routes
 from marketflow.adapters.http.mode import mode_routes
 from marketflow.adapters.http.pages import asset_names, page_routes
+from marketflow.adapters.http.peers import peer_of
 from marketflow.adapters.http.prices import price_routes
 from marketflow.adapters.http.problem import register_problems, unavailable
 from marketflow.adapters.http.stream import CLOSING, stream_routes
@@ -148,6 +149,7 @@ class Connection(TrioASGIHTTPConnection):
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         super().__init__(app, {**scope, "path": origin_form(scope["path"])})
         self._body_received = trio.Event()
+        self._peer = peer_of(scope)
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer the request. What a route enters for the time of its answer is left at the end of it."""
@@ -162,17 +164,28 @@ class Connection(TrioASGIHTTPConnection):
         return event
 
     async def _send(self, send: ASGISendCallable, event: ASGISendEvent) -> None:
+        if self._peer is not None and _tells_its_length(event):
+            self._peer.hold()
         if event["type"] != "http.response.body" or event["more_body"]:
             await send(event)
             return
         # Hypercorn closes the connection if the body has not come to its end by now, and what is still on
         # its way makes the kernel reset it: the client would lose an answer such as 405 or 413.
-        with trio.move_on_after(LINGER):
-            await self._body_received.wait()
+        if not self._body_received.is_set():
+            with trio.move_on_after(LINGER):
+                await self._body_received.wait()
         # Sending the end lets Hypercorn report a disconnect, at which quart-trio cancels this request, in the
         # middle of Hypercorn's start of the keep-alive timer. Idle connections would then never be closed.
         with trio.CancelScope(shield=True):
+            if self._peer is not None:
+                await self._peer.release()
             await send(event)
+
+
+def _tells_its_length(event: ASGISendEvent) -> bool:
+    return event["type"] == "http.response.start" and any(
+        name == b"content-length" for name, _ in event["headers"]
+    )
 
 
 class App(QuartTrio):

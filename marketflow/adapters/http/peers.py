@@ -80,6 +80,8 @@ class Peer(TCPServer):
     """One connection, from its beginning to its end."""
 
     config: PeersConfig
+    _held: list[bytes] | None = None
+    """What is to be sent in one go with what follows."""
 
     async def run(self) -> None:
         """Serve it, or refuse it if there are too many."""
@@ -104,15 +106,34 @@ class Peer(TCPServer):
 
         Hypercorn would go on waiting for the end of an answer, to read what the client has asked after it.
         """
-        if not isinstance(event, RawData):
-            # A client that has left is not idle: a timer begun now would keep its place for nobody.
-            if not (isinstance(event, Updated) and self._left):
-                await super().protocol_send(event)
+        if self._held is not None:
+            if isinstance(event, RawData):
+                self._held.append(event.data)
+                return
+            await self.release()
+        if isinstance(event, RawData):
+            await self._write(event.data)
+            return
+        # A client that has left is not idle: a timer begun now would keep its place for nobody.
+        if not (isinstance(event, Updated) and self._left):
+            await super().protocol_send(event)
+
+    def hold(self) -> None:
+        """Keep what is to be sent until `release`, to send it in one go: a send is a tenth of an answer."""
+        self._held = []
+
+    async def release(self) -> None:
+        """Send what was kept."""
+        held, self._held = self._held, None
+        await self._write(b"".join(held or ()))
+
+    async def _write(self, data: bytes) -> None:
+        if not data:  # the end of an answer that has told its length
             return
         async with self.send_lock:
             try:
                 with trio.CancelScope(shield=True):
-                    await self.stream.send_all(event.data)
+                    await self.stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 await self.protocol.handle(Closed())
                 self.leave()
@@ -156,12 +177,13 @@ class Peer(TCPServer):
 
 def become_stream(scope: WWWScope) -> None:
     """The answer to this request is a stream: it goes on for as long as the client stays."""
-    peer = _peer_of(scope)
+    peer = peer_of(scope)
     if peer is not None:  # there is none in a test without a server
         peer.become_stream()
 
 
-def _peer_of(scope: WWWScope) -> Peer | None:
+def peer_of(scope: WWWScope) -> Peer | None:
+    """The connection that a request came by; None in a test without a server."""
     return cast("Peer | None", cast("dict[str, Any]", scope.get("state", {})).get(_PEER))
 
 
@@ -176,7 +198,7 @@ class WebSocket(WSStream):
         """Take what the client sends. Hypercorn refuses a bad handshake, and then waits for ever."""
         await super().handle(event)
         if self.closed and not self.handshake.accepted and not isinstance(event, StreamClosed):
-            peer = _peer_of(self.scope)
+            peer = peer_of(self.scope)
             if peer is not None:
                 peer.leave()
 
