@@ -17,11 +17,14 @@ from marketflow.app.ports import Batch, EncodedFlush, Flush, Window, Written
 from marketflow.app.replay import Replay
 from marketflow.app.second_bars import Key, SecondBars
 
-FLUSH_UPDATES: Final = 10_000
-"""Updates in one flush at most: 0.7 MB, and about 15 ms of Redis' time. So long may an exchange that sends
-little have to wait for one that floods."""
+FLUSH_UPDATES: Final = 8_000
+"""Updates in one flush at most: half a MB, and 12 to 20 ms of Redis' time. So long may an exchange that sends
+little have to wait for one that floods. Much smaller ones leave Redis without work in between."""
 FLUSH_BARS: Final = 5_000
 """Bars in one flush at most. Only a replay has as many."""
+MOST_AHEAD: Final = 50_000
+"""Updates of an exchange that wait at most while Redis answers, if that is less than its limit. More would
+only be older when they are written, and out of the processor's cache."""
 
 
 @attrs.frozen
@@ -126,7 +129,7 @@ class Book:
 
     def _has_room(self, exchange: str, accepted: int) -> bool:
         pending = self.ledgers[exchange].pending
-        return pending == 0 or pending + accepted <= self._limits[exchange]
+        return pending == 0 or pending + accepted <= min(self._limits[exchange], MOST_AHEAD)
 
     # ---- overload ----
 
