@@ -20,7 +20,7 @@ from marketflow.app.book import Book
 from marketflow.app.candles import CandlePages
 from marketflow.app.clocks import CautiousClock
 from marketflow.app.flushing import Flusher
-from marketflow.app.ports import Batch, Updates
+from marketflow.app.ports import Batch, StoreAway, Updates
 from marketflow.app.queries import Queries
 from marketflow.app.spans import Spans
 from marketflow.app.stores import StoreState
@@ -137,6 +137,8 @@ class WatchedWindow(MemoryWindow):
         self.attempts: list[MemoryFlush] = []
         self.write_seconds = 0.0
         self.read_seconds = 0.0
+        self.hung = False
+        """While it is set nothing is acknowledged: what is sent is taken, and there it ends."""
         self.trims = 0
         self.after_edges: Callable[[], None] = lambda: None
         """Called when edges have been read, before they are handed over."""
@@ -146,6 +148,12 @@ class WatchedWindow(MemoryWindow):
         self.trims += bool(flush.older_than)
         await trio.sleep(self.write_seconds)
         return await super().post(flush)
+
+    async def settle(self) -> bool:
+        if self.hung:
+            await trio.sleep(1)
+            raise StoreAway("no answer in time")
+        return await super().settle()
 
     async def all_bars(self, pairs):
         found = copy.deepcopy(await super().all_bars(pairs))

@@ -262,6 +262,7 @@ class Aggregator:
                 await self._write_rows(rows[: len(rows) // 2])
                 await self._write_rows(rows[len(rows) // 2 :])
             return False
+        self._state.answered()
         self._book.bars.written([due for due, _ in rows])
         for due, _ in rows:
             self._refused.pop((due.end, due.pair), None)

@@ -178,7 +178,8 @@ class Book:
         bars = self.bars.take_unflushed(FLUSH_BARS)
         if not runs and not bars:
             self._notify()
-            return None
+            # All that was taken has expired; there may be more behind it.
+            return self.next_flush(window, now) if waiting else None
         counts: dict[str, int] = {}
         for run in runs:
             counts[run.updates.exchange] = counts.get(run.updates.exchange, 0) + run.count

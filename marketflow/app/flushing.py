@@ -177,7 +177,7 @@ class Flusher:
             self._tell_waiting()
             if ending:
                 tries += 1
-                if self._book.drained and self._state.up:
+                if self._book.drained and (self.up or (self._state.up and tries > LAST_TRIES)):
                     return
                 if tries >= LAST_TRIES and not self._state.up:
                     self._book.drop_pending()
@@ -238,6 +238,8 @@ class Flusher:
 
     def _acknowledged(self, *, intact: bool) -> None:
         """All that was posted is in the window."""
+        if not self._posted:
+            return
         now = trio.current_time()
         for began, acknowledge in self._posted:
             self.write_seconds.observe(now - began)
@@ -247,7 +249,7 @@ class Flusher:
         if not intact:
             self._emptied += 1
             self.whole = False
-        if self._posted and not self._state.up:
+        if not self._state.up:
             self._state.answered()
             self._book.set_dropping(False)
         self._posted.clear()

@@ -16,6 +16,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from operator import attrgetter, itemgetter
 from typing import Final
 
@@ -46,6 +47,10 @@ HEARTBEAT: Final = 15.0
 """Seconds without an event after which a client is told that the connection lives."""
 
 
+Filter = tuple[str | None, str | None]
+"""An exchange or all of the mode, and a symbol or all."""
+
+
 class Board:
     """The newest update of each pair, as events."""
 
@@ -53,8 +58,8 @@ class Board:
         """`pairs` are those of both modes."""
         self.events: list[PriceEvent] = []
         """Ascending by id."""
-        self.changed = trio.Event()
-        """Set, and replaced, with each change."""
+        self._changed: dict[Filter, trio.Event] = {}
+        """What those wait for who have all that they asked for: who asks for what is quiet is not woken."""
         self._book = book
         self._pairs = pairs
         self._next_id = book.next_sequence
@@ -80,9 +85,21 @@ class Board:
             latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY)
             self._newest[pair] = PriceEvent(self._next_id, latest)
             self._next_id += 1
+            for asked in product((exchange, None), (symbol, None)):
+                if asked in self._changed:
+                    self._changed.pop(asked).set()
         self.events = [*self._newest.values()]
-        self.changed.set()
-        self.changed = trio.Event()
+
+    async def wait_changed(self, asked: Filter) -> None:
+        """Wait for an event of what is asked for, or the end."""
+        if asked not in self._changed:
+            self._changed[asked] = trio.Event()
+        await self._changed[asked].wait()
+
+    def end(self) -> None:
+        """There will be no more events: wake everybody."""
+        for changed in self._changed.values():
+            changed.set()
 
     @property
     def last_id(self) -> int:
@@ -127,6 +144,7 @@ class Turns:
 class Subscription:
     """What one client asked for, and how far it has been given it. For one task."""
 
+    exchange: str | None
     symbol: str | None
     exchanges: Callable[[], Collection[str]]
     """Asked anew each time: the mode may have changed."""
@@ -144,7 +162,7 @@ class Subscription:
         while True:
             with trio.move_on_after(self.heartbeat) as quiet:
                 while not self.ended.is_set() and next(self._new(), None) is None:
-                    await self.board.changed.wait()
+                    await self.board.wait_changed((self.exchange, self.symbol))
             if quiet.cancelled_caught:
                 return ()
             await self.turns.wait()
@@ -215,7 +233,7 @@ class PriceStream:
                     await trio.sleep(TICK)
         finally:
             self._ended.set()
-            self._board.changed.set()
+            self._board.end()
 
     @contextmanager
     def subscribed(
@@ -240,6 +258,7 @@ class PriceStream:
         self._clients.value += 1
         try:
             yield Subscription(
+                exchange=exchange,
                 symbol=symbol,
                 exchanges=self._exchanges_of_mode if exchange is None else lambda: (exchange,),
                 cursor=since,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import click
 
 from marketflow import __version__
@@ -15,7 +17,7 @@ from marketflow.commands.options import AMOUNT, FRACTION, Finite, Run, log_optio
 from marketflow.commands.signals import until_signal
 
 if TYPE_CHECKING:
-    from marketflow.config import Loaded
+    from marketflow.config import Loaded, Settings
 
 
 def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
@@ -58,12 +60,11 @@ def serve(
     log, rows = structlog.get_logger("marketflow"), loaded.describe()
     log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
     log.debug("sources of the settings", sources={row.key: row.source for row in rows})
-    _raise_open_files(loaded.settings.http.max_connections + OTHER_FILES)
-    trio.run(partial(run_service, loaded.settings, embedded=embedded))
+    trio.run(partial(run_service, _with_open_files(loaded.settings), embedded=embedded))
 
 
-def _raise_open_files(wanted: int) -> None:
-    """Let the process have as many files open as it may need.
+def _with_open_files(settings: Settings) -> Settings:
+    """The settings with as many connections as files may be open for, once that limit is raised.
 
     Else many clients would take those that a feed needs to connect again. The usual limit is 1,024, and the
     one that it can be raised to far above.
@@ -72,13 +73,18 @@ def _raise_open_files(wanted: int) -> None:
 
     import structlog  # noqa: PLC0415
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        enough = hard == resource.RLIM_INFINITY or hard >= wanted
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if enough else hard, hard))
-        if not enough:
-            log = structlog.get_logger("marketflow")
-            log.warning("fewer files may be open than http.max_connections needs", may=hard, needs=wanted)
+    wanted = settings.http.max_connections + OTHER_FILES
+    soft, hard = (math.inf if each < 0 else each for each in resource.getrlimit(resource.RLIMIT_NOFILE))
+    if soft >= wanted:
+        return settings
+    may = int(min(wanted, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (may, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    if may == wanted:
+        return settings
+    connections = max(1, may - OTHER_FILES)
+    log = structlog.get_logger("marketflow")
+    log.warning("fewer files may be open than http.max_connections needs", files=may, connections=connections)
+    return attrs.evolve(settings, http=attrs.evolve(settings.http, max_connections=connections))
 
 
 @click.command()

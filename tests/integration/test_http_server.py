@@ -10,6 +10,7 @@ import trio
 from structlog.testing import capture_logs
 from test_http_fakes import Client, Questions, eventually, serving
 
+from marketflow.adapters.http import app as http_app
 from marketflow.adapters.http import server as http_server
 from marketflow.adapters.http.server import Limits, open_listener
 
@@ -74,6 +75,14 @@ async def test_one_connection_too_many_is_told_so(questions):
                 async with await server.connect() as again:
                     if (await again.get("/symbols")).status == 200:
                         break
+
+
+async def test_an_answer_does_not_wait_for_a_body_that_does_not_come(questions):
+    head = b"POST /symbols HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\n"
+    async with serving(questions.app()) as server, await server.connect() as client:
+        await client.stream.send_all(head)
+        with trio.fail_after(0.8 * http_app.LINGER):
+            assert b" 405 " in await client.stream.receive_some()
 
 
 async def test_a_failed_request_leaves_the_connection_and_the_service_alive(questions):

@@ -119,6 +119,21 @@ def in_flight(world):
     return sum(sum(flush.counts.values()) for flush in world.book.in_flight)
 
 
+async def test_a_window_that_hangs_is_not_confirmed(autojump_clock):
+    """An idle one is written to for the question: that it was sent is no answer."""
+    world = World()
+    async with world.running(aggregating=False):
+        await until(lambda: world.flusher.up)
+        await trio.sleep(0.4)
+        assert await world.flusher.confirmed()
+        await trio.sleep(0.2)
+        world.window.hung = True
+        assert not await world.flusher.confirmed()
+        world.window.hung = False
+        await until(lambda: world.flusher.up)
+        assert await world.flusher.confirmed()
+
+
 # ---- the window made whole ----
 
 

@@ -172,6 +172,8 @@ class Connection(TrioASGIHTTPConnection):
         # Hypercorn closes the connection if the body has not come to its end by now, and what is still on
         # its way makes the kernel reset it: the client would lose an answer such as 405 or 413.
         if not self._body_received.is_set():
+            if self._peer is not None:
+                await self._peer.release()
             with trio.move_on_after(LINGER):
                 await self._body_received.wait()
         # Sending the end lets Hypercorn report a disconnect, at which quart-trio cancels this request, in the

@@ -39,6 +39,8 @@ TOO_MANY: Final = (
 """What one connection too many is told, whatever it wants."""
 REFUSAL_SECONDS: Final = 0.5
 """How long it has to read that."""
+MOST_REFUSED: Final = 64
+"""How many are told so at a time; more are closed without a word."""
 
 _PEER: Final = "marketflow.peer"
 
@@ -72,6 +74,8 @@ class PeersConfig(Config):
     def __init__(self) -> None:
         super().__init__()
         self.peers = Peers()
+        self.refusing = 0
+        """How many are being told that they are too many."""
         self.max_connections = 2_000
         """How many there may be at a time."""
 
@@ -145,6 +149,16 @@ class Peer(TCPServer):
         await self.idle_task.stop()
 
     async def _refuse(self) -> None:
+        if self.config.refusing >= MOST_REFUSED:
+            await trio.aclose_forcefully(self.stream)
+            return
+        self.config.refusing += 1
+        try:
+            await self._tell_too_many()
+        finally:
+            self.config.refusing -= 1
+
+    async def _tell_too_many(self) -> None:
         with (
             trio.move_on_after(REFUSAL_SECONDS),
             suppress(trio.BrokenResourceError, trio.ClosedResourceError),
