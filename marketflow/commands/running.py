@@ -33,7 +33,7 @@ def _start_logging(this: Run) -> None:
 
 
 COLLECT_AFTER: Final = 10_000
-"""New objects after which the youngest are looked at: hundreds of requests or chunks, instead of one or two."""
+"""New objects after which the youngest are looked at: those of dozens of requests, instead of one or two."""
 OTHER_FILES: Final = 256
 """How many files may be open beside clients' connections: exchanges, stores, pipes, libraries."""
 
