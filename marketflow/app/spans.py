@@ -134,9 +134,14 @@ class Spans:
             edges.pop()
         edges = [edge for edge in edges if not edge.empty]
         accepted = {pair: self._accepted(pair, edges) for pair in pairs}
-        raw = await self._raw(pairs, edges, accepted) if await self._flusher.confirmed() else None
-        if raw is None and await self._flusher.flushed():
+        if not await self._flusher.confirmed():
+            return None
+        try:
             raw = await self._raw(pairs, edges, accepted)
+            if raw is None and await self._flusher.flushed():
+                raw = await self._raw(pairs, edges, accepted)
+        except StoreAway:
+            return None  # Slow or gone: it is not waited for a second time.
         if raw is None:
             return None
         fields, source = await self._fields(pairs, Span(first, last))
@@ -156,11 +161,12 @@ class Spans:
     async def _raw(
         self, pairs: Sequence[Pair], spans: Sequence[Span], accepted: Mapping[Pair, Mapping[int, int]]
     ) -> Mapping[Pair, Sequence[Edge]] | None:
-        """The raw updates of the spans; None if they are not all that were accepted."""
-        try:
-            raw = await self._window.edges(pairs, spans) if spans else dict.fromkeys(pairs, ())
-        except StoreAway:
-            return None
+        """The raw updates of the spans; None if they are not all that were accepted.
+
+        Raises:
+            StoreAway
+        """
+        raw = await self._window.edges(pairs, spans) if spans else dict.fromkeys(pairs, ())
         complete = all(
             edge.seconds[second] >= count
             for pair in pairs

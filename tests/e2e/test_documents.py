@@ -32,8 +32,8 @@ API = ROOT / "docs" / "api.md"
 COMMANDS = ROOT / "docs" / "commands.md"
 DOCUMENTS = (README, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").glob("*.md"))
 
-PORTS = range(20_000, 32_768)
-"""Below the ephemeral ports: nobody gets one of these while an exchange is down."""
+PORTS = range(10_000, 20_000)
+"""Below the ephemeral ports and the embedded servers': nobody gets one of these while an exchange is down."""
 
 
 def free_ports(shown: list[str]) -> dict[str, str]:

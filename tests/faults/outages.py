@@ -14,6 +14,7 @@ from rig import Exchange, Service, check_summary, eventually, now_ms, rows_are_r
 
 async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, seconds: float) -> None:
     """For so long: the feeds go on, rows come on time, answers are from memory, fresh and right."""
+    await trio.sleep(1.05)  # From memory answers are in whole seconds: one with updates must be over.
     until = trio.current_time() + seconds
     accepted = it.updates.accepted
     while trio.current_time() < until:

@@ -36,7 +36,7 @@ def held(url: str, exchange: str) -> list[Sent]:
         for symbol in BASE:
             for member, score in client.zrange(f"prices:{exchange}:{symbol}", 0, -1, withscores=True):
                 price, sequence, _ = member.split(b":")
-                found.append(Sent(exchange, symbol, float(price), int(score), int(sequence), 0))
+                found.append(Sent(exchange, symbol, float(price), int(score), int(sequence, 36), 0))
     return found
 
 
