@@ -218,7 +218,9 @@ def _parts(
         modes=modes,
         flusher=flusher,
         aggregator=aggregator,
-        spooling=Spooling(book=book, flusher=flusher, spool=spool),
+        spooling=Spooling(
+            book=book, flusher=flusher, spool=spool, clock=clock, lateness=settings.aggregation.lateness
+        ),
         stream=stream,
         health=health,
         app=create_app(

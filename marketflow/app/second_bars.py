@@ -294,9 +294,11 @@ class SecondBars:
             for boot, bar in boots.items():
                 yield pair, (end - self.interval, boot), bar
 
-    def unwritten_bars(self) -> Iterator[tuple[Pair, Field, Bar]]:
-        """The one-second bars of intervals whose rows are not up to date."""
-        for end, pairs in self._unwritten.items():
-            for pair in pairs:
-                for field, bar in self.fields(pair, Span(end - self.interval, end)).items():
-                    yield pair, field, bar
+    def needed_bars(self, since: int) -> Iterator[tuple[Pair, Field, Bar]]:
+        """The one-second bars of rows that are not up to date, and all from `since` (ms) on."""
+        for pair, seconds in self._bars.items():
+            unwritten = {end for end, pairs in self._unwritten.items() if pair in pairs}
+            for second, boots in seconds.items():
+                if second >= since or self._end_of(second) in unwritten:
+                    for boot, bar in boots.items():
+                        yield pair, (second, boot), bar

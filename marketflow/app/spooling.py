@@ -11,8 +11,10 @@ import trio
 
 from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
+from marketflow.app.ports import Clock, Field
 from marketflow.app.second_bars import Key
 from marketflow.domain.bars import Bar
+from marketflow.domain.periods import floor_to
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
@@ -47,12 +49,19 @@ class Spool(Protocol):
 
 
 class Spooling:
-    """The book's last resort. The spool is removed only once a store has what was in it."""
+    """The book's last resort. The spool is removed only once a store has what was in it.
 
-    def __init__(self, *, book: Book, flusher: Flusher, spool: Spool) -> None:
+    As long as a row may be rewritten, it is no substitute for its bars: a late update, merged without them,
+    would be lost to a fuller row, or make it a wrong one.
+    """
+
+    def __init__(self, *, book: Book, flusher: Flusher, spool: Spool, clock: Clock, lateness: int) -> None:
+        """`lateness`: how long (ms) after the end of an interval its row may be rewritten."""
         self._book = book
         self._flusher = flusher
         self._spool = spool
+        self._clock = clock
+        self._lateness = lateness
         self._brought_in: set[Key] = set()
         self._spooled = False
         """Whether there is a spool whose bars may be nowhere else."""
@@ -72,7 +81,7 @@ class Spooling:
             log.info("spooled bars brought in", bars=len(spooled))
 
     async def settle(self) -> None:
-        """Remove the spool once all of it is in Redis, or in rows; ends with the flusher at the latest."""
+        """Remove the spool once all is in Redis, or in final rows; ends with the flusher at the latest."""
         while self._spooled and not self._flusher.ended.is_set():
             if self._settled():
                 await self._spool.save([])
@@ -82,7 +91,7 @@ class Spooling:
                 await self._flusher.ended.wait()
 
     async def save(self) -> None:
-        """At the end: spool what no store has taken."""
+        """At the end: spool what no store has taken, or what its rows may yet need."""
         left = list(self._left())
         if left or self._spooled:
             await self._spool.save(left)
@@ -96,12 +105,17 @@ class Spooling:
             return False
         if self._flusher.up and self._book.bars_acknowledged(self._brought_in):
             return True
-        return all((pair, field) not in self._brought_in for pair, field, _ in bars.unwritten_bars())
+        return all((pair, field) not in self._brought_in for pair, field, _ in self._needed())
 
     def _left(self) -> Iterator[SpooledBar]:
         bars = self._book.bars
         for pair, (start, boot), bar in bars.folded():
             yield SpooledBar(pair, start, boot, bar, whole=True)
         if not (self._flusher.up and self._book.drained):
-            for pair, (second, boot), bar in bars.unwritten_bars():
+            for pair, (second, boot), bar in self._needed():
                 yield SpooledBar(pair, second, boot, bar, whole=False)
+
+    def _needed(self) -> Iterator[tuple[Pair, Field, Bar]]:
+        """The bars of rows that are not up to date, or not final: late updates may yet come in."""
+        since = floor_to(self._clock.now() - self._lateness, self._book.bars.interval)
+        return self._book.bars.needed_bars(since)

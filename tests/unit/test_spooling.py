@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import trio
 from builders import EXCHANGES, NOON, SYMBOLS, World, until
 
 from marketflow.app.spooling import Spooling
 from marketflow.domain.periods import HOUR, MINUTE
 
-PAIR = (EXCHANGES[0], SYMBOLS[0])
+LATENESS = 2 * MINUTE
 
 
 class MemorySpool:
@@ -31,7 +32,9 @@ class Service:
 
     def __init__(self, world, spool):
         self.world = world
-        self.spooling = Spooling(book=world.book, flusher=world.flusher, spool=spool)
+        self.spooling = Spooling(
+            book=world.book, flusher=world.flusher, spool=spool, clock=world.clock, lateness=LATENESS
+        )
 
     async def start(self, nursery):
         await self.world.aggregator.take_hold()
@@ -77,18 +80,65 @@ async def test_with_the_window_up_nothing_is_spooled(autojump_clock):
     assert spool.saves == 0
 
 
-async def test_with_every_row_written_nothing_is_spooled(autojump_clock):
+async def test_with_every_row_written_and_final_nothing_is_spooled(autojump_clock):
     spool, world = MemorySpool(), World()
     world.window.away = True
     service = Service(world, spool)
     async with trio.open_nursery() as nursery:
         await service.start(nursery)
         world.send_one(1.0)
-        await trio.sleep(65)
+        await trio.sleep(3 * MINUTE / 1_000)
         assert world.store.rows
         world.book.end()
     await service.spooling.save()
     assert spool.bars == []
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+async def test_a_row_that_redis_knew_half_of_takes_in_late_updates_after_a_restart(emptied, autojump_clock):
+    """Late ones rewrite it with Redis away, and again after the restart, also if Redis comes back empty."""
+    spool, world = MemorySpool(), World()
+    service = Service(world, spool)
+    async with trio.open_nursery() as nursery:
+        await service.start(nursery)
+        world.send(EXCHANGES[0], [(SYMBOLS[0], 5.0, NOON), (SYMBOLS[0], 6.0, NOON)])
+        await trio.sleep(65)
+        world.window.away = True
+        world.send(EXCHANGES[0], [(SYMBOLS[0], 9.0, NOON + 500)])
+        await trio.sleep(2)
+        world.check_rows(NOON + MINUTE)
+        world.book.end()
+    await service.spooling.save()
+    world = world.successor("boot2")
+    if emptied:
+        world.window.empty()
+    async with trio.open_nursery() as nursery:
+        await Service(world, spool).start(nursery)
+        world.send(EXCHANGES[0], [(SYMBOLS[0], price, NOON + 700) for price in (1.0, 2.0, 3.0)])
+        world.window.away = False
+        await until(lambda: not spool.bars)
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    world.check_rows(NOON + MINUTE)
+
+
+async def test_the_spool_stays_as_long_as_its_rows_may_be_rewritten(autojump_clock):
+    """Redis tells what it has and goes away again: rows are written, but a crash would leave only these."""
+    spool, world = MemorySpool(), World()
+    world.window.away = True
+    await Service(world, spool).run(20)
+    world = world.successor("boot2")
+    world.window.away = False
+    async with trio.open_nursery() as nursery:
+        await Service(world, spool).start(nursery)
+        await world.flusher.history_read.wait()
+        world.window.away = True
+        await trio.sleep(60)
+        world.check_rows(NOON + MINUTE)
+        assert spool.bars
+        await trio.sleep(LATENESS / 1_000)
+        assert not spool.bars
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_spool_stays_until_a_store_has_what_was_in_it(autojump_clock):
