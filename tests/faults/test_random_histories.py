@@ -1,0 +1,163 @@
+"""Random histories of one service and its successors, through the real root, on a virtual clock."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import socket
+from collections import deque
+from contextlib import asynccontextmanager
+from functools import partial
+from unittest.mock import patch
+
+import attrs
+import trio
+from builders import NOON, WallClock, WatchedWindow, run_virtual
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as options
+from hypothesis import strategies as st
+from rig import Sent, check_ledger, differences, expected_rows, settings_for
+
+from marketflow import assembly, service
+from marketflow.adapters.db.memory import MemoryStore
+from marketflow.config.settings import ExchangeSettings
+
+INTERVAL = 5_000
+SYMBOLS = ("BTCUSDT", "DOGEUSDT")
+LIVE = ("exchange1", "exchange2")
+STEPS = ["redis away", "redis back", "postgres away", "postgres back", "test", "live", "restart"]
+
+
+class Line:
+    """An exchange whose lines wait until they are read: source and connection at once."""
+
+    def __init__(self, exchange):
+        self.exchange = exchange
+        self.waiting = deque()
+
+    @asynccontextmanager
+    async def connect(self):
+        await trio.lowlevel.checkpoint()
+        yield self
+
+    async def receive(self):
+        while not self.waiting:  # noqa: ASYNC110 - on a virtual clock
+            await trio.sleep(0.02)
+        return self.waiting.popleft()
+
+
+class Spool:
+    def __init__(self):
+        self.bars = []
+
+    async def load(self):
+        return list(self.bars)
+
+    async def save(self, bars):
+        self.bars = list(bars)
+
+
+class History:
+    """What outlives a boot, and a model of what was sent."""
+
+    def __init__(self, seed):
+        self.rng, self.clock, self.boots = random.Random(seed), WallClock(), itertools.count(1)
+        self.lines = {name: Line(name) for name in LIVE}
+        self.window, self.store, self.spool = WatchedWindow(boot="boot0"), MemoryStore(INTERVAL), Spool()
+        self.sent, self.generated = [], 0
+
+    @asynccontextmanager
+    async def assembled(self, settings, clock, _):
+        boot = f"boot{next(self.boots)}"
+        self.window, self.store._held = self.window.successor(boot), False
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            with patch.object(assembly, "TcpSource", lambda name, *_: self.lines[name]):
+                self.parts = assembly._parts(
+                    settings, clock, boot, listener, self.window, self.store, self.spool
+                )
+            yield self.parts
+
+    def send(self, count):
+        line = self.lines[self.rng.choice(LIVE)]
+        for _ in range(count):
+            time, price = self.clock.now() - self.rng.choice([0, 100, 4_000]), self.rng.uniform(1, 9)
+            sent = Sent(line.exchange, self.rng.choice(SYMBOLS), price, time, len(self.sent), 0)
+            self.sent.append(sent)
+            line.waiting.append(sent.line)
+
+    async def do(self, step):
+        match step:
+            case "redis away" | "redis back":
+                self.window.away = step.endswith("away")
+            case "postgres away" | "postgres back":
+                self.store.away = step.endswith("away")
+            case "test" | "live":
+                await self.parts.modes.switch(step)
+            case int():
+                self.send(step)
+            case float():
+                await trio.sleep(step)
+
+    @asynccontextmanager
+    async def boot(self, settings):
+        stopping = trio.Event()
+        async with trio.open_nursery() as nursery:
+            with patch.object(service, "assembled", self.assembled):
+                await nursery.start(partial(service.serve, settings, stopping, clock=self.clock))
+            yield
+            stopping.set()
+        await trio.sleep(0.001)  # No two boots start in the same ms: their sequences begin with it.
+        report = self.check()
+        assert report.updates.pending == 0
+        self.generated += report.exchanges["test1"].updates.accepted
+
+    def check(self):
+        report = self.parts.health.report()
+        for each in report.exchanges.values():
+            check_ledger(attrs.asdict(each.updates))
+        return report
+
+
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(STEPS), st.integers(1, 9), st.sampled_from([0.07, 0.9, 3.1])), max_size=25
+    ),
+    st.integers(0, 2**32),
+)
+@example([7, 0.9, "redis away", 8, 0.9, "restart", 5, "redis back"], 1)
+@example(["redis away", "postgres away", 9, 3.1, "test", 3.1, "restart", "restart", 0.9], 2)
+@options(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_happens_the_ledgers_add_up_and_the_rows_are_right(steps, seed):
+    """Outages of both stores, switches and restarts: each row is that of a naive model, none is missing."""
+
+    async def main():
+        players = [ExchangeSettings(name, "127.0.0.1", 1) for name in LIVE]
+        settings = settings_for([], "redis://localhost", "postgresql://localhost/x", "/nowhere")
+        settings = attrs.evolve(
+            settings,
+            exchanges=tuple(players),
+            generator=attrs.evolve(settings.generator, exchanges=("test1",), rate=2.0),
+            aggregation=attrs.evolve(settings.aggregation, interval=INTERVAL),
+        )
+        history, left = History(seed), [*steps, "restart"]
+        while left:
+            async with history.boot(settings):
+                while left and (step := left.pop(0)) != "restart":
+                    await history.do(step)
+                    history.check()
+        async with history.boot(settings):
+            history.window.away = history.store.away = False
+            await trio.sleep(2 * INTERVAL / 1_000)
+            assert not any(line.waiting for line in history.lines.values())
+            rows = {
+                (symbol, exchange, end): (bar.average, bar.min, bar.max, bar.open, bar.close, bar.count)
+                for (exchange, symbol, end), bar in (
+                    (key, row.bar) for key, row in history.store.rows.items()
+                )
+            }
+        live = {key: row for key, row in rows.items() if key[1] in LIVE}
+        assert not differences(live, expected_rows(history.sent, INTERVAL))
+        assert sum(row[-1] for key, row in rows.items() if key[1] == "test1") == history.generated
+        assert history.clock.now() > NOON
+
+    run_virtual(main)
