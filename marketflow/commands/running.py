@@ -34,8 +34,8 @@ def _start_logging(this: Run) -> None:
 
 COLLECT_AFTER: Final = 10_000
 """New objects after which the youngest are looked at: those of dozens of requests, instead of one or two."""
-OTHER_FILES: Final = 256
-"""How many files may be open beside clients' connections: exchanges, stores, pipes, libraries."""
+OTHER_FILES: Final = 512
+"""How many files may be open beside clients' connections: exchanges, stores, those that are refused."""
 
 
 @click.command()

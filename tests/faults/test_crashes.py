@@ -150,18 +150,21 @@ async def test_stopped_with_redis_away(own_redis: EmbeddedRedis, postgres_dsn: s
         settings = settings_for(
             players, own_redis.url, postgres_dsn, tmp_path, aggregation={"interval": 3_000}
         )
-        async with service(settings, players) as it, playing(*players):
-            await eventually(lambda: it.updates.cached > 20)
-            own_redis.kill()
-            await trio.sleep(0.5)
-            await it.received_all()
+        async with service(settings, players) as it:
+            async with playing(*players):
+                await eventually(lambda: it.updates.cached > 20)
+                own_redis.kill()
+                await trio.sleep(0.5)
+            await it.received_all()  # What is on its way when it stops is not.
         assert len(spools(tmp_path)) == 1
-        async with service(settings, players) as it, playing(*players):
-            await trio.sleep(0.3)
-            assert spools(tmp_path), "no store has it yet"
-            own_redis.start()
-            await eventually(lambda: not spools(tmp_path), within=3)
-            await trio.sleep(0.3)
+        async with service(settings, players) as it:
+            async with playing(*players):
+                await trio.sleep(0.3)
+                assert spools(tmp_path), "no store has it yet"
+                own_redis.start()
+                await eventually(lambda: not spools(tmp_path), within=3)
+                await trio.sleep(0.3)
+            await it.received_all()
         assert not spools(tmp_path)
         # Not even the spool is left: all of it is in Redis now.
         async with service(settings, players):

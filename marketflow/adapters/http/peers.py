@@ -39,7 +39,7 @@ TOO_MANY: Final = (
 """What one connection too many is told, whatever it wants."""
 REFUSAL_SECONDS: Final = 0.5
 """How long it has to read that."""
-MOST_REFUSED: Final = 64
+MOST_REFUSED: Final = 256
 """How many are told so at a time; more are closed without a word."""
 
 _PEER: Final = "marketflow.peer"
