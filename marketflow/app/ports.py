@@ -233,10 +233,6 @@ class Window(Protocol):
         """For each pair an edge for each span."""
         ...
 
-    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
-        """The update with the greatest (timestamp, sequence) of each pair that has one."""
-        ...
-
 
 # ---- the aggregate store ----
 

@@ -167,7 +167,6 @@ async def test_an_edge_is_the_bar_of_its_span(window):
 async def test_nothing_there(window):
     found = await edge(window, NOON, NOON + 1)
     assert (found.bar, found.seconds) == (None, {NOON: 0})
-    assert await window.newest([PAIR]) == {}
     assert await window.all_bars([PAIR]) == {PAIR: {}}
     assert await window.bars({PAIR: [(NOON, "boot1")]}) == {PAIR: {}}
     assert await window.bars({PAIR: []}) == {PAIR: {}}
@@ -207,19 +206,11 @@ async def test_of_equal_timestamps_the_later_received_is_the_later(window, order
     found = (await edge(window, NOON, NOON + 1)).bar
     assert (found.open, found.close) == (order[0], order[-1])
     assert (found.open_sequence, found.close_sequence) == (FIRST, FIRST + len(order) - 1)
-    newest = (await window.newest([PAIR]))[PAIR]
-    assert (newest.price, newest.timestamp, newest.sequence) == (order[-1], NOON, FIRST + len(order) - 1)
 
 
-async def test_the_newest_is_by_timestamp_and_not_by_receipt(window):
-    await put(window, run_of([NOON + 5, NOON + 3], [1.0, 2.0]), run_of([NOON], [3.0], pair=OTHER))
-    newest = await window.newest([PAIR, OTHER, ("exchange3", "BTCUSDT")])
-    assert {pair: update.price for pair, update in newest.items()} == {PAIR: 1.0, OTHER: 3.0}
-
-
-@pytest.mark.parametrize("count", [15, 16, 17, 20_000])
+@pytest.mark.parametrize("count", [3, 20_000])
 async def test_many_updates_of_one_millisecond(window, count):
-    """The newest of them is the last received, however many they are, and each is held."""
+    """The last received of them is the last, however many they are, and each is held."""
     rng = random.Random(count)
     order = [rng.choice([9.0, 10.0, 100.0, 2e-07]) for _ in range(count)]
     await put(window, run_of([NOON - 1], [5.0], first=count))
@@ -227,7 +218,7 @@ async def test_many_updates_of_one_millisecond(window, count):
     found = await edge(window, NOON, NOON + 1)
     assert (found.bar.count, found.seconds[NOON]) == (count, count)
     assert (found.bar.open, found.bar.close) == (order[0], order[-1])
-    assert (await window.newest([PAIR]))[PAIR].sequence == FIRST + count - 1
+    assert (found.bar.open_sequence, found.bar.close_sequence) == (FIRST, FIRST + count - 1)
 
 
 async def test_sequences_need_no_order_and_no_range(window):
@@ -248,7 +239,7 @@ async def test_pairs_are_kept_apart(window):
 
 @given(st.lists(st.tuples(st.integers(0, 3_000), prices), min_size=1, max_size=30), st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-async def test_edges_and_newest_agree_with_the_updates(place, updates, data):
+async def test_edges_agree_with_the_updates(place, updates, data):
     """In any order of timestamps, cut into any flushes, at any price."""
     place.empty()
     cut = data.draw(st.integers(0, len(updates)))
@@ -271,17 +262,12 @@ async def test_edges_and_newest_agree_with_the_updates(place, updates, data):
             assert (found.bar.count, found.bar.min, found.bar.max) == (len(values), min(values), max(values))
             assert (found.bar.open, found.bar.close) == (values[0], values[-1])
             assert (found.bar.open_time, found.bar.close_time) == (NOON + inside[0][0], NOON + inside[-1][0])
+            sequences = FIRST + inside[0][1], FIRST + inside[-1][1]
+            assert (found.bar.open_sequence, found.bar.close_sequence) == sequences
         assert found.seconds == {
             second: sum(second <= NOON + ms < second + SECOND for ms, _ in updates)
             for second in range(floor_to(NOON + start, SECOND), NOON + end, SECOND)
         }
-        last = max((ms, n) for n, (ms, _) in enumerate(updates))
-        newest = (await window.newest([PAIR]))[PAIR]
-        assert (newest.timestamp, newest.sequence, newest.price) == (
-            NOON + last[0],
-            FIRST + last[1],
-            updates[last[1]][1],
-        )
 
 
 async def test_trimming_removes_what_is_older_and_no_more(window):
@@ -371,8 +357,7 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
         client.hset("bars:exchange1:BTCUSDT", b"%d:boot1" % n, name)
     with capture_logs() as logs:
         found = (await edge(redis_window, NOON, NOON + SECOND)).bar
-        assert (found.count, found.min, found.max) == (2, 1.0, 2.0)
-        assert (await redis_window.newest([PAIR]))[PAIR].price == 2.0
+        assert found == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)
         assert await redis_window.all_bars([PAIR]) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
         assert await redis_window.bars({PAIR: [(0, "boot1"), (NOON, "boot1")]}) == {
             PAIR: {(NOON, "boot1"): bar(NOON)}
@@ -401,7 +386,6 @@ def every_call(window):
         lambda: window.all_bars([PAIR]),
         lambda: window.bars({PAIR: [(NOON, "boot1")]}),
         lambda: window.edges([PAIR], [Span(NOON, NOON + 1)]),
-        lambda: window.newest([PAIR]),
     ]
 
 
@@ -443,13 +427,12 @@ async def test_a_server_that_hangs_is_away_within_the_time_limit(own_redis):
         # Without an answer nobody knows what those writes found.
         assert not await put(window, run_of([NOON], [7.0]))
         assert await put(window)
-        assert (await window.newest([PAIR]))[PAIR].price == 7.0
-        assert (await edge(window, NOON, NOON + 1)).bar.count == 1
+        assert (await edge(window, NOON, NOON + 1)).bar == bar(NOON, 7.0)
 
 
 async def fails(window):
     with pytest.raises(StoreAway):
-        await window.newest([PAIR])
+        await edge(window, NOON, NOON + 1)
 
 
 async def test_nobody_listens_there():
@@ -465,13 +448,13 @@ async def test_error_replies_are_away(own_redis):
             client.config_set("maxmemory", "1")
             with pytest.raises(StoreAway, match="memory"):
                 await put(window, run_of([NOON + 1]))
-            assert (await window.newest([PAIR]))[PAIR].price == 7.0
+            assert (await edge(window, NOON, NOON + 2)).bar == bar(NOON, 7.0)
             with pytest.raises(StoreAway, match="memory"):  # it is not told so, but it makes room
                 await trim(window, [PAIR], older_than=NOON + 1, bars=[])
-            assert await window.newest([PAIR]) == {}
+            assert (await edge(window, NOON, NOON + 2)).bar is None
             client.config_set("maxmemory", "0")
         await put(window, run_of([NOON + 1], [8.0]))
-        assert (await window.newest([PAIR]))[PAIR].price == 8.0
+        assert (await edge(window, NOON, NOON + 2)).bar == bar(NOON + 1, 8.0)
 
 
 async def test_a_key_of_another_kind_is_away(redis_window, client):

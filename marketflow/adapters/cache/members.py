@@ -101,21 +101,10 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
     )
 
 
-def read_newest(pair: Pair, reply: Sequence[bytes]) -> PriceUpdate | None:
-    """The newest of members and scores in turn; None of none."""
-    updates = _read_members(pair, reply)
-    return max(updates, key=lambda update: (update.timestamp, update.sequence)) if updates else None
-
-
 def in_twos(reply: Iterable[T]) -> Iterable[tuple[T, T]]:
     """The items two by two."""
     following = iter(reply)
     return zip(following, following, strict=True)
-
-
-def _read_members(pair: Pair, reply: Sequence[bytes]) -> list[PriceUpdate]:
-    found = (_update_of(pair, member, score) for member, score in in_twos(reply))
-    return [update for update in found if update is not None]
 
 
 def _update_of(pair: Pair, member: bytes, score: bytes) -> PriceUpdate | None:

@@ -156,15 +156,6 @@ class MemoryWindow:
         }
         return Edge(bar, counts)
 
-    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
-        """The newest update of each pair."""
-        await self._reach()
-        return {
-            pair: max(held.values(), key=lambda update: (update.timestamp, update.sequence))
-            for pair in pairs
-            if (held := self.members.get(pair))
-        }
-
     async def _reach(self) -> None:
         await trio.lowlevel.checkpoint()
         if self.away:

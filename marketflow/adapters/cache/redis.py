@@ -16,7 +16,7 @@ from marketflow.adapters.cache.connections import Connections, open_connections
 from marketflow.app.ports import Edge, Field, FieldBars, Flush, StoreAway, Written
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, floor_to
-from marketflow.domain.prices import Pair, PriceUpdate
+from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
 
@@ -29,8 +29,6 @@ BARS_TTL: Final = 3_600
 """Seconds after the last write. Fields are removed one by one when they are an hour old."""
 WINDOW_MARGIN: Final = 5_000
 """How long (ms) past its length the window is kept at most."""
-NEWEST: Final = 16
-"""Members looked at for the newest update: only if as many share the last timestamp more are read."""
 FIELDS_PER_COMMAND: Final = 1_000
 PAIRS_PER_READ: Final = 10
 """Hashes of bars that are read at a time: 36,000 fields at most, well within the time limit."""
@@ -227,32 +225,6 @@ class RedisWindow:
             }
 
         return await self._redis.read(commands, read)
-
-    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
-        """The newest update of each pair."""
-        found: dict[Pair, PriceUpdate] = {}
-        crowded: list[tuple[Pair, bytes]] = []
-        tops: list[list[bytes]] = await self._redis.read(
-            [("ZREVRANGE", members.window_key(pair), 0, NEWEST - 1, "WITHSCORES") for pair in pairs], list
-        )
-        for pair, top in zip(pairs, tops, strict=True):
-            if len(top) == 2 * NEWEST and top[1] == top[-1]:
-                crowded.append((pair, top[1]))
-            elif update := members.read_newest(pair, top):
-                found[pair] = update
-        if not crowded:
-            return found
-        equals: list[list[bytes]] = await self._redis.read(
-            [
-                ("ZRANGEBYSCORE", members.window_key(pair), score, score, "WITHSCORES")
-                for pair, score in crowded
-            ],
-            list,
-        )
-        for (pair, _), equal in zip(crowded, equals, strict=True):
-            if update := members.read_newest(pair, equal):
-                found[pair] = update
-        return found
 
     async def _check_policy(self) -> None:
         """Warn when Redis may throw away what it was given."""
