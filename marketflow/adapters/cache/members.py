@@ -121,7 +121,7 @@ _BLOCK: Final = SEQUENCE_BASE**2
 """Sequences that differ in their last two digits only: the others are found once for all of them."""
 _LAST_TWO: Final = tuple((first + second).encode() for first in _DIGITS for second in _DIGITS)
 _BLOCKS_KEPT: Final = 1_000
-"""Blocks whose digits are remembered: a flush of 10,000 updates has few."""
+"""Blocks whose digits are remembered: the updates of a flush are of few."""
 _LONGEST_PRICE: Final = 24
 """The most characters that a float64 takes."""
 
