@@ -35,6 +35,7 @@ from marketflow.app.questions import (
     Measurements,
     StoreHealth,
 )
+from marketflow.config.settings import HttpSettings
 from marketflow.domain.periods import parse_period
 
 TIME = 1_795_343_351_549
@@ -218,7 +219,7 @@ class Questions:
             measuring=FakeMeasuring(self.health),
             modes=self.modes,
             token=token,
-            max_body_size=16 * 1024,
+            max_body_size=HttpSettings().max_body_size,
         )
 
 
@@ -238,7 +239,7 @@ class Running:
         return Client(await trio.open_tcp_stream("127.0.0.1", self.port))
 
 
-LIMITS = Limits()
+LIMITS = Limits(HttpSettings().max_connections, HttpSettings().max_head_size)
 
 
 @asynccontextmanager

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import socket
 
+import attrs
 import pytest
 import trio
 from structlog.testing import capture_logs
-from test_http_fakes import Client, Questions, eventually, serving
+from test_http_fakes import LIMITS, Client, Questions, eventually, serving
 
 from marketflow.adapters.http import app as http_app
 from marketflow.adapters.http import server as http_server
-from marketflow.adapters.http.server import Limits, open_listener
+from marketflow.adapters.http.server import open_listener
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ async def test_requests_run_side_by_side(questions):
 
 async def test_one_connection_too_many_is_told_so(questions):
     """Also one that asks for nothing; those that are there are served, and whoever leaves makes room."""
-    async with serving(questions.app(), limits=Limits(connections=2)) as server:
+    async with serving(questions.app(), limits=attrs.evolve(LIMITS, connections=2)) as server:
         async with await server.connect() as first, await server.connect() as second:
             assert (await first.get("/symbols")).status == 200
             assert (await second.get("/symbols")).status == 200

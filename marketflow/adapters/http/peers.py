@@ -48,15 +48,21 @@ _PEER: Final = "marketflow.peer"
 class Peers:
     """The connections there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """`most`: how many there may be at a time."""
+        self.refusing = 0
+        """How many are being told that they are too many."""
+        self._most = most
         self._peers: set[Peer] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether one more would be too many."""
+        return len(self._peers) >= self._most
 
     def add(self, peer: Peer) -> None:
         """One has begun."""
         self._peers.add(peer)
-
-    def __len__(self) -> int:
-        return len(self._peers)
 
     def discard(self, peer: Peer) -> None:
         """One has ended."""
@@ -71,13 +77,9 @@ class Peers:
 class PeersConfig(Config):
     """Hypercorn's settings, and the connections that are served by them."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Peers) -> None:
         super().__init__()
-        self.peers = Peers()
-        self.refusing = 0
-        """How many are being told that they are too many."""
-        self.max_connections = 2_000
-        """How many there may be at a time."""
+        self.peers = peers
 
 
 class Peer(TCPServer):
@@ -89,7 +91,7 @@ class Peer(TCPServer):
 
     async def run(self) -> None:
         """Serve it, or refuse it if there are too many."""
-        if len(self.config.peers) >= self.config.max_connections:
+        if self.config.peers.full:
             await self._refuse()
             return
         # What is here Hypercorn copies into the scope of each request.
@@ -149,14 +151,15 @@ class Peer(TCPServer):
         await self.idle_task.stop()
 
     async def _refuse(self) -> None:
-        if self.config.refusing >= MOST_REFUSED:
+        peers = self.config.peers
+        if peers.refusing >= MOST_REFUSED:
             await trio.aclose_forcefully(self.stream)
             return
-        self.config.refusing += 1
+        peers.refusing += 1
         try:
             await self._tell_too_many()
         finally:
-            self.config.refusing -= 1
+            peers.refusing -= 1
 
     async def _tell_too_many(self) -> None:
         with (

@@ -19,7 +19,7 @@ from hypercorn.typing import ResponseSummary, WWWScope
 from quart_trio import QuartTrio
 from trio_util import run_and_cancelling
 
-from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, PeersConfig
+from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, Peers, PeersConfig
 
 IDLE_TIMEOUT: Final = 15.0
 """Seconds that a connection may be without a request; the head of one must have come whole by then."""
@@ -35,9 +35,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Limits:
     """What clients may take."""
 
-    connections: int = 2_000
+    connections: int
     """At a time; one more is refused."""
-    head_size: int = 16 * 1024
+    head_size: int
     """Bytes of a request's line and headers."""
 
 
@@ -117,7 +117,7 @@ async def _cut_off(config: PeersConfig, shutdown: Callable[[], Awaitable[None]])
 
 
 def _configured(listener: socket.socket, limits: Limits, graceful_timeout: float) -> PeersConfig:
-    config = _Config()
+    config = _Config(Peers(limits.connections))
     config.listener = listener
     config.logger_class = _HypercornLog
     config.errorlog = None
@@ -129,7 +129,6 @@ def _configured(listener: socket.socket, limits: Limits, graceful_timeout: float
     config.keep_alive_timeout = IDLE_TIMEOUT
     config.keep_alive_max_requests = REQUESTS_PER_CONNECTION
     config.h11_max_incomplete_size = limits.head_size
-    config.max_connections = limits.connections
     config.websocket_max_message_size = MESSAGE_LIMIT
     return config
 
