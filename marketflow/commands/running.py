@@ -63,7 +63,7 @@ def serve(
     log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
     log.debug("sources of the settings", sources={row.key: row.source for row in rows})
     _spare_the_collector()
-    trio.run(partial(run_service, _with_open_files(loaded.settings), embedded=embedded))
+    trio.run(partial(run_service, with_open_files(loaded.settings), embedded=embedded))
 
 
 def _spare_the_collector() -> None:
@@ -78,7 +78,7 @@ def _spare_the_collector() -> None:
     gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
-def _with_open_files(settings: Settings) -> Settings:
+def with_open_files(settings: Settings) -> Settings:
     """The settings with as many connections as files may be open for, once that limit is raised.
 
     Else many clients would take those that a feed needs to connect again. The usual limit is 1,024, and the
@@ -89,11 +89,11 @@ def _with_open_files(settings: Settings) -> Settings:
     import structlog  # noqa: PLC0415
 
     wanted = settings.http.max_connections + OTHER_FILES
-    soft, hard = (math.inf if each < 0 else each for each in resource.getrlimit(resource.RLIMIT_NOFILE))
-    if soft >= wanted:
-        return settings
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (math.inf if each == resource.RLIM_INFINITY else each for each in limits)
     may = int(min(wanted, hard))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (may, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    if soft < may:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (may, limits[1]))
     if may == wanted:
         return settings
     connections = max(1, may - OTHER_FILES)
@@ -151,7 +151,7 @@ def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
 
     from marketflow.demo import run_demo  # noqa: PLC0415
 
-    trio.run(partial(run_demo, settings, duration=duration))
+    trio.run(partial(run_demo, with_open_files(settings), duration=duration))
 
 
 @click.command()
