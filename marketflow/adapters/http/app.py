@@ -69,9 +69,9 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
     register_problems(app)
+    app.before_request(_begin)
     traffic = Traffic()
     traffic.watch(app)
-    app.before_request(_begin)
     app.before_request(partial(_refuse_unless_ready, health))
     app.after_request(_end)
     app.before_websocket(_begin_websocket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 import trio
@@ -23,6 +24,12 @@ UNMATCHED: Final = "unmatched"
 _VARIABLE: Final = re.compile(r"<(?:[^<>]*:)?([^<>:]+)>")
 
 
+@cache
+def _route(rule: str) -> str:
+    """A rule of the router as it stands in documents."""
+    return _VARIABLE.sub(r"{\1}", rule)
+
+
 class Traffic:
     """Requests of one application, by method, route (`/prices/latest/{symbol}`) and status.
 
@@ -36,26 +43,28 @@ class Traffic:
         self._seconds: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, app: Quart) -> None:
-        """Have every request of the application counted."""
+        """Have every request of the application counted.
+
+        What runs before a request has set `g.began` by then, on Trio's clock.
+        """
         app.before_request(self._begin)
         app.after_request(self._answer)
         app.teardown_request(self._end)
 
     async def _begin(self) -> None:
-        g.traffic_began = trio.current_time()
         self._in_flight += 1
 
     async def _answer(self, response: Response) -> Response:
         method = request.method if request.method in METHODS else OTHER
         rule = request.url_rule
-        route = UNMATCHED if rule is None else _VARIABLE.sub(r"{\1}", rule.rule)
+        route = UNMATCHED if rule is None else _route(rule.rule)
         self._answered[method, route, str(response.status_code)] += 1
         seconds = self._seconds.setdefault((method, route), Histogram())
-        seconds.observe(trio.current_time() - g.traffic_began)
+        seconds.observe(trio.current_time() - g.began)
         return response
 
     async def _end(self, _: BaseException | None) -> None:
-        if g.pop("traffic_began", None) is not None:
+        if "began" in g:  # else it was given up before that
             self._in_flight -= 1
 
     def families(self) -> Iterable[Metric]:
