@@ -9,7 +9,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import trio
-from rig import Exchange, Service, check_summary, eventually, now_ms, rows_are_right
+from rig import Exchange, Service, check_summary, eventually, now_ms, rows_are_right, window_is_whole
 
 
 async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, seconds: float) -> None:
@@ -48,6 +48,14 @@ async def check_up(it: Service, players: Sequence[Exchange]) -> None:
 
         await eventually(from_redis, within=1)
     check_summary(summary, sent)
+
+
+async def check_whole(it: Service, redis_url: str, players: Sequence[Exchange]) -> None:
+    """After an outage: within 2 s the window has all that was accepted, and answers are from it."""
+    await window_is_whole(redis_url, players, within=2)
+    await check_up(it, players)
+    await eventually(lambda: it.updates.pending == 0)
+    assert it.updates.cached == it.updates.accepted
 
 
 async def no_thread_left() -> None:

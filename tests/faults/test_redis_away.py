@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 import trio
-from outages import check_outage, check_up
+from outages import check_outage, check_up, check_whole
 from rig import (
     check_summary,
     eventually,
@@ -48,10 +48,7 @@ async def test_redis_comes_back(
                 own_redis.resume()
             else:
                 own_redis.start()
-            await window_is_whole(own_redis.url, players, within=2)
-            await check_up(it, players)
-            await eventually(lambda: it.updates.pending == 0)
-            assert it.updates.cached == it.updates.accepted
+            await check_whole(it, own_redis.url, players)
         await rows_are_right(postgres_dsn, [s for p in players for s in p.sent], until=now_ms() - 2_000)
 
 

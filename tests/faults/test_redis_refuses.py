@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 import trio
-from outages import check_outage, check_up, no_thread_left, proxy
+from outages import check_outage, check_whole, no_thread_left, proxy
 from rig import (
     check_summary,
     eventually,
@@ -21,7 +21,6 @@ from rig import (
     rows_are_right,
     service,
     settings_for,
-    window_is_whole,
 )
 
 from marketflow.embedded import EmbeddedRedis
@@ -77,10 +76,7 @@ async def test_redis_answers_by_errors(
 
                 await eventually(told, within=2, what="away, and why")
                 await check_outage(it, players, postgres_dsn, OUTAGE)
-            await window_is_whole(own_redis.url, players, within=2)
-            await check_up(it, players)
-            await eventually(lambda: it.updates.pending == 0)
-            assert it.updates.cached == it.updates.accepted
+            await check_whole(it, own_redis.url, players)
         await rows_are_right(postgres_dsn, [s for p in players for s in p.sent], until=now_ms() - 2_000)
     await no_thread_left()
 
@@ -100,10 +96,7 @@ async def test_connections_to_redis_that_do_not_last(
                 assert it.updates.accepted > accepted, "the feeds stall"
             async with it.still() as sent:
                 check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1m"), sent)
-            await window_is_whole(own_redis.url, players, within=2)
-            await check_up(it, players)
-            await eventually(lambda: it.updates.pending == 0)
-            assert it.updates.cached == it.updates.accepted
+            await check_whole(it, own_redis.url, players)
         await rows_are_right(postgres_dsn, players[0].sent, until=now_ms() - 2_000)
     await no_thread_left()
 
@@ -124,10 +117,7 @@ async def test_redis_takes_half_a_second_a_call(
             else:
                 await check_slow(it, players, postgres_dsn)
             between.delay = 0
-            await window_is_whole(own_redis.url, players, within=2)
-            await check_up(it, players)
-            await eventually(lambda: it.updates.pending == 0)
-            assert it.updates.cached == it.updates.accepted
+            await check_whole(it, own_redis.url, players)
         await rows_are_right(postgres_dsn, [s for p in players for s in p.sent], until=now_ms() - 2_000)
     await no_thread_left()
 

@@ -36,11 +36,6 @@ STRICT = [key for key in OPERATIONS if key[1] not in {"/ws", "/", "/assets/{name
 """Not /ws, which has no answer to plain HTTP, and no page: links to one have all kinds of parameters."""
 
 
-@pytest.fixture
-def client():
-    return Questions().app().test_client()
-
-
 def resolved(value):
     """What a reference refers to."""
     if "$ref" not in value:

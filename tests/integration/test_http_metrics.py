@@ -26,16 +26,6 @@ PROMETHEUS_3 = (
 )
 
 
-@pytest.fixture
-def questions():
-    return Questions()
-
-
-@pytest.fixture
-def client(questions):
-    return questions.app().test_client()
-
-
 async def scraped(client, target="/metrics"):
     """By name and labels the samples of an answer."""
     response = await client.get(target)

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import pytest
 import trio
-from test_http_fakes import Questions, eventually, serving
+from test_http_fakes import eventually, serving
 
 from marketflow.adapters.http import app as http_app
 
 TOKEN = "s3cret-ä"  # noqa: S105
-
-
-@pytest.fixture
-def questions():
-    return Questions()
 
 
 async def test_a_switch_tells_whether_it_changed_anything(questions):

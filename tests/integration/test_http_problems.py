@@ -17,16 +17,6 @@ INTERVALS = list(CANDLE_INTERVALS)
 PERIODS = ["<n>s", "<n>m", "<n>h", "<n>d"]
 
 
-@pytest.fixture
-def questions():
-    return Questions()
-
-
-@pytest.fixture
-def client(questions):
-    return questions.app().test_client()
-
-
 async def problem(response, status, kind):
     assert response.status_code == status
     assert response.content_type == "application/problem+json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_http_fakes import AWKWARD, TIME, Questions
+from test_http_fakes import AWKWARD, TIME
 
 LATEST = {
     "symbol": "BTCUSDT",
@@ -25,16 +25,6 @@ def statistic(exchange, period="1m"):
         "end": TIME,
         "source": "memory",
     }
-
-
-@pytest.fixture
-def questions():
-    return Questions()
-
-
-@pytest.fixture
-def client(questions):
-    return questions.app().test_client()
 
 
 async def answer(client, path, status=200):

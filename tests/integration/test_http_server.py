@@ -9,16 +9,11 @@ import attrs
 import pytest
 import trio
 from structlog.testing import capture_logs
-from test_http_fakes import LIMITS, Client, Questions, eventually, serving
+from test_http_fakes import LIMITS, Client, eventually, serving
 
 from marketflow.adapters.http import app as http_app
 from marketflow.adapters.http import server as http_server
 from marketflow.adapters.http.server import open_listener
-
-
-@pytest.fixture
-def questions():
-    return Questions()
 
 
 async def test_the_url_is_reported_once_it_answers(questions):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import trio
 from stream_clients import event_source, web_socket
-from test_http_fakes import AWKWARD, TIME, Questions, eventually, serving
+from test_http_fakes import AWKWARD, TIME, eventually, serving
 from wsproto.events import BytesMessage, Ping, TextMessage
 
 from marketflow.adapters.http import server as http_server
@@ -33,11 +33,6 @@ OTHER_DATA = {
     "source": "memory",
 }
 LARGE = "x" * 17_000
-
-
-@pytest.fixture
-def questions():
-    return Questions()
 
 
 @pytest.fixture
