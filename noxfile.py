@@ -123,7 +123,11 @@ def tests(session: nox.Session) -> None:
     install(session, "dev")
     # Twice as many as processors: most of the tests' time is waiting.
     workers = min(8, 2 * (os.cpu_count() or 2))
-    session.run("pytest", "-n", str(workers), "--dist", "worksteal", *session.posargs)
+    parallel = ["-n", str(workers), "--dist", "worksteal"]
+    # Of the tests that are asked for, all or none may be of one kind.
+    codes = [0, 5] if session.posargs else [0]
+    session.run("pytest", *parallel, "-m", "not alone", *session.posargs, success_codes=codes)
+    session.run("pytest", "-m", "alone", *session.posargs, success_codes=codes)
 
 
 @nox.session

@@ -6,6 +6,7 @@ import faulthandler
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ import pytest
 import redis
 
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+
+# tests.bench is a package of the tree, not of what is installed: last, lest it hide that.
+sys.path.append(str(Path(__file__).parents[1]))
 
 TIME_LIMIT = 120
 """Seconds that one test may take, its fixtures included. Past it tracebacks are printed and the run ends."""

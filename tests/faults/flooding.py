@@ -1,0 +1,217 @@
+"""What the tests under a flood share: exchanges that send all that is read, looks at it, and what is right.
+
+The program is the real one, in a process of its own, on stores of its own; so are the exchanges. All of it is
+that of `nox -s bench`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import attrs
+from rig import Key, Row, differences, stored_rows
+
+from tests.bench.exchanges import Sent
+from tests.bench.processes import rss
+from tests.bench.rows import percentile
+from tests.bench.sender import LINES, Lines
+from tests.bench.stage import Service, symbols, wait_until
+
+SYMBOLS = symbols(5)
+INTERVAL = 5
+"""Seconds of an aggregate: nobody wants to wait for the end of a minute."""
+SETTINGS = {"AGGREGATION__INTERVAL": f"{INTERVAL}s"}
+BETWEEN = 0.02
+"""Seconds between two questions."""
+LOOK_EVERY = 5
+"""Questions for each look at the rest."""
+MORE = 45
+"""Seconds that it may take longer until enough is seen."""
+ESTABLISHED = "01"
+
+
+@attrs.frozen
+class Look:
+    """What there was to see at one moment."""
+
+    pending: int
+    cached: int
+    dropped: int
+    rss: int
+    in_kernel: Sequence[int]
+    """By exchange, bytes that it has sent and nobody has read."""
+
+
+@attrs.define
+class Seen:
+    """All looks, and how long questions took."""
+
+    looks: list[Look] = attrs.field(factory=list)
+    waits: list[float] = attrs.field(factory=list)
+    """Ms of each question, by the clock."""
+    took: list[float] = attrs.field(factory=list)
+    """The same without the time for which service and Redis wanted a processor, and others had it."""
+
+    def __str__(self) -> str:
+        looks = self.looks
+        return (
+            f"{len(self.took)} questions, p50, p99 and longest {_spread(self.took)} ms, "
+            f"by the clock {_spread(self.waits)}; {len(looks)} looks: "
+            f"pending {max(each.pending for each in looks)}, "
+            f"RSS {max(each.rss for each in looks) / 1e6:.0f} MB at most; {looks[-1].cached} cached, "
+            f"{looks[-1].dropped} dropped, in kernel {looks[-1].in_kernel}"
+        )
+
+
+def _spread(values: Sequence[float]) -> str:
+    return "/".join(f"{percentile(values, part):.0f}" for part in (50, 99, 100))
+
+
+def look(service: Service) -> Look:
+    """Look once; the ledger adds up."""
+    ledger = service.ledger()
+    return Look(
+        pending=ledger["pending"],
+        cached=ledger["cached"],
+        dropped=sum(ledger["dropped"].values()),
+        rss=rss(service.pid),
+        in_kernel=_in_kernel(service.exchanges.ports),
+    )
+
+
+def watched(service: Service, seconds: float, until: Callable[[Look], bool] = lambda _: True) -> Seen:
+    """Ask for the latest prices, and look, for so long, and until a look says that it is enough."""
+    seen = Seen()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or not until(seen.looks[-1]):
+        assert time.monotonic() < end + MORE, f"not enough yet: {seen}"
+        for _ in range(LOOK_EVERY):
+            asked, starved = time.monotonic(), _starved(service)
+            status, _ = service.get("/prices/latest")
+            wait = time.monotonic() - asked
+            seen.waits.append(wait * 1_000)
+            seen.took.append(max(0, wait - _starved(service) + starved) * 1_000)
+            assert status == 200
+            time.sleep(BETWEEN)
+        seen.looks.append(look(service))
+    return seen
+
+
+def _starved(service: Service) -> float:
+    """Seconds that service and Redis were ready to run and had no processor; 0 where nobody counts them."""
+    with suppress(FileNotFoundError):
+        pids = service.pid, service.stage.redis.pid
+        return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) for pid in pids) / 1e9
+    return 0.0
+
+
+def _in_kernel(ports: Sequence[int]) -> list[int]:
+    """Bytes between each of these ports and whoever is connected to it, both ways' buffers together."""
+    found: Counter[int] = Counter()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, queues, *_ = line.split()
+        unsent, unread = (int(size, 16) for size in queues.split(":"))
+        if state == ESTABLISHED:
+            found[int(local.partition(":")[2], 16)] += unsent
+            found[int(remote.partition(":")[2], 16)] += unread
+    return [found[port] for port in ports]
+
+
+# ---- what is right ----
+
+
+class Model:
+    """What was sent, line for line: the lines come in turn, and it is known how many in each second."""
+
+    def __init__(self, service: Service, sent: Sent) -> None:
+        self._service = service
+        self._lines = sent.lines
+        self._prices = [json.loads(head + b"0}")["price"] for head in Lines(SYMBOLS)._heads]
+        self._first: list[dict[int, int]] = []
+        """By exchange and second, the number of its first line."""
+        for counts, lines in zip(sent.seconds, sent.lines, strict=True):
+            assert list(counts) == sorted(counts), "the clock was set back"
+            firsts = itertools.accumulate(counts.values(), initial=0)
+            self._first.append(dict(zip([*counts, math.inf], firsts, strict=True)))
+            assert self._first[-1].popitem() == (math.inf, lines)
+
+    def _of(self, symbol: str, first: int, end: int) -> list[float]:
+        """The prices of a symbol among an exchange's lines in [first, end), in order."""
+        first += (SYMBOLS.index(symbol) - first) % len(SYMBOLS)
+        return [self._prices[number % LINES] for number in range(first, end, len(SYMBOLS))]
+
+    def _summaries(self, seconds: int) -> dict[Key, Row]:
+        """By symbol, exchange and end (ms) of each span of so many seconds."""
+        found: dict[Key, Row] = {}
+        for name, firsts, lines in zip(self._service.names, self._first, self._lines, strict=True):
+            begins = dict[int, int]()
+            for second, first in firsts.items():
+                begins.setdefault((second // seconds + 1) * seconds, first)
+            ends = [*list(begins.values())[1:], lines]
+            for (until, first), end in zip(begins.items(), ends, strict=True):
+                for symbol in SYMBOLS:
+                    if prices := self._of(symbol, first, end):
+                        found[symbol, name, until * 1_000] = (
+                            math.fsum(prices) / len(prices),
+                            min(prices),
+                            max(prices),
+                            prices[0],
+                            prices[-1],
+                            len(prices),
+                        )
+        return found
+
+    def check_rows(self) -> None:
+        """PostgreSQL has a row of each interval, or gets it in time, and each is exact."""
+        expected = self._summaries(INTERVAL)
+        dsn = self._service.dsn
+        wait_until(
+            lambda: stored_rows(dsn).keys() >= expected.keys(), "a row of each interval", seconds=2 * INTERVAL
+        )
+        wrong = differences(stored_rows(dsn), expected)
+        assert not wrong, f"{len(wrong)} rows of {len(expected)} wrong: {wrong[:3]}"
+
+    def check_bars(self) -> None:
+        """Redis has a bar of each second, and each is exact."""
+        stored: dict[Key, Row] = {}
+        with self._service.stage.client() as client:
+            for name, symbol in itertools.product(self._service.names, SYMBOLS):
+                for field, value in client.hgetall(f"bars:{name}:{symbol}").items():
+                    count, average, lowest, highest, opened, _, _, closed, _, _ = json.loads(value)
+                    key = symbol, name, (int(field.split(b":")[0]) + 1) * 1_000
+                    stored[key] = average, lowest, highest, opened, closed, count
+        expected = self._summaries(1)
+        wrong = differences(stored, expected)
+        assert not wrong, f"{len(wrong)} bars of {len(expected)} wrong: {wrong[:3]}"
+
+    def check_newest(self, lines: int) -> int:
+        """The newest so many lines of each exchange are in Redis, each once; returns how many are compared.
+
+        A few less: of the oldest ms, which other lines share, nothing is said.
+        """
+        compared = 0
+        with self._service.stage.client() as client:
+            for name, total in zip(self._service.names, self._lines, strict=True):
+                for symbol in SYMBOLS:
+                    key = f"prices:{name}:{symbol}"
+                    held = client.zrange(key, -(lines // len(SYMBOLS)), -1, withscores=True)
+                    newest = [float(member.split(b":")[0]) for member, at in held if at > held[0][1]]
+                    sent = self._of(symbol, 0, total)[-len(newest) :]
+                    assert Counter(newest) == Counter(sent), (
+                        f"{name} {symbol}: not the newest of what was sent"
+                    )
+                    compared += len(newest)
+        return compared
+
+    def members(self) -> int:
+        """How many updates Redis holds."""
+        with self._service.stage.client() as client:
+            pairs = itertools.product(self._service.names, SYMBOLS)
+            return sum(client.zcard(f"prices:{name}:{symbol}") for name, symbol in pairs)
