@@ -171,10 +171,10 @@ class Aggregator:
             return
         try:
             await self._write_all(self._due(self._clock.now()))
-            # Not before: one that lets us in and takes no row, with its disk full, is away.
-            self._state.answered()
             if self._flusher.history_read.is_set() and trio.current_time() >= self._next_comparison:
                 await self._compare_history()
+            # Not before: one that lets us in and takes no row, with its disk full, or gives none, is away.
+            self._state.answered()
             await self._clear(cautious_now)
         except StoreAway as error:
             self._failed(error)

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.aggregating import REFUSED_ROWS, ROWS
-from marketflow.app.ports import StoreTaken
+from marketflow.app.ports import StoreAway, StoreTaken
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, floor_to
 
@@ -164,6 +164,25 @@ async def test_time_without_updates_writes_nothing(autojump_clock):
 
 
 # ---- PostgreSQL away ----
+
+
+async def test_a_store_that_gives_no_rows_is_away_until_it_does(autojump_clock, monkeypatch):
+    """Though it lets us in and there is nothing to write: it is no use. It is told once."""
+    world = world_of()
+    with capture_logs() as logs, monkeypatch.context() as patched:
+
+        async def bars(*_):
+            raise StoreAway("somebody has renamed the table")
+
+        patched.setattr(world.store, "bars", bars)
+        async with world.running():
+            await trio.sleep(20)
+            assert not world.postgres.up
+            patched.undo()
+            await trio.sleep(10)
+            assert world.postgres.up
+    told = [(log["event"], log["store"]) for log in logs if log["event"] in {"store up", "store away"}]
+    assert [event for event, store in told if store == "postgres"] == ["store up", "store away", "store up"]
 
 
 async def test_minutes_missed_in_an_outage_are_written_oldest_first_in_batches(autojump_clock):
