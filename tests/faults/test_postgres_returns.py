@@ -74,6 +74,10 @@ SQL_FAULTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ],
         ["DROP TRIGGER full_disk ON price_aggregates"],
     ),
+    "table renamed": (
+        ["ALTER TABLE price_aggregates RENAME TO gone"],
+        ["ALTER TABLE gone RENAME TO price_aggregates"],
+    ),
     # The one that we are let in to only reads, until it is made the new primary.
     "failover": (
         ["ALTER DATABASE marketflow SET default_transaction_read_only = on", DROPPED],

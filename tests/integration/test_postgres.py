@@ -408,16 +408,61 @@ def test_a_wrong_dsn_is_not_repeated(dsn):
     assert caught.value.__cause__ is None
 
 
-async def test_a_bug_in_our_sql_shows(postgres_dsn):
-    """It is not taken for an outage that waiting would cure."""
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        ("price_aggregates RENAME close_price TO gone", "price_aggregates RENAME gone TO close_price"),
+        ("price_aggregates RENAME TO gone", "gone RENAME TO price_aggregates"),
+    ],
+)
+async def test_a_table_that_somebody_changes_is_away_until_it_is_as_before(postgres_dsn, change, back):
+    """Nor is it taken for an empty one. It costs no hold."""
+    async with store(postgres_dsn) as ours:
+        before = await ours.hold()
+        for _ in range(10):
+            await ours.write([ROW])
+            assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+        with sql(postgres_dsn) as connection:
+            connection.execute(f"ALTER TABLE {change}")
+            for _ in range(2):
+                with pytest.raises(StoreAway, match="does not exist"):
+                    await ours.write([ROW])
+                with pytest.raises(StoreAway, match="does not exist"):
+                    await ours.bars([PAIR], EVER, MINUTE)
+                with pytest.raises(StoreAway, match="does not exist"):
+                    await ours.newest([PAIR, ("exchange2", "BTCUSDT")])
+                assert await ours.hold() == before
+            connection.execute(f"ALTER TABLE {back}")
+        await ours.write([ROW])
+        assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+        assert await ours.hold() == before
+
+
+async def test_tables_of_somebody_elses_are_away_until_he_takes_them(postgres_dsn):
+    """The service starts without them."""
+    async with store(postgres_dsn) as ours:
+        with sql(postgres_dsn) as connection:
+            connection.execute("CREATE TABLE marketflow_migrations (id integer)")
+            with pytest.raises(StoreAway, match="does not exist"):
+                await ours.hold()
+            connection.execute("DROP TABLE marketflow_migrations")
+        await ours.hold()
+        await ours.write([ROW])
+
+
+async def test_a_type_that_somebody_changes_is_away(postgres_dsn):
+    """Of a query that was prepared PostgreSQL says so in a way of its own."""
     async with store(postgres_dsn) as ours:
         await ours.hold()
+        await ours.write([ROW])
+        for _ in range(10):
+            assert await ours.bars([PAIR], EVER, MINUTE) == BARS
         with sql(postgres_dsn) as connection:
-            connection.execute("ALTER TABLE price_aggregates RENAME min_price TO something")
-        with pytest.raises(psycopg.errors.UndefinedColumn):
-            await ours.write([ROW])
-        with pytest.raises(psycopg.errors.UndefinedColumn):
-            await ours.bars([PAIR], EVER, MINUTE)
+            connection.execute("ALTER TABLE price_aggregates ALTER min_price TYPE numeric")
+            with pytest.raises(StoreAway, match="cached plan"):
+                await ours.bars([PAIR], EVER, MINUTE)
+            connection.execute("ALTER TABLE price_aggregates ALTER min_price TYPE float8")
+        assert await ours.bars([PAIR], EVER, MINUTE) == BARS
 
 
 async def test_rows_of_a_failed_call_are_not_written(postgres_dsn):

@@ -151,7 +151,7 @@ class PostgresStore:
         def read(connection: psycopg.Connection) -> dict[Pair, dict[int, Bar]]:
             found: dict[Pair, dict[int, Bar]] = {}
             query = statements.ROWS if width <= self._interval else statements.BUCKETS
-            for symbol, exchange, bucket, *columns in _rows(connection, query, parameters):
+            for symbol, exchange, bucket, *columns in self._rows(connection, query, parameters):
                 found.setdefault((exchange, symbol), {})[bucket] = _bar(columns)
             return found
 
@@ -164,7 +164,7 @@ class PostgresStore:
         parameters = self._within(pairs, span) | {"rows": rows}
 
         def read(connection: psycopg.Connection) -> int | None:
-            found = _rows(connection, statements.SKIP_BACK if backwards else statements.SKIP, parameters)
+            found = self._rows(connection, statements.SKIP_BACK if backwards else statements.SKIP, parameters)
             return (found[0][0] - _EPOCH) // _MILLISECOND if found and found[0][0] else None
 
         return await self._read(read)
@@ -184,7 +184,7 @@ class PostgresStore:
         def read(connection: psycopg.Connection) -> dict[Pair, PriceUpdate]:
             return {
                 (exchange, symbol): PriceUpdate(exchange, symbol, price, time, 0)
-                for symbol, exchange, price, time in _rows(connection, statements.NEWEST, parameters)
+                for symbol, exchange, price, time in self._rows(connection, statements.NEWEST, parameters)
             }
 
         return await self._read(read)
@@ -199,6 +199,17 @@ class PostgresStore:
                     return await session.run(fn)
                 finally:
                     self._idle.append(session)
+
+    def _rows(
+        self, connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object]
+    ) -> list[TupleRow]:
+        """All rows; none where the tables have not been made yet."""
+        try:
+            return connection.execute(query, parameters, binary=True).fetchall()
+        except psycopg.errors.UndefinedTable:
+            if self._backend is not None:  # We have made them: somebody has taken them away.
+                raise
+            return []
 
     def _take(self, connection: psycopg.Connection) -> None:
         """Make a new connection the one that writes: lock, schema, interval.
@@ -223,16 +234,6 @@ class PostgresStore:
         row = connection.execute(query, [_INTERVAL]).fetchone()
         if row and row[0] != self._interval:
             raise IntervalMismatch(row[0], self._interval)
-
-
-def _rows(
-    connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object]
-) -> list[TupleRow]:
-    """All rows; none where the tables were not made yet."""
-    try:
-        return connection.execute(query, parameters, binary=True).fetchall()
-    except psycopg.errors.UndefinedTable:
-        return []
 
 
 def _columns(pairs: Sequence[Pair]) -> dict[str, object]:

@@ -28,11 +28,14 @@ from marketflow.app.ports import StoreAway
 T = TypeVar("T")
 
 # SQLSTATE classes that tell of the server's state, not of our SQL: connection (08), not let in (28, 3D, 3F),
-# rolled back for others' sake (40), out of resources (53), not ready or locked (55), operator (57: shutdown,
-# start-up, statement timeout), system (58), configuration (F0), internal (XX).
-_AWAY_CLASSES: Final = frozenset({"08", "28", "3D", "3F", "40", "53", "55", "57", "58", "F0", "XX"})
-# Read-only (a standby, or a disk that filled up) and without a privilege: an operator's to cure, not ours.
-_AWAY_STATES: Final = frozenset({"25006", "42501"})
+# rolled back for others' sake (40), tables that somebody has changed or dropped, or privileges that he has
+# taken (42, 0A: it is his to cure, and rows wait so long), out of resources (53), not ready or locked (55),
+# operator (57: shutdown, start-up, statement timeout), system (58), configuration (F0), internal (XX).
+_AWAY_CLASSES: Final = frozenset(
+    {"08", "0A", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"}
+)
+# Read-only: a standby, or a disk that filled up.
+_AWAY_STATES: Final = frozenset({"25006"})
 
 # One at work; the others are for threads left behind, which end soon after, and never for more at once.
 _THREADS: Final = 3
