@@ -347,17 +347,19 @@ async def test_equal_prices_of_one_millisecond_come_in_the_order_of_receipt(redi
 
 
 async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
-    """It is told in the log, is not counted as a price, and hides nothing of ours."""
+    """It is told in the log, is not counted, stands in for nothing of ours, and hides nothing."""
     junk = [b"", b"7", b"a:b:c", b"1.0:2", b"1:2:3:4", b"\xff:\xff:\xff", b"1.0:x:boot1"]
     await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
     client.zadd("prices:exchange1:BTCUSDT", {member: NOON + n for n, member in enumerate(junk)})
+    client.zadd("prices:exchange1:BTCUSDT", {b"fraction": NOON + 999.5, b"next": NOON + SECOND})
     client.zadd("prices:exchange1:BTCUSDT", {b"infinite": "inf", b"1.0:2:boot1": "inf"})
     for n, name in enumerate(junk):
         client.hset("bars:exchange1:BTCUSDT", name, b"[1]")
         client.hset("bars:exchange1:BTCUSDT", b"%d:boot1" % n, name)
     with capture_logs() as logs:
-        found = (await edge(redis_window, NOON, NOON + SECOND)).bar
-        assert found == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)
+        found = await edge(redis_window, NOON, NOON + 2 * SECOND)
+        assert found.bar == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)
+        assert found.seconds == {NOON: 2, NOON + SECOND: 0}
         assert await redis_window.all_bars([PAIR]) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
         assert await redis_window.bars({PAIR: [(0, "boot1"), (NOON, "boot1")]}) == {
             PAIR: {(NOON, "boot1"): bar(NOON)}

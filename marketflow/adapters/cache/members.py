@@ -60,14 +60,22 @@ def _read_sequence(text: bytes) -> int:
     return int(text, SEQUENCE_BASE)
 
 
-def read_edge(pair: Pair, reply: Sequence[bytes]) -> Bar | None:
-    """The bar of members and scores in turn, ordered by score as Redis gives them; None of none."""
+def read_edge(pair: Pair, reply: Sequence[bytes]) -> tuple[Bar | None, Sequence[int]]:
+    """The bar of members and scores in turn, ordered by score as Redis gives them; None of none.
+
+    Those that are not of our form are left out: their scores (ms) are given beside it.
+    """
     try:
-        return _edge(reply)
+        return _edge(reply), ()
     except (ValueError, OverflowError):
-        # Somebody else's are among them: one by one, to leave those out.
-        ours = [(member, score) for member, score in in_twos(reply) if _update_of(pair, member, score)]
-        return _edge([item for both in ours for item in both])
+        ours: list[bytes] = []
+        others: list[int] = []
+        for member, score in in_twos(reply):
+            if _is_ours(pair, member, score):
+                ours += member, score
+            else:
+                others.append(int(float(score)))
+        return _edge(ours), others
 
 
 def _edge(reply: Sequence[bytes]) -> Bar | None:
@@ -107,13 +115,14 @@ def in_twos(reply: Iterable[T]) -> Iterable[tuple[T, T]]:
     return zip(following, following, strict=True)
 
 
-def _update_of(pair: Pair, member: bytes, score: bytes) -> PriceUpdate | None:
+def _is_ours(pair: Pair, member: bytes, score: bytes) -> bool:
     try:
-        return read_member(pair, member, float(score))
+        read_member(pair, member, float(score))
     except (ValueError, OverflowError):
         # Somebody else wrote it. It is not counted, and must not hide what is ours.
         log.warning("not a member of ours", key=window_key(pair), member=repr(member[:80]))
-        return None
+        return False
+    return True
 
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -213,16 +213,7 @@ class RedisWindow:
 
         def read(replies: list[Any]) -> dict[Pair, Sequence[Edge]]:
             following = iter(replies)
-            return {
-                pair: [
-                    Edge(
-                        bar=members.read_edge(pair, next(following)),
-                        seconds={second: next(following) for second in touched},
-                    )
-                    for touched in seconds
-                ]
-                for pair in pairs
-            }
+            return {pair: [_edge(pair, touched, following) for touched in seconds] for pair in pairs}
 
         return await self._redis.read(commands, read)
 
@@ -239,6 +230,15 @@ class RedisWindow:
             log.warning(
                 "Redis may evict what it holds", maxmemory_policy=reply[1].decode(), wanted="noeviction"
             )
+
+
+def _edge(pair: Pair, seconds: Iterable[int], replies: Iterator[Any]) -> Edge:
+    """Of the members of its span, and the counts of the seconds that it touches."""
+    bar, others = members.read_edge(pair, next(replies))
+    counts: dict[int, int] = {second: next(replies) for second in seconds}
+    for timestamp in others:  # What is not of ours must not stand in for what is missing.
+        counts[floor_to(timestamp, BAR_WIDTH)] -= 1
+    return Edge(bar, counts)
 
 
 def _hashes_of_bars(pairs: Sequence[Pair], replies: list[Any]) -> Mapping[Pair, FieldBars]:
