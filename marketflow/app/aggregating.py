@@ -104,6 +104,11 @@ class Aggregator:
         """Rows of closed intervals that are not up to date. None while all is well, but for a moment."""
         return self._book.bars.unwritten(self._clock.now() - self._grace)
 
+    @property
+    def refused(self) -> int:
+        """Those of them that the store has refused, while it took others."""
+        return len(self._refused)
+
     async def take_hold(self) -> None:
         """At the start: take the lock on the stores, waiting for another service to end.
 

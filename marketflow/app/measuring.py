@@ -32,5 +32,6 @@ class Measuring:
             flush_seconds=self._flusher.write_seconds.read(),
             aggregates_written=self._aggregator.written,
             aggregates_pending=self._aggregator.pending,
+            aggregates_refused=self._aggregator.refused,
             stream_clients=self._stream.clients,
         )

@@ -215,6 +215,8 @@ class Measurements:
     aggregates_written: int
     aggregates_pending: int
     """Rows of closed intervals that are not up to date in PostgreSQL."""
+    aggregates_refused: int
+    """Those of them that PostgreSQL did not take, though it answers."""
     stream_clients: int
     """Of the live stream, at this moment."""
 

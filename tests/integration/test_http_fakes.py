@@ -184,6 +184,7 @@ class FakeMeasuring:
             flush_seconds=Distribution([(0.5, 3), (math.inf, 3)], 0.25),
             aggregates_written=15,
             aggregates_pending=4,
+            aggregates_refused=3,
             stream_clients=7,
         )
 

@@ -69,6 +69,7 @@ async def test_every_number_has_its_place(client):
     assert of(samples, "marketflow_up", component="postgres") == 0
     assert of(samples, "marketflow_aggregates_written_total") == 15
     assert of(samples, "marketflow_aggregates_pending") == 4
+    assert of(samples, "marketflow_aggregates_refused") == 3
     assert of(samples, "marketflow_stream_clients") == 7
     assert of(samples, "marketflow_build_info", version="0.1.0") == 1
     assert of(samples, "marketflow_mode", mode="live") == 1

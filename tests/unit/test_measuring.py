@@ -62,3 +62,12 @@ async def test_it_tells_what_the_parts_have_counted(autojump_clock):
         world.store.away = False
         await until(lambda: measuring.measurements().aggregates_pending == 0)
         assert measuring.measurements().aggregates_written == 3
+
+        world.store.refuses = lambda _: True
+        world.send_one(1.0)
+        await until(lambda: measuring.measurements().aggregates_refused == 1)
+        assert measuring.measurements().aggregates_pending == 1
+        world.store.refuses = lambda _: False
+        await trio.sleep(61)
+        assert measuring.measurements().aggregates_refused == 0
+        assert measuring.measurements().aggregates_pending == 0

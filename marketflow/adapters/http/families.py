@@ -79,6 +79,11 @@ def families_of(found: Measurements) -> Iterable[Metric]:
         "Rows of closed intervals that are not up to date in PostgreSQL.",
         found.aggregates_pending,
     )
+    yield GaugeMetricFamily(
+        "marketflow_aggregates_refused",
+        "Rows among the pending ones that PostgreSQL does not take, though it answers.",
+        found.aggregates_refused,
+    )
     yield GaugeMetricFamily("marketflow_stream_clients", "Clients of the live stream.", found.stream_clients)
 
 
