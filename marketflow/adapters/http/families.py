@@ -63,7 +63,7 @@ def families_of(found: Measurements) -> Iterable[Metric]:
     yield from _feed_families(report.exchanges)
     yield _histogram(
         "marketflow_flush_seconds",
-        "Time that a write to Redis took until it was acknowledged.",
+        "Time that a write to Redis took until it was acknowledged, those without any updates too.",
         found.flush_seconds,
     )
     yield _histogram(
