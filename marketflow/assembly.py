@@ -233,6 +233,7 @@ def _parts(
             modes=modes,
             token=settings.http.token,
             max_body_size=settings.http.max_body_size,
+            stale_after=settings.feeds.stale_after,
         ),
         store=store,
     )

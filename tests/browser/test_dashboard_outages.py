@@ -49,6 +49,15 @@ def test_a_feed_that_is_silent_and_one_that_dies(desk, open_page):
     expect(page.locator("#board .spread .number").first).to_have_text(re.compile(r"\d"))
 
 
+@pytest.mark.parametrize("settings", [{"FEEDS__STALE_AFTER": "1s"}])
+def test_prices_are_stale_when_their_feed_is(desk, open_page):
+    page = open_page()
+    expect(ages(page, "exchange2")).to_have_text("now")
+    desk.market.silence("exchange2")
+    expect(ages(page, "exchange2")).to_have_text(re.compile(r"stale, [1-4]\.\d s"))
+    expect(column(page, "exchange2")).to_have_text("stale")
+
+
 def test_the_service_is_killed_and_comes_back(desk, open_page, complaints):
     complaints.expected = re.compile("Failed to load resource|ERR_|EventSource")
     page = open_page("?interval=1s")

@@ -221,6 +221,7 @@ class Questions:
             modes=self.modes,
             token=token,
             max_body_size=HttpSettings().max_body_size,
+            stale_after=5_000,
         )
 
 

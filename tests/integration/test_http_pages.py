@@ -9,7 +9,7 @@ from test_http_fakes import Questions, serving
 from marketflow.adapters.http.pages import page_routes
 from marketflow.adapters.http.problem import register_problems
 
-PAGE = b"<!doctype html><title>the page</title>"
+PAGE = b'<!doctype html><meta name="stale-after" content="%d" /><title>the page</title>'
 SCRIPT = b"console.log('here')"
 
 
@@ -17,7 +17,7 @@ SCRIPT = b"console.log('here')"
 def bundle(tmp_path):
     directory = tmp_path / "dist"
     (directory / "assets").mkdir(parents=True)
-    (directory / "index.html").write_bytes(PAGE)
+    (directory / "index.html").write_bytes(PAGE % 5_000)
     (directory / "assets" / "index-abc123.js").write_bytes(SCRIPT)
     (directory / "assets" / "icon-abc123.svg").write_bytes(b"<svg/>")
     (directory / "licenses.md").write_bytes(b"not for asking")
@@ -28,7 +28,7 @@ def bundle(tmp_path):
 def app_of(bundle):
     app = QuartTrio("pages", static_folder=None)
     register_problems(app)
-    app.register_blueprint(page_routes(bundle))
+    app.register_blueprint(page_routes(stale_after=3_500, bundle=bundle))
     return app
 
 
@@ -41,7 +41,7 @@ async def test_the_page(client):
     response = await client.get("/")
     assert response.status_code == 200
     assert response.content_type == "text/html; charset=utf-8"
-    assert await response.get_data(as_text=False) == PAGE
+    assert await response.get_data(as_text=False) == PAGE % 3_500
 
 
 async def test_the_page_may_be_asked_for_with_a_view(client):

@@ -60,8 +60,14 @@ def create_app(
     modes: ModeQuestions,
     token: str | None,
     max_body_size: int,
+    stale_after: int,
 ) -> QuartTrio:
-    """The application; `token` guards the switch of the mode where it is not None. Sizes are in bytes."""
+    """The application. Sizes are in bytes.
+
+    Args:
+        token: guards the switch of the mode where it is not None.
+        stale_after: the age (ms) past which a feed is stale, for the dashboard.
+    """
     app = App("marketflow", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=max_body_size, BODY_TIMEOUT=BODY_TIMEOUT)
     # No redirects: a path is right or it is not.
@@ -84,7 +90,7 @@ def create_app(
     app.register_blueprint(mode_routes(modes, token))
     app.register_blueprint(health_routes(health))
     app.register_blueprint(metric_routes(measuring, traffic))
-    app.register_blueprint(page_routes())
+    app.register_blueprint(page_routes(stale_after=stale_after))
     described = document(
         symbols=prices.symbols,
         exchanges=prices.exchanges,

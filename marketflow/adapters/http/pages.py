@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ SECURITY: Final = {
 
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 """An asset has a hash of its content in its name."""
+
+_STALE_AFTER: Final = re.compile(rb'(<meta name="stale-after" content=")\d+')
 
 HOW_TO_BUILD: Final = b"""<!doctype html>
 <html lang="en">
@@ -62,10 +65,15 @@ def asset_names(bundle: Path = BUNDLE) -> Sequence[str]:
     return sorted(_read_all(bundle / "assets"))
 
 
-def page_routes(bundle: Path = BUNDLE) -> Blueprint:
-    """The routes of the page. Its files are read here, once: nothing that is asked for ever names a path."""
+def page_routes(*, stale_after: int, bundle: Path = BUNDLE) -> Blueprint:
+    """The routes of the page, which is told `stale_after` (ms).
+
+    Its files are read here, once: nothing that is asked for ever names a path.
+    """
     routes = Blueprint("pages", __name__)
     page = _read(bundle / "index.html")
+    if page is not None:
+        page = _file("index.html", _STALE_AFTER.sub(rb"\g<1>%d" % stale_after, page.content))
     assets = _read_all(bundle / "assets")
 
     @routes.get("/")

@@ -3,7 +3,7 @@
 import type { FeedStatus, Price } from "./api";
 import { make, setAttribute, setText } from "./dom";
 import { decimalsOf, formatAge, formatPrice, formatShare, formatSpread } from "./format";
-import { type Prices, type Spread, direction, isStale } from "./prices";
+import { type Prices, type Spread, direction } from "./prices";
 import { roving } from "./roving";
 import type { View } from "./view";
 
@@ -147,7 +147,7 @@ export class Board {
       cell.shown = price;
       setText(cell.number, formatPrice(price.price));
     }
-    const stale = isStale(price, now);
+    const stale = this.prices.isStale(price, now);
     const milliseconds = now - price.timestamp;
     const age = milliseconds < NOW ? "now" : formatAge(milliseconds);
     setAttribute(cell.place, "data-stale", stale ? "" : null);

@@ -7,6 +7,13 @@ export function byId<T extends HTMLElement>(id: string, kind: new () => T): T {
   return found;
 }
 
+/** A number that the service has put into the page. */
+export function numberOf(name: string): number {
+  const found = document.querySelector<HTMLMetaElement>(`meta[name="${name}"]`)?.content;
+  if (found === undefined) throw new Error(`the page has no ${name}`);
+  return Number(found);
+}
+
 export function make<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   attributes: Record<string, string> = {},

@@ -6,7 +6,7 @@ import { type Exchange, type Mode, type Price, fetchExchanges, fetchHealth, fetc
 import { Banner } from "./banner";
 import { Board } from "./board";
 import { ServerClock } from "./clock";
-import { byId } from "./dom";
+import { byId, numberOf } from "./dom";
 import { formatPrice } from "./format";
 import { HealthPanel } from "./health";
 import { ModeSwitch } from "./mode";
@@ -25,7 +25,7 @@ const ASK_CANDLES = 3_000;
 restoreTheme();
 
 const clock = new ServerClock();
-const prices = new Prices();
+const prices = new Prices(numberOf("stale-after"));
 const health = new HealthPanel();
 const board = new Board(byId("board", HTMLTableElement), prices, (symbol, exchange) =>
   look({ ...view, symbol, exchange }),

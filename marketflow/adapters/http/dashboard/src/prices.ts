@@ -2,9 +2,6 @@
 
 import type { Price } from "./api";
 
-/** Past this age, in ms, a price is marked stale; the service's own default for a feed. */
-export const STALE_AFTER = 5_000;
-
 export type Direction = "up" | "down" | "same";
 
 export interface Spread {
@@ -18,6 +15,9 @@ export interface Spread {
 
 export class Prices {
   readonly #newest = new Map<string, Price>();
+
+  /** Past the age of `staleAfter`, in ms, a price is stale, as the feed is that has brought no newer one. */
+  constructor(private readonly staleAfter: number) {}
 
   /** Take in an update; of two, the one with the later timestamp counts, of equal ones the later come. */
   put(price: Price): boolean {
@@ -49,7 +49,7 @@ export class Prices {
     let count = 0;
     for (const exchange of exchanges) {
       const price = this.get(symbol, exchange);
-      if (price === undefined || isStale(price, now)) continue;
+      if (price === undefined || this.isStale(price, now)) continue;
       count += 1;
       if (lowest === undefined || price.price < lowest.price) lowest = price;
       if (highest === undefined || price.price > highest.price) highest = price;
@@ -58,10 +58,10 @@ export class Prices {
     const absolute = highest.price - lowest.price;
     return { absolute, relative: absolute / lowest.price, lowest: lowest.exchange, highest: highest.exchange };
   }
-}
 
-export function isStale(price: Price, now: number): boolean {
-  return now - price.timestamp > STALE_AFTER;
+  isStale(price: Price, now: number): boolean {
+    return now - price.timestamp > this.staleAfter;
+  }
 }
 
 export function direction(from: number | undefined, to: number): Direction {

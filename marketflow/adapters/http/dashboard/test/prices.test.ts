@@ -1,9 +1,10 @@
 import { expect, test } from "vitest";
 
 import type { Price } from "../src/api";
-import { Prices, STALE_AFTER, direction, isStale } from "../src/prices";
+import { Prices, direction } from "../src/prices";
 
 const NOW = 1_000_000;
+const STALE_AFTER = 3_000;
 const ALL = ["a", "b", "c"];
 
 function price(exchange: string, value: number, age = 0): Price {
@@ -11,7 +12,7 @@ function price(exchange: string, value: number, age = 0): Price {
 }
 
 function pricesOf(...given: Price[]): Prices {
-  const prices = new Prices();
+  const prices = new Prices(STALE_AFTER);
   given.forEach((each) => prices.put(each));
   return prices;
 }
@@ -56,8 +57,9 @@ test("an exchange that is not asked for has no part in the spread", () => {
 });
 
 test("stale is what is older than the limit", () => {
-  expect(isStale(price("a", 1, STALE_AFTER), NOW)).toBe(false);
-  expect(isStale(price("a", 1, STALE_AFTER + 1), NOW)).toBe(true);
+  const prices = pricesOf();
+  expect(prices.isStale(price("a", 1, STALE_AFTER), NOW)).toBe(false);
+  expect(prices.isStale(price("a", 1, STALE_AFTER + 1), NOW)).toBe(true);
 });
 
 test("a first price has no direction", () => {
