@@ -37,9 +37,9 @@ class Exchanges:
         self.pid = process.pid
         self.ports: list[int] = self._answer()[LISTENING]
 
-    def flood(self) -> None:
-        """Send as much as is read."""
-        self._tell(rate=None)
+    def flood(self, *places: int) -> None:
+        """Send as much as is read: all exchanges, or those at these places alone."""
+        self._tell(rate=None, flooding=places or [*range(len(self.ports))])
 
     def send(self, rate: float) -> None:
         """Send so many lines a second, all exchanges together."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.bench.bench import Bench
@@ -65,16 +65,23 @@ def latency(bench: Bench) -> list[Row]:
 
 def probed(bench: Bench, service: Service, seconds: float) -> list[float]:
     """Send probes for so long; returns how long they took (ms)."""
+    return [(arrived - sent) / 1e6 for sent, arrived in probes(service, seconds, bench.wait)]
+
+
+def probes(
+    service: Service, seconds: float, wait: Callable[[float], None] = time.sleep
+) -> list[tuple[int, int]]:
+    """Send probes for so long; returns when each was sent, and when it was in Redis (ns, monotonic)."""
     first = len(service.exchanges.probes())
     with _arrivals(service) as arrivals:
         service.exchanges.probe(probing=True)
-        bench.wait(seconds)
+        wait(seconds)
         service.exchanges.probe(probing=False)
         sent = service.exchanges.probes()
         deadline = time.monotonic() + LIMIT
         while (not arrivals or arrivals[-1][1] < len(sent)) and time.monotonic() < deadline:
             time.sleep(0.01)
-    took: list[float] = []
+    found: list[tuple[int, int]] = []
     arrived = iter(arrivals)
     at, newest = 0, 0
     for number in range(first + 1, len(sent) + 1):
@@ -83,8 +90,8 @@ def probed(bench: Bench, service: Service, seconds: float) -> list[float]:
                 at, newest = next(arrived)
             except StopIteration:
                 raise BenchError(f"probe {number} of {len(sent)} has not come to Redis") from None
-        took.append((at - sent[number - 1]) / 1e6)
-    return took
+        found.append((sent[number - 1], at))
+    return found
 
 
 @contextmanager

@@ -143,7 +143,8 @@ class Sender:
         self._symbols = len(symbols)
         self.exchanges = [Exchange(lines) for _ in range(exchanges)]
         self.rate: float | None = 0.0
-        """Lines a second of all exchanges together; None: as many as are read."""
+        """Lines a second of all exchanges together; None: those that flood send as many as are read."""
+        self.flooding = self.exchanges
         self.probing = False
         self._probes: list[int] = []
         """When each was sent (ns, monotonic)."""
@@ -185,12 +186,12 @@ class Sender:
 
     def _patience(self, next_tick: float) -> float:
         """Seconds until there is something to do by itself."""
-        if self.rate is None and any(each.idle and each.client is not None for each in self.exchanges):
+        if self.rate is None and any(each.idle and each.client is not None for each in self.flooding):
             return 0.0
         return max(0.0, next_tick - time.monotonic()) if self.rate or self.probing else 0.5
 
     def _flood(self) -> None:
-        for exchange in self.exchanges:
+        for exchange in self.flooding:
             # Two at most in a row: commands and probes want their turn.
             for _ in range(2):
                 if not exchange.idle or exchange.client is None:
@@ -220,6 +221,8 @@ class Sender:
         return bool(data)
 
     def _obey(self, command: dict[str, Any]) -> dict[str, Any]:
+        if "flooding" in command:
+            self.flooding = [self.exchanges[place] for place in command["flooding"]]
         if "rate" in command:
             self.rate, self._since, self._due = command["rate"], time.monotonic(), 0.0
         self.probing = command.get("probing", self.probing)

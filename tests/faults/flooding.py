@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import threading
 import time
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -32,6 +34,9 @@ BETWEEN = 0.02
 """Seconds between two questions."""
 LOOK_EVERY = 5
 """Questions for each look at the rest."""
+OURSELVES = "thread-self"
+NOTE_EVERY = 0.004
+"""Seconds."""
 MORE = 45
 """Seconds that it may take longer until enough is seen."""
 ESTABLISHED = "01"
@@ -57,7 +62,7 @@ class Seen:
     waits: list[float] = attrs.field(factory=list)
     """Ms of each question, by the clock."""
     took: list[float] = attrs.field(factory=list)
-    """The same without the time for which service and Redis wanted a processor, and others had it."""
+    """The same without the time for which service, Redis or we wanted a processor, and others had it."""
 
     def __str__(self) -> str:
         looks = self.looks
@@ -86,30 +91,87 @@ def look(service: Service) -> Look:
     )
 
 
-def watched(service: Service, seconds: float, until: Callable[[Look], bool] = lambda _: True) -> Seen:
-    """Ask for the latest prices, and look, for so long, and until a look says that it is enough."""
+def watched(
+    service: Service, seconds: float, *, at_least: int = 0, until: Callable[[Look], bool] = lambda _: True
+) -> Seen:
+    """Ask for the latest prices `at_least` so often, and look; until a look says that it is enough."""
     seen = Seen()
     end = time.monotonic() + seconds
-    while time.monotonic() < end or not until(seen.looks[-1]):
+    while time.monotonic() < end or len(seen.took) < at_least or not until(seen.looks[-1]):
         assert time.monotonic() < end + MORE, f"not enough yet: {seen}"
         for _ in range(LOOK_EVERY):
-            asked, starved = time.monotonic(), _starved(service)
+            asked, before, ours = time.monotonic(), starved(service), _starved(OURSELVES)
             status, _ = service.get("/prices/latest")
             wait = time.monotonic() - asked
             seen.waits.append(wait * 1_000)
-            seen.took.append(max(0, wait - _starved(service) + starved) * 1_000)
+            # We wait for them, or for our own turn, one after the other.
+            others = more(before, starved(service)) + _starved(OURSELVES) - ours
+            seen.took.append((wait - others) * 1_000)
             assert status == 200
             time.sleep(BETWEEN)
         seen.looks.append(look(service))
     return seen
 
 
-def _starved(service: Service) -> float:
-    """Seconds that service and Redis were ready to run and had no processor; 0 where nobody counts them."""
+Starved = tuple[float, float]
+"""Seconds that service and Redis were ready to run and had no processor."""
+
+
+def starved(service: Service) -> Starved:
+    """How long they were up to now; 0 where nobody counts it."""
+    return _starved(service.pid), _starved(service.stage.redis.pid)
+
+
+def _starved(pid: int | str) -> float:
     with suppress(FileNotFoundError):
-        pids = service.pid, service.stage.redis.pid
-        return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) for pid in pids) / 1e9
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     return 0.0
+
+
+def more(before: Starved, after: Starved) -> float:
+    """Seconds that they were in between: one of them, the longer, since both may have been at once."""
+    return max(late - early for early, late in zip(before, after, strict=True))
+
+
+class Starvation:
+    """How long service and Redis were starved meanwhile, from any moment to any other. Use `noted`."""
+
+    def __init__(self) -> None:
+        self._at: list[int] = []
+        """Ns, monotonic."""
+        self._starved: list[Starved] = []
+
+    def note(self, service: Service) -> None:
+        """How long they were up to now."""
+        self._at.append(time.monotonic_ns())
+        self._starved.append(starved(service))
+
+    def between(self, start: int, end: int) -> float:
+        """Ms of it between two moments (ns, monotonic)."""
+        return more(self._up_to(start), self._up_to(end)) * 1_000
+
+    def _up_to(self, at: int) -> Starved:
+        return self._starved[min(bisect(self._at, at), len(self._at) - 1)]
+
+
+@contextmanager
+def noted(service: Service) -> Iterator[Starvation]:
+    """Note it every few ms until the end of the block."""
+    starvation, ending = Starvation(), threading.Event()
+
+    def note() -> None:
+        while not ending.wait(NOTE_EVERY):
+            starvation.note(service)
+
+    starvation.note(service)
+    noting = threading.Thread(target=note)
+    noting.start()
+    try:
+        yield starvation
+    finally:
+        ending.set()
+        noting.join()
+        starvation.note(service)
 
 
 def _in_kernel(ports: Sequence[int]) -> list[int]:

@@ -37,6 +37,7 @@ GROWTH = 30_000_000
 """Bytes that it takes more at most, however long a flood goes on after that."""
 LATEST = 250
 """Ms that 99 of 100 questions of the latest prices take at most, each on a connection of its own."""
+QUESTIONS = 150
 RECOVERY = 5.0
 """Seconds after a flood until it is as up to date as ever."""
 AFTERWARDS = 1_000.0
@@ -94,9 +95,9 @@ def test_with_redis_the_exchanges_wait() -> None:
     with staged() as stage, stage.service(exchanges=EXCHANGES, settings=SETTINGS) as service:
         service.exchanges.flood()
         watched(service, 1)
-        seen = watched(service, FLOOD, until=lambda it: it.cached > FULL)
+        seen = watched(service, FLOOD, at_least=QUESTIONS, until=lambda it: it.cached > FULL)
         with at_half_speed(stage.redis.pid):
-            slowly = watched(service, FLOOD)
+            slowly = watched(service, FLOOD, at_least=QUESTIONS)
         tell(seen, slowly)
         check_waiting(seen)
         check_waiting(slowly)
