@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from marketflow.app.ports import Chunk
+from marketflow.app.workers import pass_on
 from marketflow.domain.lines import LineFramer
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Feed:
             received_monotonic=trio.current_time(),
         )
         self._chunks_made += 1
-        await chunks.send(chunk)
+        await pass_on(chunks, chunk)
 
     # ---- waits that a stop ends ----
 
