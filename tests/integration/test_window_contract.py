@@ -340,6 +340,39 @@ async def test_members_and_keys_are_as_promised(redis_window, client):
     assert all(0 < client.ttl(key) <= 3_600 for key in keys)
 
 
+async def test_keys_that_were_ended_expire_again(redis_window, client):
+    """Whether by a removal of all they held, by others, or while a write had no answer."""
+    first, second = "prices:exchange1:BTCUSDT", "bars:exchange1:BTCUSDT"
+    bars = [(PAIR, (NOON, "boot1"), bar(NOON))]
+    written = redis_window.encode(Flush([run_of([NOON])], bars))
+
+    async def check():
+        await write(redis_window, written)
+        assert client.ttl(first) > 60
+        assert client.ttl(second) > 3_500
+
+    await check()
+    await trim(redis_window, [PAIR], older_than=NOON + 1, bars=[(PAIR, (NOON, "boot1"))])
+    assert client.keys("*") == [MARKER]
+    await check()
+    client.flushall()
+    # The next write finds that out, and those after it set all anew, also what is written once more.
+    await write(redis_window, redis_window.encode(Flush((), ())))
+    await check()
+    await redis_window.post(written)
+    client.flushall()
+    client.client_kill_filter(skipme=True)
+    with pytest.raises(StoreAway):
+        # Its answer may have come before the connection went, that of another has not.
+        await redis_window.post(written)
+        await redis_window.settle()
+    await check()
+    client.expire(first, 5)
+    client.expire(second, 5)
+    await trim(redis_window, [PAIR], older_than=0, bars=[])
+    await check()
+
+
 async def test_equal_prices_of_one_millisecond_come_in_the_order_of_receipt(redis_window, client):
     await put(redis_window, run_of([NOON] * 20, [7.0] * 20))
     held = client.zrange("prices:exchange1:BTCUSDT", 0, -1)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from marketflow.adapters.cache.members import (
     MEMBERS_PER_COMMAND,
     UpdatesPacker,
-    bar_value,
     field_name,
     in_twos,
     pack,
+    pack_bars,
     read_bar,
     read_field,
     read_member,
@@ -47,7 +47,7 @@ def test_runs_are_packed_as_the_updates_that_they_are(runs):
         Written(*PAIR, [FIRST + s for _, _, s in run], [t for t, _, _ in run], [p for _, p, _ in run])
         for run in runs
     ]
-    data, number = UpdatesPacker(b"boot1").pack(PAIR, written)
+    data, number = UpdatesPacker(b"boot1").pack({PAIR: written})
     commands = commands_of(data)
     assert len(commands) == number
     found = []
@@ -64,7 +64,7 @@ def test_runs_are_packed_as_the_updates_that_they_are(runs):
 def test_a_command_holds_the_server_up_for_a_moment_only():
     count = 2 * MEMBERS_PER_COMMAND + 1
     data, number = UpdatesPacker(b"b").pack(
-        PAIR, [Written(*PAIR, range(FIRST, FIRST + count), [1] * count, [1.0] * count)]
+        {PAIR: [Written(*PAIR, range(FIRST, FIRST + count), [1] * count, [1.0] * count)]}
     )
     assert number == 3
     assert [len(command) // 2 - 1 for command in commands_of(data)] == [MEMBERS_PER_COMMAND] * 2 + [1]
@@ -73,7 +73,7 @@ def test_a_command_holds_the_server_up_for_a_moment_only():
 def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
     """As texts, which is how Redis orders them; also where a sequence gets a digit more."""
     sequences = [9, 10, 99, 100, 10**15, FIRST]
-    data, _ = UpdatesPacker(b"boot1").pack(PAIR, [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)])
+    data, _ = UpdatesPacker(b"boot1").pack({PAIR: [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)]})
     ((_, _, *arguments),) = commands_of(data)
     members = arguments[1::2]
     assert members == sorted(members)
@@ -83,7 +83,60 @@ def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
 @given(finite, finite, finite, finite, st.integers(1, 2**62), st.integers(0, 2**62))
 def test_bars_are_stored_bit_by_bit(average, low, high, price, count, sequence):
     bar = Bar(count, average, low, high, price, 1, sequence, price, 2, sequence + 1)
-    assert read_bar(bar_value(bar)) == bar
+    data, keys = pack_bars([(PAIR, (7_000, "boot1"), bar)])
+    assert keys == [b"bars:exchange1:BTCUSDT"]
+    ((name, key, field, value),) = commands_of(data)
+    assert (name, key, field) == (b"HSET", keys[0], b"7:boot1")
+    assert read_bar(value) == bar
+
+
+def test_bars_are_packed_by_exchange_and_symbol():
+    """One command for each, in which all of its fields are; of nothing nothing."""
+    other = ("exchange2", "a b:c")
+    places = [(PAIR, (1_000, "x")), (other, (1_000, "x")), (PAIR, (2_000, "x")), (PAIR, (1_000, "yy"))]
+    bars = [(*place, Bar.of([number], [float(number)])) for number, place in enumerate(places, 1)]
+    data, keys = pack_bars(bars)
+    found = {
+        (pair, read_field(field)): read_bar(value)
+        for pair, (_, _, *items) in zip((PAIR, other), commands_of(data), strict=True)
+        for field, value in in_twos(items)
+    }
+    assert found == {(pair, field): bar for pair, field, bar in bars}
+    assert keys == [b"bars:exchange1:BTCUSDT", b"bars:exchange2:a b:c"]
+    assert pack_bars([]) == (b"", ())
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(1, MEMBERS_PER_COMMAND), st.integers(0, 2**44)),
+        min_size=1,
+        max_size=7,
+    )
+)
+def test_of_several_pairs_each_gets_its_own(runs):
+    """Whatever is packed beside it, also with timestamps of other lengths."""
+    groups: dict[tuple[str, str], list[Written]] = {}
+    expected: dict[bytes, list[tuple[int, int]]] = {}
+    sequence = FIRST
+    for symbol, count, time in runs:
+        pair = ("exchange1", symbol)
+        sequences = range(sequence, sequence := sequence + count)
+        groups.setdefault(pair, []).append(Written(*pair, sequences, [time] * count, [1.5] * count))
+        expected.setdefault(b"prices:exchange1:" + symbol.encode(), []).extend((time, s) for s in sequences)
+    data, number = UpdatesPacker(b"boot1").pack(groups)
+    commands = commands_of(data)
+    assert len(commands) == number
+    found: dict[bytes, list[tuple[int, int]]] = {}
+    for _, key, *arguments in commands:
+        assert len(arguments) <= 2 * MEMBERS_PER_COMMAND
+        for score, member in in_twos(arguments):
+            update = read_member(PAIR, member, float(score))
+            found.setdefault(key, []).append((update.timestamp, update.sequence))
+    assert found == expected
+
+
+def test_of_no_updates_there_is_no_command():
+    assert UpdatesPacker(b"boot1").pack({}) == (b"", 0)
 
 
 @given(st.integers(0, 10**10), st.from_regex(r"[0-9a-f]{1,16}", fullmatch=True))

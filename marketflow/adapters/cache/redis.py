@@ -26,7 +26,7 @@ something may be missing: Redis was emptied, or has come back with an older stat
 answer has found it so."""
 MARKER_TTL: Final = 3_600
 BARS_TTL: Final = 3_600
-"""Seconds after the last write. Fields are removed one by one when they are an hour old."""
+"""Seconds after the last write, about. Fields are removed one by one when they are an hour old."""
 WINDOW_MARGIN: Final = 5_000
 """How long (ms) past its length the window is kept at most."""
 FIELDS_PER_COMMAND: Final = 1_000
@@ -40,8 +40,11 @@ class RedisFlush:
 
     updates: bytes = b""
     updates_replies: int = 0
+    windows: Sequence[bytes] = ()
+    """The keys of its updates."""
     bars: bytes = b""
-    bars_replies: int = 0
+    hashes: Sequence[bytes] = ()
+    """The keys of its bars; there is one command for each."""
     removals: bytes = b""
     removals_replies: int = 0
 
@@ -52,16 +55,7 @@ class RedisFlush:
 
     def without_bars(self) -> RedisFlush:
         """Its updates alone."""
-        return RedisFlush(self.updates, self.updates_replies)
-
-
-@attrs.frozen
-class PairCommands:
-    """What is the same in every flush of a pair."""
-
-    expire_window: bytes
-    expire_bars: bytes
-    bars_key: bytes
+        return RedisFlush(self.updates, self.updates_replies, self.windows)
 
 
 class RedisWindow:
@@ -73,7 +67,8 @@ class RedisWindow:
         self._boot = boot.encode()
         self._updates = members.UpdatesPacker(self._boot)
         self._window_ttl = -(-(window_length + WINDOW_MARGIN) // 1_000)
-        self._commands: dict[Pair, PairCommands] = {}
+        self._expiring: set[bytes] = set()
+        """Keys whose expiry was set after the last removal, which may end a key; so they have it still."""
         self._warned = False
         self._writes = 0
         self._acknowledged = b""
@@ -88,20 +83,9 @@ class RedisWindow:
         runs: dict[Pair, list[Written]] = {}
         for run in flush.updates:
             runs.setdefault((run.exchange, run.symbol), []).append(run)
-        updates: list[bytes] = []
-        updates_replies = 0
-        for pair, group in runs.items():
-            packed, number = self._updates.pack(pair, group)
-            updates += packed, self._commands_for(pair).expire_window
-            updates_replies += number + 1
-        fields: dict[Pair, list[bytes]] = {}
-        for pair, field, bar in flush.bars:
-            fields.setdefault(pair, []).extend((members.field_name(field), members.bar_value(bar)))
-        bars: list[bytes] = []
-        for pair, values in fields.items():
-            commands = self._commands_for(pair)
-            bars += members.pack(b"HSET", commands.bars_key, *values), commands.expire_bars
-        return RedisFlush(b"".join(updates), updates_replies, b"".join(bars), len(bars))
+        updates, updates_replies = self._updates.pack(runs)
+        windows = [members.window_key(pair).encode() for pair in runs]
+        return RedisFlush(updates, updates_replies, windows, *members.pack_bars(flush.bars))
 
     def encode_trim(
         self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
@@ -115,23 +99,23 @@ class RedisWindow:
         for pair, field in bars:
             fields.setdefault(pair, []).append(members.field_name(field))
         removals += [
-            members.pack(
-                b"HDEL", self._commands_for(pair).bars_key, *names[first : first + FIELDS_PER_COMMAND]
-            )
+            members.pack(b"HDEL", members.bars_key(pair).encode(), *names[first : first + FIELDS_PER_COMMAND])
             for pair, names in fields.items()
             for first in range(0, len(names), FIELDS_PER_COMMAND)
         ]
         return RedisFlush(removals=b"".join(removals), removals_replies=len(removals))
 
-    def _commands_for(self, pair: Pair) -> PairCommands:
-        if pair not in self._commands:
-            window, bars = members.window_key(pair).encode(), members.bars_key(pair).encode()
-            self._commands[pair] = PairCommands(
-                members.pack(b"EXPIRE", window, b"%d" % self._window_ttl),
-                members.pack(b"EXPIRE", bars, b"%d" % BARS_TTL),
-                bars,
-            )
-        return self._commands[pair]
+    def _expiries(self, flush: RedisFlush) -> Sequence[bytes]:
+        """The commands that set the expiry of keys that may have none: one after each removal is enough."""
+        if flush.removals:
+            self._expiring.clear()
+        commands = []
+        for keys, ttl in (flush.windows, self._window_ttl), (flush.hashes, BARS_TTL):
+            for key in keys:
+                if key not in self._expiring:
+                    self._expiring.add(key)
+                    commands.append(members.pack(b"EXPIRE", key, b"%d" % ttl))
+        return commands
 
     async def post(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether those posted before it have found the marker."""
@@ -142,12 +126,13 @@ class RedisWindow:
             flush.removals + members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET"),
             flush.updates,
             flush.bars,
+            *(expiries := self._expiries(flush)),
         ]
-        replies = flush.removals_replies + 1 + flush.updates_replies + flush.bars_replies
+        replies = flush.removals_replies + 1 + flush.updates_replies + len(flush.hashes) + len(expiries)
         try:
             intact = self._found(await self._redis.post(data, replies))
         except StoreAway:
-            self._posted.clear()
+            self._lost()
             raise
         self._posted.append((marker, flush.removals_replies))
         return intact
@@ -157,8 +142,13 @@ class RedisWindow:
         try:
             return self._found(await self._redis.settle())
         except StoreAway:
-            self._posted.clear()
+            self._lost()
             raise
+
+    def _lost(self) -> None:
+        """Whether what was posted took effect is unknown."""
+        self._posted.clear()
+        self._expiring.clear()
 
     def _found(self, replies: Sequence[Sequence[Any]]) -> bool:
         """Whether the writes, the first posted, that these are the replies to have found the marker."""
@@ -167,6 +157,8 @@ class RedisWindow:
             marker, place = self._posted.pop(0)
             intact = intact and reply[place] == self._acknowledged
             self._acknowledged = marker
+        if not intact:
+            self._expiring.clear()
         return intact
 
     # ---- reading ----
