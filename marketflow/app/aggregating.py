@@ -282,13 +282,20 @@ class Aggregator:
         self._refused[due.end, due.pair] = trio.current_time() + REFUSED_SECONDS
 
     async def _stored(self, batch: Sequence[Due]) -> dict[Pair, FieldBars]:
-        """The intervals' bars in the window; none of them with the window away: the book answers the same."""
-        if not self._flusher.up:
-            return {}
+        """Earlier boots' bars of the intervals, as the window has them; none of them with the window away.
+
+        Our own in the book are what the window has, since all was flushed: reading a thousand minutes back
+        would take a second of a core for nothing.
+        """
+        bars = self._book.bars
         fields: dict[Pair, list[Field]] = {}
         for due in batch:
-            span = Span(due.end - self._book.bars.interval, due.end)
-            fields.setdefault(due.pair, []).extend(self._book.bars.fields(due.pair, span))
+            known = bars.fields(due.pair, Span(due.end - bars.interval, due.end))
+            others = [field for field in known if field[1] != bars.boot]
+            if others:
+                fields.setdefault(due.pair, []).extend(others)
+        if not fields or not self._flusher.up:
+            return {}
         try:
             return dict(await self._window.bars(fields))
         except StoreAway:
