@@ -115,7 +115,7 @@ class Book:
                 updates.timestamps,
                 updates.prices,
             )
-            self._pending[exchange].append(Waiting(written, batch.received_monotonic))
+            self._pending[exchange].append(Waiting.of(written, batch.received_monotonic))
         if batch.updates:
             self.last_accepted[exchange] = trio.current_time()
             if self._entered:
@@ -174,7 +174,7 @@ class Book:
                 if kept is not None:
                     runs.append(kept)
                 if kept is not run:
-                    self.ledgers[exchange].expire(run.count - (kept.count if kept else 0))
+                    self.ledgers[exchange].expire(run.size - (kept.size if kept else 0))
         bars = self.bars.take_unflushed(FLUSH_BARS)
         if not runs and not bars:
             self._notify()
@@ -182,12 +182,12 @@ class Book:
             return self.next_flush(window, now) if waiting else None
         counts: dict[str, int] = {}
         for run in runs:
-            counts[run.updates.exchange] = counts.get(run.updates.exchange, 0) + run.count
+            counts[run.updates.exchange] = counts.get(run.updates.exchange, 0) + run.size
         flush = InFlight(
             encoded=window.encode(Flush([run.updates for run in runs], bars)),
             counts=counts,
-            received=[(run.received_monotonic, run.count) for run in runs],
-            newest=max((max(run.updates.timestamps) for run in runs), default=0),
+            received=[(run.received_monotonic, run.size) for run in runs],
+            newest=max((run.newest for run in runs), default=0),
             bars=frozenset((pair, field) for pair, field, _ in bars),
         )
         self.in_flight.append(flush)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-
-import attrs
+from typing import NamedTuple
 
 from marketflow.app.ports import Written
 
 
-@attrs.define
-class Waiting:
-    """A run of updates of one symbol, and when they were received (seconds of Trio's clock)."""
+class Waiting(NamedTuple):
+    """A run of updates of one symbol."""
 
     updates: Written
     received_monotonic: float
+    """Seconds of Trio's clock."""
+    oldest: int
+    """The least of the timestamps (ms)."""
+    newest: int
+    """The greatest."""
+
+    @classmethod
+    def of(cls, updates: Written, received_monotonic: float) -> Waiting:
+        """There must be one update at least."""
+        return cls(updates, received_monotonic, min(updates.timestamps), max(updates.timestamps))
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many updates."""
         return len(self.updates.timestamps)
 
@@ -28,7 +36,7 @@ class Waiting:
 
     def _part(self, part: slice) -> Waiting:
         whole = self.updates
-        return Waiting(
+        return Waiting.of(
             Written(
                 whole.exchange,
                 whole.symbol,
@@ -41,13 +49,13 @@ class Waiting:
 
     def since(self, oldest: int) -> Waiting | None:
         """Those whose timestamp (ms) is not before `oldest`; None if there are none."""
-        whole = self.updates
-        if min(whole.timestamps) >= oldest:
+        if self.oldest >= oldest:
             return self
+        whole = self.updates
         kept = [i for i, timestamp in enumerate(whole.timestamps) if timestamp >= oldest]
         if not kept:
             return None
-        return Waiting(
+        return Waiting.of(
             Written(
                 whole.exchange,
                 whole.symbol,
@@ -76,19 +84,19 @@ class PendingUpdates:
         """Take runs from the oldest end: `limit` updates, or all there are."""
         while self._runs and limit > 0:
             run = self._runs.popleft()
-            if run.count > limit:
+            if run.size > limit:
                 run, rest = run.split(limit)
                 self._runs.appendleft(rest)
-            limit -= run.count
+            limit -= run.size
             yield run
 
     def discard(self, limit: int) -> int:
         """Throw away the `limit` oldest; returns how many there were."""
-        return sum(run.count for run in self.take(limit))
+        return sum(run.size for run in self.take(limit))
 
     def discard_before(self, oldest: int) -> int:
         """Throw away, at the oldest end, runs that lie before `oldest` (ms) as a whole; returns how many."""
         discarded = 0
-        while self._runs and max(self._runs[0].updates.timestamps) < oldest:
-            discarded += self._runs.popleft().count
+        while self._runs and self._runs[0].newest < oldest:
+            discarded += self._runs.popleft().size
         return discarded

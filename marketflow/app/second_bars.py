@@ -69,8 +69,10 @@ class SecondBars:
 
     def add(self, pair: Pair, second: int, bar: Bar) -> None:
         """Merge a bar of updates accepted by this boot."""
-        known = self._boots(pair, second).get(self.boot)
-        self._set(pair, second, self.boot, bar if known is None else known.merge(bar))
+        boots = self._boots(pair, second)
+        known = boots.get(self.boot)
+        boots[self.boot] = whole = bar if known is None else known.merge(bar)
+        self._changed(pair, second, whole)
         self._unflushed[pair, (second, self.boot)] = None
 
     def adopt(self, pair: Pair, bars: FieldBars) -> None:
@@ -78,9 +80,11 @@ class SecondBars:
         for (second, boot), bar in bars.items():
             if self._is_gone(pair, second, boot):
                 continue
-            known = self._boots(pair, second).get(boot)
+            boots = self._boots(pair, second)
+            known = boots.get(boot)
             if known is None or bar.count > known.count:
-                self._set(pair, second, boot, bar)
+                boots[boot] = bar
+                self._changed(pair, second, bar)
 
     def mark_missing(self, stored: Mapping[Pair, FieldBars]) -> int:
         """Have those bars written that `stored` lacks or holds with fewer updates; returns how many."""
@@ -118,10 +122,9 @@ class SecondBars:
     def _end_of(self, second: int) -> int:
         return floor_to(second, self.interval) + self.interval
 
-    def _set(self, pair: Pair, second: int, boot: str, bar: Bar) -> None:
-        self._bars[pair][second][boot] = bar
-        if pair in self._minutes:
-            self._minutes[pair].pop(floor_to(second, MINUTE), None)
+    def _changed(self, pair: Pair, second: int, bar: Bar) -> None:
+        if minutes := self._minutes.get(pair):
+            minutes.pop(floor_to(second, MINUTE), None)
         self._mark(pair, self._end_of(second))
         self._see(pair, bar)
 
@@ -141,12 +144,14 @@ class SecondBars:
 
     def take_unflushed(self, limit: int) -> list[tuple[Pair, Field, Bar]]:
         """At most `limit` of the bars that Redis does not have as they are now; they are taken as written."""
-        taken = []
-        for key in list(islice(self._unflushed, limit)):
-            del self._unflushed[key]
-            pair, (second, boot) = key
-            taken.append((pair, (second, boot), self._bars[pair][second][boot]))
-        return taken
+        if len(self._unflushed) <= limit:
+            keys, self._unflushed = self._unflushed, {}
+        else:
+            keys = dict.fromkeys(islice(self._unflushed, limit))
+            for key in keys:
+                del self._unflushed[key]
+        bars = self._bars
+        return [(pair, field, bars[pair][field[0]][field[1]]) for pair, field in keys]
 
     def put_back(self, keys: Iterable[Key]) -> None:
         """These were taken, and not written after all."""

@@ -48,8 +48,11 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         count = self.count + other.count
         lowest, highest = min(self.min, other.min), max(self.max, other.max)
         average = self.average * (self.count / count) + other.average * (other.count / count)
-        opens = self if _opening(self) <= _opening(other) else other
-        closes = self if _closing(self) >= _closing(other) else other
+        opens = closes = self
+        if (other.open_time, other.open_sequence) < (self.open_time, self.open_sequence):
+            opens = other
+        if (other.close_time, other.close_sequence) > (self.close_time, self.close_sequence):
+            closes = other
         return Bar(
             count,
             min(max(average, lowest), highest),
@@ -150,6 +153,10 @@ def by_second(timestamps: Sequence[int], prices: Sequence[float]) -> dict[int, B
 
     Sequences count from 0, the first of the columns.
     """
+    if len(timestamps) == 1:
+        # Of many symbols a chunk has one update of each.
+        (first,), (price,) = timestamps, prices
+        return {floor_to(first, BAR_WIDTH): Bar(1, price, price, price, price, first, 0, price, first, 0)}
     first, last = min(timestamps), max(timestamps)
     second = floor_to(first, BAR_WIDTH)
     if last < second + BAR_WIDTH:

@@ -11,7 +11,7 @@ def waiting(sequences, timestamps=None):
     sequences = range(sequences.start, sequences.stop)
     timestamps = [0] * len(sequences) if timestamps is None else timestamps
     prices = [float(sequence) for sequence in sequences]
-    return Waiting(Written("exchange1", "BTCUSDT", sequences, timestamps, prices), 1.5)
+    return Waiting.of(Written("exchange1", "BTCUSDT", sequences, timestamps, prices), 1.5)
 
 
 def rows_of(runs):
@@ -61,5 +61,5 @@ def test_runs_are_discarded_where_they_are_too_old_as_a_whole():
 
 def test_when_it_was_received_stays_with_each_part():
     first, rest = waiting(range(5)).split(2)
-    assert (first.count, rest.count) == (2, 3)
+    assert (first.size, rest.size) == (2, 3)
     assert first.received_monotonic == rest.received_monotonic == 1.5
