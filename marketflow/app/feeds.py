@@ -11,7 +11,6 @@ import structlog
 import trio
 
 from marketflow.app.ports import Chunk
-from marketflow.app.workers import pass_on
 from marketflow.domain.lines import LineFramer
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ class Feed:
             received_monotonic=trio.current_time(),
         )
         self._chunks_made += 1
-        await pass_on(chunks, chunk)
+        await chunks.send(chunk)
 
     # ---- waits that a stop ends ----
 

@@ -10,13 +10,11 @@ channel is ever thrown away: the feed closes the chunks, the last worker closes 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
 from marketflow.app.ports import Batch, Chunk, Decode
-
-T = TypeVar("T")
 
 CHUNK_BUFFER: Final = 8
 """Chunks (64 KiB each) between feed and workers: enough that a burst does not wait for a task switch."""
@@ -47,17 +45,6 @@ async def run_pool(
         nursery.start_soon(_fan_in, batch_receive, enter)
 
 
-async def pass_on(channel: trio.MemorySendChannel[T], value: T) -> None:
-    """Send; where there is room without giving the others a turn, which each receiver does anyway.
-
-    That is a quarter of what it costs to bring a small chunk from its socket to the book.
-    """
-    try:
-        channel.send_nowait(value)
-    except trio.WouldBlock:
-        await channel.send(value)
-
-
 async def _work(
     decode: Decode,
     chunks: trio.MemoryReceiveChannel[Chunk],
@@ -65,7 +52,18 @@ async def _work(
 ) -> None:
     async with chunks, batches:
         async for chunk in chunks:
-            await pass_on(batches, decode(chunk))
+            await _pass_on(batches, decode(chunk))
+
+
+async def _pass_on(batches: trio.MemorySendChannel[Batch], batch: Batch) -> None:
+    """Send; where there is room without giving the others a turn: to receive the next chunk does that.
+
+    A small chunk's way from its socket to the book takes a tenth less.
+    """
+    try:
+        batches.send_nowait(batch)
+    except trio.WouldBlock:
+        await batches.send(batch)
 
 
 async def _fan_in(
