@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
@@ -54,5 +54,11 @@ def parse_address(text: str) -> Address:
         raise ValueError("there is no host in it")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("a host, a port and a path are all that it can have")
-    port = _PORTS[parts.scheme] if parts.port is None else parts.port
-    return Address(parts.hostname, port, parts.scheme == "https", parts.path.rstrip("/"))
+    return Address(parts.hostname, _port(parts), parts.scheme == "https", parts.path.rstrip("/"))
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        return _PORTS[parts.scheme] if parts.port is None else parts.port
+    except ValueError:  # Its words repeat what may be half of a password.
+        raise ValueError("the port must be a number up to 65535") from None

@@ -36,7 +36,10 @@ class _ServiceUrl(click.ParamType[Address]):
         try:
             return parse_address(value)
         except ValueError as error:
-            self.fail(f"{value!r} is no URL like {DEFAULT_URL}: {error}", param, ctx)
+            from marketflow.config.secrets import mask_value  # noqa: PLC0415 - takes longer than a question
+
+            shown, why = mask_value(value), mask_value(str(error))
+            self.fail(f"{shown!r} is no URL like {DEFAULT_URL}: {why}", param, ctx)
 
 
 def from_dotenv(name: str, otherwise: str | None) -> str | None:

@@ -133,7 +133,13 @@ class Connections:
         try:
             return await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=abandon)
         except (redis.RedisError, OSError) as error:
-            raise StoreAway(str(error)) from error
+            raise StoreAway(self._reason(error)) from error
+
+    def _reason(self, error: Exception) -> str:
+        # Of a command that it does not know, Redis repeats the arguments: those of AUTH are the password.
+        text, _, _ = str(error).partition(", with args beginning with")
+        password = self._pool.connection_kwargs.get("password")
+        return text.replace(password, "***") if password else text
 
 
 @asynccontextmanager
