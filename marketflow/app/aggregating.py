@@ -33,8 +33,8 @@ log = structlog.get_logger()
 
 ROWS: Final = 200
 """Rows in one write at most."""
-ROWS_AT_A_TIME: Final = 10
-"""Rows that are made without letting others have their turn: about a millisecond's work."""
+ROWS_AT_A_TIME: Final = 40
+"""Rows that are made without letting others have their turn: a few milliseconds' work."""
 ROWS_COMPARED: Final = 2_000
 """Rows that are compared without letting others have their turn: a few milliseconds' work."""
 REFUSED_SECONDS: Final = 60.0

@@ -270,6 +270,8 @@ class AggregateStore(Protocol):
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """Insert or replace rows in one transaction; a row is never replaced by one of fewer updates.
 
+        No two of them are of the same interval, exchange and symbol.
+
         Raises:
             StoreAway: also when the lock is not held.
             RowsRefused: one of them is at fault, or more. We hold the stores as before.

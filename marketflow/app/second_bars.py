@@ -231,13 +231,15 @@ class SecondBars:
         folded = self._folded.get((due.end, due.pair), {})
         span = Span(due.end - self.interval, due.end)
         known = self.fields(due.pair, span)
-        # What was read from Redis may have been folded meanwhile.
-        others = {
-            (second, boot): bar
-            for (second, boot), bar in stored.items()
-            if second in span and not self._is_gone(due.pair, second, boot)
-        }
-        whole = merged([*fuller(known, others).values(), *folded.values()])
+        if stored:
+            # What was read from Redis may have been folded meanwhile.
+            others = {
+                (second, boot): bar
+                for (second, boot), bar in stored.items()
+                if second in span and not self._is_gone(due.pair, second, boot)
+            }
+            known = fuller(known, others)
+        whole = merged([*known.values(), *folded.values()])
         return None if whole is None else Aggregate(due.pair[0], due.pair[1], due.end, whole)
 
     def written(self, due: Iterable[Due]) -> None:

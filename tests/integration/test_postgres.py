@@ -470,7 +470,7 @@ async def test_rows_of_a_failed_call_are_not_written(postgres_dsn):
     async with store(postgres_dsn) as ours:
         await ours.hold()
         bad = Aggregate("exchange1", "nul\0", MINUTE, ROW.bar)
-        with pytest.raises(psycopg.DataError):
+        with pytest.raises(RowsRefused):
             await ours.write([ROW, bad])
         assert await ours.bars([PAIR], EVER, MINUTE) == {}
 

@@ -98,11 +98,6 @@ async def test_a_row_is_never_replaced_by_a_smaller_one(store, stored, written, 
     assert [found.max for _, found in await rows(store)] == [kept]
 
 
-async def test_rows_of_one_call_replace_each_other_in_order(store):
-    await store.write([row(updates=updates, high=high) for updates, high in [(2, 1), (3, 2), (3, 3), (1, 4)]])
-    assert [(found.count, found.max) for _, found in await rows(store)] == [(3, 3.0)]
-
-
 async def test_writing_again_changes_nothing(store):
     aggregates = [row(minute, pair) for minute in range(5) for pair in [PAIR, *OTHERS]]
     await store.write(aggregates)

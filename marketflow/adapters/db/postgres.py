@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, LiteralString, Self, TypeVar
 
+import msgspec
 import psycopg
 import trio
 from psycopg.rows import TupleRow
@@ -117,11 +118,10 @@ class PostgresStore:
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""
-        rows = [_row(aggregate) for aggregate in aggregates]
+        rows = msgspec.json.encode([_row(aggregate) for aggregate in aggregates]).decode()
 
         def write(connection: psycopg.Connection) -> None:
-            with connection.transaction(), connection.cursor() as cursor:
-                cursor.executemany(statements.WRITE, rows)
+            connection.execute(statements.WRITE, {"rows": rows})
 
         try:
             await self._writing.run(write, connect=False)
@@ -241,11 +241,10 @@ def _columns(pairs: Sequence[Pair]) -> dict[str, object]:
     return {"exchanges": [pair[0] for pair in asked], "symbols": [pair[1] for pair in asked]}
 
 
-def _row(aggregate: Aggregate) -> tuple[object, ...]:
-    bar = aggregate.bar
-    key = aggregate.symbol, aggregate.exchange, _moment(aggregate.end)
-    prices = bar.average, bar.min, bar.max, bar.open, bar.close
-    return *key, *prices, _moment(bar.open_time), _moment(bar.close_time), bar.count
+def _row(aggregate: Aggregate) -> dict[str, object]:
+    """As `statements.WRITE` takes it."""
+    bar = msgspec.structs.asdict(aggregate.bar)
+    return bar | {"exchange": aggregate.exchange, "symbol": aggregate.symbol, "end": aggregate.end}
 
 
 def _bar(columns: Sequence[Any]) -> Bar:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+# All rows as one parameter: a parameter for each column of each row took eight times the processor's time.
+# JSON has numbers as shortest texts that are exact; times are Unix ms.
 WRITE: Final = """
 INSERT INTO price_aggregates AS stored (
     pair_name, exchange, "timestamp", average_price, min_price, max_price, open_price, close_price,
     open_time, close_time, update_count
-) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+)
+SELECT symbol, exchange, 'epoch'::timestamptz + "end" * interval '1 ms', average, min, max, open, close,
+       'epoch'::timestamptz + open_time * interval '1 ms',
+       'epoch'::timestamptz + close_time * interval '1 ms', count
+FROM json_to_recordset(%(rows)s::json) AS row (
+    symbol text, exchange text, "end" bigint, average float8, min float8, max float8,
+    open float8, close float8, open_time bigint, close_time bigint, count bigint
+)
 ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
     (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count)
     = (excluded.average_price, excluded.min_price, excluded.max_price, excluded.open_price,
