@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
 
 import h11
@@ -19,6 +20,8 @@ from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGISendEvent, ConnectionState, WebsocketAcceptEvent, WWWScope
 from wsproto.connection import ConnectionState as WebSocketState
+
+from marketflow.adapters.http.idle import IdleTimer
 
 UNREAD_TIMEOUT_MS: Final = 2_000
 """How long a client may leave what was sent to it unread before its connection is dropped."""
@@ -86,6 +89,7 @@ class Peer(TCPServer):
     """One connection, from its beginning to its end."""
 
     config: PeersConfig
+    idle_task: IdleTimer  # type: ignore[assignment]
     _held: list[bytes] | None = None
     """What is to be sent in one go with what follows."""
 
@@ -98,7 +102,13 @@ class Peer(TCPServer):
         self.state = cast("ConnectionState", {**self.state, _PEER: self})
         self.config.peers.add(self)
         self._ended = trio.CancelScope()
+        self._answering = trio.CancelScope()
         self._left = False
+        self.idle_task = IdleTimer(
+            patience=self.config.keep_alive_timeout,
+            terminated=self.context.terminated,
+            close=self._initiate_server_close,
+        )
         try:
             # Not the nursery's own scope: Hypercorn's TaskGroup lets the cancellation out of it, and loose in
             # the nursery of all connections it would end the server.
@@ -148,7 +158,14 @@ class Peer(TCPServer):
         """Read until the client leaves. Hypercorn would then wait for the idle timer to run out."""
         await super()._read_data()
         self._left = True
-        await self.idle_task.stop()
+        self.idle_task.end()
+        self._answering.cancel()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Lasts as long as an answer is made: it ends when the client leaves."""
+        with trio.CancelScope() as self._answering:
+            yield
 
     async def _refuse(self) -> None:
         peers = self.config.peers
