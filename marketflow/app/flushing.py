@@ -135,14 +135,21 @@ class Flusher:
 
         If that was longer ago it waits for the next, one for all who ask, no longer than the patience.
         """
+        if self._tried.is_set() and not self._unheard:
+            return self.up
         with trio.move_on_after(self._patience):
             await self._tried.wait()
-            if self.up and trio.current_time() - self._last_write > self._flush_interval:
+            if self._unheard:
                 self._doubted = True
                 self._asked.set()
                 await self._heard.wait()
             return self.up
         return False
+
+    @property
+    def _unheard(self) -> bool:
+        """Whether a window that is up may have gone since it acknowledged a write."""
+        return self.up and trio.current_time() - self._last_write > self._flush_interval
 
     async def flushed(self) -> bool:
         """Wait until all that was accepted before is in the window, and say whether that is so.
