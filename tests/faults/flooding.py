@@ -30,6 +30,7 @@ SYMBOLS = symbols(5)
 INTERVAL = 5
 """Seconds of an aggregate: nobody wants to wait for the end of a minute."""
 SETTINGS = {"AGGREGATION__INTERVAL": f"{INTERVAL}s"}
+"""Beside the defaults."""
 BETWEEN = 0.02
 """Seconds between two questions."""
 LOOK_EVERY = 5
@@ -63,12 +64,14 @@ class Seen:
     """Ms of each question, by the clock."""
     took: list[float] = attrs.field(factory=list)
     """The same without the time for which service, Redis or we wanted a processor, and others had it."""
+    starved: float = 0.0
+    """The part of the time for which service or Redis did."""
 
     def __str__(self) -> str:
         looks = self.looks
         return (
             f"{len(self.took)} questions, p50, p99 and longest {_spread(self.took)} ms, "
-            f"by the clock {_spread(self.waits)}; {len(looks)} looks: "
+            f"by the clock {_spread(self.waits)}; starved for {self.starved:.0%}; {len(looks)} looks: "
             f"pending {max(each.pending for each in looks)}, "
             f"RSS {max(each.rss for each in looks) / 1e6:.0f} MB at most; {looks[-1].cached} cached, "
             f"{looks[-1].dropped} dropped, in kernel {looks[-1].in_kernel}"
@@ -96,7 +99,8 @@ def watched(
 ) -> Seen:
     """Ask for the latest prices `at_least` so often, and look; until a look says that it is enough."""
     seen = Seen()
-    end = time.monotonic() + seconds
+    began, at_first = time.monotonic(), starved(service)
+    end = began + seconds
     while time.monotonic() < end or len(seen.took) < at_least or not until(seen.looks[-1]):
         assert time.monotonic() < end + MORE, f"not enough yet: {seen}"
         for _ in range(LOOK_EVERY):
@@ -110,6 +114,7 @@ def watched(
             assert status == 200
             time.sleep(BETWEEN)
         seen.looks.append(look(service))
+        seen.starved = more(at_first, starved(service)) / (time.monotonic() - began)
     return seen
 
 

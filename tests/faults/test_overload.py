@@ -1,8 +1,9 @@
 """More than it can take, with and without Redis: exchanges that send all that is read, as fast as it is read.
 
 Three of them; each can send many times what there is room for. Settings are the defaults, but that an
-interval is 5 s. FLOOD_SECONDS makes the one with Redis longer, up to 60. Once the replay memory is full,
-which takes some seconds, memory grows no more.
+interval is 5 s, and that with Redis it may be slow for 5 s: on a busy machine it may not have its turn for as
+long. FLOOD_SECONDS makes that flood longer, up to 60. Once the replay memory is full, which takes some
+seconds, memory grows no more.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ GROWTH = 30_000_000
 """Bytes that it takes more at most, however long a flood goes on after that."""
 LATEST = 250
 """Ms that 99 of 100 questions of the latest prices take at most, each on a connection of its own."""
+STARVED = 0.25
+"""The part of the time from which on the machine is so much others' that 90 of 100 must do."""
 QUESTIONS = 150
 RECOVERY = 5.0
 """Seconds after a flood until it is as up to date as ever."""
@@ -87,12 +90,14 @@ def check_waiting(seen: Seen) -> None:
     # The kernel is full of what each sends, on either side of the connection.
     for in_kernel in zip(*(each.in_kernel for each in seen.looks), strict=True):
         assert median(in_kernel) > SEND_BUFFER
-    assert percentile(seen.took, 99) < LATEST, str(seen)
+    part = 99 if seen.starved < STARVED else 90
+    assert percentile(seen.took, part) < LATEST, str(seen)
 
 
 def test_with_redis_the_exchanges_wait() -> None:
     """Nothing is lost, memory is bounded, questions are answered, and soon after it is up to date again."""
-    with staged() as stage, stage.service(exchanges=EXCHANGES, settings=SETTINGS) as service:
+    settings = SETTINGS | {"REDIS__TIMEOUT": "5s"}
+    with staged() as stage, stage.service(exchanges=EXCHANGES, settings=settings) as service:
         service.exchanges.flood()
         watched(service, 1)
         seen = watched(service, FLOOD / 2, at_least=QUESTIONS, until=lambda it: it.cached > FULL)
