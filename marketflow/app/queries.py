@@ -22,6 +22,7 @@ from marketflow.app.answers import (
 from marketflow.app.book import Book
 from marketflow.app.candles import CandlePages
 from marketflow.app.flushing import Flusher
+from marketflow.app.newest_rows import NewestRows
 from marketflow.app.ports import AggregateStore, Clock, StoreAway, Window
 from marketflow.app.questions import StatisticKind
 from marketflow.app.spans import Covered, Spans
@@ -54,7 +55,7 @@ class Queries:
         self._book = book
         self._flusher = flusher
         self._window = window
-        self._store = store
+        self._rows = NewestRows(store)
         self._spans = spans
         self._pages = pages
         self._clock = clock
@@ -95,7 +96,7 @@ class Queries:
         if not missing:
             return found
         try:
-            rows = await self._store.newest(missing)
+            rows = await self._rows.of(missing)
         except StoreAway:
             if not found:
                 raise NothingCanAnswer from None

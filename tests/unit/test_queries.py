@@ -15,7 +15,10 @@ from marketflow.app.answers import (
     UnknownExchange,
     UnknownSymbol,
 )
-from marketflow.domain.periods import HOUR, BadPeriod, Span
+from marketflow.app.newest_rows import REMEMBERED_SECONDS
+from marketflow.app.ports import Aggregate
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import HOUR, MINUTE, BadPeriod, Span
 
 BTC, ETH = SYMBOLS
 
@@ -166,6 +169,37 @@ async def test_where_there_never_was_an_update_there_is_no_data(autojump_clock):
         assert len(await world.queries.latest_of_all(None, None)) == 1
         with pytest.raises(NoData):
             await world.queries.latest(ETH, None)
+
+
+async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_clock):
+    """A symbol that an exchange does not have would else cost each question a call to the store."""
+    world = World()
+    async with world.running(aggregating=False):
+        world.send_one(1.0)
+        await until(lambda: world.flusher.up)
+        asked = []
+        newest = world.store.newest
+
+        async def counted(pairs):
+            asked.append(pairs)
+            return await newest(pairs)
+
+        world.store.newest = counted
+        for _ in range(100):
+            assert [found.price for found in await world.queries.latest_of_all(None, None)] == [1.0]
+        assert len(asked) == 1
+        await world.store.hold()
+        await world.store.write([Aggregate(EXCHANGES[1], ETH, MINUTE, Bar.of([59_000], [7.0]))])
+        await trio.sleep(REMEMBERED_SECONDS + 0.01)
+        found = await world.queries.latest_of_all(None, None)
+        assert sorted((one.price, one.source) for one in found) == [(1.0, "redis"), (7.0, "postgres")]
+        await world.store.delete_before(MINUTE + 1)
+        await trio.sleep(REMEMBERED_SECONDS + 0.01)
+        async with trio.open_nursery() as nursery:  # many at once: one asks, for all of them
+            for _ in range(100):
+                nursery.start_soon(world.queries.latest_of_all, None, None)
+        assert len(asked) == 3
+        assert [found.price for found in await world.queries.latest_of_all(None, None)] == [1.0]
 
 
 @pytest.mark.parametrize("away", ["window", "store", "both"])
