@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -202,9 +203,11 @@ def _longest_unread(samples: Sequence[Sample], began: float, ended: float) -> fl
     longest = 0.0
     since: dict[int, float] = {}
     before: dict[int, int] = {}
-    within = [sample for sample in samples if began <= sample[0] <= ended]
+    times = [moment for moment, _ in samples]
+    # From the last before to the first after: a close may be over sooner than the kernel is asked again.
+    within = samples[max(0, bisect_right(times, began) - 1) : bisect_left(times, ended) + 1]
     if not within:
-        raise BenchError("the kernel was not asked meanwhile")
+        raise BenchError("the kernel was not asked")
     for now, unread in within:
         for port, size in unread.items():
             if size == 0 or size < before.get(port, 0):
