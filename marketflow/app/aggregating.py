@@ -189,6 +189,7 @@ class Aggregator:
         again = [row for row in due if self._refused.get((row.end, row.pair), math.inf) <= now]
         due = [row for row in due if (row.end, row.pair) not in self._refused]
         if due or again:
+            # No row before its bars are in Redis: after a kill it would be taken for one that Redis has lost.
             await self._flusher.flushed()
         for first in range(0, len(due), ROWS):
             await self._write(due[first : first + ROWS])
@@ -284,8 +285,8 @@ class Aggregator:
     async def _stored(self, batch: Sequence[Due]) -> dict[Pair, FieldBars]:
         """Earlier boots' bars of the intervals, as the window has them; none of them with the window away.
 
-        Our own in the book are what the window has, since all was flushed: reading a thousand minutes back
-        would take a second of a core for nothing.
+        Our own are in the book, which is never behind the window: reading a thousand minutes back would take
+        a second of a core for nothing.
         """
         bars = self._book.bars
         fields: dict[Pair, list[Field]] = {}

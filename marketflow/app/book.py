@@ -174,7 +174,7 @@ class Book:
                 if kept is not None:
                     runs.append(kept)
                 if kept is not run:
-                    self.ledgers[exchange].expire(run.size - (kept.size if kept else 0))
+                    self.ledgers[exchange].expire(run.length - (kept.length if kept else 0))
         bars = self.bars.take_unflushed(FLUSH_BARS)
         if not runs and not bars:
             self._notify()
@@ -182,11 +182,11 @@ class Book:
             return self.next_flush(window, now) if waiting else None
         counts: dict[str, int] = {}
         for run in runs:
-            counts[run.updates.exchange] = counts.get(run.updates.exchange, 0) + run.size
+            counts[run.updates.exchange] = counts.get(run.updates.exchange, 0) + run.length
         flush = InFlight(
             encoded=window.encode(Flush([run.updates for run in runs], bars)),
             counts=counts,
-            received=[(run.received_monotonic, run.size) for run in runs],
+            received=[(run.received_monotonic, run.length) for run in runs],
             newest=max((run.newest for run in runs), default=0),
             bars=frozenset((pair, field) for pair, field, _ in bars),
         )

@@ -11,7 +11,7 @@ from marketflow.app.ports import AggregateStore
 from marketflow.domain.prices import Pair, PriceUpdate
 
 REMEMBERED_SECONDS: Final = 1.0
-"""How long what the store has said is not asked again."""
+"""How long what the store has said is not asked again; and longer by as long as it takes to answer anew."""
 
 
 class NewestRows:
@@ -27,7 +27,11 @@ class NewestRows:
         """When it was last asked for (seconds of Trio's clock)."""
         self._found: dict[Pair, PriceUpdate] = {}
         self._asking: set[Pair] = set()
-        """What a question asks for anew; others do with what is remembered, else all of them would ask."""
+        """What a question asks for anew: others do with what is remembered, else all would ask, and wait.
+
+        Only what was never asked for all ask for, so that nobody is told that there is nothing before it is
+        known.
+        """
 
     async def of(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
         """The newest row of each pair that has one, as the update that closed it.

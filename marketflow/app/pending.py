@@ -26,7 +26,7 @@ class Waiting(NamedTuple):
         return cls(updates, received_monotonic, min(updates.timestamps), max(updates.timestamps))
 
     @property
-    def size(self) -> int:
+    def length(self) -> int:
         """How many updates."""
         return len(self.updates.timestamps)
 
@@ -84,19 +84,19 @@ class PendingUpdates:
         """Take runs from the oldest end: `limit` updates, or all there are."""
         while self._runs and limit > 0:
             run = self._runs.popleft()
-            if run.size > limit:
+            if run.length > limit:
                 run, rest = run.split(limit)
                 self._runs.appendleft(rest)
-            limit -= run.size
+            limit -= run.length
             yield run
 
     def discard(self, limit: int) -> int:
         """Throw away the `limit` oldest; returns how many there were."""
-        return sum(run.size for run in self.take(limit))
+        return sum(run.length for run in self.take(limit))
 
     def discard_before(self, oldest: int) -> int:
         """Throw away, at the oldest end, runs that lie before `oldest` (ms) as a whole; returns how many."""
         discarded = 0
         while self._runs and self._runs[0].newest < oldest:
-            discarded += self._runs.popleft().size
+            discarded += self._runs.popleft().length
         return discarded

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import random
 import socket
+import struct
+from contextlib import suppress
 
 import attrs
 import pytest
@@ -178,6 +182,102 @@ async def test_pipelined_requests_are_answered_in_order(questions):
         answers = await client.read_to_end()
     assert answers.count(b"HTTP/1.1 200 ") == 4
     assert answers.endswith(b'{"mode":"live","changed":false}')
+
+
+async def test_the_last_answer_of_a_connection_comes_whole(questions, monkeypatch):
+    """Also when more was asked: Hypercorn closes it from one task while another sends."""
+    monkeypatch.setattr(http_server, "REQUESTS_PER_CONNECTION", 3)
+    async with serving(questions.app()) as server:
+        for _ in range(20):
+            async with await server.connect() as client:
+                await client.stream.send_all(6 * b"GET /symbols HTTP/1.1\r\nHost: h\r\n\r\n")
+                answers = await client.read_to_end()
+            assert answers.count(b"HTTP/1.1 200") == 3
+            assert answers.count(b'"ETHUSDT"') == 3
+
+
+@pytest.mark.parametrize("behind", [b"\r\n", b"x", b"GET / HTTP/1.0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "asked",
+    [b"GET /symbols HTTP/1.0\r\n\r\n", b"HEAD /none HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"],
+)
+async def test_what_comes_behind_a_last_request_harms_nobody(questions, asked, behind):
+    """Such as one more line end, by hand: while it is answered the reader finds that no more may come."""
+    async with serving(questions.app()) as server:
+        for _ in range(20):
+            async with await server.connect() as client:
+                with trio.fail_after(10):
+                    await client.stream.send_all(asked + behind)
+                    assert (await client.read_to_end()).startswith(b"HTTP/1.1 ")
+        async with await server.connect() as client:
+            assert (await client.get("/symbols")).status == 200
+
+
+HANDSHAKE = (
+    b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+EMPTY_FRAME = b"\x81\x80\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize("path", [b"/ws", b"/nowhere"])
+async def test_a_web_socket_that_speaks_before_it_is_let_in_harms_nobody(questions, path):
+    async with serving(questions.app()) as server:
+        for _ in range(20):
+            async with await server.connect() as client:
+                with trio.fail_after(10):
+                    await client.stream.send_all(HANDSHAKE % path + EMPTY_FRAME)
+                    with suppress(trio.BrokenResourceError):
+                        await client.read_to_end()
+        async with await server.connect() as client:
+            assert (await client.get("/symbols")).status == 200
+
+
+PIECES = [
+    b"GET /symbols HTTP/1.1\r\nHost: h\r\n\r\n",
+    b"GET /symbols HTTP/1.0\r\n\r\n",
+    b"HEAD /symbols HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+    b"GET /symbols HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}",
+    b"POST /mode/test HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    b"POST /mode/test HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+    b"POST /mode/test HTTP/1.1\r\nHost: h\r\nContent-Length: 50\r\n\r\nhalf",
+    b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n",
+    HANDSHAKE % b"/ws",
+    HANDSHAKE % b"/nowhere",
+    EMPTY_FRAME,
+    b"\x88\x80\x00\x00\x00\x00",
+    b"\r\n",
+    b"x",
+    b"\x00\xff\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_clients_send_it_ends_nobody_else(questions, seed):
+    """Any of these behind any other, in any parts, with any end, many at a time."""
+    rng = random.Random(seed)
+
+    async def client_of(parts: list[bytes], end: str) -> None:
+        with trio.move_on_after(rng.random() / 5), suppress(trio.BrokenResourceError):
+            async with await server.connect() as client:
+                for part in parts:
+                    await client.stream.send_all(part)
+                    await trio.sleep(rng.random() / 500)
+                if end == "reset":
+                    client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                elif end == "read":
+                    await client.read_to_end()
+
+    async with serving(questions.app()) as server:
+        for _ in range(15):
+            async with trio.open_nursery() as nursery:
+                for _ in range(10):
+                    sent = b"".join(rng.choices(PIECES, k=rng.randint(1, 5)))
+                    cuts = sorted(rng.choices(range(len(sent) + 1), k=rng.randint(0, 2)))
+                    parts = [sent[a:b] for a, b in itertools.pairwise([0, *cuts, len(sent)])]
+                    nursery.start_soon(client_of, parts, rng.choice(["reset", "read", "close"]))
+        async with await server.connect() as client:
+            assert (await client.get("/symbols")).status == 200
 
 
 async def test_an_offer_of_http_2_is_ignored(questions):

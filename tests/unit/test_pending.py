@@ -61,5 +61,5 @@ def test_runs_are_discarded_where_they_are_too_old_as_a_whole():
 
 def test_when_it_was_received_stays_with_each_part():
     first, rest = waiting(range(5)).split(2)
-    assert (first.size, rest.size) == (2, 3)
+    assert (first.length, rest.length) == (2, 3)
     assert first.received_monotonic == rest.received_monotonic == 1.5

@@ -67,8 +67,8 @@ class RedisWindow:
         self._boot = boot.encode()
         self._updates = members.UpdatesPacker(self._boot)
         self._window_ttl = -(-(window_length + WINDOW_MARGIN) // 1_000)
-        self._expiring: set[bytes] = set()
-        """Keys whose expiry was set after the last removal, which may end a key; so they have it still."""
+        self._expiring: dict[bytes, int] = {}
+        """The expiry (seconds) of keys written since the last removal: it was set with the first write."""
         self._warned = False
         self._writes = 0
         self._acknowledged = b""
@@ -106,27 +106,30 @@ class RedisWindow:
         return RedisFlush(removals=b"".join(removals), removals_replies=len(removals))
 
     def _expiries(self, flush: RedisFlush) -> Sequence[bytes]:
-        """The commands that set the expiry of keys that may have none: one after each removal is enough."""
+        """The commands that set the expiry of keys that may have none.
+
+        A key keeps its expiry until it is emptied. So it is set with the first write after a removal, and
+        with the next removal: somebody may have ended the key in between, and nothing be written after that.
+        """
         if flush.removals:
-            self._expiring.clear()
-        commands = []
-        for keys, ttl in (flush.windows, self._window_ttl), (flush.hashes, BARS_TTL):
-            for key in keys:
-                if key not in self._expiring:
-                    self._expiring.add(key)
-                    commands.append(members.pack(b"EXPIRE", key, b"%d" % ttl))
-        return commands
+            wanted, self._expiring = self._expiring, {}
+        else:
+            written = dict.fromkeys(flush.windows, self._window_ttl) | dict.fromkeys(flush.hashes, BARS_TTL)
+            wanted = {key: ttl for key, ttl in written.items() if key not in self._expiring}
+            self._expiring |= wanted
+        return [members.pack(b"EXPIRE", key, b"%d" % ttl) for key, ttl in wanted.items()]
 
     async def post(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether those posted before it have found the marker."""
         self._writes += 1
         marker = b"%b:%d" % (self._boot, self._writes)
+        expiries = self._expiries(flush)
         # Removals first, since a Redis that is full takes nothing before.
         data = [
             flush.removals + members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET"),
             flush.updates,
             flush.bars,
-            *(expiries := self._expiries(flush)),
+            b"".join(expiries),
         ]
         replies = flush.removals_replies + 1 + flush.updates_replies + len(flush.hashes) + len(expiries)
         try:

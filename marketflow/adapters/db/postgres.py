@@ -30,7 +30,7 @@ from marketflow.adapters.db.session import (
     try_lock,
     unlock,
 )
-from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken, StoreUnfit
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -42,6 +42,8 @@ T = TypeVar("T")
 LOCK: Final = 0x6D61726B6574666C
 """Advisory lock of the one service on a database ("marketfl")."""
 
+OLDEST_SERVER: Final = 14
+"""The major version of PostgreSQL that has all that we ask of it (`date_bin`)."""
 READERS: Final = 4
 DELETED_AT_ONCE: Final = 10_000
 
@@ -65,7 +67,8 @@ _SCALE: Final = 2.0**100
 class PostgresStore:
     """The port `AggregateStore` on PostgreSQL. An async context manager; entering it connects to nothing.
 
-    All calls end within `timeout`, of `delete_before` each batch. psycopg.Error is a bug of ours.
+    All calls end within `timeout`, of `delete_before` each batch. psycopg.Error is a bug of ours, such as SQL
+    that is none.
     """
 
     def __init__(self, dsn: str, *, interval: int, timeout: float) -> None:
@@ -82,6 +85,8 @@ class PostgresStore:
         self._idle = [Session(parameters, timeout=timeout) for _ in range(READERS)]
         self._backend: Backend | None = None
         """The server process that held the lock for us last."""
+        self._made = False
+        """Whether we have made the tables, or found them."""
         self._hangs: str | None = None
         """Why the last `hold` got no answer. No question waits for its own time limit then."""
 
@@ -207,7 +212,7 @@ class PostgresStore:
         try:
             return connection.execute(query, parameters, binary=True).fetchall()
         except psycopg.errors.UndefinedTable:
-            if self._backend is not None:  # We have made them: somebody has taken them away.
+            if self._made:  # Somebody has taken them away.
                 raise
             return []
 
@@ -215,8 +220,11 @@ class PostgresStore:
         """Make a new connection the one that writes: lock, schema, interval.
 
         Raises:
-            StoreTaken, IntervalMismatch, SchemaTooNew, psycopg.Error
+            StoreTaken, StoreUnfit, SchemaTooNew, psycopg.Error
         """
+        version = connection.info.server_version // 10_000
+        if version < OLDEST_SERVER:
+            raise StoreUnfit(f"PostgreSQL {version} is too old: it must be {OLDEST_SERVER} or newer")
         backend = try_lock(connection, LOCK)
         # The process of our former connection holds it yet, if it was busy and has not noticed that we left.
         if backend is None and self._backend is not None and end(connection, self._backend):
@@ -225,6 +233,7 @@ class PostgresStore:
             raise StoreTaken
         self._backend = backend
         migrate(connection)
+        self._made = True
         # Said on every connection, so that a server that only reads is found out here.
         connection.execute(
             "INSERT INTO marketflow_settings (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING",

@@ -36,6 +36,8 @@ _AWAY_CLASSES: Final = frozenset(
 )
 # Read-only: a standby, or a disk that filled up.
 _AWAY_STATES: Final = frozenset({"25006"})
+# Of class 42, SQL that no change of the tables makes wrong: syntax, a function that there is not.
+_OUR_STATES: Final = frozenset({"42601", "42883"})
 
 # One at work; the others are for threads left behind, which end soon after, and never for more at once.
 _THREADS: Final = 3
@@ -290,4 +292,6 @@ def _is_away(error: psycopg.Error, connection: psycopg.Connection | None) -> boo
         return True
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
+    if error.sqlstate in _OUR_STATES:
+        return False
     return error.sqlstate[:2] in _AWAY_CLASSES or error.sqlstate in _AWAY_STATES

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import cache, partial
-from typing import Any, Final, cast
+from functools import partial
+from typing import Final, cast
 
 import structlog
 import trio
@@ -20,6 +19,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.routing import MapAdapter
 
 from marketflow.adapters.http.candles import candle_routes
+from marketflow.adapters.http.description.document import document
 from marketflow.adapters.http.description.routes import description_routes
 from marketflow.adapters.http.exchanges import exchange_routes
 from marketflow.adapters.http.health import health_routes
@@ -92,19 +92,12 @@ def create_app(
     app.register_blueprint(health_routes(health))
     app.register_blueprint(metric_routes(measuring, traffic))
     app.register_blueprint(page_routes(stale_after=stale_after))
-
-    @cache
-    def described() -> Mapping[str, Any]:
-        # When first asked for: it takes a twentieth of the time of a start.
-        from marketflow.adapters.http.description.document import document  # noqa: PLC0415
-
-        return document(
-            symbols=prices.symbols,
-            exchanges=prices.exchanges,
-            assets=asset_names(),
-            guarded=token is not None,
-        )
-
+    described = document(
+        symbols=prices.symbols,
+        exchanges=prices.exchanges,
+        assets=asset_names(),
+        guarded=token is not None,
+    )
     app.register_blueprint(description_routes(described))
     return app
 
@@ -207,8 +200,8 @@ class Connection(TrioASGIHTTPConnection):
                 await self._peer.release()
             with trio.move_on_after(LINGER):
                 await self._body_received.wait()
-        # Sending the end lets Hypercorn report a disconnect, at which quart-trio cancels this request, in the
-        # middle of Hypercorn's start of the keep-alive timer. Idle connections would then never be closed.
+        # Sending the end lets Hypercorn report a disconnect, at which quart-trio cancels a request that has a
+        # body before the connection has been told that it is idle: it would never be closed for that.
         with trio.CancelScope(shield=True):
             if self._peer is not None:
                 await self._peer.release()

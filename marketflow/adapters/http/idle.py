@@ -30,7 +30,7 @@ class IdleTimer:
         self._idle = AsyncBool()
         self._wait = trio.CancelScope()
         self._begun = False
-        self._ended = False
+        self._left = False
 
     async def restart(self, task_group: TaskGroup, _: object) -> None:
         """From now on nothing is being asked."""
@@ -47,13 +47,18 @@ class IdleTimer:
 
     def end(self) -> None:
         """The client has left: there is nothing to close."""
-        self._ended = True
+        self._left = True
         self._wait.cancel()
 
     async def _run(self) -> None:
-        with self._wait:
-            await self._terminated.wait()
-            await self._idle.wait_value(True)  # noqa: FBT003
-        if not self._ended:
+        while True:
+            with self._wait:
+                await self._terminated.wait()
+                await self._idle.wait_value(True)  # noqa: FBT003
+            if self._left or self._idle.value:
+                break
+            # It has been asked something in the very moment in which the time was over.
+            self._wait = trio.CancelScope()
+        if not self._left:
             with trio.CancelScope(shield=True):
                 await self._close()

@@ -10,7 +10,9 @@ from typing import Any, Final, cast
 import h11
 import hypercorn.protocol.h11
 import hypercorn.trio.run
+import structlog
 import trio
+import wsproto.utilities
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Data, StreamClosed
@@ -46,6 +48,8 @@ MOST_REFUSED: Final = 256
 """How many are told so at a time; more are closed without a word."""
 
 _PEER: Final = "marketflow.peer"
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Peers:
@@ -114,6 +118,9 @@ class Peer(TCPServer):
             # the nursery of all connections it would end the server.
             with self._ended:
                 await super().run()
+        except* (trio.BusyResourceError, h11.ProtocolError, wsproto.utilities.ProtocolError) as errors:
+            # What Hypercorn makes of a client's nonsense is the end of that client, not of the service.
+            log.warning("connection dropped", errors=[repr(error) for error in errors.exceptions])
         finally:
             self.config.peers.discard(self)
 
@@ -153,6 +160,11 @@ class Peer(TCPServer):
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 await self.protocol.handle(Closed())
                 self.leave()
+
+    async def _close(self) -> None:
+        """Close it, when what is being sent was sent: Hypercorn's two tasks do not wait for each other."""
+        async with self.send_lock:
+            await super()._close()
 
     async def _read_data(self) -> None:
         """Read until the client leaves. Hypercorn would then wait for the idle timer to run out."""
@@ -230,6 +242,14 @@ class WebSocket(WSStream):
 
     async def handle(self, event: StreamEvent) -> None:
         """Take what the client sends. Hypercorn refuses a bad handshake, and then waits for ever."""
+        if isinstance(event, Data) and not self.handshake.accepted:
+            # It must not send before it is let in. Refused by Hypercorn while the application answers, there
+            # would be two answers at once.
+            self.closed = True
+            peer = peer_of(self.scope)
+            if peer is not None:
+                peer.leave()
+            return
         await super().handle(event)
         if self.closed and not self.handshake.accepted and not isinstance(event, StreamClosed):
             peer = peer_of(self.scope)

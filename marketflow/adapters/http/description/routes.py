@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from quart import Blueprint, request
@@ -17,14 +17,14 @@ from marketflow.adapters.http.problem import problem
 from marketflow.adapters.http.responses import as_json
 
 
-def description_routes(document: Callable[[], Mapping[str, Any]]) -> Blueprint:
+def description_routes(document: Mapping[str, Any]) -> Blueprint:
     """The routes that serve the description, show it, and explain the problems in it."""
     routes = Blueprint("description", __name__)
 
     @routes.get("/openapi.json")
     async def description() -> Response:
         parameters(request.args.items(multi=True), ())
-        return as_json(document())
+        return as_json(document)
 
     @routes.get("/docs")
     async def page() -> Response:
