@@ -1,8 +1,9 @@
 """The limit of the data path: what Redis takes in when nothing but its own work is in the way.
 
 Flushes as docs/storage.md has them (variadic ZADDs of 1,000 members, an EXPIRE for each key of a flush, which
-the service has less often, trimming each half second), rendered beforehand. Only the digits of timestamps and sequences are put in each time: all
-members of a command are of one length, so that one digit of all of them is one assignment to a slice.
+the service has less often, trimming each half second), rendered beforehand. Only the digits of timestamps and
+sequences are put in each time: all members of a command are of one length, so that one digit of all of them
+is one assignment to a slice.
 One raw socket, the next flush sent before the last is answered, so that Redis never waits.
 """
 
