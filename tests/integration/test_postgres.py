@@ -13,11 +13,11 @@ import pytest
 import trio
 from psycopg.conninfo import make_conninfo
 
-from marketflow.adapters.db import migrations
+from marketflow.adapters.db import migrations, postgres, statements
 from marketflow.adapters.db.migrations import known_migrations, migrate
 from marketflow.adapters.db.postgres import LOCK, PostgresStore, SchemaTooNew
 from marketflow.adapters.db.session import Session, connection_parameters
-from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken, StoreUnfit
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE, Span
 
@@ -436,6 +436,23 @@ async def test_a_table_that_somebody_changes_is_away_until_it_is_as_before(postg
         await ours.write([ROW])
         assert await ours.bars([PAIR], EVER, MINUTE) == BARS
         assert await ours.hold() == before
+
+
+@pytest.mark.parametrize("broken", ["SELEC 1", "SELECT no_such_function()"])
+async def test_sql_of_ours_that_is_none_shows(postgres_dsn, monkeypatch, broken):
+    """No waiting cures it: it must not pass for a store that is away."""
+    async with store(postgres_dsn) as ours:
+        await ours.hold()
+        monkeypatch.setattr(statements, "ROWS", broken)
+        with pytest.raises(psycopg.ProgrammingError):
+            await ours.bars([PAIR], EVER, MINUTE)
+
+
+async def test_a_server_that_is_too_old_is_named(postgres_dsn, monkeypatch):
+    monkeypatch.setattr(postgres, "OLDEST_SERVER", 99)
+    async with store(postgres_dsn) as ours:
+        with pytest.raises(StoreUnfit, match=r"PostgreSQL \d\d is too old: it must be 99 or newer"):
+            await ours.hold()
 
 
 async def test_tables_of_somebody_elses_are_away_until_he_takes_them(postgres_dsn):
