@@ -9,7 +9,7 @@ import attrs
 
 EXCHANGES = ("exchange1", "exchange2", "exchange3")
 KILL = "kill"
-CRASHES = (KILL, KILL, "kill_postgres_frozen", "stop")
+CRASHES = (*6 * (KILL,), "kill_postgres_frozen", "stop")
 """What ends the service. After the first part of a run it lives on, so that drift can be seen."""
 FAULTS = (
     "exchange_down",
@@ -25,10 +25,11 @@ FAULTS = (
     "modes",
     "abusers",
 )
-CRASHING = 0.4
-"""Part of the run in which the service is killed, again and again."""
+CRASHING = 0.6
+"""Part of the run in which the service is killed, again and again: fifty times in ten minutes."""
 CALM = (1.5, 3.5)
 LENGTH = (0.5, 4.0)
+CALM_BEFORE_CRASH = CRASH_LENGTH = (0.2, 1.0)
 RESTART = 3.0
 """About how long (s) it takes to be back, for the plan to fit."""
 
@@ -57,9 +58,10 @@ def plan(seed: int, duration: float) -> list[Fault]:
     faults: list[Fault] = []
     at = 0.0
     while at < duration:
-        crashing = at < CRASHING * duration and len(faults) % 3 != 2
+        crashing = at < CRASHING * duration and len(faults) % 4 != 3
         kind = next(crashes if crashing else others)
-        fault = Fault(rng.uniform(*CALM), kind, rng.uniform(*LENGTH), rng.choice(EXCHANGES))
+        calm, length = (CALM_BEFORE_CRASH, CRASH_LENGTH) if crashing else (CALM, LENGTH)
+        fault = Fault(rng.uniform(*calm), kind, rng.uniform(*length), rng.choice(EXCHANGES))
         at += fault.calm + fault.length + (RESTART if crashing else 0)
         faults.append(fault)
     return faults
