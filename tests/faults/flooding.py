@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
-from rig import Key, Row, differences, stored_rows
+from rig import Key, Row, differences, row_of, stored_rows
 
 from tests.bench.exchanges import Sent
 from tests.bench.processes import rss
@@ -225,14 +225,7 @@ class Model:
             for (until, first), end in zip(begins.items(), ends, strict=True):
                 for symbol in SYMBOLS:
                     if prices := self._of(symbol, first, end):
-                        found[symbol, name, until * 1_000] = (
-                            math.fsum(prices) / len(prices),
-                            min(prices),
-                            max(prices),
-                            prices[0],
-                            prices[-1],
-                            len(prices),
-                        )
+                        found[symbol, name, until * 1_000] = row_of(prices)
         return found
 
     def check_rows(self) -> None:

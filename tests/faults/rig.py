@@ -378,18 +378,12 @@ def expected_rows(sent: Iterable[Sent], interval: int) -> dict[Key, Row]:
     for each in sorted(sent, key=lambda each: (each.timestamp, each.order)):
         end = (each.timestamp // interval + 1) * interval
         groups[each.symbol, each.exchange, end].append(each)
-    rows = {}
-    for key, group in groups.items():
-        prices = [each.price for each in group]
-        rows[key] = (
-            math.fsum(prices) / len(prices),
-            min(prices),
-            max(prices),
-            prices[0],
-            prices[-1],
-            len(prices),
-        )
-    return rows
+    return {key: row_of([each.price for each in group]) for key, group in groups.items()}
+
+
+def row_of(prices: Sequence[float]) -> Row:
+    """Average, min, max, open, close and count of prices in their order."""
+    return math.fsum(prices) / len(prices), min(prices), max(prices), prices[0], prices[-1], len(prices)
 
 
 def stored_rows(dsn: str) -> dict[Key, Row]:

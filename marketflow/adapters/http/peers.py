@@ -246,11 +246,8 @@ class WebSocket(WSStream):
             # It must not send before it is let in. Refused by Hypercorn while the application answers, there
             # would be two answers at once.
             self.closed = True
-            peer = peer_of(self.scope)
-            if peer is not None:
-                peer.leave()
-            return
-        await super().handle(event)
+        else:
+            await super().handle(event)
         if self.closed and not self.handshake.accepted and not isinstance(event, StreamClosed):
             peer = peer_of(self.scope)
             if peer is not None:
