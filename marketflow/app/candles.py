@@ -132,8 +132,8 @@ class CandlePages:
                 raise NothingCanAnswer from None
             parts.extend(part for buckets in rows.values() for part in buckets.items())
         if span.end > reach:
-            bars, _ = await self._spans.bars(
-                pairs, Span(max(span.start, reach), span.end), now, by_second=width < MINUTE
+            bars = await self._spans.bars(
+                pairs, Span(max(span.start, reach), span.end), by_second=width < MINUTE
             )
             parts.extend(part for of_pair in bars.values() for part in of_pair)
         return bucketed(parts, width)

@@ -233,6 +233,10 @@ class Window(Protocol):
         """For each pair an edge for each span."""
         ...
 
+    async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
+        """How many updates each pair has within its span; what is not of our form counts as well."""
+        ...
+
 
 # ---- the aggregate store ----
 

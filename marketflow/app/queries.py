@@ -125,7 +125,7 @@ class Queries:
         Raises:
             UnknownSymbol, UnknownExchange, BadPeriod, NoData, NothingCanAnswer
         """
-        found = await self._over(self.pairs(symbol, exchange), period)
+        found = await self._over(self.pairs(symbol, exchange), period, kind)
         if not found.bars:
             raise _no_data(symbol, found)
         return _statistic(kind, found.bars, exchange, period, found)
@@ -138,7 +138,7 @@ class Queries:
         Raises:
             UnknownSymbol, UnknownExchange, BadPeriod, NothingCanAnswer
         """
-        found = await self._over(self.pairs(symbol, exchange), period)
+        found = await self._over(self.pairs(symbol, exchange), period, kind)
         by_symbol = {
             name: {pair: found.bars[pair] for pair in pairs}
             for name, pairs in groupby(found.bars, key=lambda pair: pair[1])
@@ -182,7 +182,6 @@ class Queries:
         """
         pairs = self.pairs(symbol, exchange)
         await self._flusher.past_doubt()
-        await self._flusher.flushed()
         return await self._pages.page(
             pairs,
             interval,
@@ -193,8 +192,8 @@ class Queries:
             now=self._clock.now(),
         )
 
-    async def _over(self, pairs: Sequence[Pair], period: str) -> Covered:
-        return await self._spans.until(pairs, parse_period(period), self._clock.now())
+    async def _over(self, pairs: Sequence[Pair], period: str, kind: StatisticKind | None = None) -> Covered:
+        return await self._spans.until(pairs, parse_period(period), self._clock.now(), kind)
 
     # ---- who is meant ----
 

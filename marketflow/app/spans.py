@@ -9,11 +9,13 @@ import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
 from marketflow.app.book import Book
+from marketflow.app.edges import Edges
 from marketflow.app.flushing import Flusher
-from marketflow.app.ports import AggregateStore, Edge, FieldBars, StoreAway, Window
-from marketflow.app.second_bars import BARS_KEPT, fuller
+from marketflow.app.ports import AggregateStore, StoreAway, Window
+from marketflow.app.questions import StatisticKind
+from marketflow.app.second_bars import BARS_KEPT
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
-from marketflow.domain.periods import DAY, MINUTE, Span, ceil_to, floor_to
+from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 Buckets = dict[Pair, dict[int, Bar]]
@@ -33,9 +35,9 @@ class Covered:
 
 
 class Spans:
-    """Reads bars over ports only: the window first, with the window away the book; past both the rows.
+    """Bars of the last hour are the book's, which are never behind the window's; past them there are rows.
 
-    The book tells which one-second bars there are, so that the window is asked for just these.
+    The window is read for what no bar tells: which updates of a second are in a span.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Spans:
         """Times in ms; `started_at` is when this boot began, `retention` how long rows are kept."""
         self._book = book
         self._flusher = flusher
-        self._window = window
+        self._edges = Edges(book, flusher, window)
         self._store = store
         self._window_length = window_length
         self._started_at = started_at
@@ -61,22 +63,29 @@ class Spans:
 
     # ---- the last so-and-so long ----
 
-    async def until(self, pairs: Sequence[Pair], period: int, now: int) -> Covered:
+    async def until(
+        self, pairs: Sequence[Pair], period: int, now: int, kind: StatisticKind | None = None
+    ) -> Covered:
         """What is known of [now - period, now), as finely as it can be told.
 
         Up to the window's length to the ms, longer in whole seconds, and where one-second bars do not reach
         the beginning is a boundary of the aggregates.
+
+        Args:
+            pairs: whose.
+            period: ms.
+            now: Unix ms.
+            kind: what of the bars is wanted beside the count, None for all. Of the highest price only a bar's
+                `max` is to be relied on, of the lowest its `min`.
 
         Raises:
             NothingCanAnswer: no part of it is known for sure.
         """
         await self._flusher.past_doubt()
         if period <= self._window_length and now - period >= self.reach(now):
-            exact = await self._to_the_ms(pairs, Span(now - period, now))
+            exact = await self._to_the_ms(pairs, Span(now - period, now), kind)
             if exact is not None:
                 return exact
-        else:
-            await self._flusher.flushed()
         end = floor_to(now, BAR_WIDTH)
         start = end - period
         reach = self.reach(now)
@@ -91,13 +100,16 @@ class Spans:
                 start = reach
         if start >= end:
             raise NothingCanAnswer
-        parts, source = await self.bars(pairs, Span(max(start, reach), end), now)
+        parts = await self.bars(pairs, Span(max(start, reach), end))
+        source: AnswerSource = (
+            POSTGRES if start < reach else REDIS if await self._flusher.confirmed() else MEMORY
+        )
         bars = {
             pair: bar
             for pair in pairs
             if (bar := merged([*(bar for _, bar in parts[pair]), *rows.get(pair, {}).values()])) is not None
         }
-        return Covered(bars, Span(start, end), POSTGRES if start < reach else source)
+        return Covered(bars, Span(start, end), source)
 
     def reach(self, now: int) -> int:
         """From when on (ms) every accepted update is in a one-second bar that is known."""
@@ -121,60 +133,29 @@ class Spans:
 
     # ---- to the millisecond ----
 
-    async def _to_the_ms(self, pairs: Sequence[Pair], span: Span) -> Covered | None:
+    async def _to_the_ms(
+        self, pairs: Sequence[Pair], span: Span, kind: StatisticKind | None
+    ) -> Covered | None:
         """Whole seconds from the bars and the edges from the raw updates; None if these are not complete.
 
-        They are where they are as many as were accepted when the question came. Else some are pending, or
-        were dropped, or have expired. What is accepted meanwhile may be in the answer.
+        What is accepted meanwhile may be in the answer.
         """
         first, last = ceil_to(span.start, BAR_WIDTH), floor_to(span.end, BAR_WIDTH)
-        edges = [span] if first > last else [Span(span.start, first), Span(last, span.end)]
-        newest = self._before(span.end, pairs) if first <= last else None
+        edges = [Span(span.start, first), Span(last, span.end)]
+        newest = self._before(span.end, pairs)
         if newest is not None:
             edges.pop()
-        edges = [edge for edge in edges if not edge.empty]
-        accepted = {pair: self._accepted(pair, edges) for pair in pairs}
-        if not await self._flusher.confirmed():
-            return None
-        try:
-            raw = await self._raw(pairs, edges, accepted)
-            if raw is None and await self._flusher.flushed():
-                raw = await self._raw(pairs, edges, accepted)
-        except StoreAway:
-            return None  # Slow or gone: it is not waited for a second time.
-        if raw is None:
-            return None
-        fields, source = await self._fields(pairs, Span(first, last))
-        bars = {
+        inner = {
             pair: merged(
-                [
-                    *fields[pair].values(),
-                    *(edge.bar for edge in raw[pair] if edge.bar),
-                    *(newest or {}).get(pair, ()),
-                ]
+                [*self._book.bars.fields(pair, Span(first, last)).values(), *(newest or {}).get(pair, ())]
             )
             for pair in pairs
         }
-        found = {pair: bar for pair, bar in bars.items() if bar is not None}
-        return Covered(found, span, REDIS) if source == REDIS else None
-
-    async def _raw(
-        self, pairs: Sequence[Pair], spans: Sequence[Span], accepted: Mapping[Pair, Mapping[int, int]]
-    ) -> Mapping[Pair, Sequence[Edge]] | None:
-        """The raw updates of the spans; None if they are not all that were accepted.
-
-        Raises:
-            StoreAway
-        """
-        raw = await self._window.edges(pairs, spans) if spans else dict.fromkeys(pairs, ())
-        complete = all(
-            edge.seconds[second] >= count
-            for pair in pairs
-            for edge in raw[pair]
-            for second, count in accepted[pair].items()
-            if second in edge.seconds
-        )
-        return raw if complete else None
+        outer = await self._edges.bars([edge for edge in edges if not edge.empty], inner, kind)
+        if outer is None:
+            return None
+        bars = {pair: merged([*([bar] if bar else ()), *outer[pair]]) for pair, bar in inner.items()}
+        return Covered({pair: bar for pair, bar in bars.items() if bar is not None}, span, REDIS)
 
     def _before(self, end: int, pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[Bar]] | None:
         """What was accepted of the second of `end` (ms), as it is now; None if not all of it is before that.
@@ -186,53 +167,22 @@ class Spans:
         over = all(bar.close_time < end for bars in newest.values() for bar in bars)
         return newest if over else None
 
-    def _accepted(self, pair: Pair, spans: Iterable[Span]) -> dict[int, int]:
-        """How many updates have been accepted of each second (start, ms) that the spans touch."""
-        counts: dict[int, int] = {}
-        for span in spans:
-            whole = Span(floor_to(span.start, BAR_WIDTH), ceil_to(span.end, BAR_WIDTH))
-            counts.update(dict.fromkeys(range(whole.start, whole.end, BAR_WIDTH), 0))
-            for (second, _), bar in self._book.bars.fields(pair, whole).items():
-                counts[second] += bar.count
-        return counts
-
     # ---- bars, rows ----
 
-    async def bars(
-        self, pairs: Sequence[Pair], span: Span, now: int, *, by_second: bool = False
-    ) -> tuple[Parts, AnswerSource]:
-        """Bars of the seconds that start in the span, with their start (ms), and where they are from.
+    async def bars(self, pairs: Sequence[Pair], span: Span, *, by_second: bool = False) -> Parts:
+        """Bars of the seconds that start in the span, with their start (ms).
 
-        They are of whole minutes where it can be, unless wanted `by_second`. The last minutes are read from
-        the window; what is older was written to it or read from it when it was new, and is in the book.
+        They are of whole minutes where it can be, unless wanted `by_second`.
         """
-        recent = max(span.start, floor_to(now - self._window_length, MINUTE))
-        fields, source = await self._fields(pairs, Span(recent, span.end))
         parts: Parts = {}
         for pair in pairs:
-            older = Span(span.start, min(span.end, recent))
             if by_second:
-                known = self._book.bars.fields(pair, older)
+                known = self._book.bars.fields(pair, span)
                 parts[pair] = [(second, bar) for (second, _), bar in known.items()]
             else:
-                parts[pair] = self._book.bars.parts(pair, older)
-            parts[pair] += [(second, bar) for (second, _), bar in fields[pair].items()]
+                parts[pair] = self._book.bars.parts(pair, span)
             await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
-        return parts, source
-
-    async def _fields(
-        self, pairs: Sequence[Pair], span: Span
-    ) -> tuple[Mapping[Pair, FieldBars], AnswerSource]:
-        """One-second bars, and the source that they are from."""
-        known = {pair: self._book.bars.fields(pair, span) for pair in pairs}
-        if self._flusher.up:
-            try:
-                stored = await self._window.bars({pair: list(fields) for pair, fields in known.items()})
-            except StoreAway:
-                pass  # The flusher will notice, and say so. The book knows the same.
-            else:
-                return {pair: fuller(known[pair], stored.get(pair, {})) for pair in pairs}, REDIS
-        return known, MEMORY
+        return parts
 
     async def skip(self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool) -> int | None:
         """How far as many rows reach, see the port.

@@ -81,6 +81,10 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             self.close_sequence + sequence,
         )
 
+    def with_count(self, count: int) -> Bar:
+        """The same bar but for its count: it bounds what so many of its updates can be."""
+        return msgspec.structs.replace(self, count=count)
+
 
 def _opening(bar: Bar) -> tuple[int, int]:
     return bar.open_time, bar.open_sequence

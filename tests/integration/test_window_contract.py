@@ -303,6 +303,18 @@ async def test_bars_are_absolute_values(window):
     assert (await window.all_bars([PAIR]))[PAIR] == {(NOON, "boot1"): bar(NOON, 2.0)}
 
 
+async def test_counts_of_spans_in_the_order_asked(window):
+    await put(window, run_of([NOON, NOON, NOON + 1, NOON + 999]), run_of([NOON + 5], pair=OTHER))
+    asked = [
+        (PAIR, Span(NOON, NOON + 1)),
+        (OTHER, Span(NOON, NOON + 1_000)),
+        (PAIR, Span(NOON, NOON + 999)),
+        (PAIR, Span(NOON + 1, NOON + 1_000)),
+        (PAIR, Span(NOON + 2, NOON + 2)),
+    ]
+    assert list(await window.counts(asked)) == [2, 1, 3, 2, 0]
+
+
 async def test_only_the_fields_that_are_asked_for(window):
     fields = [(NOON + n * SECOND, boot) for n in range(5) for boot in ("boot1", "boot2")]
     await put(window, bars=[(PAIR, field, bar(field[0])) for field in fields])
@@ -423,6 +435,7 @@ def every_call(window):
         lambda: window.all_bars([PAIR]),
         lambda: window.bars({PAIR: [(NOON, "boot1")]}),
         lambda: window.edges([PAIR], [Span(NOON, NOON + 1)]),
+        lambda: window.counts([(PAIR, Span(NOON, NOON + 1))]),
     ]
 
 

@@ -16,13 +16,26 @@ PAIRS = [(exchange, symbol) for exchange in EXCHANGES for symbol in SYMBOLS]
 PAIR = PAIRS[0]
 
 
-def check(world, covered):
-    """The bars are those of all accepted updates in the span that the answer says it covers."""
+EXTREMES = {"highest": (max, "max"), "lowest": (min, "min")}
+
+
+def check(world, covered, kind=None):
+    """The bars are those of all accepted updates in the span that the answer says it covers.
+
+    Asked for an extreme only this and the count are.
+    """
     for pair in PAIRS:
         updates = world.of(pair, covered.span)
         assert (pair in covered.bars) == bool(updates), (pair, covered, updates)
-        if updates:
-            assert summary_of(updates).says(covered.bars[pair]), (covered.bars[pair], summary_of(updates))
+        if not updates:
+            continue
+        bar = covered.bars[pair]
+        if kind in EXTREMES:
+            extreme, of = EXTREMES[kind]
+            wanted = len(updates), extreme(update.price for update in updates)
+            assert (bar.count, getattr(bar, of)) == wanted, (kind, pair, bar)
+        else:
+            assert summary_of(updates).says(bar), (bar, summary_of(updates))
 
 
 async def ask(world, period, *, source, start=None, end=None):
@@ -95,8 +108,9 @@ def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa:
                         await trio.sleep(step)
                     case (seconds,):
                         period, now, up = seconds * SECOND, world.now, world.flusher.up
-                        covered = await world.spans.until(PAIRS, period, now)
-                        check(world, covered)
+                        kind = rng.choice([None, "average", "highest", "lowest"])
+                        covered = await world.spans.until(PAIRS, period, now, kind)
+                        check(world, covered, kind)
                         whole = floor_to(now, SECOND)
                         exact = covered.span == Span(now - period, now) and covered.source == REDIS
                         if not world.flusher.up:
@@ -120,6 +134,53 @@ async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock,
             await trio.sleep(0.1371)
             world.send_one(1000.0)
             await ask(world, period, source=REDIS)
+
+
+@pytest.mark.parametrize("kind", ["highest", "lowest"])
+async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(autojump_clock, kind):
+    """Millions a minute are tens of thousands in an edge."""
+    world = World()
+    beyond, within = {"highest": (9.0, 1.0), "lowest": (1.0, 9.0)}[kind]
+    read = []
+    world.window.after_edges = lambda: read.append(world.now)
+    async with world.running(aggregating=False):
+        await trio.sleep(10.2)
+        for price, age in ((within, 2_150), (within, 2_000), (beyond, 1_000)):
+            world.send_one(price, age=age)
+        await trio.sleep(0.9)
+        for period in (3_000, 60_000):
+            covered = await world.spans.until(PAIRS, period, world.now, kind)
+            assert (covered.span, covered.source) == (Span(world.now - period, world.now), REDIS)
+            check(world, covered, kind)
+        assert covered.bars[PAIR].count == 3
+        assert not read
+        # The second of the edge goes beyond the others: only raw updates tell whether the edge does.
+        for age in (3_050, 2_950):
+            world.send_one(beyond * 2 if kind == "highest" else beyond / 2, age=age)
+            await trio.sleep(0.1)
+            covered = await world.spans.until(PAIRS, 3_000, world.now, kind)
+            check(world, covered, kind)
+        assert len(read) == 2
+
+
+async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock):
+    """Neither one that has more than was accepted: which of them were not is to be read."""
+    world = World()
+    async with world.running(aggregating=False):
+        await trio.sleep(10.5)
+        for price, age in ((1.0, 2_000), (1.0, 1_900), (9.0, 1_000)):
+            world.send_one(price, age=age)
+        await trio.sleep(0.3)
+        held = dict(world.window.members[PAIR])
+        world.window.members[PAIR].popitem()
+        del world.window.members[PAIR][min(held)]
+        now = world.now
+        covered = await world.spans.until(PAIRS, 2_250, now, "highest")
+        whole = floor_to(now, SECOND)
+        assert covered.span == Span(whole - 2_250, whole)
+        world.window.members[PAIR] = held | {(0, "another"): next(iter(held.values()))}
+        covered = await world.spans.until(PAIRS, 2_250, now, "highest")
+        assert covered.span == Span(now - 2_250, now)
 
 
 async def test_the_span_is_left_closed_and_right_open(autojump_clock):
@@ -205,7 +266,7 @@ async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autoj
             whole = floor_to(world.now, SECOND)
             await ask(world, period, source=POSTGRES, start=floor_to(whole - period, MINUTE), end=whole)
         world.window.away = True
-        await trio.sleep(1)
+        await trio.sleep(31)  # No flush interval has gone by without a sign of it.
         whole = floor_to(world.now, SECOND)
         await ask(world, 2 * HOUR, source=POSTGRES, start=floor_to(whole - 2 * HOUR, MINUTE), end=whole)
         await ask(world, HOUR, source=MEMORY, start=whole - HOUR, end=whole)

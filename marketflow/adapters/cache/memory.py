@@ -142,6 +142,14 @@ class MemoryWindow:
         await self._reach()
         return {pair: [self._edge(pair, span) for span in spans] for pair in pairs}
 
+    async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
+        """How many updates each pair has within its span."""
+        await self._reach()
+        return [
+            sum(update.timestamp in span for update in self.members.get(pair, {}).values())
+            for pair, span in spans
+        ]
+
     def _edge(self, pair: Pair, span: Span) -> Edge:
         held = self.members.get(pair, {}).values()
         bar = merged(

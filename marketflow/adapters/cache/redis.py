@@ -212,6 +212,11 @@ class RedisWindow:
 
         return await self._redis.read(commands, read)
 
+    async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
+        """How many members each pair has within its span."""
+        commands = [("ZCOUNT", members.window_key(pair), span.start, f"({span.end}") for pair, span in spans]
+        return await self._redis.read(commands, list)
+
     async def _check_policy(self) -> None:
         """Warn when Redis may throw away what it was given."""
         if self._warned:
