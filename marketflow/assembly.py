@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
@@ -17,7 +18,7 @@ from marketflow import __version__
 from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.adapters.exchange.generator import GeneratorSource
-from marketflow.adapters.exchange.tcp import TcpSource
+from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.exchange.wire import Decoder
 from marketflow.adapters.http.app import create_app
 from marketflow.adapters.http.server import open_listener
@@ -39,6 +40,9 @@ from marketflow.app.spooling import Spooling
 from marketflow.app.stores import StoreState
 from marketflow.app.streaming import PriceStream
 from marketflow.config import Settings
+
+MOST_PACE: Final = 0.025
+"""Seconds that updates of an exchange that sends little by little wait for more at most."""
 
 
 @attrs.frozen
@@ -110,7 +114,10 @@ def _parts(
     interval, grace = settings.aggregation.interval, settings.aggregation.grace
     redis_state, postgres_state = StoreState("redis"), StoreState("postgres")
     sources: Mapping[Mode, Sequence[Source]] = {
-        "live": [TcpSource(each.name, each.host, each.port) for each in settings.exchanges],
+        "live": [
+            TcpSource(each.name, each.host, each.port, receive_size(len(settings.symbols)))
+            for each in settings.exchanges
+        ],
         "test": [
             GeneratorSource(name, settings.symbols, settings.generator.rate, clock)
             for name in settings.generator.exchanges
@@ -162,6 +169,7 @@ def _parts(
                 backoff_min=settings.feeds.backoff_min / 1_000,
                 backoff_max=settings.feeds.backoff_max / 1_000,
                 idle_timeout=settings.feeds.idle_timeout / 1_000,
+                pace=min(settings.pipeline.flush_interval / 2_000, MOST_PACE),
                 last_accepted=partial(book.last_accepted.get, source.exchange),
             )
             for source in each

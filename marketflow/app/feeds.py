@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from marketflow.app.clocks import next_beat
 from marketflow.app.ports import Chunk
 from marketflow.domain.lines import LineFramer
 
@@ -23,6 +24,12 @@ HEALTHY_AFTER: Final = 5.0
 LOG_INTERVAL: Final = 60.0
 """Seconds between two lines of the same event in the log while an outage lasts."""
 
+AT_ONCE: Final = 1e-6
+"""Seconds: what is there is taken. With none at all it would not even be tried."""
+LITTLE: Final = 32_768
+"""Bytes of a receive. After less a feed waits until more has come in: what is done once for each chunk takes
+as long as a hundred of its lines. An exchange that has sent as much is not kept waiting."""
+
 logger = structlog.get_logger()
 
 
@@ -30,7 +37,9 @@ class Feed:
     """Reads one exchange, connecting again whenever the connection ends, until it is told to stop.
 
     Between two connections it waits for a random part (full jitter) of a time that doubles from
-    `backoff_min` to `backoff_max`. All times are in seconds, of Trio's clock.
+    `backoff_min` to `backoff_max`. All times are in seconds, of Trio's clock. After a small receive it waits
+    for the next multiple of `pace`, as all feeds do: what is sent bit by bit comes together, and they wake up
+    as one.
 
     `last_accepted` tells when the exchange's last update was accepted, None if none was yet.
     """
@@ -43,6 +52,7 @@ class Feed:
         backoff_min: float,
         backoff_max: float,
         idle_timeout: float,
+        pace: float,
         last_accepted: Callable[[], float | None],
         rng: random.Random | None = None,
     ) -> None:
@@ -52,6 +62,7 @@ class Feed:
         self._backoff_min = backoff_min
         self._backoff_max = backoff_max
         self._idle_timeout = idle_timeout
+        self._pace = pace
         self._last_accepted = last_accepted
         self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
         self._log = logger.bind(exchange=source.exchange)
@@ -85,8 +96,8 @@ class Feed:
         """Send what is received as chunks, until `stopping` is set. Owns and closes `chunks`.
 
         The stop ends waits for the outside only (connecting, receiving, backing off), never a send: what
-        was received is sent on, and after the stop nothing more is read. A line that has no end
-        by then was not received, and is not sent.
+        was received is sent on, and what has come in by then is received, as much as one receive takes. A
+        line that has no end by then was not received, and is not sent.
         """
         self._stopping = stopping
         self.running_since = trio.current_time()
@@ -136,12 +147,17 @@ class Feed:
     async def _read(
         self, connection: Connection, framer: LineFramer, chunks: trio.MemorySendChannel[Chunk]
     ) -> None:
-        while not self._stopping.is_set():
+        ending = False
+        while not ending:
+            ending = self._stopping.is_set()
             data: bytes | None = None
             with self._waiting(self._idle_timeout):
                 data = await connection.receive()
             if data:
                 await self._send(chunks, *framer.push(data))
+                if len(data) < LITTLE:
+                    with self._waiting():
+                        await trio.sleep_until(next_beat(trio.current_time(), self._pace))
             elif data is not None:
                 raise ConnectionError("closed by the exchange")
             elif not self._stopping.is_set():
@@ -164,10 +180,8 @@ class Feed:
     # ---- waits that a stop ends ----
 
     def _waiting(self, seconds: float = math.inf) -> trio.CancelScope:
-        """A scope for one wait: it ends at a stop, or after `seconds`."""
-        self._wait = trio.CancelScope(relative_deadline=seconds)
-        if self._stopping.is_set():
-            self._wait.cancel()
+        """A scope for one wait: it ends at a stop, or after `seconds`. After the stop there is no wait."""
+        self._wait = trio.CancelScope(relative_deadline=AT_ONCE if self._stopping.is_set() else seconds)
         return self._wait
 
     async def _end_wait_at_stop(self) -> None:

@@ -7,10 +7,9 @@ from typing import Final
 
 import structlog
 import trio
-from trio_util import wait_any
 
 from marketflow.app.book import Book
-from marketflow.app.clocks import CautiousClock
+from marketflow.app.clocks import CautiousClock, next_beat
 from marketflow.app.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, Window
 from marketflow.app.second_bars import Key
@@ -25,6 +24,8 @@ HEARTBEAT_SECONDS: Final = 0.5
 """How often at least an idle window is written to: the marker tells whether it was emptied."""
 TRIM_SECONDS: Final = 0.5
 """How often what is too old is removed."""
+AFTER_FEEDS: Final = 0.004
+"""Seconds from a beat, on which feeds read, to a flush: until then chunks have come into the book."""
 WINDOW_MARGIN: Final = 4_000
 """How much longer (ms) than its length the window is kept, so that no answer misses its oldest edge.
 
@@ -169,9 +170,15 @@ class Flusher:
     async def run(self) -> None:
         """Flush until the book has ended and is drained."""
         try:
-            await self._run()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ask_at_the_end)
+                await self._run()
         finally:
             self.ended.set()
+
+    async def _ask_at_the_end(self) -> None:
+        await self._book.ended.wait()
+        self._asked.set()
 
     async def _run(self) -> None:
         tries = 0
@@ -193,10 +200,10 @@ class Flusher:
 
     async def _pause(self, began: float) -> None:
         if self._state.up:
-            # From begin to begin, and twice in an interval: with the time that a write takes, an update is in
-            # the window within the interval.
-            with trio.move_on_at(began + self._flush_interval / 2):
-                await wait_any(self._asked.wait, self._book.ended.wait)
+            # Twice in an interval: with the time that a write takes, an update is in the window within the
+            # interval. Just after the feeds, which keep the same beat, with what they have read.
+            with trio.move_on_at(next_beat(began - AFTER_FEEDS, self._flush_interval / 2) + AFTER_FEEDS):
+                await self._asked.wait()
         else:
             # However many ask, a window that is away is not tried more often.
             await trio.sleep(max(self._flush_interval, PROBE_SECONDS))

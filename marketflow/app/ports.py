@@ -58,7 +58,7 @@ class Connection(Protocol):
     """One connection to an exchange."""
 
     async def receive(self) -> bytes:
-        """The next bytes, at most 64 KiB; empty at the end.
+        """The next bytes, some hundred KiB at most; empty at the end.
 
         Raises:
             OSError: the connection broke.

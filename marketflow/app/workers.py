@@ -17,7 +17,7 @@ import trio
 from marketflow.app.ports import Batch, Chunk, Decode
 
 CHUNK_BUFFER: Final = 8
-"""Chunks (64 KiB each) between feed and workers: enough that a burst does not wait for a task switch."""
+"""Chunks (64 to 256 KiB) between feed and workers: enough that a burst does not wait for a task switch."""
 
 
 async def run_pool(

@@ -38,9 +38,7 @@ class LineFramer:
         lines = b"".join((self._rest, memoryview(data)[start:end]))
         self._skipping = False
         self._rest.clear()
-        # What is left of the first line is the only part that was not in `data`.
-        first = lines.find(b"\n")
-        if first > self._limit or len(lines) - first > self._limit + 1:
+        if self._may_have_oversized(lines):
             lines, oversized = self._without_oversized(lines)
         return lines, oversized + self._keep(data[end:])
 
@@ -67,6 +65,16 @@ class LineFramer:
             return 1
         self._rest += data
         return 0
+
+    def _may_have_oversized(self, lines: bytes) -> bool:
+        """Quick: of each `limit` bytes only the last newline is looked for."""
+        begin = 0
+        while len(lines) - begin > self._limit + 1:
+            newline = lines.rfind(b"\n", begin, begin + self._limit + 1)
+            if newline < 0:
+                return True
+            begin = newline + 1
+        return False
 
     def _without_oversized(self, lines: bytes) -> tuple[bytes, int]:
         """The lines that are short enough, and how many are not."""

@@ -309,6 +309,7 @@ async def test_a_feed_reads_it_through_all_faults(limit):
             backoff_min=0.01,
             backoff_max=0.05,
             idle_timeout=5,
+            pace=0.025,
             last_accepted=lambda: last_accepted,
         )
         nursery.start_soon(feed.run, send, stopping)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import trio
 
-from marketflow.adapters.exchange.tcp import RECEIVE_SIZE, TcpSource
+from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 
 LIMIT_SECONDS = 10
 
@@ -49,16 +49,19 @@ async def test_receives_what_is_sent_until_the_end(limit, nursery):
     assert received == b"a\nhalf"
 
 
-async def test_receives_large_pieces_but_no_larger_than_64_kib(limit, nursery):
-    sent = b"x" * 1_000_000
+@pytest.mark.parametrize(("symbols", "size"), [(1, 65_536), (5, 65_536), (50, 130_000), (1_000, 262_144)])
+async def test_receives_large_pieces_the_more_symbols_the_larger(limit, nursery, symbols, size):
+    sent = b"x" * 3_000_000
 
     port = await served_by(nursery, lambda stream: stream.send_all(sent))
     sizes = []
-    async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
+    source = TcpSource("exchange1", "127.0.0.1", port, receive_size(symbols))
+    async with source.connect() as connection:
         while data := await connection.receive():
             sizes.append(len(data))
     assert sum(sizes) == len(sent)
-    assert max(sizes) <= RECEIVE_SIZE == 65_536
+    assert max(sizes) <= size
+    assert symbols < 1_000 or max(sizes) > 65_536
 
 
 async def test_a_reset_is_an_os_error(limit, nursery):

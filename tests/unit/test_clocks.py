@@ -4,15 +4,26 @@ import time
 
 import trio
 from builders import NOON, WallClock
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from marketflow.app.clocks import DOUBT, CautiousClock, SystemClock
+from marketflow.app.clocks import DOUBT, CautiousClock, SystemClock, next_beat
 
 DAY = 86_400_000
 
 
 async def test_the_system_clock_tells_unix_milliseconds():
     assert abs(SystemClock().now() - time.time() * 1_000) < 1_000
+
+
+@given(st.floats(0, 1e9), st.floats(0.001, 10))
+def test_beats_are_the_same_for_all_and_never_the_same_twice(now, interval):
+    beat = next_beat(now, interval)
+    assert now < beat <= now + 1.011 * interval
+    assert round(beat / interval) * interval == beat
+    following = next_beat(beat, interval)
+    assert 0.9 * interval < following - beat < 1.1 * interval
 
 
 async def watch(clock, seconds):

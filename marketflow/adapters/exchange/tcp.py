@@ -14,8 +14,18 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-RECEIVE_SIZE: Final = 65_536
-"""The most bytes of one receive."""
+LEAST_RECEIVED: Final = 65_536
+MOST_RECEIVED: Final = 262_144
+RECEIVED_PER_SYMBOL: Final = 2_600
+"""Bytes: some 35 lines. What is done once for each symbol of a chunk takes as long as ten of its lines."""
+
+
+def receive_size(symbols: int) -> int:
+    """The most bytes of one receive, so that a chunk of so many symbols has enough lines of each.
+
+    No more than that: what is decoded has to stay in the processor's cache.
+    """
+    return max(LEAST_RECEIVED, min(symbols * RECEIVED_PER_SYMBOL, MOST_RECEIVED))
 
 
 @attrs.frozen
@@ -23,6 +33,7 @@ class TcpConnection:
     """Fills the port `Connection`."""
 
     _stream: trio.SocketStream
+    _receive_size: int
 
     async def receive(self) -> bytes:
         """The next bytes; empty at the end.
@@ -31,7 +42,7 @@ class TcpConnection:
             ConnectionError: the connection broke.
         """
         try:
-            return bytes(await self._stream.receive_some(RECEIVE_SIZE))
+            return bytes(await self._stream.receive_some(self._receive_size))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionError(str(error.__cause__ or error)) from error
 
@@ -43,6 +54,8 @@ class TcpSource:
     exchange: str
     host: str
     port: int
+    receive_size: int = LEAST_RECEIVED
+    """Bytes of one receive at most."""
     connect_timeout: float = 5.0
     """Seconds."""
 
@@ -70,7 +83,7 @@ class TcpSource:
                 # Closed by a reset: after an ordinary close the kernel keeps the port for another minute.
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 raise ConnectionError(f"no one listens on {self.host}:{self.port}: connected to itself")
-            yield TcpConnection(stream)
+            yield TcpConnection(stream, self.receive_size)
 
 
 def _reason(error: OSError) -> str:
