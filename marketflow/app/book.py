@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -34,7 +34,7 @@ class InFlight:
     encoded: EncodedFlush
     counts: Mapping[str, int]
     """Updates by exchange."""
-    received: Sequence[tuple[float, int]]
+    received: Mapping[float, int]
     """When its updates were received (seconds of Trio's clock), and how many at each time."""
     newest: int
     """The greatest timestamp in it (ms), 0 without updates."""
@@ -102,20 +102,14 @@ class Book:
         """Take in a batch now: counters, bars, and updates to be flushed, in one step."""
         exchange = batch.exchange
         self.ledgers[exchange].enter(batch)
-        for updates in batch.updates:
-            pair = (exchange, updates.symbol)
+        pending, received = self._pending[exchange], batch.received_monotonic
+        for symbol, timestamps, prices, bars in batch.updates:
             first = self._next_sequence
-            self._next_sequence += len(updates.timestamps)
-            for second, bar in updates.bars.items():
-                self.bars.add(pair, second, bar.shifted(first))
-            written = Written(
-                exchange,
-                updates.symbol,
-                range(first, self._next_sequence),
-                updates.timestamps,
-                updates.prices,
-            )
-            self._pending[exchange].append(Waiting.of(written, batch.received_monotonic))
+            self._next_sequence = end = first + len(timestamps)
+            for second, bar in bars.items():
+                self.bars.add((exchange, symbol), second, bar, first)
+            written = Written(exchange, symbol, range(first, end), timestamps, prices)
+            pending.append(Waiting.in_bars(written, received, bars.values()))
         if batch.updates:
             self.last_accepted[exchange] = trio.current_time()
             if self._entered:
@@ -165,14 +159,19 @@ class Book:
         Updates that are too old for the window at `now` (ms) are left out, and counted as expired.
         """
         runs: list[Waiting] = []
+        counts: Counter[str] = Counter()
+        received: Counter[float] = Counter()
+        oldest = now - self._window_length
         waiting = [exchange for exchange, pending in self._pending.items() if pending]
         for exchange in waiting:
             # What is on its way cannot be dropped: two flushes are, and the newest need half of the room.
             limit = max(1, min(FLUSH_UPDATES // len(waiting), self._limits[exchange] // 4))
             for run in self._pending[exchange].take(limit):
-                kept = run.since(now - self._window_length)
+                kept = run.since(oldest)
                 if kept is not None:
                     runs.append(kept)
+                    counts[exchange] += kept.length
+                    received[kept.received_monotonic] += kept.length
                 if kept is not run:
                     self.ledgers[exchange].expire(run.length - (kept.length if kept else 0))
         bars = self.bars.take_unflushed(FLUSH_BARS)
@@ -180,15 +179,12 @@ class Book:
             self._notify()
             # All that was taken has expired; there may be more behind it.
             return self.next_flush(window, now) if waiting else None
-        counts: dict[str, int] = {}
-        for run in runs:
-            counts[run.updates.exchange] = counts.get(run.updates.exchange, 0) + run.length
         flush = InFlight(
             encoded=window.encode(Flush([run.updates for run in runs], bars)),
             counts=counts,
-            received=[(run.received_monotonic, run.length) for run in runs],
-            newest=max((run.newest for run in runs), default=0),
-            bars=frozenset((pair, field) for pair, field, _ in bars),
+            received=received,
+            newest=max([run.newest for run in runs], default=0),
+            bars=frozenset([(pair, field) for pair, field, _ in bars]),
         )
         self.in_flight.append(flush)
         return flush
@@ -201,7 +197,7 @@ class Book:
         for exchange, count in flush.counts.items():
             self.ledgers[exchange].cache(count)
         now = trio.current_time()
-        for received, count in flush.received:
+        for received, count in flush.received.items():
             self.latency.observe(now - received, count)
         if flush.counts:
             self.replay.keep(flush.encoded, flush.newest)

@@ -25,7 +25,7 @@ HEARTBEAT_SECONDS: Final = 0.5
 TRIM_SECONDS: Final = 0.5
 """How often what is too old is removed."""
 AFTER_FEEDS: Final = 0.004
-"""Seconds from a beat, on which feeds read, to a flush: until then chunks have come into the book."""
+"""Seconds from a beat, on which feeds read, to a flush: their chunks are in the book by then."""
 WINDOW_MARGIN: Final = 4_000
 """How much longer (ms) than its length the window is kept, so that no answer misses its oldest edge.
 
@@ -89,8 +89,7 @@ class Flusher:
         """Whether somebody wants to know if the window still answers."""
         self._heard = trio.Event()
         """Set when the window has acknowledged something, or has failed, and a new one then."""
-        self._emptied = 0
-        self._replayed = 0
+        self._emptied = self._replayed = 0
         self._outdated: list[Key] = []
         self._last_write = self._last_trim = -1.0
         self._posted: list[tuple[float, Callable[[], None]]] = []
@@ -200,8 +199,7 @@ class Flusher:
 
     async def _pause(self, began: float) -> None:
         if self._state.up:
-            # Twice in an interval: with the time that a write takes, an update is in the window within the
-            # interval. Just after the feeds, which keep the same beat, with what they have read.
+            # Twice in an interval: with the time of a write, an update is in the window within it.
             with trio.move_on_at(next_beat(began - AFTER_FEEDS, self._flush_interval / 2) + AFTER_FEEDS):
                 await self._asked.wait()
         else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from marketflow.app.ports import Written
+from marketflow.domain.bars import Bar
 
 
 class Waiting(NamedTuple):
@@ -19,6 +20,15 @@ class Waiting(NamedTuple):
     """The least of the timestamps (ms)."""
     newest: int
     """The greatest."""
+
+    @classmethod
+    def in_bars(cls, updates: Written, received_monotonic: float, bars: Collection[Bar]) -> Waiting:
+        """Updates whose bars are known; there must be one at least."""
+        if len(bars) == 1:
+            (bar,) = bars
+            return cls(updates, received_monotonic, bar.open_time, bar.close_time)
+        oldest, newest = min(bar.open_time for bar in bars), max(bar.close_time for bar in bars)
+        return cls(updates, received_monotonic, oldest, newest)
 
     @classmethod
     def of(cls, updates: Written, received_monotonic: float) -> Waiting:

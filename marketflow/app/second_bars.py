@@ -67,11 +67,12 @@ class SecondBars:
 
     # ---- in ----
 
-    def add(self, pair: Pair, second: int, bar: Bar) -> None:
-        """Merge a bar of updates accepted by this boot."""
+    def add(self, pair: Pair, second: int, bar: Bar, sequence: int = 0) -> None:
+        """Merge a bar of updates accepted by this boot just now, its sequences counted from `sequence`."""
         boots = self._boots(pair, second)
         known = boots.get(self.boot)
-        boots[self.boot] = whole = bar if known is None else known.merge(bar)
+        whole = bar.shifted(sequence) if known is None else known.followed_by(bar, sequence)
+        boots[self.boot] = whole
         self._changed(pair, second, whole)
         self._unflushed[pair, (second, self.boot)] = None
 
@@ -136,8 +137,11 @@ class SecondBars:
 
     def _see(self, pair: Pair, bar: Bar) -> None:
         known = self._newest.get(pair)
-        newest = (bar.close_time, bar.close_sequence)
-        if known is None or newest > (known.close_time, known.close_sequence):
+        if (
+            known is None
+            or bar.close_time > known.close_time
+            or (bar.close_time == known.close_time and bar.close_sequence > known.close_sequence)
+        ):
             self._newest[pair] = bar
 
     # ---- to Redis ----

@@ -42,9 +42,26 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         """The bar of updates given as columns in the order of receipt; there must be one at least."""
         return _bar(timestamps, prices, min(timestamps), max(timestamps), first_sequence)
 
+    @classmethod
+    def of_ascending(cls, timestamps: Sequence[int], prices: Sequence[float]) -> Bar:
+        """The same of updates whose timestamps ascend: quicker, the first and the last need no search."""
+        count = len(prices)
+        lowest, highest = min(prices), max(prices)
+        return Bar(
+            count,
+            _average(prices, lowest, highest),
+            lowest,
+            highest,
+            prices[0],
+            timestamps[0],
+            0,
+            prices[-1],
+            timestamps[-1],
+            count - 1,
+        )
+
     def merge(self, other: Bar) -> Bar:
         """The bar of both together."""
-        # The same as `merged`, written out: this is done for each symbol of each chunk.
         count = self.count + other.count
         lowest, highest = min(self.min, other.min), max(self.max, other.max)
         average = self.average * (self.count / count) + other.average * (other.count / count)
@@ -65,6 +82,27 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             closes.close_time,
             closes.close_sequence,
         )
+
+    def followed_by(self, other: Bar, sequence: int) -> Bar:
+        """The bar of both together, where all of `other` was received later, its sequences counted from that.
+
+        The same as to merge with what is shifted, written out: this is done for each symbol of each chunk.
+        """
+        count = self.count + other.count
+        lowest = min(self.min, other.min)
+        highest = max(self.max, other.max)
+        average = self.average * (self.count / count) + other.average * (other.count / count)
+        if other.open_time < self.open_time:
+            opened = other.open, other.open_time, other.open_sequence + sequence
+        else:
+            opened = self.open, self.open_time, self.open_sequence
+        if other.close_time >= self.close_time:
+            closed = other.close, other.close_time, other.close_sequence + sequence
+        else:
+            closed = self.close, self.close_time, self.close_sequence
+        # Rounding must not take it past what it is the average of.
+        average = lowest if average < lowest else min(average, highest)
+        return Bar(count, average, lowest, highest, *opened, *closed)
 
     def shifted(self, sequence: int) -> Bar:
         """The same bar with its sequences counted from `sequence`."""
@@ -108,11 +146,9 @@ def _bar(
     while timestamps[closed] != last_time:
         closed -= 1
     lowest, highest = min(prices), max(prices)
-    total = sum(prices)
-    average = total / (last + 1) if isfinite(total) else sum(price / (last + 1) for price in prices)
     return Bar(
         last + 1,
-        min(max(average, lowest), highest),
+        _average(prices, lowest, highest),
         lowest,
         highest,
         prices[opened],
@@ -122,6 +158,12 @@ def _bar(
         last_time,
         first_sequence + closed,
     )
+
+
+def _average(prices: Sequence[float], lowest: float, highest: float) -> float:
+    total, count = sum(prices), len(prices)
+    average = total / count if isfinite(total) else sum(price / count for price in prices)
+    return min(max(average, lowest), highest)
 
 
 def merged(bars: Iterable[Bar]) -> Bar | None:
@@ -153,18 +195,25 @@ def _joined(parts: Sequence[Bar]) -> Bar:
     )
 
 
-def by_second(timestamps: Sequence[int], prices: Sequence[float]) -> dict[int, Bar]:
+def by_second(
+    timestamps: Sequence[int], prices: Sequence[float], *, ascending: bool = False
+) -> dict[int, Bar]:
     """One-second bars of updates given as columns in the order of receipt, by the second's start (ms).
 
-    Sequences count from 0, the first of the columns.
+    Sequences count from 0, the first of the columns. `ascending`: whether the timestamps are known to ascend.
     """
     if len(timestamps) == 1:
         # Of many symbols a chunk has one update of each.
         (first,), (price,) = timestamps, prices
         return {floor_to(first, BAR_WIDTH): Bar(1, price, price, price, price, first, 0, price, first, 0)}
-    first, last = min(timestamps), max(timestamps)
+    if ascending:
+        first, last = timestamps[0], timestamps[-1]
+    else:
+        first, last = min(timestamps), max(timestamps)
     second = floor_to(first, BAR_WIDTH)
     if last < second + BAR_WIDTH:
+        if ascending:
+            return {second: Bar.of_ascending(timestamps, prices)}
         return {second: _bar(timestamps, prices, first, last)}
     places: dict[int, list[int]] = {}
     for place, timestamp in enumerate(timestamps):

@@ -26,6 +26,10 @@ class Service:
         await eventually(lambda: self.report().updates.accepted >= count)
         assert self.report().updates.accepted == count
 
+    async def healthy(self) -> None:
+        """Wait until all that it needs is there: the stores may answer after the exchanges."""
+        await eventually(lambda: self.report().status == "ok")
+
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Service]:

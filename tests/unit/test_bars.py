@@ -49,6 +49,22 @@ def test_a_bar_says_what_its_updates_say(updates, first):
     assert bar == bar_of(updates).shifted(first)
 
 
+@given(columns, columns, st.integers(0, 2**60))
+def test_what_is_received_later_follows(earlier, later, first):
+    bar = bar_of(earlier, first)
+    following = bar_of(later)
+    sequence = first + len(earlier)
+    assert bar.followed_by(following, sequence) == bar.merge(following.shifted(sequence))
+
+
+@given(columns)
+def test_ascending_columns_have_the_same_bars(updates):
+    updates = sorted(updates, key=lambda update: update[0])
+    timestamps, prices = ([update[place] for update in updates] for place in (0, 1))
+    assert Bar.of_ascending(timestamps, prices) == Bar.of(timestamps, prices)
+    assert by_second(timestamps, prices, ascending=True) == by_second(timestamps, prices)
+
+
 @given(columns, st.lists(st.integers(0, 100), max_size=12), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=150)
 def test_halves_merged_in_any_order_equal_the_whole(updates, cuts, rng):

@@ -389,8 +389,8 @@ async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slo
         expected += b"".join(line + b"\n" for line in lines)
     assert content(chunks) == expected
     assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
-    # A receive that ended in the very moment of the stop is the last.
-    assert sum(map(len, source.received)) - reads <= 1
+    # A receive that ended in the very moment of the stop, and one of what had come in by then.
+    assert sum(map(len, source.received)) - reads <= 2
 
 
 async def test_it_runs_again_after_a_stop(autojump_clock):

@@ -15,11 +15,13 @@ from marketflow.adapters.cache.members import (
     read_bar,
     read_field,
     read_member,
+    window_key,
 )
 from marketflow.app.ports import Written
 from marketflow.domain.bars import Bar
 
 PAIR = ("exchange1", "BTCUSDT")
+KEY = b"prices:exchange1:BTCUSDT"
 FIRST = 1_795_341_600_000_000
 finite = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
 
@@ -47,12 +49,12 @@ def test_runs_are_packed_as_the_updates_that_they_are(runs):
         Written(*PAIR, [FIRST + s for _, _, s in run], [t for t, _, _ in run], [p for _, p, _ in run])
         for run in runs
     ]
-    data, number = UpdatesPacker(b"boot1").pack({PAIR: written})
+    data, number = UpdatesPacker(b"boot1").pack({KEY: written})
     commands = commands_of(data)
     assert len(commands) == number
     found = []
     for name, key, *arguments in commands:
-        assert (name, key) == (b"ZADD", b"prices:exchange1:BTCUSDT")
+        assert (name, key) == (b"ZADD", KEY)
         for score, member in in_twos(arguments):
             update = read_member(PAIR, member, float(score))
             assert member.endswith(b":oot1")
@@ -64,7 +66,7 @@ def test_runs_are_packed_as_the_updates_that_they_are(runs):
 def test_a_command_holds_the_server_up_for_a_moment_only():
     count = 2 * MEMBERS_PER_COMMAND + 1
     data, number = UpdatesPacker(b"b").pack(
-        {PAIR: [Written(*PAIR, range(FIRST, FIRST + count), [1] * count, [1.0] * count)]}
+        {KEY: [Written(*PAIR, range(FIRST, FIRST + count), [1] * count, [1.0] * count)]}
     )
     assert number == 3
     assert [len(command) // 2 - 1 for command in commands_of(data)] == [MEMBERS_PER_COMMAND] * 2 + [1]
@@ -73,7 +75,7 @@ def test_a_command_holds_the_server_up_for_a_moment_only():
 def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
     """As texts, which is how Redis orders them; also where a sequence gets a digit more."""
     sequences = [9, 10, 99, 100, 10**15, FIRST]
-    data, _ = UpdatesPacker(b"boot1").pack({PAIR: [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)]})
+    data, _ = UpdatesPacker(b"boot1").pack({KEY: [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)]})
     ((_, _, *arguments),) = commands_of(data)
     members = arguments[1::2]
     assert members == sorted(members)
@@ -115,14 +117,15 @@ def test_bars_are_packed_by_exchange_and_symbol():
 )
 def test_of_several_pairs_each_gets_its_own(runs):
     """Whatever is packed beside it, also with timestamps of other lengths."""
-    groups: dict[tuple[str, str], list[Written]] = {}
+    groups: dict[bytes, list[Written]] = {}
     expected: dict[bytes, list[tuple[int, int]]] = {}
     sequence = FIRST
     for symbol, count, time in runs:
         pair = ("exchange1", symbol)
         sequences = range(sequence, sequence := sequence + count)
-        groups.setdefault(pair, []).append(Written(*pair, sequences, [time] * count, [1.5] * count))
-        expected.setdefault(b"prices:exchange1:" + symbol.encode(), []).extend((time, s) for s in sequences)
+        key = window_key(pair).encode()
+        groups.setdefault(key, []).append(Written(*pair, sequences, [time] * count, [1.5] * count))
+        expected.setdefault(key, []).extend((time, s) for s in sequences)
     data, number = UpdatesPacker(b"boot1").pack(groups)
     commands = commands_of(data)
     assert len(commands) == number

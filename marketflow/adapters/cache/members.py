@@ -153,21 +153,23 @@ class UpdatesPacker:
         self._blocks: dict[int, bytes] = {}
         """A colon and the first digits of the sequences of a block, by its number."""
 
-    def pack(self, runs: Mapping[Pair, Iterable[Written]]) -> tuple[bytes, int]:
-        """The commands for runs by exchange and symbol; returns their bytes and number."""
+    def pack(self, runs: Mapping[bytes, Iterable[Written]]) -> tuple[bytes, int]:
+        """The commands for runs by the key of their sorted set; returns their bytes and number."""
         timestamps: list[int] = []
         prices: list[float] = []
         segments: list[tuple[int, int]] = []
-        commands: list[tuple[int, int, Pair]] = []
-        for pair, of_pair in runs.items():
+        commands: list[tuple[int, int, bytes]] = []
+        for key, of_pair in runs.items():
             begin = len(timestamps)
             for run in of_pair:
                 timestamps += run.timestamps
                 prices += run.prices
                 segments += _segments(run.sequences)
             end = len(timestamps)
-            firsts = range(begin, end, MEMBERS_PER_COMMAND)
-            commands += [(first, min(MEMBERS_PER_COMMAND, end - first), pair) for first in firsts]
+            while end - begin > MEMBERS_PER_COMMAND:
+                commands.append((begin, MEMBERS_PER_COMMAND, key))
+                begin += MEMBERS_PER_COMMAND
+            commands.append((begin, end - begin, key))
         if not commands:
             return b"", 0
         # Redis reads a score with leading zeros as it is meant.
@@ -175,8 +177,8 @@ class UpdatesPacker:
         blocks, tails = self._blocks_and_tails(segments, width)
         score_head = b"$%d\r\n" % width
         heads = [
-            b"*%d\r\n$4\r\nZADD\r\n%b%b" % (2 + 2 * count, bulk(window_key(pair).encode()), score_head)
-            for _, count, pair in commands
+            b"*%d\r\n$4\r\nZADD\r\n$%d\r\n%b\r\n%b" % (2 + 2 * count, len(key), key, score_head)
+            for _, count, key in commands
         ]
         # The head of a command is a part of the tail before it.
         for (first, _, _), head in zip(commands[1:], heads[1:], strict=True):

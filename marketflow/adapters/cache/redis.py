@@ -83,8 +83,8 @@ class RedisWindow:
         runs: dict[Pair, list[Written]] = {}
         for run in flush.updates:
             runs.setdefault((run.exchange, run.symbol), []).append(run)
-        updates, updates_replies = self._updates.pack(runs)
         windows = [members.window_key(pair).encode() for pair in runs]
+        updates, updates_replies = self._updates.pack(dict(zip(windows, runs.values(), strict=True)))
         return RedisFlush(updates, updates_replies, windows, *members.pack_bars(flush.bars))
 
     def encode_trim(
@@ -114,9 +114,10 @@ class RedisWindow:
         if flush.removals:
             wanted, self._expiring = self._expiring, {}
         else:
-            written = dict.fromkeys(flush.windows, self._window_ttl) | dict.fromkeys(flush.hashes, BARS_TTL)
-            wanted = {key: ttl for key, ttl in written.items() if key not in self._expiring}
-            self._expiring |= wanted
+            known = self._expiring
+            wanted = {key: self._window_ttl for key in flush.windows if key not in known}
+            wanted |= {key: BARS_TTL for key in flush.hashes if key not in known}
+            known |= wanted
         return [members.pack(b"EXPIRE", key, b"%d" % ttl) for key, ttl in wanted.items()]
 
     async def post(self, flush: RedisFlush) -> bool:

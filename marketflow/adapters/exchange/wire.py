@@ -133,26 +133,31 @@ def _accept(
     by_symbol: defaultdict[str, list[_Line]] = defaultdict(list)
     for line in lines:
         by_symbol[line.symbol].append(line)
+    timestamps = [line.timestamp for line in lines]
+    # Most often they do, and then so do those of each symbol.
+    ascending = timestamps == sorted(timestamps)
     accepted: list[Updates] = []
     for symbol, group in by_symbol.items():
         if symbol not in acceptance.symbols:
             rejected[SYMBOL] += len(group)
             continue
-        updates = _updates(symbol, group)
+        updates = _updates(symbol, group, ascending=ascending)
         # Most often all are good, and the bars say so.
-        if not all(acceptance.takes(bar) for bar in updates.bars.values()):
-            good = _filter(group, acceptance, rejected)
-            if not good:
-                continue
-            updates = _updates(symbol, good)
-        accepted.append(updates)
+        for bar in updates.bars.values():
+            if not acceptance.takes(bar):
+                break
+        else:
+            accepted.append(updates)
+            continue
+        if good := _filter(group, acceptance, rejected):
+            accepted.append(_updates(symbol, good, ascending=ascending))
     return accepted
 
 
-def _updates(symbol: str, lines: Sequence[_Line]) -> Updates:
+def _updates(symbol: str, lines: Sequence[_Line], *, ascending: bool) -> Updates:
     timestamps = [line.timestamp for line in lines]
     prices = [line.price for line in lines]
-    return Updates(symbol, timestamps, prices, by_second(timestamps, prices))
+    return Updates(symbol, timestamps, prices, by_second(timestamps, prices, ascending=ascending))
 
 
 def _filter(
