@@ -291,11 +291,10 @@ class Aggregator:
         bars = self._book.bars
         fields: dict[Pair, list[Field]] = {}
         for due in batch:
-            known = bars.fields(due.pair, Span(due.end - bars.interval, due.end))
-            others = [field for field in known if field[1] != bars.boot]
-            if others:
-                fields.setdefault(due.pair, []).extend(others)
-        if not fields or not self._flusher.up:
+            if due.end - bars.interval < bars.others_until:
+                known = bars.fields(due.pair, Span(due.end - bars.interval, due.end))
+                fields.setdefault(due.pair, []).extend(field for field in known if field[1] != bars.boot)
+        if not any(fields.values()) or not self._flusher.up:
             return {}
         try:
             return dict(await self._window.bars(fields))

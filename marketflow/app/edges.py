@@ -10,7 +10,7 @@ from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import StoreAway, Window
 from marketflow.app.questions import StatisticKind
-from marketflow.domain.bars import BAR_WIDTH, Bar, merged
+from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
@@ -61,7 +61,7 @@ class Edges:
 
     def _accepted(self, pair: Pair, span: Span) -> Bar | None:
         """The bar of the whole seconds that a span touches."""
-        return merged(self._book.bars.fields(pair, _seconds(span)).values())
+        return self._book.bars.bar(pair, _seconds(span))
 
     async def _count(
         self, pairs: Sequence[Pair], spans: Sequence[Span], accepted: Mapping[Pair, Sequence[Bar | None]]

@@ -61,6 +61,8 @@ class SecondBars:
         self._newest: dict[Pair, Bar] = {}
         self._minutes: dict[Pair, dict[int, Bar]] = {}
         """Whole minutes that were asked for, merged; forgotten when one of their seconds changes."""
+        self.others_until = 0
+        """From when on (ms) there is no bar of another boot."""
         self._version = 0
         self._pruned_to = 0
         self._forgotten: list[Key] = []
@@ -86,6 +88,8 @@ class SecondBars:
             if known is None or bar.count > known.count:
                 boots[boot] = bar
                 self._changed(pair, second, bar)
+                if boot != self.boot:
+                    self.others_until = max(self.others_until, second + BAR_WIDTH)
 
     def mark_missing(self, stored: Mapping[Pair, FieldBars]) -> int:
         """Have those bars written that `stored` lacks or holds with fewer updates; returns how many."""
@@ -137,11 +141,7 @@ class SecondBars:
 
     def _see(self, pair: Pair, bar: Bar) -> None:
         known = self._newest.get(pair)
-        if (
-            known is None
-            or bar.close_time > known.close_time
-            or (bar.close_time == known.close_time and bar.close_sequence > known.close_sequence)
-        ):
+        if known is None or bar.closes_after(known):
             self._newest[pair] = bar
 
     # ---- to Redis ----
@@ -172,16 +172,20 @@ class SecondBars:
 
     def fields(self, pair: Pair, span: Span) -> dict[Field, Bar]:
         """The bars of the seconds that start within the span, by second and boot."""
-        seconds = self._bars.get(pair, {})
-        starts: Iterable[int] = range(-(-span.start // BAR_WIDTH) * BAR_WIDTH, span.end, BAR_WIDTH)
-        if span.end - span.start > len(seconds) * BAR_WIDTH:
-            starts = [second for second in seconds if second in span]
         return {
-            (second, boot): bar
-            for second in starts
-            if (boots := seconds.get(second)) is not None
-            for boot, bar in boots.items()
+            (second, boot): bar for second, boots in self._within(pair, span) for boot, bar in boots.items()
         }
+
+    def bar(self, pair: Pair, span: Span) -> Bar | None:
+        """The updates of the seconds that start within the span; None if there are none."""
+        return merged([bar for _, boots in self._within(pair, span) for bar in boots.values()])
+
+    def _within(self, pair: Pair, span: Span) -> list[tuple[int, dict[str, Bar]]]:
+        seconds = self._bars.get(pair, {})
+        if span.end - span.start > len(seconds) * BAR_WIDTH:
+            return [item for item in seconds.items() if item[0] in span]
+        starts = range(-(-span.start // BAR_WIDTH) * BAR_WIDTH, span.end, BAR_WIDTH)
+        return [(second, seconds[second]) for second in starts if second in seconds]
 
     def parts(self, pair: Pair, span: Span) -> list[tuple[int, Bar]]:
         """The updates of the seconds that start within the span, as bars of whole minutes where it can be.
@@ -194,7 +198,7 @@ class SecondBars:
         minutes = self._minutes.setdefault(pair, {})
         whole: list[tuple[int, Bar]] = []
         for minute in range(first, last, MINUTE):
-            bar = minutes.get(minute) or merged(self.fields(pair, Span(minute, minute + MINUTE)).values())
+            bar = minutes.get(minute) or self.bar(pair, Span(minute, minute + MINUTE))
             if bar is not None:
                 minutes[minute] = bar
                 whole.append((minute, bar))
@@ -234,16 +238,16 @@ class SecondBars:
         """The row: our bars and those in `stored`, whichever of each field has more updates."""
         folded = self._folded.get((due.end, due.pair), {})
         span = Span(due.end - self.interval, due.end)
-        known = self.fields(due.pair, span)
-        if stored:
-            # What was read from Redis may have been folded meanwhile.
-            others = {
-                (second, boot): bar
-                for (second, boot), bar in stored.items()
-                if second in span and not self._is_gone(due.pair, second, boot)
-            }
-            known = fuller(known, others)
-        whole = merged([*known.values(), *folded.values()])
+        # What was read from Redis may have been folded meanwhile.
+        others = {
+            (second, boot): bar
+            for (second, boot), bar in stored.items()
+            if second in span and not self._is_gone(due.pair, second, boot)
+        }
+        if others or folded:
+            whole = merged([*fuller(self.fields(due.pair, span), others).values(), *folded.values()])
+        else:
+            whole = self.bar(due.pair, span)
         return None if whole is None else Aggregate(due.pair[0], due.pair[1], due.end, whole)
 
     def written(self, due: Iterable[Due]) -> None:

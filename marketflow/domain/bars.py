@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import isfinite
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -12,6 +13,9 @@ from marketflow.domain.periods import SECOND, floor_to
 
 BAR_WIDTH: Final = SECOND
 """The finest span that bars are kept for, in ms."""
+
+_OPENING: Final = attrgetter("open_time", "open_sequence")
+_CLOSING: Final = attrgetter("close_time", "close_sequence")
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
@@ -66,9 +70,9 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         lowest, highest = min(self.min, other.min), max(self.max, other.max)
         average = self.average * (self.count / count) + other.average * (other.count / count)
         opens = closes = self
-        if (other.open_time, other.open_sequence) < (self.open_time, self.open_sequence):
+        if other.opens_before(self):
             opens = other
-        if (other.close_time, other.close_sequence) > (self.close_time, self.close_sequence):
+        if other.closes_after(self):
             closes = other
         return Bar(
             count,
@@ -82,6 +86,14 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             closes.close_time,
             closes.close_sequence,
         )
+
+    def opens_before(self, other: Bar) -> bool:
+        """Whether its first update is the earlier one."""
+        return (self.open_time, self.open_sequence) < (other.open_time, other.open_sequence)
+
+    def closes_after(self, other: Bar) -> bool:
+        """Whether its last update is the later one."""
+        return (self.close_time, self.close_sequence) > (other.close_time, other.close_sequence)
 
     def followed_by(self, other: Bar, sequence: int) -> Bar:
         """The bar of both together, where all of `other` was received later, its sequences counted from that.
@@ -122,14 +134,6 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     def with_count(self, count: int) -> Bar:
         """The same bar but for its count: it bounds what so many of its updates can be."""
         return msgspec.structs.replace(self, count=count)
-
-
-def _opening(bar: Bar) -> tuple[int, int]:
-    return bar.open_time, bar.open_sequence
-
-
-def _closing(bar: Bar) -> tuple[int, int]:
-    return bar.close_time, bar.close_sequence
 
 
 def _bar(
@@ -173,14 +177,14 @@ def merged(bars: Iterable[Bar]) -> Bar | None:
 
 
 def _joined(parts: Sequence[Bar]) -> Bar:
-    # Lists take half the time of generators.
+    # Lists take half the time of generators, and no more than one plain loop.
     count = sum([bar.count for bar in parts])
     lowest = min([bar.min for bar in parts])
     highest = max([bar.max for bar in parts])
     # Of positive terms only, so that nothing cancels: each merge costs a few units in the last place.
     average = sum([bar.average * (bar.count / count) for bar in parts])
-    opens = min(parts, key=_opening)
-    closes = max(parts, key=_closing)
+    opens = min(parts, key=_OPENING)
+    closes = max(parts, key=_CLOSING)
     return Bar(
         count,
         min(max(average, lowest), highest),
