@@ -26,6 +26,7 @@ from marketflow.app.spans import Spans
 from marketflow.app.stores import StoreState
 from marketflow.domain.bars import Bar, by_second
 from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
+from marketflow.domain.prices import Pair
 
 NOON = floor_to(1_795_343_351_549, HOUR)
 """Unix ms when Trio's virtual clock shows 0."""
@@ -142,6 +143,8 @@ class WatchedWindow(MemoryWindow):
         self.trims = 0
         self.after_edges: Callable[[], None] = lambda: None
         """Called when edges have been read, before they are handed over."""
+        self.prices_of: list[Pair] = []
+        """Whose prices were asked for."""
 
     async def post(self, flush: MemoryFlush) -> bool:
         self.attempts.append(flush)
@@ -163,6 +166,11 @@ class WatchedWindow(MemoryWindow):
     async def edges(self, pairs, spans):
         found = await super().edges(pairs, spans)
         self.after_edges()
+        return found
+
+    async def prices(self, spans):
+        found = await super().prices(spans)
+        self.prices_of += [pair for pair, _ in spans]
         return found
 
     def snapshot(self) -> tuple[object, ...]:

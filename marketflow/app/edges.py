@@ -42,49 +42,58 @@ class Edges:
         Args:
             spans: the edges; each lies within one second.
             inner: what is known beside the edges, of each pair that is asked about.
-            kind: what of the bars is wanted beside the count, None for all. Of the highest price only a bar's
-                `max` is to be relied on, of the lowest its `min`.
+            kind: what of the bars is wanted beside the count; None for all, open and close too.
         """
         accepted = {pair: [self._accepted(pair, span) for span in spans] for pair in inner}
         if not await self._flusher.confirmed():
             return None
-        hidden = [pair for pair in inner if _hides(inner[pair], accepted[pair], kind)]
         try:
-            counted = await self._count(hidden, spans, accepted)
-            rest = [pair for pair in inner if pair not in counted]
+            told = await self._tell(kind, spans, inner, accepted) if kind and spans else {}
+            rest = [pair for pair in inner if pair not in told]
             read = await self._read(rest, spans, accepted)
             if read is None and await self._flusher.flushed():
                 read = await self._read(rest, spans, accepted)
         except StoreAway:
             return None  # Slow or gone: it is not waited for a second time.
-        return None if read is None else {**counted, **read}
+        return None if read is None else {**told, **read}
 
     def _accepted(self, pair: Pair, span: Span) -> Bar | None:
         """The bar of the whole seconds that a span touches."""
         return self._book.bars.bar(pair, _seconds(span))
 
-    async def _count(
-        self, pairs: Sequence[Pair], spans: Sequence[Span], accepted: Mapping[Pair, Sequence[Bar | None]]
+    async def _tell(
+        self,
+        kind: StatisticKind,
+        spans: Sequence[Span],
+        inner: Mapping[Pair, Bar | None],
+        accepted: Mapping[Pair, Sequence[Bar | None]],
     ) -> EdgeBars:
-        """Bars of which only the count is to be relied on, of pairs that have just what was accepted.
+        """By counts where these are enough, else by prices; of pairs that have just what was accepted.
 
         Raises:
             StoreAway
         """
-        asked = [(pair, part) for pair in pairs for span in spans for part in (_seconds(span), span)]
-        counts = iter(await self._window.counts(asked) if asked else ())
-        found: dict[Pair, Sequence[Bar]] = {}
-        for pair in pairs:
-            bars: list[Bar] = []
-            complete = True
-            for whole in accepted[pair]:
-                in_seconds, within = next(counts), next(counts)
-                complete = complete and in_seconds == (whole.count if whole else 0)
-                if whole and within:
-                    bars.append(whole.with_count(within))
-            if complete:
-                found[pair] = bars
-        return found
+        asked = [(pair, part) for pair in inner for span in spans for part in (_seconds(span), span)]
+        counts = iter(await self._window.counts(asked))
+        within: dict[Pair, list[int]] = {}
+        for pair in inner:
+            numbers = [(next(counts), next(counts)) for _ in spans]
+            if [number for number, _ in numbers] == [bar.count if bar else 0 for bar in accepted[pair]]:
+                within[pair] = [number for _, number in numbers]
+        hidden = {pair for pair in within if _hides(inner[pair], accepted[pair], kind)}
+        shown = [pair for pair in within if pair not in hidden]
+        prices = iter(await self._window.prices([(pair, span) for pair in shown for span in spans]))
+        told: dict[Pair, Sequence[Bar]] = {
+            pair: [
+                bar.with_count(n) for bar, n in zip(accepted[pair], within[pair], strict=True) if bar and n
+            ]
+            for pair in hidden
+        }
+        for pair in shown:
+            columns = [next(prices) for _ in spans]
+            if [len(column) for column in columns] == within[pair]:
+                told[pair] = [Bar.of_ascending([0] * len(column), column) for column in columns if column]
+        return told
 
     async def _read(
         self, pairs: Sequence[Pair], spans: Sequence[Span], accepted: Mapping[Pair, Sequence[Bar | None]]

@@ -237,6 +237,10 @@ class Window(Protocol):
         """How many updates each pair has within its span; what is not of our form counts as well."""
         ...
 
+    async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
+        """The prices that each pair has within its span, in any order; of what is not of our form none."""
+        ...
+
 
 # ---- the aggregate store ----
 

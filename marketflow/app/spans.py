@@ -75,8 +75,7 @@ class Spans:
             pairs: whose.
             period: ms.
             now: Unix ms.
-            kind: what of the bars is wanted beside the count, None for all. Of the highest price only a bar's
-                `max` is to be relied on, of the lowest its `min`.
+            kind: what of the bars is wanted beside the count; None for all, open and close too.
 
         Raises:
             NothingCanAnswer: no part of it is known for sure.

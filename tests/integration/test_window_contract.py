@@ -303,7 +303,7 @@ async def test_bars_are_absolute_values(window):
     assert (await window.all_bars([PAIR]))[PAIR] == {(NOON, "boot1"): bar(NOON, 2.0)}
 
 
-async def test_counts_of_spans_in_the_order_asked(window):
+async def test_counts_and_prices_of_spans_in_the_order_asked(window):
     await put(window, run_of([NOON, NOON, NOON + 1, NOON + 999]), run_of([NOON + 5], pair=OTHER))
     asked = [
         (PAIR, Span(NOON, NOON + 1)),
@@ -313,6 +313,9 @@ async def test_counts_of_spans_in_the_order_asked(window):
         (PAIR, Span(NOON + 2, NOON + 2)),
     ]
     assert list(await window.counts(asked)) == [2, 1, 3, 2, 0]
+    prices = [sorted(found) for found in await window.prices(asked)]
+    assert prices == [[1.0, 2.0], [1.0], [1.0, 2.0, 3.0], [3.0, 4.0], []]
+    assert list(await window.counts([])) == list(await window.prices([])) == []
 
 
 async def test_only_the_fields_that_are_asked_for(window):
@@ -436,6 +439,7 @@ def every_call(window):
         lambda: window.bars({PAIR: [(NOON, "boot1")]}),
         lambda: window.edges([PAIR], [Span(NOON, NOON + 1)]),
         lambda: window.counts([(PAIR, Span(NOON, NOON + 1))]),
+        lambda: window.prices([(PAIR, Span(NOON, NOON + 1))]),
     ]
 
 

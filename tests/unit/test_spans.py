@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -16,13 +17,17 @@ PAIRS = [(exchange, symbol) for exchange in EXCHANGES for symbol in SYMBOLS]
 PAIR = PAIRS[0]
 
 
-EXTREMES = {"highest": (max, "max"), "lowest": (min, "min")}
+WANTED = {
+    "highest": ("max", max),
+    "lowest": ("min", min),
+    "average": ("average", lambda prices: pytest.approx(math.fsum(prices) / len(prices), rel=1e-9)),
+}
 
 
 def check(world, covered, kind=None):
     """The bars are those of all accepted updates in the span that the answer says it covers.
 
-    Asked for an extreme only this and the count are.
+    Asked for one of them only this and the count are.
     """
     for pair in PAIRS:
         updates = world.of(pair, covered.span)
@@ -30,10 +35,10 @@ def check(world, covered, kind=None):
         if not updates:
             continue
         bar = covered.bars[pair]
-        if kind in EXTREMES:
-            extreme, of = EXTREMES[kind]
-            wanted = len(updates), extreme(update.price for update in updates)
-            assert (bar.count, getattr(bar, of)) == wanted, (kind, pair, bar)
+        if kind is not None:
+            name, of = WANTED[kind]
+            wanted = len(updates), of([update.price for update in updates])
+            assert (bar.count, getattr(bar, name)) == wanted, (kind, pair, bar)
         else:
             assert summary_of(updates).says(bar), (bar, summary_of(updates))
 
@@ -141,8 +146,7 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(auto
     """Millions a minute are tens of thousands in an edge."""
     world = World()
     beyond, within = {"highest": (9.0, 1.0), "lowest": (1.0, 9.0)}[kind]
-    read = []
-    world.window.after_edges = lambda: read.append(world.now)
+    read = world.window.prices_of
     async with world.running(aggregating=False):
         await trio.sleep(10.2)
         for price, age in ((within, 2_150), (within, 2_000), (beyond, 1_000)):
@@ -160,7 +164,7 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(auto
             await trio.sleep(0.1)
             covered = await world.spans.until(PAIRS, 3_000, world.now, kind)
             check(world, covered, kind)
-        assert len(read) == 2
+        assert read == [PAIR] * 2
 
 
 async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock):

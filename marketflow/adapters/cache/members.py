@@ -51,78 +51,24 @@ def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
         ValueError, OverflowError: it is not of our form.
     """
     price, sequence, _ = member.split(b":")
-    return PriceUpdate(pair[0], pair[1], float(price), int(score), _read_sequence(sequence))
+    return PriceUpdate(pair[0], pair[1], float(price), int(score), read_sequence(sequence))
 
 
-def _read_sequence(text: bytes) -> int:
+def read_sequence(text: bytes) -> int:
+    """The sequence of a member.
+
+    Raises:
+        ValueError: it is not of our form.
+    """
     if len(text) != SEQUENCE_DIGITS:
         raise ValueError(text)
     return int(text, SEQUENCE_BASE)
-
-
-def read_edge(pair: Pair, reply: Sequence[bytes]) -> tuple[Bar | None, Sequence[int]]:
-    """The bar of members and scores in turn, ordered by score as Redis gives them; None of none.
-
-    Those that are not of our form are left out: their scores (ms) are given beside it.
-    """
-    try:
-        return _edge(reply), ()
-    except (ValueError, OverflowError):
-        ours: list[bytes] = []
-        others: list[int] = []
-        for member, score in in_twos(reply):
-            if _is_ours(pair, member, score):
-                ours += member, score
-            else:
-                others.append(int(float(score)))
-        return _edge(ours), others
-
-
-def _edge(reply: Sequence[bytes]) -> Bar | None:
-    """By columns: there may be hundreds of thousands.
-
-    Raises:
-        ValueError, OverflowError: not all of them are of our form.
-    """
-    if not reply:
-        return None
-    members, scores = [member.split(b":") for member in reply[0::2]], reply[1::2]
-    prices = [float(price) for price, _, _ in members]
-    # Equal scores come ordered by text. The order of receipt decides, at the first and the last timestamp.
-    count = len(scores)
-    first = next((place for place in range(count) if scores[place] != scores[0]), count)
-    last = next((place for place in range(count - 1, -1, -1) if scores[place] != scores[-1]), -1)
-    opening, opened = min((_read_sequence(members[place][1]), place) for place in range(first))
-    closing, closed = max((_read_sequence(members[place][1]), place) for place in range(last + 1, count))
-    bar = Bar.of([0] * count, prices)
-    return Bar(
-        count,
-        bar.average,
-        bar.min,
-        bar.max,
-        prices[opened],
-        int(float(scores[0])),
-        opening,
-        prices[closed],
-        int(float(scores[-1])),
-        closing,
-    )
 
 
 def in_twos(reply: Iterable[T]) -> Iterable[tuple[T, T]]:
     """The items two by two."""
     following = iter(reply)
     return zip(following, following, strict=True)
-
-
-def _is_ours(pair: Pair, member: bytes, score: bytes) -> bool:
-    try:
-        read_member(pair, member, float(score))
-    except (ValueError, OverflowError):
-        # Somebody else wrote it. It is not counted, and must not hide what is ours.
-        log.warning("not a member of ours", key=window_key(pair), member=repr(member[:80]))
-        return False
-    return True
 
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"

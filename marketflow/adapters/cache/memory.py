@@ -150,6 +150,14 @@ class MemoryWindow:
             for pair, span in spans
         ]
 
+    async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
+        """The prices that each pair has within its span."""
+        await self._reach()
+        return [
+            [update.price for update in self.members.get(pair, {}).values() if update.timestamp in span]
+            for pair, span in spans
+        ]
+
     def _edge(self, pair: Pair, span: Span) -> Edge:
         held = self.members.get(pair, {}).values()
         bar = merged(

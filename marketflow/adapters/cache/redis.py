@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 import structlog
 
-from marketflow.adapters.cache import members
+from marketflow.adapters.cache import edges, members
 from marketflow.adapters.cache.connections import Connections, open_connections
 from marketflow.app.ports import Edge, Field, FieldBars, Flush, StoreAway, Written
 from marketflow.domain.bars import BAR_WIDTH, Bar
@@ -215,8 +215,16 @@ class RedisWindow:
 
     async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
         """How many members each pair has within its span."""
-        commands = [("ZCOUNT", members.window_key(pair), span.start, f"({span.end}") for pair, span in spans]
-        return await self._redis.read(commands, list)
+        return await self._redis.read(_of_spans("ZCOUNT", spans), list)
+
+    async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
+        """The prices of members that are of our form. A quarter of the time of whole edges."""
+
+        def read(replies: list[Any]) -> list[list[float]]:
+            asked = zip(spans, replies, strict=True)
+            return [edges.read_prices(pair, reply) for (pair, _), reply in asked]
+
+        return await self._redis.read(_of_spans("ZRANGEBYSCORE", spans), read)
 
     async def _check_policy(self) -> None:
         """Warn when Redis may throw away what it was given."""
@@ -233,9 +241,13 @@ class RedisWindow:
             )
 
 
+def _of_spans(command: str, spans: Iterable[tuple[Pair, Span]]) -> list[tuple[object, ...]]:
+    return [(command, members.window_key(pair), span.start, f"({span.end}") for pair, span in spans]
+
+
 def _edge(pair: Pair, seconds: Iterable[int], replies: Iterator[Any]) -> Edge:
     """Of the members of its span, and the counts of the seconds that it touches."""
-    bar, others = members.read_edge(pair, next(replies))
+    bar, others = edges.read_edge(pair, next(replies))
     counts: dict[int, int] = {second: next(replies) for second in seconds}
     for timestamp in others:  # What is not of ours must not stand in for what is missing.
         counts[floor_to(timestamp, BAR_WIDTH)] -= 1

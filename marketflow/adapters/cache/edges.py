@@ -1,0 +1,81 @@
+"""What questions need of the window's members: tens of thousands at a time, by columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from marketflow.adapters.cache.members import in_twos, read_member, read_sequence, window_key
+from marketflow.domain.bars import Bar
+from marketflow.domain.prices import Pair
+
+log = structlog.get_logger()
+
+
+def read_prices(pair: Pair, members: Sequence[bytes]) -> list[float]:
+    """The prices of members; of those that are not of our form none."""
+    try:
+        return [float(price) for price, _, _ in [member.split(b":") for member in members]]
+    except ValueError:
+        ours = [member for member in members if _is_ours(pair, member, b"0")]
+        return [float(member.partition(b":")[0]) for member in ours]
+
+
+def read_edge(pair: Pair, reply: Sequence[bytes]) -> tuple[Bar | None, Sequence[int]]:
+    """The bar of members and scores in turn, ordered by score as Redis gives them; None of none.
+
+    Those that are not of our form are left out: their scores (ms) are given beside it.
+    """
+    try:
+        return _edge(reply), ()
+    except (ValueError, OverflowError):
+        ours: list[bytes] = []
+        others: list[int] = []
+        for member, score in in_twos(reply):
+            if _is_ours(pair, member, score):
+                ours += member, score
+            else:
+                others.append(int(float(score)))
+        return _edge(ours), others
+
+
+def _edge(reply: Sequence[bytes]) -> Bar | None:
+    """By columns: there may be hundreds of thousands.
+
+    Raises:
+        ValueError, OverflowError: not all of them are of our form.
+    """
+    if not reply:
+        return None
+    members, scores = [member.split(b":") for member in reply[0::2]], reply[1::2]
+    prices = [float(price) for price, _, _ in members]
+    # Equal scores come ordered by text. The order of receipt decides, at the first and the last timestamp.
+    count = len(scores)
+    first = next((place for place in range(count) if scores[place] != scores[0]), count)
+    last = next((place for place in range(count - 1, -1, -1) if scores[place] != scores[-1]), -1)
+    opening, opened = min((read_sequence(members[place][1]), place) for place in range(first))
+    closing, closed = max((read_sequence(members[place][1]), place) for place in range(last + 1, count))
+    bar = Bar.of([0] * count, prices)
+    return Bar(
+        count,
+        bar.average,
+        bar.min,
+        bar.max,
+        prices[opened],
+        int(float(scores[0])),
+        opening,
+        prices[closed],
+        int(float(scores[-1])),
+        closing,
+    )
+
+
+def _is_ours(pair: Pair, member: bytes, score: bytes) -> bool:
+    try:
+        read_member(pair, member, float(score))
+    except (ValueError, OverflowError):
+        # Somebody else wrote it. It is not counted, and must not hide what is ours.
+        log.warning("not a member of ours", key=window_key(pair), member=repr(member[:80]))
+        return False
+    return True
