@@ -169,7 +169,8 @@ def _parts(
                 backoff_min=settings.feeds.backoff_min / 1_000,
                 backoff_max=settings.feeds.backoff_max / 1_000,
                 idle_timeout=settings.feeds.idle_timeout / 1_000,
-                pace=min(settings.pipeline.flush_interval / 4_000, MOST_PACE),
+                # What is generated has its own pace, and comes a tick at a time.
+                pace=min(settings.pipeline.flush_interval / 4_000, MOST_PACE) if mode == "live" else 0,
                 last_accepted=partial(book.last_accepted.get, source.exchange),
             )
             for source in each

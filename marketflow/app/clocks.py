@@ -18,6 +18,8 @@ STEP: Final = 1_000
 """A step of the wall clock by more ms than that is logged."""
 DOUBT: Final = 60_000
 """For so many ms a step ahead is not believed where believing it throws data away."""
+AFTER_FEEDS: Final = 0.004
+"""Seconds from a beat, on which feeds read, to a flush: their chunks are in the book by then."""
 
 
 def next_beat(now: float, interval: float) -> float:

@@ -73,13 +73,22 @@ class Edges:
         Raises:
             StoreAway
         """
-        asked = [(pair, part) for pair in inner for span in spans for part in (_seconds(span), span)]
+        # The seconds before and after: something may be written in between.
+        asked = [
+            (pair, part)
+            for pair in inner
+            for span in spans
+            for part in (_seconds(span), span, _seconds(span))
+        ]
         counts = iter(await self._window.counts(asked))
         within: dict[Pair, list[int]] = {}
         for pair in inner:
-            numbers = [(next(counts), next(counts)) for _ in spans]
-            if [number for number, _ in numbers] == [bar.count if bar else 0 for bar in accepted[pair]]:
-                within[pair] = [number for _, number in numbers]
+            known = [bar.count if bar else 0 for bar in accepted[pair]]
+            before, numbers, after = zip(
+                *[(next(counts), next(counts), next(counts)) for _ in spans], strict=True
+            )
+            if [*before] == [*after] == known:
+                within[pair] = [*numbers]
         hidden = {pair for pair in within if _hides(inner[pair], accepted[pair], kind)}
         shown = [pair for pair in within if pair not in hidden]
         prices = iter(await self._window.prices([(pair, span) for pair in shown for span in spans]))

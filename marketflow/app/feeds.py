@@ -24,7 +24,7 @@ HEALTHY_AFTER: Final = 5.0
 LOG_INTERVAL: Final = 60.0
 """Seconds between two lines of the same event in the log while an outage lasts."""
 
-AT_ONCE: Final = 1e-6
+AT_ONCE: Final = 1e-3
 """Seconds: what is there is taken. With none at all it would not even be tried."""
 LITTLE: Final = 32_768
 """Bytes of a receive. After less a feed waits until more has come in: what is done once for each chunk takes
@@ -38,8 +38,8 @@ class Feed:
 
     Between two connections it waits for a random part (full jitter) of a time that doubles from
     `backoff_min` to `backoff_max`. All times are in seconds, of Trio's clock. After a small receive it waits
-    for the next multiple of `pace`, as all feeds do: what is sent bit by bit comes together, and they wake up
-    as one.
+    for the next multiple of `pace`, if that is not 0, as all feeds do: what is sent bit by bit comes
+    together, and they wake up as one.
 
     `last_accepted` tells when the exchange's last update was accepted, None if none was yet.
     """
@@ -155,7 +155,7 @@ class Feed:
                 data = await connection.receive()
             if data:
                 await self._send(chunks, *framer.push(data))
-                if len(data) < LITTLE:
+                if self._pace and len(data) < LITTLE:
                     with self._waiting():
                         await trio.sleep_until(next_beat(trio.current_time(), self._pace))
             elif data is not None:

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from marketflow.app.book import Book
-from marketflow.app.clocks import CautiousClock, next_beat
+from marketflow.app.clocks import AFTER_FEEDS, CautiousClock, next_beat
 from marketflow.app.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, Window
 from marketflow.app.second_bars import Key
@@ -24,8 +24,6 @@ HEARTBEAT_SECONDS: Final = 0.5
 """How often at least an idle window is written to: the marker tells whether it was emptied."""
 TRIM_SECONDS: Final = 0.5
 """How often what is too old is removed."""
-AFTER_FEEDS: Final = 0.004
-"""Seconds from a beat, on which feeds read, to a flush: their chunks are in the book by then."""
 WINDOW_MARGIN: Final = 4_000
 """How much longer (ms) than its length the window is kept, so that no answer misses its oldest edge.
 
@@ -58,11 +56,11 @@ class Flusher:
         window_length: int,
         patience: float,
     ) -> None:
-        """Intervals and patience in seconds, the window's length in ms.
+        """Intervals in seconds, the window's length in ms.
 
         Args:
             pairs: every exchange and symbol of both modes.
-            patience: how long a question waits for what is pending.
+            patience: how long (seconds) a question waits for what is pending.
         """
         self.whole = False
         """Whether the window holds all that it should."""
@@ -184,6 +182,8 @@ class Flusher:
         while True:
             ending = self._book.ended.is_set()
             self._asked = trio.Event()
+            if ending:
+                self._asked.set()
             began = trio.current_time()
             await self._flush()
             self._tried.set()
@@ -274,9 +274,9 @@ class Flusher:
     async def _make_whole(self, now: int) -> None:
         """After an outage, also one that emptied it, and at the start: one way for all.
 
-        An empty flush sets the marker and tells whether the window was emptied. Then the flushes in flight,
-        and the bars: what we lack is adopted, what it lacks is written with the next flushes. Then, if it was
-        emptied, the updates of the last minute. Emptied again meanwhile, or asked again, all is done again.
+        An empty flush sets the marker and tells whether it was emptied. Then the flushes in flight, and bars:
+        what we lack is adopted, what it lacks written with the next flushes. Then, if it was emptied, the
+        updates of the last minute. Emptied again meanwhile, or asked again, all is done again.
         """
         history = self.history_read  # another one by the end, if it was asked for again
         await self._write(self._window.encode(Flush((), ())))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -51,31 +52,36 @@ def serve(
     this: Run, /, *, file: Path | None, host: str | None, port: str | None, mode: str | None, embedded: bool
 ) -> None:
     """Run the service until SIGINT or SIGTERM."""
-    gc.disable()  # Imports leave nothing behind: looking for it takes a tenth of a start.
-    _start_logging(this)
-    loaded = _load(file, {"http.host": host, "http.port": port, "mode": mode})
-    this.address = loaded.settings.http.host, str(loaded.settings.http.port)
+    with _sparing_the_collector():
+        _start_logging(this)
+        loaded = _load(file, {"http.host": host, "http.port": port, "mode": mode})
+        this.address = loaded.settings.http.host, str(loaded.settings.http.port)
 
-    import structlog  # noqa: PLC0415
-    import trio  # noqa: PLC0415
+        import structlog  # noqa: PLC0415
+        import trio  # noqa: PLC0415
 
-    from marketflow.service import run_service  # noqa: PLC0415
+        from marketflow.service import run_service  # noqa: PLC0415
 
     log, rows = structlog.get_logger("marketflow"), loaded.describe()
     log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
     log.debug("sources of the settings", sources={row.key: row.source for row in rows})
-    _spare_the_collector()
     trio.run(partial(run_service, with_open_files(loaded.settings), embedded=embedded))
 
 
-def _spare_the_collector() -> None:
-    """Let the garbage collector leave alone what stays for good: modules, classes, routes.
+@contextmanager
+def _sparing_the_collector() -> Iterator[None]:
+    """Let the garbage collector leave alone what stays for good: modules, classes.
 
-    It would look at all of it several times a second while there are many requests.
+    Looking for what imports leave behind, which is next to nothing, takes a tenth of a start. Later it would
+    look at all of it several times a second while there are many requests.
     """
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
-    gc.enable()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+        gc.set_threshold(COLLECT_AFTER, 20, 20)
+    finally:
+        gc.enable()
 
 
 def with_open_files(settings: Settings) -> Settings:

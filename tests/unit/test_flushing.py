@@ -8,6 +8,7 @@ from builders import EXCHANGES, NOON, SYMBOLS, World, batch_of, run_virtual, unt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from marketflow.app.book import FLUSH_BARS
 from marketflow.app.ledger import OVERFLOW, SHUTDOWN
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, Span
@@ -445,6 +446,22 @@ async def test_it_ends_when_the_book_has_ended_and_everything_is_written(autojum
     assert world.book.drained
     assert world.book.ledgers["exchange1"].cached == 1
     world.check_window()
+
+
+async def test_a_stop_takes_as_many_flushes_as_it_needs_and_no_pause_between_them(autojump_clock):
+    """However long the interval is: there is no time for that."""
+    world = World(flush_interval=10.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.flusher.run)
+        await until(lambda: world.flusher.up)
+        for second in range(3 * FLUSH_BARS):
+            world.book.bars.add(
+                ("exchange1", "BTCUSDT"), NOON - second * 1_000, Bar.of([NOON - second * 1_000], [1.0])
+            )
+        world.book.end()
+        with trio.fail_after(0.5):
+            await world.flusher.ended.wait()
+    assert world.book.drained
 
 
 async def test_at_a_stop_with_the_window_away_what_is_pending_is_dropped_and_counted(autojump_clock):

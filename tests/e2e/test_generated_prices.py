@@ -1,0 +1,24 @@
+"""The test mode's prices come as often as they are to."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+from asking import adds_up, eventually
+from serving import running
+
+from marketflow.config import Settings
+from marketflow.config.settings import GeneratorSettings
+
+
+async def test_hundreds_of_ticks_a_second(settings: Settings) -> None:
+    """Feeds of exchanges let more come in before they read on: of these, 1,200 ticks would take 15 s."""
+    settings = attrs.evolve(
+        settings, mode="test", generator=GeneratorSettings(exchanges=("test1",), rate=400.0)
+    )
+    lines = 1_200 * len(settings.symbols)
+    async with running(settings) as service:
+        began = trio.current_time()
+        await eventually(lambda: service.report().updates.accepted >= lines, within=9)
+        assert trio.current_time() - began > 2  # 3 s, less what it catches up on
+        assert adds_up((await service.client.health())["updates"])
