@@ -24,6 +24,7 @@ from tests.bench.processes import busy_seconds, stolen_seconds
 from tests.bench.questions import highest, latest
 from tests.bench.report import Run, from_json, table, to_json, write_docs
 from tests.bench.rows import Row
+from tests.bench.sharding import sharding
 from tests.bench.stage import BenchError, staged
 from tests.bench.stream import stream
 from tests.bench.sustained import sustained
@@ -39,6 +40,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "memory": memory,
     "start": start,
     "decoding": decoding,
+    "sharding": sharding,
 }
 
 

@@ -16,7 +16,9 @@ import time
 from typing import Any
 
 import attrs
+import redis
 
+from marketflow.embedded import EmbeddedRedis
 from tests.bench.processes import cpu_seconds
 from tests.bench.sender import STARTS
 from tests.bench.stage import BenchError, Stage, symbols
@@ -57,16 +59,25 @@ class RawRedis:
 def raw_redis(stage: Stage, *, exchanges: int, symbols_count: int, seconds: float, window: float) -> RawRedis:
     """Feed an empty Redis for so long; timestamps are of real time, as the trimming."""
     stage.fresh()
-    keys = [
+    return feed(stage.redis, window_keys(exchanges, symbols_count), seconds=seconds, window=window)
+
+
+def window_keys(exchanges: int, symbols_count: int) -> list[str]:
+    """The sorted sets of these."""
+    return [
         f"prices:exchange{number + 1}:{symbol}"
         for number in range(exchanges)
         for symbol in symbols(symbols_count)
     ]
+
+
+def feed(server: EmbeddedRedis, keys: list[str], *, seconds: float, window: float) -> RawRedis:
+    """Feed a Redis that is empty."""
     flushes = [_Flush(keys, slot) for slot in range(SLOTS)]
-    with socket.create_connection(("127.0.0.1", stage.redis.port)) as connection:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = _Replies(connection)
-        began, cpu = time.monotonic(), cpu_seconds(stage.redis.pid)
+        began, cpu = time.monotonic(), cpu_seconds(server.pid)
         trimmed, sent, waiting = began, 0, [0]
         while (now := time.monotonic()) - began < seconds:
             milliseconds = time.time_ns() // 1_000_000
@@ -83,8 +94,8 @@ def raw_redis(stage: Stage, *, exchanges: int, symbols_count: int, seconds: floa
                 reader.read(waiting.pop(0))
         for expected in waiting:
             reader.read(expected)
-        took, used = time.monotonic() - began, cpu_seconds(stage.redis.pid) - cpu
-    with stage.client() as client:
+        took, used = time.monotonic() - began, cpu_seconds(server.pid) - cpu
+    with redis.Redis.from_url(server.url) as client:
         members = sum(int(client.zcard(key)) for key in keys)
     count = sent * FLUSH
     if seconds < window and members != count:

@@ -23,6 +23,7 @@ MEASUREMENTS = (
     "memory",
     "start",
     "decoding",
+    "sharding",
 )
 TIME_LIMIT = 110
 """Seconds; a few where nobody else is busy."""
