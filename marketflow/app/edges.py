@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import attrs
 
@@ -84,9 +85,7 @@ class Edges:
         within: dict[Pair, list[int]] = {}
         for pair in inner:
             known = [bar.count if bar else 0 for bar in accepted[pair]]
-            before, numbers, after = zip(
-                *[(next(counts), next(counts), next(counts)) for _ in spans], strict=True
-            )
+            before, numbers, after = zip(*[islice(counts, 3) for _ in spans], strict=True)
             if [*before] == [*after] == known:
                 within[pair] = [*numbers]
         hidden = {pair for pair in within if _hides(inner[pair], accepted[pair], kind)}

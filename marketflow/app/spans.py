@@ -140,31 +140,26 @@ class Spans:
         What is accepted meanwhile may be in the answer.
         """
         first, last = ceil_to(span.start, BAR_WIDTH), floor_to(span.end, BAR_WIDTH)
-        edges = [Span(span.start, first), Span(last, span.end)]
-        newest = self._before(span.end, pairs)
-        if newest is not None:
-            edges.pop()
-        inner = {
-            pair: merged(
-                [*self._book.bars.fields(pair, Span(first, last)).values(), *(newest or {}).get(pair, ())]
-            )
-            for pair in pairs
-        }
+        edges = [Span(span.start, first)]
+        if self._ends_before(span.end, pairs):
+            last = span.end
+        else:
+            edges.append(Span(last, span.end))
+        inner = {pair: self._book.bars.bar(pair, Span(first, last)) for pair in pairs}
         outer = await self._edges.bars([edge for edge in edges if not edge.empty], inner, kind)
         if outer is None:
             return None
         bars = {pair: merged([*([bar] if bar else ()), *outer[pair]]) for pair, bar in inner.items()}
         return Covered({pair: bar for pair, bar in bars.items() if bar is not None}, span, REDIS)
 
-    def _before(self, end: int, pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[Bar]] | None:
-        """What was accepted of the second of `end` (ms), as it is now; None if not all of it is before that.
+    def _ends_before(self, end: int, pairs: Sequence[Pair]) -> bool:
+        """Whether all that was accepted of the second of `end` (ms) is before that.
 
         Most often it is: then it needs no raw updates, nor that they have been flushed.
         """
         second = Span(floor_to(end, BAR_WIDTH), end)
-        newest = {pair: list(self._book.bars.fields(pair, second).values()) for pair in pairs}
-        over = all(bar.close_time < end for bars in newest.values() for bar in bars)
-        return newest if over else None
+        newest = (self._book.bars.bar(pair, second) for pair in pairs)
+        return all(bar is None or bar.close_time < end for bar in newest)
 
     # ---- bars, rows ----
 

@@ -112,9 +112,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             closed = other.close, other.close_time, other.close_sequence + sequence
         else:
             closed = self.close, self.close_time, self.close_sequence
-        # Rounding must not take it past what it is the average of.
-        average = lowest if average < lowest else min(average, highest)
-        return Bar(count, average, lowest, highest, *opened, *closed)
+        return Bar(count, min(max(average, lowest), highest), lowest, highest, *opened, *closed)
 
     def shifted(self, sequence: int) -> Bar:
         """The same bar with its sequences counted from `sequence`."""

@@ -123,7 +123,7 @@ class UpdatesPacker:
         blocks, tails = self._blocks_and_tails(segments, width)
         score_head = b"$%d\r\n" % width
         heads = [
-            b"*%d\r\n$4\r\nZADD\r\n$%d\r\n%b\r\n%b" % (2 + 2 * count, len(key), key, score_head)
+            b"*%d\r\n$4\r\nZADD\r\n%b%b" % (2 + 2 * count, bulk(key), score_head)
             for _, count, key in commands
         ]
         # The head of a command is a part of the tail before it.
