@@ -26,7 +26,7 @@ from marketflow.adapters.state.spool import FileSpool
 from marketflow.app.aggregating import Aggregator
 from marketflow.app.book import Book
 from marketflow.app.candles import CandlePages
-from marketflow.app.clocks import CautiousClock
+from marketflow.app.clocks import Beat, CautiousClock
 from marketflow.app.feeds import Feed
 from marketflow.app.flushing import Flusher
 from marketflow.app.health import Health
@@ -161,6 +161,7 @@ def _parts(
         grace=grace,
         retention=settings.aggregation.retention,
     )
+    beat = Beat(min(settings.pipeline.flush_interval / 4_000, MOST_PACE))
     feeds = {
         mode: [
             Feed(
@@ -169,8 +170,8 @@ def _parts(
                 backoff_min=settings.feeds.backoff_min / 1_000,
                 backoff_max=settings.feeds.backoff_max / 1_000,
                 idle_timeout=settings.feeds.idle_timeout / 1_000,
-                # What is generated has its own pace, and comes a tick at a time.
-                pace=min(settings.pipeline.flush_interval / 4_000, MOST_PACE) if mode == "live" else 0,
+                # What is generated comes a tick at a time, when it is due.
+                beat=beat if mode == "live" else None,
                 last_accepted=partial(book.last_accepted.get, source.exchange),
             )
             for source in each

@@ -216,7 +216,12 @@ class Book:
     @property
     def drained(self) -> bool:
         """Whether everything has been acknowledged: nothing pending, no bar changed."""
-        return not self.in_flight and not self.bars.unflushed and not any(self._pending.values())
+        return not self.in_flight and not self.waiting
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something that no flush has taken."""
+        return bool(self.bars.unflushed) or any(self._pending.values())
 
     def bars_acknowledged(self, keys: AbstractSet[Key]) -> bool:
         """Whether none of these bars is to be written, or on its way."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from marketflow.app.clocks import next_beat
 from marketflow.app.ports import Chunk
 from marketflow.domain.lines import LineFramer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from marketflow.app.clocks import Beat
     from marketflow.app.ports import Clock, Connection, Source
 
 HEALTHY_AFTER: Final = 5.0
@@ -38,8 +38,8 @@ class Feed:
 
     Between two connections it waits for a random part (full jitter) of a time that doubles from
     `backoff_min` to `backoff_max`. All times are in seconds, of Trio's clock. After a small receive it waits
-    for the next multiple of `pace`, if that is not 0, as all feeds do: what is sent bit by bit comes
-    together, and they wake up as one.
+    for the next `beat`, if there is one, as all feeds do: what is sent bit by bit comes together, and they
+    wake up as one.
 
     `last_accepted` tells when the exchange's last update was accepted, None if none was yet.
     """
@@ -52,7 +52,7 @@ class Feed:
         backoff_min: float,
         backoff_max: float,
         idle_timeout: float,
-        pace: float,
+        beat: Beat | None,
         last_accepted: Callable[[], float | None],
         rng: random.Random | None = None,
     ) -> None:
@@ -62,7 +62,7 @@ class Feed:
         self._backoff_min = backoff_min
         self._backoff_max = backoff_max
         self._idle_timeout = idle_timeout
-        self._pace = pace
+        self._beat = beat
         self._last_accepted = last_accepted
         self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
         self._log = logger.bind(exchange=source.exchange)
@@ -155,9 +155,9 @@ class Feed:
                 data = await connection.receive()
             if data:
                 await self._send(chunks, *framer.push(data))
-                if self._pace and len(data) < LITTLE:
+                if self._beat is not None and len(data) < LITTLE:
                     with self._waiting():
-                        await trio.sleep_until(next_beat(trio.current_time(), self._pace))
+                        await self._beat.wait()
             elif data is not None:
                 raise ConnectionError("closed by the exchange")
             elif not self._stopping.is_set():

@@ -214,7 +214,8 @@ class Flusher:
             if not self.whole:
                 await self._make_whole(now)
             await self._write_pending(now)
-            await self._settle()
+            if self._posted:
+                self._acknowledged(intact=await self._window.settle())
         except StoreAway as error:
             self._state.failed(error)
             self._posted.clear()
@@ -227,26 +228,23 @@ class Flusher:
         # Up to what was accepted by now: more may come in for ever, and there is other work.
         position, settled = self._book.position(), False
         while not settled and (flush := self._book.next_flush(self._window, now)) is not None:
-            await self._post(flush.encoded, self._book.acknowledge)
+            send = self._post if self._book.waiting else self._write
+            await send(flush.encoded, self._book.acknowledge)
             settled = self._book.settled(position)
             await self._trim(self._clock.now())
         if self._doubted or trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
-            await self._post(self._window.encode(Flush((), ())))
+            await self._write(self._window.encode(Flush((), ())))
 
     async def _write(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
-        await self._post(flush, acknowledge)
-        await self._settle()
+        """Send a flush, and wait until it is acknowledged."""
+        self._posted.append((trio.current_time(), acknowledge))
+        self._acknowledged(intact=await self._window.write(flush))
 
     async def _post(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
-        """Send a flush. It is acknowledged by the next, or by `_settle`: one is always on its way."""
+        """Send a flush that is acknowledged with the next: one is always on its way."""
         began = trio.current_time()
-        intact = await self._window.post(flush)
-        self._acknowledged(intact=intact)
+        self._acknowledged(intact=await self._window.post(flush))
         self._posted.append((began, acknowledge))
-
-    async def _settle(self) -> None:
-        if self._posted:
-            self._acknowledged(intact=await self._window.settle())
 
     def _acknowledged(self, *, intact: bool) -> None:
         """All that was posted is in the window."""

@@ -75,11 +75,7 @@ class Source(Protocol):
         ...
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
-        """A new connection, closed on leaving.
-
-        Raises:
-            OSError: there is none to be had (refused, unreachable, timed out).
-        """
+        """A new connection, closed on leaving. Raises OSError if there is none to be had."""
         ...
 
 
@@ -219,6 +215,10 @@ class Window(Protocol):
 
     async def settle(self) -> bool:
         """Wait until all that was posted is acknowledged. Returns the same."""
+        ...
+
+    async def write(self, flush: Any) -> bool:
+        """`post` and `settle` in one."""
         ...
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:

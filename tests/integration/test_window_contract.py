@@ -103,8 +103,7 @@ async def put(window, *runs, bars=()):
 
 
 async def write(window, flush):
-    await window.post(flush)
-    return await window.settle()
+    return await window.write(flush)
 
 
 async def trim(window, pairs, *, older_than, bars):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from marketflow.app.clocks import DOUBT, CautiousClock, SystemClock, next_beat
+from marketflow.app.clocks import DOUBT, Beat, CautiousClock, SystemClock, next_beat
 
 DAY = 86_400_000
 
@@ -24,6 +24,44 @@ def test_beats_are_the_same_for_all_and_never_the_same_twice(now, interval):
     assert round(beat / interval) * interval == beat
     following = next_beat(beat, interval)
     assert 0.9 * interval < following - beat < 1.1 * interval
+
+
+async def test_all_who_wait_for_a_beat_wake_up_at_it(autojump_clock):
+    beat = Beat(0.25)
+    woken = []
+
+    async def wait(start):
+        await trio.sleep(start)
+        await beat.wait()
+        woken.append((start, trio.current_time()))
+
+    begin = trio.current_time() // 0.25 * 0.25 + 0.25
+    await trio.sleep_until(begin)
+    async with trio.open_nursery() as nursery:
+        for start in (0.01, 0.1, 0.2, 0.3, 0.3):
+            nursery.start_soon(wait, start)
+    assert woken == [(start, begin + (0.25 if start < 0.25 else 0.5)) for start, _ in woken]
+    assert len(woken) == 5
+
+
+async def test_whoever_sleeps_for_the_others_may_be_cancelled(autojump_clock):
+    """They find their beat early, and wait for the next one as if nothing had been."""
+    beat = Beat(0.25)
+    woken = []
+    begin = trio.current_time() // 0.25 * 0.25 + 0.25
+    await trio.sleep_until(begin)
+
+    async def wait_twice():
+        await trio.sleep(0.05)
+        for _ in range(2):
+            await beat.wait()
+            woken.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_twice)
+        with trio.move_on_after(0.1):
+            await beat.wait()
+    assert woken == [begin + 0.1, begin + 0.25]
 
 
 async def watch(clock, seconds):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.app.clocks import Beat
 from marketflow.app.feeds import Feed
 from marketflow.domain.lines import LINE_LIMIT
 
@@ -90,14 +91,16 @@ class LongestWait(random.Random):
         return b
 
 
-def feed_of(source, *, last_accepted=lambda: None, idle_timeout=30.0, pace=PACE, rng=None) -> Feed:
+def feed_of(
+    source, *, last_accepted=lambda: None, idle_timeout=30.0, pace: float | None = PACE, rng=None
+) -> Feed:
     return Feed(
         source,
         clock=WallClock(),
         backoff_min=0.25,
         backoff_max=2.0,
         idle_timeout=idle_timeout,
-        pace=pace,
+        beat=pace and Beat(pace),
         last_accepted=last_accepted,
         rng=rng or LongestWait(),
     )
@@ -239,11 +242,11 @@ async def test_what_comes_in_little_by_little_comes_together(autojump_clock):
     assert len(beats) == len(chunks) - 1
 
 
-async def test_without_a_pace_nothing_is_waited_for(autojump_clock):
+async def test_without_a_beat_nothing_is_waited_for(autojump_clock):
     """Of generated prices there may be many ticks a second."""
     clock = WallClock()
     source = GeneratorSource("test1", ("BTCUSDT",), 250, clock)
-    chunks = await chunks_until(feed_of(source, pace=0), 3)
+    chunks = await chunks_until(feed_of(source, pace=None), 3)
     assert content(chunks).count(b"\n") == pytest.approx(750, abs=3)
 
 

@@ -87,6 +87,11 @@ class MemoryWindow:
             raise StoreAway("no answer in time")
         return intact
 
+    async def write(self, flush: MemoryFlush) -> bool:
+        """Write a flush; returns whether it and those posted before it have found the marker."""
+        intact = await self.post(flush)
+        return await self.settle() and intact
+
     async def settle(self) -> bool:
         """Returns whether those posted have found the marker."""
         await trio.lowlevel.checkpoint()

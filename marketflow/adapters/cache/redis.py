@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -122,6 +122,26 @@ class RedisWindow:
 
     async def post(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether those posted before it have found the marker."""
+        data, replies, posted = self._prepared(flush)
+        with self._forgetting():
+            intact = self._found(await self._redis.post(data, replies))
+        self._posted.append(posted)
+        return intact
+
+    async def write(self, flush: RedisFlush) -> bool:
+        """Send a flush; returns whether it and those posted before it have found the marker."""
+        data, replies, posted = self._prepared(flush)
+        self._posted.append(posted)
+        with self._forgetting():
+            return self._found(await self._redis.write(data, replies))
+
+    async def settle(self) -> bool:
+        """Wait for all that was posted; returns whether they have found the marker."""
+        with self._forgetting():
+            return self._found(await self._redis.settle())
+
+    def _prepared(self, flush: RedisFlush) -> tuple[list[bytes], int, tuple[bytes, int]]:
+        """The commands of a write, how many replies there will be, and what is kept of it."""
         self._writes += 1
         marker = b"%b:%d" % (self._boot, self._writes)
         expiries = self._expiries(flush)
@@ -133,26 +153,17 @@ class RedisWindow:
             b"".join(expiries),
         ]
         replies = flush.removals_replies + 1 + flush.updates_replies + len(flush.hashes) + len(expiries)
-        try:
-            intact = self._found(await self._redis.post(data, replies))
-        except StoreAway:
-            self._lost()
-            raise
-        self._posted.append((marker, flush.removals_replies))
-        return intact
+        return data, replies, (marker, flush.removals_replies)
 
-    async def settle(self) -> bool:
-        """Wait for all that was posted; returns whether they have found the marker."""
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Whether what was posted took effect is unknown after a failure."""
         try:
-            return self._found(await self._redis.settle())
+            yield
         except StoreAway:
-            self._lost()
+            self._posted.clear()
+            self._expiring.clear()
             raise
-
-    def _lost(self) -> None:
-        """Whether what was posted took effect is unknown."""
-        self._posted.clear()
-        self._expiring.clear()
 
     def _found(self, replies: Sequence[Sequence[Any]]) -> bool:
         """Whether the writes, the first posted, that these are the replies to have found the marker."""
