@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 import secrets
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import structlog
 import trio
@@ -19,7 +20,6 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.routing import MapAdapter
 
 from marketflow.adapters.http.candles import candle_routes
-from marketflow.adapters.http.description.document import document
 from marketflow.adapters.http.description.routes import description_routes
 from marketflow.adapters.http.exchanges import exchange_routes
 from marketflow.adapters.http.health import health_routes
@@ -92,14 +92,15 @@ def create_app(
     app.register_blueprint(health_routes(health))
     app.register_blueprint(metric_routes(measuring, traffic))
     app.register_blueprint(page_routes(stale_after=stale_after))
-    described = document(
-        symbols=prices.symbols,
-        exchanges=prices.exchanges,
-        assets=asset_names(),
-        guarded=token is not None,
-    )
-    app.register_blueprint(description_routes(described))
+    app.register_blueprint(description_routes(partial(_described, prices, guarded=token is not None)))
     return app
+
+
+def _described(prices: PriceQuestions, *, guarded: bool) -> Mapping[str, Any]:
+    """The description. It takes a twentieth of a start, and most services are never asked for it."""
+    from marketflow.adapters.http.description.document import document  # noqa: PLC0415
+
+    return document(symbols=prices.symbols, exchanges=prices.exchanges, assets=asset_names(), guarded=guarded)
 
 
 async def _begin() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
+import trio
 from quart import Blueprint, request
 from quart.wrappers import Response
 from quart_trio.wrappers import TrioResponse
@@ -17,14 +19,18 @@ from marketflow.adapters.http.problem import problem
 from marketflow.adapters.http.responses import as_json
 
 
-def description_routes(document: Mapping[str, Any]) -> Blueprint:
-    """The routes that serve the description, show it, and explain the problems in it."""
+def description_routes(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
+    """The routes that serve the description, show it, and explain the problems in it.
+
+    `describe` takes its time. It is called in a thread, the first time that somebody asks.
+    """
     routes = Blueprint("description", __name__)
+    described = cache(describe)
 
     @routes.get("/openapi.json")
     async def description() -> Response:
         parameters(request.args.items(multi=True), ())
-        return as_json(document)
+        return as_json(await trio.to_thread.run_sync(described))
 
     @routes.get("/docs")
     async def page() -> Response:
