@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -29,9 +30,22 @@ def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
 
 
 def _start_logging(this: Run) -> None:
-    from marketflow import logs  # noqa: PLC0415
+    # structlog imports rich, for tracebacks, where it finds it. Ours are plain, and a start is a twentieth less.
+    with _hidden("rich"):
+        from marketflow import logs  # noqa: PLC0415
 
     logs.configure(this.log_level, this.log_format)
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Let a module seem not to be installed, unless it was imported before."""
+    hiding = sys.modules.setdefault(module, None) is None  # type: ignore[arg-type]  # None: as Python has it
+    try:
+        yield
+    finally:
+        if hiding:
+            del sys.modules[module]
 
 
 COLLECT_AFTER: Final = 10_000

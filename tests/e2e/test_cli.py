@@ -132,14 +132,27 @@ def test_help_names_all_commands_and_flags():
     }
 
 
-def test_help_imports_no_more_than_it_needs(program):
-    """It is there at once, and so is the start of the service, whatever the other commands need."""
-    code, _, err = program.run("--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
+def imported_by(program, *arguments):
+    """The exit code, and the modules that were imported."""
+    code, _, err = program.run(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    return code, {line.rpartition("|")[2].strip() for line in err.splitlines()}
 
-    imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
+
+def test_help_imports_no_more_than_it_needs(program):
+    """It is there at once, whatever the other commands need."""
+    code, imported = imported_by(program, "--help")
     assert code == 0
     assert "click" in imported
     assert not imported & {"trio", "rich", "h11", "msgspec", "structlog", "redis", "psycopg", "quart", "ssl"}
+
+
+def test_a_start_imports_no_more_than_it_needs(program):
+    """It takes as long as its imports."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        code, imported = imported_by(program, "serve", "--port", str(taken.getsockname()[1]))
+    assert code == 1
+    assert {"structlog", "quart", "marketflow.service"} <= imported
+    assert not imported & {"rich", "marketflow.adapters.http.description.document"}
 
 
 def test_version(program):
