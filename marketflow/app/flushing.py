@@ -228,7 +228,8 @@ class Flusher:
         # Up to what was accepted by now: more may come in for ever, and there is other work.
         position, settled = self._book.position(), False
         while not settled and (flush := self._book.next_flush(self._window, now)) is not None:
-            send = self._post if self._book.waiting else self._write
+            alone = not self._posted and not self._book.waiting
+            send = self._write if alone else self._post
             await send(flush.encoded, self._book.acknowledge)
             settled = self._book.settled(position)
             await self._trim(self._clock.now())

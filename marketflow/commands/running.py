@@ -30,7 +30,7 @@ def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
 
 
 def _start_logging(this: Run) -> None:
-    # structlog imports rich, for tracebacks, where it finds it. Ours are plain, and a start is a twentieth less.
+    # structlog imports rich, for tracebacks, where it finds it. Ours are plain: it is a twentieth of a start.
     with _hidden("rich"):
         from marketflow import logs  # noqa: PLC0415
 

@@ -56,7 +56,7 @@ def latest(bench: Bench) -> list[Row]:
     what = f"`/prices/latest` while {RATE:,.0f} updates/s come in"
     return [
         Row(
-            name="latest.p99",
+            name="latest.p99_few",
             what=f"{what}, p99, {few} clients without pause",
             goal="<= 50 ms",
             unit="ms",
@@ -70,12 +70,14 @@ def latest(bench: Bench) -> list[Row]:
             },
         ),
         Row(
-            name="latest.p99_many",
-            what=f"the same, {many} clients, who wait for each other",
+            name="latest.p99",
+            what=f"the same, {many} clients",
+            goal="<= 50 ms",
             unit="ms",
             rounds=[each.p99 for each in ours],
             limit=statistics.median(each.p99 for each in quart),
             limit_is="Quart-Trio hello, nothing beside it",
+            at_most=50,
             raw={"rounds": [attrs.asdict(each) for each in ours]},
         ),
         Row(

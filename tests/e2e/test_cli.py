@@ -152,7 +152,7 @@ def test_a_start_imports_no_more_than_it_needs(program):
         code, imported = imported_by(program, "serve", "--port", str(taken.getsockname()[1]))
     assert code == 1
     assert {"structlog", "quart", "marketflow.service"} <= imported
-    assert not imported & {"rich", "marketflow.adapters.http.description.document"}
+    assert not imported & {"rich.console", "marketflow.adapters.http.description.document"}
 
 
 def test_version(program):

@@ -132,6 +132,26 @@ async def test_the_marker_tells_what_became_of_what_was_written_before(place, wi
     assert await put(window)
 
 
+async def test_each_post_tells_of_those_before_it(place, window):
+    """What is on its way is acknowledged in its order, with the next post, a write or the end."""
+    flushes = [window.encode(Flush([run_of([NOON + n], first=n)], [])) for n in range(6)]
+    await put(window)
+    for flush in flushes[:3]:
+        assert await window.post(flush)
+    assert await window.settle()
+    assert (await edge(window, NOON, NOON + SECOND)).bar.count == 3
+    place.empty()
+    assert await window.post(flushes[3])
+    assert not await window.post(flushes[4])
+    assert await window.write(flushes[5])
+    assert await window.settle()
+    assert (await edge(window, NOON, NOON + SECOND)).bar.count == 3
+    place.empty()
+    assert await window.post(flushes[0])
+    assert not await window.write(flushes[1])
+    assert await window.write(flushes[2])
+
+
 async def test_another_boot_starts_anew(place, window):
     await put(window)
     async with place.open("boot2") as other:

@@ -160,7 +160,7 @@ class RedisWindow:
         """Whether what was posted took effect is unknown after a failure."""
         try:
             yield
-        except StoreAway:
+        except BaseException:
             self._posted.clear()
             self._expiring.clear()
             raise

@@ -22,15 +22,16 @@ from marketflow.adapters.http.responses import as_json
 def description_routes(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
     """The routes that serve the description, show it, and explain the problems in it.
 
-    `describe` takes its time. It is called in a thread, the first time that somebody asks.
+    `describe` takes its time. It is called in a thread, when somebody asks for the first time.
     """
     routes = Blueprint("description", __name__)
     described = cache(describe)
+    one_at_a_time = trio.CapacityLimiter(1)
 
     @routes.get("/openapi.json")
     async def description() -> Response:
         parameters(request.args.items(multi=True), ())
-        return as_json(await trio.to_thread.run_sync(described))
+        return as_json(await trio.to_thread.run_sync(described, limiter=one_at_a_time))
 
     @routes.get("/docs")
     async def page() -> Response:
