@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from marketflow.adapters.exchange.simulator import GARBAGE, Faults, _Pace, simulate
 from marketflow.adapters.exchange.tcp import TcpSource
 from marketflow.adapters.exchange.wire import Decoder
-from marketflow.app.clocks import SystemClock
+from marketflow.app.clocks import Beat, SystemClock
 from marketflow.app.feeds import Feed
 from marketflow.app.ports import Chunk
 from marketflow.domain.lines import LineFramer
@@ -309,7 +309,7 @@ async def test_a_feed_reads_it_through_all_faults(limit):
             backoff_min=0.01,
             backoff_max=0.05,
             idle_timeout=5,
-            pace=0.025,
+            beat=Beat(0.025),
             last_accepted=lambda: last_accepted,
         )
         nursery.start_soon(feed.run, send, stopping)
