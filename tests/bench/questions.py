@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 
 import attrs
 
@@ -55,31 +56,8 @@ def latest(bench: Bench) -> list[Row]:
     beside = max(each.rate for each in loaded)
     what = f"`/prices/latest` while {RATE:,.0f} updates/s come in"
     return [
-        Row(
-            name="latest.p99_few",
-            what=f"{what}, p99, {few} clients without pause",
-            goal="<= 50 ms",
-            unit="ms",
-            rounds=[each.p99 for each in ours_few],
-            limit=statistics.median(each.p99 for each in quart_few),
-            limit_is="Quart-Trio hello, nothing beside it",
-            at_most=50,
-            raw={
-                "rounds": [attrs.asdict(each) for each in ours_few],
-                "quart": [attrs.asdict(each) for each in quart_few],
-            },
-        ),
-        Row(
-            name="latest.p99",
-            what=f"the same, {many} clients",
-            goal="<= 50 ms",
-            unit="ms",
-            rounds=[each.p99 for each in ours],
-            limit=statistics.median(each.p99 for each in quart),
-            limit_is="Quart-Trio hello, nothing beside it",
-            at_most=50,
-            raw={"rounds": [attrs.asdict(each) for each in ours]},
-        ),
+        _p99("latest.p99_few", f"{what}, p99, {few} clients without pause", ours_few, quart_few),
+        _p99("latest.p99", f"the same, {many} clients", ours, quart),
         Row(
             name="latest.rate",
             what=f"{what}, {many} clients",
@@ -110,6 +88,24 @@ def latest(bench: Bench) -> list[Row]:
             raw={"asgi": [attrs.asdict(each) for each in asgi]},
         ),
     ]
+
+
+def _p99(name: str, what: str, ours: Sequence[Answers], hello: Sequence[Answers]) -> Row:
+    """How long answers take beside those of a hello to as many clients."""
+    return Row(
+        name=name,
+        what=what,
+        goal="<= 50 ms",
+        unit="ms",
+        rounds=[each.p99 for each in ours],
+        limit=statistics.median(each.p99 for each in hello),
+        limit_is="Quart-Trio hello, nothing beside it",
+        at_most=50,
+        raw={
+            "rounds": [attrs.asdict(each) for each in ours],
+            "quart": [attrs.asdict(each) for each in hello],
+        },
+    )
 
 
 def highest(bench: Bench) -> list[Row]:
