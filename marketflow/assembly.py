@@ -17,6 +17,7 @@ from quart_trio import QuartTrio
 from marketflow import __version__
 from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.adapters.db.postgres import PostgresStore
+from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.exchange.wire import Decoder
@@ -119,7 +120,9 @@ def _parts(
             for each in settings.exchanges
         ],
         "test": [
-            GeneratorSource(name, settings.symbols, settings.generator.rate, clock)
+            GeneratorSource(
+                name, FairPrices(name, settings.symbols, COMMON_SEED), settings.generator.rate, clock
+            )
             for name in settings.generator.exchanges
         ],
     }

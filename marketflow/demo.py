@@ -52,7 +52,7 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
                                 exchange,
                                 "127.0.0.1",
                                 await exchanges.start(
-                                    partial(simulate, name=exchange, host="127.0.0.1", port=0)
+                                    partial(simulate, name=exchange, host="127.0.0.1", port=0, walk="fair")
                                 ),
                             )
                             for exchange in EXCHANGES

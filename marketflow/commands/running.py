@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 import click
@@ -127,7 +127,15 @@ def with_open_files(settings: Settings) -> Settings:
 @click.option("--host", metavar="H", default="127.0.0.1")
 @click.option("--port", type=click.IntRange(0, 65_535), default=40101, help="0: any free one.")
 @click.option("--rate", type=AMOUNT, default=10.0, help="Ticks (a line a symbol) a second; 0: no limit.")
-@click.option("--seed", type=int, help="For the same prices each time.")
+@click.option(
+    "--walk",
+    type=click.Choice(["free", "fair"]),
+    default="free",
+    show_default=True,
+    help="free: prices walk at random, as those of the provided exchanges. fair: exchanges of one market, "
+    "whose prices stay together.",
+)
+@click.option("--seed", type=int, help="free: for the same prices each time. fair: which market it is of.")
 @click.option("--close-every", type=AMOUNT, default=0.0, help="Seconds after which to hang up.")
 @click.option("--garbage", type=FRACTION, default=0.0, help="The part of the lines that are garbage.")
 @click.option("--silence", type=AMOUNT, default=0.0, help="Seconds to pause for, after as many of traffic.")
@@ -136,20 +144,39 @@ def with_open_files(settings: Settings) -> Settings:
 @log_options("info")
 @click.pass_obj
 def exchange(
-    this: Run, /, *, name: str, host: str, port: int, rate: float, seed: int | None, **faults: float
+    this: Run,
+    /,
+    *,
+    name: str,
+    host: str,
+    port: int,
+    rate: float,
+    walk: Literal["free", "fair"],
+    seed: int | None,
+    **faults: float,
 ) -> None:
     """Run a simulated exchange until SIGINT or SIGTERM.
 
-    Lines and pace are those of the real ones, unless it is given faults.
+    Lines and pace are those of the real ones, unless it is given faults. All clients are sent the same lines.
     """
     _start_logging(this)
     this.address = host, str(port)
 
     import trio  # noqa: PLC0415
 
-    from marketflow.adapters.exchange.simulator import Faults, simulate  # noqa: PLC0415
+    from marketflow.adapters.exchange.faults import Faults  # noqa: PLC0415
+    from marketflow.adapters.exchange.simulator import simulate  # noqa: PLC0415
 
-    task = partial(simulate, name=name, host=host, port=port, rate=rate, seed=seed, faults=Faults(**faults))
+    task = partial(
+        simulate,
+        name=name,
+        host=host,
+        port=port,
+        rate=rate,
+        walk=walk,
+        seed=seed,
+        faults=Faults(**faults),
+    )
     trio.run(until_signal, task)
 
 

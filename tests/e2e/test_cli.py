@@ -107,6 +107,7 @@ def test_help_names_all_commands_and_flags():
             "--port",
             "--rate",
             "--seed",
+            "--walk",
             "--close-every",
             "--garbage",
             "--silence",
@@ -337,6 +338,38 @@ def test_exchange_serves_until_a_signal(program, number):
     assert line["timestamp"] > (time.time() + 3000) * 1_000
     assert (process.returncode, out) == (0, "")
     assert "Traceback" not in err
+
+
+def first_tick(program, *arguments):
+    """The prices that a simulated exchange sends first, by symbol."""
+    with program.start("exchange", "--port", "0", "--log-format", "json", *arguments) as process:
+        try:
+            said = json.loads(process.stderr.readline())
+            with socket.create_connection(("127.0.0.1", said["port"]), timeout=LIMIT) as connection:
+                lines = connection.makefile()
+                found = [json.loads(lines.readline()) for _ in range(5)]
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+    return {line["symbol"]: line["price"] for line in found}
+
+
+def test_exchanges_of_one_market_agree(program):
+    """Each is a process of its own: the time and the seed are all that they share."""
+    names = ("exchange1", "exchange2")
+    for seed in ([], ["--seed", "5"]):
+        one, other = (first_tick(program, "--walk", "fair", "--name", name, *seed) for name in names)
+        assert one == pytest.approx(other, rel=0.01)
+        assert one["BTCUSDT"] == pytest.approx(100_000, rel=0.2)
+
+
+def test_exchanges_walk_by_themselves_unless_a_seed_is_given(program):
+    """As the provided ones do, from the same prices on; a seed gives the same walk each time."""
+    one, other = first_tick(program), first_tick(program)
+    assert one != other
+    assert one == pytest.approx(other, rel=0.021)
+    assert first_tick(program, "--seed", "5") == first_tick(program, "--seed", "5", "--walk", "free")
 
 
 @pytest.mark.parametrize("command", [["exchange"], ["serve"]])

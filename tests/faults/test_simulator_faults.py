@@ -10,7 +10,8 @@ import trio
 from rig import BASE, Sent, eventually, rows_are_right, service, settings_for
 from trio_util import move_on_when
 
-from marketflow.adapters.exchange.simulator import Faults, simulate
+from marketflow.adapters.exchange.faults import Faults
+from marketflow.adapters.exchange.simulator import simulate
 from marketflow.config.settings import ExchangeSettings
 
 FAULTS = {

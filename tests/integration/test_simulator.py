@@ -11,7 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from marketflow.adapters.exchange.simulator import GARBAGE, Faults, _Pace, simulate
+from marketflow.adapters.exchange.fair import FairPrices
+from marketflow.adapters.exchange.faults import GARBAGE, Faults
+from marketflow.adapters.exchange.simulator import _Pace, simulate
 from marketflow.adapters.exchange.tcp import TcpSource
 from marketflow.adapters.exchange.wire import Decoder
 from marketflow.app.clocks import Beat, SystemClock
@@ -175,13 +177,146 @@ async def test_clients_that_go_away_end_only_their_connection(limit):
 
 
 @pytest.mark.parametrize("rate", [0, 1_000])
+@pytest.mark.parametrize("walk", ["free", "fair"])
+async def test_all_clients_are_sent_the_same(limit, rate, walk):
+    """From the moment that each connected, to the byte, garbage too."""
+    settings = {"rate": rate, "walk": walk, "faults": Faults(garbage=0.05)}
+    async with exchange(**settings) as port, await trio.open_tcp_stream("127.0.0.1", port) as early:
+        before = await read_until(early, lambda data: data.count(b"\n") >= 500)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as late:
+            sent: dict[trio.SocketStream, bytes] = {}
+
+            async def read(stream: trio.SocketStream) -> None:
+                sent[stream] = await read_until(stream, lambda data: len(data) > 3_000_000)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, early)
+                nursery.start_soon(read, late)
+    whole = before + sent[early]
+    begin = whole.index(sent[late][:200_000])
+    assert whole[begin - 1 : begin] == b"\n"
+    shared = min(len(whole) - begin, len(sent[late]))
+    assert shared > 1_000_000
+    assert whole[begin : begin + shared] == sent[late][:shared]
+
+
+async def test_half_lines_split_the_same_content_for_each_client(limit, virtual_clock):
+    """Where its writes end is each connection's own; what they add up to is not."""
+    pieces: dict[int, list[bytes]] = {1: [], 2: []}
+
+    async def read(port: int, client: int) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            while data := await stream.receive_some(65_536):
+                pieces[client].append(data)
+
+    async with (
+        exchange(rate=100, faults=Faults(half_lines=0.5, close_every=0.505)) as port,
+        trio.open_nursery() as nursery,
+    ):
+        for client in pieces:
+            nursery.start_soon(read, port, client)
+    first, second = (b"".join(pieces[client]) for client in pieces)
+    shared = min(len(first), len(second))
+    assert shared > 10_000
+    assert first[:shared] == second[:shared]
+    assert pieces[1] != pieces[2]
+
+
+async def test_the_sequence_goes_on_while_nobody_is_connected(limit, virtual_clock):
+    """In time, and as if somebody had been."""
+
+    async def sent(ticks: dict[float, int]) -> list[bytes]:
+        """What clients are sent that connect at these moments and read so many ticks."""
+        lines: list[bytes] = []
+        start = trio.current_time()
+        async with exchange(clock=VirtualWallClock(), rate=10) as port:
+            for moment, number in ticks.items():
+                await trio.sleep_until(start + moment)
+                lines += await lines_from(port, 5 * number)
+        return [line.partition(b',"timestamp"')[0] for line in lines]
+
+    steady = await sent({0: 51})
+    now_and_then = await sent({0: 1, 2.45: 1, 4.95: 1})
+    assert now_and_then == steady[:5] + steady[5 * 25 : 5 * 26] + steady[5 * 50 :]
+
+
+@pytest.mark.parametrize("rate", [0, 1_000])
 async def test_a_slow_reader_slows_only_itself(limit, rate):
     async with exchange(rate=rate) as port, await trio.open_tcp_stream("127.0.0.1", port) as stuck:
         assert await stuck.receive_some(10)
-        assert len(await lines_from(port, 10_000 if rate == 0 else 2_000)) > 0
+        assert len(await lines_from(port, 100_000 if rate == 0 else 2_000)) > 0
 
 
-async def test_what_a_stuck_reader_missed_is_left_out(autojump_clock):
+async def test_a_reader_that_is_too_slow_is_disconnected(limit, virtual_clock):
+    """It is sent a whole beginning; the other one is sent everything, at the full rate."""
+    async with (
+        exchange(rate=20_000) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stuck,
+        await trio.open_tcp_stream("127.0.0.1", port) as prompt,
+    ):
+        start = trio.current_time()
+        received = await read_until(prompt, lambda data: len(data) >= 14_000_000)
+        ticks = received.count(b"\n") / 5
+        assert trio.current_time() - start == pytest.approx(ticks / 20_000, abs=0.1)
+        beginning = await read_until(stuck, lambda _: False)
+    assert 0 < len(beginning) < len(received)
+    assert received[1_000:100_000] in beginning[:200_000]
+
+
+async def test_a_reader_that_is_stuck_is_disconnected_at_full_speed(limit):
+    """Since others wait for it. Those that are slow are waited for."""
+    async with (
+        exchange(rate=0) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stuck,
+        await trio.open_tcp_stream("127.0.0.1", port) as slow,
+        await trio.open_tcp_stream("127.0.0.1", port) as prompt,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def read_slowly() -> None:
+            async for _ in slow:
+                await trio.sleep(0.01)
+            pytest.fail("disconnected")
+
+        nursery.start_soon(read_slowly)
+        received = 0
+        while received < 15_000_000:
+            received += len(await prompt.receive_some(262_144))
+        assert await read_until(stuck, lambda _: False)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_lone_reader_may_pause_at_full_speed(limit, virtual_clock):
+    """Nobody else waits for it."""
+    async with exchange(rate=0) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.receive_some(10)
+        await trio.sleep(10)
+        assert len(await read_until(stream, lambda data: len(data) > 30_000_000)) > 30_000_000
+
+
+@pytest.mark.parametrize("rate", [0, 50])
+@pytest.mark.parametrize("skew", [0.0, 3.0])
+async def test_fair_prices_are_those_of_the_time(limit, rate, skew):
+    """So exchanges in several processes are of one market, also where the clock of one is wrong."""
+    expected = FairPrices("exchange2", SYMBOLS, 7)
+    settings = {"name": "exchange2", "walk": "fair", "seed": 7}
+    async with exchange(rate=rate, faults=Faults(skew=skew), **settings) as port:
+        updates = [json.loads(line) for line in await lines_from(port, 50)]
+    for update in updates:
+        prices = dict(expected.at(update["timestamp"] - round(skew * 1_000)))
+        assert update["price"] == prices[update["symbol"]]
+
+
+async def test_fair_exchanges_without_a_seed_are_of_one_market(limit):
+    prices = []
+    for name in ("exchange1", "exchange2", "exchange3"):
+        async with exchange(name=name, walk="fair", seed=None) as port:
+            prices.append([json.loads(line)["price"] for line in await lines_from(port, 5)])
+    for of_symbol in zip(*prices, strict=True):
+        assert max(of_symbol) / min(of_symbol) < 1.01
+
+
+async def test_what_a_process_missed_that_was_held_up_is_left_out(autojump_clock):
     """But for the last half second; then the schedule goes on."""
     pace = _Pace(rate=1_000, silence=0)
     assert await pace.due() == 1
@@ -194,14 +329,14 @@ async def test_what_a_stuck_reader_missed_is_left_out(autojump_clock):
 
 
 async def test_close_every(limit, virtual_clock):
-    """Each connection is closed in time; the next one is served."""
-    async with exchange(faults=Faults(close_every=0.35)) as port:
-        for _ in range(2):
+    """Each connection is closed in time; the next one is served, and sent what comes from then on."""
+    async with exchange(faults=Faults(close_every=0.32)) as port:
+        for ticks in (4, 3):  # at 0 to 0.3 s, and at 0.4 to 0.6
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 start = trio.current_time()
                 received = await read_until(stream, lambda _: False)
-                assert trio.current_time() - start == pytest.approx(0.35)
-                assert received.count(b"\n") == 20
+                assert trio.current_time() - start == pytest.approx(0.32)
+                assert received.count(b"\n") == 5 * ticks
 
 
 async def test_close_every_also_where_no_one_reads(limit, virtual_clock):

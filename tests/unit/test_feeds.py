@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.app.clocks import Beat
 from marketflow.app.feeds import Feed
@@ -245,7 +246,7 @@ async def test_what_comes_in_little_by_little_comes_together(autojump_clock):
 async def test_without_a_beat_nothing_is_waited_for(autojump_clock):
     """Of generated prices there may be many ticks a second."""
     clock = WallClock()
-    source = GeneratorSource("test1", ("BTCUSDT",), 250, clock)
+    source = GeneratorSource("test1", FairPrices("test1", ("BTCUSDT",), 1), 250, clock)
     chunks = await chunks_until(feed_of(source, pace=None), 3)
     assert content(chunks).count(b"\n") == pytest.approx(750, abs=3)
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 import trio
 
+from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.adapters.exchange.walk import Walk
 from marketflow.domain.prices import SYMBOLS
 
 
@@ -15,7 +18,8 @@ class WallClock:
 
 
 def source_of(rate=10.0, seed=1) -> GeneratorSource:
-    return GeneratorSource("test1", SYMBOLS, rate, WallClock(), seed)
+    """Prices that go a step further with each tick show that none was lost or made twice."""
+    return GeneratorSource("test1", Walk(SYMBOLS, random.Random(seed)), rate, WallClock())
 
 
 def parsed(lines: bytes) -> list[dict]:
@@ -89,6 +93,14 @@ async def test_prices_walk_on_from_connection_to_connection(autojump_clock):
     assert len(set(received)) == 4
 
 
-async def test_seeds(autojump_clock):
-    async with source_of(seed=1).connect() as one, source_of(seed=2).connect() as two:
-        assert await one.receive() != await two.receive()
+async def test_prices_are_of_the_time_of_their_tick(autojump_clock):
+    """So several generators of one market agree, whenever each was connected."""
+    prices = FairPrices("test1", SYMBOLS, 3)
+    source = GeneratorSource("test1", FairPrices("test1", SYMBOLS, 3), 10, WallClock())
+    for _ in range(3):
+        async with source.connect() as connection:
+            for _ in range(5):
+                updates = parsed(await connection.receive())
+                expected = prices.at(updates[0]["timestamp"])
+                assert [(update["symbol"], update["price"]) for update in updates] == list(expected)
+        await trio.sleep(7.3)

@@ -11,7 +11,7 @@ from marketflow.domain.prices import SYMBOLS
 
 
 def test_starts_within_a_step_of_the_real_prices():
-    prices = dict(Walk(SYMBOLS, random.Random(1)).tick())
+    prices = dict(Walk(SYMBOLS, random.Random(1)).at(0))
     assert prices["BTCUSDT"] == pytest.approx(100_000, abs=250)
     for symbol, start in [("DOGEUSDT", 0.3), ("TONUSDT", 3.9), ("SOLUSDT", 200), ("ETHUSDT", 3_050)]:
         assert prices[symbol] == pytest.approx(start, rel=0.01)
@@ -20,7 +20,7 @@ def test_starts_within_a_step_of_the_real_prices():
 def test_each_tick_has_every_symbol_in_the_given_order():
     walk = Walk(["SOLUSDT", "BTCUSDT"], random.Random(1))
     for _ in range(3):
-        assert [symbol for symbol, _ in walk.tick()] == ["SOLUSDT", "BTCUSDT"]
+        assert [symbol for symbol, _ in walk.at(0)] == ["SOLUSDT", "BTCUSDT"]
 
 
 def test_every_configured_symbol_has_a_start_price():
@@ -29,7 +29,7 @@ def test_every_configured_symbol_has_a_start_price():
 
 def test_an_unknown_symbol_walks_from_100():
     walk = Walk(["XRPUSDT"], random.Random(1))
-    prices = [100.0, *(price for _ in range(1_000) for _, price in walk.tick())]
+    prices = [100.0, *(price for _ in range(1_000) for _, price in walk.at(0))]
     steps = [after / before - 1 for before, after in itertools.pairwise(prices)]
     assert all(abs(step) <= 0.010001 for step in steps)
     assert max(steps) > 0.009
@@ -38,7 +38,7 @@ def test_an_unknown_symbol_walks_from_100():
 
 def test_bitcoin_steps_by_at_most_250_either_way():
     walk = Walk(["BTCUSDT"], random.Random(1))
-    prices = [100_000.0, *(price for _ in range(1_000) for _, price in walk.tick())]
+    prices = [100_000.0, *(price for _ in range(1_000) for _, price in walk.at(0))]
     steps = [after - before for before, after in itertools.pairwise(prices)]
     assert all(abs(step) <= 250.001 for step in steps)
     assert max(steps) > 225
@@ -61,7 +61,7 @@ FALLING, RISING = 0, 1
 
 def test_cheap_bitcoin_falls_by_a_per_cent_at_most():
     walk = Walk(["BTCUSDT"], Extreme(FALLING))
-    prices = [price for _ in range(2_000) for _, price in walk.tick()]
+    prices = [price for _ in range(2_000) for _, price in walk.at(0)]
     assert all(after >= before * 0.99 for before, after in itertools.pairwise(prices))
     assert prices[-1] < 1
 
@@ -70,12 +70,12 @@ def test_cheap_bitcoin_falls_by_a_per_cent_at_most():
 def test_prices_stay_finite_and_above_zero_for_ever(side):
     walk = Walk([*SYMBOLS, "XRPUSDT"], Extreme(side))
     for _ in range(50_000):
-        prices = walk.tick()
+        prices = walk.at(0)
     assert all(0 < price < math.inf for _, price in prices)
-    assert [price for _, price in prices][1:] == [price for _, price in walk.tick()][1:]
+    assert [price for _, price in prices][1:] == [price for _, price in walk.at(0)][1:]
 
 
 def test_the_same_seed_gives_the_same_prices():
     first, second, other = (Walk(SYMBOLS, random.Random(seed)) for seed in (1, 1, 2))
-    assert [first.tick() for _ in range(3)] == [second.tick() for _ in range(3)]
-    assert first.tick() != other.tick()
+    assert [first.at(0) for _ in range(3)] == [second.at(0) for _ in range(3)]
+    assert first.at(0) != other.at(0)

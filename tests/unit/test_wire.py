@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.adapters.exchange.simulator import GARBAGE
+from marketflow.adapters.exchange.faults import GARBAGE
 from marketflow.adapters.exchange.wire import Decoder, encode_line
 from marketflow.app.ports import Batch, Chunk
 from marketflow.domain.bars import by_second

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from marketflow.adapters.exchange.walk import Walk
 from marketflow.adapters.exchange.wire import encode_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
 
+    from marketflow.adapters.exchange.walk import Prices
     from marketflow.app.ports import Clock
 
 CATCH_UP: Final = 0.5
@@ -23,16 +22,14 @@ CATCH_UP: Final = 0.5
 class GeneratorSource:
     """Fills the port `Source`: `rate` ticks a second, each one line a symbol.
 
-    The prices walk on from connection to connection; the same `seed` gives the same prices.
+    All its connections have the same prices, of the time at which each tick is made.
     """
 
-    def __init__(
-        self, exchange: str, symbols: Iterable[str], rate: float, clock: Clock, seed: int | None = None
-    ) -> None:
+    def __init__(self, exchange: str, prices: Prices, rate: float, clock: Clock) -> None:
         self._exchange = exchange
+        self._prices = prices
         self._interval = 1 / rate
         self._clock = clock
-        self._walk = Walk(symbols, random.Random(seed))  # noqa: S311 - made-up prices are no secret
 
     @property
     def exchange(self) -> str:
@@ -43,14 +40,14 @@ class GeneratorSource:
     async def connect(self) -> AsyncIterator[GeneratorConnection]:
         """Never fails."""
         await trio.lowlevel.checkpoint()
-        yield GeneratorConnection(self._walk, self._interval, self._clock)
+        yield GeneratorConnection(self._prices, self._interval, self._clock)
 
 
 class GeneratorConnection:
     """Fills the port `Connection`. Ticks keep to a schedule that starts with the connection."""
 
-    def __init__(self, walk: Walk, interval: float, clock: Clock) -> None:
-        self._walk = walk
+    def __init__(self, prices: Prices, interval: float, clock: Clock) -> None:
+        self._prices = prices
         self._interval = interval
         self._clock = clock
         self._next_tick = trio.current_time()
@@ -62,4 +59,4 @@ class GeneratorConnection:
         # After the sleep, so that a cancelled receive takes no tick with it.
         self._next_tick += self._interval
         timestamp = self._clock.now()
-        return b"".join(encode_line(symbol, price, timestamp) for symbol, price in self._walk.tick())
+        return b"".join(encode_line(symbol, price, timestamp) for symbol, price in self._prices.at(timestamp))

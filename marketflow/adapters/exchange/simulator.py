@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-import attrs
 import structlog
 import trio
 
-from marketflow.adapters.exchange.walk import Walk
+from marketflow.adapters.exchange.broadcast import Broadcast, Reader
+from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
+from marketflow.adapters.exchange.faults import GARBAGE, NO_FAULTS, Faults
+from marketflow.adapters.exchange.walk import Prices, Walk
 from marketflow.adapters.exchange.wire import encode_line
 from marketflow.app.clocks import SystemClock
-from marketflow.domain.lines import LINE_LIMIT
 from marketflow.domain.prices import SYMBOLS
 
 if TYPE_CHECKING:
@@ -24,73 +25,21 @@ if TYPE_CHECKING:
 WRITE_INTERVAL: Final = 0.01
 """Seconds: at higher rates several ticks go into one write, so that no CPU goes into waking up."""
 CATCH_UP: Final = 0.5
-"""Seconds: of ticks that are later than this (the reader was slow), the missed ones are left out."""
+"""Seconds: of ticks that are later than this (the process was held up), the missed ones are left out."""
 BLOCK_TICKS: Final = 180
-"""Ticks of one write at full speed: some 64 KiB with five symbols."""
+"""Ticks of one write at most: some 64 KiB with five symbols."""
 BLOCKS: Final = 32
-"""Different blocks at full speed, sent over and over with new timestamps."""
+"""Different blocks of a free walk at full speed, sent over and over with new timestamps."""
 
 # Stands for the timestamp in a block that is sent more than once.
 _PLACEHOLDER: Final = 1_000_000_000_000
 _PLACED: Final = b'"timestamp":%d}'
 
-GARBAGE: Final = (
-    b"hello",
-    b"HTTP/1.1 400 Bad Request",
-    b"\x00\x01\x02\xff\xfe",
-    b"null",
-    b"[]",
-    b"{}",
-    b"{",
-    b"}{",
-    b'"BTCUSDT"',
-    b'["BTCUSDT",1.5,1795343351549]',
-    b'{"symbol":"BTCUSDT","price":100150.7549',
-    b'"price":100150.7549,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":1.5}',
-    b'{"symbol":"BTCUSDT","price":"1.5","timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":null,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":true,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":NaN,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":Infinity,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":1e400,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":0,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":-1.5,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":1e-400,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":1795343351549.0}',
-    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":"1795343351549"}',
-    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":17}',
-    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":99999999999999999999999999999999999999999}',
-    b'{"symbol":null,"price":1.5,"timestamp":1795343351549}',
-    b'{"symbol":"nothing","price":1.5,"timestamp":1795343351549}',
-    b'{"symbol":"BTC\xff","price":1.5,"timestamp":1795343351549}',
-    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":1795343351549,"note":"\xc3"}',
-    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":1}{"symbol":"BTCUSDT","price":1.5,"timestamp":1}',
-    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":1,"note":' + b"[" * 3_000 + b"]" * 3_000 + b"}",
-    b"x" * (LINE_LIMIT + 2),
-)
-"""Lines that are to be rejected, without their newlines."""
+Kind = Literal["free", "fair"]
+"""`free`: prices walk at random, as on the provided exchanges, and apart from those of other exchanges.
+`fair`: all exchanges with the same seed quote the same market, with a little noise."""
 
 logger = structlog.get_logger()
-
-
-@attrs.frozen
-class Faults:
-    """What a simulated exchange does wrong. Zero: it does not."""
-
-    close_every: float = 0.0
-    """Seconds after which each connection is closed."""
-    garbage: float = 0.0
-    """The part (0 to 1) of the lines that are replaced by garbage; each is to be rejected once."""
-    silence: float = 0.0
-    """Seconds: after so much traffic nothing is sent for as long, again and again."""
-    half_lines: float = 0.0
-    """The part (0 to 1) of the writes that end within a line. Its rest begins the next write, if any."""
-    skew: float = 0.0
-    """Seconds that the exchange's clock is ahead of ours; may be negative."""
-
-
-NO_FAULTS: Final = Faults()
 
 
 async def simulate(
@@ -100,6 +49,7 @@ async def simulate(
     port: int,
     rate: float = 10,
     seed: int | None = None,
+    walk: Kind = "free",
     symbols: Sequence[str] = SYMBOLS,
     faults: Faults = NO_FAULTS,
     clock: Clock | None = None,
@@ -107,101 +57,164 @@ async def simulate(
 ) -> None:
     """Serve until cancelled; started with the port that it listens on (`port` 0: any).
 
-    Each connection gets `rate` ticks a second, a tick being one line a symbol; with `rate` 0 as many as its
-    reader takes. All see the same walk of prices. A slow reader slows only itself; one that goes away ends
-    only its connection.
+    There is one sequence of lines: `rate` ticks a second, a tick being one line a symbol. Each client is sent
+    all of it from the moment it connects, byte for byte the same as the others. The sequence begins with the
+    first connection and goes on in time, also when nobody is connected. A slow client holds up nobody: it is
+    disconnected once too much waits for it.
+
+    With `rate` 0 the sequence is as fast as its readers take it, and stands still while there is none. It
+    goes at the pace of the slowest reader. A reader that takes nothing for a second while another waits is
+    disconnected.
 
     Raises:
         OSError: it cannot listen there.
     """
-    rng = random.Random(seed)  # noqa: S311 - made-up prices are no secret
     exchange = _Exchange(
         log=logger.bind(exchange=name),
-        rng=rng,
-        walk=Walk(symbols, rng),
-        rate=rate,
+        lines=_lines_of(name, walk, symbols, seed, faults, clock or SystemClock()),
         faults=faults,
-        clock=clock or SystemClock(),
+        seed=seed,
     )
     listeners = await trio.open_tcp_listeners(port, host=host)
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, exchange.serve, listeners)
+        nursery.start_soon(exchange.send, rate)
         bound: int = listeners[0].socket.getsockname()[1]
         exchange.log.info("exchange listening", host=host, port=bound)
         task_status.started(bound)
 
 
-@attrs.define
-class _Exchange:
-    """What all connections share."""
+def _lines_of(
+    name: str, walk: Kind, symbols: Sequence[str], seed: int | None, faults: Faults, clock: Clock
+) -> _Lines:
+    rng = random.Random(seed)  # noqa: S311 - made-up prices are no secret
+    if walk == "free":
+        return _WalkLines(Walk(symbols, rng), faults, rng, clock)
+    return _Lines(FairPrices(name, symbols, COMMON_SEED if seed is None else seed), faults, rng, clock)
 
-    log: structlog.typing.FilteringBoundLogger
-    _rng: random.Random
-    _walk: Walk
-    _rate: float
-    _faults: Faults
-    _clock: Clock
-    _connections: int = 0
-    _blocks: list[bytes] = attrs.field(factory=list)
-    _next_block: int = 0
+
+class _Exchange:
+    """The sequence, and the connections that it is sent to."""
+
+    def __init__(
+        self, log: structlog.typing.FilteringBoundLogger, lines: _Lines, faults: Faults, seed: int | None
+    ) -> None:
+        self.log = log
+        self._lines = lines
+        self._faults = faults
+        self._seed = seed
+        self._broadcast = Broadcast()
+        self._connections = 0
+
+    async def send(self, rate: float) -> None:
+        """Make the sequence, in time, from the first connection on: with a seed, that one sees all of it."""
+        await self._broadcast.first_reader()
+        pace = _Pace(rate, self._faults.silence)
+        while True:
+            if not rate:
+                await self._broadcast.room()
+                await pace.due()
+                self._broadcast.send(self._lines.block())
+                continue
+            ticks = await pace.due()
+            while ticks > 0:
+                self._broadcast.send(self._lines.next(min(ticks, BLOCK_TICKS)))
+                ticks -= BLOCK_TICKS
+                # Lets the connections send what they have before there is more.
+                await trio.lowlevel.checkpoint()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection, until it is time to close it or the client has gone."""
         self._connections += 1
         log = self.log.bind(connection=self._connections)
         log.info("client connected")
+        # Not the generator that makes the lines: who connects must not change them.
+        rng = random.Random(f"{self._seed} {self._connections}")  # noqa: S311 - no secret
         try:
-            with trio.move_on_after(self._faults.close_every or math.inf):
-                await self._write(stream)
+            with (
+                trio.move_on_after(self._faults.close_every or math.inf),
+                self._broadcast.reader() as reader,
+            ):
+                await self._write(stream, reader, rng)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             log.info("client gone", error=str(error.__cause__ or error))
         else:
-            log.info("client closed")
+            if reader.dropped.cancel_called:
+                log.warning("client disconnected: it reads too slowly")
+            else:
+                log.info("client closed")
 
-    async def _write(self, stream: trio.SocketStream) -> None:
-        pace = _Pace(self._rate, self._faults.silence)
+    async def _write(self, stream: trio.SocketStream, reader: Reader, rng: random.Random) -> None:
         held = b""
         while True:
-            ticks = await pace.due()
-            data = held + (self._lines(ticks) if self._rate else self._block())
-            end = self._end_of_write(data)
+            data = held + await reader.next()
+            end = len(data)
+            if rng.random() < self._faults.half_lines:
+                end = _within_a_line(data, rng)
             held = data[end:]
             await stream.send_all(data[:end])
 
-    def _end_of_write(self, data: bytes) -> int:
-        if self._rng.random() >= self._faults.half_lines:
-            return len(data)
-        end = self._rng.randrange(1, len(data))
-        return end - 1 if data[end - 1 : end] == b"\n" else end
 
-    def _now(self) -> int:
-        return self._clock.now() + round(self._faults.skew * 1_000)
+def _within_a_line(data: bytes, rng: random.Random) -> int:
+    end = rng.randrange(1, len(data))
+    return end - 1 if data[end - 1 : end] == b"\n" else end
 
-    def _lines(self, ticks: int, timestamp: int | None = None) -> bytes:
+
+class _Lines:
+    """The lines of the sequence."""
+
+    def __init__(self, prices: Prices, faults: Faults, rng: random.Random, clock: Clock) -> None:
+        self._prices = prices
+        self._garbage = faults.garbage
+        self._skew = round(faults.skew * 1_000)
+        self._rng = rng
+        self._clock = clock
+
+    def next(self, ticks: int) -> bytes:
         """The next ticks, all of them of now."""
-        if timestamp is None:
-            timestamp = self._now()
+        now = self._clock.now()
+        return self._ticks(ticks, now, now + self._skew)
+
+    def block(self) -> bytes:
+        """The next ticks at full speed."""
+        if self._garbage:
+            return self.next(BLOCK_TICKS)
+        # Prices of one moment are the same in each of its ticks.
+        return self.next(1) * BLOCK_TICKS
+
+    def _ticks(self, ticks: int, now: int, timestamp: int) -> bytes:
         lines = [
-            encode_line(symbol, price, timestamp) for _ in range(ticks) for symbol, price in self._walk.tick()
+            encode_line(symbol, price, timestamp)
+            for _ in range(ticks)
+            for symbol, price in self._prices.at(now)
         ]
-        if self._faults.garbage:
+        if self._garbage:
             lines = [
-                self._rng.choice(GARBAGE) + b"\n" if self._rng.random() < self._faults.garbage else line
+                self._rng.choice(GARBAGE) + b"\n" if self._rng.random() < self._garbage else line
                 for line in lines
             ]
         return b"".join(lines)
 
-    def _block(self) -> bytes:
+
+class _WalkLines(_Lines):
+    """Lines whose prices do not depend on the time: at full speed, blocks of them are sent over and over."""
+
+    def __init__(self, prices: Prices, faults: Faults, rng: random.Random, clock: Clock) -> None:
+        super().__init__(prices, faults, rng, clock)
+        self._blocks: list[bytes] = []
+        self._next_block = 0
+
+    def block(self) -> bytes:
         """The next ticks at full speed: it takes more time to write prices as text than to send them."""
         if len(self._blocks) < BLOCKS:
-            self._blocks.append(self._lines(BLOCK_TICKS, _PLACEHOLDER))
+            self._blocks.append(self._ticks(BLOCK_TICKS, _PLACEHOLDER, _PLACEHOLDER))
         block = self._blocks[self._next_block]
         self._next_block = (self._next_block + 1) % BLOCKS
-        return block.replace(_PLACED % _PLACEHOLDER, _PLACED % self._now())
+        return block.replace(_PLACED % _PLACEHOLDER, _PLACED % (self._clock.now() + self._skew))
 
 
 class _Pace:
-    """When one connection's ticks are due. The schedule begins with the connection."""
+    """When ticks are due."""
 
     def __init__(self, rate: float, silence: float) -> None:
         self._interval = 1 / rate if rate else 0.0

@@ -1,12 +1,12 @@
-"""Prices that walk at random, as those of the exchanges do."""
+"""Where simulated prices come from, and the first kind: a random walk, as the provided exchanges have it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 START_PRICES: Final = {
     "BTCUSDT": 100_000.0,
@@ -27,15 +27,25 @@ LOWEST: Final = 1e-9
 HIGHEST: Final = 1e12
 
 
+class Prices(Protocol):
+    """The prices of one exchange's symbols."""
+
+    def at(self, timestamp: int) -> Sequence[tuple[str, float]]:
+        """Symbols and their prices at that time (ms), in the order of the symbols."""
+
+
 class Walk:
-    """The prices of some symbols, each tick a step further; finite and above zero for ever."""
+    """Prices that each go a step further with every call; finite and above zero for ever.
+
+    They belong to one exchange: those of two exchanges walk apart.
+    """
 
     def __init__(self, symbols: Iterable[str], rng: random.Random) -> None:
         self._rng = rng
         self._prices = {symbol: START_PRICES.get(symbol, OTHER_START_PRICE) for symbol in symbols}
 
-    def tick(self) -> list[tuple[str, float]]:
-        """Symbols and their next prices, in the order of the symbols."""
+    def at(self, timestamp: int) -> Sequence[tuple[str, float]]:  # noqa: ARG002 - a step is one at any time
+        """The prices a step further."""
         for symbol, price in self._prices.items():
             self._prices[symbol] = min(max(self._step(symbol, price), LOWEST), HIGHEST)
         return list(self._prices.items())
