@@ -107,7 +107,9 @@ async def test_guide_says_what_is_shown(
                     ExchangeSettings(
                         name,
                         "127.0.0.1",
-                        await nursery.start(partial(simulate, name=name, host="127.0.0.1", port=0)),
+                        await nursery.start(
+                            partial(simulate, name=name, host="127.0.0.1", port=0, walk="fair")
+                        ),
                     )
                     for name in ("exchange1", "exchange2", "exchange3")
                 ]
