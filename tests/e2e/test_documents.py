@@ -24,12 +24,14 @@ from marketflow.adapters.http.description.operations import operations
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.cli import commands as program
 from marketflow.config import ExchangeSettings, HttpSettings, PostgresSettings, RedisSettings, Settings
+from marketflow.domain.prices import REASONS
 from marketflow.service import serve
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 API = ROOT / "docs" / "api.md"
 COMMANDS = ROOT / "docs" / "commands.md"
+WIRE = ROOT / "docs" / "wire.md"
 DOCUMENTS = (README, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").glob("*.md"))
 
 PORTS = range(10_000, 20_000)
@@ -86,6 +88,34 @@ async def test_quick_start_says_what_is_shown(server_directory: Path, programs: 
         for command in [*quick_start[:started], *first_look, *quick_start[started:]]:
             await shell.check(command, fit)
     assert (state / "embedded").is_dir()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the documents ask with curl")
+async def test_exchange_of_the_wire_page_works(server_directory: Path, programs: dict[str, str]) -> None:
+    """Its ten lines, and the service that reads from them."""
+    ports = free_ports(["8080", "40101"])
+    state = server_directory / "state"
+    env = programs | {"MARKETFLOW_HTTP__PORT": ports["8080"], "MARKETFLOW_STATE_DIR": str(state)}
+
+    def fit(text: str) -> str:
+        text = text.replace("python3", sys.executable)
+        return re.sub(r"\b(8080|40101)\b", lambda found: ports[found[0]], text)
+
+    (sender,) = re.findall(r"^```python\n(.*?)^```", WIRE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len([line for line in sender.splitlines() if line]) == 10
+    await trio.Path(server_directory / "sender.py").write_text(fit(sender))
+
+    async with open_shell(server_directory, env) as shell:
+        for command in commands(WIRE):
+            await shell.check(command, fit)
+
+
+def test_wire_page_has_every_reason() -> None:
+    """In the order in which they are tried."""
+    text = WIRE.read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| reason \| the line \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(REASONS)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documents ask with curl")
