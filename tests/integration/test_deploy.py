@@ -18,6 +18,7 @@ import yaml
 from dockerfile_parse import DockerfileParser
 from dotenv import dotenv_values
 
+from marketflow.adapters.http.pages import BUNDLE
 from marketflow.config import Settings, load
 from marketflow.config.settings import HttpSettings, PostgresSettings, RedisSettings
 from marketflow.service import serve
@@ -255,6 +256,38 @@ def test_redis_is_as_the_documents_want_it() -> None:
 
 
 # ---- systemd ----
+
+PRETENDED = {
+    "python3": """test "$1 $2" = "-m venv" && mkdir -p "$3/bin" && cp "$PRETENDED"/* "$3/bin/\"""",
+    "pip": """for name; do test "$name" != . || cp -r "$PAGE" "$(dirname "$0")/../installed\"; done""",
+    "nox": """test "$*" = "-s dashboard" && mkdir -p "$PAGE" && touch "$PAGE/index.html\"""",
+}
+"""Programs of the recipe, as far as the page goes: one builds it, one installs what is built by then."""
+
+
+def test_recipe_installs_the_dashboard(tmp_path: Path) -> None:
+    """The script of the first step is run, with programs that only pretend to build and to install."""
+    text = (DEPLOY / "README.md").read_text(encoding="utf-8").partition("\n## Under systemd")[2]
+    (script, *_) = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    pretended = tmp_path / "pretended"
+    pretended.mkdir()
+    for name, does in PRETENDED.items():
+        (pretended / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+        (pretended / name).chmod(0o755)
+    page = tmp_path / BUNDLE.relative_to(ROOT)
+    home = tmp_path / "opt"
+
+    done = subprocess.run(
+        ["sh", "-e", "-c", script.replace("/opt/marketflow", str(home))],
+        cwd=tmp_path,
+        env={"PATH": f"{pretended}:{os.environ['PATH']}", "PRETENDED": str(pretended), "PAGE": str(page)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (home / "installed" / "index.html").exists()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")

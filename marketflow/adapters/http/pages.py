@@ -45,7 +45,7 @@ HOW_TO_BUILD: Final = b"""<!doctype html>
 <p>The dashboard belongs to the released package. In a clone it is built once, in the clone's directory:</p>
 <pre><code>pip install nox
 nox -s dashboard</code></pre>
-<p>Then start marketflow again.</p>
+<p>Then install marketflow again, unless it runs in the clone itself, and restart it.</p>
 </main>
 </html>
 """
