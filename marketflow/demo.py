@@ -149,6 +149,6 @@ def _what_came_of_it(report: HealthReport, rows: list[Aggregate] | None) -> str:
     lines.append(f"  {'exchange':<12}{'pair':<10}{'average':>16}{'min':>16}{'max':>16}{'updates':>9}")
     for row in rows:
         bar = row.bar
-        prices = f"{bar.average:>16.6f}{bar.min:>16.6f}{bar.max:>16.6f}"
+        prices = f"{bar.average:>16.6f}{bar.min:>16.10g}{bar.max:>16.10g}"
         lines.append(f"  {row.exchange:<12}{row.symbol:<10}{prices}{bar.count:>9}")
     return "\n".join(lines)

@@ -179,6 +179,9 @@ async def test_the_demo_stops_by_itself(tmp_path: Path, server_directory: Path) 
     for _, _, average, lowest, highest, updates in found:
         assert float(lowest) <= float(average) <= float(highest)
         assert 1 <= int(updates) <= 12
+    for pair in SYMBOLS:
+        averages = [float(average) for _, symbol, average, *_ in found if symbol == pair]
+        assert max(averages) / min(averages) < 1.005, "the exchanges walk apart"
     assert left_in(server_directory) == []
 
 

@@ -1,4 +1,4 @@
-"""The test mode's prices come as often as they are to."""
+"""The test mode's prices come as often as they are to, and are believable."""
 
 from __future__ import annotations
 
@@ -22,3 +22,16 @@ async def test_hundreds_of_ticks_a_second(settings: Settings) -> None:
         await eventually(lambda: service.report().updates.accepted >= lines, within=9)
         assert trio.current_time() - began > 2  # 3 s, less what it catches up on
         assert adds_up((await service.client.health())["updates"])
+
+
+async def test_generators_are_of_one_market(settings: Settings) -> None:
+    """Their prices stay together, and have as few digits as those of real exchanges."""
+    settings = attrs.evolve(settings, mode="test", generator=GeneratorSettings(rate=100.0))
+    async with running(settings) as service:
+        await eventually(lambda: service.report().updates.accepted >= 1_500)
+        for symbol in settings.symbols:
+            _, answer = await service.client.get(f"/prices/latest?symbol={symbol}")
+            prices = [each["price"] for each in answer["prices"]]
+            assert len(prices) == len(settings.generator.exchanges)
+            assert max(prices) / min(prices) < 1.003
+            assert max(len(repr(price).partition(".")[2]) for price in prices) <= 5

@@ -140,7 +140,7 @@ class _Exchange:
             log.info("client gone", error=str(error.__cause__ or error))
         else:
             if reader.dropped.cancel_called:
-                log.warning("client disconnected: it reads too slowly")
+                log.warning("client disconnected", reason="it reads too slowly")
             else:
                 log.info("client closed")
 
