@@ -254,6 +254,7 @@ async def test_a_reader_that_is_too_slow_is_disconnected(limit, virtual_clock):
         await trio.open_tcp_stream("127.0.0.1", port) as stuck,
         await trio.open_tcp_stream("127.0.0.1", port) as prompt,
     ):
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         start = trio.current_time()
         received = await read_until(prompt, lambda data: len(data) >= 14_000_000)
         ticks = received.count(b"\n") / 5
@@ -272,6 +273,7 @@ async def test_a_reader_that_is_stuck_is_disconnected_at_full_speed(limit):
         await trio.open_tcp_stream("127.0.0.1", port) as prompt,
         trio.open_nursery() as nursery,
     ):
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
 
         async def read_slowly() -> None:
             async for _ in slow:
