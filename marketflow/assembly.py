@@ -15,7 +15,9 @@ from psycopg.conninfo import conninfo_to_dict
 from quart_trio import QuartTrio
 
 from marketflow import __version__
+from marketflow.adapters.cache import address as redis_address
 from marketflow.adapters.cache.redis import open_redis_window
+from marketflow.adapters.db import address as postgres_address
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
@@ -91,12 +93,23 @@ async def assembled(settings: Settings, clock: Clock, stores: str | None) -> Asy
                 dsn, interval=settings.aggregation.interval, timeout=settings.postgres.timeout / 1_000
             ) as store,
         ):
-            spool = FileSpool(settings.state_dir, stores or _name_of(redis_url, dsn))
+            if stores is None:
+                names = _name_of(redis_url, dsn), _earlier_name_of(redis_url, dsn)
+            else:
+                names = stores, stores
+            spool = FileSpool(settings.state_dir, *names)
             yield _parts(settings, clock, boot, listener, window, store, spool)
 
 
 def _name_of(redis_url: str, dsn: str) -> str:
-    """The stores' addresses without who comes and how: a new password makes no other stores."""
+    """The databases that the stores are: a new password makes no other stores."""
+    return f"{redis_address.address_of(redis_url)} {postgres_address.address_of(dsn)}"
+
+
+def _earlier_name_of(redis_url: str, dsn: str) -> str | None:
+    """The name that version 0.1 gave to the same stores; None where it gave it to others as well."""
+    if not (redis_address.is_written_out(redis_url) and postgres_address.is_written_out(dsn)):
+        return None
     redis, postgres = urlsplit(redis_url), conninfo_to_dict(dsn)
     database = "{host}:{port}/{dbname}".format_map(dict.fromkeys(("host", "port", "dbname")) | postgres)
     return f"{redis.hostname}:{redis.port}{redis.path} {database}"

@@ -7,7 +7,11 @@ import os
 import select
 import socket
 from collections.abc import Iterator
-from typing import Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from marketflow.app.spooling import BarsLost
 
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -41,6 +45,7 @@ def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[
         return
 
     from marketflow.app.ports import IntervalMismatch, StoreTaken, StoreUnfit  # noqa: PLC0415
+    from marketflow.app.spooling import BarsLost  # noqa: PLC0415
     from marketflow.config import ConfigError  # noqa: PLC0415
     from marketflow.config.secrets import mask_connection  # noqa: PLC0415
     from marketflow.embedded import EmbeddedError  # noqa: PLC0415
@@ -51,6 +56,8 @@ def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[
                 yield line, WRONG_USAGE
         case IntervalMismatch():
             yield f"aggregation.interval: {error}", WRONG_USAGE
+        case BarsLost():
+            yield _of_lost(error), FAILED
         case StoreTaken():
             yield "another marketflow is running on this database", FAILED
         case EmbeddedError() | StoreUnfit():
@@ -59,6 +66,15 @@ def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[
             yield _os_problem(error, *address), FAILED
         case _:
             yield f"internal error: {type(error).__name__}: {mask_connection(str(error))}", FAILED
+
+
+def _of_lost(error: BarsLost) -> str:
+    times = (datetime.fromtimestamp(each / 1_000, UTC) for each in (error.first, error.last))
+    first, last = (f"{each:%Y-%m-%dT%H:%M:%SZ}" for each in times)
+    return (
+        f"{error.count} bars lost, of {', '.join(error.exchanges)} from {first} to {last}: "
+        f"no store would take them, and they could not be written to {error.place}: {error.reason.lower()}"
+    )
 
 
 def _os_problem(error: OSError, host: str, port: str) -> str:

@@ -38,6 +38,7 @@ from marketflow.adapters.http.server import Limits, serve_http
 from marketflow.app.clocks import SystemClock
 from marketflow.app.ports import AggregateStore, Clock
 from marketflow.app.questions import HealthReport, Mode
+from marketflow.app.spooling import BarsLost
 from marketflow.app.workers import run_pool
 from marketflow.assembly import Parts, assembled
 from marketflow.config import Settings
@@ -53,7 +54,13 @@ ECHO_SECONDS: Final = 0.1
 """The same signal so soon after the first is its echo: some send it to a process and its group."""
 
 SPOOL_GRACE: Final = 2.0
-"""Seconds that are kept back of the time for a stop, to spool what is left when it is over."""
+"""Seconds of `shutdown_timeout` that are kept for the spool, when all before it has taken too long."""
+
+CLOSE_GRACE: Final = 1.0
+"""Seconds of it that are kept for what comes after the spool: the lock is given back, connections close."""
+
+SPOOL_LEAST: Final = 1.0
+"""Seconds that the spool has in any case: a stop rather takes longer than a very short `shutdown_timeout`."""
 
 REVIVE_SECONDS: Final = 2.0
 """How often it is looked whether the embedded servers run."""
@@ -73,7 +80,7 @@ async def run_service(settings: Settings, *, embedded: bool = False) -> None:
 
     Raises:
         EmbeddedError: an embedded server could not be started.
-        OSError, StoreTaken, IntervalMismatch: as `serve`.
+        OSError, StoreTaken, IntervalMismatch, TimeoutError, BarsLost: as `serve`.
     """
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -155,11 +162,13 @@ async def serve(
     Raises:
         OSError: the port is in use, and the like.
         TimeoutError: the stop took longer than `shutdown_timeout`.
+        BarsLost: bars that no store has taken could not be spooled.
         StoreTaken: another service is running on the same stores.
         IntervalMismatch: the database holds aggregates of another interval.
     """
     async with assembled(settings, clock or SystemClock(), stores) as parts:
-        try:
+        time = StopTime(settings.shutdown_timeout / 1_000)
+        async with spooling_at_the_end(parts, time):
             async with trio.open_nursery() as nursery:
                 url = await nursery.start(
                     partial(
@@ -185,15 +194,59 @@ async def serve(
 
                 await stopping.wait()
                 parts.health.serving = False
-                limit = settings.shutdown_timeout / 1_000
-                nursery.cancel_scope.deadline = trio.current_time() + max(limit - SPOOL_GRACE, limit / 2)
+                time.begin()
+                nursery.cancel_scope.deadline = time.stages_end
             if nursery.cancel_scope.cancelled_caught:
                 raise TimeoutError("the stop took too long and was cut short, see the log")
-        finally:
-            parts.book.drop_pending()
-            with trio.CancelScope(shield=True):  # the spool bounds itself
-                await parts.spooling.save()
-            log.info("stopped", **attrs.asdict(parts.health.report().updates))
+
+
+class StopTime:
+    """How the time for a stop, `shutdown_timeout`, is shared out."""
+
+    def __init__(self, limit: float) -> None:
+        """The limit in seconds."""
+        self._limit = limit
+        self._end = math.inf
+
+    def begin(self) -> None:
+        """The stop begins now."""
+        self._end = trio.current_time() + self._limit
+
+    @property
+    def stages_end(self) -> float:
+        """Until when all that comes before the spool must have ended (Trio's clock)."""
+        return self._end - min(SPOOL_GRACE + CLOSE_GRACE, self._limit / 2)
+
+    @property
+    def for_the_spool(self) -> float:
+        """Seconds that the spool may take from now on; without an orderly stop as many as are kept for it."""
+        end = self._end - min(CLOSE_GRACE, self._limit / 4)
+        return max(SPOOL_LEAST, SPOOL_GRACE if end == math.inf else end - trio.current_time())
+
+
+@asynccontextmanager
+async def spooling_at_the_end(parts: Parts, time: StopTime) -> AsyncIterator[None]:
+    """Whatever ends the block, spool what no store has taken.
+
+    Raises:
+        BarsLost: that failed; together with what has ended the block, if it was an error.
+    """
+    errors: list[BaseException] = []
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001 - raised below
+        errors.append(error)
+    parts.book.drop_pending()
+    try:
+        with trio.CancelScope(shield=True):  # bounded by its limit
+            await parts.spooling.save(time.for_the_spool)
+    except BarsLost as error:
+        errors.append(error)
+    log.info("stopped", **attrs.asdict(parts.health.report().updates))
+    if len(errors) > 1:
+        raise BaseExceptionGroup("the stop failed", errors)
+    if errors:
+        raise errors[0]
 
 
 async def run_modes(parts: Parts, workers: int, stopping: trio.Event) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -36,15 +36,46 @@ class SpooledBar:
     """Whether it is the bar of a whole interval, not of a second."""
 
 
+class SpoolFailed(Exception):
+    """Bars could not be saved."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.place = place
+        self.reason = reason
+
+
+class BarsLost(Exception):
+    """A stop has ended with bars that neither a store nor the spool has taken."""
+
+    def __init__(self, bars: Sequence[SpooledBar], failure: SpoolFailed) -> None:
+        super().__init__(f"{len(bars)} bars could not be spooled to {failure}")
+        self.count = len(bars)
+        self.exchanges = sorted({each.pair[0] for each in bars})
+        self.first = min(each.start for each in bars)
+        """The start of the oldest (Unix ms)."""
+        self.last = max(each.start for each in bars)
+        """The start of the newest."""
+        self.place = failure.place
+        self.reason = failure.reason
+
+
 class Spool(Protocol):
-    """A file that outlives the process. Failures are logged and never raised: it is the last resort."""
+    """What outlives the process, on a disk of its own."""
 
     async def load(self) -> Sequence[SpooledBar]:
-        """What was saved last; nothing where there is nothing, or nothing that can be read."""
+        """All that was saved and can be read. Never raises: what cannot be read is logged and kept."""
         ...
 
-    async def save(self, bars: Sequence[SpooledBar]) -> None:
-        """Replace what was saved; with nothing the file goes."""
+    async def save(self, bars: Sequence[SpooledBar], within: float = ...) -> None:
+        """Replace what was loaded and saved; without bars, remove it.
+
+        What could not be loaded stays. A file that cannot be removed is only logged, since bringing bars in
+        twice changes nothing.
+
+        Raises:
+            SpoolFailed: the bars were not saved `within` this many seconds, or at all. What was there is.
+        """
         ...
 
 
@@ -68,7 +99,7 @@ class Spooling:
 
     async def bring_in(self) -> None:
         """At the start: adopt what the last stop has left behind."""
-        spooled = await self._spool.load()
+        spooled = _distinct(await self._spool.load())
         for each in spooled:
             if each.whole:
                 end = each.start + self._book.bars.interval
@@ -84,19 +115,34 @@ class Spooling:
         """Remove the spool once all is in Redis, or in final rows; ends with the flusher at the latest."""
         while self._spooled and not self._flusher.ended.is_set():
             if self._settled():
-                await self._spool.save([])
+                await self._remove()
                 self._spooled = False
                 return
             with trio.move_on_after(SETTLE_SECONDS):
                 await self._flusher.ended.wait()
 
-    async def save(self) -> None:
-        """At the end: spool what no store has taken, or what its rows may yet need."""
+    async def save(self, within: float) -> None:
+        """At the end: spool what no store has taken, or what its rows may yet need.
+
+        Raises:
+            BarsLost: it could not be spooled `within` this many seconds.
+        """
         left = list(self._left())
-        if left or self._spooled:
-            await self._spool.save(left)
         if left:
+            try:
+                await self._spool.save(left, within)
+            except SpoolFailed as failure:
+                raise BarsLost(left, failure) from failure
             log.warning("bars spooled, no store would take them", bars=len(left))
+        elif self._spooled:
+            await self._remove(within)
+
+    async def _remove(self, within: float = SETTLE_SECONDS) -> None:
+        """Remove a spool that is needed no more."""
+        try:
+            await self._spool.save([], within)
+        except SpoolFailed as failure:
+            log.warning("spool cannot be removed", path=failure.place, error=failure.reason)
 
     def _settled(self) -> bool:
         """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""
@@ -119,3 +165,18 @@ class Spooling:
         """The bars of rows that are not up to date, or not final: late updates may yet come in."""
         since = floor_to(self._clock.now() - self._lateness, self._book.bars.interval)
         return self._book.bars.needed_bars(since)
+
+
+def _distinct(spooled: Iterable[SpooledBar]) -> list[SpooledBar]:
+    """Each bar once, those of whole intervals first.
+
+    A stop that was killed between writing the new file and removing the old one leaves both. A bar only
+    grows, so the copy with more updates is the newer one; and of a bar of a whole interval and those of its
+    seconds, the book takes what it sees first.
+    """
+    newest: dict[tuple[bool, Pair, int, str], SpooledBar] = {}
+    for each in spooled:
+        key = not each.whole, each.pair, each.start, each.boot
+        if key not in newest or newest[key].bar.count < each.bar.count:
+            newest[key] = each
+    return sorted(newest.values(), key=lambda each: not each.whole)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.state import spool as module
 from marketflow.adapters.state.spool import FileSpool
-from marketflow.app.spooling import SpooledBar
+from marketflow.app.spooling import SpooledBar, SpoolFailed
 from marketflow.domain.bars import Bar
 
 STORES = "redis://127.0.0.1:6379/0 postgresql://marketflow:secret@127.0.0.1/marketflow"
@@ -45,7 +46,7 @@ async def test_saving_replaces_and_saving_nothing_removes(tmp_path):
     spool = FileSpool(tmp_path, STORES)
     await spool.save(bars_of(5))
     await spool.save(bars_of(2))
-    assert await spool.load() == bars_of(2)
+    assert await FileSpool(tmp_path, STORES).load() == bars_of(2)
     await spool.save([])
     await spool.save([])
     assert list(tmp_path.iterdir()) == []
@@ -65,17 +66,69 @@ async def test_other_stores_have_another_spool_and_no_secret_is_told(tmp_path):
     assert "secret" not in path.name + path.read_text()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"null", b"[1]", b'[{"pair": ["a"]}]', b"\xff\xfe", b"[" * 100_000]
-)
+CONTENTS = [b"", b"{", b"null", b"[1]", b'[{"pair": ["a"]}]', b"\xff\xfe", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
 async def test_a_file_that_cannot_be_read_does_not_stop_the_start(tmp_path, content):
+    """It is kept, whatever is saved or removed later, and the log says where it is."""
     spool = FileSpool(tmp_path, STORES)
     await spool.save(bars_of(1))
     (path,) = tmp_path.iterdir()
     path.write_bytes(content)
+    spool = FileSpool(tmp_path, STORES)
     with capture_logs() as logs:
         assert await spool.load() == []
-    assert [(each["log_level"], each["event"]) for each in logs] == [("warning", "spool cannot be read")]
+    (said,) = logs
+    assert (said["log_level"], said["event"], said["path"]) == ("warning", "spool cannot be read", str(path))
+    await spool.save([])
+    await spool.save(bars_of(2))
+    assert path.read_bytes() == content
+    assert await FileSpool(tmp_path, STORES).load() == bars_of(2), "one unreadable file hides no other"
+    await spool.save([])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")]
+)
+async def test_a_file_that_can_be_read_later_is_brought_in_then(tmp_path, monkeypatch, error):
+    """A failing disk or a wrong owner costs nothing: the next start that can reads it, and the newer ones."""
+    await FileSpool(tmp_path, STORES).save(bars_of(3))
+
+    def refuse(_path):
+        raise error
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(Path, "read_bytes", refuse)
+        spool = FileSpool(tmp_path, STORES)
+        assert await spool.load() == []
+    assert [(each["event"], each["error"]) for each in logs] == [("spool cannot be read", error.strerror)]
+    await spool.save(bars_of(1))
+    assert len(list(tmp_path.iterdir())) == 2
+    following = FileSpool(tmp_path, STORES)
+    assert len(await following.load()) == 4
+    await following.save([])
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_disk_that_does_not_answer_at_the_start(tmp_path, monkeypatch):
+    """The start goes on, and what was there is not overwritten by the next stop."""
+    await FileSpool(tmp_path, STORES).save(bars_of(3))
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    monkeypatch.setattr(module, "SPOOL_SECONDS", 0.2)
+    released = trio.Event()
+    spool = FileSpool(tmp_path, STORES)
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(Path, "read_bytes", lambda _: trio.from_thread.run(released.wait))
+        assert await spool.load() == []
+        released.set()
+    assert [(each["event"], each["error"]) for each in logs] == [
+        ("spool cannot be read", "no answer within 0.2 s")
+    ]
+    await spool.save(bars_of(1), 5.0)
+    assert path.read_bytes() == content
 
 
 async def test_a_save_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
@@ -87,30 +140,90 @@ async def test_a_save_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with capture_logs() as logs:
+    with pytest.raises(SpoolFailed) as caught:
         await spool.save(bars_of(5))
-    assert [each["event"] for each in logs] == ["bars cannot be spooled"]
-    assert await spool.load() == bars_of(3)
+    assert (caught.value.place, caught.value.reason) == (str(tmp_path), "No space left on device")
+    assert await FileSpool(tmp_path, STORES).load() == bars_of(3)
+    assert len(list(tmp_path.iterdir())) == 1, "no half a file is left"
 
 
-async def test_a_directory_that_cannot_be_written_is_told_and_never_raised(tmp_path):
+async def test_a_directory_that_cannot_be_written_is_told_at_the_start(tmp_path):
+    """And a stop that needs it fails."""
     (tmp_path / "file").write_text("no directory")
+    spool = FileSpool(tmp_path / "file" / "state", STORES)
     with capture_logs() as logs:
-        await FileSpool(tmp_path / "file" / "state", STORES).save(bars_of(1))
-    assert logs[0]["log_level"] == "warning"
+        assert await spool.load() == []
+    (said,) = logs
+    assert said["log_level"] == "warning"
+    assert said["path"] == str(tmp_path / "file" / "state")
+    with pytest.raises(SpoolFailed):
+        await spool.save(bars_of(1))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_told_at_the_start(tmp_path, monkeypatch):
+    """A file can be made there, but not written."""
+    opened = Path.open
+
+    def full(path, *arguments):
+        opened(path, *arguments).close()
+        return opened(Path("/dev/full"), "wb", 0)
+
+    monkeypatch.setattr(Path, "open", full)
+    with capture_logs() as logs:
+        await FileSpool(tmp_path / "state", STORES).load()
+    (said,) = logs
+    assert said["event"] == "spool cannot be written, a stop without stores would lose bars"
+    assert said["error"] == "No space left on device"
+    assert list((tmp_path / "state").iterdir()) == []
 
 
 async def test_a_disk_that_hangs_is_given_up_on(tmp_path, monkeypatch):
-    """The stop must not wait for it."""
-    monkeypatch.setattr(module, "SPOOL_SECONDS", 0.2)
+    """The stop must not wait for it longer than it has."""
     released = trio.Event()
     monkeypatch.setattr(os, "fsync", lambda _: trio.from_thread.run(released.wait))
     began = time.monotonic()
-    with capture_logs() as logs:
-        await FileSpool(tmp_path, STORES).save(bars_of(1))
+    with pytest.raises(SpoolFailed) as caught:
+        await FileSpool(tmp_path, STORES).save(bars_of(1), 0.2)
     assert time.monotonic() - began < 2
-    assert logs[0]["event"] == "bars cannot be spooled"
+    assert caught.value.reason == "no answer within 0.2 s"
     released.set()
+
+
+async def test_a_file_that_cannot_be_removed_is_told(tmp_path, monkeypatch):
+    """It costs nothing: brought in twice its bars count once."""
+    spool = FileSpool(tmp_path, STORES)
+    await spool.save(bars_of(1))
+
+    def refuse(_path, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(Path, "unlink", refuse)
+        await spool.save(bars_of(2))
+    assert [(each["log_level"], each["event"]) for each in logs] == [("warning", "spool cannot be removed")]
+    assert len(await FileSpool(tmp_path, STORES).load()) == 3
+
+
+async def test_the_file_of_an_earlier_version_is_brought_in(tmp_path):
+    """Under the name that it had, and then removed."""
+    await FileSpool(tmp_path, "old name").save(bars_of(2))
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / f"{path.stem.rpartition('-')[0]}.json")
+    spool = FileSpool(tmp_path, STORES, "old name")
+    assert await spool.load() == bars_of(2)
+    await spool.save([])
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_spools_of_other_stores_are_told(tmp_path):
+    """They may be ours under another name: a changed address, for example."""
+    await FileSpool(tmp_path, "others").save(bars_of(1))
+    with capture_logs() as logs:
+        await FileSpool(tmp_path, STORES).load()
+    (said,) = logs
+    assert said["event"] == "spool of other stores found"
+    assert said["paths"] == [str(path) for path in tmp_path.iterdir()]
 
 
 async def test_an_hour_of_bars_is_spooled_within_its_limit(tmp_path):
@@ -121,5 +234,5 @@ async def test_an_hour_of_bars_is_spooled_within_its_limit(tmp_path):
         await spool.save(bars)
         assert len(await spool.load()) == 54_000
     assert logs == []
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("spool-*.json")
     assert len(json.loads(path.read_text())) == 54_000

@@ -6,7 +6,7 @@ import pytest
 import trio
 from builders import EXCHANGES, NOON, SYMBOLS, World, until
 
-from marketflow.app.spooling import Spooling
+from marketflow.app.spooling import BarsLost, SpooledBar, SpoolFailed, Spooling
 from marketflow.domain.periods import HOUR, MINUTE
 
 LATENESS = 2 * MINUTE
@@ -18,11 +18,14 @@ class MemorySpool:
     def __init__(self):
         self.bars = []
         self.saves = 0
+        self.full = False
 
     async def load(self):
         return list(self.bars)
 
-    async def save(self, bars):
+    async def save(self, bars, within=1.0):  # noqa: ARG002
+        if bars and self.full:
+            raise SpoolFailed("/state", "No space left on device")
         self.bars = list(bars)
         self.saves += 1
 
@@ -55,7 +58,7 @@ class Service:
                 await trio.sleep(every)
             world.book.end()
         world.book.drop_pending()
-        await self.spooling.save()
+        await self.spooling.save(1.0)
         world.check_ledgers()
 
 
@@ -90,7 +93,7 @@ async def test_with_every_row_written_and_final_nothing_is_spooled(autojump_cloc
         await trio.sleep(3 * MINUTE / 1_000)
         assert world.store.rows
         world.book.end()
-    await service.spooling.save()
+    await service.spooling.save(1.0)
     assert spool.bars == []
 
 
@@ -108,7 +111,7 @@ async def test_a_row_that_redis_knew_half_of_takes_in_late_updates_after_a_resta
         await trio.sleep(2)
         world.check_rows(NOON + MINUTE)
         world.book.end()
-    await service.spooling.save()
+    await service.spooling.save(1.0)
     world = world.successor("boot2")
     if emptied:
         world.window.empty()
@@ -201,9 +204,40 @@ async def test_bars_in_both_the_spool_and_the_window_count_once(autojump_clock):
         world.window.away = True
         await trio.sleep(HOUR / 1_000 - 100)
         world.book.end()
-    await service.spooling.save()
+    await service.spooling.save(1.0)
     assert any(each.whole for each in spool.bars)
     world = world.successor("boot2")
     world.window.away = world.store.away = False
     await Service(world, spool).run(10)
+    world.check_rows(world.now - MINUTE)
+
+
+async def test_what_cannot_be_spooled_is_lost_and_said_to_be(autojump_clock):
+    """How many bars, of which exchanges, and from when to when."""
+    spool, world = MemorySpool(), World()
+    world.window.away = world.store.away = spool.full = True
+    with pytest.raises(BarsLost) as caught:
+        await Service(world, spool).run(90)
+    lost = caught.value
+    assert lost.count > 60
+    assert lost.exchanges == sorted(EXCHANGES)
+    assert NOON <= lost.first < NOON + MINUTE <= lost.last < world.now
+    assert (lost.place, lost.reason) == ("/state", "No space left on device")
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_two_spools_of_the_same_bars_count_once(reverse, autojump_clock):
+    """A stop that was killed before the old file was removed: the older copies of what the new one has."""
+    spool, world = MemorySpool(), World(flush_interval=30.0)
+    world.window.away = world.store.away = True
+    await Service(world, spool).run(1.5 * 3_600, every=11.0)
+    whole = [each for each in spool.bars if each.whole]
+    assert whole
+    seconds = [SpooledBar(each.pair, each.start, each.boot, each.bar, whole=False) for each in whole]
+    spool.bars = spool.bars + whole + seconds
+    if reverse:
+        spool.bars.reverse()
+    world = world.successor("boot2")
+    world.window.away = world.store.away = False
+    await Service(world, spool).run(70)
     world.check_rows(world.now - MINUTE)

@@ -1,75 +1,178 @@
-"""The spool: one JSON file in the state directory."""
+"""The spool: JSON files in the state directory.
+
+Each save writes a file with a new name, and then removes those that were read or written before. So a file
+that could not be read is never overwritten or removed: it stays where it is, and each start tries it again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
+import attrs
 import msgspec
 import structlog
 import trio
 
-from marketflow.app.spooling import SpooledBar
+from marketflow.app.spooling import SpooledBar, SpoolFailed
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 SPOOL_SECONDS: Final = 5.0
-"""A disk that takes longer is given up on: the stop must not wait for it."""
+"""How long a start waits for the disk. A stop passes its own limit."""
 
 _BARS: Final = msgspec.json.Decoder(list[SpooledBar])
+_PROBE: Final = b"\n" * 4096
+"""On a full disk an empty file can be made, but nothing can be written to it."""
+
+
+@attrs.frozen
+class _Found:
+    """What is in the directory."""
+
+    bars: Sequence[SpooledBar]
+    read: Sequence[Path]
+    unreadable: Sequence[tuple[Path, Exception]]
+    others: Sequence[Path]
+    """Spools of other stores."""
 
 
 class FileSpool:
-    """Fills the port Spool. The file's name tells the stores apart that its bars belong to."""
+    """Fills the port Spool. The name of a file says which stores its bars belong to."""
 
-    def __init__(self, directory: Path, stores: str) -> None:
+    def __init__(self, directory: Path, stores: str, earlier: str | None = None) -> None:
         """A spool for these stores.
 
         Args:
-            directory: made when something is saved.
+            directory: made at the start, or when something is saved.
             stores: names the stores, with or without secrets: only its hash is used.
+            earlier: the name that version 0.1 gave to the same stores, where no others can have had it. A
+                file of that name is read, too.
         """
-        name = hashlib.sha256(stores.encode()).hexdigest()[:16]
-        self._path = directory / f"spool-{name}.json"
+        self._directory = directory
+        self._prefix = f"spool-{_hash(stores)}"
+        self._earlier = None if earlier is None else f"spool-{_hash(earlier)}.json"
+        self._known: set[Path] = set()
+        """Files whose bars the book has, so that they may go."""
 
     async def load(self) -> Sequence[SpooledBar]:
-        """What was saved last."""
+        """All that was saved and can be read; warns about the rest, and if nothing can be saved."""
+        bars: Sequence[SpooledBar] = []
+        problem = "spool cannot be read"
         try:
-            return await self._in_thread(self._load)
-        except FileNotFoundError:
-            return []
-        except Exception as error:  # noqa: BLE001 - whatever is in that file, the start goes on
-            log.warning("spool cannot be read", path=str(self._path), error=repr(error))
-            return []
-
-    async def save(self, bars: Sequence[SpooledBar]) -> None:
-        """Replace what was saved."""
-        try:
-            await self._in_thread(lambda: self._save(bars))
+            with trio.fail_after(SPOOL_SECONDS):
+                found = await trio.to_thread.run_sync(self._find, abandon_on_cancel=True)
+                self._known.update(found.read)
+                bars = found.bars
+                self._warn(found)
+                problem = "spool cannot be written, a stop without stores would lose bars"
+                await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         except (OSError, trio.TooSlowError) as error:
-            log.warning("bars cannot be spooled", path=str(self._path), bars=len(bars), error=repr(error))
+            log.warning(problem, path=str(self._directory), error=_reason(error, SPOOL_SECONDS))
+        return bars
 
-    def _load(self) -> list[SpooledBar]:
-        return _BARS.decode(self._path.read_bytes())
+    async def save(self, bars: Sequence[SpooledBar], within: float = SPOOL_SECONDS) -> None:
+        """Replace what was loaded and saved; see the port."""
+        try:
+            with trio.fail_after(within):
+                if bars:
+                    save = partial(self._save, bars)
+                    path = await trio.to_thread.run_sync(save, abandon_on_cancel=True)
+                    self._known, settled = {path}, self._known
+                else:
+                    self._known, settled = set(), self._known
+                await trio.to_thread.run_sync(_remove, settled, abandon_on_cancel=True)
+        except (OSError, trio.TooSlowError) as error:
+            raise SpoolFailed(str(self._directory), _reason(error, within)) from error
 
-    def _save(self, bars: Sequence[SpooledBar]) -> None:
-        if not bars:
-            self._path.unlink(missing_ok=True)
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+    def _warn(self, found: _Found) -> None:
+        for path, error in found.unreadable:
+            log.warning("spool cannot be read", path=str(path), error=_reason(error), kept=True)
+        if found.others:
+            paths = [str(path) for path in found.others]
+            log.warning("spool of other stores found", paths=paths, ours=f"{self._prefix}-*.json")
+
+    def _find(self) -> _Found:
+        bars: list[SpooledBar] = []
+        read, others = [], []
+        unreadable: list[tuple[Path, Exception]] = []
+        try:
+            paths = sorted(self._directory.iterdir())
+        except FileNotFoundError:
+            paths = []
+        for path in paths:
+            name = path.name
+            if not (name.startswith("spool-") and name.endswith(".json")):
+                continue
+            if not (name.startswith(f"{self._prefix}-") or name == self._earlier):
+                others.append(path)
+                continue
+            try:
+                bars += _BARS.decode(path.read_bytes())
+            except Exception as error:  # noqa: BLE001 - whatever is in that file, the start goes on
+                unreadable.append((path, error))
+            else:
+                read.append(path)
+        return _Found(bars, read, unreadable, others)
+
+    def _probe(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        _write(self._directory / f"probe-{secrets.token_hex(4)}.tmp", _PROBE).unlink()
+
+    def _save(self, bars: Sequence[SpooledBar]) -> Path:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{self._prefix}-{secrets.token_hex(4)}.json"
         # Whole or not at all: written beside, on disk, then renamed.
-        beside = self._path.with_suffix(".tmp")
-        with beside.open("wb") as file:
-            file.write(msgspec.json.encode(bars))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
+        _write(path.with_suffix(".tmp"), msgspec.json.encode(bars), on_disk=True).rename(path)
+        with suppress(OSError):  # not every file system can do that
+            _sync_directory(self._directory)
+        return path
 
-    @staticmethod
-    async def _in_thread(call: Callable[[], T]) -> T:
-        with trio.fail_after(SPOOL_SECONDS):
-            return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+
+def _hash(stores: str) -> str:
+    return hashlib.sha256(stores.encode()).hexdigest()[:16]
+
+
+def _write(path: Path, content: bytes, *, on_disk: bool = False) -> Path:
+    """Write a new file, or leave none."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            if on_disk:
+                os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+    return path
+
+
+def _sync_directory(directory: Path) -> None:
+    """Have a renamed file there after a power failure, too."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove files whose bars are elsewhere. One that stays costs nothing: its bars count only once."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("spool cannot be removed", path=str(path), error=_reason(error))
+
+
+def _reason(error: Exception, limit: float = 0.0) -> str:
+    if isinstance(error, trio.TooSlowError):
+        return f"no answer within {limit:g} s"
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
