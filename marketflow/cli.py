@@ -7,7 +7,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 import click
@@ -16,6 +15,8 @@ from marketflow import __version__
 from marketflow.commands import asking, completion, running, watching
 from marketflow.commands.options import Run
 from marketflow.failures import WRONG_USAGE, problems_of
+from marketflow.signals import stop_signals
+from marketflow.writing import open_writer
 
 CLEAN: Final = 0
 
@@ -60,18 +61,34 @@ for command in (
 def main() -> None:
     """Run the command line, and exit."""
     # Until the service listens for both itself. Not by an exception: imports take it for a failure of theirs.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(CLEAN))
+    _open_standard_streams()
     code = completion.completed(commands)
     if code is None:
         code = run(sys.argv[1:])
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except (OSError, ValueError):
-        # Nobody reads it any more. At its very end Python would try again, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads it any more. At its very end Python would try again, and exit with 120.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Have stdin, stdout and stderr lead to nowhere where they are closed.
+
+    Else the first files that are opened, connections for example, would take their places, and get what is
+    meant for them.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.set_inheritable(descriptor, True)  # noqa: FBT003
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -110,8 +127,14 @@ def _complain(problem: str) -> None:
 
 
 def _to_stderr(text: str) -> None:
-    with suppress(OSError, ValueError):  # there is nobody left to tell
-        click.echo(text, err=True)
+    """Write it after what was logged; a stderr that takes nothing does not hold up the end."""
+    import logging  # noqa: PLC0415
+
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    writer = open_writer(sys.stderr)
+    writer.write(f"{text}\n")
+    writer.flush()
 
 
 def _usage_problem(error: click.ClickException) -> str:

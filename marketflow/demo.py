@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import attrs
-import click
 import trio
 from trio_util import move_on_when
 
@@ -21,18 +20,20 @@ from marketflow.config.settings import ExchangeSettings
 from marketflow.domain.periods import Span
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
 from marketflow.service import Running, at_stores, running, serve, stop_on_signal
+from marketflow.writing import Writer, open_writer
 
 EXCHANGES = ("exchange1", "exchange2", "exchange3")
 
 
 async def run_demo(settings: Settings, *, duration: float | None) -> None:
-    """Run until SIGINT or SIGTERM, or for `duration` seconds, and tell what came of it.
+    """Run until SIGINT, SIGTERM or SIGHUP, or for `duration` seconds, and tell what came of it.
 
     Raises:
         As `serve`, and EmbeddedError.
     """
     stopping = trio.Event()
-    click.echo("marketflow demo: starting Redis, and PostgreSQL with a new database; this takes seconds ...")
+    out = open_writer(sys.stdout)
+    out.write("marketflow demo: starting Redis, and PostgreSQL with a new database; this takes seconds ...\n")
     with tempfile.TemporaryDirectory(prefix="marketflow-demo-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         directory.chmod(0o711)  # noqa: ASYNC240 - at once; PostgreSQL runs as another user when we are root
@@ -59,34 +60,36 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
                         ]
                     ),
                 )
-                await _run(settings, stopping, duration)
+                await _run(settings, stopping, duration, out)
                 exchanges.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
+    out.flush()
 
 
-async def _run(settings: Settings, stopping: trio.Event, duration: float | None) -> None:
+async def _run(settings: Settings, stopping: trio.Event, duration: float | None, out: Writer) -> None:
     rows: list[Aggregate] = []
     async with trio.open_nursery() as nursery:
         service: Running = await nursery.start(partial(serve, settings, stopping, stores="demo"))
-        click.echo(_where_to_look(settings, service, duration))
+        out.write(_where_to_look(settings, service, duration) + "\n")
         if duration is not None:
             async with move_on_when(stopping.wait):
                 await _pass(duration, service)
             rows = await _first_rows(settings, service)
             stopping.set()
     report = service.report()
-    click.echo(_what_came_of_it(report, rows if duration is not None else None))
+    out.write(_what_came_of_it(report, rows if duration is not None else None) + "\n")
 
 
 async def _pass(duration: float, service: Running) -> None:
     """Wait; on a terminal say how far it is."""
     end = trio.current_time() + duration
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
+        err = open_writer(sys.stderr)
         while (left := end - trio.current_time()) > 1:
             words = f"  {left:.0f} s left, {service.report().updates.received} updates so far "
-            click.echo(f"\r{words}", nl=False, err=True)
+            err.write(f"\r{words}")
             await trio.sleep(1)
-        click.echo("\r" + " " * 79 + "\r", nl=False, err=True)
+        err.write("\r" + " " * 79 + "\r")
     await trio.sleep_until(end)
 
 

@@ -1,7 +1,7 @@
 """Structured logging: one line an event, for people or for programs.
 
-What the libraries log through `logging` comes out the same way. A line that cannot be written is lost; it
-never fails the program.
+What the libraries log through `logging` comes out the same way. A line that cannot be written is dropped, and
+counted; it never ends the program or holds it up.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from marketflow.config.secrets import MASK, is_secret, mask_connection
+from marketflow.writing import open_writer
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -64,9 +65,36 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     root.setLevel(threshold)
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+def flush() -> None:
+    """Wait, for a short time, until what was logged is written: before an end that nothing follows."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+class _Handler(logging.Handler):
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._writer = open_writer(stream, _tell_dropped)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it written."""
+        try:
+            self._writer.write(f"{self.format(record)}\n")
+        except Exception:  # noqa: BLE001 - a value that cannot be shown, for example
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until it is, for a short time."""
+        self._writer.flush()
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """A closed stderr, a broken pipe, a full disk: nobody is left who could be told."""
+        """Nobody is left who could be told."""
+
+
+def _tell_dropped(lines: int) -> None:
+    structlog.get_logger("marketflow.logs").warning(
+        "log lines dropped, they could not be written", lines=lines
+    )
 
 
 def _renderers(style: str, stream: TextIO) -> list[Processor]:

@@ -34,6 +34,7 @@ import structlog
 import trio
 from trio_util import move_on_when
 
+from marketflow import logs
 from marketflow.adapters.http.server import Limits, serve_http
 from marketflow.app.clocks import SystemClock
 from marketflow.app.ports import AggregateStore, Clock
@@ -43,6 +44,7 @@ from marketflow.app.workers import run_pool
 from marketflow.assembly import Parts, assembled
 from marketflow.config import Settings
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from marketflow.signals import ALWAYS, stop_signals
 
 log = structlog.get_logger()
 Server = TypeVar("Server", EmbeddedRedis, EmbeddedPostgres)
@@ -51,7 +53,8 @@ HTTP_GRACE: Final = 2.0
 """Seconds that running requests have to come to their end at a stop."""
 
 ECHO_SECONDS: Final = 0.1
-"""The same signal so soon after the first is its echo: some send it to a process and its group."""
+"""The same signal so soon after the first is its echo: some send it to a process and its group. So is any
+other one so soon after a SIGHUP."""
 
 SPOOL_GRACE: Final = 2.0
 """Seconds of `shutdown_timeout` that are kept for the spool, when all before it has taken too long."""
@@ -76,7 +79,7 @@ class Running:
 
 
 async def run_service(settings: Settings, *, embedded: bool = False) -> None:
-    """Run the service until SIGINT or SIGTERM; with `embedded`, on a Redis and a PostgreSQL of its own.
+    """Run the service until a signal stops it; with `embedded`, on a Redis and a PostgreSQL of its own.
 
     Raises:
         EmbeddedError: an embedded server could not be started.
@@ -100,8 +103,11 @@ async def run_service(settings: Settings, *, embedded: bool = False) -> None:
 async def stop_on_signal(
     stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Set `stopping` at the first signal; at the second leave at once, whatever hangs."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    """Set `stopping` at the first signal; at a second SIGINT or SIGTERM leave at once, whatever hangs.
+
+    A SIGHUP is never that second signal: systemd and closing terminals send it beside another one.
+    """
+    with trio.open_signal_receiver(*stop_signals()) as signals:
         task_status.started()
         first = (0, -math.inf)
         async for number in signals:
@@ -109,9 +115,15 @@ async def stop_on_signal(
                 log.info("stopping", signal=signal.Signals(number).name)
                 first = (number, trio.current_time())
                 stopping.set()
-            elif number != first[0] or trio.current_time() > first[1] + ECHO_SECONDS:
+            elif number in ALWAYS and not _is_echo(number, *first):
                 log.warning("leaving at once", signal=signal.Signals(number).name)
+                logs.flush()
                 os._exit(1)
+
+
+def _is_echo(number: int, first: int, at: float) -> bool:
+    """Whether a signal belongs to the first one, which came at that time."""
+    return first in {number, signal.SIGHUP} and trio.current_time() <= at + ECHO_SECONDS
 
 
 @asynccontextmanager

@@ -65,7 +65,7 @@ OTHER_FILES: Final = 512
 def serve(
     this: Run, /, *, file: Path | None, host: str | None, port: str | None, mode: str | None, embedded: bool
 ) -> None:
-    """Run the service until SIGINT or SIGTERM."""
+    """Run the service until SIGINT, SIGTERM or SIGHUP."""
     with _sparing_the_collector():
         _start_logging(this)
         loaded = _load(file, {"http.host": host, "http.port": port, "mode": mode})
@@ -155,7 +155,7 @@ def exchange(
     seed: int | None,
     **faults: float,
 ) -> None:
-    """Run a simulated exchange until SIGINT or SIGTERM.
+    """Run a simulated exchange until SIGINT, SIGTERM or SIGHUP.
 
     Lines and pace are those of the real ones, unless it is given faults. All clients are sent the same lines.
     """

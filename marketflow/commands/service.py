@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 
 from marketflow.client.address import DEFAULT_URL, Address, parse_address
 from marketflow.client.requests import EXCHANGES, SYMBOLS, Request
+from marketflow.signals import stop_signals
 
 T = TypeVar("T")
 
@@ -114,7 +115,7 @@ def _interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # signals are that one's affair
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in stop_signals()}
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from marketflow import service
+from marketflow.signals import stop_signals
 
 
 class Left(Exception):
@@ -31,10 +32,16 @@ def leaving(monkeypatch):
         (signal.SIGINT, signal.SIGINT, 0.05, False),
         (signal.SIGTERM, signal.SIGTERM, 0.2, True),
         (signal.SIGTERM, signal.SIGINT, 0.0, True),
+        (signal.SIGHUP, signal.SIGHUP, 0.05, False),
+        (signal.SIGHUP, signal.SIGHUP, 5.0, False),
+        (signal.SIGTERM, signal.SIGHUP, 0.0, False),
+        (signal.SIGINT, signal.SIGHUP, 0.5, False),
+        (signal.SIGHUP, signal.SIGTERM, 0.05, False),
+        (signal.SIGHUP, signal.SIGTERM, 0.2, True),
     ],
 )
 async def test_two_signals(autojump_clock, leaving, first, second, after, left):
-    """Some send a signal to a process and to its group as well: no reason to leave without a stop."""
+    """Some send a signal to a process and to its group as well, or SIGHUP with another: one stop is meant."""
     stopping = trio.Event()
     outcome = None
     try:
@@ -50,3 +57,13 @@ async def test_two_signals(autojump_clock, leaving, first, second, after, left):
     except* Left as errors:
         outcome = errors
     assert (outcome is not None) == left
+
+
+def test_an_ignored_hangup_stays_ignored():
+    """As under `nohup`."""
+    assert signal.SIGHUP in stop_signals()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert stop_signals() == (signal.SIGINT, signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,147 @@
+"""Words for people that never hold up or end the program: to a full disk, a closed terminal, a blocked pipe.
+
+A pipe that nobody reads, a terminal after Ctrl-S and a hung disk block a write for ever. So a thread writes.
+What waits for it is bounded: past that lines are dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol, TextIO
+
+MOST_WAITING: Final = 1024 * 1024
+"""Bytes that may wait to be written; more are dropped."""
+
+FLUSH_SECONDS: Final = 1.0
+"""How long an end waits for what has not been written."""
+
+
+class Writer(Protocol):
+    """Somewhere that text is written to. Nothing of it raises."""
+
+    def write(self, text: str) -> None:
+        """Write it, soon."""
+        ...
+
+    def flush(self, seconds: float = ...) -> None:
+        """Wait until all is written, for so long at most."""
+        ...
+
+
+def open_writer(stream: TextIO | None, tell: Callable[[int], None] | None = None) -> Writer:
+    """A writer to a stream: from a thread if the operating system knows it, else at once.
+
+    Args:
+        stream: None discards all, as Python has it for a closed stdout or stderr.
+        tell: called from that thread when it can write again, with the number of dropped lines.
+    """
+    try:
+        descriptor = None if stream is None else stream.fileno()
+    except (OSError, ValueError):
+        descriptor = None
+    if descriptor is None or stream is None:
+        return DirectWriter(stream)
+    return ThreadWriter(descriptor, stream.encoding or "utf-8", tell)
+
+
+class DirectWriter:
+    """Writes at once, to what is in memory."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """See Writer."""
+        if self._stream is not None:
+            with suppress(OSError, ValueError):
+                self._stream.write(text)
+                self._stream.flush()
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """All is written."""
+
+
+class ThreadWriter:
+    """Writes to a file descriptor from a thread of its own.
+
+    The thread bypasses Python's buffers: what they could not write they would try to write at the very end,
+    and turn a clean exit into one with code 120.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        encoding: str = "utf-8",
+        tell: Callable[[int], None] | None = None,
+        most_waiting: int = MOST_WAITING,
+    ) -> None:
+        """See `open_writer`; `most_waiting` in bytes."""
+        self._descriptor = descriptor
+        self._encoding = encoding
+        self._tell = tell
+        self._most_waiting = most_waiting
+        self._changed = threading.Condition()
+        self._texts: deque[bytes] = deque()
+        self._waiting = 0
+        """Bytes that have not been written, those that are being written included."""
+        self._dropped = 0
+        self._stuck = False
+        """Whether a flush was in vain, and nothing was written since."""
+        self._thread: threading.Thread | None = None
+
+    def write(self, text: str) -> None:
+        """Have it written, or drop it if too much waits."""
+        data = text.encode(self._encoding, "backslashreplace")
+        with self._changed:
+            if self._waiting + len(data) > self._most_waiting:
+                self._dropped += 1
+                return
+            self._texts.append(data)
+            self._waiting += len(data)
+            if self._thread is None:
+                # A daemon: no exit waits for it, it may be stuck.
+                self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Wait until all is written, for so long at most; not again where that was in vain."""
+        with self._changed:
+            if not self._stuck:
+                self._stuck = not self._changed.wait_for(lambda: self._waiting == 0, seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._texts)
+                text = self._texts.popleft()
+            written = self._put(text)
+            dropped = 0
+            with self._changed:
+                if written:
+                    self._stuck = False
+                    dropped, self._dropped = self._dropped, 0
+                else:
+                    self._dropped += 1
+                self._waiting -= len(text)
+                self._changed.notify_all()
+            if dropped and self._tell is not None:
+                self._tell(dropped)
+
+    def _put(self, text: bytes) -> bool:
+        """Write it, however long that takes; returns whether that was possible."""
+        while text:
+            try:
+                text = text[os.write(self._descriptor, text) :]
+            except BlockingIOError:  # somebody has made it non-blocking, for everybody who has it
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll()
+            except OSError:
+                return False
+        return True

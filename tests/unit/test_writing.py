@@ -1,0 +1,135 @@
+"""Words are written by a thread: in order, bounded, and never at the cost of whoever writes them."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from marketflow.writing import DirectWriter, ThreadWriter, open_writer
+
+LINE = "x" * 99 + "\n"
+
+
+@pytest.fixture
+def pipe():
+    """Both ends."""
+    reading, writing = os.pipe()
+    yield reading, writing
+    for descriptor in (reading, writing):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def read_all(descriptor, until):
+    """What comes out of a pipe up to some text."""
+    found = b""
+    while until not in found:
+        found += os.read(descriptor, 65_536)
+    return found
+
+
+def eventually(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_all_is_written_in_order(tmp_path):
+    with (tmp_path / "log").open("w", encoding="latin-1") as stream:
+        writer = open_writer(stream)
+        for number in range(1_000):
+            writer.write(f"{number} ä €\n")
+        writer.flush()
+        written = (tmp_path / "log").read_text("latin-1")
+    assert written == "".join(f"{number} ä \\u20ac\n" for number in range(1_000))
+
+
+def test_a_blocked_pipe_holds_nobody_up(pipe):
+    """What is too much is dropped, and told once the pipe is read again."""
+    reading, writing = pipe
+    told = []
+    writer = ThreadWriter(writing, tell=told.append, most_waiting=100_000)
+    began = time.monotonic()
+    for _ in range(10_000):
+        writer.write(LINE)
+    assert time.monotonic() - began < 5
+    began = time.monotonic()
+    writer.flush(0.2)
+    writer.flush(60)
+    assert time.monotonic() - began < 5, "it waits once, not again"
+    assert told == []
+
+    threading.Thread(target=read_all, args=(reading, b"end"), daemon=True).start()
+    eventually(lambda: told)
+    writer.flush(10)
+    writer.write("end\n")
+    writer.flush(10)
+    assert 10_000 - 2_000 < sum(told) < 10_000 - 1_000
+
+
+def test_an_unread_terminal_gets_its_words_later(pipe):
+    """What waits is not lost if somebody reads in the end."""
+    reading, writing = pipe
+    writer = ThreadWriter(writing)
+    for _ in range(5_000):
+        writer.write(LINE)
+    writer.write("end\n")
+    assert read_all(reading, b"end\n") == LINE.encode() * 5_000 + b"end\n"
+
+
+def test_a_pipe_that_does_not_block(pipe):
+    """Somebody who has it, too, has made it so."""
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    writer = ThreadWriter(writing)
+    for _ in range(5_000):
+        writer.write(LINE)
+    writer.write("end\n")
+    assert len(read_all(reading, b"end\n")) == 500_004
+
+
+def test_a_broken_pipe_and_a_closed_descriptor(pipe):
+    reading, writing = pipe
+    os.close(reading)
+    writer = ThreadWriter(writing, tell=lambda _: pytest.fail("nothing was written"))
+    writer.write(LINE)
+    writer.flush(10)
+    os.close(writing)
+    writer.write(LINE)
+    writer.flush(10)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_that_has_room_again(tmp_path):
+    """It is told how much is missing."""
+    told = []
+    with Path("/dev/full").open("w") as full, (tmp_path / "log").open("w") as file:
+        writer = ThreadWriter(full.fileno(), tell=told.append)
+        for _ in range(3):
+            writer.write(LINE)
+        writer.flush(10)
+        assert told == []
+        os.dup2(file.fileno(), full.fileno())
+        writer.write(LINE)
+        eventually(lambda: told)
+    assert told == [3]
+    assert (tmp_path / "log").read_text() == LINE
+
+
+def test_what_the_system_does_not_know_is_written_at_once():
+    stream = io.StringIO()
+    writer = open_writer(stream)
+    writer.write(LINE)
+    assert stream.getvalue() == LINE
+    stream.close()
+    writer.write(LINE)
+    writer.flush()
+    assert isinstance(open_writer(None), DirectWriter)
+    open_writer(None).write(LINE)
