@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
     from marketflow.config import load  # noqa: PLC0415
 
-    return load(file, flags, os.environ, Path.cwd())
+    try:
+        cwd = Path.cwd()
+    except FileNotFoundError:  # somebody has removed it
+        cwd = Path()
+    return load(file, flags, os.environ, cwd)
 
 
 def _start_logging(this: Run) -> None:

@@ -14,9 +14,11 @@ from typing import Any, Final
 import attrs
 from dotenv.parser import parse_stream
 
+from marketflow.config.files import SecretFile, is_out_of_reach
+from marketflow.config.foreign import is_service_link
 from marketflow.config.kinds import Text
 from marketflow.config.settings import Settings
-from marketflow.config.structuring import GROUPS, KEYS, fields, item_of
+from marketflow.config.structuring import GROUPS, KEYS, fields, item_of, kind_of
 
 CONFIG_FILE: Final = "config.toml"
 DOTENV: Final = ".env"
@@ -36,6 +38,12 @@ def variable_of(key: str) -> str:
 _OF_CLIENTS: Final = frozenset({"MARKETFLOW_URL", "MARKETFLOW_TOKEN"})
 """No settings of the service: the commands that ask one read them."""
 _VARIABLES: Final = {variable_of(key): key for key in (*GROUPS, *KEYS)}
+_FILES: Final = {
+    f"{variable_of(key)}_FILE": key
+    for key in KEYS
+    if (kind := kind_of(KEYS[key])) is not None and kind.secret
+}
+"""The variables that name a file with a secret in it, as Docker and Kubernetes mount them."""
 
 
 @attrs.define
@@ -62,8 +70,7 @@ class Layers:
 
     def add_dotenv(self, path: Path) -> None:
         """Lay `.env` over what is there, if there is one."""
-        # Some keep a virtual environment under this name.
-        content = None if path.is_dir() else self._read(path, DOTENV, required=False)
+        content = self._read(path, DOTENV, required=False)
         variables = {}
         for binding in parse_stream(io.StringIO(content or "")):
             name, value = binding.key, binding.value
@@ -80,14 +87,37 @@ class Layers:
             for name, value in variables.items()
             if name.startswith(_PREFIX) and name not in _OF_CLIENTS
         }
-        # Tables first: a variable of one key is more to the point.
-        for name in sorted(ours, key=lambda name: _VARIABLES.get(name) in KEYS):
+        # Tables first: a variable of one key is more to the point. Files last: an empty variable is not set.
+        for name in sorted(ours, key=lambda name: (name in _FILES, _VARIABLES.get(name) in KEYS)):
             key = _VARIABLES.get(name)
-            if key is None:
+            if name in _FILES:
+                self._add_file(name, ours, source)
+            elif key is None and source is None and is_service_link(name, ours[name]):
+                continue
+            elif key is None:
                 hint = _hint(name, _VARIABLES, _PREFIX)
                 self.problems.append(f"{name}: unknown variable{hint} ({source or 'environment'})")
             else:
                 self._add(key, Text(ours[name]), source or name)
+
+    def _add_file(self, name: str, variables: Mapping[str, str], source: str | None) -> None:
+        """Add a secret that is in a file. An empty name is none."""
+        key = _FILES[name]
+        if variables[name] and variables.get(variable_of(key)):
+            where = source or "environment"
+            self.problems.append(f"{key}: both {variable_of(key)} and {name} are set ({where})")
+        elif variables[name]:
+            self._add(key, SecretFile(variables[name]), source or name)
+
+    def read_files(self, cwd: Path) -> None:
+        """Put the content of files in the place of their names, where they take effect."""
+        for key, (value, source) in list(self.given.items()):
+            if isinstance(value, SecretFile):
+                try:
+                    self.given[key] = Text(value.read(cwd)), source
+                except ValueError as error:
+                    del self.given[key]
+                    self.problems.append(f"{key}: {error} ({source})")
 
     def add_flags(self, flags: Mapping[str, object]) -> None:
         """Lay flags, by key, over what is there."""
@@ -141,6 +171,10 @@ class Layers:
             if required:
                 self._break(f"{name}: no such file (--config)")
         except (OSError, ValueError) as error:
+            # Some keep a virtual environment in a directory called .env.
+            is_environment = name == DOTENV and isinstance(error, IsADirectoryError)
+            if not required and (is_environment or is_out_of_reach(path)):
+                return None
             reason = getattr(error, "strerror", None) or str(error)
             self._break(f"{name}: cannot be read: {reason.lower()}")
         return None

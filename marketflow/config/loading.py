@@ -92,6 +92,7 @@ def load(
     layers.add_dotenv(cwd / DOTENV)
     layers.add_variables(environ, None)
     layers.add_flags(flags)
+    layers.read_files(cwd)
     given = layers.given
     state_dir, source = given.get("state_dir", ("", DEFAULT))
     if isinstance(state_dir, str):

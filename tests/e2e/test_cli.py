@@ -20,7 +20,9 @@ import structlog
 
 from marketflow import __version__, cli
 from marketflow.app.ports import IntervalMismatch, StoreTaken
+from marketflow.app.spooling import BarsLost, SpooledBar, SpoolFailed
 from marketflow.config.structuring import KEYS
+from marketflow.domain.bars import Bar
 from marketflow.embedded import EmbeddedError
 
 LIMIT = 60
@@ -249,6 +251,22 @@ def test_broken_toml(program, command):
     )
 
 
+def test_working_directory_that_is_gone(program):
+    """It holds no settings, then."""
+    gone = program.directory / "gone"
+    gone.mkdir()
+    code = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD"; exec "$0" -m marketflow config', sys.executable],
+        cwd=gone,
+        env=program.env,
+        stdout=subprocess.DEVNULL,
+        timeout=LIMIT,
+        check=False,
+    ).returncode
+
+    assert code == 0
+
+
 def test_missing_configuration(program):
     assert program.run("--config", "nope.toml") == (2, "", "marketflow: nope.toml: no such file (--config)\n")
 
@@ -423,6 +441,21 @@ def raising(monkeypatch, tmp_path):
     structlog.reset_defaults()
 
 
+NOON = 1_795_348_800_000
+BAR = Bar.of([NOON], [1.0])
+LOST = BarsLost(
+    [
+        SpooledBar((exchange, "BTCUSDT"), NOON + offset, "boot", BAR, whole=False)
+        for exchange, offset in (("exchange2", 61_000), ("exchange1", 0))
+    ],
+    SpoolFailed("/state", "No space left on device"),
+)
+LOST_LINE = (
+    "2 bars lost, of exchange1, exchange2 from 2026-11-22T12:00:00Z to 2026-11-22T12:01:01Z: "
+    "no store would take them, and they could not be written to /state: no space left on device"
+)
+
+
 def in_use() -> OSError:
     """As the operating system has it."""
     return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
@@ -456,6 +489,12 @@ def in_use() -> OSError:
             ["unknown host 127.0.0.1: Name or service not known"],
         ),
         (TimeoutError(), 1, ["TimeoutError"]),
+        (LOST, 1, [LOST_LINE]),
+        (
+            BaseExceptionGroup("", [TimeoutError("the stop took too long"), ExceptionGroup("", [LOST])]),
+            1,
+            ["the stop took too long", LOST_LINE],
+        ),
         (BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), 1, ["broken pipe"]),
         (TypeError("a\nb"), 1, ["internal error: TypeError: a b"]),
         (ValueError("redis://:hunter2@h"), 1, ["internal error: ValueError: redis://:***@h"]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -458,6 +460,179 @@ def test_broken_dotenv(place, content, line):
     assert place.errors(dotenv=content) == [line]
 
 
+@contextmanager
+def powerless():
+    """Be somebody else than root, who may read everything."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o600])
+def test_folder_that_cannot_be_read_holds_nothing_of_ours(place, mode):
+    """As with `sudo -u marketflow` in the home directory of somebody else."""
+    for name, content in ((".env", "MARKETFLOW_MODE=test"), ("config.toml", "mode = 'test'")):
+        place.path.joinpath(name).write_text(content)
+    place.path.chmod(mode)
+    with powerless():
+        assert place.load().settings.mode == "live"
+        lines = place.errors(config_file=Path("config.toml"))
+        assert lines == ["config.toml: cannot be read: permission denied"], "that one was asked for"
+    place.path.chmod(0o700)
+
+
+def test_file_that_cannot_be_read_in_a_folder_that_can(place):
+    """It is there for us, and somebody has made a mistake."""
+    place.path.joinpath(".env").touch(mode=0o000)
+    for each in (place.path, place.path.parent, place.path.parent.parent):
+        each.chmod(0o755)
+    with powerless():
+        assert place.errors() == [".env: cannot be read: permission denied"]
+
+
+def test_folder_that_is_gone(tmp_path):
+    gone = tmp_path / "gone"
+    assert load(None, {}, {"HOME": "/home/me"}, gone).settings.mode == "live"
+
+
+# ---- variables that Kubernetes makes ----
+
+SERVICE_LINKS = {
+    "_SERVICE_HOST": "10.0.0.1",
+    "_SERVICE_PORT": "8080",
+    "_SERVICE_PORT_HTTP": "8080",
+    "_SERVICE_PORT_HTTP_METRICS_2": "9090",
+    "_PORT": "tcp://10.0.0.1:8080",
+    "_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+    "_PORT_8080_TCP_PROTO": "tcp",
+    "_PORT_8080_TCP_PORT": "8080",
+    "_PORT_8080_TCP_ADDR": "10.0.0.1",
+    "_PORT_53_UDP": "udp://[fd00::1]:53",
+    "_PORT_53_UDP_ADDR": "fd00::1",
+    "_PORT_36412_SCTP_PROTO": "sctp",
+}
+
+
+@pytest.mark.parametrize("service", ["", "_REDIS", "_PROD_2", "_HTTP", "_POSTGRES_PORT"])
+def test_service_links_are_passed_over(place, service):
+    env = {f"MARKETFLOW{service}{name}": value for name, value in SERVICE_LINKS.items()}
+    assert place.load(env=env) == place.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_PORT", "8080"),
+        ("_HTTP_PORT", "8080"),
+        ("_PORT", "http://10.0.0.1:8080"),
+        ("_PORT", "tcp://10.0.0.1"),
+        ("_PORT", "tcp://somewhere:8080"),
+        ("_PORT", "tcp://10.0.0.1:8080/x"),
+        ("_SERVICE_HOST", "somewhere"),
+        ("_SERVICE_PORT", "x"),
+        ("_PORT_8080_TCP_PROTO", "http"),
+        ("_PORT_8080_TCP_START", "8080"),
+        ("_PORT_8080_HTTP", "tcp://10.0.0.1:8080"),
+        ("_HTTP__PORTS", "8080"),
+        ("_service_host", "10.0.0.1"),
+    ],
+)
+def test_only_service_links_are_passed_over(place, name, value):
+    """Anything else unknown may be a mistake."""
+    (line,) = place.errors(env={f"MARKETFLOW{name}": value})
+    assert line.startswith(f"MARKETFLOW{name}: unknown variable")
+
+
+def test_no_service_links_in_files(place):
+    """Kubernetes writes none."""
+    assert len(place.errors(dotenv="MARKETFLOW_SERVICE_PORT=8080")) == 1
+
+
+def test_a_setting_is_never_a_service_link(place):
+    (line,) = place.errors(env={"MARKETFLOW_HTTP__PORT": "tcp://10.0.0.1:8080"})
+    assert line.startswith("http.port: expected an integer")
+
+
+# ---- secrets in files ----
+
+IN_FILES = [
+    ("HTTP__TOKEN", "http.token", SECRET),
+    ("REDIS__PASSWORD", "redis.password", f" {SECRET} "),
+    ("REDIS__URL", "redis.url", f"redis://:{SECRET}@h/1"),
+    ("POSTGRES__PASSWORD", "postgres.password", SECRET),
+    ("POSTGRES__DSN", "postgres.dsn", f"host=h password={SECRET}"),
+]
+
+
+@pytest.mark.parametrize(("variable", "key", "value"), IN_FILES)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("layer", ["env", "dotenv"])
+def test_secret_in_a_file(place, variable, key, value, end, layer):
+    """Its last line may have an end. Where it came from is shown, and it is not."""
+    (place.path / "secret").write_bytes(f"{value}{end}".encode())
+    name = f"MARKETFLOW_{variable}_FILE"
+    given = {"env": {name: str(place.path / "secret")}} if layer == "env" else {"dotenv": f"{name}=secret"}
+    loaded = place.load(**given)
+    assert value_of(loaded.settings, key) == value
+    row = next(row for row in loaded.describe() if row.key == key)
+    assert row.source == (name if layer == "env" else ".env")
+    assert MASK in row.value
+    assert SECRET not in row.value
+
+
+@pytest.mark.parametrize(("variable", "key", "value"), IN_FILES)
+def test_secret_and_its_file(place, variable, key, value):
+    """Nobody can tell which of them is meant; but an empty one is none."""
+    (place.path / "secret").write_text(value)
+    name = f"MARKETFLOW_{variable}"
+    assert place.errors(env={name: value, f"{name}_FILE": "secret"}) == [
+        f"{key}: both {name} and {name}_FILE are set (environment)"
+    ]
+    for env in ({name: "", f"{name}_FILE": "secret"}, {name: value, f"{name}_FILE": ""}):
+        assert value_of(place.load(env=env).settings, key) == value
+
+
+def test_secret_of_a_later_layer_wins(place):
+    """A file that takes no effect is not even read."""
+    token, file = "MARKETFLOW_HTTP__TOKEN", "MARKETFLOW_HTTP__TOKEN_FILE"
+    loaded = place.load(dotenv=f"{file}=nowhere", env={token: "here"})
+    assert value_of(loaded.settings, "http.token") == "here"
+    (place.path / "secret").write_text("in-a-file")
+    loaded = place.load("http.token = 'x'", dotenv=f"{token}=y", env={file: "secret"})
+    assert value_of(loaded.settings, "http.token") == "in-a-file"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("nowhere", None, "nowhere cannot be read: no such file or directory"),
+        (".", None, ". cannot be read: is a directory"),
+        ("secret", b"", "secret is empty"),
+        ("secret", b"\n", "secret is empty"),
+        ("secret", b"\xff", "secret is not UTF-8"),
+        ("secret", b"x" * 100_000, "secret is longer than 65536 bytes"),
+        ("/dev/zero", None, "/dev/zero is longer than 65536 bytes"),
+        ("secret", b"two\nlines", "expected visible ASCII characters without blanks"),
+    ],
+)
+def test_file_that_holds_no_secret(place, name, content, line):
+    """The file is named, and nothing of what is in it."""
+    if content is not None:
+        (place.path / name).write_bytes(content)
+    assert place.errors(env={"MARKETFLOW_HTTP__TOKEN_FILE": name}) == [
+        f"http.token: {line} (MARKETFLOW_HTTP__TOKEN_FILE)"
+    ]
+
+
+def test_no_files_for_what_is_no_secret(place):
+    (line,) = place.errors(env={"MARKETFLOW_HTTP__PORT_FILE": "secret"})
+    assert line.startswith("MARKETFLOW_HTTP__PORT_FILE: unknown variable")
+
+
 # ---- kinds ----
 
 
@@ -780,6 +955,7 @@ def test_variables_of_the_client_are_none_of_ours(place, name):
         ("REDIS__HOST", f":{SECRET}@h"),
         ("REDIS__PORT", f"redis://h?password={SECRET}"),
         ("REDIS__PASSWRD", SECRET),
+        ("REDIS__URL_FILE", f"redis://:{SECRET}@h"),
         ("POSTGRES", f"postgresql://u:{SECRET}@h"),
         ("POSTGRES__DSN", f"postgresql://u:{SECRET}@h:x"),
         ("POSTGRES__DSN", f"host=h password={SECRET} {SECRET}"),

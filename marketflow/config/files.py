@@ -1,0 +1,51 @@
+"""Files that settings are read from: secrets that are mounted as files, and folders that cannot be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from marketflow.config.secrets import mask_value
+
+MOST: Final = 64 * 1024
+"""Bytes of a secret; more is no secret, but another file."""
+
+
+@attrs.frozen
+class SecretFile:
+    """A file with a secret in it, and nothing else."""
+
+    name: str
+
+    def read(self, cwd: Path) -> str:
+        """The secret, without the line's end that editors add.
+
+        Raises:
+            ValueError: there is none. The message says why, and names the file; somebody may have written
+                the secret itself instead of its name.
+        """
+        shown = mask_value(self.name)
+        try:
+            with (cwd / self.name).open("rb") as file:
+                content = file.read(MOST + 1)
+            secret = content.decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ValueError(f"{shown} is not UTF-8") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ValueError(f"{shown} cannot be read: {reason.lower()}") from None
+        if len(content) > MOST:
+            raise ValueError(f"{shown} is longer than {MOST} bytes")
+        if not secret:
+            # Nobody means that: the service would run without the secret.
+            raise ValueError(f"{shown} is empty")
+        return secret
+
+
+def is_out_of_reach(path: Path) -> bool:
+    """Whether the folder of a file keeps us from it, so that it is none of ours."""
+    effective = os.access in os.supports_effective_ids
+    return not os.access(path.parent, os.X_OK, effective_ids=effective)
