@@ -224,7 +224,7 @@ class Settings:
     """Where a stop leaves what no store would take until the next start, and where `serve --embedded` keeps
     its data. Empty: `$XDG_STATE_HOME/marketflow`, or else `~/.local/state/marketflow`."""
     shutdown_timeout: Duration = 10 * SECOND
-    """How long a stop may take."""
+    """How long a stop may take, writing what no store has taken to `state_dir` included."""
 
 
 @attrs.frozen

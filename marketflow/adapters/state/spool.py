@@ -64,17 +64,27 @@ class FileSpool:
     async def load(self) -> Sequence[SpooledBar]:
         """All that was saved and can be read; warns about the rest, and if nothing can be saved."""
         bars: Sequence[SpooledBar] = []
-        problem = "spool cannot be read"
+        deadline = trio.current_time() + SPOOL_SECONDS
         try:
-            with trio.fail_after(SPOOL_SECONDS):
+            with trio.fail_at(deadline):
                 found = await trio.to_thread.run_sync(self._find, abandon_on_cancel=True)
-                self._known.update(found.read)
-                bars = found.bars
-                self._warn(found)
-                problem = "spool cannot be written, a stop without stores would lose bars"
+        except trio.TooSlowError as error:
+            log.warning(
+                "spool cannot be read", path=str(self._directory), error=_reason(error, SPOOL_SECONDS)
+            )
+        else:
+            self._known.update(found.read)
+            self._warn(found)
+            bars = found.bars
+        try:
+            with trio.fail_at(deadline):
                 await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         except (OSError, trio.TooSlowError) as error:
-            log.warning(problem, path=str(self._directory), error=_reason(error, SPOOL_SECONDS))
+            log.warning(
+                "spool cannot be written, a stop without stores would lose bars",
+                path=str(self._directory),
+                error=_reason(error, SPOOL_SECONDS),
+            )
         return bars
 
     async def save(self, bars: Sequence[SpooledBar], within: float = SPOOL_SECONDS) -> None:
@@ -106,6 +116,8 @@ class FileSpool:
             paths = sorted(self._directory.iterdir())
         except FileNotFoundError:
             paths = []
+        except OSError as error:
+            return _Found([], [], [(self._directory, error)], [])
         for path in paths:
             name = path.name
             if not (name.startswith("spool-") and name.endswith(".json")):
