@@ -103,11 +103,22 @@ class ThreadWriter:
                 return
             self._texts.append(data)
             self._waiting += len(data)
-            if self._thread is None:
-                # A daemon: no exit waits for it, it may be stuck.
-                self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-                self._thread.start()
+            if self._thread is None and not self._start():
+                self._texts.clear()
+                self._waiting = 0
+                self._put(data)
             self._changed.notify_all()
+
+    def _start(self) -> bool:
+        """Start the thread, if there may be one more."""
+        # A daemon: no exit waits for it, it may be stuck.
+        thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until all is written, for so long at most; not again where that was in vain."""

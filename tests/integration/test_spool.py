@@ -125,8 +125,7 @@ async def test_a_disk_that_does_not_answer_at_the_start(tmp_path, monkeypatch):
         assert await spool.load() == []
         released.set()
     assert [(each["event"], each["error"]) for each in logs] == [
-        ("spool cannot be read", "no answer within 0.2 s"),
-        ("spool cannot be written, a stop without stores would lose bars", "no answer within 0.2 s"),
+        ("spool cannot be read", "no answer within 0.2 s")
     ]
     await spool.save(bars_of(1), 5.0)
     assert path.read_bytes() == content
@@ -157,7 +156,10 @@ async def test_a_directory_that_cannot_be_written_is_told_at_the_start(tmp_path)
     assert {(each["log_level"], each["path"]) for each in logs} == {
         ("warning", str(tmp_path / "file" / "state"))
     }
-    assert logs[-1]["event"] == "spool cannot be written, a stop without stores would lose bars"
+    assert {each["event"] for each in logs} == {
+        "spool cannot be read",
+        "spool cannot be written, a stop without stores would lose bars",
+    }
     with pytest.raises(SpoolFailed):
         await spool.save(bars_of(1))
 

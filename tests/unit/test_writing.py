@@ -145,3 +145,18 @@ def test_what_the_system_does_not_know_is_written_at_once():
     writer.flush()
     assert isinstance(open_writer(None), DirectWriter)
     open_writer(None).write(LINE)
+
+
+def test_without_a_thread_it_is_written_at_once(pipe, monkeypatch):
+    """Where the system allows no more of them."""
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reading, writing = pipe
+    writer = ThreadWriter(writing)
+    writer.write(LINE)
+    writer.write("end\n")
+    writer.flush()
+    assert read_all(reading, b"end\n") == LINE.encode() + b"end\n"

@@ -63,21 +63,29 @@ class FileSpool:
 
     async def load(self) -> Sequence[SpooledBar]:
         """All that was saved and can be read; warns about the rest, and if nothing can be saved."""
-        bars: Sequence[SpooledBar] = []
-        deadline = trio.current_time() + SPOOL_SECONDS
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._try_to_write)
+            bars = await self._read()
+        return bars  # noqa: RET504 - mypy takes a nursery for one that may swallow errors
+
+    async def _read(self) -> Sequence[SpooledBar]:
         try:
-            with trio.fail_at(deadline):
+            with trio.fail_after(SPOOL_SECONDS):
                 found = await trio.to_thread.run_sync(self._find, abandon_on_cancel=True)
         except trio.TooSlowError as error:
-            log.warning(
-                "spool cannot be read", path=str(self._directory), error=_reason(error, SPOOL_SECONDS)
-            )
-        else:
-            self._known.update(found.read)
-            self._warn(found)
-            bars = found.bars
+            found = _Found([], [], [(self._directory, error)], [])
+        self._known.update(found.read)
+        for path, failure in found.unreadable:
+            reason = _reason(failure, SPOOL_SECONDS)
+            log.warning("spool cannot be read", path=str(path), error=reason, kept=True)
+        if found.others:
+            paths = [str(path) for path in found.others]
+            log.warning("spool of other stores found", paths=paths, ours=f"{self._prefix}-*.json")
+        return found.bars
+
+    async def _try_to_write(self) -> None:
         try:
-            with trio.fail_at(deadline):
+            with trio.fail_after(SPOOL_SECONDS):
                 await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         except (OSError, trio.TooSlowError) as error:
             log.warning(
@@ -85,7 +93,6 @@ class FileSpool:
                 path=str(self._directory),
                 error=_reason(error, SPOOL_SECONDS),
             )
-        return bars
 
     async def save(self, bars: Sequence[SpooledBar], within: float = SPOOL_SECONDS) -> None:
         """Replace what was loaded and saved; see the port."""
@@ -100,13 +107,6 @@ class FileSpool:
                 await trio.to_thread.run_sync(_remove, settled, abandon_on_cancel=True)
         except (OSError, trio.TooSlowError) as error:
             raise SpoolFailed(str(self._directory), _reason(error, within)) from error
-
-    def _warn(self, found: _Found) -> None:
-        for path, error in found.unreadable:
-            log.warning("spool cannot be read", path=str(path), error=_reason(error), kept=True)
-        if found.others:
-            paths = [str(path) for path in found.others]
-            log.warning("spool of other stores found", paths=paths, ours=f"{self._prefix}-*.json")
 
     def _find(self) -> _Found:
         bars: list[SpooledBar] = []
