@@ -29,7 +29,7 @@ from marketflow.adapters.state.spool import FileSpool
 from marketflow.app.aggregating import Aggregator
 from marketflow.app.book import Book
 from marketflow.app.candles import CandlePages
-from marketflow.app.clocks import Beat, CautiousClock
+from marketflow.app.clocks import Beat, CautiousClock, DataClock
 from marketflow.app.feeds import Feed
 from marketflow.app.flushing import Flusher
 from marketflow.app.health import Health
@@ -156,11 +156,14 @@ def _parts(
         replay_memory=settings.window.replay_memory,
         interval=interval,
     )
+    cautious_clock = CautiousClock(clock, doubt=settings.window.length)
+    data_clock = DataClock(cautious_clock, book.bars.newest_times, generated=settings.generator.exchanges)
     flusher = Flusher(
         book=book,
         window=window,
         state=redis_state,
-        clock=CautiousClock(clock),
+        clock=cautious_clock,
+        data_clock=data_clock,
         pairs=pairs,
         flush_interval=settings.pipeline.flush_interval / 1_000,
         window_length=settings.window.length,
@@ -173,6 +176,7 @@ def _parts(
         store=store,
         state=postgres_state,
         clock=clock,
+        data_clock=data_clock,
         started_at=started_at,
         grace=grace,
         retention=settings.aggregation.retention,
@@ -245,7 +249,11 @@ def _parts(
         flusher=flusher,
         aggregator=aggregator,
         spooling=Spooling(
-            book=book, flusher=flusher, spool=spool, clock=clock, lateness=settings.aggregation.lateness
+            book=book,
+            flusher=flusher,
+            spool=spool,
+            data_clock=data_clock,
+            lateness=settings.aggregation.lateness,
         ),
         stream=stream,
         health=health,

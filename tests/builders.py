@@ -18,7 +18,7 @@ from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.aggregating import Aggregator
 from marketflow.app.book import Book
 from marketflow.app.candles import CandlePages
-from marketflow.app.clocks import CautiousClock
+from marketflow.app.clocks import CautiousClock, DataClock
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import Batch, StoreAway, Updates
 from marketflow.app.queries import Queries
@@ -228,11 +228,14 @@ class World:
             replay_memory=replay_memory,
             interval=interval,
         )
+        cautious = CautiousClock(self.clock, doubt=window_length)
+        self.data_clock = DataClock(cautious, self.book.bars.newest_times, generated=TEST_EXCHANGES)
         self.flusher = Flusher(
             book=self.book,
             window=self.window,
             state=self.redis,
-            clock=CautiousClock(self.clock),
+            clock=cautious,
+            data_clock=self.data_clock,
             pairs=self.pairs,
             flush_interval=flush_interval,
             window_length=window_length,
@@ -245,6 +248,7 @@ class World:
             store=self.store,
             state=self.postgres,
             clock=self.clock,
+            data_clock=self.data_clock,
             started_at=self.started_at,
             grace=2_000,
             retention=retention,

@@ -11,7 +11,7 @@ import trio
 from trio_util import wait_any
 
 from marketflow.app.book import Book
-from marketflow.app.clocks import CautiousClock
+from marketflow.app.clocks import DataClock
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import (
     Aggregate,
@@ -26,7 +26,7 @@ from marketflow.app.ports import (
 )
 from marketflow.app.second_bars import BARS_KEPT, Due
 from marketflow.app.stores import StoreState
-from marketflow.domain.periods import HOUR, SECOND, Span, floor_to
+from marketflow.domain.periods import MINUTE, SECOND, Span, floor_to
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
@@ -49,6 +49,8 @@ PROGRESS_SECONDS: Final = 1.0
 """How often it is told how many of many rows are written."""
 LOCK_PROBE: Final = 0.25
 """How often (seconds) the lock is tried meanwhile."""
+CLEARING_PAUSE: Final = MINUTE
+"""How far (ms) the data clock moves between two searches for rows past their retention."""
 
 
 class Aggregator:
@@ -66,6 +68,7 @@ class Aggregator:
         store: AggregateStore,
         state: StoreState,
         clock: Clock,
+        data_clock: DataClock,
         started_at: int,
         grace: int,
         retention: int | None,
@@ -73,6 +76,8 @@ class Aggregator:
         """Times in ms.
 
         Args:
+            clock: tells which intervals are closed.
+            data_clock: tells which rows are past their retention.
             started_at: when this boot began: intervals that were open then need the bars of earlier boots.
             grace: how long after its end an interval is closed.
             retention: how long rows are kept; None for ever.
@@ -83,7 +88,7 @@ class Aggregator:
         self._store = store
         self._state = state
         self._clock = clock
-        self._cautious = CautiousClock(clock, telling=False)
+        self._data_clock = data_clock
         self._started_at = started_at
         self._grace = grace
         self._retention = retention
@@ -92,7 +97,10 @@ class Aggregator:
         self._compared = False
         """Whether rows have told what Redis has lost of the last hour."""
         self._taken_since: float | None = None
-        self._next_clearing = 0
+        self._cleared_at = -math.inf
+        """When rows past their retention were last deleted (ms of the data clock)."""
+        self._stored_seen = 0
+        """The hold under which the newest rows were looked at: the data clock must know of them."""
         self._next_progress = -math.inf
         self._refused: dict[tuple[int, Pair], float] = {}
         """By interval (its end) and pair, when it is to be tried again (seconds of Trio's clock)."""
@@ -171,7 +179,6 @@ class Aggregator:
         Raises:
             StoreTaken: another service has held the stores for 10 s.
         """
-        cautious_now = self._cautious.now()
         if not await self._held():
             return
         try:
@@ -180,7 +187,7 @@ class Aggregator:
                 await self._compare_history()
             # Not before: one that lets us in and takes no row, with its disk full, or gives none, is away.
             self._state.answered()
-            await self._clear(cautious_now)
+            await self._clear()
         except StoreAway as error:
             self._failed(error)
 
@@ -301,12 +308,18 @@ class Aggregator:
         except StoreAway:
             return {}  # The flusher will notice, and say so.
 
-    async def _clear(self, now: int) -> None:
-        if self._retention is None or now < self._next_clearing:
+    async def _clear(self) -> None:
+        if self._retention is None:
             return
-        # By a clock that does not jump ahead: rows that a wrong one takes for old would be gone for good.
+        if self._stored_seen != self._hold:
+            for pair, newest in (await self._store.newest(self._flusher.pairs)).items():
+                self._data_clock.see(pair[0], newest.timestamp)
+            self._stored_seen = self._hold
+        now = self._data_clock.now()
+        if abs(now - self._cleared_at) < CLEARING_PAUSE:
+            return
         deleted = await self._store.delete_before(now - self._retention)
         if deleted:
             log.info("aggregates past their retention deleted", rows=deleted)
         else:
-            self._next_clearing = now + HOUR
+            self._cleared_at = now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import structlog
@@ -17,7 +18,7 @@ log = structlog.get_logger()
 STEP: Final = 1_000
 """A step of the wall clock by more ms than that is logged."""
 DOUBT: Final = 60_000
-"""For so many ms a step ahead is not believed where believing it throws data away."""
+"""A step ahead is believed after so many ms, where believing it throws data away."""
 AFTER_FEEDS: Final = 0.004
 """Seconds from a beat, on which feeds read, to a flush: their chunks are in the book by then."""
 
@@ -65,33 +66,84 @@ class SystemClock:
 
 
 class CautiousClock:
-    """The wall clock, but a step ahead counts only once it has lasted a minute.
+    """The wall clock, but a step ahead counts only once it has lasted a minute or longer.
 
-    A clock that jumps a day ahead and is set right ten seconds later must not have emptied the window. Steps
-    back count at once: they only keep data longer. It has to be asked every few seconds at least.
+    A clock that jumps a day ahead and is set right ten seconds later must not make updates count as too old.
+    Steps back count at once: they only keep data longer. It has to be asked every few seconds at least.
     """
 
-    def __init__(self, clock: Clock, *, telling: bool = True) -> None:
-        """`telling`: whether steps are logged, of several that watch the same clock by one."""
+    def __init__(self, clock: Clock, *, doubt: int = DOUBT) -> None:
+        """`doubt`: how long (ms) a step ahead must have lasted; at least `DOUBT`.
+
+        With the window's length, updates that waited when the clock stepped have left the window anyway by
+        the time the step is believed.
+        """
         self._clock = clock
-        self._telling = telling
+        self._doubt = max(doubt, DOUBT)
         self._offset = self._now()[1]
         self._least: deque[tuple[float, float]] = deque()
-        """(when, offset) with ascending offsets: the first is the least of the last minute."""
+        """(when, offset) with ascending offsets: the first is the least of the time of doubt."""
 
     def now(self) -> int:
         """Unix ms, UTC; never ahead of the wall clock."""
         monotonic, offset = self._now()
-        if self._telling and abs(offset - self._offset) > STEP:
+        if abs(offset - self._offset) > STEP:
             log.warning("wall clock stepped", seconds=round((offset - self._offset) / 1000, 3))
         self._offset = offset
         while self._least and self._least[-1][1] >= offset:
             self._least.pop()
         self._least.append((monotonic, offset))
-        while self._least[0][0] < monotonic - DOUBT:
+        while self._least[0][0] < monotonic - self._doubt:
             self._least.popleft()
         return int(monotonic + self._least[0][1])
 
     def _now(self) -> tuple[float, float]:
         monotonic = trio.current_time() * 1_000
         return monotonic, self._clock.now() - monotonic
+
+
+class DataClock:
+    """The time up to which there is data. What is deleted by its age is deleted by this clock.
+
+    It stands at the greatest timestamp that is known, and goes on from there with the time that passes, so
+    that data also ages while no exchange sends anything. It is never ahead of the wall clock. A wall clock
+    that is days ahead, even from the start on, therefore deletes nothing: updates with such timestamps are
+    never accepted.
+
+    A generator takes its timestamps from the very wall clock that is in doubt. Its data counts only where
+    there is no data of any other exchange.
+    """
+
+    def __init__(
+        self, clock: CautiousClock, newest: Mapping[str, int], *, generated: Collection[str] = ()
+    ) -> None:
+        """Nothing is known at first.
+
+        Args:
+            clock: the wall clock.
+            newest: by exchange the greatest timestamp (Unix ms) that is known; read whenever it is asked.
+            generated: exchanges that are generators.
+        """
+        self._clock = clock
+        self._newest = newest
+        self._generated = frozenset(generated)
+        self._ahead = -math.inf
+        """How far (ms) the data is ahead of Trio's clock."""
+        self._generated_ahead = -math.inf
+        """The same of generated data."""
+
+    def see(self, exchange: str, timestamp: int) -> None:
+        """Take note of data of that timestamp (Unix ms)."""
+        ahead = timestamp - trio.current_time() * 1_000
+        if exchange in self._generated:
+            self._generated_ahead = max(self._generated_ahead, ahead)
+        else:
+            self._ahead = max(self._ahead, ahead)
+
+    def now(self) -> int:
+        """Unix ms, UTC; 0 while no data is known: then nothing is old enough for anything."""
+        for exchange, timestamp in self._newest.items():
+            self.see(exchange, timestamp)
+        wall = self._clock.now()
+        ahead = self._generated_ahead if self._ahead == -math.inf else self._ahead
+        return 0 if ahead == -math.inf else min(wall, int(trio.current_time() * 1_000 + ahead))

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from marketflow.app.book import Book
-from marketflow.app.clocks import AFTER_FEEDS, CautiousClock, next_beat
+from marketflow.app.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
 from marketflow.app.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, Window
 from marketflow.app.second_bars import Key
@@ -51,6 +51,7 @@ class Flusher:
         window: Window,
         state: StoreState,
         clock: CautiousClock,
+        data_clock: DataClock,
         pairs: Sequence[Pair],
         flush_interval: float,
         window_length: int,
@@ -59,6 +60,8 @@ class Flusher:
         """Intervals in seconds, the window's length in ms.
 
         Args:
+            clock: tells which updates are too old to be written.
+            data_clock: tells what is old enough to be removed.
             pairs: every exchange and symbol of both modes.
             patience: how long (seconds) a question waits for what is pending.
         """
@@ -78,6 +81,7 @@ class Flusher:
         self._window = window
         self._state = state
         self._clock = clock
+        self._data_clock = data_clock
         self.pairs = pairs
         self._flush_interval = flush_interval
         self._window_length = window_length
@@ -210,9 +214,9 @@ class Flusher:
         now = self._clock.now()
         try:
             # First, since a Redis that is full takes nothing until it has been trimmed.
-            await self._trim(now)
+            await self._trim()
             if not self.whole:
-                await self._make_whole(now)
+                await self._make_whole()
             await self._write_pending(now)
             if self._posted:
                 self._acknowledged(intact=await self._window.settle())
@@ -222,7 +226,7 @@ class Flusher:
             self.whole = False
             self._book.set_dropping(True)
             self._book.expire(now)
-            self._book.bars.prune(now)
+            self._book.bars.prune(self._data_clock.now())
 
     async def _write_pending(self, now: int) -> None:
         # Up to what was accepted by now: more may come in for ever, and there is other work.
@@ -232,7 +236,7 @@ class Flusher:
             send = self._write if alone else self._post
             await send(flush.encoded, self._book.acknowledge)
             settled = self._book.settled(position)
-            await self._trim(self._clock.now())
+            await self._trim()
         if self._doubted or trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
             await self._write(self._window.encode(Flush((), ())))
 
@@ -270,7 +274,7 @@ class Flusher:
         self._heard.set()
         self._heard = trio.Event()
 
-    async def _make_whole(self, now: int) -> None:
+    async def _make_whole(self) -> None:
         """After an outage, also one that emptied it, and at the start: one way for all.
 
         An empty flush sets the marker and tells whether it was emptied. Then the flushes in flight, and bars:
@@ -283,7 +287,7 @@ class Flusher:
             await self._write(on_its_way.encoded, self._book.acknowledge)
         emptied = self._emptied
         stored = await self._window.all_bars(self.pairs)
-        self._outdated.extend(self._book.bars.prune(now))
+        self._outdated.extend(self._book.bars.prune(self._data_clock.now()))
         for pair, bars in stored.items():
             self._book.bars.adopt(pair, bars)
             # By whole intervals, as everywhere: half of one would be less than its row.
@@ -301,12 +305,13 @@ class Flusher:
         if self.whole:
             log.info("window whole", bars_written=missing, flushes_replayed=len(flushes))
 
-    async def _trim(self, now: int) -> None:
+    async def _trim(self) -> None:
         if trio.current_time() - self._last_trim < TRIM_SECONDS:
             return
         self._last_trim = trio.current_time()  # of the try: while the window is away, tries take turns
+        now = self._data_clock.now()
         self._outdated.extend(self._book.bars.prune(now))
-        self._book.expire(now)
+        self._book.expire(self._clock.now())
         outdated, self._outdated = self._outdated, []
         trim = self._window.encode_trim(
             self.pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=outdated

@@ -59,12 +59,16 @@ class SecondBars:
         self._folded: dict[tuple[int, Pair], dict[str, Bar]] = {}
         """By boot: of one that is in here the one-second bars no longer count, wherever they turn up."""
         self._newest: dict[Pair, Bar] = {}
+        self.newest_times: dict[str, int] = {}
+        """By exchange the greatest timestamp (ms) of all bars that have come in."""
         self._minutes: dict[Pair, dict[int, Bar]] = {}
         """Whole minutes that were asked for, merged; forgotten when one of their seconds changes."""
         self.others_until = 0
         """From when on (ms) there is no bar of another boot."""
         self._version = 0
         self._pruned_to = 0
+        self._looked_to = 0
+        """The horizon of the last call of `forget`: behind `pruned_to` after a step back of the clock."""
         self._forgotten: list[Key] = []
 
     # ---- in ----
@@ -143,6 +147,8 @@ class SecondBars:
         known = self._newest.get(pair)
         if known is None or bar.closes_after(known):
             self._newest[pair] = bar
+            if bar.close_time > self.newest_times.get(pair[0], 0):
+                self.newest_times[pair[0]] = bar.close_time
 
     # ---- to Redis ----
 
@@ -279,9 +285,11 @@ class SecondBars:
 
     def forget(self, horizon: int) -> None:
         """Forget bars before `horizon` (ms, the end of an interval), folding what is not written yet."""
-        if horizon <= self._pruned_to:
+        if horizon == self._looked_to:
             return
-        self._pruned_to = horizon
+        self._looked_to = horizon
+        # Not back again after a step of all clocks: what was forgotten must not be taken in a second time.
+        self._pruned_to = max(self._pruned_to, horizon)
         pruned: list[Key] = []
         for pair, seconds in self._bars.items():
             # Seconds come in nearly ascending order, but a late one may stand behind.

@@ -10,8 +10,9 @@ import structlog
 import trio
 
 from marketflow.app.book import Book
+from marketflow.app.clocks import DataClock
 from marketflow.app.flushing import Flusher
-from marketflow.app.ports import Clock, Field
+from marketflow.app.ports import Field
 from marketflow.app.second_bars import Key
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import floor_to
@@ -86,12 +87,14 @@ class Spooling:
     would be lost to a fuller row, or make it a wrong one.
     """
 
-    def __init__(self, *, book: Book, flusher: Flusher, spool: Spool, clock: Clock, lateness: int) -> None:
+    def __init__(
+        self, *, book: Book, flusher: Flusher, spool: Spool, data_clock: DataClock, lateness: int
+    ) -> None:
         """`lateness`: how long (ms) after the end of an interval its row may be rewritten."""
         self._book = book
         self._flusher = flusher
         self._spool = spool
-        self._clock = clock
+        self._data_clock = data_clock
         self._lateness = lateness
         self._brought_in: set[Key] = set()
         self._spooled = False
@@ -163,7 +166,7 @@ class Spooling:
 
     def _needed(self) -> Iterator[tuple[Pair, Field, Bar]]:
         """The bars of rows that are not up to date, or not final: late updates may yet come in."""
-        since = floor_to(self._clock.now() - self._lateness, self._book.bars.interval)
+        since = floor_to(self._data_clock.now() - self._lateness, self._book.bars.interval)
         return self._book.bars.needed_bars(since)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
+import pytest
+import redis
 import trio
 from rig import (
     all_sent,
@@ -22,7 +24,7 @@ from rig import (
     window_is_whole,
 )
 
-from marketflow.domain.periods import HOUR, MINUTE, SECOND, floor_to
+from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, floor_to
 
 INTERVAL = 1_000
 
@@ -116,3 +118,58 @@ async def test_retention_does_not_believe_a_step(redis_url: str, postgres_dsn: s
             # The old row is gone, and no other.
             assert not differences(stored_rows(postgres_dsn), expected_rows(all_sent(players), INTERVAL))
             assert it.running.report().postgres.status == "up"
+
+
+@pytest.mark.parametrize("wrong_from_the_start", [False, True])
+async def test_a_clock_that_stays_days_ahead_deletes_nothing(
+    redis_url: str,
+    postgres_dsn: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong_from_the_start: bool,
+) -> None:
+    """Ahead for longer than a step is doubted: rows and bars stay, since the data is not as far."""
+    monkeypatch.setattr("marketflow.app.clocks.DOUBT", 300)
+    clock = SteppingClock()
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players,
+            redis_url,
+            postgres_dsn,
+            tmp_path,
+            window={"length": 1_000},
+            aggregation={"interval": INTERVAL, "grace": 100, "retention": DAY},
+        )
+        async with service(settings, players) as it:
+            async with playing(*players):
+                await trio.sleep(1.5)
+            await it.received_all()
+            await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
+        bars = stored_bars(redis_url)
+        assert len(bars) > 2
+        clock.offset = 3 * DAY if wrong_from_the_start else 0
+        async with service(settings, players, clock=clock) as it:
+            await trio.sleep(0.5)
+            clock.offset = 3 * DAY
+            await players[0].send(players[0].updates("BTCUSDT", *[now_ms()] * 7))
+            await eventually(lambda: it.updates.rejected.get("late") == 7)
+            await trio.sleep(2.5)
+            del players[0].sent[-7:]
+            assert stored_bars(redis_url) >= bars
+            await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
+            clock.offset = 0
+            async with playing(*players):
+                await trio.sleep(1)
+            await eventually(lambda: it.updates.accepted == len(all_sent(players)) - it.before)
+            assert stored_bars(redis_url) >= bars
+            await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
+
+
+def stored_bars(redis_url: str) -> set[tuple[bytes, bytes, bytes]]:
+    """Key, field and value of each bar in Redis."""
+    with redis.Redis.from_url(redis_url) as client:
+        return {
+            (key, field, value)
+            for key in client.scan_iter("bars:*")
+            for field, value in client.hgetall(key).items()
+        }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import random
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.aggregating import REFUSED_ROWS, ROWS
-from marketflow.app.ports import StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, StoreAway, StoreTaken
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, floor_to
 
@@ -441,3 +442,51 @@ async def test_rows_past_their_retention_are_deleted(autojump_clock):
         oldest = min(key[2] for key in world.store.rows)
         assert world.now - 2 * HOUR - MINUTE <= oldest <= world.now - HOUR
         await until(lambda: not world.postgres.error)
+
+
+@pytest.mark.parametrize("generating", [False, True])
+async def test_a_clock_that_is_days_ahead_deletes_nothing(autojump_clock, generating):
+    """Neither rows past their retention, nor bars of the last hour; also if it was wrong from the start.
+
+    While it is wrong every update of an exchange is late; a generator takes the time from that clock.
+    """
+    world = world_of(flush_interval=1.0, retention=24 * HOUR)
+    async with world.running():
+        await play(world, 150, every=2.0)
+        await trio.sleep(3)
+        rows, bars = dict(world.store.rows), copy.deepcopy(world.window.stored_bars)
+        assert len(rows) > 4
+    for boot in ("boot2", "boot3"):
+        world = world.successor(boot, flush_interval=1.0, retention=24 * HOUR)
+        async with world.running():
+            await trio.sleep(5)
+            world.clock.offset = 3 * 24 * HOUR
+            for _ in range(200):
+                if generating:
+                    world.send_one(1.0, exchange="test1")
+                await trio.sleep(1)
+            assert rows.items() <= world.store.rows.items()
+            for pair, of_pair in bars.items():
+                assert of_pair.items() <= world.window.stored_bars[pair].items()
+
+
+async def test_old_rows_are_deleted_as_soon_as_it_is_known_that_they_are_old(autojump_clock):
+    """By what is stored, and by what comes in: at the start the rows may be all the data that there is."""
+    world = world_of(retention=HOUR)
+    old, older = (row_at(world.now - age) for age in (2 * HOUR, 4 * HOUR))
+    world.store.rows.update({key_of(row): row for row in (old, older)})
+    async with world.running():
+        await trio.sleep(5)
+        assert list(world.store.rows) == [key_of(old)]
+        world.send_one(1.0)
+        await trio.sleep(5)
+        assert not world.store.rows
+
+
+def key_of(row):
+    return row.exchange, row.symbol, row.end
+
+
+def row_at(end):
+    end = floor_to(end, MINUTE)
+    return Aggregate(*PAIR, end, Bar.of([end - 5], [1.0], 0))

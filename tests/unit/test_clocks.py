@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import trio
 from builders import NOON, WallClock
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from marketflow.app.clocks import DOUBT, Beat, CautiousClock, SystemClock, next_beat
-
-DAY = 86_400_000
+from marketflow.app.clocks import DOUBT, Beat, CautiousClock, DataClock, SystemClock, next_beat
+from marketflow.domain.periods import DAY, HOUR, MINUTE
 
 
 async def test_the_system_clock_tells_unix_milliseconds():
@@ -134,3 +134,82 @@ async def test_steps_of_more_than_a_second_are_logged_once(autojump_clock):
             await watch(clock, 2)
     told = [(each["event"], each["seconds"]) for each in logs]
     assert told == [("wall clock stepped", 4.9), ("wall clock stepped", -65.0)]
+
+
+async def test_the_time_of_doubt_can_be_longer(autojump_clock):
+    """With a window of ten minutes a step must have lasted for ten minutes."""
+    wall = WallClock()
+    clock = CautiousClock(wall, doubt=10 * MINUTE)
+    await watch(clock, 5)
+    wall.offset = DAY
+    await watch(clock, 10 * 60 - 10)
+    assert abs(clock.now() - (wall.now() - DAY)) <= 1
+    await watch(clock, 15)
+    assert abs(clock.now() - wall.now()) <= 1
+
+
+# ---- the clock of the data ----
+
+
+def data_clock_of(wall, newest, **options):
+    return DataClock(CautiousClock(wall), newest, **options)
+
+
+async def test_without_data_nothing_is_old(autojump_clock):
+    wall = WallClock()
+    clock = data_clock_of(wall, {})
+    await watch(clock, 100)
+    assert clock.now() == 0
+
+
+@pytest.mark.parametrize("before", [0, 200])
+async def test_a_clock_ahead_of_the_data_is_never_believed(autojump_clock, before):
+    """Whether it steps while the service runs or was wrong from the start; time goes on meanwhile."""
+    wall, newest = WallClock(), {"exchange1": NOON}
+    clock = data_clock_of(wall, newest)
+    assert clock.now() == NOON
+    await watch(clock, before)
+    wall.offset = 3 * DAY
+    await watch(clock, 5 * 60)
+    assert abs(clock.now() - (wall.now() - 3 * DAY)) <= 2
+
+
+async def test_a_clock_behind_the_data_is_believed(autojump_clock):
+    wall = WallClock()
+    clock = data_clock_of(wall, {"exchange1": NOON})
+    wall.offset = -DAY
+    assert abs(clock.now() - wall.now()) <= 1
+
+
+async def test_the_newest_data_of_all_exchanges_counts(autojump_clock):
+    """One that is silent for days ages with the others; one that is behind holds up nothing."""
+    wall, newest = WallClock(), {"exchange1": NOON - 3 * DAY, "exchange2": NOON - HOUR}
+    clock = data_clock_of(wall, newest)
+    assert clock.now() == NOON - HOUR
+    await watch(clock, 60)
+    newest["exchange3"] = wall.now() - 500
+    assert abs(clock.now() - (wall.now() - 500)) <= 1
+    await watch(clock, 60)
+    assert abs(clock.now() - (wall.now() - 500)) <= 2
+
+
+async def test_stored_data_counts_as_well(autojump_clock):
+    clock = data_clock_of(WallClock(), {"exchange1": NOON - DAY})
+    clock.see("exchange1", NOON - HOUR)
+    clock.see("exchange1", NOON - 2 * HOUR)
+    assert clock.now() == NOON - HOUR
+
+
+async def test_a_generator_does_not_vouch_for_the_clock_that_it_uses(autojump_clock):
+    """Its data counts only where there is no other."""
+    wall, newest = WallClock(), {"test1": NOON}
+    clock = data_clock_of(wall, newest, generated=["test1"])
+    assert clock.now() == NOON
+    newest["exchange1"] = NOON - MINUTE
+    assert clock.now() == NOON - MINUTE
+    wall.offset = 3 * DAY
+    for _ in range(100):
+        await trio.sleep(1)
+        newest["test1"] = wall.now()
+        clock.now()
+    assert abs(clock.now() - (NOON + 40_000)) <= 2

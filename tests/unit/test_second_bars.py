@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from marketflow.app.second_bars import Due, SecondBars, fuller
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
+from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, floor_to
 
 PAIR, OTHER = ("exchange1", "BTCUSDT"), ("exchange2", "BTCUSDT")
 EVER = Span(0, 10**15)
@@ -227,3 +227,16 @@ def test_folding_loses_and_doubles_nothing(steps):
         assert summary_of(groups[end]).says(row)
     for second, _ in bars.fields(PAIR, EVER):
         assert second >= bars.pruned_to
+
+
+def test_bars_are_forgotten_also_after_a_step_back_of_all_clocks():
+    """Else they would pile up for as long as the step was. What was forgotten is not taken in again."""
+    bars = bars_of()
+    bars.prune(NOON + 3 * DAY)
+    for minute in range(300):
+        add(bars, NOON + minute * MINUTE, 1.0, minute)
+        bars.prune(NOON + minute * MINUTE)
+        assert len(bars.fields(PAIR, EVER)) <= 62
+    assert sum(row.count for row in rows_of(bars).values()) == 300
+    bars.adopt(PAIR, {(NOON, "other"): bar(NOON, 1.0, 0)})
+    assert not bars.fields(PAIR, Span(NOON, NOON + MINUTE))

@@ -36,7 +36,11 @@ class Service:
     def __init__(self, world, spool):
         self.world = world
         self.spooling = Spooling(
-            book=world.book, flusher=world.flusher, spool=spool, clock=world.clock, lateness=LATENESS
+            book=world.book,
+            flusher=world.flusher,
+            spool=spool,
+            data_clock=world.data_clock,
+            lateness=LATENESS,
         )
 
     async def start(self, nursery):
