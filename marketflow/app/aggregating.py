@@ -12,6 +12,7 @@ from trio_util import wait_any
 
 from marketflow.app.book import Book
 from marketflow.app.clocks import DataClock
+from marketflow.app.comparing import Comparison
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import (
     Aggregate,
@@ -24,9 +25,9 @@ from marketflow.app.ports import (
     StoreTaken,
     Window,
 )
-from marketflow.app.second_bars import BARS_KEPT, Due
+from marketflow.app.second_bars import Due
 from marketflow.app.stores import StoreState
-from marketflow.domain.periods import MINUTE, SECOND, Span, floor_to
+from marketflow.domain.periods import MINUTE, SECOND, Span
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
@@ -35,16 +36,12 @@ ROWS: Final = 200
 """Rows in one write at most."""
 ROWS_AT_A_TIME: Final = 40
 """Rows that are made without letting others have their turn: a few milliseconds' work."""
-ROWS_COMPARED: Final = 2_000
-"""Rows that are compared without letting others have their turn: a few milliseconds' work."""
 REFUSED_SECONDS: Final = 60.0
 """How long a row that the store has refused waits until it is tried again."""
 REFUSED_ROWS: Final = 20
 """How many of these are tried in one write, and, as long as some are refused again, each second."""
 LOCK_PATIENCE: Final = 10.0
 """How long (seconds) to wait for the lock on the stores that another service holds."""
-COMPARISON_SECONDS: Final = 5.0
-"""How often rows are compared with the bars of earlier boots."""
 PROGRESS_SECONDS: Final = 1.0
 """How often it is told how many of many rows are written."""
 LOCK_PROBE: Final = 0.25
@@ -57,6 +54,10 @@ class Aggregator:
     """Keeps the rows true: each closed interval whose bars have changed is written, once a second at most.
 
     A row that the store refuses holds up no other. It stays pending and is tried again now and then.
+
+    While Redis answers in time, the bars of a row are in Redis before the row is written. Otherwise, after a
+    kill, the row would show that Redis lacks bars, and the next boot would have to answer from rows for the
+    whole time before. With Redis away rows are written all the same, and on time.
     """
 
     def __init__(
@@ -93,9 +94,16 @@ class Aggregator:
         self._grace = grace
         self._retention = retention
         self._hold = 0
-        self._next_comparison = -math.inf
-        self._compared = False
-        """Whether rows have told what Redis has lost of the last hour."""
+        self._comparison = Comparison(
+            book=book,
+            flusher=flusher,
+            store=store,
+            clock=clock,
+            data_clock=data_clock,
+            started_at=started_at,
+            grace=grace,
+            retention=retention,
+        )
         self._taken_since: float | None = None
         self._cleared_at = -math.inf
         """When rows past their retention were last deleted (ms of the data clock)."""
@@ -170,7 +178,7 @@ class Aggregator:
             # Until now another service may have added to what Redis holds.
             self._hold = hold
             self._flusher.read_history()
-        self._flusher.doubt_history(doubted=not self._compared)
+        self._flusher.doubt_history(doubted=not self._comparison.done)
         return True
 
     async def write_due(self) -> None:
@@ -183,8 +191,7 @@ class Aggregator:
             return
         try:
             await self._write_all(self._due(self._clock.now()))
-            if self._flusher.history_read.is_set() and trio.current_time() >= self._next_comparison:
-                await self._compare_history()
+            await self._comparison.run(self._hold)
             # Not before: one that lets us in and takes no row, with its disk full, or gives none, is away.
             self._state.answered()
             await self._clear()
@@ -196,8 +203,7 @@ class Aggregator:
         again = [row for row in due if self._refused.get((row.end, row.pair), math.inf) <= now]
         due = [row for row in due if (row.end, row.pair) not in self._refused]
         if due or again:
-            # No row before its bars are in Redis: after a kill it would be taken for one that Redis has lost.
-            await self._flusher.flushed()
+            await self._flusher.flushed(bars=True)
         for first in range(0, len(due), ROWS):
             await self._write(due[first : first + ROWS])
             self._tell_progress(min(first + ROWS, len(due)), len(due))
@@ -216,36 +222,6 @@ class Aggregator:
         self._state.failed(error)
         self._flusher.doubt_history(doubted=False)  # There is nobody else to believe.
 
-    async def _compare_history(self) -> None:
-        """Find out by the rows what Redis has lost while no service ran: of that time only they can tell.
-
-        Done again now and then: somebody may bring in rows.
-
-        Raises:
-            StoreAway
-        """
-        bars = self._book.bars
-        reach = max(floor_to(self._clock.now() - BARS_KEPT, bars.interval), bars.pruned_to)
-        span = Span(reach, floor_to(self._started_at, bars.interval))
-        lost = reach
-        # An hour after the start there is nothing left to compare, and nothing to be asked.
-        stored = {} if span.empty else await self._store.bars(self._flusher.pairs, span, bars.interval)
-        looked_at = 0
-        for pair, rows in stored.items():
-            looked_at += len(rows)
-            if looked_at >= ROWS_COMPARED:
-                looked_at = 0
-                await trio.lowlevel.checkpoint()
-            counts = bars.counts(pair, span)
-            fuller = [start for start, row in rows.items() if row.count > counts[start]]
-            lost = max([lost, *(start + bars.interval for start in fuller)])
-        if lost > reach:
-            log.warning("bars are missing from Redis, what was before is told by rows", before=lost)
-            bars.forget(lost)
-        self._compared = True
-        self._flusher.doubt_history(doubted=False)
-        self._next_comparison = trio.current_time() + COMPARISON_SECONDS
-
     def _due(self, now: int) -> list[Due]:
         due = self._book.bars.due(now - self._grace)
         if not self._flusher.history_read.is_set():
@@ -256,11 +232,16 @@ class Aggregator:
     async def _write(self, batch: Sequence[Due]) -> bool:
         """Write the rows; returns whether the store has taken them all."""
         stored = await self._stored(batch)
-        rows = []
+        bars = self._book.bars
+        rows, changed = [], False
         for place, due in enumerate(batch):
             if place % ROWS_AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
-            rows.append((due, self._book.bars.aggregate(due, stored.get(due.pair, {}))))
+            rows.append((due, bars.aggregate(due, stored.get(due.pair, {}))))
+            changed = changed or not bars.is_current(due)
+        if changed:
+            # There are updates in these rows that came after all was flushed.
+            await self._flusher.flushed(bars=True)
         return await self._write_rows(rows)
 
     async def _write_rows(self, rows: Sequence[tuple[Due, Aggregate | None]]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -28,6 +28,16 @@ only be older when they are written, and out of the processor's cache."""
 
 
 @attrs.frozen
+class Position:
+    """A point in the order in which updates and bars leave the book, which is that in which they came in."""
+
+    updates: Mapping[str, int]
+    """By exchange, how many updates are before it."""
+    bars: int
+    """How many changed bars are before it."""
+
+
+@attrs.frozen
 class InFlight:
     """A flush on its way. It stays the same until it is acknowledged, however often it is written."""
 
@@ -40,6 +50,8 @@ class InFlight:
     """The greatest timestamp in it (ms), 0 without updates."""
     bars: AbstractSet[Key]
     """The bars in it."""
+    begins: Position
+    """What had been taken, or had expired or been dropped, before it was made."""
 
 
 class Book:
@@ -163,6 +175,7 @@ class Book:
         received: Counter[float] = Counter()
         oldest = now - self._window_length
         waiting = [exchange for exchange, pending in self._pending.items() if pending]
+        begins = self._taken_of(waiting)
         for exchange in waiting:
             # What is on its way cannot be dropped: two flushes are, and the newest need half of the room.
             limit = max(1, min(FLUSH_UPDATES // len(waiting), self._limits[exchange] // 4))
@@ -185,6 +198,7 @@ class Book:
             received=received,
             newest=max([run.newest for run in runs], default=0),
             bars=frozenset([(pair, field) for pair, field, _ in bars]),
+            begins=begins,
         )
         self.in_flight.append(flush)
         return flush
@@ -228,18 +242,39 @@ class Book:
         on_its_way = (flush.bars for flush in self.in_flight)
         return self.bars.unflushed.isdisjoint(keys) and all(map(keys.isdisjoint, on_its_way))
 
-    def position(self) -> dict[str, int]:
-        """How far each exchange has come: what is accepted up to now."""
-        return {exchange: ledger.accepted for exchange, ledger in self.ledgers.items()}
+    def position(self) -> Position:
+        """Behind all that is accepted up to now."""
+        accepted = {exchange: ledger.accepted for exchange, ledger in self.ledgers.items()}
+        return Position(accepted, self.bars.taken + len(self.bars.unflushed))
+
+    def _taken_of(self, exchanges: Iterable[str]) -> Position:
+        """Behind all of these exchanges' updates, and all bars, that wait no more to be taken."""
+        on_its_way = Counter[str]()
+        for flush in self.in_flight:
+            on_its_way.update(flush.counts)
+        taken = {exchange: self.ledgers[exchange].settled + on_its_way[exchange] for exchange in exchanges}
+        return Position(taken, self.bars.taken)
 
     @property
     def limits(self) -> Mapping[str, int]:
         """Pending updates at most, by exchange."""
         return self._limits
 
-    def settled(self, position: Mapping[str, int]) -> bool:
-        """Whether what was accepted up to `position` is pending no more."""
-        return all(self.ledgers[exchange].settled >= accepted for exchange, accepted in position.items())
+    def settled(self, position: Position) -> bool:
+        """Whether the updates before that position are pending no more."""
+        return all(self._settled(exchange) >= count for exchange, count in position.updates.items())
+
+    def _settled(self, exchange: str) -> int:
+        """How many updates of an exchange are before the oldest that is pending."""
+        for flush in self.in_flight:
+            # Later ones may have expired meanwhile: the ledger's number alone tells nothing of this one.
+            if exchange in flush.counts:
+                return flush.begins.updates[exchange]
+        return self.ledgers[exchange].settled
+
+    def bars_settled(self, position: Position) -> bool:
+        """Whether the bars before that position have been acknowledged, as they were then or newer."""
+        return (self.in_flight[0].begins.bars if self.in_flight else self.bars.taken) >= position.bars
 
     @property
     def next_sequence(self) -> int:

@@ -153,8 +153,11 @@ class Flusher:
         """Whether a window that is up may have gone since it acknowledged a write."""
         return self.up and trio.current_time() - self._last_write > self._flush_interval
 
-    async def flushed(self) -> bool:
-        """Wait until all that was accepted before is in the window, and say whether that is so.
+    async def flushed(self, *, bars: bool = False) -> bool:
+        """Wait until all updates that were accepted before are in the window, and say whether that is so.
+
+        With `bars` until their bars are in the window as well. There may be many more of these, when the
+        window has come back, or at the start.
 
         False when the window is away, not whole, or slower than the patience.
         """
@@ -162,7 +165,9 @@ class Flusher:
         with trio.move_on_after(self._patience):
             # Just started, it is not known yet whether the window is away.
             await self._tried.wait()
-            while self.up and not self._book.settled(position):
+            while self.up and not (
+                self._book.settled(position) and (not bars or self._book.bars_settled(position))
+            ):
                 self._asked.set()
                 await self._book.wait_changed()
             return self.up

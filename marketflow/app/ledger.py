@@ -62,7 +62,7 @@ class Ledger:
 
     @property
     def settled(self) -> int:
-        """Accepted updates that are pending no more. Updates settle in the order of acceptance."""
+        """Accepted updates that are pending no more."""
         return self.accepted - self.pending
 
     def add(self, other: Ledger) -> None:

@@ -55,6 +55,9 @@ class SecondBars:
         self.interval = interval
         self._bars: dict[Pair, dict[int, dict[str, Bar]]] = {}
         self._unflushed: dict[Key, None] = {}
+        """In the order in which they are taken; one that changes again keeps its place."""
+        self.taken = 0
+        """How many were taken out of there so far, whether to be written or because they were forgotten."""
         self._unwritten: dict[int, dict[Pair, int]] = {}
         self._folded: dict[tuple[int, Pair], dict[str, Bar]] = {}
         """By boot: of one that is in here the one-second bars no longer count, wherever they turn up."""
@@ -160,6 +163,7 @@ class SecondBars:
             keys = dict.fromkeys(islice(self._unflushed, limit))
             for key in keys:
                 del self._unflushed[key]
+        self.taken += len(keys)
         bars = self._bars
         return [(pair, field, bars[pair][field[0]][field[1]]) for pair, field in keys]
 
@@ -213,8 +217,8 @@ class SecondBars:
     def counts(self, pair: Pair, span: Span) -> Counter[int]:
         """How many updates the bars within the span have, by the start (ms) of their interval."""
         counts: Counter[int] = Counter()
-        for (second, _), bar in self.fields(pair, span).items():
-            counts[floor_to(second, self.interval)] += bar.count
+        for second, boots in self._within(pair, span):
+            counts[floor_to(second, self.interval)] += sum(bar.count for bar in boots.values())
         return counts
 
     def newest(self, pair: Pair) -> Bar | None:
@@ -239,6 +243,21 @@ class SecondBars:
             for end in sorted(end for end in self._unwritten if end <= before)
             for pair, version in self._unwritten[end].items()
         ]
+
+    def is_current(self, due: Due) -> bool:
+        """Whether the bars of that row have not changed since it was found to be due."""
+        return self._unwritten.get(due.end, {}).get(due.pair) == due.version
+
+    def mark_unwritten(self, pair: Pair, starts: Iterable[int]) -> int:
+        """Have the rows of the intervals that start then (ms) written again; returns how many that are.
+
+        Those that are to be written anyway are not counted.
+        """
+        ends = [start + self.interval for start in starts]
+        missing = [end for end in ends if pair not in self._unwritten.get(end, ())]
+        for end in missing:
+            self._mark(pair, end)
+        return len(missing)
 
     def aggregate(self, due: Due, stored: FieldBars) -> Aggregate | None:
         """The row: our bars and those in `stored`, whichever of each field has more updates."""
@@ -302,8 +321,10 @@ class SecondBars:
         for minutes in self._minutes.values():
             for minute in [minute for minute in minutes if minute < horizon]:
                 del minutes[minute]
+        unflushed = len(self._unflushed)
         for key in pruned:
             self._unflushed.pop(key, None)  # Else an outage of Redis would pile them up.
+        self.taken += unflushed - len(self._unflushed)
         self._forgotten += pruned
 
     def _fold(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:

@@ -184,6 +184,40 @@ async def test_a_position_is_settled_when_all_up_to_it_is(autojump_clock):
     assert not book.settled(book.position())
 
 
+async def test_what_expires_settles_nothing_that_came_before_it(autojump_clock):
+    """A flush is on its way, and what came after it is too old for the window."""
+    book, window = book_of(), MemoryWindow(boot="boot1")
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
+    position = book.position()
+    book.next_flush(window, NOON)
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON - 70_000)] * 5))
+    book.next_flush(window, NOON)
+    assert book.ledgers["exchange1"].expired == 5
+    assert not book.settled(position)
+    assert not book.bars_settled(position)
+    book.acknowledge()
+    assert book.settled(position)
+    assert book.bars_settled(position)
+    assert not book.bars_settled(book.position())
+    book.acknowledge()
+    assert book.bars_settled(book.position())
+
+
+async def test_bars_are_settled_when_all_of_them_are(autojump_clock, monkeypatch):
+    """A flush takes so many only, and what is forgotten is not waited for."""
+    monkeypatch.setattr("marketflow.app.book.FLUSH_BARS", 2)
+    book, window = book_of(), MemoryWindow(boot="boot1")
+    book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON + second * 1_000) for second in range(5)]))
+    position = book.position()
+    for _ in range(2):
+        book.next_flush(window, NOON)
+        book.acknowledge()
+        assert book.settled(position)
+        assert not book.bars_settled(position)
+    book.bars.forget(NOON + 60_000)
+    assert book.bars_settled(position)
+
+
 async def test_what_was_given_up_on_its_way_is_counted_once(autojump_clock):
     """An acknowledgement that comes after all changes nothing."""
     book, window = book_of(), MemoryWindow(boot="boot1")

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from builders import EXCHANGES, NOON, SYMBOLS, World
+from structlog.testing import capture_logs
+
+from marketflow.adapters.db.memory import MemoryStore
+from marketflow.app import book
+from marketflow.app.comparing import COMPARISON_SECONDS
+from marketflow.domain.periods import HOUR, MINUTE
+
+PAIR = (EXCHANGES[0], SYMBOLS[0])
+REWRITTEN = "rows are missing from PostgreSQL, they are written again"
+
+
+class OlderStore(MemoryStore):
+    """Comes back in an older state, as after a failover, and notes what is written."""
+
+    def __init__(self, interval=MINUTE):
+        super().__init__(interval)
+        self.written = 0
+
+    async def write(self, aggregates):
+        await super().write(aggregates)
+        self.written += len(aggregates)
+
+    def fail_over(self, keep):
+        """A standby has taken over, which has those rows that are to be kept."""
+        self.rows = {key: row for key, row in self.rows.items() if keep(key)}
+        self.away = True
+        self.away = False
+
+
+def world_of(**options):
+    options.setdefault("flush_interval", 0.5)
+    return World(store=OlderStore(), **options)
+
+
+async def play(world, seconds, *, every=1.0, seed=1):
+    rng, end = random.Random(seed), trio.current_time() + seconds
+    while trio.current_time() < end:
+        for exchange in EXCHANGES:
+            world.send(exchange, [(rng.choice(SYMBOLS), rng.uniform(1, 100), world.now) for _ in range(3)])
+        await trio.sleep(every)
+
+
+# ---- rows are made again ----
+
+
+@pytest.mark.parametrize("window_away", [False, True])
+@pytest.mark.parametrize(
+    "keep",
+    [
+        pytest.param(lambda _: False, id="empty"),
+        pytest.param(lambda key: key[2] <= NOON + 2 * MINUTE, id="older"),
+        pytest.param(lambda key: key[1] == SYMBOLS[0] or key[2] % (2 * MINUTE), id="with holes"),
+    ],
+)
+async def test_rows_that_the_store_has_lost_are_written_again(autojump_clock, keep, window_away):
+    """All that the book still has, though they were acknowledged; also without Redis."""
+    world = world_of()
+    async with world.running():
+        await play(world, 5 * 60 + 3)
+        world.check_rows(NOON + 5 * MINUTE)
+        world.window.away = window_away
+        await trio.sleep(3)
+        with capture_logs() as logs:
+            world.store.fail_over(keep)
+            await trio.sleep(4)
+        world.check_rows(NOON + 5 * MINUTE)
+        assert [log["event"] for log in logs].count(REWRITTEN) == 1
+
+
+async def test_a_row_with_fewer_updates_is_written_again(autojump_clock):
+    """It was rewritten for a late update, and the standby has it as it was before."""
+    world = world_of()
+    async with world.running():
+        await play(world, 70)
+        before = dict(world.store.rows)
+        world.send(PAIR[0], [(PAIR[1], 7.0, NOON + 5)])
+        await trio.sleep(2)
+        assert world.store.rows != before
+        world.store.rows = before
+        world.store.fail_over(lambda _: True)
+        await trio.sleep(4)
+        world.check_rows(NOON + MINUTE)
+
+
+async def test_rows_of_earlier_boots_are_written_again(autojump_clock):
+    """Their bars were read from Redis. If Redis is away at the time, as soon as it is back."""
+    world = world_of()
+    async with world.running():
+        await play(world, 190)
+        await trio.sleep(2)
+    world = world.successor("boot2", flush_interval=0.5)
+    async with world.running():
+        await trio.sleep(10)
+        world.check_rows(NOON + 3 * MINUTE)
+        world.window.away = True
+        await trio.sleep(1)
+        world.store.fail_over(lambda _: False)
+        await trio.sleep(15)
+        world.window.away = False
+        await trio.sleep(COMPARISON_SECONDS + 3)
+        world.check_rows(NOON + 3 * MINUTE)
+
+
+async def test_nothing_is_written_again_without_need(autojump_clock):
+    """A connection that breaks, ten times; rows with more updates than ours; rows past their retention."""
+    world = world_of(retention=2 * MINUTE)
+    async with world.running():
+        await play(world, 5 * 60 + 3)
+        await trio.sleep(MINUTE // 1_000)
+        key = max(world.store.rows)
+        row = world.store.rows[key]
+        world.send(key[0], [(key[1], 1.0, world.now)])
+        fuller = type(row)(row.exchange, row.symbol, row.end, row.bar.merge(row.bar))
+        world.store.rows[key] = fuller
+        written = world.store.written
+        rows = dict(world.store.rows)
+        with capture_logs() as logs:
+            for _ in range(10):
+                world.store.fail_over(lambda _: True)
+                await trio.sleep(4)
+        assert REWRITTEN not in [log["event"] for log in logs]
+        assert world.store.written - written <= 1
+        assert rows[key] == world.store.rows[key] == fuller
+
+
+async def test_rows_that_somebody_deletes_stay_deleted(autojump_clock):
+    """While the connection holds it may be on purpose."""
+    world = world_of()
+    async with world.running():
+        await play(world, 130)
+        del world.store.rows[*PAIR, NOON + MINUTE]
+        await trio.sleep(30)
+        assert (*PAIR, NOON + MINUTE) not in world.store.rows
+
+
+async def test_a_store_that_fails_meanwhile_is_compared_later(autojump_clock, monkeypatch):
+    world = world_of()
+    async with world.running():
+        await play(world, 130)
+        await trio.sleep(3)
+        with monkeypatch.context() as patched:
+
+            async def bars(*_):
+                world.store.away = True
+                await world.store.hold()
+
+            patched.setattr(world.store, "bars", bars)
+            world.store.fail_over(lambda _: False)
+            await trio.sleep(2)
+        world.store.away = False
+        await trio.sleep(5)
+        world.check_rows(NOON + 2 * MINUTE)
+
+
+# ---- rows and the bars in Redis ----
+
+
+class CheckedStore(MemoryStore):
+    """Notes rows that have updates of which Redis has no bars when they are written."""
+
+    def __init__(self, interval=MINUTE):
+        super().__init__(interval)
+        self.window = None
+        self.ahead = []
+        self.checked = 0
+
+    async def write(self, aggregates):
+        for row in aggregates:
+            bars = self.window.stored_bars.get((row.exchange, row.symbol), {})
+            known = sum(
+                bar.count for (second, _), bar in bars.items() if row.end - MINUTE <= second < row.end
+            )
+            self.checked += 1
+            if known < row.bar.count:
+                self.ahead.append((row, known))
+        await super().write(aggregates)
+
+
+@pytest.mark.parametrize("write_seconds", [0.0, 0.02, 0.1])
+async def test_no_row_before_its_bars_are_in_redis(autojump_clock, monkeypatch, write_seconds):
+    """With late updates all the time, some too old for the window, and more bars than a flush takes."""
+    monkeypatch.setattr(book, "FLUSH_BARS", 20)
+    store = CheckedStore()
+    world = World(store=store, window_length=10_000)
+    store.window = world.window
+    world.window.write_seconds = write_seconds
+    rng = random.Random(3)
+    async with world.running():
+        for _ in range(1_000):
+            ages = [rng.choice([0, 5_000, 9_990, 11_000, 62_000, 90_000, 115_000]) for _ in range(8)]
+            updates = [(rng.choice(SYMBOLS), 1.0, world.now - age + rng.randint(0, 999)) for age in ages]
+            world.send(rng.choice(EXCHANGES), updates)
+            await trio.sleep(rng.choice([0.01, 0.2]))
+    assert store.checked > 100
+    assert not store.ahead
+
+
+async def test_without_redis_rows_are_on_time_all_the_same(autojump_clock):
+    store = CheckedStore()
+    world = World(store=store)
+    store.window = world.window
+    async with world.running():
+        world.send_one(1.0)
+        await trio.sleep(1)
+        world.window.away = True
+        world.send_one(2.0)
+        await trio.sleep(63 - trio.current_time())
+        world.check_rows(NOON + MINUTE)
+
+
+async def test_an_hour_is_compared_in_turns_with_others(autojump_clock):
+    """Only rows of the last hour count: what the book has no bars of is nobody's to make again."""
+    world = world_of(flush_interval=30.0)
+    async with world.running(slowly=True):
+        await play(world, 90 * 60, every=20.0)
+        world.store.fail_over(lambda _: False)
+        await trio.sleep(130)
+        ends = {key[2] for key in world.store.rows}
+        assert min(ends) <= NOON + 91 * MINUTE - HOUR + MINUTE
+        expected = world.expected_rows(NOON + 90 * MINUTE)
+        assert all(expected[key].says(row.bar) for key, row in world.store.rows.items() if key in expected)
+        assert {key for key in expected if key[2] >= min(ends)} <= world.store.rows.keys()
