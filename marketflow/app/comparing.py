@@ -59,6 +59,8 @@ class Comparison:
         """The hold on the store under which this was asked for last."""
         self._compared_hold = 0
         """The hold under which all rows were compared last."""
+        self._own_hold = 0
+        """The hold under which those of this boot were, as long as the history of earlier ones is unread."""
         self._next = -math.inf
         """When to compare again (seconds of Trio's clock)."""
         self.done = False
@@ -73,7 +75,7 @@ class Comparison:
         if hold != self._hold:
             self._hold, self._next = hold, -math.inf
         renewed, known = hold != self._compared_hold, self._flusher.history_read.is_set()
-        if not (renewed or known) or trio.current_time() < self._next:
+        if trio.current_time() < self._next if known else hold == self._own_hold:
             return
         bars, now = self._book.bars, self._clock.now()
         began = floor_to(self._started_at, bars.interval)
@@ -90,7 +92,9 @@ class Comparison:
             self._compared_hold = hold
             self.done = True
             self._flusher.doubt_history(doubted=False)
-        self._next = trio.current_time() + COMPARISON_SECONDS
+            self._next = trio.current_time() + COMPARISON_SECONDS
+        else:
+            self._own_hold = hold
 
     async def _compare(self, span: Span, *, renewed: bool) -> int:
         """Returns up to when (ms) bars are missing.

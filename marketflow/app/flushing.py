@@ -82,7 +82,7 @@ class Flusher:
         self._state = state
         self._clock = clock
         self._data_clock = data_clock
-        self.pairs = pairs
+        self._pairs = dict.fromkeys(pairs)
         self._flush_interval = flush_interval
         self._window_length = window_length
         self._patience = patience
@@ -96,6 +96,16 @@ class Flusher:
         self._last_write = self._last_trim = -1.0
         self._posted: list[tuple[float, Callable[[], None]]] = []
         """Of each flush on its way when it was sent (seconds of Trio's clock), and whom to tell."""
+
+    @property
+    def pairs(self) -> Sequence[Pair]:
+        """The configured ones, and others that the book has bars of.
+
+        Earlier boots had other symbols and exchanges, and may have left rows that are due. Their bars are
+        kept and removed like all others.
+        """
+        others = [pair for pair in self._book.bars.pairs if pair not in self._pairs]
+        return [*self._pairs, *others]
 
     @property
     def up(self) -> bool:
@@ -291,7 +301,10 @@ class Flusher:
         for on_its_way in list(self._book.in_flight):
             await self._write(on_its_way.encoded, self._book.acknowledge)
         emptied = self._emptied
-        stored = await self._window.all_bars(self.pairs)
+        pairs = self.pairs
+        if not history.is_set():
+            pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
+        stored = await self._window.all_bars(pairs)
         self._outdated.extend(self._book.bars.prune(self._data_clock.now()))
         for pair, bars in stored.items():
             self._book.bars.adopt(pair, bars)

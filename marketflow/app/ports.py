@@ -225,6 +225,14 @@ class Window(Protocol):
         """Every bar that the store holds, of all boots. What cannot be read is left out and logged."""
         ...
 
+    async def pairs_with_bars(self) -> Sequence[Pair]:
+        """Pairs that the store holds bars of, configured or not, as far as it can tell in bounded time.
+
+        Nothing that looks like a bar but is not of our form makes a pair. Does not raise StoreAway: if this
+        cannot be found out, there are none, and it is logged.
+        """
+        ...
+
     async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
         """The bars in the given fields; those that the store does not hold are left out."""
         ...

@@ -180,6 +180,11 @@ class SecondBars:
 
     # ---- questions ----
 
+    @property
+    def pairs(self) -> AbstractSet[Pair]:
+        """The exchanges and symbols that have bars."""
+        return self._bars.keys()
+
     def fields(self, pair: Pair, span: Span) -> dict[Field, Bar]:
         """The bars of the seconds that start within the span, by second and boot."""
         return {
@@ -318,6 +323,7 @@ class SecondBars:
                 if pair in self._unwritten.get(end, {}):
                     for boot, bar in boots.items():
                         self._fold(pair, end, boot, bar)
+        self._bars = {pair: seconds for pair, seconds in self._bars.items() if seconds}
         for minutes in self._minutes.values():
             for minute in [minute for minute in minutes if minute < horizon]:
                 del minutes[minute]

@@ -17,12 +17,14 @@ import pytest
 import redis
 import trio
 from rig import (
+    BASE,
     TICK,
     Exchange,
     Sent,
     all_sent,
     eventually,
     exchanges,
+    http,
     now_ms,
     playing,
     rows_are_right,
@@ -59,18 +61,25 @@ class Program:
 
 @asynccontextmanager
 async def program(
-    players: Sequence[Exchange], redis_url: str, dsn: str, directory: Path, name: str
+    players: Sequence[Exchange],
+    redis_url: str,
+    dsn: str,
+    directory: Path,
+    name: str,
+    *,
+    symbols: Sequence[str] = ("BTCUSDT", "DOGEUSDT"),
+    interval: int = INTERVAL,
 ) -> AsyncIterator[Program]:
     """Start it; when the block ends it is killed if it still runs."""
     environment = os.environ | {
-        "MARKETFLOW_SYMBOLS": '["BTCUSDT", "DOGEUSDT"]',
+        "MARKETFLOW_SYMBOLS": json.dumps(symbols),
         "MARKETFLOW_EXCHANGES": json.dumps(
             [{"name": each.name, "host": "127.0.0.1", "port": each.port} for each in players]
         ),
         "MARKETFLOW_HTTP__PORT": "0",
         "MARKETFLOW_REDIS__URL": redis_url,
         "MARKETFLOW_POSTGRES__DSN": dsn,
-        "MARKETFLOW_AGGREGATION__INTERVAL": f"{INTERVAL // 1_000}",
+        "MARKETFLOW_AGGREGATION__INTERVAL": f"{interval // 1_000}",
         "MARKETFLOW_AGGREGATION__GRACE": "200ms",
         "MARKETFLOW_FEEDS__BACKOFF_MIN": "20ms",
         "MARKETFLOW_FEEDS__BACKOFF_MAX": "50ms",
@@ -142,6 +151,65 @@ async def test_killed_again_and_again(
                 await rows_are_right(postgres_dsn, list(kept.values()), INTERVAL)
                 for each in players:
                     each.turn.release()
+
+
+@pytest.mark.parametrize("left", [1, 2])
+async def test_killed_and_started_with_fewer_symbols_and_exchanges(
+    left: int, redis_url: str, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """The rows that were due are written all the same; nobody is told of what is not configured."""
+    interval = 6_000
+    async with exchanges("exchange1", "exchange2") as players:
+        async with program(players, redis_url, postgres_dsn, tmp_path, "first", interval=interval) as run:
+            await eventually(lambda: all(each.connected for each in players), within=20)
+            # Bars of others, and what only looks like them.
+            meddle_with(redis_url)
+            async with playing(*players):
+                await trio.sleep(interval / 1_000 - now_ms() % interval / 1_000 + 1.5)
+            await trio.sleep(0.5)
+            run.process.kill()
+            await run.process.wait()
+        kept = in_window(redis_url, all_sent(players))
+        assert {(each.exchange, each.symbol) for each in kept} == {
+            (each.name, symbol) for each in players for symbol in BASE
+        }
+        async with program(
+            players[:left],
+            redis_url,
+            postgres_dsn,
+            tmp_path,
+            "second",
+            symbols=["BTCUSDT"],
+            interval=interval,
+        ) as run:
+            await eventually(run.url, within=20)
+            url = run.url()
+            assert url
+            await rows_are_right(postgres_dsn, kept, interval, within=15)
+            assert (await http(url, "GET", "/prices/latest/DOGEUSDT")).status == 404
+            health = (await http(url, "GET", "/health")).body
+            assert set(health["exchanges"]) == {each.name for each in players[:left]} | {
+                "test1",
+                "test2",
+                "test3",
+            }
+            assert health["redis"]["status"] == health["postgres"]["status"] == "up"
+        assert meddle_with(redis_url) == 0
+
+
+def meddle_with(redis_url: str) -> int:
+    """Put keys into Redis that are not ours, but named like bars; returns how many were not as they are."""
+    with redis.Redis.from_url(redis_url) as client:
+        return sum(
+            [
+                client.hset("bars:shop:OPENING", mapping={"monday": "9-17", "5:am": "closed"}),
+                client.hset("bars:exchange1:BTCUSDT:1m", "1795343351:a", "[1]"),
+                client.hset("bars:exchange9:lower", "1795343351:a", "[1]"),
+                client.sadd("bars:exchange9:ETHUSDT", "chocolate"),
+                client.set("bars:exchange9:SOLUSDT", "1", get=True) != b"1",
+                client.set("bars:", "1", get=True) != b"1",
+            ]
+        )
 
 
 async def test_stopped_with_redis_away(own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path) -> None:

@@ -218,6 +218,17 @@ async def test_boots_do_not_overwrite_each_other(place, window):
     assert set((await window.all_bars([PAIR]))[PAIR]) == {(NOON, "boot1"), (NOON, "boot2")}
 
 
+async def test_pairs_with_bars_are_found_whichever_they_are(window):
+    """Those of earlier boots with other symbols and exchanges as well."""
+    assert list(await window.pairs_with_bars()) == []
+    pairs = [PAIR, OTHER, ("old-exchange_7", "GONEUSDT")]
+    await put(window, run_of([NOON], pair=("exchange3", "BTCUSDT")))
+    await put(window, bars=[(pair, (NOON, "boot1"), bar(NOON)) for pair in pairs])
+    assert sorted(await window.pairs_with_bars()) == sorted(pairs)
+    await trim(window, [], older_than=0, bars=[(OTHER, (NOON, "boot1"))])
+    assert sorted(await window.pairs_with_bars()) == sorted([PAIR, pairs[2]])
+
+
 @pytest.mark.parametrize("order", [[9.0, 100.0], [100.0, 9.0], [2e-07, 1.5, 1e308], [1e308, 1.5, 2e-07]])
 async def test_of_equal_timestamps_the_later_received_is_the_later(window, order):
     """Whatever way their texts are ordered: 100.0 comes before 9.0 there."""
@@ -434,6 +445,44 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
             PAIR: {(NOON, "boot1"): bar(NOON)}
         }
     assert {each["event"] for each in logs} == {"not a member of ours", "not a bar of ours"}
+
+
+async def test_bars_of_others_make_no_pairs(redis_window, client):
+    """Other types, other names, other contents, among thousands of keys that have nothing to do with it."""
+    await put(redis_window, bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
+    with client.pipeline() as pipeline:
+        for n in range(5_000):
+            pipeline.set(f"other:{n}", n)
+        pipeline.execute()
+    field, value = client.hgetall("bars:exchange1:BTCUSDT").popitem()
+    for name in (
+        "bars:exchange2:BTC-USDT",
+        "bars:a:b:BTCUSDT",
+        "bars:BTCUSDT",
+        "bars::BTCUSDT",
+        "xbars:a:BTC",
+    ):
+        client.hset(name, field, value)
+    client.set("bars:exchange3:BTCUSDT", value)
+    client.rpush("bars:exchange4:BTCUSDT", value)
+    client.hset("bars:exchange5:BTCUSDT", "monday", value)
+    client.hset("bars:exchange6:BTCUSDT", field, "closed")
+    client.hset("bars:exchange7:BTCUSDT", mapping=dict.fromkeys(range(10_001), value))
+    assert list(await redis_window.pairs_with_bars()) == [PAIR]
+
+
+async def test_where_scan_is_forbidden_only_the_configured_are_known(redis_window, client):
+    """It is told, and nothing else fails."""
+    client.execute_command("ACL", "SETUSER", "default", "-scan")
+    try:
+        with capture_logs() as logs:
+            assert list(await redis_window.pairs_with_bars()) == []
+            await put(redis_window, bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+scan")
+    assert [each["event"] for each in logs] == [
+        "bars of symbols that are not configured cannot be looked for"
+    ]
 
 
 async def test_a_store_that_came_back_older_is_noticed(redis_window, client):

@@ -490,3 +490,59 @@ def key_of(row):
 def row_at(end):
     end = floor_to(end, MINUTE)
     return Aggregate(*PAIR, end, Bar.of([end - 5], [1.0], 0))
+
+
+# ---- symbols that are not configured any more ----
+
+GONE = [("exchange9", "BTCUSDT"), ("exchange1", "GONEUSDT")]
+
+
+def leave_bars(world, pairs):
+    """What an earlier boot with other symbols has left in the window."""
+    seconds = [NOON + second for second in range(0, 50_000, 1_000)]
+    for pair in pairs:
+        bars = {(second, "boot0"): Bar.of([second + 5], [3.0], second) for second in seconds}
+        world.window.stored_bars[pair] = bars
+    return len(seconds)
+
+
+async def test_rows_of_pairs_that_were_removed_are_written(autojump_clock):
+    """Their bars are then kept, written again, and removed like all others; the next boot adopts them too."""
+    world = world_of()
+    count = leave_bars(world, GONE)
+    async with world.running():
+        await trio.sleep(70)
+        for pair in GONE:
+            assert world.store.rows[*pair, NOON + MINUTE].bar.count == count
+        world.window.empty()
+        await trio.sleep(2)
+        assert all(len(world.window.stored_bars[pair]) == count for pair in GONE)
+        with pytest.raises(KeyError):
+            world.book.ledgers["exchange9"]
+    world = world.successor("boot2", flush_interval=5.0)
+    world.store.rows.clear()
+    async with world.running():
+        await trio.sleep(10)
+        assert {key[:2] for key in world.store.rows} == set(GONE)
+        for _ in range(140):
+            world.send_one(1.0)
+            await trio.sleep(30)
+        assert not any(world.window.stored_bars[pair] for pair in GONE)
+        assert world.flusher.pairs == world.pairs
+
+
+async def test_spooled_bars_of_pairs_that_were_removed_become_rows(autojump_clock):
+    """What was spooled and what Redis has of one minute is one row."""
+    await trio.sleep(57)
+    world = world_of()
+    count = leave_bars(world, GONE)
+    world.book.bars.adopt(GONE[0], {(NOON + 55_000, "boot0"): Bar.of([NOON + 55_001], [9.0], 7)})
+    world.window.away = True
+    async with world.running():
+        await trio.sleep(20)
+        assert not world.store.rows
+        world.window.away = False
+        await trio.sleep(5)
+        assert world.store.rows[*GONE[0], NOON + MINUTE].bar.count == count + 1
+        assert world.store.rows[*GONE[1], NOON + MINUTE].bar.count == count
+        assert len(world.store.batches) == 1

@@ -7,6 +7,7 @@ argument by argument.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -39,6 +40,15 @@ def window_key(pair: Pair) -> str:
 def bars_key(pair: Pair) -> str:
     """The hash of one-second bars of an exchange and symbol."""
     return f"bars:{pair[0]}:{pair[1]}"
+
+
+_BARS_KEY: Final = re.compile(rb"bars:([A-Za-z0-9_-]{1,32}):([A-Z0-9]{2,20})")
+
+
+def read_bars_key(key: bytes) -> Pair | None:
+    """The exchange and symbol whose bars are in a hash of that name; None if it is no such name."""
+    match = _BARS_KEY.fullmatch(key)
+    return (match[1].decode(), match[2].decode()) if match else None
 
 
 # ---- members: <price>:<sequence>:<boot>, score = timestamp ----
@@ -253,6 +263,16 @@ def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]]) -> dict[Field, 
         except ValueError:
             log.warning("not a bar of ours", key=bars_key(pair), field=repr(name[:80]))
     return bars
+
+
+def is_bar(name: bytes, value: bytes) -> bool:
+    """Whether that is the field and the value of a bar of our form."""
+    try:
+        read_field(name)
+        read_bar(value)
+    except ValueError:
+        return False
+    return True
 
 
 def bulk(argument: bytes) -> bytes:

@@ -130,6 +130,11 @@ class MemoryWindow:
         await self._reach()
         return {pair: dict(self.stored_bars.get(pair, {})) for pair in pairs}
 
+    async def pairs_with_bars(self) -> Sequence[Pair]:
+        """Pairs that have bars."""
+        await trio.lowlevel.checkpoint()
+        return [] if self.away else [pair for pair, bars in self.stored_bars.items() if bars]
+
     async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
         """The bars in these fields."""
         await self._reach()
