@@ -273,3 +273,36 @@ async def test_both_stores_away(
             await window_is_whole(own_redis.url, players, within=2)
             await rows_are_right(own_postgres.dsn, all_sent(players), until=now_ms() - 3_000)
             assert lock_holders(own_postgres.dsn) == 1
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "DELETE FROM price_aggregates WHERE timestamp > now() - interval '3 s'",
+        "DELETE FROM price_aggregates WHERE pair_name = 'BTCUSDT'",
+        "TRUNCATE price_aggregates",
+    ],
+)
+async def test_it_comes_back_in_an_older_state(
+    lost: str, redis_url: str, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """After a failover to a standby that lagged, or from a backup: what the book has is written again."""
+    async with exchanges("exchange1", "exchange2") as players:
+        settings = settings_for(
+            players, redis_url, postgres_dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}
+        )
+        async with service(settings, players) as it:
+            for _ in range(2):
+                async with playing(*players):
+                    await trio.sleep(3)
+                await it.received_all()
+                await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
+                with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+                    connection.execute(lost)  # type: ignore[arg-type]
+                    connection.execute(DROPPED + " AND datname = current_database()")
+                await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
+        # The next run has their bars from Redis, and writes them as well.
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            connection.execute("TRUNCATE price_aggregates")
+        async with service(settings, players):
+            await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
