@@ -15,7 +15,8 @@ from marketflow.app.ledger import OVERFLOW, SHUTDOWN, Ledger
 from marketflow.app.pending import PendingUpdates, Waiting
 from marketflow.app.ports import Batch, EncodedFlush, Flush, Window, Written
 from marketflow.app.replay import Replay
-from marketflow.app.second_bars import Key, SecondBars
+from marketflow.app.second_bars import SecondBars
+from marketflow.app.unflushed import Key
 
 FLUSH_UPDATES: Final = 8_000
 """Updates in one flush at most: half a MB, and 12 to 20 ms of Redis' time. So long may an exchange that sends
@@ -245,7 +246,7 @@ class Book:
     def position(self) -> Position:
         """Behind all that is accepted up to now."""
         accepted = {exchange: ledger.accepted for exchange, ledger in self.ledgers.items()}
-        return Position(accepted, self.bars.taken + len(self.bars.unflushed))
+        return Position(accepted, self.bars.outbox.position)
 
     def _taken_of(self, exchanges: Iterable[str]) -> Position:
         """Behind all of these exchanges' updates, and all bars, that wait no more to be taken."""
@@ -253,7 +254,7 @@ class Book:
         for flush in self.in_flight:
             on_its_way.update(flush.counts)
         taken = {exchange: self.ledgers[exchange].settled + on_its_way[exchange] for exchange in exchanges}
-        return Position(taken, self.bars.taken)
+        return Position(taken, self.bars.outbox.taken)
 
     @property
     def limits(self) -> Mapping[str, int]:
@@ -274,7 +275,7 @@ class Book:
 
     def bars_settled(self, position: Position) -> bool:
         """Whether the bars before that position have been acknowledged, as they were then or newer."""
-        return (self.in_flight[0].begins.bars if self.in_flight else self.bars.taken) >= position.bars
+        return (self.in_flight[0].begins.bars if self.in_flight else self.bars.outbox.taken) >= position.bars
 
     @property
     def next_sequence(self) -> int:

@@ -12,8 +12,8 @@ from marketflow.app.book import Book
 from marketflow.app.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
 from marketflow.app.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, Window
-from marketflow.app.second_bars import Key
 from marketflow.app.stores import StoreState
+from marketflow.app.unflushed import Key
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()

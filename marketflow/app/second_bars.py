@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from itertools import islice
 from typing import Final
 
 import attrs
 
+from marketflow.app.folds import Folds
 from marketflow.app.ports import Aggregate, Field, FieldBars
+from marketflow.app.unflushed import Key, Unflushed
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import HOUR, MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
@@ -20,8 +21,6 @@ BARS_KEPT: Final = HOUR
 
 PRUNE_MARGIN: Final = MINUTE
 """How much longer (ms) they are kept in memory, for questions that are being answered."""
-
-Key = tuple[Pair, Field]
 
 
 def fuller(first: FieldBars, second: FieldBars) -> dict[Field, Bar]:
@@ -54,13 +53,9 @@ class SecondBars:
         self.boot = boot
         self.interval = interval
         self._bars: dict[Pair, dict[int, dict[str, Bar]]] = {}
-        self._unflushed: dict[Key, None] = {}
-        """In the order in which they are taken; one that changes again keeps its place."""
-        self.taken = 0
-        """How many were taken out of there so far, whether to be written or because they were forgotten."""
+        self.outbox = Unflushed()
         self._unwritten: dict[int, dict[Pair, int]] = {}
-        self._folded: dict[tuple[int, Pair], dict[str, Bar]] = {}
-        """By boot: of one that is in here the one-second bars no longer count, wherever they turn up."""
+        self._folds = Folds()
         self._newest: dict[Pair, Bar] = {}
         self.newest_times: dict[str, int] = {}
         """By exchange the greatest timestamp (ms) of all bars that have come in."""
@@ -83,7 +78,7 @@ class SecondBars:
         whole = bar.shifted(sequence) if known is None else known.followed_by(bar, sequence)
         boots[self.boot] = whole
         self._changed(pair, second, whole)
-        self._unflushed[pair, (second, self.boot)] = None
+        self.outbox.add((pair, (second, self.boot)))
 
     def adopt(self, pair: Pair, bars: FieldBars) -> None:
         """Take over bars that another boot left behind; those known already stay unless they have grown."""
@@ -107,12 +102,13 @@ class SecondBars:
             for boot, bar in boots.items()
             if (known := stored.get(pair, {}).get((second, boot))) is None or known.count < bar.count
         ]
-        self._unflushed.update(dict.fromkeys(missing))
+        for key in missing:
+            self.outbox.add(key)
         return len(missing)
 
     def adopt_folded(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:
         """Take over a boot's bar of a whole interval, which stands for all its one-second bars."""
-        self._fold(pair, end, boot, bar)
+        self._folds.add(pair, end, boot, bar)
         self._mark(pair, end)
         self._see(pair, bar)
 
@@ -129,7 +125,7 @@ class SecondBars:
         """Whether that bar was folded already, or written: taken in again it would count twice."""
         if second < self._pruned_to:
             return True
-        return bool(self._folded) and boot in self._folded.get((self._end_of(second), pair), ())
+        return boot in self._folds.of(pair, self._end_of(second))
 
     def _end_of(self, second: int) -> int:
         return floor_to(second, self.interval) + self.interval
@@ -157,26 +153,19 @@ class SecondBars:
 
     def take_unflushed(self, limit: int) -> list[tuple[Pair, Field, Bar]]:
         """At most `limit` of the bars that Redis does not have as they are now; they are taken as written."""
-        if len(self._unflushed) <= limit:
-            keys, self._unflushed = self._unflushed, {}
-        else:
-            keys = dict.fromkeys(islice(self._unflushed, limit))
-            for key in keys:
-                del self._unflushed[key]
-        self.taken += len(keys)
         bars = self._bars
-        return [(pair, field, bars[pair][field[0]][field[1]]) for pair, field in keys]
+        return [(pair, field, bars[pair][field[0]][field[1]]) for pair, field in self.outbox.take(limit)]
 
     def put_back(self, keys: Iterable[Key]) -> None:
         """These were taken, and not written after all."""
         for pair, (second, boot) in keys:
             if boot in self._bars.get(pair, {}).get(second, {}):  # else it was forgotten meanwhile
-                self._unflushed[pair, (second, boot)] = None
+                self.outbox.add((pair, (second, boot)))
 
     @property
     def unflushed(self) -> AbstractSet[Key]:
         """The bars that Redis does not have as they are now."""
-        return self._unflushed.keys()
+        return self.outbox.keys
 
     # ---- questions ----
 
@@ -266,7 +255,7 @@ class SecondBars:
 
     def aggregate(self, due: Due, stored: FieldBars) -> Aggregate | None:
         """The row: our bars and those in `stored`, whichever of each field has more updates."""
-        folded = self._folded.get((due.end, due.pair), {})
+        folded = self._folds.of(due.pair, due.end)
         span = Span(due.end - self.interval, due.end)
         # What was read from Redis may have been folded meanwhile.
         others = {
@@ -286,7 +275,7 @@ class SecondBars:
             pairs = self._unwritten.get(row.end, {})
             if pairs.get(row.pair) == row.version:
                 del pairs[row.pair]
-                self._folded.pop((row.end, row.pair), None)
+                self._folds.drop(row.pair, row.end)
                 if not pairs:
                     del self._unwritten[row.end]
 
@@ -322,27 +311,18 @@ class SecondBars:
                 pruned.extend((pair, (second, boot)) for boot in boots)
                 if pair in self._unwritten.get(end, {}):
                     for boot, bar in boots.items():
-                        self._fold(pair, end, boot, bar)
+                        self._folds.add(pair, end, boot, bar)
         self._bars = {pair: seconds for pair, seconds in self._bars.items() if seconds}
         for minutes in self._minutes.values():
             for minute in [minute for minute in minutes if minute < horizon]:
                 del minutes[minute]
-        unflushed = len(self._unflushed)
-        for key in pruned:
-            self._unflushed.pop(key, None)  # Else an outage of Redis would pile them up.
-        self.taken += unflushed - len(self._unflushed)
+        self.outbox.forget(pruned)
         self._forgotten += pruned
-
-    def _fold(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:
-        boots = self._folded.setdefault((end, pair), {})
-        known = boots.get(boot)
-        boots[boot] = bar if known is None else known.merge(bar)
 
     def folded(self) -> Iterator[tuple[Pair, Field, Bar]]:
         """Unwritten intervals that are older than the bars: pair, the interval's start with the boot, bar."""
-        for (end, pair), boots in self._folded.items():
-            for boot, bar in boots.items():
-                yield pair, (end - self.interval, boot), bar
+        for pair, end, boot, bar in self._folds:
+            yield pair, (end - self.interval, boot), bar
 
     def needed_bars(self, since: int) -> Iterator[tuple[Pair, Field, Bar]]:
         """The one-second bars of rows that are not up to date, and all from `since` (ms) on."""

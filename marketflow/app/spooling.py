@@ -13,7 +13,7 @@ from marketflow.app.book import Book
 from marketflow.app.clocks import DataClock
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import Field
-from marketflow.app.second_bars import Key
+from marketflow.app.unflushed import Key
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import floor_to
 from marketflow.domain.prices import Pair

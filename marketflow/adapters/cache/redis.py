@@ -13,6 +13,7 @@ import structlog
 
 from marketflow.adapters.cache import edges, members
 from marketflow.adapters.cache.connections import Connections, open_connections
+from marketflow.adapters.cache.pairs import find_pairs
 from marketflow.app.ports import Edge, Field, FieldBars, Flush, StoreAway, Written
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, floor_to
@@ -32,12 +33,6 @@ WINDOW_MARGIN: Final = 5_000
 FIELDS_PER_COMMAND: Final = 1_000
 PAIRS_PER_READ: Final = 10
 """Hashes of bars that are read at a time: 36,000 fields at most, well within the time limit."""
-KEYS_PER_SCAN: Final = 1_000
-"""Keys that Redis looks at in one go: less than a millisecond of its time."""
-MOST_SCANS: Final = 1_000
-"""So a Redis that has a million keys of others holds up a start by about a second."""
-MOST_FIELDS: Final = 10_000
-"""A hash of more fields is not one of ours: there are 3,660 seconds, each of one or two boots."""
 
 
 @attrs.frozen
@@ -197,36 +192,11 @@ class RedisWindow:
     async def pairs_with_bars(self) -> Sequence[Pair]:
         """Pairs that have bars."""
         try:
-            return await self._with_bars_of_ours(await self._named_like_bars())
+            return await find_pairs(self._redis)
         except StoreAway as error:
             # SCAN may be forbidden; whether Redis is away shows with the next call.
             log.warning("bars of symbols that are not configured cannot be looked for", error=str(error))
             return ()
-
-    async def _named_like_bars(self) -> Sequence[Pair]:
-        pairs: dict[Pair, None] = {}
-        cursor = b"0"
-        for _ in range(MOST_SCANS):
-            command = ("SCAN", cursor, "MATCH", "bars:*", "COUNT", KEYS_PER_SCAN, "TYPE", "hash")
-            ((cursor, keys),) = await self._redis.read([command], list)
-            pairs.update((pair, None) for key in keys if (pair := members.read_bars_key(key)) is not None)
-            if cursor == b"0":
-                return list(pairs)
-        log.warning("too many keys in Redis to look for bars of symbols that are not configured")
-        return list(pairs)
-
-    async def _with_bars_of_ours(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
-        """Those whose hash is of our form, as a look at one of its fields tells."""
-        commands: list[tuple[object, ...]] = []
-        for pair in pairs:
-            key = members.bars_key(pair)
-            commands += ("HLEN", key), ("HRANDFIELD", key, 1, "WITHVALUES")
-        replies = await self._redis.read(commands, list)
-        return [
-            pair
-            for pair, (length, sample) in zip(pairs, members.in_twos(replies), strict=True)
-            if length <= MOST_FIELDS and sample and members.is_bar(*sample)
-        ]
 
     async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
         """The bars in these fields."""

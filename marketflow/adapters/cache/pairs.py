@@ -1,0 +1,54 @@
+"""Which pairs have bars in Redis, configured or not: earlier runs may have had other symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from marketflow.adapters.cache import members
+from marketflow.adapters.cache.connections import Connections
+from marketflow.domain.prices import Pair
+
+log = structlog.get_logger()
+
+KEYS_PER_SCAN: Final = 1_000
+"""Keys that Redis looks at in one go: less than a millisecond of its time."""
+MOST_SCANS: Final = 1_000
+"""So a Redis that has a million keys of others holds up a start by about a second."""
+MOST_FIELDS: Final = 10_000
+"""A hash of more fields is not one of ours: there are 3,660 seconds, each of one or two boots."""
+
+
+async def find_pairs(connections: Connections) -> Sequence[Pair]:
+    """Pairs that have bars of our form.
+
+    Raises:
+        StoreAway: Redis is away, or does not allow it.
+    """
+    named: dict[Pair, None] = {}
+    cursor = b"0"
+    for _ in range(MOST_SCANS):
+        command = ("SCAN", cursor, "MATCH", "bars:*", "COUNT", KEYS_PER_SCAN, "TYPE", "hash")
+        ((cursor, keys),) = await connections.read([command], list)
+        named.update((pair, None) for key in keys if (pair := members.read_bars_key(key)) is not None)
+        if cursor == b"0":
+            break
+    else:
+        log.warning("too many keys in Redis to look for bars of symbols that are not configured")
+    return await _with_bars_of_ours(connections, list(named))
+
+
+async def _with_bars_of_ours(connections: Connections, pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """Those whose hash is of our form, as one of its fields shows."""
+    commands: list[tuple[object, ...]] = []
+    for pair in pairs:
+        key = members.bars_key(pair)
+        commands += ("HLEN", key), ("HRANDFIELD", key, 1, "WITHVALUES")
+    replies = await connections.read(commands, list)
+    return [
+        pair
+        for pair, (length, sample) in zip(pairs, members.in_twos(replies), strict=True)
+        if length <= MOST_FIELDS and sample and members.is_bar(*sample)
+    ]
