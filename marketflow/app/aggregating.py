@@ -147,7 +147,8 @@ class Aggregator:
         ended = self._flusher.ended
         while not ended.is_set():
             with trio.move_on_after(self._until_next_second()):
-                if self._flusher.history_doubted:
+                # While another service holds the stores nothing can be compared: once a second is enough.
+                if self._flusher.history_doubted and self._taken_since is None:
                     await wait_any(ended.wait, self._flusher.history_read.wait)
                 else:
                     await ended.wait()

@@ -85,9 +85,17 @@ class Spans:
             exact = await self._to_the_ms(pairs, Span(now - period, now), kind)
             if exact is not None:
                 return exact
+        while True:
+            reach = self.reach(now)
+            covered = await self._in_seconds(pairs, period, now, reach)
+            if self.reach(now) == reach:
+                return covered
+            # Bars were forgotten meanwhile, since Redis had lost others: the answer may lack them.
+
+    async def _in_seconds(self, pairs: Sequence[Pair], period: int, now: int, reach: int) -> Covered:
+        """The same in whole seconds; bars reach back to `reach` (ms)."""
         end = floor_to(now, BAR_WIDTH)
         start = end - period
-        reach = self.reach(now)
         rows: Buckets = {}
         if start < reach:
             try:

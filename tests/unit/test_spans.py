@@ -453,3 +453,23 @@ async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock):
         covered = await world.spans.until(PAIRS, 3_000, world.now)
         assert covered.span == Span(second, NOON + 5 * SECOND)
         assert covered.bars[PAIR].count == 1
+
+
+async def test_bars_that_are_forgotten_while_rows_are_read_are_not_missing(autojump_clock, monkeypatch):
+    """Rows have just shown that Redis lost bars: what was before is then told by rows, whole."""
+    world = World()
+    async with world.running():
+        for _ in range(200):
+            world.send_one(1.0)
+            await trio.sleep(1)
+        await trio.sleep(10)
+        read = world.store.bars
+
+        async def bars(*asked):
+            found = await read(*asked)
+            world.book.bars.forget(floor_to(world.now - 30_000, MINUTE))
+            return found
+
+        monkeypatch.setattr(world.store, "bars", bars)
+        covered = await world.spans.until([PAIR], 2 * HOUR, world.now)
+        assert covered.bars[PAIR].count == 200
