@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import attrs
 import trio
@@ -36,7 +38,7 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
     out.write("marketflow demo: starting Redis, and PostgreSQL with a new database; this takes seconds ...\n")
     with tempfile.TemporaryDirectory(prefix="marketflow-demo-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        directory.chmod(0o711)  # noqa: ASYNC240 - at once; PostgreSQL runs as another user when we are root
+        directory.chmod(0o711)  # noqa: ASYNC240 - at once; the stores run as another user when we are root
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, stopping)
             async with (
@@ -108,6 +110,7 @@ async def _first_rows(settings: Settings, running: Running) -> list[Aggregate]:
 
 
 def _where_to_look(settings: Settings, running: Running, duration: float | None) -> str:
+    redis = unquote(urlsplit(settings.redis.effective_url).path)
     end = "" if duration is None else f" By itself it stops after {duration:g} s."
     return f"""
 marketflow demo: three simulated exchanges, live.
@@ -122,6 +125,8 @@ marketflow demo: three simulated exchanges, live.
 
   Redis            {settings.redis.effective_url}
   PostgreSQL       {settings.postgres.effective_dsn}
+  look into them   redis-cli -s {shlex.quote(redis)}
+                   psql {shlex.quote(settings.postgres.effective_dsn)}
 
 Ctrl-C stops it.{end}
 """

@@ -132,7 +132,7 @@ async def running(server: Server) -> AsyncIterator[Server]:
     # Each takes a second or so, and a first start of PostgreSQL, which makes a database, some more.
     log.info("starting embedded server", server=server.name, first_start=not server.directory.exists())
     server.start()  # on the main thread, see there
-    log.info("embedded server runs", server=server.name, pid=server.pid, port=server.port)
+    log.info("embedded server runs", server=server.name, pid=server.pid, at=server.address)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_running, server)

@@ -15,8 +15,7 @@ import hypothesis
 import psycopg
 import pytest
 import redis
-
-from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from servers import TcpPostgres, TcpRedis
 
 # tests.bench is a package of the tree, not of what is installed: last, lest it hide that.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -63,24 +62,25 @@ def _server_directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[EmbeddedRedis]:
+def redis_server() -> Iterator[TcpRedis]:
     """A Redis for all tests of this process. Leave it running; use `redis_url`, or `own_redis`."""
     for directory in _server_directory():
-        with EmbeddedRedis(directory) as server:
+        with TcpRedis(directory) as server:
             yield server
+            server.remove()
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[EmbeddedPostgres]:
+def postgres_server() -> Iterator[TcpPostgres]:
     """A PostgreSQL for all tests of this process. Leave it running; use `postgres_dsn`, or `own_postgres`."""
     for directory in _server_directory():
-        with EmbeddedPostgres(directory, durable=False) as server:
+        with TcpPostgres(directory, durable=False) as server:
             yield server
-            _remove_shared(server)
+            server.remove()
 
 
 @pytest.fixture
-def redis_url(redis_server: EmbeddedRedis) -> str:
+def redis_url(redis_server: TcpRedis) -> str:
     """An empty Redis."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
@@ -93,7 +93,7 @@ def _numbers() -> Iterator[int]:
 
 
 @pytest.fixture
-def postgres_dsn(postgres_server: EmbeddedPostgres, _numbers: Iterator[int]) -> Iterator[str]:
+def postgres_dsn(postgres_server: TcpPostgres, _numbers: Iterator[int]) -> Iterator[str]:
     """An empty database, dropped afterwards whoever is still connected."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
@@ -104,25 +104,19 @@ def postgres_dsn(postgres_server: EmbeddedPostgres, _numbers: Iterator[int]) -> 
 
 
 @pytest.fixture
-def own_redis(server_directory: Path) -> Iterator[EmbeddedRedis]:
+def own_redis(server_directory: Path) -> Iterator[TcpRedis]:
     """An empty Redis that the test may stop, kill and freeze."""
-    with EmbeddedRedis(server_directory) as server:
+    with TcpRedis(server_directory) as server:
         yield server
+        server.remove()
 
 
 @pytest.fixture
-def own_postgres(server_directory: Path) -> Iterator[EmbeddedPostgres]:
+def own_postgres(server_directory: Path) -> Iterator[TcpPostgres]:
     """A PostgreSQL with an empty database that the test may stop, kill and freeze.
 
     Durable: else it forgets commits that it acknowledged before it was killed.
     """
-    with EmbeddedPostgres(server_directory) as server:
+    with TcpPostgres(server_directory) as server:
         yield server
-        _remove_shared(server)
-
-
-def _remove_shared(server: EmbeddedPostgres) -> None:
-    """Remove data that had to be kept outside of the server's directory, where TMPDIR is root's own."""
-    server.stop()
-    if not server.data.is_relative_to(server.directory):
-        shutil.rmtree(server.data.parent)
+        server.remove()

@@ -1,8 +1,15 @@
-"""PostgreSQL refuses to run as root: the account that it runs under then, and what that account can reach."""
+"""The account that the servers run under when we are root, and what that account can reach.
+
+No embedded server runs as root: one that is taken over, or merely told to write a file somewhere, must not be
+able to harm the machine. PostgreSQL refuses to run as root by itself; Redis does not.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib.metadata
+import os
 import pwd
 import shutil
 import stat
@@ -10,22 +17,43 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from marketflow.embedded.server import EmbeddedError
+from marketflow.embedded.errors import EmbeddedError
 
 SHARED: Final = Path("/var/lib/marketflow")
-"""Where root keeps what PostgreSQL's unprivileged account must reach, if it cannot reach the original."""
+"""Where root keeps what the unprivileged account must reach, if it cannot reach the original."""
 
 UNPRIVILEGED: Final = "nobody"
-"""The account that PostgreSQL runs under when we are root."""
+"""The account that the servers run under when we are root."""
+
+PRIVATE: Final = 0o700
+"""The mode of a directory that only its owner, and root, can enter."""
 
 
-def unprivileged_account() -> pwd.struct_passwd:
-    """The account to run under; EmbeddedError where there is none."""
+def server_account() -> pwd.struct_passwd | None:
+    """The account to run a server under, None for our own.
+
+    Raises:
+        EmbeddedError: we are root, and there is no other account.
+    """
+    if os.geteuid() != 0:
+        return None
     try:
         return pwd.getpwnam(UNPRIVILEGED)
     except KeyError:
         raise EmbeddedError(
-            f"PostgreSQL does not run as root, and there is no account {UNPRIVILEGED!r}: use another account"
+            f"embedded servers do not run as root, and there is no account {UNPRIVILEGED!r}: "
+            "use another account"
+        ) from None
+
+
+def own_name() -> str:
+    """The name of the account that we run under ourselves."""
+    number = os.geteuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        raise EmbeddedError(
+            f"PostgreSQL wants an account with a name, and number {number} has none: use another account"
         ) from None
 
 
@@ -44,12 +72,52 @@ def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
     return True
 
 
+def private_directory(path: Path, account: pwd.struct_passwd | None) -> None:
+    """Make a directory that nobody but the account (None: our own) and root can enter.
+
+    Raises:
+        EmbeddedError: something else is there, or it belongs to somebody else.
+    """
+    owner = os.geteuid() if account is None else account.pw_uid
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # Whose it is, is looked at below.
+        path.mkdir(mode=PRIVATE)
+    status = path.lstat()
+    if account is not None and stat.S_ISDIR(status.st_mode) and status.st_uid == 0:
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != owner:
+        raise EmbeddedError(
+            f"{path} is no directory of the account that the server runs under (number {owner}): "
+            "remove it, or choose another directory"
+        )
+    if stat.S_IMODE(status.st_mode) != PRIVATE:
+        path.chmod(PRIVATE)
+
+
 def shared_directory() -> Path:
     """The place that the account can reach."""
     if not SHARED.exists():
         SHARED.mkdir(parents=True)
         SHARED.chmod(0o755)
     return SHARED
+
+
+def shared_program(program: Path) -> Path:
+    """A copy of a program that anybody may run, made once."""
+    content = program.read_bytes()
+    copy = shared_directory() / f"{program.name}-{hashlib.sha256(content).hexdigest()[:12]}"
+    if not copy.exists():
+        descriptor, name = tempfile.mkstemp(dir=SHARED)
+        unfinished = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            unfinished.chmod(0o755)
+            unfinished.rename(copy)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    return copy
 
 
 def shared_copy(package: Path) -> Path:

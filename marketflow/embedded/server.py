@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import fcntl
 import importlib.util
 import os
-import secrets
+import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -16,21 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
-from marketflow.embedded.processes import child_arguments, processes, send, send_to_all
+from marketflow.embedded import account
+from marketflow.embedded.errors import EmbeddedError
+from marketflow.embedded.places import Places, places_in
+from marketflow.embedded.processes import child_arguments, processes, send, send_to_all, server_environment
 
 START_LIMIT: Final = 30.0
 """Seconds that a server may take until it answers."""
 
-PORTS: Final = range(20_000, 32_768)
-"""Below Linux's ephemeral ports: while a server is down no outgoing connection can take its port, and no
-client that tries again and again can connect to itself."""
-
-INSTALL: Final = 'pip install "marketflow[embedded]"'
 _POLL: Final = 0.01
-
-
-class EmbeddedError(Exception):
-    """A server cannot be started. The message says why, and what to do."""
 
 
 class Server(abc.ABC):
@@ -41,19 +35,26 @@ class Server(abc.ABC):
     """
 
     name: ClassVar[str]
+    sockets: ClassVar[tuple[str, ...]]
+    """The names of the files that it makes where it listens, the longest last."""
     endings: ClassVar[tuple[tuple[signal.Signals, float], ...]]
     """How to stop it: signals, and seconds to wait for their effect. After them SIGKILL."""
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory).resolve()
-        self.port = _free_port()
-        """Stays the same from start to start; another one only if it was taken before the first."""
         self.log = self.directory / f"{self.name}.log"
+        self._account = account.server_account()
+        self._credentials: dict[str, Any] = {}
+        if self._account is not None:
+            self._credentials = {
+                "user": self._account.pw_uid,
+                "group": self._account.pw_gid,
+                "extra_groups": [],
+            }
+        self._places: Places | None = None
         self._pid_file = self.directory / f"{self.name}.pid"
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
-        self._has_served = False
-        self._credentials: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -69,8 +70,20 @@ class Server(abc.ABC):
             raise RuntimeError(f"{self.name} is not running")
         return self._process.pid
 
+    @property
+    def places(self) -> Places:
+        """Where it keeps its data and listens; RuntimeError before the first start. It stays the same."""
+        if self._places is None:
+            raise RuntimeError(f"{self.name} was never started")
+        return self._places
+
+    @property
+    @abc.abstractmethod
+    def address(self) -> str:
+        """What its clients connect to."""
+
     def start(self) -> None:
-        """Start it, on the same port as before, and wait until it answers. Nothing happens if it runs.
+        """Start it where it was before, and wait until it answers. Nothing happens if it runs.
 
         Raises:
             EmbeddedError: it is not installed, does not start, or its directory is in use.
@@ -82,10 +95,12 @@ class Server(abc.ABC):
         if self._process is not None and self._process.poll() is None:
             return
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._take_lock()
+            self._places = places_in(self.directory, self.name, self.sockets[-1], self._account)
             self._prepare()
             self._end_leftover()
+            self._make_way()
             self._launch()
         except (OSError, subprocess.SubprocessError) as error:
             self.stop()
@@ -116,6 +131,19 @@ class Server(abc.ABC):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        if self._places is not None and not self._places.sockets.is_relative_to(self._places.home):
+            with contextlib.suppress(OSError):  # Not there, or another's by now.
+                self._places.sockets.rmdir()
+
+    def remove(self) -> None:
+        """Stop it, and remove its data and what it made, wherever that is."""
+        self.stop()
+        if self._places is None:
+            return
+        for directory in (self._places.data, self._places.sockets):
+            shutil.rmtree(directory, ignore_errors=True)
+        if self._places.home != self.directory:
+            shutil.rmtree(self._places.home, ignore_errors=True)
 
     def kill(self) -> None:
         """End it as a power cut would, at once. The directory stays ours, for `start`."""
@@ -143,7 +171,7 @@ class Server(abc.ABC):
 
     @abc.abstractmethod
     def _answers(self) -> bool:
-        """Whether it, and not another server on this port, is ready to serve."""
+        """Whether it, and not another server, is ready to serve."""
 
     def _launch(self) -> None:
         deadline = time.monotonic() + START_LIMIT
@@ -151,7 +179,6 @@ class Server(abc.ABC):
             output = self._spawn()
             while self._process is not None and self._process.poll() is None:
                 if self._answers():
-                    self._has_served = True
                     return
                 if time.monotonic() > deadline:
                     raise EmbeddedError(
@@ -161,12 +188,10 @@ class Server(abc.ABC):
             with self.log.open("rb") as log:
                 log.seek(output)
                 said = log.read().decode(errors="replace").strip()
-            # Somebody else's port, or what is left of the server that was killed a moment ago.
+            # What is left of the server that was killed a moment ago is in its way.
             if "in use" not in said or time.monotonic() > deadline:
                 last_lines = "\n".join(said.splitlines()[-5:])
                 raise EmbeddedError(f"{self.name} ended while starting (see {self.log}):\n{last_lines}")
-            if not self._has_served:
-                self.port = _free_port()
             time.sleep(10 * _POLL)
 
     def _spawn(self) -> int:
@@ -179,6 +204,7 @@ class Server(abc.ABC):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 **child_arguments(self.endings[0][0]),
+                env=server_environment(),
                 **self._credentials,
             )
             self._pid_file.write_text(f"{self._process.pid}\n")
@@ -201,6 +227,12 @@ class Server(abc.ABC):
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
 
+    def _make_way(self) -> None:
+        """Make the directory of its sockets, and remove those that a killed server has left there."""
+        account.private_directory(self.places.sockets, self._account)
+        for name in self.sockets:
+            (self.places.sockets / name).unlink(missing_ok=True)
+
     def _end_leftover(self) -> None:
         """Stop a server that outlived its parent. The pid may be another process's by now: look first."""
         try:
@@ -220,18 +252,6 @@ class Server(abc.ABC):
                 (send_to_all if number is signal.SIGKILL else send)(pid, number)
             while is_alive() and time.monotonic() < deadline:
                 time.sleep(_POLL)
-
-
-def _free_port() -> int:
-    """A port of 127.0.0.1 that is free at this moment."""
-    while True:
-        port = secrets.choice(PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def package_directory(name: str) -> Path | None:

@@ -18,10 +18,10 @@ from typing import Any
 import attrs
 import redis
 
-from marketflow.embedded import EmbeddedRedis
 from tests.bench.processes import cpu_seconds
 from tests.bench.sender import STARTS
 from tests.bench.stage import BenchError, Stage, symbols
+from tests.servers import TcpRedis
 
 FLUSH = 20_000
 """Members in a flush."""
@@ -71,7 +71,7 @@ def window_keys(exchanges: int, symbols_count: int) -> list[str]:
     ]
 
 
-def feed(server: EmbeddedRedis, keys: list[str], *, seconds: float, window: float) -> RawRedis:
+def feed(server: TcpRedis, keys: list[str], *, seconds: float, window: float) -> RawRedis:
     """Feed a Redis that is empty."""
     flushes = [_Flush(keys, slot) for slot in range(SLOTS)]
     with socket.create_connection(("127.0.0.1", server.port)) as connection:

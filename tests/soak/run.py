@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,9 +21,8 @@ import redis
 import trio
 
 from marketflow.domain.prices import SYMBOLS
-from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
-from marketflow.embedded.server import PORTS
 from tests.bench.children import child
+from tests.servers import PORTS, TcpPostgres, TcpRedis
 from tests.soak.clients import asking, listening
 from tests.soak.faults import Scene
 from tests.soak.model import RIGHT, WAIT, Key, Model, Row
@@ -204,9 +202,9 @@ async def soak(faults: Sequence[Fault], rate: float, seed: int) -> list[str]:
         temporary = tempfile.TemporaryDirectory(prefix="marketflow-soak-", ignore_cleanup_errors=True)
         directory = Path(stack.enter_context(temporary))
         directory.chmod(0o711)  # noqa: ASYNC240 - nothing runs yet. PostgreSQL runs as another user when we are root.
-        redis_server = stack.enter_context(EmbeddedRedis(directory / "redis"))
-        postgres = EmbeddedPostgres(directory / "postgres", durable=False)
-        stack.callback(_remove_shared, postgres)
+        redis_server = stack.enter_context(TcpRedis(directory / "redis"))
+        postgres = TcpPostgres(directory / "postgres", durable=False)
+        stack.callback(postgres.remove)
         stack.enter_context(postgres)
         *ports, own = _free_ports(len(EXCHANGES) + 1)
         listening_at = dict(zip(EXCHANGES, ports, strict=True))
@@ -251,9 +249,3 @@ def _free_ports(count: int) -> list[int]:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             found.append(port)
     return list(found)
-
-
-def _remove_shared(server: EmbeddedPostgres) -> None:
-    """Remove data that root had to keep outside of the server's directory."""
-    if not server.data.is_relative_to(server.directory):
-        shutil.rmtree(server.data.parent, ignore_errors=True)

@@ -1,0 +1,71 @@
+"""Where a server keeps its data, and where it listens: directories that nobody else can enter.
+
+A server listens on a Unix socket only. Who may connect is decided by the directory of the socket, which has
+the mode 0700: no password is needed, and nothing listens on the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from marketflow.embedded import account
+from marketflow.embedded.errors import EmbeddedError
+
+SOCKET_PATH_LIMIT: Final = 103
+"""The most bytes in a socket's path: Linux takes 107, macOS 103."""
+
+
+@attrs.frozen
+class Places:
+    """The directories of one server."""
+
+    home: Path
+    """Holds the two others. Everybody can enter it, and only we can write to it."""
+    data: Path
+    """What the server keeps. Private to its account, once it is made."""
+    sockets: Path
+    """Where it listens. Private to its account, once it is made."""
+
+
+def places_in(directory: Path, name: str, socket: str, user: pwd.struct_passwd | None) -> Places:
+    """The places of the server of that name in a directory.
+
+    Args:
+        directory: of the caller's. If the user cannot enter it, `account.SHARED` is used in its stead.
+        name: of the server.
+        socket: the longest name of a file that it makes where it listens.
+        user: the account that it runs under, None for our own.
+    """
+    home = directory
+    if user is not None and not account.can_enter(user, directory):
+        home = account.shared_directory() / _fingerprint(directory)
+        home.mkdir(exist_ok=True)
+        home.chmod(0o755)
+    return Places(home, home / name, _sockets_in(home, socket, user))
+
+
+def _sockets_in(home: Path, socket: str, user: pwd.struct_passwd | None) -> Path:
+    """`run` in the home; where a socket cannot have that path, a directory whose name says whose it is."""
+    number = os.geteuid() if user is None else user.pw_uid
+    short = f"marketflow-{number}-{_fingerprint(home)}"
+    temporary = [Path(tempfile.gettempdir()).resolve(), Path("/tmp").resolve()]  # noqa: S108 - private below it
+    reached = [place / short for place in temporary if user is None or account.can_enter(user, place)]
+    for candidate in (home / "run", *reached):
+        # To PostgreSQL's clients a comma ends the name of a host.
+        if len(os.fsencode(candidate / socket)) <= SOCKET_PATH_LIMIT and "," not in str(candidate):
+            return candidate
+    raise EmbeddedError(
+        f"the path of a socket may have {SOCKET_PATH_LIMIT} bytes and no comma, which is not so below {home} "
+        f"and {tempfile.gettempdir()}: choose another directory"
+    )
+
+
+def _fingerprint(directory: Path) -> str:
+    return hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]

@@ -1,0 +1,97 @@
+"""The embedded servers as tests and benchmarks want them: on a TCP port, and with everything permitted.
+
+A port can be proxied, refused and taken by others, as that of a server somewhere on the network. CONFIG and
+DEBUG make a Redis refuse what it is asked. Which programs are started the environment may say: see below.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Final
+
+from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from marketflow.embedded.server import Server
+
+REDIS_PROGRAM: Final = "TEST_REDIS_SERVER"
+"""The variable that names another program than the embedded Redis."""
+POSTGRES_PROGRAMS: Final = "TEST_POSTGRES_PROGRAMS"
+"""The variable that names another directory than that of the embedded PostgreSQL's programs."""
+
+PORTS: Final = range(20_000, 32_768)
+"""Below Linux's ephemeral ports: while a server is down no outgoing connection can take its port, and no
+client that tries again and again can connect to itself."""
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free at this moment."""
+    while not is_free(port := secrets.choice(PORTS)):
+        pass
+    return port
+
+
+class _OnPort(Server):
+    """Keeps its port from start to start; it takes another one only if it was taken before the first."""
+
+    port = 0
+    has_served = False
+
+    def _spawn(self) -> int:
+        if not self.port or (not self.has_served and not is_free(self.port)):
+            self.port = free_port()
+        return super()._spawn()
+
+    def start(self) -> None:
+        super().start()
+        self.has_served = True
+
+
+class TcpRedis(_OnPort, EmbeddedRedis):
+    """On 127.0.0.1, without a password, and with all commands."""
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _found_program(self) -> Path:
+        other = os.environ.get(REDIS_PROGRAM)
+        return Path(other) if other else super()._found_program()
+
+    def _options(self) -> dict[str, list[str]]:
+        options = super()._options() | {"port": [str(self.port)], "bind": ["127.0.0.1"]}
+        for name in ("unixsocket", "unixsocketperm", "user"):
+            del options[name]
+        if "shutdown-on-sigterm" in options:  # Redis 7, which has DEBUG off.
+            options["enable-debug-command"] = ["local"]
+        return options
+
+
+class TcpPostgres(_OnPort, EmbeddedPostgres):
+    """On 127.0.0.1, where everybody is let in as any user."""
+
+    def _dsn(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def _found_programs(self) -> Path:
+        other = os.environ.get(POSTGRES_PROGRAMS)
+        return Path(other) if other else super()._found_programs()
+
+    def _admissions(self) -> list[str]:
+        return ["host all all 127.0.0.1/32 trust"]
+
+    def _settings(self) -> dict[str, str]:
+        return super()._settings() | {"listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+
+    def _port(self) -> int:
+        return self.port
