@@ -125,7 +125,6 @@ BAD = {
     "timestamp 1795343351549e0": (MALFORMED, line(timestamp=f"{NOW}e0")),
     "5000-digit timestamp": (MALFORMED, line(timestamp="9" * 5_000)),
     "hexadecimal timestamp": (MALFORMED, line(timestamp="0x1")),
-    "3000 levels in an unknown field": (MALFORMED, line(more=',"n":' + "[" * 3_000 + "]" * 3_000)),
     "3000 levels without an end": (MALFORMED, line(more=',"n":' + "[" * 3_000)),
     "30000 levels of objects": (MALFORMED, b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
     "invalid UTF-8": (MALFORMED, b"\xff\xfe\x00"),
@@ -170,6 +169,33 @@ BAD = {
     "negative 41-digit timestamp": (LATE, line(timestamp="-" + "9" * 41)),
 }
 
+# The decoder's own limit differs between Pythons. Not in GOOD and BAD: the standard library has a limit too.
+DEEP = {
+    "3000 levels in an unknown field": line(more=',"n":' + "[" * 3_000 + "]" * 3_000),
+    "as many levels as a line has room for": line(more=',"n":' + "[" * 32_000 + "]" * 32_000),
+    "10000 objects in each other": line(more=',"n":' + '{"a":' * 10_000 + "1" + "}" * 10_000),
+    "deep, twice, and with brackets in strings": line(
+        more=',"m":' + '["]}\\"",' * 3_000 + "{}" + "]" * 3_000 + ',"n":' + "[" * 3_000 + "]" * 3_000
+    ),
+    "deep before the known fields": b'{"n":' + b"[" * 5_000 + b"]" * 5_000 + b"," + line()[1:],
+}
+DEEP_AND_BAD = {
+    "3000 levels as a price": (MALFORMED, line(price="[" * 3_000 + "]" * 3_000)),
+    "3000 levels of which one is wrong": (MALFORMED, line(more=',"n":' + "[" * 3_000 + "}" + "]" * 2_999)),
+    "3000 levels and no value": (MALFORMED, line(more=',"n":' + "[" * 3_000 + "x" + "]" * 3_000)),
+    "3000 levels and a comma": (MALFORMED, line(more=',"n":' + "[" * 1_500 + "1," + "]" * 1_500)),
+    "3000 levels and one bracket more": (MALFORMED, line(more=',"n":' + "[" * 3_000 + "]" * 3_001)),
+    "3000 levels and invalid UTF-8": (
+        MALFORMED,
+        line(more=',"n":' + "[" * 3_000 + '"?"' + "]" * 3_000).replace(b"?", b"\xff"),
+    ),
+    "deep, and a string without an end": (
+        MALFORMED,
+        line(more=',"n":' + "[" * 3_000 + "]" * 3_000 + ',"s":"' + '\\"' * 10_000),
+    ),
+    "two deep objects": (MALFORMED, 2 * line(more=',"n":' + "[" * 3_000 + "]" * 3_000)),
+}
+
 BLANK = [b"", b" ", b"\t", b"\r", b" \t\r"]
 
 
@@ -190,6 +216,18 @@ def test_bad_line(reason, raw):
     assert batch.rejected == {reason: 1}
     assert batch.received == 3
     assert accepted_of(batch) == {"BTCUSDT": [(NOW, 1.0), (NOW, 2.0)]}
+
+
+@pytest.mark.parametrize("raw", DEEP.values(), ids=DEEP)
+def test_good_line_however_deep_in_an_unknown_field(raw):
+    batch = decode(chunk_of(line(price="1") + b"\n" + raw + b"\n" + line(price="2") + b"\n"))
+    assert (batch.received, batch.rejected) == (3, {})
+    assert accepted_of(batch) == {"BTCUSDT": [(NOW, 1.0), (NOW, 1.5), (NOW, 2.0)]}
+
+
+@pytest.mark.parametrize(("reason", "raw"), DEEP_AND_BAD.values(), ids=DEEP_AND_BAD)
+def test_bad_line_however_deep(reason, raw):
+    test_bad_line(reason, raw)
 
 
 @pytest.mark.parametrize("raw", GARBAGE, ids=range(len(GARBAGE)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import attrs
 import msgspec
 
+from marketflow.adapters.exchange.nesting import flattened
 from marketflow.app.ports import Batch, Chunk, Updates
 from marketflow.domain.bars import by_second
 from marketflow.domain.prices import MALFORMED, OVERSIZED, SYMBOL, Acceptance
@@ -115,7 +116,7 @@ def _decode_each(raw_lines: Iterable[bytes]) -> tuple[Sequence[_Line], int]:
     malformed = 0
     for raw in raw_lines:
         try:
-            line = _LINES.decode(raw)
+            line = _decode_one(raw)
             if not raw.isascii():
                 raw.decode()
         except Exception:  # noqa: BLE001 - whatever a line raises costs that line only
@@ -124,6 +125,13 @@ def _decode_each(raw_lines: Iterable[bytes]) -> tuple[Sequence[_Line], int]:
         else:
             lines.append(line)
     return lines, malformed
+
+
+def _decode_one(raw: bytes) -> _Line:
+    try:
+        return _LINES.decode(raw)
+    except RecursionError:
+        return _LINES.decode(flattened(raw))
 
 
 def _accept(
