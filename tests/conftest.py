@@ -15,7 +15,9 @@ import hypothesis
 import psycopg
 import pytest
 import redis
-from servers import TcpPostgres, TcpRedis
+from servers import TcpPostgres, TcpRedis, chosen
+
+from marketflow.embedded.postgres import LAST_PYTHON
 
 # tests.bench is a package of the tree, not of what is installed: last, lest it hide that.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -33,6 +35,10 @@ _STDERR = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     # During a test stderr is captured, and what ends the run would not be seen.
     config.stash[_STDERR] = os.dup(2)
+
+
+def pytest_report_header() -> list[str]:
+    return [f"{variable}: {program}" for variable, program in chosen().items()]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -71,7 +77,14 @@ def redis_server() -> Iterator[TcpRedis]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[TcpPostgres]:
+def _embedded_postgres() -> None:
+    """Skips what needs one where none can be installed. Else one that is missing is an error."""
+    if sys.version_info[:2] > LAST_PYTHON and not chosen():
+        pytest.skip("there is no embedded PostgreSQL for this Python yet")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(_embedded_postgres: None) -> Iterator[TcpPostgres]:
     """A PostgreSQL for all tests of this process. Leave it running; use `postgres_dsn`, or `own_postgres`."""
     for directory in _server_directory():
         with TcpPostgres(directory, durable=False) as server:
@@ -112,7 +125,7 @@ def own_redis(server_directory: Path) -> Iterator[TcpRedis]:
 
 
 @pytest.fixture
-def own_postgres(server_directory: Path) -> Iterator[TcpPostgres]:
+def own_postgres(server_directory: Path, _embedded_postgres: None) -> Iterator[TcpPostgres]:
     """A PostgreSQL with an empty database that the test may stop, kill and freeze.
 
     Durable: else it forgets commits that it acknowledged before it was killed.

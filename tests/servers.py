@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,22 @@ REDIS_PROGRAM: Final = "TEST_REDIS_SERVER"
 """The variable that names another program than the embedded Redis."""
 POSTGRES_PROGRAMS: Final = "TEST_POSTGRES_PROGRAMS"
 """The variable that names another directory than that of the embedded PostgreSQL's programs."""
+
+
+def chosen() -> dict[str, str]:
+    """What the environment says: the version that each chosen program tells of itself, by its variable.
+
+    So what a run is about stands in its report, and a program that is not there ends the run.
+    """
+    programs = {REDIS_PROGRAM: "", POSTGRES_PROGRAMS: "postgres"}
+    return {
+        variable: subprocess.run(
+            [Path(os.environ[variable]) / name, "--version"], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        for variable, name in programs.items()
+        if os.environ.get(variable)
+    }
+
 
 PORTS: Final = range(20_000, 32_768)
 """Below Linux's ephemeral ports: while a server is down no outgoing connection can take its port, and no
