@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -36,14 +37,21 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
     stopping = trio.Event()
     out = open_writer(sys.stdout)
     out.write("marketflow demo: starting Redis, and PostgreSQL with a new database; this takes seconds ...\n")
-    with tempfile.TemporaryDirectory(prefix="marketflow-demo-", ignore_cleanup_errors=True) as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="marketflow-demo-", ignore_cleanup_errors=True) as name,
+        ExitStack() as leaving,
+    ):
         directory = Path(name)
         directory.chmod(0o711)  # noqa: ASYNC240 - at once; the stores run as another user when we are root
+        redis, postgres = EmbeddedRedis(directory / "redis"), EmbeddedPostgres(directory / "postgres")
+        for server in (redis, postgres):
+            # Its data are elsewhere where TMPDIR is in a home of root's.
+            leaving.callback(server.remove)
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, stopping)
             async with (
-                running(EmbeddedRedis(directory / "redis")) as redis,
-                running(EmbeddedPostgres(directory / "postgres")) as postgres,
+                running(redis),
+                running(postgres),
                 trio.open_nursery() as exchanges,
             ):
                 settings = attrs.evolve(

@@ -104,7 +104,8 @@ async def test_embedded_servers_end_with_the_service(
 
         await eventually(written)
         processes = await whole_family(run)
-        assert listening(processes) == [("0100007F", int(client.url.rpartition(":")[2]))]
+        url = (await run.logged("serving"))["url"]
+        assert listening(processes) == [("0100007F", int(url.rpartition(":")[2]))]
         run.signal(SIGKILL)
         assert await run.ended() == -SIGKILL
         await none_is_left(processes)
