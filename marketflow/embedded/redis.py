@@ -61,7 +61,7 @@ class EmbeddedRedis(Server):
         found = next(filter(None, map(shutil.which, candidates)), None)
         if found is None:
             raise EmbeddedError(f"there is no Redis to start: {INSTALL}, or install valkey-server")
-        # Links are not followed: Debian's redis-server leads to redis-check-rdb, and is a server by its name alone.
+        # Links are not followed: Debian's redis-server leads to redis-check-rdb, and serves by its name alone.
         program = Path(found).absolute()
         if self._account is not None and not account.can_enter(self._account, program):
             return account.shared_program(program)
