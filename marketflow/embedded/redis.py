@@ -61,7 +61,7 @@ class EmbeddedRedis(Server):
         found = next(filter(None, map(shutil.which, candidates)), None)
         if found is None:
             raise EmbeddedError(f"there is no Redis to start: {INSTALL}, or install valkey-server")
-        # Links are not followed: Debian's redis-server leads to redis-check-rdb, and serves by its name alone.
+        # No link is followed: Debian's redis-server leads to redis-check-rdb, and serves by its name only.
         program = Path(found).absolute()
         if self._account is not None and not account.can_enter(self._account, program):
             return account.shared_program(program)
