@@ -14,9 +14,13 @@ import trio
 from psycopg.conninfo import make_conninfo
 
 from marketflow.adapters.db import migrations, postgres, statements
+from marketflow.adapters.db.connecting import Connector
+from marketflow.adapters.db.hosts import Hosts
 from marketflow.adapters.db.migrations import known_migrations, migrate
+from marketflow.adapters.db.parameters import connection_parameters
+from marketflow.adapters.db.pins import Pins
 from marketflow.adapters.db.postgres import LOCK, PostgresStore, SchemaTooNew
-from marketflow.adapters.db.session import Session, connection_parameters
+from marketflow.adapters.db.session import Session
 from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken, StoreUnfit
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE, Span
@@ -29,6 +33,12 @@ BARS = {PAIR: {0: ROW.bar}}
 
 def store(dsn, *, interval=MINUTE, timeout=10.0):
     return PostgresStore(dsn, interval=interval, timeout=timeout)
+
+
+def session_of(dsn, timeout):
+    """A session as the store makes them."""
+    connector = Connector(connection_parameters(dsn, timeout), Hosts(), Pins(timeout))
+    return Session(connector, timeout=timeout)
 
 
 @contextmanager
@@ -569,7 +579,7 @@ async def test_a_full_disk_is_away_and_costs_no_hold(postgres_dsn):
 async def test_settings_of_ours_win_over_the_users(postgres_dsn):
     """The others of the user hold."""
     dsn = make_conninfo(postgres_dsn, options="-c TimeZone=Asia/Tokyo -c work_mem=7MB", connect_timeout=99)
-    session = Session(connection_parameters(dsn, 2.5), timeout=2.5)
+    session = session_of(dsn, 2.5)
     names = ["TimeZone", "work_mem", "statement_timeout", "application_name", "client_encoding"]
 
     def show(connection):
@@ -581,7 +591,7 @@ async def test_settings_of_ours_win_over_the_users(postgres_dsn):
 
 async def test_a_connection_is_used_again(postgres_dsn):
     """As long as no call fails on it."""
-    session = Session(connection_parameters(postgres_dsn, 5), timeout=5)
+    session = session_of(postgres_dsn, 5)
 
     def pid(connection):
         return connection.info.backend_pid
@@ -614,11 +624,11 @@ async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(postgre
 
 async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
     """While the server is at work, and would be for a minute."""
-    session = Session(connection_parameters(postgres_dsn, 120), timeout=120)
+    session = session_of(postgres_dsn, 120)
     started = time.monotonic()
     with trio.move_on_after(0.3):
         await session.run(lambda connection: connection.execute("SELECT pg_sleep(60)"))
     assert time.monotonic() - started < 1.5
-    await until(lambda: session._threads.borrowed_tokens == 0)
+    await until(lambda: session.threads == 0)
     assert await session.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
     session.close()

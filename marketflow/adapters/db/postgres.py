@@ -2,7 +2,7 @@
 
 The lock belongs to the writing connection and is taken as part of making it, so that being connected and
 being the only service on the stores are one state: what is written is written under the lock.
-Needs PostgreSQL 14 or newer, and no transaction pooler in between (the lock is the session's).
+Needs PostgreSQL 14 or newer, and no transaction pooler in between: the lock is the session's.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ import trio
 from psycopg.rows import TupleRow
 
 from marketflow.adapters.db import statements
+from marketflow.adapters.db.connecting import Connector
+from marketflow.adapters.db.hosts import Hosts
+from marketflow.adapters.db.lock import POOLED, Backend, end, holds, is_shared, try_lock, unlock
 from marketflow.adapters.db.migrations import SchemaTooNew, migrate
-from marketflow.adapters.db.session import (
-    Backend,
-    NoAnswer,
-    Session,
-    connection_parameters,
-    end,
-    time_limit,
-    try_lock,
-    unlock,
-)
+from marketflow.adapters.db.parameters import connection_parameters
+from marketflow.adapters.db.pins import Pins
+from marketflow.adapters.db.readers import Readers
+from marketflow.adapters.db.session import Session
+from marketflow.adapters.db.verdicts import NoAnswer, is_of_values, may_be_refusal
 from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken, StoreUnfit
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
@@ -49,9 +47,8 @@ DELETED_AT_ONCE: Final = 10_000
 
 _INTERVAL: Final = "aggregation.interval"
 _UNLOCK_SECONDS: Final = 1.0
-
-# What the rows' own values bring about: data (22), constraints (23), a view's check (44), a trigger (P0).
-_REFUSALS: Final = frozenset({"22", "23", "44", "P0"})
+LOAN_SECONDS: Final = 5.0
+"""How often the writing connection may be a reader's, when the server gives us no other."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -67,8 +64,7 @@ _SCALE: Final = 2.0**100
 class PostgresStore:
     """The port `AggregateStore` on PostgreSQL. An async context manager; entering it connects to nothing.
 
-    All calls end within `timeout`, of `delete_before` each batch. psycopg.Error is a bug of ours, such as SQL
-    that is none.
+    All calls end within `timeout`, of `delete_before` each batch. They raise the port's errors alone.
     """
 
     def __init__(self, dsn: str, *, interval: int, timeout: float) -> None:
@@ -78,17 +74,20 @@ class PostgresStore:
             ValueError: the dsn is none.
         """
         parameters = connection_parameters(dsn, timeout)
+        hosts, pins = Hosts(), Pins(timeout)
+        reading = Connector(parameters, hosts, pins)
+        self._connector = Connector(parameters, hosts, pins, writes=True)
         self._interval = interval
-        self._timeout = timeout
-        self._writing = Session(parameters, timeout=timeout, prepare=self._take)
-        self._readers = trio.Semaphore(READERS)
-        self._idle = [Session(parameters, timeout=timeout) for _ in range(READERS)]
+        self._writing = Session(self._connector, timeout=timeout, prepare=self._take)
+        self._readers = Readers([Session(reading, timeout=timeout) for _ in range(READERS)], timeout)
         self._backend: Backend | None = None
         """The server process that held the lock for us last."""
         self._made = False
         """Whether we have made the tables, or found them."""
         self._hangs: str | None = None
         """Why the last `hold` got no answer. No question waits for its own time limit then."""
+        self._next_loan = 0.0
+        """When the writing connection may be a reader's again (seconds of Trio's clock)."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,8 +100,8 @@ class PostgresStore:
             # Closing does it too, but some time after we are gone: a successor would have to wait.
             with suppress(StoreAway):
                 await self._writing.run(lambda connection: unlock(connection, LOCK), connect=False)
-        for session in (self._writing, *self._idle):
-            session.close()
+        self._writing.close()
+        self._readers.close()
 
     async def hold(self) -> int:
         """See the port.
@@ -111,36 +110,67 @@ class PostgresStore:
             SchemaTooNew: the database was migrated by a newer marketflow.
         """
         try:
-            await self._writing.run(lambda connection: connection.execute("SELECT 1"))
+            held = await self._writing.run(self._holds)
         except NoAnswer as error:
             self._hangs = str(error)
             raise
         except StoreAway:
             self._hangs = None
+            self._borrow()
             raise
         self._hangs = None
+        if not held:
+            # The next connection finds out why, and whether another service was here meanwhile.
+            self._writing.close()
+            raise StoreAway("the server has taken the lock from our connection, perhaps a pooler has")
         return self._writing.connections
+
+    def _holds(self, connection: psycopg.Connection) -> bool:
+        return self._backend is not None and holds(connection, LOCK, self._backend)
+
+    def _borrow(self) -> None:
+        """Where the server lets us have no connection to write, let the next call use a reader's.
+
+        Now and then only: there may be other reasons, and questions go on without that reader.
+        """
+        if self._writing.connected or trio.current_time() < self._next_loan:
+            return
+        if any(self._writing.take_over(session) for session in self._readers.spare()):
+            self._next_loan = trio.current_time() + LOAN_SECONDS
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""
-        rows = msgspec.json.encode([_row(aggregate) for aggregate in aggregates]).decode()
+        try:
+            rows = msgspec.json.encode([_row(aggregate) for aggregate in aggregates]).decode()
+        except (ValueError, TypeError, OverflowError) as error:
+            raise RowsRefused(f"{type(error).__name__}: {error}") from error
 
         def write(connection: psycopg.Connection) -> None:
-            connection.execute(statements.WRITE, {"rows": rows})
+            try:
+                connection.execute(statements.WRITE, {"rows": rows})
+            except psycopg.Error as error:
+                if not may_be_refusal(error, connection):
+                    raise
+                if not is_of_values(error):
+                    # If it is about the table, such as a column that is gone, it fails without rows, too.
+                    connection.execute(statements.WRITE, {"rows": "[]"})
+                raise _refusal(error) from error
 
-        try:
-            await self._writing.run(write, connect=False)
-        except psycopg.Error as error:
-            if (error.sqlstate or "")[:2] not in _REFUSALS:
-                raise
-            raise RowsRefused(error.diag.message_primary) from error
+        await self._writing.run(write, connect=False)
 
     async def delete_before(self, end: int) -> int:
         """See the port."""
         limit = _limit(end)
 
         def delete(connection: psycopg.Connection) -> int:
-            return connection.execute(statements.DELETE, [limit, DELETED_AT_ONCE]).rowcount
+            try:
+                return connection.execute(
+                    statements.DELETE, {"limit": limit, "rows": DELETED_AT_ONCE}
+                ).rowcount
+            except psycopg.Error as error:
+                if not may_be_refusal(error, connection):
+                    raise
+                raise _refusal(error) from error
 
         return await self._writing.run(delete, connect=False)
 
@@ -170,7 +200,7 @@ class PostgresStore:
 
         def read(connection: psycopg.Connection) -> int | None:
             found = self._rows(connection, statements.SKIP_BACK if backwards else statements.SKIP, parameters)
-            return (found[0][0] - _EPOCH) // _MILLISECOND if found and found[0][0] else None
+            return found[0][0] if found else None
 
         return await self._read(read)
 
@@ -197,13 +227,7 @@ class PostgresStore:
     async def _read(self, fn: Callable[[psycopg.Connection], T]) -> T:
         if self._hangs is not None:
             raise StoreAway(self._hangs)
-        with time_limit(self._timeout):
-            async with self._readers:
-                session = self._idle.pop()
-                try:
-                    return await session.run(fn)
-                finally:
-                    self._idle.append(session)
+        return await self._readers.run(fn)
 
     def _rows(
         self, connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object]
@@ -225,6 +249,10 @@ class PostgresStore:
         version = connection.info.server_version // 10_000
         if version < OLDEST_SERVER:
             raise StoreUnfit(f"PostgreSQL {version} is too old: it must be {OLDEST_SERVER} or newer")
+        if is_shared(connection, self._connector):
+            # At the start nothing is lost by ending. Later the service goes on with what it has, until the
+            # pooler is as it was.
+            raise StoreUnfit(POOLED) if self._backend is None else StoreAway(POOLED)
         backend = try_lock(connection, LOCK)
         # The process of our former connection holds it yet, if it was busy and has not noticed that we left.
         if backend is None and self._backend is not None and end(connection, self._backend):
@@ -243,6 +271,11 @@ class PostgresStore:
         row = connection.execute(query, [_INTERVAL]).fetchone()
         if row and row[0] != self._interval:
             raise IntervalMismatch(row[0], self._interval)
+
+
+def _refusal(error: psycopg.Error) -> RowsRefused:
+    text = error.diag.message_primary or str(error)
+    return RowsRefused(text if is_of_values(error) else f"{text} (SQLSTATE {error.sqlstate})")
 
 
 def _columns(pairs: Sequence[Pair]) -> dict[str, object]:

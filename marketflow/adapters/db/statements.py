@@ -82,7 +82,7 @@ CROSS JOIN LATERAL (
 """
 
 SKIP: Final = """
-SELECT min(later."timestamp" - %(interval)s)
+SELECT (extract(epoch FROM min(later."timestamp" - %(interval)s)) * 1000)::bigint
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL (
     SELECT "timestamp" FROM price_aggregates AS a
@@ -93,7 +93,7 @@ CROSS JOIN LATERAL (
 """
 
 SKIP_BACK: Final = """
-SELECT max(earlier."timestamp")
+SELECT (extract(epoch FROM max(earlier."timestamp")) * 1000)::bigint
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL (
     SELECT "timestamp" FROM price_aggregates AS a
@@ -103,8 +103,14 @@ CROSS JOIN LATERAL (
 ) AS earlier
 """
 
+# By the primary key: a ctid is unique within one partition only. The limit stands twice, so that partitions
+# without old rows are left alone.
 DELETE: Final = """
-DELETE FROM price_aggregates WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM price_aggregates WHERE "timestamp" < %s ORDER BY "timestamp" LIMIT %s
-))
+DELETE FROM price_aggregates AS a
+USING (
+    SELECT pair_name, exchange, "timestamp" FROM price_aggregates
+    WHERE "timestamp" < %(limit)s ORDER BY "timestamp" LIMIT %(rows)s
+) AS old
+WHERE a.pair_name = old.pair_name AND a.exchange = old.exchange AND a."timestamp" = old."timestamp"
+  AND a."timestamp" < %(limit)s
 """

@@ -1,0 +1,120 @@
+"""The advisory lock of the one service on a database. It belongs to the server's process of a connection."""
+
+from __future__ import annotations
+
+import select
+import time
+from contextlib import closing
+from typing import Final
+
+import attrs
+import psycopg
+from psycopg import pq
+
+from marketflow.adapters.db.connecting import Connector
+from marketflow.app.ports import StoreAway
+
+_PROBE_SECONDS: Final = 1.0
+
+POOLED: Final = (
+    "the connection goes through a pooler that shares the server's processes among clients (transaction or"
+    " statement pooling), so that the lock on the database cannot be held:"
+    " use session pooling or connect directly"
+)
+
+
+@attrs.frozen
+class Backend:
+    """The server's process that serves a connection. Its number alone may be given to another later."""
+
+    pid: int
+    started_at: int
+    """Unix time in microseconds."""
+
+
+def try_lock(connection: psycopg.Connection, key: int) -> Backend | None:
+    """Take the database's advisory lock for this connection, and tell who has it then. None: it is taken."""
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(%s), pid, (extract(epoch FROM backend_start) * 1000000)::bigint"
+        " FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+        [key],
+    ).fetchone()
+    return Backend(row[1], row[2]) if row and row[0] else None
+
+
+def holds(connection: psycopg.Connection, key: int, backend: Backend) -> bool:
+    """Whether the connection is still served by this process, and the process still has the lock."""
+    row = connection.execute(
+        "SELECT pg_backend_pid() = %s AND EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'"
+        " AND pid = pg_backend_pid() AND objsubid = 1 AND granted"
+        " AND ((classid::bigint << 32) | objid::bigint) = %s)",
+        [backend.pid, key],
+    ).fetchone()
+    return row == (True,)
+
+
+def unlock(connection: psycopg.Connection, key: int) -> None:
+    """Give the lock back now, not some time after the connection was closed."""
+    connection.execute("SELECT pg_advisory_unlock(%s)", [key])
+
+
+def end(connection: psycopg.Connection, backend: Backend) -> bool:
+    """End another connection's process, of the same account; whether it is gone, after a second at most."""
+    row = connection.execute(
+        "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+        " WHERE pid = %s AND (extract(epoch FROM backend_start) * 1000000)::bigint = %s",
+        [backend.pid, backend.started_at],
+    ).fetchone()
+    return row is None or bool(row[0])
+
+
+def is_shared(connection: psycopg.Connection, connector: Connector) -> bool:
+    """Whether a pooler gives the process that serves the connection to other clients as well.
+
+    Where the process is not the one that the connection was told of, there is a pooler. Then a second client
+    begins a transaction. If it gets the process of the first, or keeps that from it, they share.
+    """
+    own = _pid(connection)
+    if own == connection.info.backend_pid:
+        return False
+    until = time.monotonic() + _PROBE_SECONDS
+    try:
+        other = connector.connect(until, pinned=False)
+    except StoreAway:
+        return False  # It lets nobody else in: as good as a process of our own.
+    with closing(other):
+        state, others = _begin(other.pgconn, until)
+        if state == "08P01":  # A transaction is no right thing to ask for: statement pooling.
+            return True
+        if others is None:  # It waits for a process: ours is not to be had.
+            return False
+        return others == own or _pid(connection) != own
+
+
+def _pid(connection: psycopg.Connection) -> int:
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _begin(pgconn: pq.abc.PGconn, until: float) -> tuple[str | None, int | None]:
+    """Begin a transaction; the SQLSTATE of an error, and the process that serves it, if one does in time."""
+    pgconn.send_query(b"BEGIN; SELECT pg_backend_pid()")
+    poll = select.poll()
+    poll.register(pgconn.socket, select.POLLIN)
+    state, pid = None, None
+    while True:
+        pgconn.flush()
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                return state, pid
+            field = result.error_field(pq.DiagnosticField.SQLSTATE)
+            state = field.decode() if field else state
+            value = result.get_value(0, 0) if result.ntuples else None
+            pid = int(value) if value else pid
+        if not poll.poll(max(0, round((until - time.monotonic()) * 1_000))):
+            return state, pid
+        try:
+            pgconn.consume_input()
+        except psycopg.OperationalError:
+            return state, pid

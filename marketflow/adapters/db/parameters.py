@@ -1,0 +1,69 @@
+"""What a connection string says, also by way of libpq's environment variables and service files."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from marketflow.app.ports import StoreUnfit
+
+# Our own defaults. The user's values win, wherever he sets them; only the encoding is fixed, since psycopg
+# must be able to read every answer. `options` is left to the user: PgBouncer refuses a connection with it.
+_DEFAULTS: Final[dict[str, Any]] = {
+    "fallback_application_name": "marketflow",
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+_FIXED: Final = {"client_encoding": "UTF8"}
+
+WRITABLE: Final = frozenset({"any", "read-write", "primary"})
+"""Values of target_session_attrs that can lead to a server that takes rows."""
+
+
+def connection_parameters(dsn: str, timeout: float) -> dict[str, Any]:
+    """The parameters that every connection of ours is made with; `timeout` in seconds.
+
+    Raises:
+        ValueError: the dsn is none. The message does not repeat it, a password may be in it.
+    """
+    try:
+        parameters: dict[str, Any] = dict(conninfo_to_dict(dsn))
+        given = effective(parameters)
+    except (psycopg.Error, ValueError):
+        raise ValueError("not a PostgreSQL connection string") from None
+    ours = _DEFAULTS | {"tcp_user_timeout": max(1, round(timeout * 1000))}
+    return parameters | {name: value for name, value in ours.items() if name not in given} | _FIXED
+
+
+def effective(parameters: dict[str, Any]) -> dict[str, str]:
+    """All parameters as libpq sees them: with those of the environment and of the service file.
+
+    Empty if libpq does not get that far, for example because the service file is missing. Connecting then
+    gives the reason.
+    """
+    # libpq tells the parameters of a connection only. An impossible value stops this one after all of them
+    # have been read, and before anything is looked up or connected to.
+    impossible = make_conninfo(**(parameters | {"channel_binding": "?"}))
+    found = pq.PGconn.connect_start(impossible.encode()).info
+    return {
+        option.keyword.decode(): option.val.decode()
+        for option in found
+        if option.val is not None and option.keyword != b"channel_binding"
+    }
+
+
+def check_target(given: dict[str, str]) -> None:
+    """Of a target_session_attrs that excludes every server that can be written to, say so.
+
+    Raises:
+        StoreUnfit
+    """
+    target = given.get("target_session_attrs", "any")
+    if target not in WRITABLE:
+        allowed = ", ".join(sorted(WRITABLE))
+        raise StoreUnfit(f"target_session_attrs is {target}, but rows must be written: use one of {allowed}")

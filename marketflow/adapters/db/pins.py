@@ -1,0 +1,117 @@
+"""The settings of a session on the server.
+
+A server, a database or a role may have other defaults than PostgreSQL's. What our statements rely on is set
+on each new connection, in one round trip. It is not sent with the connection's start: PgBouncer refuses that.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import psycopg
+import structlog
+
+log = structlog.get_logger()
+
+STATEMENT_SHARE: Final = 0.9
+"""Of the time limit what the server has for a statement: so it can say that it takes too long (somebody holds
+the table), and we keep the connection, and the lock with it."""
+
+# Never another value: our statements or psycopg rely on it. `default_transaction_read_only` is not among
+# them. Providers set it when a disk is nearly full, and nothing should be written then.
+_FIXED: Final = {
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "standard_conforming_strings": "on",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    # An error would end the session, an idle session would be ended: and the lock would be free.
+    "exit_on_error": "off",
+    "idle_session_timeout": "0",
+}
+# These hold unless somebody has set them for this role or database, or in the connection string. Compiling
+# would cost more than any of our queries. The keepalives free our lock some 20 s after our host has vanished.
+_DEFAULTS: Final = {
+    "jit": "off",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "2",
+}
+_FOR_US: Final = ("client", "user", "database", "database user", "global")
+"""Where a value comes from that was set for us, as pg_settings names it, and not for the whole server."""
+
+# What was set before is read as a whole first: MATERIALIZED. Of a limit the smaller one holds, 0 being none.
+# The schemas of the search path that exist are kept, without pg_catalog and pg_temp. pg_catalog is searched
+# first unless it is named, so that no other function takes the place of PostgreSQL's; pg_temp comes last.
+_PIN: Final = """
+WITH before AS MATERIALIZED (
+    SELECT name, setting, source, current_setting(name) AS shown
+    FROM pg_settings WHERE name = ANY (%(names)s::text[])
+), chosen AS MATERIALIZED (
+    SELECT name, shown, source,
+           CASE kind
+               WHEN 'limit' THEN
+                   CASE WHEN setting::bigint BETWEEN 1 AND wanted::bigint THEN setting ELSE wanted END
+               WHEN 'default' THEN CASE WHEN source = ANY (%(for_us)s::text[]) THEN setting ELSE wanted END
+               ELSE wanted
+           END AS value,
+           setting
+    FROM unnest(%(names)s::text[], %(wanted)s::text[], %(kinds)s::text[]) AS pin (name, wanted, kind)
+    JOIN before USING (name)
+)
+SELECT name, shown, value <> setting AND source = ANY (%(for_us)s::text[]), set_config(name, value, false)
+FROM chosen
+UNION ALL
+SELECT 'search_path', '', false, set_config('search_path', coalesce((
+    SELECT string_agg(quote_ident(schema), ', ' ORDER BY place)
+    FROM unnest(current_schemas(false)::text[]) WITH ORDINALITY AS path (schema, place)
+    WHERE schema <> 'pg_catalog' AND schema NOT LIKE 'pg\\_temp%%'
+), 'public') || ', pg_temp', false)
+"""
+
+
+class Pins:
+    """The settings of all sessions of a store."""
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout` of a call in seconds."""
+        milliseconds = max(1, round(timeout * 1000))
+        limits = {
+            "statement_timeout": str(max(1, round(milliseconds * STATEMENT_SHARE))),
+            "idle_in_transaction_session_timeout": str(milliseconds),
+        }
+        pins = [
+            (name, value, kind)
+            for kind, values in (("fixed", _FIXED), ("default", _DEFAULTS), ("limit", limits))
+            for name, value in values.items()
+        ]
+        names, wanted, kinds = (list(column) for column in zip(*pins, strict=True))
+        self._parameters = {"names": names, "wanted": wanted, "kinds": kinds, "for_us": [*_FOR_US]}
+        self._mutex = threading.Lock()
+        self._told: set[tuple[str, str]] = set()
+
+    def set(self, connection: psycopg.Connection) -> None:
+        """Set them; what was set for us and cannot hold is told in the log, once."""
+        overridden = {
+            name: (shown, ours)
+            for name, shown, told, ours in connection.execute(_PIN, self._parameters)
+            if told
+        }
+        self.tell(overridden)
+
+    def tell(self, overridden: dict[str, tuple[str, str]]) -> None:
+        """Of settings by name: the user's value, and the one that holds instead."""
+        with self._mutex:
+            new = {name: values for name, values in overridden.items() if (name, values[0]) not in self._told}
+            self._told |= {(name, values[0]) for name, values in new.items()}
+        if new:
+            log.info(
+                "settings of PostgreSQL overridden",
+                **{name: f"{ours} instead of {theirs}" for name, (theirs, ours) in new.items()},
+            )

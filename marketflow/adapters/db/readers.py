@@ -1,0 +1,91 @@
+"""The connections that questions are answered over.
+
+A server may give us fewer of them than there are sessions: because of a limit of the role, of the database or
+of a pooler. Then questions wait for a connection that works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
+
+import psycopg
+import trio
+
+from marketflow.adapters.db.session import Session
+from marketflow.adapters.db.verdicts import time_limit
+from marketflow.app.ports import StoreAway
+
+T = TypeVar("T")
+
+FEWER_SECONDS: Final = 15.0
+"""How long to make do with the connections there are, once the server has not given another one."""
+_CONNECT_SHARE: Final = 0.5
+"""Of the time limit what a further connection may take; the rest is for waiting for one that works."""
+
+
+class Readers:
+    """A few sessions; each question has one for itself."""
+
+    def __init__(self, sessions: list[Session], timeout: float) -> None:
+        """`timeout` of a call in seconds."""
+        self._sessions = sessions
+        self._idle = [*sessions]
+        self._timeout = timeout
+        self._returned = trio.Event()
+        self._fewer_until = 0.0
+
+    @property
+    def threads(self) -> int:
+        """How many are at work, those left behind included."""
+        return sum(session.threads for session in self._sessions)
+
+    async def run(self, fn: Callable[[psycopg.Connection], T]) -> T:
+        """Run `fn` with a connection, see `Session.run`."""
+        with time_limit(self._timeout):
+            while True:
+                session = await self._take()
+                connected = session.connected
+                limit = self._timeout * _CONNECT_SHARE if self._others and not connected else None
+                try:
+                    return await session.run(fn, timeout=limit)
+                except StoreAway:
+                    if connected or session.connected or not self._others:
+                        raise
+                    # It could not connect, and others may work: the server may have none left for us.
+                    self._fewer_until = trio.current_time() + FEWER_SECONDS
+                finally:
+                    self._give_back(session)
+
+    def spare(self) -> Iterator[Session]:
+        """The sessions that have a connection and are not used just now."""
+        return (session for session in self._idle if session.connected)
+
+    def close(self) -> None:
+        """Drop all connections."""
+        for session in self._sessions:
+            session.close()
+
+    @property
+    def _others(self) -> bool:
+        """Whether, beside the caller's, a session is connected, or in use and so may be."""
+        in_use = len(self._sessions) - len(self._idle)
+        return in_use > 1 or any(self.spare())
+
+    async def _take(self) -> Session:
+        while True:
+            # Of those that are connected the one that was used last.
+            session = next((each for each in reversed(self._idle) if each.connected), None)
+            if session is None and self._idle:
+                all_idle = len(self._idle) == len(self._sessions)
+                if all_idle or trio.current_time() >= self._fewer_until:
+                    session = self._idle[-1]
+            if session is not None:
+                self._idle.remove(session)
+                return session
+            await self._returned.wait()
+
+    def _give_back(self, session: Session) -> None:
+        self._idle.append(session)
+        self._returned.set()
+        self._returned = trio.Event()
