@@ -15,7 +15,6 @@ from marketflow.app.clocks import DataClock
 from marketflow.app.comparing import Comparison
 from marketflow.app.flushing import Flusher
 from marketflow.app.ports import (
-    Aggregate,
     AggregateStore,
     Clock,
     Field,
@@ -25,6 +24,7 @@ from marketflow.app.ports import (
     StoreTaken,
     Window,
 )
+from marketflow.app.row_writing import REFUSED_ROWS, RowWriter
 from marketflow.app.second_bars import Due
 from marketflow.app.stores import StoreState
 from marketflow.domain.periods import MINUTE, SECOND, Span
@@ -36,10 +36,6 @@ ROWS: Final = 200
 """Rows in one write at most."""
 ROWS_AT_A_TIME: Final = 40
 """Rows that are made without letting others have their turn: a few milliseconds' work."""
-REFUSED_SECONDS: Final = 60.0
-"""How long a row that the store has refused waits until it is tried again."""
-REFUSED_ROWS: Final = 20
-"""How many of these are tried in one write, and, as long as some are refused again, each second."""
 LOCK_PATIENCE: Final = 10.0
 """How long (seconds) to wait for the lock on the stores that another service holds."""
 PROGRESS_SECONDS: Final = 1.0
@@ -110,10 +106,7 @@ class Aggregator:
         self._stored_seen = 0
         """The hold under which the newest rows were looked at: the data clock must know of them."""
         self._next_progress = -math.inf
-        self._refused: dict[tuple[int, Pair], float] = {}
-        """By interval (its end) and pair, when it is to be tried again (seconds of Trio's clock)."""
-        self.written = 0
-        """Rows written by this boot."""
+        self._rows = RowWriter(store=store, state=state, bars=book.bars)
 
     @property
     def pending(self) -> int:
@@ -122,8 +115,13 @@ class Aggregator:
 
     @property
     def refused(self) -> int:
-        """Those of them that the store has refused, while it took others."""
-        return len(self._refused)
+        """Those of them that the store has refused."""
+        return self._rows.refused
+
+    @property
+    def written(self) -> int:
+        """Rows written by this boot."""
+        return self._rows.written
 
     async def take_hold(self) -> None:
         """At the start: take the lock on the stores, waiting for another service to end.
@@ -200,16 +198,16 @@ class Aggregator:
             self._failed(error)
 
     async def _write_all(self, due: Sequence[Due]) -> None:
-        now = trio.current_time()
-        again = [row for row in due if self._refused.get((row.end, row.pair), math.inf) <= now]
-        due = [row for row in due if (row.end, row.pair) not in self._refused]
+        due, again = self._rows.begin_turn(due)
         if due or again:
             await self._flusher.flushed(bars=True)
         for first in range(0, len(due), ROWS):
+            if self._rows.spent:
+                return  # The rest is due in a second.
             await self._write(due[first : first + ROWS])
             self._tell_progress(min(first + ROWS, len(due)), len(due))
         for first in range(0, len(again), REFUSED_ROWS):
-            if not await self._write(again[first : first + REFUSED_ROWS]):
+            if not await self._write(again[first : first + REFUSED_ROWS], again=True):
                 break  # There may be thousands, and others are due in a second.
 
     def _tell_progress(self, written: int, due: int) -> None:
@@ -230,7 +228,7 @@ class Aggregator:
             due = [row for row in due if row.end - interval >= self._started_at]
         return due
 
-    async def _write(self, batch: Sequence[Due]) -> bool:
+    async def _write(self, batch: Sequence[Due], *, again: bool = False) -> bool:
         """Write the rows; returns whether the store has taken them all."""
         stored = await self._stored(batch)
         bars = self._book.bars
@@ -243,33 +241,7 @@ class Aggregator:
         if changed:
             # There are updates in these rows that came after all was flushed.
             await self._flusher.flushed(bars=True)
-        return await self._write_rows(rows)
-
-    async def _write_rows(self, rows: Sequence[tuple[Due, Aggregate | None]]) -> bool:
-        """The same. When they are refused halves are tried, down to the rows at fault."""
-        made = [row for _, row in rows if row is not None]
-        try:
-            await self._store.write(made)
-        except RowsRefused as error:
-            if len(rows) == 1:
-                self._refuse(rows[0][0], error)
-            else:
-                await self._write_rows(rows[: len(rows) // 2])
-                await self._write_rows(rows[len(rows) // 2 :])
-            return False
-        self._state.answered()
-        self._book.bars.written([due for due, _ in rows])
-        for due, _ in rows:
-            self._refused.pop((due.end, due.pair), None)
-        self.written += len(made)
-        log.debug("aggregates written", rows=len(made), first_end=rows[0][0].end, last_end=rows[-1][0].end)
-        return True
-
-    def _refuse(self, due: Due, error: RowsRefused) -> None:
-        if (due.end, due.pair) not in self._refused:
-            exchange, symbol = due.pair
-            log.error("row refused", exchange=exchange, symbol=symbol, end=due.end, error=str(error))
-        self._refused[due.end, due.pair] = trio.current_time() + REFUSED_SECONDS
+        return await self._rows.write(rows, again=again)
 
     async def _stored(self, batch: Sequence[Due]) -> dict[Pair, FieldBars]:
         """Earlier boots' bars of the intervals, as the window has them; none of them with the window away.
@@ -300,8 +272,13 @@ class Aggregator:
         now = self._data_clock.now()
         if abs(now - self._cleared_at) < CLEARING_PAUSE:
             return
-        deleted = await self._store.delete_before(now - self._retention)
+        # Set first: a deletion that fails is not tried each second, or the store would be away and up in turn.
+        self._cleared_at = now
+        try:
+            deleted = await self._store.delete_before(now - self._retention)
+        except RowsRefused as error:
+            log.warning("deletion of aggregates refused", error=str(error))
+            return
         if deleted:
             log.info("aggregates past their retention deleted", rows=deleted)
-        else:
-            self._cleared_at = now
+            self._cleared_at = -math.inf  # There may be more.

@@ -101,7 +101,8 @@ class Health:
         if not self.serving:
             return "unavailable"
         sources = [self.status_of(feed) for feed in self._feeds[self._mode()]]
-        well = self._redis.up and self._postgres.up and all(status == "connected" for status in sources)
+        stores = all(state.up and state.refusal is None for state in (self._redis, self._postgres))
+        well = stores and all(status == "connected" for status in sources)
         return "ok" if well else "degraded"
 
     def _exchange(self, feed: Feed) -> ExchangeHealth:
@@ -115,7 +116,8 @@ class Health:
 
     def _store(self, state: StoreState) -> StoreHealth:
         age = int((trio.current_time() - state.changed_at) * 1_000)
-        return StoreHealth("up" if state.up else "away", since=self._clock.now() - age, error=state.error)
+        error = state.refusal if state.up else state.error
+        return StoreHealth("up" if state.up else "away", since=self._clock.now() - age, error=error)
 
 
 def _counters(ledger: Ledger) -> Counters:

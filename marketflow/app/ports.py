@@ -298,6 +298,10 @@ class AggregateStore(Protocol):
         """Delete rows whose end (ms) lies before, a bounded number of them; returns how many.
 
         There may be more as long as it is not 0.
+
+        Raises:
+            StoreAway: also when the lock is not held.
+            RowsRefused: none of them may be deleted.
         """
         ...
 

@@ -134,7 +134,7 @@ class StoreHealth:
     since: int
     """Unix ms: since when it has been so."""
     error: str | None = None
-    """Why it is away."""
+    """Why it is away, or, if it is up, why it took no row at all."""
 
 
 @attrs.frozen

@@ -16,6 +16,8 @@ class StoreState:
         self.up = False
         self.error: str | None = None
         """Why it is away; None before the first try and while it is up."""
+        self.refusal: str | None = None
+        """Why it took no row at all of the last rows, though it answers; None since it took one."""
         self.changed_at = trio.current_time()
         """Seconds of Trio's clock."""
 
@@ -33,6 +35,18 @@ class StoreState:
             if self.up:
                 self.changed_at = trio.current_time()
         self.up, self.error = False, reason
+
+    def refused(self, reason: str) -> None:
+        """It answers, and has taken none of the rows that it was given: the fault may be ours."""
+        if self.refusal is None:
+            log.error("all rows refused", store=self.name, error=reason)
+        self.refusal = reason
+
+    def took(self) -> None:
+        """It has taken rows."""
+        if self.refusal is not None:
+            log.info("rows taken again", store=self.name)
+        self.refusal = None
 
     def _since_change(self) -> float:
         return round(trio.current_time() - self.changed_at, 3)

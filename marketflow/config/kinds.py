@@ -14,9 +14,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import attrs
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
+from marketflow.config import postgres_options
 from marketflow.config.secrets import MASK, mask_connection, mask_value
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND
 
@@ -261,17 +260,19 @@ def _is_redis_url(value: str) -> bool:
 def postgres_dsn() -> Kind:
     """Where a PostgreSQL is, in either of libpq's forms."""
     expected = "a connection string like postgresql://user@127.0.0.1:5432/database"
-    return secret(text(expected, _is_postgres_dsn), mask_connection)
+    kind = text(expected)
 
+    def read(value: object) -> str:
+        dsn = kind.read(value)
+        try:
+            problem = next(postgres_options.problems(dsn), None)
+        except ValueError:
+            raise UnexpectedError(expected, value) from None
+        if problem is not None:
+            raise UnexpectedError(f"a connection string {problem}", value)
+        return str(dsn)
 
-def _is_postgres_dsn(value: str) -> bool:
-    try:
-        parameters = conninfo_to_dict(value)
-        # libpq looks at the ports, one for each host, only when it connects.
-        ports = [int(port) for port in str(parameters.get("port", "")).split(",") if port]
-    except (psycopg.ProgrammingError, ValueError):
-        return False
-    return bool(parameters) and all(1 <= port <= LAST_PORT for port in ports)
+    return secret(attrs.evolve(kind, read=read), mask_connection)
 
 
 def directory() -> Kind:

@@ -124,7 +124,7 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
     "StoreHealth": {
         "status": {"description": "`away`: it failed or did not answer in time, and has not answered since."},
         "since": _value("Timestamp", "Since when it has been so."),
-        "error": {"description": "Why it is away."},
+        "error": {"description": "Why it is away, or takes no rows though it is up."},
     },
     "ExchangeHealth": {
         "status": {
