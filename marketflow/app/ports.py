@@ -297,11 +297,7 @@ class AggregateStore(Protocol):
     async def delete_before(self, end: int) -> int:
         """Delete rows whose end (ms) lies before, a bounded number of them; returns how many.
 
-        There may be more as long as it is not 0.
-
-        Raises:
-            StoreAway: also when the lock is not held.
-            RowsRefused: none of them may be deleted.
+        There may be more as long as it is not 0. Raises RowsRefused as well: none was deleted.
         """
         ...
 

@@ -1,8 +1,8 @@
 """Rows on their way to the store, which may refuse some of them, or all.
 
 A refused row holds up no other: its batch is tried in halves, down to the rows at fault. These stay due, and
-are tried again after a while. How many refused writes a turn may have is bounded: with thousands of bad rows the
-search goes on in the next turns. Rows of pairs that had none refused are written first.
+are tried again after a while. How many refused writes a turn may have is bounded: with thousands of bad rows
+the search goes on in the next turns. Rows of pairs that had none refused are written first.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def _places(found: dict[str, str]) -> Iterator[str]:
     if len(set(counts.values())) > 1:
         yield "with as many hosts as addresses"
     ports = found.get("port", "").split(",")
+    if not all(re.fullmatch("[0-9]*", port) for port in ports):
+        raise ValueError("a port that is no number")  # Part of a password, as likely as not.
     if counts and len(ports) not in {1, *counts.values()}:
         yield "with one port, or as many as hosts"
-    if not all(re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= _LAST_PORT for port in ports if port):
+    if not all(len(port) <= len(str(_LAST_PORT)) and 1 <= int(port) <= _LAST_PORT for port in ports if port):
         yield f"with ports from 1 to {_LAST_PORT}"

@@ -123,7 +123,7 @@ async def test_many_questions_to_a_frozen_server(store, own_postgres):
             nursery.start_soon(ask)
     assert len(waited) == 30
     assert max(waited) < TIMEOUT + SLACK
-    await until(lambda: not any(session._threads.borrowed_tokens for session in store._idle))
+    await until(lambda: store.threads == 0)
     own_postgres.resume()
     assert set(await calls(store)["newest"]()) == {PAIR}
 
@@ -142,8 +142,7 @@ async def test_cancelling_does_not_wait_for_a_frozen_server(own_postgres, name, 
             await calls(store)[name]()
         assert scope.cancelled_caught
         assert time.monotonic() - started < 0.7
-        sessions = [store._writing, *store._idle]
-        await until(lambda: not any(session._threads.borrowed_tokens for session in sessions))
+        await until(lambda: store.threads == 0)
         own_postgres.resume()
         await held(store)
 

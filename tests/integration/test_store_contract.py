@@ -7,6 +7,7 @@ from itertools import count
 
 import attrs
 import msgspec
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,12 +27,30 @@ EVER = Span(-(10**18), 10**18)
 TINIEST, GREATEST = 5e-324, 1.7976931348623157e308
 
 
-@pytest.fixture(params=["memory", "postgres"])
+PARTITIONED = """
+CREATE TABLE price_aggregates (
+    pair_name text NOT NULL, exchange text NOT NULL, "timestamp" timestamptz NOT NULL,
+    average_price float8 NOT NULL, min_price float8 NOT NULL, max_price float8 NOT NULL,
+    open_price float8 NOT NULL, close_price float8 NOT NULL,
+    open_time timestamptz NOT NULL, close_time timestamptz NOT NULL, update_count bigint NOT NULL,
+    PRIMARY KEY (pair_name, exchange, "timestamp")
+) PARTITION BY HASH (pair_name, exchange, "timestamp");
+CREATE TABLE part_0 PARTITION OF price_aggregates FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+CREATE TABLE part_1 PARTITION OF price_aggregates FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+CREATE TABLE part_2 PARTITION OF price_aggregates FOR VALUES WITH (MODULUS 3, REMAINDER 2);
+"""
+
+
+@pytest.fixture(params=["memory", "postgres", "partitioned"])
 def new_store(request):
-    """A store that nobody has held yet."""
+    """A store that nobody has held yet; partitioned: somebody has made the table, in parts."""
     if request.param == "memory":
         return MemoryStore(MINUTE)
-    return PostgresStore(request.getfixturevalue("postgres_dsn"), interval=MINUTE, timeout=10)
+    dsn = request.getfixturevalue("postgres_dsn")
+    if request.param == "partitioned":
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(PARTITIONED)
+    return PostgresStore(dsn, interval=MINUTE, timeout=10)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.aggregating import ROWS
-from marketflow.app.ports import Aggregate, StoreAway, StoreTaken
-from marketflow.app.row_writing import REFUSED_ROWS
+from marketflow.app.ports import Aggregate, RowsRefused, StoreAway, StoreTaken
+from marketflow.app.row_writing import REFUSED_ROWS, REFUSED_SECONDS, REFUSED_WRITES
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, floor_to
 
@@ -285,6 +285,85 @@ async def test_hundreds_of_refused_rows_take_no_time_from_others(autojump_clock)
         await trio.sleep(61)
         assert world.aggregator.pending == 0
         world.check_rows(world.now - 3_000)
+
+
+async def test_when_every_row_is_refused_the_state_says_so(autojump_clock):
+    """The fault may be ours. It says so until a row is taken; one bad row among others is no such case."""
+    world = world_of(interval=1_000, flush_interval=0.5)
+    async with world.running() as nursery:
+        nursery.start_soon(play, world, 400)
+        world.store.refuses = lambda row: (row.exchange, row.symbol) == PAIR
+        await trio.sleep(30)
+        assert world.aggregator.refused > 20
+        assert world.postgres.refusal is None
+        world.store.refuses = lambda _: True
+        await trio.sleep(3)
+        assert (world.postgres.up, world.postgres.refusal) == (True, "told to refuse")
+        await trio.sleep(100)
+        assert (world.postgres.up, world.postgres.refusal) == (True, "told to refuse")
+        world.store.refuses = lambda _: False
+        await trio.sleep(3)
+        assert world.postgres.refusal is None
+
+
+async def test_the_search_for_refused_rows_is_bounded(autojump_clock):
+    """Thousands are due and none is taken: some dozens of writes a second, until they are taken."""
+    world = world_of(interval=1_000, flush_interval=0.5)
+    tries = []
+    write = world.store.write
+
+    async def counted(aggregates):
+        tries.append(trio.current_time())
+        await write(aggregates)
+
+    world.store.away = True
+    world.store.write = counted
+    async with world.running():
+        await play(world, 400, every=1.0)
+        assert world.aggregator.pending > 1_200
+        world.store.refuses = lambda _: True
+        world.store.away = False
+        await trio.sleep(20)
+        by_second = [sum(int(time) == second for time in tries) for second in {int(time) for time in tries}]
+        assert 0 < max(by_second) <= REFUSED_WRITES + 10
+        world.store.refuses = lambda _: False
+        await trio.sleep(REFUSED_SECONDS + 10)
+        assert world.aggregator.pending == 0
+
+
+async def test_a_bad_pair_holds_up_no_other_after_an_outage(autojump_clock):
+    """Its rows are a quarter of thousands, and all of them are refused: the others come within seconds."""
+    world = world_of(interval=1_000, flush_interval=0.5)
+    world.store.away = True
+    world.store.refuses = lambda row: (row.exchange, row.symbol) == PAIR
+    async with world.running():
+        await play(world, 400, every=1.0)
+        world.store.away = False
+        await trio.sleep(8)
+        expected = world.expected_rows(world.now - 4_000)
+        missing = [key for key in expected if key[:2] != PAIR and key not in world.store.rows]
+        assert missing == []
+        assert world.postgres.up
+
+
+async def test_a_deletion_that_is_refused_leaves_the_store_up(autojump_clock):
+    """A trigger, or a missing privilege. It is told, and tried again in an hour."""
+    world = world_of(retention=HOUR)
+    tries = []
+
+    async def refuse(end):
+        tries.append(end)
+        raise RowsRefused("never")
+
+    world.store.delete_before = refuse
+    with capture_logs() as logged:
+        async with world.running(slowly=True) as nursery:
+            nursery.start_soon(play, world, 600)
+            await trio.sleep(600)
+            assert world.postgres.up
+    assert len(tries) == 1
+    assert [log["error"] for log in logged if log["event"] == "deletion of aggregates refused"] == ["never"]
+    assert not any(log["event"] == "store away" for log in logged)
 
 
 async def test_a_restart_writes_what_is_missing_as_long_as_the_window_has_the_bars(autojump_clock):

@@ -158,3 +158,14 @@ async def test_ages_and_uptime_are_in_seconds(autojump_clock, service):
     report = service.health.report()
     assert report.exchanges["exchange1"].last_update_age == 2.25
     assert (report.uptime, report.version, report.mode) == (2.25, "1.2.3", "live")
+
+
+async def test_a_store_that_takes_no_row_at_all(autojump_clock, service):
+    """It is up, and the service is degraded, until a row is taken."""
+    service.world.postgres.refused("function no_such() does not exist")
+    report = service.health.report()
+    assert (report.status, report.postgres.status) == ("degraded", "up")
+    assert report.postgres.error == "function no_such() does not exist"
+    service.world.postgres.took()
+    report = service.health.report()
+    assert (report.status, report.postgres.error) == ("ok", None)

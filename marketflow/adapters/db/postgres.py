@@ -103,6 +103,11 @@ class PostgresStore:
         self._writing.close()
         self._readers.close()
 
+    @property
+    def threads(self) -> int:
+        """How many are at work, those left behind included."""
+        return self._writing.threads + self._readers.threads
+
     async def hold(self) -> int:
         """See the port.
 

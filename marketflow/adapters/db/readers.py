@@ -34,6 +34,8 @@ class Readers:
         self._timeout = timeout
         self._returned = trio.Event()
         self._fewer_until = 0.0
+        self._connecting: dict[trio.CancelScope, float] = {}
+        """Of each question that waits for a new connection, when it stops if there is one that works."""
 
     @property
     def threads(self) -> int:
@@ -46,16 +48,19 @@ class Readers:
             while True:
                 session = await self._take()
                 connected = session.connected
-                limit = self._timeout * _CONNECT_SHARE if self._others and not connected else None
-                try:
-                    return await session.run(fn, timeout=limit)
-                except StoreAway:
-                    if connected or session.connected or not self._others:
-                        raise
-                    # It could not connect, and others may work: the server may have none left for us.
-                    self._fewer_until = trio.current_time() + FEWER_SECONDS
-                finally:
-                    self._give_back(session)
+                with trio.CancelScope() as scope:
+                    if not connected:
+                        self._connecting[scope] = trio.current_time() + self._timeout * _CONNECT_SHARE
+                    try:
+                        return await session.run(fn)
+                    except StoreAway:
+                        if connected or session.connected or not self._others:
+                            raise
+                    finally:
+                        self._connecting.pop(scope, None)
+                        self._give_back(session)
+                # It could not connect, and others may work: the server may have none left for us.
+                self._fewer_until = trio.current_time() + FEWER_SECONDS
 
     def spare(self) -> Iterator[Session]:
         """The sessions that have a connection and are not used just now."""
@@ -87,5 +92,8 @@ class Readers:
 
     def _give_back(self, session: Session) -> None:
         self._idle.append(session)
+        if session.connected:
+            for scope, limit in self._connecting.items():
+                scope.deadline = limit
         self._returned.set()
         self._returned = trio.Event()

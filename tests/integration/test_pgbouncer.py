@@ -1,0 +1,189 @@
+"""Poolers between us and PostgreSQL: session pooling works, any other is noticed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+import trio
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from marketflow.adapters.db.postgres import PostgresStore
+from marketflow.app.ports import Aggregate, StoreAway, StoreTaken, StoreUnfit
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import MINUTE, Span
+
+PGBOUNCER = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+
+PAIR = ("exchange1", "BTCUSDT")
+EVER = Span(0, 10**15)
+ROW = Aggregate(*PAIR, MINUTE, Bar(1, 3.0, 3.0, 3.0, 3.0, 5, 0, 3.0, 5, 0))
+BARS = {PAIR: {0: ROW.bar}}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Pooler:
+    """A pgbouncer in front of a database, with the settings that it has by default but for those given."""
+
+    def __init__(self, dsn, directory):
+        self.parameters = conninfo_to_dict(dsn)
+        self.directory = directory
+        self.port = free_port()
+        self.dsn = make_conninfo(dsn, host="127.0.0.1", port=self.port)
+
+    def configure(self, **settings):
+        there = "host={host} port={port} dbname={dbname}".format_map(self.parameters)
+        lines = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "auth_type": "any",
+            "unix_socket_dir": "",
+            "admin_users": "admin",
+            "pidfile": self.directory / "pid",
+        } | settings
+        # With auth_type any all come as one user, who is named here.
+        text = [
+            "[databases]",
+            f"{self.parameters['dbname']} = {there} user={self.parameters['user']}",
+            "[pgbouncer]",
+        ]
+        text += [f"{name} = {value}" for name, value in lines.items()]
+        (self.directory / "pgbouncer.ini").write_text("\n".join(text) + "\n")
+
+    def reload(self, **settings):
+        self.configure(**settings)
+        with psycopg.connect(
+            make_conninfo(self.dsn, dbname="pgbouncer", user="admin"), autocommit=True
+        ) as admin:
+            admin.execute("RELOAD")
+
+
+@pytest.fixture
+def pooler(postgres_dsn, server_directory):
+    """Runs one with the given settings; ended after the test."""
+    it = Pooler(postgres_dsn, server_directory)
+
+    @asynccontextmanager
+    async def run(**settings):
+        it.configure(**settings)
+        options = {}
+        if os.geteuid() == 0:  # It refuses to run as root.
+            nobody = pwd.getpwnam("nobody")
+            os.chown(server_directory, nobody.pw_uid, nobody.pw_gid)
+            options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        process = subprocess.Popen(  # noqa: ASYNC220 - takes no time
+            [PGBOUNCER, server_directory / "pgbouncer.ini"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **options,
+        )
+        try:
+            with trio.fail_after(20):
+                while not listens(it.port):
+                    assert process.poll() is None
+                    await trio.sleep(0.02)
+            yield it
+        finally:
+            process.kill()
+            process.wait()
+
+    return run
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def store(dsn, timeout=10):
+    return PostgresStore(dsn, interval=MINUTE, timeout=timeout)
+
+
+async def test_session_pooling_works(pooler):
+    """With pgbouncer's defaults, which refuse `options`. The lock is a lock, and is free after the end."""
+    async with pooler(pool_mode="session") as it:
+        async with store(it.dsn) as first, store(it.dsn) as second:
+            hold = await first.hold()
+            await first.write([ROW])
+            assert await first.bars([PAIR], EVER, MINUTE) == BARS
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(first.newest, [PAIR])
+            with pytest.raises(StoreTaken):
+                await second.hold()
+            assert await first.hold() == hold
+        async with store(it.dsn) as third:
+            with trio.fail_after(10):
+                while True:
+                    try:
+                        await third.hold()
+                    except StoreTaken:
+                        await trio.sleep(0.05)
+                    else:
+                        break
+            await third.write([ROW])
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+@pytest.mark.parametrize(
+    "how", [{}, {"default_pool_size": 1}, {"server_round_robin": 1}, {"min_pool_size": 5}]
+)
+async def test_a_pooler_that_shares_processes_is_refused(pooler, mode, how):
+    """At the first hold, with what to do. Whichever process it would give us next."""
+    async with pooler(pool_mode=mode, **how) as it, store(it.dsn) as ours:
+        with pytest.raises(StoreUnfit, match="use session pooling or connect directly"):
+            await ours.hold()
+
+
+async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
+    """What was collected would be lost if the service ended. Nothing is written meanwhile."""
+    async with pooler(pool_mode="session") as it, store(it.dsn, timeout=3) as ours:
+        before = await ours.hold()
+        it.reload(pool_mode="transaction")
+        with psycopg.connect(it.dsn, autocommit=True) as other:  # It may well get our process.
+            with trio.fail_after(20):
+                while True:
+                    try:
+                        await ours.hold()
+                    except StoreAway as error:
+                        reason = str(error)
+                        if "session pooling" in reason:
+                            break
+                    other.execute("SELECT pg_advisory_unlock_all()")
+                    await trio.sleep(0.02)
+        with pytest.raises(StoreAway):
+            await ours.write([ROW])
+        it.reload(pool_mode="session")
+        with trio.fail_after(20):
+            while True:
+                try:
+                    after = await ours.hold()
+                except (StoreAway, StoreTaken):
+                    await trio.sleep(0.05)
+                else:
+                    break
+        assert after != before
+        await ours.write([ROW])
+
+
+async def test_a_small_pool_is_shared_by_questions(pooler):
+    """Session pooling with three connections: the lock has one, and questions wait for the others."""
+    async with pooler(pool_mode="session", default_pool_size=3) as it, store(it.dsn, timeout=4) as ours:
+        await ours.hold()
+        await ours.write([ROW])
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(ours.newest, [PAIR])
+        assert await ours.bars([PAIR], EVER, MINUTE) == BARS

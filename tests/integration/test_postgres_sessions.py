@@ -1,0 +1,395 @@
+"""Connections to PostgreSQL: whatever the server's, the database's, the role's and the user's own settings are."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+import trio
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from structlog.testing import capture_logs
+
+from marketflow.adapters.db import readers
+from marketflow.adapters.db.connecting import Connector
+from marketflow.adapters.db.hosts import Hosts
+from marketflow.adapters.db.parameters import connection_parameters
+from marketflow.adapters.db.pins import Pins
+from marketflow.adapters.db.postgres import PostgresStore
+from marketflow.adapters.db.session import Session
+from marketflow.app.ports import Aggregate, StoreAway, StoreTaken, StoreUnfit
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import MINUTE, Span
+
+PAIR = ("exchange1", "BTCUSDT")
+EVER = Span(-(10**15), 10**15)
+PRICE = 0.1 + 0.2
+ROW = Aggregate(*PAIR, MINUTE, Bar(1, PRICE, PRICE, PRICE, PRICE, 5, 0, PRICE, 5, 0))
+BARS = {PAIR: {0: ROW.bar}}
+
+
+def store(dsn, timeout=10.0):
+    return PostgresStore(dsn, interval=MINUTE, timeout=timeout)
+
+
+@pytest.fixture
+def role(postgres_dsn):
+    """A role that may make tables: its name."""
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        name = f"role_{connection.info.dbname}"
+        connection.execute(f"CREATE ROLE {name} LOGIN")
+        connection.execute(f"GRANT CREATE ON DATABASE {connection.info.dbname} TO {name}")
+        connection.execute(f"GRANT ALL ON SCHEMA public TO {name}")
+        yield name
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [name]
+        )
+        connection.execute(f"DROP OWNED BY {name}")
+        connection.execute(f"DROP ROLE {name}")
+
+
+async def held(ours, seconds=10):
+    """Hold once the former connection's end has reached the server."""
+    with trio.fail_after(seconds):
+        while True:
+            try:
+                return await ours.hold()
+            except StoreTaken:
+                await trio.sleep(0.02)
+
+
+async def check(ours):
+    """All that is asked of a store."""
+    await held(ours)
+    await ours.write([ROW])
+    await ours.write([ROW])
+    assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+    assert await ours.bars([PAIR], EVER, 60 * MINUTE) == BARS
+    assert await ours.skip([PAIR], EVER, 0) == 0
+    assert (await ours.newest([PAIR]))[PAIR].timestamp == 5
+    await ours.hold()
+
+
+SETTINGS = [
+    ("DateStyle", "German"),
+    ("DateStyle", "SQL, DMY"),
+    ("DateStyle", "Postgres, MDY"),
+    ("IntervalStyle", "sql_standard"),
+    ("IntervalStyle", "iso_8601"),
+    ("TimeZone", "Asia/Kathmandu"),
+    ("TimeZone", "<+05>-05"),
+    ("extra_float_digits", "-15"),
+    ("bytea_output", "escape"),
+    ("standard_conforming_strings", "off"),
+    ("client_encoding", "LATIN1"),
+    ("client_encoding", "SJIS"),
+    ("search_path", "''"),
+    ("search_path", "nowhere"),
+    ("search_path", "pg_catalog"),
+    ("search_path", "public, pg_catalog"),
+    ("search_path", "pg_temp, public"),
+    ("default_transaction_isolation", "serializable"),
+    ("default_transaction_deferrable", "on"),
+    ("exit_on_error", "on"),
+    ("idle_session_timeout", "50ms"),
+    ("array_nulls", "off"),
+    ("lc_numeric", "C"),
+    ("lc_messages", "C"),
+    ("row_security", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("client_min_messages", "debug5"),
+    ("jit", "on"),
+    ("statement_timeout", "2s"),
+    ("quote_all_identifiers", "on"),
+    ("track_activities", "on"),
+    ("vacuum_cost_delay", "1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS)
+async def test_any_setting_of_a_role_will_do(postgres_dsn, role, name, value):
+    """Set for the role, and for the database."""
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(
+            f"ALTER ROLE {role} SET {name} = {value if value == chr(39) * 2 else repr(value)}"
+            if name != "search_path"
+            else f"ALTER ROLE {role} SET {name} = {value}"
+        )
+    async with store(make_conninfo(postgres_dsn, user=role)) as ours:
+        await check(ours)
+
+
+async def test_many_settings_of_a_database_will_do(postgres_dsn):
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        for name, value in SETTINGS:
+            if name not in {"search_path", "client_min_messages"}:
+                connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {name} = '{value}'")
+    async with store(postgres_dsn) as ours:
+        await check(ours)
+        await trio.sleep(0.2)
+        await ours.hold()
+
+
+async def test_nobodys_function_takes_the_place_of_postgresqls(postgres_dsn, role):
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION public.pg_try_advisory_lock(bigint) RETURNS boolean LANGUAGE sql AS 'SELECT false'"
+        )
+        connection.execute(f"ALTER ROLE {role} SET search_path = public, pg_catalog")
+    async with store(make_conninfo(postgres_dsn, user=role)) as ours:
+        await check(ours)
+
+
+async def test_tables_are_in_the_users_own_schema(postgres_dsn, role):
+    """Where his search path begins."""
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}")
+        async with store(make_conninfo(postgres_dsn, user=role)) as ours:
+            await check(ours)
+        assert connection.execute(f"SELECT count(*) FROM {role}.price_aggregates").fetchone() == (1,)
+
+
+def session_of(dsn, timeout, pins=None):
+    return Session(
+        Connector(connection_parameters(dsn, timeout), Hosts(), pins or Pins(timeout)), timeout=timeout
+    )
+
+
+async def shown(dsn, *names, timeout=2.0, pins=None):
+    """Settings as they are in a session of ours."""
+    session = session_of(dsn, timeout, pins)
+
+    def show(connection):
+        return [connection.execute("SELECT current_setting(%s)", [name]).fetchone()[0] for name in names]
+
+    try:
+        return await session.run(show)
+    finally:
+        session.close()
+
+
+async def test_the_users_own_limits_hold_where_they_are_shorter(postgres_dsn):
+    dsn = make_conninfo(postgres_dsn, options="-c statement_timeout=700 -c lock_timeout=300 -c jit=on")
+    assert await shown(dsn, "statement_timeout", "lock_timeout", "jit") == ["700ms", "300ms", "on"]
+
+
+async def test_longer_limits_would_undo_ours_and_that_is_told_once(postgres_dsn, monkeypatch):
+    """Also those of the environment; none counts as longer."""
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=60s -c idle_in_transaction_session_timeout=0")
+    pins = Pins(2.0)
+    with capture_logs() as logged:
+        for _ in range(3):
+            found = await shown(
+                postgres_dsn, "statement_timeout", "idle_in_transaction_session_timeout", pins=pins
+            )
+            assert found == ["1800ms", "2s"]
+    told = [log for log in logged if log["event"] == "settings of PostgreSQL overridden"]
+    assert [log["statement_timeout"] for log in told] == ["1800ms instead of 1min"]
+
+
+async def test_the_environment_is_as_good_as_parameters(postgres_dsn, monkeypatch, tmp_path):
+    """And a service file. What the connection string says wins."""
+    parts = conninfo_to_dict(postgres_dsn)
+    monkeypatch.setenv("PGHOST", parts["host"])
+    monkeypatch.setenv("PGPORT", parts["port"])
+    monkeypatch.setenv("PGAPPNAME", "mine")
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    monkeypatch.setenv("PGDATESTYLE", "German")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    (tmp_path / "services").write_text(
+        f"[here]\nhost={parts['host']}\nport={parts['port']}\nuser={parts['user']}\n"
+        f"dbname={parts['dbname']}\noptions=-c statement_timeout=500\n"
+    )
+    dsn = make_conninfo(user=parts["user"], dbname=parts["dbname"])
+    names = ["application_name", "TimeZone", "DateStyle", "client_encoding"]
+    assert await shown(dsn, *names) == ["mine", "UTC", "ISO, MDY", "UTF8"]
+    monkeypatch.setenv("PGHOST", "127.0.0.9")
+    monkeypatch.setenv("PGPORT", "1")
+    assert await shown("service=here", "statement_timeout") == ["500ms"]
+    monkeypatch.setenv("PGSERVICE", "here")
+    assert await shown("application_name=own", "application_name", "statement_timeout") == ["own", "500ms"]
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "standby")
+    with pytest.raises(StoreUnfit, match="target_session_attrs is standby"):
+        await shown("service=here", "TimeZone")
+
+
+async def test_a_service_that_is_not_there_is_away_until_it_is(postgres_dsn, monkeypatch, tmp_path):
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    parts = conninfo_to_dict(postgres_dsn)
+    async with store("service=later", timeout=3) as ours:
+        with pytest.raises(StoreAway, match="later|service file"):
+            await ours.hold()
+        lines = [f"{name}={parts[name]}" for name in ("host", "port", "user", "dbname")]
+        (tmp_path / "services").write_text("\n".join(["[later]", *lines, ""]))
+        await check(ours)
+
+
+# ---- several hosts ----
+
+
+@contextmanager
+def silent():
+    """The port of a host that takes connections and never says anything."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(100)
+        yield str(listener.getsockname()[1])
+
+
+def at(dsn, *ports, **more):
+    own = conninfo_to_dict(dsn)["port"]
+    ports = [own if port is None else port for port in ports]
+    return make_conninfo(dsn, host=",".join(["127.0.0.1"] * len(ports)), port=",".join(ports), **more)
+
+
+@pytest.mark.parametrize("timeout", [1.0, 5.0])
+@pytest.mark.parametrize(
+    "attributes", [{}, {"target_session_attrs": "read-write"}, {"load_balance_hosts": "random"}]
+)
+async def test_a_silent_host_leaves_time_for_the_next(postgres_dsn, timeout, attributes):
+    """And comes last from then on, so that further connections do not wait for it."""
+    with silent() as port, silent() as another:
+        async with store(at(postgres_dsn, port, another, None, **attributes), timeout=timeout) as ours:
+            await check(ours)
+            started = time.monotonic()
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(ours.newest, [PAIR])
+            if "load_balance_hosts" not in attributes:
+                assert time.monotonic() - started < timeout / 2
+
+
+async def test_a_silent_address_of_a_name_leaves_time_for_the_next(postgres_dsn, monkeypatch):
+    own = conninfo_to_dict(postgres_dsn)["port"]
+    answer = [(2, 1, 6, "", (address, 0)) for address in ("127.0.0.9", "127.0.0.8", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    with socket.socket() as first, socket.socket() as second:
+        for listener, host in ((first, "127.0.0.9"), (second, "127.0.0.8")):
+            listener.bind((host, int(own)))
+            listener.listen(100)
+        async with store(make_conninfo(postgres_dsn, host="db.example"), timeout=2) as ours:
+            await check(ours)
+
+
+async def test_the_user_s_connect_timeout_holds_where_it_is_shorter(postgres_dsn):
+    with silent() as port:
+        async with store(at(postgres_dsn, port, connect_timeout=1), timeout=20) as ours:
+            started = time.monotonic()
+            with pytest.raises(StoreAway, match="no answer within 1 s"):
+                await ours.hold()
+            assert time.monotonic() - started < 4
+
+
+# ---- names ----
+
+
+@contextmanager
+def hung_resolver(monkeypatch):
+    """Answers nothing until the end; counts how often it was asked."""
+    asked, go_on = [], threading.Event()
+    real = socket.getaddrinfo
+
+    def hang(name, *args, **kwargs):
+        if name != "db.example":
+            return real(name, *args, **kwargs)
+        asked.append(threading.current_thread())
+        go_on.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    try:
+        yield asked
+    finally:
+        go_on.set()
+        monkeypatch.setattr(socket, "getaddrinfo", real)
+
+
+async def test_a_hung_resolver_is_away_in_time_and_holds_one_thread(postgres_dsn, monkeypatch):
+    """However many calls there are, and cancelled ones leave nothing behind. Then it answers."""
+    dsn = make_conninfo(postgres_dsn, host="db.example")
+    async with store(dsn, timeout=0.6) as ours:
+        with hung_resolver(monkeypatch) as asked:
+            for _ in range(8):
+                started = time.monotonic()
+                with pytest.raises(StoreAway):
+                    await ours.hold()
+                assert time.monotonic() - started < 1.5
+            for _ in range(8):
+                with trio.move_on_after(0.05):
+                    await ours.hold()
+            assert len(asked) == 1
+            with trio.fail_after(5):
+                while ours.threads:  # noqa: ASYNC110 - no event says so
+                    await trio.sleep(0.02)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("127.0.0.1", 0))])
+        asked[0].join(5)
+        await check(ours)
+
+
+async def test_known_addresses_outlast_the_resolver(postgres_dsn, monkeypatch):
+    dsn = make_conninfo(postgres_dsn, host="db.example")
+    async with store(dsn, timeout=2) as ours:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("127.0.0.1", 0))])
+        await check(ours)
+        with hung_resolver(monkeypatch), psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'marketflow' AND datname = current_database()"
+            )
+            await check(ours)
+
+
+# ---- as many connections as there are ----
+
+
+@pytest.mark.parametrize("limit", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["role", "database"])
+async def test_questions_wait_for_the_connections_there_are(postgres_dsn, role, limit, kind):
+    """None of them fails, however many come at once."""
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        name = role if kind == "role" else connection.info.dbname
+        # For a database the connection that we are on counts as well.
+        number = limit if kind == "role" else limit + 1
+        connection.execute(f"ALTER {kind} {name} CONNECTION LIMIT {number}")
+        async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:
+            await check(ours)
+            for _ in range(3):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(30):
+                        nursery.start_soon(ours.newest, [PAIR])
+            await ours.hold()
+
+
+async def test_the_writing_connection_takes_over_a_readers(postgres_dsn, role):
+    """When questions have used up the limit, rows must be written all the same."""
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
+    async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ours.newest, [PAIR])
+        with pytest.raises(StoreAway, match="too many connections"):
+            await ours.hold()
+        await check(ours)
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ours.newest, [PAIR])
+
+
+async def test_the_number_of_connections_grows_again(postgres_dsn, role, monkeypatch):
+    monkeypatch.setattr(readers, "FEWER_SECONDS", 0.2)
+    query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
+        async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:
+            await check(ours)
+            connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+            with trio.fail_after(10):
+                while connection.execute(query, [role]).fetchone() < (5,):
+                    async with trio.open_nursery() as nursery:
+                        for _ in range(20):
+                            nursery.start_soon(ours.newest, [PAIR])
