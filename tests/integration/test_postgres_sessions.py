@@ -1,11 +1,11 @@
-"""Connections to PostgreSQL: whatever the server's, the database's, the role's and the user's own settings are."""
+"""Connections to PostgreSQL: settings of servers, databases, roles and users, several hosts, few connections."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
@@ -136,7 +136,8 @@ async def test_many_settings_of_a_database_will_do(postgres_dsn):
 async def test_nobodys_function_takes_the_place_of_postgresqls(postgres_dsn, role):
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(
-            "CREATE FUNCTION public.pg_try_advisory_lock(bigint) RETURNS boolean LANGUAGE sql AS 'SELECT false'"
+            "CREATE FUNCTION public.pg_try_advisory_lock(bigint) RETURNS boolean"
+            " LANGUAGE sql AS 'SELECT false'"
         )
         connection.execute(f"ALTER ROLE {role} SET search_path = public, pg_catalog")
     async with store(make_conninfo(postgres_dsn, user=role)) as ours:
@@ -149,7 +150,8 @@ async def test_tables_are_in_the_users_own_schema(postgres_dsn, role):
         connection.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}")
         async with store(make_conninfo(postgres_dsn, user=role)) as ours:
             await check(ours)
-        assert connection.execute(f"SELECT count(*) FROM {role}.price_aggregates").fetchone() == (1,)
+        found = connection.execute("SELECT schemaname FROM pg_tables WHERE tablename = 'price_aggregates'")
+        assert found.fetchall() == [(role,)]
 
 
 def session_of(dsn, timeout, pins=None):
@@ -221,7 +223,7 @@ async def test_a_service_that_is_not_there_is_away_until_it_is(postgres_dsn, mon
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     parts = conninfo_to_dict(postgres_dsn)
     async with store("service=later", timeout=3) as ours:
-        with pytest.raises(StoreAway, match="later|service file"):
+        with pytest.raises(StoreAway, match="service"):
             await ours.hold()
         lines = [f"{name}={parts[name]}" for name in ("host", "port", "user", "dbname")]
         (tmp_path / "services").write_text("\n".join(["[later]", *lines, ""]))
@@ -319,7 +321,7 @@ async def test_a_hung_resolver_is_away_in_time_and_holds_one_thread(postgres_dsn
                     await ours.hold()
                 assert time.monotonic() - started < 1.5
             for _ in range(8):
-                with trio.move_on_after(0.05):
+                with suppress(StoreAway), trio.move_on_after(0.05):
                     await ours.hold()
             assert len(asked) == 1
             with trio.fail_after(5):
@@ -352,8 +354,8 @@ async def test_questions_wait_for_the_connections_there_are(postgres_dsn, role, 
     """None of them fails, however many come at once."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         name = role if kind == "role" else connection.info.dbname
-        # For a database the connection that we are on counts as well.
-        number = limit if kind == "role" else limit + 1
+        # For a database this connection and that of the fixture count as well.
+        number = limit if kind == "role" else limit + 2
         connection.execute(f"ALTER {kind} {name} CONNECTION LIMIT {number}")
         async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:
             await check(ours)
