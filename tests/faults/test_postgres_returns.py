@@ -205,6 +205,44 @@ async def test_a_row_that_postgres_refuses(
             await rows_are_right(own_postgres.dsn, all_sent(players), INTERVAL)
 
 
+@pytest.mark.parametrize("code", ["MF001", "42883", "2F005"])
+async def test_every_row_is_refused(
+    own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path, code: str
+) -> None:
+    """By a trigger with any code: the service goes on, also after a restart, and is degraded until it is over."""
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players, redis_url, own_postgres.dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}
+        )
+
+        def degraded(it: Service) -> bool:
+            report = it.running.report()
+            said = report.postgres.error
+            return report.status == "degraded" and report.postgres.status == "up" and said is not None
+
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: stored_rows(own_postgres.dsn), within=6)
+            await eventually(lambda: it.running.report().status == "ok")
+            with psycopg.connect(own_postgres.dsn, autocommit=True) as connection:
+                connection.execute(
+                    "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS"
+                    f" $$ BEGIN RAISE EXCEPTION 'never' USING ERRCODE = '{code}'; END $$"
+                )
+                connection.execute(
+                    "CREATE TRIGGER never BEFORE INSERT ON price_aggregates"
+                    " FOR EACH ROW EXECUTE FUNCTION never()"
+                )
+            await eventually(lambda: degraded(it), within=6)
+            assert "never" in str((await it.get("/health"))["postgres"]["error"])
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: degraded(it), within=6)
+            with psycopg.connect(own_postgres.dsn, autocommit=True) as connection:
+                connection.execute("DROP TRIGGER never ON price_aggregates")
+            await eventually(lambda: it.running.report().status == "ok", within=6)
+        async with service(settings, players):
+            await rows_are_right(own_postgres.dsn, all_sent(players), INTERVAL)
+
+
 async def test_restarted_while_postgres_is_away(
     own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ BARS = {PAIR: {0: ROW.bar}}
 
 @pytest.fixture
 async def store(postgres_dsn):
-    async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=5) as made:
+    async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=20) as made:
         await made.hold()
         yield made
 

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: settings of servers, databases, roles and users, several hosts, few connections."""
+"""Connections to PostgreSQL: settings of databases, roles and users, several hosts, few connections."""
 
 from __future__ import annotations
 

@@ -858,6 +858,44 @@ def test_no_postgres_dsn(place, dsn):
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("target_session_attrs=standby", "with target_session_attrs one of any, read-write, primary"),
+        ("target_session_attrs=prefer-standby", "with target_session_attrs one of any, read-write, primary"),
+        ("sslmode=on", "with sslmode one of disable, allow, prefer, require, verify-ca, verify-full"),
+        ("gssencmode=x", "with gssencmode one of disable, prefer, require"),
+        ("channel_binding=x", "with channel_binding one of disable, prefer, require"),
+        ("load_balance_hosts=x", "with load_balance_hosts one of disable, random"),
+        ("replication=database", "with replication one of false, off, no, 0"),
+        ("connect_timeout=5s", "with a whole number as connect_timeout"),
+        ("keepalives=yes", "with a whole number as keepalives"),
+        ("require_auth=x", "with require_auth of password, md5, gss, sspi, scram-sha-256, oauth, none"),
+        ("port=1,2,3", "with one port, or as many as hosts"),
+        ("port=0", "with ports from 1 to 65535"),
+        ("hostaddr=10.0.0.1,10.0.0.2,10.0.0.3", "with as many hosts as addresses"),
+    ],
+)
+def test_options_that_cannot_work_are_named(place, options, wanted):
+    """libpq would find out only when connecting, and PostgreSQL would be away for ever."""
+    assert place.errors(env={"MARKETFLOW_POSTGRES__DSN": f"host=a,b {options}"}) == [
+        f"postgres.dsn: expected a connection string {wanted} (MARKETFLOW_POSTGRES__DSN)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "target_session_attrs=read-write load_balance_hosts=random connect_timeout=2 port=5432,5433",
+        "sslmode=verify-full channel_binding=require require_auth=!password,!md5 port=5432",
+        "options='-c statement_timeout=1s' application_name=mine sslmode='' port=5432,",
+    ],
+)
+def test_options_that_work(place, options):
+    dsn = f"host=a,b {options}"
+    assert place.load(env={"MARKETFLOW_POSTGRES__DSN": dsn}).settings.postgres.effective_dsn == dsn
+
+
 # ---- what people see ----
 
 
