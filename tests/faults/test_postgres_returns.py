@@ -209,7 +209,7 @@ async def test_a_row_that_postgres_refuses(
 async def test_every_row_is_refused(
     own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path, code: str
 ) -> None:
-    """By a trigger with any code: the service goes on, also after a restart, and is degraded until it is over."""
+    """By a trigger with any code: the service goes on, also after a restart, degraded until it is over."""
     async with exchanges("exchange1") as players:
         settings = settings_for(
             players, redis_url, own_postgres.dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}

@@ -877,7 +877,7 @@ def test_no_postgres_dsn(place, dsn):
     ],
 )
 def test_options_that_cannot_work_are_named(place, options, wanted):
-    """libpq would find out only when connecting, and PostgreSQL would be away for ever."""
+    """PostgreSQL would be away for ever: libpq finds out only when connecting."""
     assert place.errors(env={"MARKETFLOW_POSTGRES__DSN": f"host=a,b {options}"}) == [
         f"postgres.dsn: expected a connection string {wanted} (MARKETFLOW_POSTGRES__DSN)"
     ]
