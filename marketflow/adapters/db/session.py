@@ -154,19 +154,17 @@ class Session:
         """How many are at work, those left behind included."""
         return self._threads.borrowed_tokens
 
-    async def run(
-        self, fn: Callable[[psycopg.Connection], T], *, connect: bool = True, timeout: float | None = None
-    ) -> T:
+    async def run(self, fn: Callable[[psycopg.Connection], T], *, connect: bool = True) -> T:
         """Run `fn` in a thread with the connection, which is in autocommit mode.
 
         Cancelled, or out of time, it returns at once; whether the server did the work is unknown then.
-        `timeout` in seconds, where it is to be another one.
 
         Raises:
             StoreAway: the store failed, or time ran out; or there is no connection and `connect` is false.
             StoreTaken, StoreUnfit, RowsRefused: what `fn` and `prepare` raise.
         """
-        with time_limit(self._timeout if timeout is None else timeout):
+        with time_limit(self._timeout):
+            ends = trio.current_time() + self._timeout
             async with self._turn:
                 if self._link is not None and not self._link.alive():
                     self.close()
@@ -177,7 +175,7 @@ class Session:
                     self._link = _Link(self._connector)
                 link = self._link
                 link.sound = False
-                left = trio.current_effective_deadline() - trio.current_time()
+                left = ends - trio.current_time()  # A caller that waits for less cancels, and is no fault.
                 try:
                     return await trio.to_thread.run_sync(
                         link.call,
