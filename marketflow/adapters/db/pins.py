@@ -12,6 +12,8 @@ from typing import Final
 import psycopg
 import structlog
 
+from marketflow.adapters.db import statements
+
 log = structlog.get_logger()
 
 STATEMENT_SHARE: Final = 0.9
@@ -46,35 +48,6 @@ _DEFAULTS: Final = {
 _FOR_US: Final = ("client", "user", "database", "database user", "global")
 """Where a value comes from that was set for us, as pg_settings names it, and not for the whole server."""
 
-# What was set before is read as a whole first: MATERIALIZED. Of a limit the smaller one holds, 0 being none.
-# The schemas of the search path that exist are kept, without pg_catalog and pg_temp. pg_catalog is searched
-# first unless it is named, so that no other function takes the place of PostgreSQL's; pg_temp comes last.
-_PIN: Final = """
-WITH before AS MATERIALIZED (
-    SELECT name, setting, source, current_setting(name) AS shown
-    FROM pg_settings WHERE name = ANY (%(names)s::text[])
-), chosen AS MATERIALIZED (
-    SELECT name, shown, source,
-           CASE kind
-               WHEN 'limit' THEN
-                   CASE WHEN setting::bigint BETWEEN 1 AND wanted::bigint THEN setting ELSE wanted END
-               WHEN 'default' THEN CASE WHEN source = ANY (%(for_us)s::text[]) THEN setting ELSE wanted END
-               ELSE wanted
-           END AS value,
-           setting
-    FROM unnest(%(names)s::text[], %(wanted)s::text[], %(kinds)s::text[]) AS pin (name, wanted, kind)
-    JOIN before USING (name)
-)
-SELECT name, shown, value <> setting AND source = ANY (%(for_us)s::text[]), set_config(name, value, false)
-FROM chosen
-UNION ALL
-SELECT 'search_path', '', false, set_config('search_path', coalesce((
-    SELECT string_agg(quote_ident(schema), ', ' ORDER BY place)
-    FROM unnest(current_schemas(false)::text[]) WITH ORDINALITY AS path (schema, place)
-    WHERE schema <> 'pg_catalog' AND schema NOT LIKE 'pg\\_temp%%'
-), 'public') || ', pg_temp', false)
-"""
-
 
 class Pins:
     """The settings of all sessions of a store."""
@@ -100,7 +73,7 @@ class Pins:
         """Set them; what was set for us and cannot hold is told in the log, once."""
         overridden = {
             name: (shown, ours)
-            for name, shown, told, ours in connection.execute(_PIN, self._parameters)
+            for name, shown, told, ours in connection.execute(statements.PIN, self._parameters)
             if told
         }
         self.tell(overridden)

@@ -114,3 +114,32 @@ USING (
 WHERE a.pair_name = old.pair_name AND a.exchange = old.exchange AND a."timestamp" = old."timestamp"
   AND a."timestamp" < %(limit)s
 """
+
+# What was set before is read as a whole first: MATERIALIZED. Of a limit the smaller one holds, 0 being none.
+# The schemas of the search path that exist are kept, without pg_catalog and pg_temp. pg_catalog is searched
+# first unless it is named, so that no other function takes the place of PostgreSQL's; pg_temp comes last.
+PIN: Final = """
+WITH before AS MATERIALIZED (
+    SELECT name, setting, source, current_setting(name) AS shown
+    FROM pg_settings WHERE name = ANY (%(names)s::text[])
+), chosen AS MATERIALIZED (
+    SELECT name, shown, source,
+           CASE kind
+               WHEN 'limit' THEN
+                   CASE WHEN setting::bigint BETWEEN 1 AND wanted::bigint THEN setting ELSE wanted END
+               WHEN 'default' THEN CASE WHEN source = ANY (%(for_us)s::text[]) THEN setting ELSE wanted END
+               ELSE wanted
+           END AS value,
+           setting
+    FROM unnest(%(names)s::text[], %(wanted)s::text[], %(kinds)s::text[]) AS pin (name, wanted, kind)
+    JOIN before USING (name)
+)
+SELECT name, shown, value <> setting AND source = ANY (%(for_us)s::text[]), set_config(name, value, false)
+FROM chosen
+UNION ALL
+SELECT 'search_path', '', false, set_config('search_path', coalesce((
+    SELECT string_agg(quote_ident(schema), ', ' ORDER BY place)
+    FROM unnest(current_schemas(false)::text[]) WITH ORDINALITY AS path (schema, place)
+    WHERE schema <> 'pg_catalog' AND schema NOT LIKE 'pg\\_temp%%'
+), 'public') || ', pg_temp', false)
+"""
