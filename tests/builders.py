@@ -144,7 +144,9 @@ class WatchedWindow(MemoryWindow):
         self.after_edges: Callable[[], None] = lambda: None
         """Called when edges have been read, before they are handed over."""
         self.prices_of: list[Pair] = []
-        """Whose prices were asked for."""
+        """Whose prices were asked for, by `prices`: once for each span."""
+        self.edges_of: list[Pair] = []
+        """Whose raw updates were read, by `edges`."""
 
     async def post(self, flush: MemoryFlush) -> bool:
         self.attempts.append(flush)
@@ -165,6 +167,7 @@ class WatchedWindow(MemoryWindow):
 
     async def edges(self, pairs, spans):
         found = await super().edges(pairs, spans)
+        self.edges_of += pairs
         self.after_edges()
         return found
 

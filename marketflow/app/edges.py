@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 import attrs
 
@@ -75,19 +74,14 @@ class Edges:
             StoreAway
         """
         # The seconds before and after: something may be written in between.
-        asked = [
-            (pair, part)
-            for pair in inner
-            for span in spans
-            for part in (_seconds(span), span, _seconds(span))
-        ]
-        counts = iter(await self._window.counts(asked))
-        within: dict[Pair, list[int]] = {}
-        for pair in inner:
-            known = [bar.count if bar else 0 for bar in accepted[pair]]
-            before, numbers, after = zip(*[islice(counts, 3) for _ in spans], strict=True)
-            if [*before] == [*after] == known:
-                within[pair] = [*numbers]
+        wholes = [_seconds(span) for span in spans]
+        parts = [*wholes, *spans, *wholes]
+        counts = await self._window.counts([(pair, part) for pair in inner for part in parts])
+        within: dict[Pair, Sequence[int]] = {}
+        for pair, of_pair in zip(inner, _in_groups(counts, len(parts)), strict=True):
+            before, numbers, after = _in_groups(of_pair, len(spans))
+            if before == after == [bar.count if bar else 0 for bar in accepted[pair]]:
+                within[pair] = numbers
         hidden = {pair for pair in within if _hides(inner[pair], accepted[pair], kind)}
         shown = [pair for pair in within if pair not in hidden]
         prices = iter(await self._window.prices([(pair, span) for pair in shown for span in spans]))
@@ -125,6 +119,11 @@ class Edges:
 def _seconds(span: Span) -> Span:
     """The whole seconds that it touches."""
     return Span(floor_to(span.start, BAR_WIDTH), ceil_to(span.end, BAR_WIDTH))
+
+
+def _in_groups(values: Sequence[int], size: int) -> list[list[int]]:
+    """The values in their order, `size` of them in each list."""
+    return [list(values[start : start + size]) for start in range(0, len(values), size)]
 
 
 def _hides(inner: Bar | None, edges: Sequence[Bar | None], kind: StatisticKind | None) -> bool:

@@ -167,6 +167,45 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(auto
         assert read == [PAIR] * 2
 
 
+@pytest.mark.parametrize("kind", ["highest", "lowest", "average"])
+@pytest.mark.parametrize("edges", [("oldest",), ("newest",), ("oldest", "newest")], ids="+".join)
+async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(autojump_clock, kind, edges):
+    """With a partial second at one end or at both. Both ways give the right answer, so calls are checked."""
+    world = World()
+    period = 5_000 if "oldest" in edges else 5_250
+    async with world.running(aggregating=False):
+        await trio.sleep(20.25)
+        now = world.now
+        # Each edge's second has updates before and after the edge begins or ends.
+        ages = [4_000, 3_000, 2_000, 1_001]
+        ages += [5_100, 4_900] if "oldest" in edges else [5_200, 5_250]
+        ages += [30, -20] if "newest" in edges else [30]
+        for pair in PAIRS[:2]:
+            for age in ages:
+                middle = 1_000 < age <= 4_000
+                price = (
+                    {"highest": 9.0, "lowest": 1.0, "average": 4.0}[kind] if middle else 5.0 + age / 10_000
+                )
+                world.send(pair[0], [(pair[1], price, now - age)])
+        await trio.sleep(0.2)
+        covered = await world.spans.until(PAIRS, period, now, kind)
+        assert (covered.span, covered.source) == (Span(now - period, now), REDIS)
+        check(world, covered, kind)
+        assert world.window.edges_of == []
+        assert world.window.prices_of == ([] if kind != "average" else [p for p in PAIRS[:2] for _ in edges])
+        # An extreme within an edge's second: prices tell of it, and only that pair's are read.
+        beyond = {"highest": 20.0, "lowest": 0.5, "average": 4.0}[kind]
+        age = 4_950 if "oldest" in edges else 20
+        world.send(PAIR[0], [(PAIR[1], beyond, now - age)])
+        await trio.sleep(0.2)
+        world.window.prices_of.clear()
+        covered = await world.spans.until(PAIRS, period, now, kind)
+        check(world, covered, kind)
+        assert world.window.edges_of == []
+        whose = PAIRS[:2] if kind == "average" else [PAIR]
+        assert world.window.prices_of == [p for p in whose for _ in edges]
+
+
 async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock):
     """Neither one that has more than was accepted: which of them were not is to be read."""
     world = World()
