@@ -153,6 +153,10 @@ class Feed:
             data: bytes | None = None
             with self._waiting(self._idle_timeout):
                 data = await connection.receive()
+            if data is None and not self._stopping.is_set():
+                # If our own process was stopped for so long, the time is over although data is there.
+                with self._waiting(AT_ONCE):
+                    data = await connection.receive()
             if data:
                 await self._send(chunks, *framer.push(data))
                 if self._beat is not None and len(data) < LITTLE:

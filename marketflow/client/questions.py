@@ -13,6 +13,7 @@ from marketflow.client.answers import Problem, read
 from marketflow.client.errors import NotUnderstood, Refused, Unreachable
 from marketflow.client.requests import Request
 from marketflow.client.transport import Incoming, answering
+from marketflow.patience import within
 
 BODY_LIMIT: Final = 15.0
 """Seconds for the body of an answer."""
@@ -41,13 +42,17 @@ async def body_of(incoming: Incoming, address: Address, request: Request) -> byt
         As `ask`.
     """
     body = bytearray()
-    with trio.move_on_after(BODY_LIMIT) as limit:
+
+    async def read_to_the_end() -> None:
         while chunk := await incoming.read():
-            body += chunk
+            body.extend(chunk)
             if len(body) > LARGEST_BODY:
                 raise NotUnderstood(str(address), "an answer without an end")
-    if limit.cancelled_caught:
-        raise Unreachable(str(address), f"no end of the answer in {BODY_LIMIT:.0f} s")
+
+    try:
+        await within(BODY_LIMIT, read_to_the_end)
+    except trio.TooSlowError:
+        raise Unreachable(str(address), f"no end of the answer in {BODY_LIMIT:.0f} s") from None
     kind = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == PROBLEM:
         raise Refused(

@@ -16,6 +16,7 @@ from marketflow.client.questions import ask, body_of
 from marketflow.client.requests import SYMBOLS, Request
 from marketflow.client.sse import EventParser, EventTooLarge
 from marketflow.client.transport import Incoming, answering
+from marketflow.patience import within
 
 CONTENT_TYPE: Final = "text/event-stream"
 
@@ -137,6 +138,7 @@ async def _read(address: Address, symbols: Sequence[str], exchange: str | None, 
 
 
 async def _next(incoming: Incoming, url: str) -> bytes:
-    with trio.move_on_after(SILENCE_LIMIT):
-        return await incoming.read()
-    raise Unreachable(url, f"silent for {SILENCE_LIMIT:.0f} s")
+    try:
+        return await within(SILENCE_LIMIT, incoming.read)
+    except trio.TooSlowError:
+        raise Unreachable(url, f"silent for {SILENCE_LIMIT:.0f} s") from None

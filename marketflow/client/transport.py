@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final
 
 import h11
@@ -16,6 +17,7 @@ from marketflow import __version__
 from marketflow.client.address import Address
 from marketflow.client.errors import NotUnderstood, Unreachable
 from marketflow.client.requests import Request
+from marketflow.patience import within
 
 HEAD_LIMIT: Final = 15.0
 """Seconds until an answer must have begun. The service bounds its own waits to less."""
@@ -97,8 +99,8 @@ async def answering(address: Address, request: Request) -> AsyncIterator[Incomin
         stream = await _connect(address)
     async with stream:
         incoming = Incoming(address, stream)
-        with _telling(address), trio.fail_at(deadline):
-            await incoming.begin(request)
+        with _telling(address):
+            await within(max(0.0, deadline - trio.current_time()), partial(incoming.begin, request))
         yield incoming
 
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import attrs
 import pytest
 import redis
 import trio
+from programs import INTERVAL, program
 from rig import (
     BASE,
     TICK,
-    Exchange,
     Sent,
     all_sent,
     eventually,
@@ -35,69 +29,11 @@ from rig import (
 
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
 
-INTERVAL = 2_000
 KILLS = 5
 ROUNDS = 2
 MARGIN = 1.0
 """Seconds: a flush interval (50 ms), and for how long the program may not have had its turn on a machine
 that runs other tests too. It counts from when a line was sent, which may be long before it was received."""
-
-
-@attrs.frozen
-class Program:
-    """`marketflow serve` as a process of its own."""
-
-    process: trio.Process
-    log: Path
-
-    def said(self) -> list[dict[str, object]]:
-        """What it has logged."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
-    def url(self) -> str | None:
-        """Where it answers, once it says so."""
-        return next((str(line["url"]) for line in self.said() if line["event"] == "serving"), None)
-
-
-@asynccontextmanager
-async def program(
-    players: Sequence[Exchange],
-    redis_url: str,
-    dsn: str,
-    directory: Path,
-    name: str,
-    *,
-    symbols: Sequence[str] = ("BTCUSDT", "DOGEUSDT"),
-    interval: int = INTERVAL,
-) -> AsyncIterator[Program]:
-    """Start it; when the block ends it is killed if it still runs."""
-    environment = os.environ | {
-        "MARKETFLOW_SYMBOLS": json.dumps(symbols),
-        "MARKETFLOW_EXCHANGES": json.dumps(
-            [{"name": each.name, "host": "127.0.0.1", "port": each.port} for each in players]
-        ),
-        "MARKETFLOW_HTTP__PORT": "0",
-        "MARKETFLOW_REDIS__URL": redis_url,
-        "MARKETFLOW_POSTGRES__DSN": dsn,
-        "MARKETFLOW_AGGREGATION__INTERVAL": f"{interval // 1_000}",
-        "MARKETFLOW_AGGREGATION__GRACE": "200ms",
-        "MARKETFLOW_FEEDS__BACKOFF_MIN": "20ms",
-        "MARKETFLOW_FEEDS__BACKOFF_MAX": "50ms",
-        "MARKETFLOW_STATE_DIR": str(directory / "state"),
-    }
-    log = directory / f"{name}.log"
-    command = [sys.executable, "-m", "marketflow", "serve", "--log-format", "json"]
-    with log.open("wb") as stderr:
-        process = await trio.lowlevel.open_process(
-            command, env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
-        )
-    try:
-        yield Program(process, log)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
 
 
 def in_window(url: str, sent: Sequence[Sent]) -> list[Sent]:

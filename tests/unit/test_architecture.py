@@ -50,6 +50,7 @@ RULES = {
     "marketflow.config": Rule(ours("app", "adapters", "embedded", "logs", *TOP)),
     "marketflow.logs": Rule(ours("app", "adapters", "embedded", *TOP)),
     "marketflow.embedded": Rule(ours("domain", "app", "adapters", "config", "logs", *TOP)),
+    "marketflow.patience": Rule(forbidden=(), only=("trio",)),
     "marketflow.assembly": Rule(ours("embedded", *TOP)),
     "marketflow.service": Rule(ours(*TOP[1:])),
     "marketflow.demo": Rule(ours("client", "commands", "cli")),

@@ -25,11 +25,16 @@ class WallClock:
         return 1_000_000 + round(trio.current_time() * 1_000)
 
 
+STANDSTILL = object()
+"""The process is stopped until the receive's time is over: Trio cancels it, though the next step is there."""
+
+
 class ScriptedSource:
     """An exchange in memory. Each connection plays a script; what comes after the last one is `after`.
 
     A script is an error to raise on connecting, or a list of what happens: bytes are received, a number is
-    waited for that many seconds, an error is raised. After its end a connection is silent for ever.
+    waited for that many seconds, an error is raised, `STANDSTILL` is one of our own process. After its end a
+    connection is silent for ever.
     """
 
     exchange = "exchange1"
@@ -65,6 +70,9 @@ class ScriptedSource:
         async def receive(self) -> bytes:
             while self._steps:
                 step = self._steps[0]
+                if step is STANDSTILL:
+                    del self._steps[0]
+                    await trio.sleep_forever()
                 if isinstance(step, (int, float)):
                     await trio.sleep(step)
                 else:
@@ -227,6 +235,17 @@ async def test_an_idle_connection_is_dropped_and_made_anew(autojump_clock):
     assert source.closed[0] - start == pytest.approx(29 + 29 + 30, abs=3 * PACE)
     assert content(chunks) == b"\nx\na\n"
     assert feed.last_error == "nothing received for 30 s"
+
+
+async def test_what_has_come_in_during_a_standstill_is_read_first(autojump_clock):
+    """The idle time is over, but it was we who stood still; only a second silence ends the connection."""
+    start = trio.current_time()
+    source = ScriptedSource([b"a\n", STANDSTILL, b"b\n", b"c\n", 5, b"d\n", STANDSTILL, CLOSED], [b"e\n"])
+    feed = feed_of(source)
+    chunks = await chunks_until(feed, 100)
+    assert content(chunks) == b"a\nb\nc\nd\ne\n"
+    assert source.closed[0] - start == pytest.approx(30 + 5 + 30, abs=6 * PACE)
+    assert source.received[0] == [b"a\n", b"b\n", b"c\n", b"d\n", CLOSED]
 
 
 async def test_what_comes_in_little_by_little_comes_together(autojump_clock):

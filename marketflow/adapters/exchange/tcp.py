@@ -6,10 +6,13 @@ import os
 import socket
 import struct
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
+
+from marketflow.patience import within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,16 +69,16 @@ class TcpSource:
         Raises:
             OSError: there is none to be had.
         """
-        stream: trio.SocketStream | None = None
-        with trio.move_on_after(self.connect_timeout):
-            try:
-                stream = await trio.open_tcp_stream(self.host, self.port)
-            except UnicodeError as error:
-                raise OSError(f"{self.host!r} is no host name: {error}") from error
-            except OSError as error:
-                raise OSError(f"{self.host}:{self.port}: {_reason(error)}") from error
-        if stream is None:
-            raise TimeoutError(f"no connection to {self.host}:{self.port} within {self.connect_timeout:g} s")
+        try:
+            # The exchange speaks first: on a connection that was made in time it may have sent already.
+            stream = await within(self.connect_timeout, partial(trio.open_tcp_stream, self.host, self.port))
+        except trio.TooSlowError:
+            address = f"{self.host}:{self.port}"
+            raise TimeoutError(f"no connection to {address} within {self.connect_timeout:g} s") from None
+        except UnicodeError as error:
+            raise OSError(f"{self.host!r} is no host name: {error}") from error
+        except OSError as error:
+            raise OSError(f"{self.host}:{self.port}: {_reason(error)}") from error
         async with stream:
             # The exchange's port may lie in the range of the kernel's own ports: with no one listening there,
             # a connection on loopback can be given that very port, meets itself, and keeps the exchange out.

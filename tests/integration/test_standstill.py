@@ -1,0 +1,101 @@
+"""Waits on sockets in a process that is stopped (SIGSTOP) past their deadline, and continued."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+LIMIT = 1.5
+"""Seconds that the child waits for."""
+RECEIVE = f"""
+import sys, trio
+from marketflow.patience import within
+
+async def main():
+    stream = await trio.open_tcp_stream("127.0.0.1", int(sys.argv[1]))
+    print("waiting", flush=True)
+    try:
+        print((await within({LIMIT}, stream.receive_some)).decode())
+    except trio.TooSlowError:
+        print("nothing")
+
+trio.run(main)
+"""
+CONNECT = f"""
+import sys, trio
+from marketflow.adapters.exchange.tcp import TcpSource
+
+async def main():
+    source = TcpSource("e", "127.0.0.1", int(sys.argv[1]), connect_timeout={LIMIT})
+    print("waiting", flush=True)
+    try:
+        async with source.connect() as connection:
+            print((await connection.receive()).decode())
+    except TimeoutError:
+        print("nothing")
+
+trio.run(main)
+"""
+
+
+@contextmanager
+def waiting(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
+    """The child, which waits by now."""
+    command = [sys.executable, "-c", code, str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "waiting\n"
+            time.sleep(0.3)  # It says so before it waits.
+            yield child
+        finally:
+            child.kill()
+
+
+@contextmanager
+def stopped(child: subprocess.Popen[str]) -> Iterator[None]:
+    """Have it stand still for the block, and until its deadline has passed."""
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+    yield
+    time.sleep(LIMIT + 0.5)
+    child.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("sent", [b"data", b""], ids=["data", "nothing"])
+def test_data_that_came_during_a_standstill_is_received(sent: bytes) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        waiting(RECEIVE, listener.getsockname()[1]) as child,
+        listener.accept()[0] as peer,
+    ):
+        with stopped(child):
+            peer.sendall(sent)
+        assert child.communicate(timeout=10)[0].strip() == (sent.decode() or "nothing")
+
+
+def test_a_connection_that_was_made_during_a_standstill_is_used() -> None:
+    """The listener's backlog is full at first: the kernel connects when it tries again, after a second."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.create_connection(listener.getsockname())]
+        with waiting(CONNECT, listener.getsockname()[1]) as child:
+            with stopped(child):
+                for _ in fillers:
+                    listener.accept()[0].close()
+                listener.settimeout(10)
+                peer, _ = listener.accept()
+                peer.sendall(b"data")
+            assert child.communicate(timeout=10)[0].strip() == "data"
+            peer.close()
+        for filler in fillers:
+            filler.close()
