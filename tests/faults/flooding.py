@@ -14,7 +14,7 @@ import time
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -25,6 +25,7 @@ from tests.bench.processes import rss
 from tests.bench.rows import percentile
 from tests.bench.sender import LINES, Lines
 from tests.bench.stage import Service, symbols, wait_until
+from tests.bench.starvation import OURSELVES, run_delay
 
 SYMBOLS = symbols(5)
 INTERVAL = 5
@@ -35,7 +36,6 @@ BETWEEN = 0.02
 """Seconds between two questions."""
 LOOK_EVERY = 5
 """Questions for each look at the rest."""
-OURSELVES = "thread-self"
 NOTE_EVERY = 0.004
 """Seconds."""
 MORE = 45
@@ -104,12 +104,12 @@ def watched(
     while time.monotonic() < end or len(seen.took) < at_least or not until(seen.looks[-1]):
         assert time.monotonic() < end + MORE, f"not enough yet: {seen}"
         for _ in range(LOOK_EVERY):
-            asked, before, ours = time.monotonic(), starved(service), _starved(OURSELVES)
+            asked, before, ours = time.monotonic(), starved(service), run_delay(OURSELVES)
             status, _ = service.get("/prices/latest")
             wait = time.monotonic() - asked
             seen.waits.append(wait * 1_000)
             # We wait for them, or for our own turn, one after the other.
-            others = more(before, starved(service)) + _starved(OURSELVES) - ours
+            others = more(before, starved(service)) + run_delay(OURSELVES) - ours
             seen.took.append((wait - others) * 1_000)
             assert status == 200
             time.sleep(BETWEEN)
@@ -124,13 +124,7 @@ Starved = tuple[float, float]
 
 def starved(service: Service) -> Starved:
     """How long they were up to now; 0 where nobody counts it."""
-    return _starved(service.pid), _starved(service.stage.redis.pid)
-
-
-def _starved(pid: int | str) -> float:
-    with suppress(FileNotFoundError):
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    return 0.0
+    return run_delay(service.pid), run_delay(service.stage.redis.pid)
 
 
 def more(before: Starved, after: Starved) -> float:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 import redis
 import trio
-from programs import INTERVAL, program
+from programs import INTERVAL, Program, program
 from rig import (
     BASE,
     TICK,
+    Exchange,
     Sent,
     all_sent,
     eventually,
@@ -28,65 +32,181 @@ from rig import (
 )
 
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests.bench.starvation import Starvation, noted
 
-KILLS = 5
+KILLS = 3
 ROUNDS = 2
-MARGIN = 1.0
-"""Seconds: a flush interval (50 ms), and for how long the program may not have had its turn on a machine
-that runs other tests too. It counts from when a line was sent, which may be long before it was received."""
+RUN_SECONDS = 5.0
+"""Of each run that is killed; it is watched for all of them."""
+FLUSH_INTERVAL = 0.05
+UNREAD = FLUSH_INTERVAL / 2
+"""Seconds that a line may wait for the feed's next beat. Until then it is not received."""
+ON_THE_WAY = 0.025
+"""Seconds from the exchange's note to the program, and from there into Redis: five times what is usual."""
+ALLOWED = FLUSH_INTERVAL + UNREAD + ON_THE_WAY
+"""Seconds before a kill from which on what was sent may be lost, with nobody starved."""
+LOOK_EVERY = 0.02
+FEWEST_LOOKS = 20
+LOOK_BACK = 1.5
+"""Seconds. What is missing for longer is as wrong."""
+MOST_BEHIND = 1.0
+"""Seconds that an exchange's timestamps are behind the time at which it sends, at most."""
 
 
-def in_window(url: str, sent: Sequence[Sent]) -> list[Sent]:
-    """Those of the sent that Redis holds, each once, and that it holds nothing else."""
+def in_window(url: str, sent: Sequence[Sent], *, complete: bool = True) -> list[Sent]:
+    """Those of the sent that Redis holds, each once; if they are complete, that it holds nothing else."""
     held: set[tuple[str, str, int, float]] = set()
+    since = min((each.timestamp for each in sent), default=0)
     with redis.Redis.from_url(url) as client:
         for exchange, symbol in {(each.exchange, each.symbol) for each in sent}:
-            for member, score in client.zrange(f"prices:{exchange}:{symbol}", 0, -1, withscores=True):
-                key = exchange, symbol, int(score), float(member.split(b":")[0])
-                assert key not in held, "an update is there twice"
-                held.add(key)
+            key = f"prices:{exchange}:{symbol}"
+            for member, score in client.zrangebyscore(key, since, "+inf", withscores=True):
+                update = exchange, symbol, int(score), float(member.split(b":")[0])
+                assert update not in held, "an update is there twice"
+                held.add(update)
     found = [each for each in sent if (each.exchange, each.symbol, each.timestamp, each.price) in held]
-    assert len(found) == len(held)
+    assert not complete or len(found) == len(held)
     return found
+
+
+@attrs.define
+class Exposure:
+    """What a kill costs, or would cost: the age of the oldest update that Redis does not have."""
+
+    players: Sequence[Exchange]
+    client: redis.Redis
+    starvation: Starvation
+    since: float
+    """What was sent before is not looked at: nobody was connected."""
+    looks: int = 0
+    worst: tuple[float, float] = (0.0, 0.0)
+    """Seconds of the greatest one, and for how much of them somebody was starved."""
+
+    async def watch(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await self.look()
+            await trio.sleep(LOOK_EVERY)
+
+    async def look(self, at: float | None = None) -> float:
+        """What a kill at this moment would cost, or one at that one did: all that was sent since then."""
+        # In one thread, so that little time goes by from a look at the clock to the one at Redis.
+        began, held = await trio.to_thread.run_sync(self._held)
+        at = began if at is None else at
+        first = max(self.since, at - LOOK_BACK)
+        recent = [each for each in all_sent(self.players) if first < each.sent_at <= at]
+        oldest = min((each.sent_at for each in recent if each.price not in held), default=at)
+        age, starved = at - oldest, self.starvation.between(oldest, at)
+        self.looks += 1
+        if age - starved > self.worst[0] - self.worst[1]:
+            self.worst = age, starved
+        return oldest
+
+    def _held(self) -> tuple[float, set[float]]:
+        """The prices, of which no two are equal, of what Redis holds; and when it was asked."""
+        oldest = now_ms() - round((LOOK_BACK + MOST_BEHIND) * 1_000)
+        with self.client.pipeline() as asked:
+            for player, symbol in itertools.product(self.players, BASE):
+                asked.zrangebyscore(f"prices:{player.name}:{symbol}", oldest, "+inf")
+            began = time.monotonic()
+            replies = asked.execute()
+        return began, {float(member.split(b":")[0]) for reply in replies for member in reply}
+
+    def check(self) -> None:
+        """Nothing older than the promise was ever at stake."""
+        assert self.looks > FEWEST_LOOKS
+        age, starved = self.worst
+        assert age - starved <= ALLOWED, (
+            f"an update was not in Redis {age * 1e3:.0f} ms after it was sent, "
+            f"of which somebody was starved for {starved * 1e3:.0f} ms; {ALLOWED * 1e3:.0f} ms are allowed"
+        )
+
+
+@asynccontextmanager
+async def watched(
+    run: Program, players: Sequence[Exchange], server: EmbeddedRedis, connected: float
+) -> AsyncIterator[Exposure]:
+    """Compare Redis with what was sent for RUN_SECONDS and a part of a second, then give the result."""
+    with redis.Redis.from_url(server.url) as client, noted(run.process.pid, server.pid) as starvation:
+        exposure = Exposure(players, client, starvation, connected)
+        with trio.move_on_after(RUN_SECONDS + random.random()):
+            await exposure.watch()
+        yield exposure
 
 
 @pytest.mark.parametrize("number_of_round", range(ROUNDS))
 async def test_killed_again_and_again(
-    number_of_round: int, redis_url: str, postgres_dsn: str, tmp_path: Path
+    number_of_round: int, redis_server: EmbeddedRedis, redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Each kill -9 costs what was received in the last flush interval at most; else rows are right."""
-    rng = random.Random()
+    """Each kill -9 costs what was received in the last flush interval at most; else rows are right.
+
+    A kill shows what it costs at one moment only. So Redis is compared with what was sent all the time: what
+    is missing there a kill at that moment would have cost.
+    """
     kills: list[tuple[float, float]] = []
     kept: dict[int, Sent] = {}
     async with exchanges("exchange1", "exchange2") as players, playing(*players, tick=TICK / 2):
-        for number in range(KILLS + 1):
+        for number in range(KILLS):
             async with program(players, redis_url, postgres_dsn, tmp_path, f"run{number}") as run:
-                await eventually(lambda: all(each.connected for each in players), within=20)
+                connected = await _taken_up(players, redis_url)
                 if kills:
-                    kills[-1] = kills[-1][0], time.monotonic()
-                if number < KILLS:
-                    await trio.sleep(rng.uniform(0.2, 1.2))
+                    kills[-1] = kills[-1][0], connected
+                async with watched(run, players, redis_server, connected) as exposure:
                     run.process.kill()
-                    kills.append((time.monotonic(), 0))
+                    killed = time.monotonic()
                     await run.process.wait()
-                    # Now, since on a slow machine the first may have left the window by the end.
-                    kept |= {each.order: each for each in in_window(redis_url, all_sent(players))}
-                    continue
-                for each in players:
-                    await each.turn.acquire()
-                await trio.sleep(0.5)
-                sent = all_sent(players)
-                kept |= {each.order: each for each in in_window(redis_url, sent)}
-                lost = {each.order for each in sent} - kept.keys()
-                excused = {
-                    each.order
-                    for each in sent
-                    if any(killed - MARGIN < each.sent_at < connected for killed, connected in kills)
-                }
-                assert lost <= excused, f"{len(lost - excused)} lost that were sent in time"
-                await rows_are_right(postgres_dsn, list(kept.values()), INTERVAL)
-                for each in players:
-                    each.turn.release()
+                    kills.append((await exposure.look(killed), 0))
+                exposure.check()
+                # Now, since on a slow machine the first may have left the window by the end.
+                kept |= {each.order: each for each in in_window(redis_url, all_sent(players))}
+        async with program(players, redis_url, postgres_dsn, tmp_path, "last"):
+            kills[-1] = kills[-1][0], await _taken_up(players, redis_url)
+            for each in players:
+                await each.turn.acquire()
+            await trio.sleep(0.5)
+            sent = all_sent(players)
+            kept |= {each.order: each for each in in_window(redis_url, sent)}
+            lost = {each.order for each in sent} - kept.keys()
+            excused = {
+                each.order
+                for each in sent
+                if any(since <= each.sent_at < connected for since, connected in kills)
+            }
+            assert lost <= excused, f"{len(lost - excused)} lost that were sent in time"
+            await rows_are_right(postgres_dsn, list(kept.values()), INTERVAL)
+            for each in players:
+                each.turn.release()
+
+
+@pytest.mark.parametrize("interval", [0.3, 0.8])
+async def test_a_flusher_that_waits_is_found(
+    redis_server: EmbeddedRedis, redis_url: str, postgres_dsn: str, tmp_path: Path, interval: float
+) -> None:
+    """The check itself: with another flush interval than the one that is promised for."""
+    changes = {"PIPELINE__FLUSH_INTERVAL": f"{interval:g}s"}
+    async with (
+        exchanges("exchange1") as players,
+        playing(*players, tick=TICK / 2),
+        program(players, redis_url, postgres_dsn, tmp_path, "run", changes) as run,
+    ):
+        connected = await _taken_up(players, redis_url, 2 * interval)
+        async with watched(run, players, redis_server, connected) as exposure:
+            with pytest.raises(AssertionError, match=f"{ALLOWED * 1e3:.0f} ms are allowed"):
+                exposure.check()
+
+
+async def _taken_up(players: Sequence[Exchange], url: str, allowed: float = 2 * ALLOWED) -> float:
+    """Wait until a new run has connected to all of them, and flushes; returns when it had connected."""
+    await eventually(lambda: all(each.connected for each in players), within=20)
+    connected = time.monotonic()
+
+    def flushes() -> bool:
+        now = time.monotonic()
+        fresh = [each for each in all_sent(players) if connected < each.sent_at < now - allowed]
+        return bool(fresh) and len(in_window(url, fresh, complete=False)) == len(fresh)
+
+    await eventually(lambda: trio.to_thread.run_sync(flushes), within=20)
+    return connected
 
 
 @pytest.mark.parametrize("left", [1, 2])
