@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import attrs
 import trio
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
@@ -33,6 +34,13 @@ NOON = floor_to(1_795_343_351_549, HOUR)
 EXCHANGES = ("exchange1", "exchange2")
 TEST_EXCHANGES = ("test1",)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+SEEDS = st.builds(lambda seed, _: seed, st.integers(0, 2**32), st.random_module())
+"""Of what a test makes up at random, and of the order in which Trio runs tasks that are ready.
+
+Without `random_module` Hypothesis seeds the latter with 0 for each example: all would be played in one order.
+"""
 
 
 def run_virtual(main: Callable[[], Awaitable[None]]) -> None:

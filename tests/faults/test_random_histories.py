@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import attrs
 import trio
-from builders import NOON, WallClock, WatchedWindow, run_virtual
+from builders import NOON, SEEDS, WallClock, WatchedWindow, run_virtual
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as options
 from hypothesis import strategies as st
@@ -122,7 +122,7 @@ class History:
     st.lists(
         st.one_of(st.sampled_from(STEPS), st.integers(1, 9), st.sampled_from([0.07, 0.9, 3.1])), max_size=25
     ),
-    st.integers(0, 2**32),
+    SEEDS,
 )
 @example([7, 0.9, "redis away", 8, 0.9, "restart", 5, "redis back"], 1)
 @example(["redis away", "postgres away", 9, 3.1, "test", 3.1, "restart", "restart", 0.9], 2)

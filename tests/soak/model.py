@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -16,9 +16,12 @@ Key = tuple[str, str, int]
 """Symbol, exchange, end of the interval (ms)."""
 Row = tuple[float, float, float, float, float, int]
 """Average, min, max, open, close, count."""
-MARGIN = 2_000
+MARGIN = 100
 """Ms before the end of a connection, of which updates may be missing where it was torn: the flush interval
-(50 ms) after a kill, and what the service, on a busy machine, had not read yet."""
+(50 ms) after a kill; half of it until the feed's next beat, before which nothing is received; and 25 ms for
+the way to the service and into Redis. Add the time for which one of them had no processor."""
+MOST_MARGIN = 2_000
+"""Ms, however long that was."""
 MOST_RUNS = 2
 """With more torn connections in one interval there are too many ways to miss so many: only bounds count."""
 RIGHT, WAIT = "", "wait"
@@ -38,9 +41,19 @@ class Block:
 class Model:
     """All that was sent."""
 
-    def __init__(self, symbols: Sequence[str], interval: int) -> None:
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        interval: int,
+        starved: Callable[[int, int], float] = lambda _start, _end: 0.0,
+    ) -> None:
+        """The interval in ms.
+
+        `starved` tells for how much (ms) of the time between two moments (Unix ms) somebody had no processor.
+        """
         self.symbols = symbols
         self.interval = interval
+        self._starved = starved
         # Two rounds, so that a block that goes over the end is one slice.
         once = [json.loads(head + b"0}")["price"] for head in Lines(symbols)._heads]
         self._prices = once + once
@@ -48,6 +61,8 @@ class Model:
         """By exchange and the end of the interval."""
         self._torn: dict[tuple[str, int], int] = {}
         """When a connection ended (ms) of which not all may have arrived."""
+        self._excused: dict[tuple[str, int], int] = {}
+        """From when on (ms) updates of such a connection may be missing."""
         self.sent = 0
         self.longest_missing = 0
         """How long (ms) before its end a torn connection had something that is missing, at most."""
@@ -61,6 +76,25 @@ class Model:
         for exchange, connection, at, exact in told["ended"]:
             if not exact:
                 self._torn[exchange, connection] = at  # type: ignore[index,assignment]
+
+    def _excused_from(self, exchange: str, connection: int) -> float:
+        """From when on (ms) updates may be missing: `MARGIN` that was not starved, up to a torn end."""
+        key = exchange, connection
+        if key not in self._torn:
+            return math.inf
+        if key not in self._excused:
+            # Only now: soon after the end not all of the waits before it are known.
+            self._excused[key] = self._before(self._torn[key])
+        return self._excused[key]
+
+    def _before(self, ended: int) -> int:
+        margin = MARGIN
+        while margin < MOST_MARGIN:
+            needed = MARGIN + math.ceil(self._starved(ended - margin, ended))
+            if needed <= margin:
+                break
+            margin = needed
+        return ended - min(margin, MOST_MARGIN)
 
     def keys(self, until: int) -> Iterator[Key]:
         """Of the intervals that ended by then and had something sent in them."""
@@ -120,8 +154,7 @@ class Model:
         for block in self._blocks.get((exchange, end), ()):
             before = len(prices)
             prices += self._of(block, place)
-            torn = self._torn.get((exchange, block.connection))
-            if torn is not None and block.timestamp >= torn - MARGIN:
+            if block.timestamp >= self._excused_from(exchange, block.connection):
                 start = runs.get(block.connection, range(before, 0)).start
                 runs[block.connection] = range(start, len(prices))
         return prices, list(runs.values())
@@ -137,8 +170,7 @@ class Model:
             connection
             for connection in dict.fromkeys(block.connection for block in self._blocks[exchange, end])
             if any(
-                block.connection == connection
-                and block.timestamp >= self._torn.get((exchange, connection), math.inf) - MARGIN
+                block.connection == connection and block.timestamp >= self._excused_from(exchange, connection)
                 for block in self._blocks[exchange, end]
             )
         ]

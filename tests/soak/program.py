@@ -50,6 +50,11 @@ class Program:
         return self._process.pid
 
     @property
+    def pids(self) -> list[int]:
+        """The same, or none."""
+        return [] if self._process is None else [self._process.pid]
+
+    @property
     def ended(self) -> bool:
         """Whether it has ended though nobody wanted that."""
         return self.wanted and self._process is not None and self._process.poll() is not None

@@ -22,6 +22,7 @@ import trio
 
 from marketflow.domain.prices import SYMBOLS
 from tests.bench.children import child
+from tests.bench.starvation import noted
 from tests.servers import PORTS, TcpPostgres, TcpRedis
 from tests.soak.clients import asking, listening
 from tests.soak.faults import Scene
@@ -225,10 +226,23 @@ async def soak(faults: Sequence[Fault], rate: float, seed: int) -> list[str]:
         }
         program = Program(directory, own, settings)
         stack.callback(program.kill)
+
+        def pids() -> list[int]:
+            """Of all that can hold up an update. Redis and the service are started again and again."""
+            with suppress(RuntimeError):
+                return [sender.pid, *program.pids, redis_server.pid]
+            return [sender.pid, *program.pids]
+
+        starvation = stack.enter_context(noted(pids))
+
+        def starved(start: int, end: int) -> float:
+            shift = time.monotonic() - time.time()
+            return 1_000 * starvation.between(start / 1_000 + shift, end / 1_000 + shift)
+
         scene = Scene(
             program=program,
             exchanges=Exchanges(sender),
-            model=Model(list(SYMBOLS), INTERVAL * 1_000),
+            model=Model(list(SYMBOLS), INTERVAL * 1_000, starved),
             redis=redis_server,
             postgres=postgres,
             rng=random.Random(seed),

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, World, run_virtual, until
+from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, World, run_virtual, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -100,7 +100,7 @@ async def inflict(world, fault):
         ),
         max_size=40,
     ),
-    st.integers(0, 2**32),
+    SEEDS,
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_rows_come_out_exact_whatever_happens_to_the_stores(steps, seed):

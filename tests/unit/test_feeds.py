@@ -393,9 +393,10 @@ steps = st.lists(
     stop_after=st.floats(0, 3) | st.sampled_from([0, 0.1, 0.2, 0.3, 0.4, 0.6]),
     slow=st.sampled_from([0, 0.05, 0.5]),
     room=st.integers(0, 2),
+    schedule=st.random_module(),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slow, room):
+async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slow, room, schedule):
     """Whenever the stop comes and however slow the workers are: all but the line that had no end yet."""
     source = ScriptedSource(*scripts)
     send, receive = trio.open_memory_channel(room)

@@ -75,6 +75,20 @@ def test_where_a_connection_was_torn_its_last_updates_may_be_missing(soak, model
     assert model.judge(KEY, None) == soak.WAIT
 
 
+@pytest.mark.parametrize(
+    ("starved", "missing"), [(0.0, 50), (0.5, 50), (0.75, 250), (0.9, 250), (1.0, 1_500)], ids=str
+)
+def test_what_may_be_missing_is_the_promise_and_the_time_without_a_processor(soak, starved, missing):
+    """A flusher that waits for 0.3 s is found; on a machine that gave nobody a processor it is no fault."""
+    blocks = [["exchange1", 1, 2 * number, 2, 4_950 - ago] for number, ago in enumerate((1_500, 250, 50))]
+    model = soak.Model(["BTCUSDT", "ETHUSDT"], 5_000, lambda start, end: starved * (end - start))
+    model.add({"blocks": [[*ONE[:4], 100], *blocks], "ended": [["exchange1", 1, 4_950, False]]})
+    prices, _ = model._updates("BTCUSDT", "exchange1", 5_000)
+    for number, ago in enumerate((50, 250, 1_500), 1):
+        verdict = model.judge(KEY, row(prices[:-number]))
+        assert verdict == (soak.RIGHT if ago <= missing else soak.WAIT), ago
+
+
 def test_two_connections_torn_in_one_interval(soak, model, prices):
     model.add(
         {

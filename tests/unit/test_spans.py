@@ -5,7 +5,7 @@ import random
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, World, run_virtual, summary_of, until
+from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, World, run_virtual, summary_of, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -84,7 +84,7 @@ async def play(world, seconds, every=0.37, *, oldest=1_500, seed=1):
         ),
         max_size=30,
     ),
-    st.integers(0, 2**32),
+    SEEDS,
 )
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa: C901 - a case a step

@@ -7,9 +7,8 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
+from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from marketflow.app.answers import Latest, TooManyClients, UnknownSymbol
 from marketflow.app.book import Book
@@ -420,7 +419,7 @@ async def test_at_the_end_all_clients_are_told_at_once(autojump_clock):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32))
+@given(SEEDS)
 def test_whatever_comes_whoever_asks(seed):
     """Ids grow; of each pair no update is told that was not the newest, and the last one is."""
     rng = random.Random(seed)
