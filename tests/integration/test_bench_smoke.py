@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.bench.bare_server import bare_server
 
 ROOT = Path(__file__).parents[2]
 MEASUREMENTS = (
@@ -50,6 +53,20 @@ def check(rows: list[dict[str, Any]], printed: str) -> None:
         assert row["limit"] is None or math.isfinite(row["limit"])
         assert (row["met"] is None) == (not row["goal"])
         assert f"| {row['what']} " in printed
+
+
+@pytest.mark.parametrize("kind", ["asgi", "quart"])
+def test_a_bare_server_answers_for_as_long_as_it_is_asked(kind: str) -> None:
+    """On one connection, more often than hypercorn does by default."""
+    with bare_server(kind) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.settimeout(10)
+        for number in range(1_100):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"}"):
+                part = client.recv(65_536)
+                assert part, f"closed after {number} answers"
+                answer += part.strip()
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS[1:])
