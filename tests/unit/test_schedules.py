@@ -47,13 +47,13 @@ def test_examples_are_played_in_different_orders() -> None:
 
 
 def fixed_schedules(source: str) -> set[str]:
-    """Tests with `given` that run Trio, and do not draw a seed for it."""
+    """Tests with `given` that play tasks on a virtual clock, and do not draw a seed for their order."""
     found = set()
     for test in ast.walk(ast.parse(source)):
         if isinstance(test, ast.FunctionDef | ast.AsyncFunctionDef):
             drawn = [ast.unparse(each) for each in test.decorator_list if "given(" in ast.unparse(each)]
-            runs_trio = isinstance(test, ast.AsyncFunctionDef) or "run_virtual(" in ast.unparse(test)
-            if drawn and runs_trio and not any(name in drawn[0] for name in DRAWN):
+            virtual = any(name in ast.unparse(test) for name in ("run_virtual(", "autojump_clock"))
+            if drawn and virtual and not any(name in drawn[0] for name in DRAWN):
                 found.add(test.name)
     return found
 
@@ -68,14 +68,14 @@ def test_a_fixed_order_is_found() -> None:
     """The check itself."""
     source = """
 @given(st.integers())
-async def test_a(n): ...
+async def test_a(autojump_clock, n): ...
 @given(SEEDS)
-async def test_b(seed): ...
+async def test_b(autojump_clock, seed): ...
 @given(st.integers())
 def test_c(n): run_virtual(main)
 @given(n=st.integers(), schedule=st.random_module())
 def test_d(n, schedule): run_virtual(main)
 @given(st.integers())
-def test_e(n): ...
+async def test_e(n): ...
 """
     assert fixed_schedules(source) == {"test_a", "test_c"}
