@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.bench import versions
 from tests.bench.bench import Bench
 from tests.bench.children import ROOT
 from tests.bench.closing import closing
@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 except (BenchError, OSError, subprocess.SubprocessError) as error:
                     bench.say(f"NOT MEASURED: {error}")
                     failed = 1
+                circumstances["stores"] = stage.versions
     except KeyboardInterrupt:  # What was measured until now is worth something.
         failed = 130
     finally:
@@ -116,7 +117,7 @@ def _names(text: str) -> list[str]:
 def _circumstances() -> dict[str, Any]:
     return {
         "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "python": platform.python_version(),
+        "python": versions.python(),
         "processors": os.cpu_count(),
         "load_average": os.getloadavg(),
     }

@@ -27,9 +27,13 @@ class Run:
     @property
     def text(self) -> str:
         """The circumstances, for people."""
+        python = str(self.circumstances["python"])
+        # Runs of an earlier bench told a bare version, and nothing of the stores.
+        python = f"Python {python}" if python[0].isdigit() else python
+        stores = "".join(f"{each}, " for each in (self.circumstances.get("stores"),) if each)
         load = ", ".join(f"{each:.2f}" for each in self.circumstances["load_average"])
         return (
-            f"{self.circumstances['at']}, Python {self.circumstances['python']}, "
+            f"{self.circumstances['at']}, {python}, {stores}"
             f"{self.circumstances['processors']} processors, of which others "
             f"used {self.circumstances['others_cores']:.2f} and other guests "
             f"{self.circumstances['stolen_cores']:.2f} meanwhile; load average before {load}"

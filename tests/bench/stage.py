@@ -19,6 +19,7 @@ import psycopg
 import redis
 
 from marketflow.domain.prices import SYMBOLS
+from tests.bench import versions
 from tests.bench.children import ROOT, child
 from tests.bench.exchanges import Exchanges, Sent, sending
 from tests.bench.histograms import UPDATE_LATENCY, Buckets, read_buckets
@@ -187,6 +188,8 @@ class Stage:
         self.directory = directory
         self.redis = redis_server
         self.postgres = postgres
+        self.versions: str | None = None
+        """Which Redis or Valkey and which PostgreSQL these are; None before they were wanted."""
         self._number = 0
 
     def client(self) -> redis.Redis:
@@ -203,6 +206,9 @@ class Stage:
         name = f"bench_{self._number}"
         with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
+            server = connection.info.parameter_status("server_version")
+        with self.client() as client:
+            self.versions = f"{versions.store(client.info('server'))}, PostgreSQL {server}"
         return self.postgres.dsn.removesuffix("marketflow") + name
 
     @contextmanager
