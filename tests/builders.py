@@ -200,6 +200,13 @@ class WatchedWindow(MemoryWindow):
         return window
 
 
+def lose_lock(store: MemoryStore) -> None:
+    """As with the connection of a boot that has ended."""
+    away = store.away
+    store.away = True
+    store.away = away
+
+
 class World:
     """One boot: the use cases over stores in memory, and a model of what was accepted."""
 
@@ -331,7 +338,7 @@ class World:
 
     def successor(self, boot: str, **options) -> World:
         """The next boot on the same stores; the lock has gone with the one before."""
-        self.store._held = False
+        lose_lock(self.store)
         return World(
             boot=boot,
             window=self.window.successor(boot),

@@ -40,9 +40,12 @@ class Lines:
         prices = [STARTS[place % len(STARTS)] for place in range(len(symbols))]
         self._heads: list[bytes] = []
         """Lines up to their timestamp."""
+        self.prices: list[float] = []
+        """That of each line."""
         for number in range(LINES):
             place = number % len(symbols)
             prices[place] *= 1 + rng.uniform(-0.01, 0.01)
+            self.prices.append(prices[place])
             self._heads.append(_head(symbols[place], prices[place]))
 
     def block(self, first: int, count: int, timestamp: int) -> tuple[bytes, int]:

@@ -194,7 +194,7 @@ class Model:
     def __init__(self, service: Service, sent: Sent) -> None:
         self._service = service
         self._lines = sent.lines
-        self._prices = [json.loads(head + b"0}")["price"] for head in Lines(SYMBOLS)._heads]
+        self._prices = Lines(SYMBOLS).prices
         self._first: list[dict[int, int]] = []
         """By exchange and second, the number of its first line."""
         for counts, lines in zip(sent.seconds, sent.lines, strict=True):

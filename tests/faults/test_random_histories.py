@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import attrs
 import trio
-from builders import NOON, SEEDS, WallClock, WatchedWindow, run_virtual
+from builders import NOON, SEEDS, WallClock, WatchedWindow, lose_lock, run_virtual
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as options
 from hypothesis import strategies as st
@@ -69,7 +69,8 @@ class History:
     @asynccontextmanager
     async def assembled(self, settings, clock, _):
         boot = f"boot{next(self.boots)}"
-        self.window, self.store._held = self.window.successor(boot), False
+        self.window = self.window.successor(boot)
+        lose_lock(self.store)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             with patch.object(assembly, "TcpSource", lambda name, *_: self.lines[name]):
                 self.parts = assembly._parts(

@@ -65,13 +65,15 @@ async def test_receives_large_pieces_the_more_symbols_the_larger(limit, nursery,
 
 
 async def test_a_reset_is_an_os_error(limit, nursery):
+    connected = trio.Event()
+
     async def handler(stream):
-        await stream.receive_some(1)
+        await connected.wait()
         reset(stream)
 
     port = await served_by(nursery, handler)
     async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
-        await connection._stream.send_all(b"now")
+        connected.set()
         with pytest.raises(ConnectionError, match="reset"):
             await connection.receive()
 

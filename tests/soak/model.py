@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,8 +54,7 @@ class Model:
         self.interval = interval
         self._starved = starved
         # Two rounds, so that a block that goes over the end is one slice.
-        once = [json.loads(head + b"0}")["price"] for head in Lines(symbols)._heads]
-        self._prices = once + once
+        self.prices = 2 * Lines(symbols).prices
         self._blocks: dict[tuple[str, int], list[Block]] = defaultdict(list)
         """By exchange and the end of the interval."""
         self._torn: dict[tuple[str, int], int] = {}
@@ -105,7 +103,7 @@ class Model:
     def judge(self, key: Key, row: Row | None) -> str:
         """RIGHT; WAIT, if something is missing that may come yet; else what is wrong with the row."""
         symbol, exchange, end = key
-        prices, runs = self._updates(symbol, exchange, end)
+        prices, runs = self.updates(symbol, exchange, end)
         missing = len(prices) - (row[5] if row else 0)
         if missing < 0:
             return f"{-missing} updates more than were sent"
@@ -146,8 +144,8 @@ class Model:
         symbol, exchange, end = key
         return self.count(exchange, symbol, end - self.interval, end)
 
-    def _updates(self, symbol: str, exchange: str, end: int) -> tuple[list[float], list[range]]:
-        """Prices in order, and where the runs are of which a tail may be missing."""
+    def updates(self, symbol: str, exchange: str, end: int) -> tuple[list[float], list[range]]:
+        """Prices of an interval in order, and where the runs are of which a tail may be missing."""
         place = self.symbols.index(symbol)
         prices: list[float] = []
         runs: dict[int, range] = {}
@@ -162,7 +160,7 @@ class Model:
     def _of(self, block: Block, place: int) -> list[float]:
         first = block.first % LINES
         skipped = (place - first) % len(self.symbols)
-        return self._prices[first + skipped : first + block.count : len(self.symbols)]
+        return self.prices[first + skipped : first + block.count : len(self.symbols)]
 
     def _note(self, exchange: str, end: int, *shares: int) -> None:
         """How far back what is missing reaches, in lines of a symbol; in ms by their blocks."""

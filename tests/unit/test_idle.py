@@ -69,16 +69,23 @@ async def test_when_the_server_stops_what_is_asked_is_answered(autojump_clock):
     assert connection.closed == [pytest.approx(start + 3)]
 
 
-async def test_what_is_asked_in_the_last_moment_is_answered():
-    """The time is over, and the timer was told so, but has not had its turn yet."""
-    connection = Connection()
-    async with connection.open():
-        await connection.idle()
-        await trio.testing.wait_all_tasks_blocked()
-        connection.timer._wait.cancel()  # as the passing of the deadline does
-        await connection.timer.stop()
-        await trio.testing.wait_all_tasks_blocked()
-        assert connection.closed == []
-        await connection.idle()
-        await connection.terminated.set()
-    assert len(connection.closed) == 1
+async def test_what_is_asked_in_the_last_moment_is_answered(autojump_clock):
+    """The time is over, and the timer was told so, but has not had its turn yet.
+
+    We wake up in the same moment as the timer, and which of us is the first is chance: so again and again.
+    """
+    in_time = 0
+    for _ in range(40):
+        connection = Connection()
+        async with connection.open():
+            await connection.idle()
+            await trio.sleep(10.0)
+            if not connection.closed:
+                in_time += 1
+                await connection.timer.stop()
+                await trio.testing.wait_all_tasks_blocked()
+                assert connection.closed == []
+                await connection.idle()
+                await connection.terminated.set()
+        assert len(connection.closed) == 1
+    assert 0 < in_time < 40

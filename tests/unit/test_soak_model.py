@@ -31,7 +31,7 @@ def model(soak):
 @pytest.fixture
 def prices(model):
     """Those that BTCUSDT was sent with: every other line."""
-    return model._prices[0:20:2]
+    return model.prices[0:20:2]
 
 
 def row(prices):
@@ -83,7 +83,7 @@ def test_what_may_be_missing_is_the_promise_and_the_time_without_a_processor(soa
     blocks = [["exchange1", 1, 2 * number, 2, 4_950 - ago] for number, ago in enumerate((1_500, 250, 50))]
     model = soak.Model(["BTCUSDT", "ETHUSDT"], 5_000, lambda start, end: starved * (end - start))
     model.add({"blocks": [[*ONE[:4], 100], *blocks], "ended": [["exchange1", 1, 4_950, False]]})
-    prices, _ = model._updates("BTCUSDT", "exchange1", 5_000)
+    prices, _ = model.updates("BTCUSDT", "exchange1", 5_000)
     for number, ago in enumerate((50, 250, 1_500), 1):
         verdict = model.judge(KEY, row(prices[:-number]))
         assert verdict == (soak.RIGHT if ago <= missing else soak.WAIT), ago
@@ -96,7 +96,7 @@ def test_two_connections_torn_in_one_interval(soak, model, prices):
             "ended": [["exchange1", 1, 4_950, False], ["exchange1", 2, 4_990, False]],
         }
     )
-    more = model._prices[20:30:2]
+    more = model.prices[20:30:2]
     assert model.judge(KEY, row(prices[:-2] + more[:-1])) == soak.RIGHT
     assert model.judge(KEY, row(prices[:-2] + more[1:])) == soak.WAIT
 
