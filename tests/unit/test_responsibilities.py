@@ -43,7 +43,6 @@ FIELDS_KNOWN = {
     "app.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(9, PORT),
     "app.streaming.PriceStream": Known(9, LATER + "the board, the turns of clients"),
-    "adapters.exchange.simulator._Exchange": Known(9, LATER + "the prices, the faults"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
     "app.spans.Spans": Known(8, LATER + "what a span can be answered from is a value of its own"),
     "adapters.db.postgres.PostgresStore": Known(8, PORT),
@@ -57,7 +56,7 @@ METHODS_KNOWN = {
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
 }
 IMPORTS_KNOWN = {
-    "assembly": Known(25, "the composition root knows every part"),
+    "assembly": Known(26, "the composition root knows every part"),
     "adapters.http.app": Known(16, "it puts all routes together"),
     "app.queries": Known(11, "it gives each question to the part that answers it"),
     "app.spans": Known(10, LATER + "it reads the book and the flusher instead of a port"),
