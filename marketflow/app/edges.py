@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import attrs
+import trio
 
 from marketflow.app.book import Book
 from marketflow.app.flushing import Flusher
@@ -18,16 +21,26 @@ EdgeBars = Mapping[Pair, Sequence[Bar]]
 """Of each pair the bars of its edges, those without updates left out."""
 
 
+AHEAD: Final = 5.0
+"""Seconds that an accepted timestamp may be ahead of our clock."""
+
+
 @attrs.frozen
 class Edges:
     """Reads edges from the window. They are complete where as many updates are there as were accepted.
 
-    Else some are pending, or were dropped, or have expired.
+    Else some are pending, or were dropped, or have expired. While a question is answered more may be accepted
+    and written. Where updates were dropped, these could make up the number of the lost ones; there as many have
+    to be in the window as have been accepted by then.
     """
 
     _book: Book
     _flusher: Flusher
     _window: Window
+    _window_length: float
+    """Seconds."""
+    _losses: dict[str, tuple[int, float]] = attrs.field(factory=dict, init=False)
+    """By exchange how many updates it had dropped, and when that was seen (seconds of Trio's clock)."""
 
     async def bars(
         self,
@@ -61,6 +74,21 @@ class Edges:
         """The bar of the whole seconds that a span touches."""
         return self._book.bars.bar(pair, _seconds(span))
 
+    def _to_be_there(self, pair: Pair, spans: Sequence[Span], known: list[int]) -> list[int]:
+        """How many updates of each span's seconds show that none is missing that was `known`."""
+        if not self._has_dropped(pair[0]):
+            return known
+        return _counts([self._accepted(pair, span) for span in spans])
+
+    def _has_dropped(self, exchange: str) -> bool:
+        """Whether an update may have been dropped that would be in the window."""
+        now, dropped = trio.current_time(), self._book.ledgers[exchange].dropped.total()
+        before, seen_at = self._losses.get(exchange, (0, -math.inf))
+        if dropped != before:
+            seen_at = now
+            self._losses[exchange] = dropped, seen_at
+        return now - seen_at <= self._window_length + AHEAD
+
     async def _tell(
         self,
         kind: StatisticKind,
@@ -80,7 +108,8 @@ class Edges:
         within: dict[Pair, Sequence[int]] = {}
         for pair, of_pair in zip(inner, _in_groups(counts, len(parts)), strict=True):
             before, numbers, after = _in_groups(of_pair, len(spans))
-            if before == after == [bar.count if bar else 0 for bar in accepted[pair]]:
+            known = _counts(accepted[pair])
+            if before == after == known and known == self._to_be_there(pair, spans, known):
                 within[pair] = numbers
         hidden = {pair for pair in within if _hides(inner[pair], accepted[pair], kind)}
         shown = [pair for pair in within if pair not in hidden]
@@ -107,13 +136,19 @@ class Edges:
         """
         raw = await self._window.edges(pairs, spans) if pairs and spans else dict.fromkeys(pairs, ())
         complete = all(
-            sum(edge.seconds.values()) >= (whole.count if whole else 0)
+            sum(edge.seconds.values()) >= count
             for pair, edges in raw.items()
-            for edge, whole in zip(edges, accepted[pair], strict=True)
+            for edge, count in zip(
+                edges, self._to_be_there(pair, spans, _counts(accepted[pair])), strict=True
+            )
         )
         if not complete:
             return None
         return {pair: [edge.bar for edge in edges if edge.bar] for pair, edges in raw.items()}
+
+
+def _counts(bars: Sequence[Bar | None]) -> list[int]:
+    return [bar.count if bar else 0 for bar in bars]
 
 
 def _seconds(span: Span) -> Span:

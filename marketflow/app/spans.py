@@ -54,7 +54,7 @@ class Spans:
         """Times in ms; `started_at` is when this boot began, `retention` how long rows are kept."""
         self._book = book
         self._flusher = flusher
-        self._edges = Edges(book, flusher, window)
+        self._edges = Edges(book, flusher, window, window_length / 1_000)
         self._store = store
         self._window_length = window_length
         self._started_at = started_at

@@ -270,6 +270,47 @@ async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_c
         await ask(world, 20_000, source=REDIS)
 
 
+@pytest.mark.parametrize("kind", [None, "highest", "average"])
+async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(autojump_clock, kind):
+    """Redis is back within the second of a dropped update, and one more is written while it is read."""
+    world = World(limit=4)
+    async with world.running(aggregating=False):
+        await trio.sleep(10.0)
+        world.window.away = True
+        await trio.sleep(0.1)
+        world.send_one(100.0)
+        for _ in range(4):
+            world.send_one(5.0)
+        assert world.book.ledgers[PAIR[0]].dropped.total() == 1
+        world.window.away = False
+        await until(lambda: world.flusher.up and world.book.drained)
+        world.send_one(6.0, age=-30)  # Not before the end: so the second is an edge.
+        await until(lambda: world.book.drained)
+        now = world.now
+        read = {name: getattr(world.window, name) for name in ("counts", "edges")}
+
+        def late(name):
+            async def after_one_more(*args):
+                world.send_one(7.0)
+                await until(lambda: world.book.drained)
+                return await read[name](*args)
+
+            return after_one_more
+
+        for name in read:
+            setattr(world.window, name, late(name))
+        covered = await world.spans.until(PAIRS, 3_000, now, kind)
+        check(world, covered, kind)
+        assert covered.span == Span(NOON + 7_000, NOON + 10_000)
+        # A while later nothing that was dropped can be in a span.
+        await trio.sleep(70)
+        world.send_one(6.0, age=-30)
+        await until(lambda: world.book.drained)
+        now = world.now
+        covered = await world.spans.until(PAIRS, 3_000, now, kind)
+        assert covered.span == Span(now - 3_000, now)
+
+
 async def test_with_the_window_away_whole_seconds_from_memory(autojump_clock):
     world = World()
     async with world.running(aggregating=False) as nursery:
