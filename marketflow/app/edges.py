@@ -30,8 +30,8 @@ class Edges:
     """Reads edges from the window. They are complete where as many updates are there as were accepted.
 
     Else some are pending, or were dropped, or have expired. While a question is answered more may be accepted
-    and written. Where updates were dropped, these could make up the number of the lost ones. There as many must
-    be in the window as have been accepted by then.
+    and written. Where updates were dropped, these could make up the number of the lost ones. There as many
+    must be in the window as have been accepted by then.
     """
 
     _book: Book
