@@ -37,6 +37,7 @@ FIELDS_KNOWN = {
     "app.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
     "app.book.Book": Known(15, LATER + "pending updates, replay, what answers read"),
     "app.second_bars.SecondBars": Known(12, LATER + "the bars, what is unflushed, what has no row, folds"),
+    "writing.ThreadWriter": Known(10, LATER + "the thread, its connection, what is awaited"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(10, PORT),
     "app.queries.Queries": Known(10, "it gives each question to the part that answers it"),
@@ -56,10 +57,13 @@ METHODS_KNOWN = {
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
 }
 IMPORTS_KNOWN = {
-    "assembly": Known(26, "the composition root knows every part"),
+    "assembly": Known(28, "the composition root knows every part"),
     "adapters.http.app": Known(16, "it puts all routes together"),
     "app.queries": Known(11, "it gives each question to the part that answers it"),
     "app.spans": Known(10, LATER + "it reads the book and the flusher instead of a port"),
+    "service": Known(11, "the task tree starts every part"),
+    "cli": Known(10, "it words the errors of all parts"),
+    "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
 }
