@@ -272,7 +272,7 @@ class Aggregator:
         now = self._data_clock.now()
         if abs(now - self._cleared_at) < CLEARING_PAUSE:
             return
-        # Set first: a deletion that fails is not tried each second, or the store would be away and up in turn.
+        # Before the try: one that fails each second would have the store away and up in turn.
         self._cleared_at = now
         try:
             deleted = await self._store.delete_before(now - self._retention)

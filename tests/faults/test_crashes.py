@@ -214,7 +214,8 @@ async def test_killed_and_started_with_fewer_symbols_and_exchanges(
     """The rows that were due are written all the same; nobody is told of what is not configured."""
     interval = 6_000
     async with exchanges("exchange1", "exchange2") as players:
-        async with program(players, redis_url, postgres_dsn, tmp_path, "first", interval=interval) as run:
+        changes = {"AGGREGATION__INTERVAL": f"{interval // 1_000}"}
+        async with program(players, redis_url, postgres_dsn, tmp_path, "first", changes) as run:
             await eventually(lambda: all(each.connected for each in players), within=20)
             # Bars of others, and what only looks like them.
             meddle_with(redis_url)
@@ -233,8 +234,7 @@ async def test_killed_and_started_with_fewer_symbols_and_exchanges(
             postgres_dsn,
             tmp_path,
             "second",
-            symbols=["BTCUSDT"],
-            interval=interval,
+            {**changes, "SYMBOLS": '["BTCUSDT"]'},
         ) as run:
             await eventually(run.url, within=20)
             url = run.url()
