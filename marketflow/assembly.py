@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import attrs
 from psycopg.conninfo import conninfo_to_dict
-from quart_trio import QuartTrio
 
 from marketflow import __version__
 from marketflow.adapters.cache import address as redis_address
@@ -23,7 +22,7 @@ from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.exchange.wire import Decoder
-from marketflow.adapters.http.app import create_app
+from marketflow.adapters.http.app import App, create_app
 from marketflow.adapters.http.server import open_listener
 from marketflow.adapters.state.spool import FileSpool
 from marketflow.app.aggregating import Aggregator
@@ -63,7 +62,7 @@ class Parts:
     spooling: Spooling
     stream: PriceStream
     health: Health
-    app: QuartTrio
+    app: App
     store: AggregateStore
 
 

@@ -6,13 +6,21 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, Final, cast
 
 import structlog
 import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPScope,
+    Scope,
+    WWWScope,
+)
 from quart import Quart, Response, g, request, websocket
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
@@ -20,6 +28,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.routing import MapAdapter
 
 from marketflow.adapters.http.candles import candle_routes
+from marketflow.adapters.http.connection_errors import ConnectionErrors, split
 from marketflow.adapters.http.description.routes import description_routes
 from marketflow.adapters.http.exchanges import exchange_routes
 from marketflow.adapters.http.health import health_routes
@@ -62,7 +71,7 @@ def create_app(
     token: str | None,
     max_body_size: int,
     stale_after: int,
-) -> QuartTrio:
+) -> App:
     """The application. Sizes are in bytes.
 
     Args:
@@ -77,7 +86,7 @@ def create_app(
     app.url_map.redirect_defaults = False
     register_problems(app)
     app.before_request(_begin)
-    traffic = Traffic()
+    traffic = Traffic(app.connection_errors)
     traffic.watch(app)
     app.before_request(partial(_refuse_unless_ready, health))
     app.after_request(_end)
@@ -203,7 +212,7 @@ class Connection(TrioASGIHTTPConnection):
                 await self._body_received.wait()
         # Sending the end lets Hypercorn report a disconnect, at which quart-trio cancels a request that has a
         # body before the connection has been told that it is idle: it would never be closed for that.
-        with trio.CancelScope(shield=True):
+        with nullcontext() if self._peer is None else self._peer.shielded():
             if self._peer is not None:
                 await self._peer.release()
             await send(event)
@@ -224,6 +233,26 @@ class App(QuartTrio):
 
     asgi_http_class = Connection
     asgi_websocket_class = WebSocketConnection
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.connection_errors = ConnectionErrors()
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve a request or a WebSocket. Hypercorn logs what fails; here it is counted."""
+        try:
+            await super().__call__(scope, receive, send)
+        except BaseException as error:
+            passed_on, own = split(error)
+            peer = peer_of(cast("WWWScope", scope))
+            if own is not None and peer is not None:
+                peer.failed(own, logged=isinstance(own, Exception | BaseExceptionGroup))
+            if isinstance(passed_on, BaseExceptionGroup):
+                # Of a group Hypercorn keeps everything back, even what ends the process.
+                for kind in (KeyboardInterrupt, SystemExit):
+                    if passed_on.subgroup(kind) is not None:
+                        raise kind from error
+            raise
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Match by path and method alone: a strange Host header is no reason to fail."""

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
 
-import h11
-import hypercorn.protocol.h11
-import hypercorn.trio.run
-import structlog
 import trio
-import wsproto.utilities
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Data, StreamClosed
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.typing import ASGISendEvent, ConnectionState, WebsocketAcceptEvent, WWWScope
-from wsproto.connection import ConnectionState as WebSocketState
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.typing import ConnectionState, WWWScope
 
+from marketflow.adapters.http.connection_errors import ConnectionErrors, split
 from marketflow.adapters.http.idle import IdleTimer
 
 UNREAD_TIMEOUT_MS: Final = 2_000
 """How long a client may leave what was sent to it unread before its connection is dropped."""
 STREAM_UNREAD_TIMEOUT_MS: Final = 60_000
 """The same for a client of a stream: out of reach for a while, it is to go on with the newest after that."""
-
-FRAMES: Final = "marketflow.frames"
-"""The type of an ASGI message whose `frames` are whole WebSocket frames, written as they are."""
+CLOSE_TIMEOUT: Final = 3.0
+"""Seconds that a connection has to end in once either side closes it: for a client to answer the close of its
+WebSocket, and to take what is still being sent."""
 
 REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
@@ -47,16 +39,18 @@ REFUSAL_SECONDS: Final = 0.5
 MOST_REFUSED: Final = 256
 """How many are told so at a time; more are closed without a word."""
 
-_PEER: Final = "marketflow.peer"
+GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+"""What is raised when the client has ended the connection, or we have."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+_PEER: Final = "marketflow.peer"
 
 
 class Peers:
     """The connections there are."""
 
-    def __init__(self, most: int) -> None:
-        """`most`: how many there may be at a time."""
+    def __init__(self, most: int, errors: ConnectionErrors) -> None:
+        """`most`: how many there may be at a time. Those that fail are told to `errors`."""
+        self.errors = errors
         self.refusing = 0
         """How many are being told that they are too many."""
         self._most = most
@@ -94,8 +88,17 @@ class Peer(TCPServer):
 
     config: PeersConfig
     idle_task: IdleTimer  # type: ignore[assignment]
-    _held: list[bytes] | None = None
-    """What is to be sent in one go with what follows."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._held: list[bytes] | None = None
+        """What is to be sent in one go with what follows."""
+        self._ended = trio.CancelScope()
+        self._answering = trio.CancelScope()
+        self._shields: set[trio.CancelScope] = set()
+        self._ends_at = math.inf
+        self._left = False
+        self._failed = False
 
     async def run(self) -> None:
         """Serve it, or refuse it if there are too many."""
@@ -105,9 +108,6 @@ class Peer(TCPServer):
         # What is here Hypercorn copies into the scope of each request.
         self.state = cast("ConnectionState", {**self.state, _PEER: self})
         self.config.peers.add(self)
-        self._ended = trio.CancelScope()
-        self._answering = trio.CancelScope()
-        self._left = False
         self.idle_task = IdleTimer(
             patience=self.config.keep_alive_timeout,
             terminated=self.context.terminated,
@@ -118,11 +118,21 @@ class Peer(TCPServer):
             # the nursery of all connections it would end the server.
             with self._ended:
                 await super().run()
-        except* (trio.BusyResourceError, h11.ProtocolError, wsproto.utilities.ProtocolError) as errors:
-            # What Hypercorn makes of a client's nonsense is the end of that client, not of the service.
-            log.warning("connection dropped", errors=[repr(error) for error in errors.exceptions])
         finally:
             self.config.peers.discard(self)
+
+    def failed(self, error: BaseException, *, logged: bool = False) -> None:
+        """End it for an error. Several errors of one connection count once: the first is the cause."""
+        self.end_soon()
+        if not self._failed:
+            self._failed = True
+            self.config.peers.errors.add(error, logged=logged)
+
+    def _report(self, error: BaseException) -> None:
+        """Report it where it is raised: on its way out of Hypercorn another may take its place."""
+        _, own = split(error)
+        if own is not None:
+            self.failed(own)
 
     async def protocol_send(self, event: Event) -> None:
         """Send; one that fails is the end of the connection.
@@ -137,6 +147,8 @@ class Peer(TCPServer):
         if isinstance(event, RawData):
             await self._write(event.data)
             return
+        if isinstance(event, Closed):
+            self.end_soon()
         # A client that has left is not idle: a timer begun now would keep its place for nobody.
         if not (isinstance(event, Updated) and self._left):
             await super().protocol_send(event)
@@ -155,10 +167,18 @@ class Peer(TCPServer):
             return
         async with self.send_lock:
             try:
-                with trio.CancelScope(shield=True):
+                # Shielded, as in Hypercorn: half of a frame or of an answer is of no use to anybody.
+                with self.shielded() as sending:
                     await self.stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except GONE:
                 await self.protocol.handle(Closed())
+                self.leave()
+            except BaseException as error:
+                self._report(error)
+                # Nobody knows how much of it was sent, so nothing may follow it.
+                self._ended.cancel()
+                raise
+            if sending.cancelled_caught:
                 self.leave()
 
     async def _close(self) -> None:
@@ -168,7 +188,19 @@ class Peer(TCPServer):
 
     async def _read_data(self) -> None:
         """Read until the client leaves. Hypercorn would then wait for the idle timer to run out."""
-        await super()._read_data()
+        try:
+            while data := await self.stream.receive_some(MAX_RECV):
+                await self.protocol.handle(RawData(bytes(data)))
+        except GONE:
+            pass
+        except BaseException as error:
+            self._report(error)
+            raise
+        finally:
+            # Without a reader nothing else would notice that it should end.
+            self.end_soon()
+        await self.protocol.handle(RawData(b""))
+        await self.protocol.handle(Closed())
         self._left = True
         self.idle_task.end()
         self._answering.cancel()
@@ -193,7 +225,7 @@ class Peer(TCPServer):
     async def _tell_too_many(self) -> None:
         with (
             trio.move_on_after(REFUSAL_SECONDS),
-            suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            suppress(*GONE),
         ):
             await self.stream.send_all(REFUSAL % (len(TOO_MANY), TOO_MANY))
             await self.stream.send_eof()
@@ -203,12 +235,30 @@ class Peer(TCPServer):
         await trio.aclose_forcefully(self.stream)
 
     def cut_off(self) -> None:
-        """Close it. Hypercorn shields its sends, even from a cancellation: nothing less ends one."""
+        """Close it now, whatever is being sent."""
         self.stream.socket.close()
+        self.end_soon(0.0)
 
     def leave(self) -> None:
-        """End it, once what was sent is on its way."""
+        """End it, once what is being sent is on its way."""
+        self.end_soon()
         self._ended.cancel()
+
+    def end_soon(self, seconds: float = CLOSE_TIMEOUT) -> None:
+        """End it in so many seconds at the latest, also if the client does not read, or goes on for ever."""
+        self._ends_at = min(self._ends_at, trio.current_time() + seconds)
+        for scope in (self._ended, *self._shields):
+            scope.deadline = min(scope.deadline, self._ends_at)
+
+    @contextmanager
+    def shielded(self) -> Iterator[trio.CancelScope]:
+        """A block that no cancellation reaches but the time limit of `end_soon`."""
+        with trio.CancelScope(shield=True, deadline=self._ends_at) as scope:
+            self._shields.add(scope)
+            try:
+                yield scope
+            finally:
+                self._shields.discard(scope)
 
     def become_stream(self) -> None:
         """Be patient with a client that does not read. It holds little: what gets old is not kept for it.
@@ -216,9 +266,10 @@ class Peer(TCPServer):
         Trio lets the kernel take no more than 16 KiB ahead of what the client's window has room for.
         """
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            self.stream.socket.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_UNREAD_TIMEOUT_MS
-            )
+            with suppress(OSError):  # It may be closed already.
+                self.stream.socket.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_UNREAD_TIMEOUT_MS
+                )
 
 
 def become_stream(scope: WWWScope) -> None:
@@ -230,52 +281,9 @@ def become_stream(scope: WWWScope) -> None:
 
 def peer_of(scope: WWWScope) -> Peer | None:
     """The connection that a request came by; None in a test without a server."""
-    return cast("Peer | None", cast("dict[str, Any]", scope.get("state", {})).get(_PEER))
+    return peer_in(cast("dict[str, Any]", scope.get("state", {})))
 
 
-class WebSocket(WSStream):
-    """A WebSocket that sends whole frames, many at once, and never compresses.
-
-    Compression costs 300 KB and more time than all else for each client, and a message of 64 KiB could unfold
-    to 64 MiB.
-    """
-
-    async def handle(self, event: StreamEvent) -> None:
-        """Take what the client sends. Hypercorn refuses a bad handshake, and then waits for ever."""
-        if isinstance(event, Data) and not self.handshake.accepted:
-            # It must not send before it is let in. Refused by Hypercorn while the application answers, there
-            # would be two answers at once.
-            self.closed = True
-        else:
-            await super().handle(event)
-        if self.closed and not self.handshake.accepted and not isinstance(event, StreamClosed):
-            peer = peer_of(self.scope)
-            if peer is not None:
-                peer.leave()
-
-    async def app_send(self, message: ASGISendEvent | None) -> None:
-        """Take what the application sends."""
-        if message is None or cast("dict[str, Any]", message)["type"] != FRAMES:
-            await super().app_send(message)
-        elif self.closed or self.state != ASGIWebsocketState.CONNECTED:
-            return
-        elif self.connection.state is WebSocketState.OPEN:
-            await self.send(Data(self.stream_id, cast("dict[str, Any]", message)["frames"]))
-        else:
-            # Hypercorn has refused a message that was too large, and the client has not left since.
-            await self.send(StreamClosed(self.stream_id))
-
-    async def _accept(self, message: WebsocketAcceptEvent) -> None:
-        self.handshake.extensions = None
-        await super()._accept(message)
-
-
-async def _stay_with_http_1(_: H11Protocol, _request: h11.Request) -> None:
-    """Ignore offers of HTTP/2, as a server may."""
-
-
-# Without TLS nobody needs HTTP/2, and there Hypercorn forgets its idle timer: a connection without a request
-# is never closed, and holds a stop for the whole of `graceful_timeout`.
-H11Protocol._check_protocol = _stay_with_http_1  # type: ignore[assignment,method-assign] # noqa: SLF001
-hypercorn.protocol.h11.WSStream = WebSocket  # type: ignore[attr-defined]
-hypercorn.trio.run.TCPServer = Peer  # type: ignore[attr-defined]
+def peer_in(state: Mapping[str, Any]) -> Peer | None:
+    """The same, from the state that Hypercorn copies from the connection to each request."""
+    return cast("Peer | None", state.get(_PEER))

@@ -6,12 +6,13 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from quart import Quart
+from quart import Quart, has_websocket_context, websocket
 from quart.wrappers import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.adapters.http.parameters import BadParameter
+from marketflow.adapters.http.peers import peer_of
 from marketflow.adapters.http.responses import as_json
 from marketflow.app.answers import NoData, NothingCanAnswer, TooManyClients, UnknownExchange, UnknownSymbol
 from marketflow.domain.periods import BadPeriod
@@ -117,6 +118,10 @@ async def _http_exception(error: HTTPException) -> Response:
 async def _unexpected(error: Exception) -> Response:
     """A mistake of ours costs this one request; the log has it with the request's id."""
     log.error("request_failed", exc_info=error)
+    if has_websocket_context() and (peer := peer_of(websocket.scope)) is not None:
+        peer.failed(
+            error, logged=True
+        )  # Requests are counted by their status, which a WebSocket does not have.
     return problem(
         "internal-server-error", "an unexpected error, which has been logged under the request's id"
     )

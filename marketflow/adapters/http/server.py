@@ -1,4 +1,4 @@
-"""Hypercorn in the nursery."""
+"""The server: it accepts connections, and has Hypercorn serve each in a task of its own."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import structlog
 import trio
-from hypercorn.config import Sockets
 from hypercorn.logging import Logger
-from hypercorn.trio import serve
-from hypercorn.typing import ResponseSummary, WWWScope
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, ResponseSummary, WWWScope
+from hypercorn.utils import repr_socket_addr, wrap_app
 from quart_trio import QuartTrio
 from trio_util import run_and_cancelling
 
-from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, Peers, PeersConfig
+from marketflow.adapters.http import http1  # noqa: F401 - mends Hypercorn's HTTP/1.1 where it is imported
+from marketflow.adapters.http.app import App
+from marketflow.adapters.http.connection_errors import ConnectionErrors, Fence
+from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, Peer, Peers, PeersConfig
 
 IDLE_TIMEOUT: Final = 15.0
 """Seconds that a connection may be without a request; the head of one must have come whole by then."""
@@ -27,6 +30,11 @@ MESSAGE_LIMIT: Final = 16 * 1024
 """Bytes of a WebSocket message from a client; no route wants one at all."""
 REQUESTS_PER_CONNECTION: Final = 100_000
 BACKLOG: Final = 1024
+ACCEPT_AGAIN: Final = 0.1
+"""Seconds until it is tried again to accept connections, when there was no room for one."""
+
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""The errors by which the system says that it has no descriptor, or no memory, for one more connection."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -88,23 +96,69 @@ async def serve_http(
 
     Then no connection is accepted any more, idle ones are closed at once, and running requests have
     `graceful_timeout` seconds to come to their end. What has not by then is cut off; so is everything if this
-    is cancelled.
+    is cancelled. Errors of connections are counted in an `App`'s `connection_errors`, and end
+    nothing else.
     """
+    errors = app.connection_errors if isinstance(app, App) else ConnectionErrors()
+    config = _configured(limits, graceful_timeout, errors)
     with listener:
-        async with trio.open_nursery() as nursery:
-            config = _configured(listener, limits, graceful_timeout)
-            urls = await nursery.start(_serve, app, config, shutdown)
-            task_status.started(urls[0])
+        async with run_and_cancelling(partial(_cut_off, config, shutdown)):
+            await _serve(app, config, listener, shutdown, task_status)
 
 
 async def _serve(
     app: QuartTrio,
     config: PeersConfig,
+    listener: socket.socket,
     shutdown: Callable[[], Awaitable[None]],
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[str],
 ) -> None:
-    async with run_and_cancelling(partial(_cut_off, config, shutdown)):
-        await serve(app, config, shutdown_trigger=shutdown, task_status=task_status)
+    """What Hypercorn's own `serve` does, but for this: no error of a connection leaves its task.
+
+    Hypercorn's connections are closed outside of everything that they could catch themselves; an error there
+    would end the server. There are no lifespan events, for which the app has no use.
+    """
+    context = WorkerContext(None)
+    served = wrap_app(app, config.wsgi_max_body_size, "asgi")
+
+    async def connected(stream: trio.SocketStream) -> None:
+        peer = Peer(served, config, context, ConnectionState({}), cast("Any", stream))
+        with Fence(peer.failed):
+            try:
+                await peer.run()
+            finally:
+                await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        async with run_and_cancelling(partial(_accept, listener, nursery, connected)):
+            task_status.started(f"http://{repr_socket_addr(listener.family, listener.getsockname())}")
+            await shutdown()
+        listener.close()
+        await context.terminated.set()
+        nursery.cancel_scope.deadline = trio.current_time() + config.graceful_timeout
+
+
+async def _accept(
+    listener: socket.socket,
+    nursery: trio.Nursery,
+    connected: Callable[[trio.SocketStream], Awaitable[None]],
+) -> None:
+    """Accept connections until cancelled, and run a task for each."""
+    accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+    short = False
+    while True:
+        try:
+            stream = await accepting.accept()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            if not short:
+                log.warning("connections not accepted", error=error.strerror)
+            short = True
+            await trio.sleep(ACCEPT_AGAIN)
+        else:
+            short = False
+            nursery.start_soon(connected, stream)
 
 
 async def _cut_off(config: PeersConfig, shutdown: Callable[[], Awaitable[None]]) -> None:
@@ -116,13 +170,11 @@ async def _cut_off(config: PeersConfig, shutdown: Callable[[], Awaitable[None]])
         config.peers.cut_off()
 
 
-def _configured(listener: socket.socket, limits: Limits, graceful_timeout: float) -> PeersConfig:
-    config = _Config(Peers(limits.connections))
-    config.listener = listener
+def _configured(limits: Limits, graceful_timeout: float, errors: ConnectionErrors) -> PeersConfig:
+    config = PeersConfig(Peers(limits.connections, errors))
     config.logger_class = _HypercornLog
     config.errorlog = None
     config.accesslog = None
-    config.backlog = BACKLOG
     config.graceful_timeout = graceful_timeout
     config.include_server_header = False
     # Before a request's head is complete this is the only limit of time: it holds off a slow-loris too.
@@ -131,18 +183,6 @@ def _configured(listener: socket.socket, limits: Limits, graceful_timeout: float
     config.h11_max_incomplete_size = limits.head_size
     config.websocket_max_message_size = MESSAGE_LIMIT
     return config
-
-
-class _Config(PeersConfig):
-    """Hypercorn's settings with a socket that is there already.
-
-    Its own way, a bind to `fd://N`, makes a second owner of the descriptor and lets child processes have it.
-    """
-
-    listener: socket.socket
-
-    def create_sockets(self) -> Sockets:
-        return Sockets([], [self.listener], [])
 
 
 class _HypercornLog(Logger):

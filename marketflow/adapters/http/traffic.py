@@ -12,6 +12,7 @@ import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from quart import Quart, Response, g, request
 
+from marketflow.adapters.http.connection_errors import ConnectionErrors
 from marketflow.adapters.http.families import buckets_of
 from marketflow.app.histogram import Histogram
 
@@ -37,7 +38,8 @@ class Traffic:
     until it began.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connection_errors: ConnectionErrors) -> None:
+        self._connection_errors = connection_errors
         self._in_flight = 0
         self._answered: Counter[tuple[str, str, str]] = Counter()
         self._seconds: dict[tuple[str, str], Histogram] = {}
@@ -69,6 +71,11 @@ class Traffic:
 
     def families(self) -> Iterable[Metric]:
         """The numbers in Prometheus' form."""
+        yield CounterMetricFamily(
+            "marketflow_http_connection_errors",
+            "Connections of clients that an error has ended; the log has them as `connection failed`.",
+            self._connection_errors.count,
+        )
         yield GaugeMetricFamily(
             "http_requests_in_flight", "Requests that have no answer yet, this one included.", self._in_flight
         )

@@ -10,8 +10,8 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketSco
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
-from marketflow.adapters.http.peers import FRAMES
 from marketflow.adapters.http.targets import origin_form
+from marketflow.adapters.http.websocket_stream import FRAMES
 
 PING: Final = b"\x89\x00"
 GOING_AWAY: Final = 1001

@@ -1,0 +1,103 @@
+"""The errors that clients' connections raise: kept from the rest of the service, logged, and counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Final
+
+import h11
+import structlog
+import trio
+import wsproto.utilities
+
+LOG_EVERY: Final = 1.0
+"""Seconds between two lines in the log. Any client can send nonsense, as often as it likes."""
+
+_CLIENTS_DOING: Final = (
+    h11.ProtocolError,
+    wsproto.utilities.ProtocolError,
+    UnicodeError,
+    trio.BusyResourceError,
+)
+"""What a client's nonsense is known to make of Hypercorn. Anything else may be a mistake of ours."""
+
+_PASSED_ON: Final = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""These are about the whole task tree or the process, not about one connection."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """The part of an error that must be passed on, and the part that is the connection's own.
+
+    They come together in a group when one task of a connection fails while another is being cancelled.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(_PASSED_ON)
+    return (error, None) if isinstance(error, _PASSED_ON) else (None, error)
+
+
+class Fence:
+    """A block in which a connection is served. The connection's own errors end with the block."""
+
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
+        """`report` is called with an error that was kept back."""
+        self._report = report
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> bool:
+        if error is None:
+            return False
+        passed_on, own = split(error)
+        if own is None:
+            return False
+        self._report(own)
+        if passed_on is not None:
+            raise passed_on
+        return True
+
+
+class ConnectionErrors:
+    """How many connections have failed by an error."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._not_logged = 0
+        self._logged_at = -math.inf
+
+    def add(self, error: BaseException, *, logged: bool = False) -> None:
+        """Count a connection that failed, and log why, at most once in `LOG_EVERY` seconds.
+
+        Args:
+            error: why.
+            logged: whether the log has it already.
+        """
+        self.count += 1
+        if logged:
+            return
+        now = trio.current_time()
+        if now < self._logged_at + LOG_EVERY:
+            self._not_logged += 1
+            return
+        self._logged_at = now
+        details = {"errors": [repr(each) for each in _leaves(error)], "others_since": self._not_logged}
+        self._not_logged = 0
+        if all(isinstance(each, _CLIENTS_DOING) for each in _leaves(error)):
+            log.warning("connection failed", **details)
+        else:
+            log.error("connection failed", **details, exc_info=error)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group, however deep; an error alone as it is."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error

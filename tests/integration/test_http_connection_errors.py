@@ -1,0 +1,304 @@
+"""An unknown error, at each stage of a connection: it costs that connection, and nothing else."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import AsyncExitStack, suppress
+
+import attrs
+import h11
+import hypercorn.protocol.ws_stream
+import hypercorn.trio.tcp_server
+import pytest
+import trio
+import wsproto.connection
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.ws_stream import Handshake, WSStream
+from structlog.testing import capture_logs
+from test_http_fakes import TIME, FakeStream, eventually, serving
+
+from marketflow.adapters.http import server as http_server
+from marketflow.adapters.http.app import App, Connection
+from marketflow.adapters.http.connection_errors import LOG_EVERY, ConnectionErrors, Fence
+from marketflow.adapters.http.idle import IdleTimer
+from marketflow.adapters.http.peers import Peer
+from marketflow.adapters.http.websocket_stream import WebSocket
+from marketflow.app.answers import Latest, PriceEvent
+
+
+class UnknownError(Exception):
+    """One that no list of exceptions can name."""
+
+
+class AlienError(BaseException):
+    """The same of a library that does not even keep to `Exception`."""
+
+
+GET = b"GET /symbols HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST /symbols HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
+LAST = b"GET /symbols HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+EVENTS = b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n"
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A frame of a client's, masked with zeros."""
+    length = len(payload)
+    size = struct.pack("!B", 0x80 | length) if length < 126 else struct.pack("!BH", 0x80 | 126, length)
+    return bytes([0x80 | opcode]) + size + bytes(4) + payload
+
+
+HELLO = frame(1, b"hello")
+PING = frame(9, b"ping")
+CLOSE = frame(8, struct.pack("!H", 1000))
+TOO_LARGE = frame(1, b"x" * 20_000)
+
+
+@attrs.frozen
+class Stage:
+    """Where an error is raised, and what a client sends to get there."""
+
+    owner: object
+    name: str
+    sent: bytes
+    then: bytes = b""
+    """Sent once that was answered."""
+    is_async: bool = True
+    of_server: bool = False
+    """The clients of the tests are made of the same class: only the server's own is to fail."""
+
+    def __str__(self) -> str:
+        what = "WebSocket" if self.sent.startswith(HANDSHAKE) else "HTTP/1.1"
+        return f"{what} {getattr(self.owner, '__name__', self.owner)}.{self.name}"
+
+
+STAGES = [
+    # ---- HTTP/1.1: set up, read, parse, ask, answer, send, keep, close ----
+    Stage(hypercorn.trio.tcp_server, "parse_socket_addr", GET, is_async=False),
+    Stage(trio.SocketStream, "receive_some", GET, of_server=True),
+    Stage(h11.Connection, "receive_data", GET, is_async=False, of_server=True),
+    Stage(h11.Connection, "next_event", GET, is_async=False, of_server=True),
+    Stage(H11Protocol, "_check_protocol", GET),
+    Stage(H11Protocol, "_create_stream", GET),
+    Stage(HTTPStream, "handle", GET),
+    Stage(Connection, "__init__", GET, is_async=False),
+    Stage(Connection, "__call__", GET),
+    Stage(Connection, "__call__", POST),
+    Stage(App, "handle_request", GET),
+    Stage(App, "handle_request", POST),
+    Stage(App, "handle_request", EVENTS),
+    Stage(Connection, "_send", GET),
+    Stage(Connection, "_send", POST),
+    Stage(h11.Connection, "send", GET, is_async=False, of_server=True),
+    Stage(trio.SocketStream, "send_all", GET, of_server=True),
+    Stage(trio.SocketStream, "send_all", POST, of_server=True),
+    Stage(trio.SocketStream, "send_all", EVENTS, of_server=True),
+    Stage(trio.SocketStream, "send_all", b"nonsense\r\n\r\n", of_server=True),
+    Stage(h11.Connection, "start_next_cycle", GET, is_async=False, of_server=True),
+    Stage(IdleTimer, "restart", GET),
+    Stage(IdleTimer, "stop", GET),
+    Stage(IdleTimer, "_run", GET),
+    Stage(Peer, "_initiate_server_close", GET),
+    Stage(IdleTimer, "end", LAST, is_async=False),
+    Stage(trio.SocketStream, "send_eof", LAST, of_server=True),
+    Stage(trio.SocketStream, "aclose", LAST, of_server=True),
+    # ---- WebSocket: handshake, accept, read, parse, tell, send, close ----
+    Stage(Handshake, "__init__", HANDSHAKE, is_async=False),
+    Stage(WSStream, "handle", HANDSHAKE),
+    Stage(WebSocket, "_begin", HANDSHAKE),
+    Stage(App, "handle_websocket", HANDSHAKE),
+    Stage(FakeStream, "subscribed", HANDSHAKE, is_async=False),
+    Stage(WebSocket, "_accept", HANDSHAKE),
+    Stage(Handshake, "accept", HANDSHAKE, is_async=False),
+    Stage(trio.SocketStream, "receive_some", HANDSHAKE, HELLO, of_server=True),
+    Stage(wsproto.connection.Connection, "receive_data", HANDSHAKE, HELLO, is_async=False),
+    Stage(wsproto.connection.Connection, "events", HANDSHAKE, HELLO, is_async=False),
+    Stage(wsproto.connection.Connection, "send", HANDSHAKE, PING, is_async=False),
+    Stage(wsproto.connection.Connection, "send", HANDSHAKE, CLOSE, is_async=False),
+    Stage(wsproto.connection.Connection, "send", HANDSHAKE, TOO_LARGE, is_async=False),
+    Stage(hypercorn.protocol.ws_stream.WebsocketBuffer, "extend", HANDSHAKE, HELLO, is_async=False),
+    Stage(trio.SocketStream, "send_all", HANDSHAKE, of_server=True),
+    Stage(trio.SocketStream, "aclose", HANDSHAKE, CLOSE, of_server=True),
+]
+
+
+def failing(stage: Stage, monkeypatch, port: int, error: BaseException):
+    """Have the stage fail from now on; returns what tells how often it has."""
+    raised = []
+    original = getattr(stage.owner, stage.name)
+
+    def is_servers(this) -> bool:
+        if isinstance(this, h11.Connection):
+            return this.our_role is h11.SERVER
+        return this.socket.fileno() != -1 and this.socket.getsockname()[1] == port
+
+    def fails(*args) -> bool:
+        if stage.of_server and not is_servers(args[0]):
+            return False
+        raised.append(args)
+        return True
+
+    def sync(*args, **options):
+        if fails(*args):
+            raise error
+        return original(*args, **options)
+
+    async def not_sync(*args, **options):
+        if fails(*args):
+            raise error
+        return await original(*args, **options)
+
+    monkeypatch.setattr(stage.owner, stage.name, not_sync if stage.is_async else sync)
+    return raised
+
+
+async def told(server) -> str:
+    """What the server measures; its own connection is in order."""
+    async with await server.connect() as client:
+        return (await client.get("/metrics")).body.decode()
+
+
+async def ended(stream) -> None:
+    """The server ends the connection, by a close or a reset."""
+    with trio.fail_after(8), suppress(trio.BrokenResourceError):
+        while await stream.receive_some():
+            pass
+
+
+@pytest.mark.parametrize("kind", [UnknownError, AlienError], ids=["Exception", "BaseException"])
+@pytest.mark.parametrize("stage", STAGES, ids=str)
+async def test_an_unknown_error_costs_its_own_connection_only(questions, monkeypatch, stage, kind):
+    if kind is AlienError and stage.owner is FakeStream:
+        pytest.skip("a route is asked by Quart, which takes such an error for the end of the process")
+    monkeypatch.setattr(http_server, "IDLE_TIMEOUT", 0.3)
+    with capture_logs() as logs:
+        async with serving(questions.app()) as server, await server.connect() as other:
+            assert (await other.get("/symbols")).status == 200
+            with monkeypatch.context() as patch:
+                error = kind("never seen before")
+                raised = [] if stage.then else failing(stage, patch, server.port, error)
+                async with await server.connect() as client:
+                    if stage.then:
+                        await client.stream.send_all(stage.sent)
+                        assert b" 101 " in await client.stream.receive_some()
+                        raised = failing(stage, patch, server.port, error)
+                    with suppress(trio.BrokenResourceError):
+                        await client.stream.send_all(stage.then or stage.sent)
+                    await ended(client.stream)
+                assert raised
+            assert not server.stopped.is_set()
+            count = "marketflow_http_connection_errors_total "
+            (line,) = [line for line in (await told(server)).splitlines() if line.startswith(count)]
+            assert float(line.removeprefix(count)) >= 1
+    logged = {each["event"] for each in logs if each["log_level"] == "error"}
+    assert logged & {"connection failed", "http_server", "request_failed"}
+
+
+async def test_others_do_not_notice(questions, monkeypatch):
+    """Whoever is being answered, or listens to the stream, at that moment."""
+    failing(Stage(Handshake, "__init__", b"", is_async=False), monkeypatch, 0, UnknownError())
+    async with AsyncExitStack() as stack:
+        stack.enter_context(capture_logs())
+        server = await stack.enter_async_context(serving(questions.app()))
+        streaming = await stack.enter_async_context(await server.connect())
+        asking = await stack.enter_async_context(await server.connect())
+        await streaming.stream.send_all(EVENTS)
+        await eventually(lambda: questions.stream.clients)
+        for _ in range(20):
+            async with await server.connect() as client:
+                await client.stream.send_all(HANDSHAKE)
+                await ended(client.stream)
+            assert (await asking.get("/symbols")).status == 200
+        questions.stream.tell(PriceEvent(1, Latest("BTCUSDT", "exchange1", 1.0, TIME, "memory")))
+        answer = b""
+        while b"BTCUSDT" not in answer:
+            answer += await streaming.stream.receive_some()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Sec-WebSocket-Protocol: \xff",
+        b"Sec-WebSocket-Protocol: chat, \xc3\xa9",
+        b"Sec-WebSocket-Extensions: permessage-deflate; \xe2\x82\xac",
+        b"Connection: Upgrade, \xff",
+        b"Sec-WebSocket-Key: \xff\xfe",
+        b"Sec-WebSocket-Version: \xb2",
+    ],
+)
+async def test_a_handshake_that_is_not_ascii_is_refused(questions, header):
+    """And does not even count as an error: it is a bad request."""
+    request = HANDSHAKE.removesuffix(b"\r\n") + header + b"\r\n\r\n"
+    async with serving(questions.app()) as server:
+        async with await server.connect() as client:
+            await client.stream.send_all(request)
+            assert (await client.read_to_end()).startswith(b"HTTP/1.1 400 ")
+        assert "marketflow_http_connection_errors_total 0.0" in await told(server)
+
+
+async def test_errors_without_end_are_counted_and_not_all_logged(autojump_clock):
+    """A client can make one after the other; the log must not grow with each."""
+    errors = ConnectionErrors()
+    with capture_logs() as logs:
+        for _ in range(1_000):
+            errors.add(UnknownError())
+        await trio.sleep(LOG_EVERY)
+        errors.add(UnicodeError("nonsense"))
+    assert errors.count == 1_001
+    assert [(each["log_level"], each["others_since"]) for each in logs] == [("error", 0), ("warning", 999)]
+
+
+# ---- the fence itself ----
+
+
+async def fails_while_cancelled():
+    """Two tasks: one fails while the other is being cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise UnknownError
+
+
+async def test_a_cancellation_passes_the_fence_and_an_error_beside_it_does_not():
+    reported = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with Fence(reported.append):
+            await fails_while_cancelled()
+    assert len(reported) == 1
+    scope.cancel()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with Fence(reported.append):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert len(reported) == 1
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_passes_the_fence(end):
+    reported = []
+    with pytest.raises(end), Fence(reported.append):
+        raise end
+    assert reported == []
+    mixed = BaseExceptionGroup("two tasks", [end(), ExceptionGroup("", [UnknownError()])])
+    with pytest.RaisesGroup(end), Fence(reported.append):
+        raise mixed
+    assert [repr(each) for each in reported[0].exceptions] == ["ExceptionGroup('', [UnknownError()])"]
+
+
+@pytest.mark.parametrize("sent", [GET, POST], ids=["alone", "in a group"])
+async def test_an_interrupt_in_a_request_ends_the_server(questions, monkeypatch, sent):
+    """Hypercorn would keep it back, where it comes in a group."""
+    ended = pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True, allow_unwrapped=True)
+    with ended:
+        async with serving(questions.app()) as server, await server.connect() as client:
+            failing(Stage(App, "handle_request", sent), monkeypatch, server.port, KeyboardInterrupt())
+            await client.stream.send_all(sent)
+            await eventually(server.stopped.is_set)
