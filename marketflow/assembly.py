@@ -265,6 +265,7 @@ def _parts(
             ),
             modes=modes,
             token=settings.http.token,
+            hosts=(settings.http.host, *settings.http.allowed_hosts),
             max_body_size=settings.http.max_body_size,
             stale_after=settings.feeds.stale_after,
         ),

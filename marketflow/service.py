@@ -6,6 +6,7 @@
  ├─ running                        the embedded servers, if wanted
  └─ serve                          one nursery owns all that follows
     ├─ serve_http                  ends with the stop
+    ├─ warn_while_exposed          the same
     ├─ run_modes                   the sources of one mode at a time
     │  └─ run_sources
     │     └─ run_pool, for each exchange
@@ -35,6 +36,7 @@ import trio
 from trio_util import move_on_when
 
 from marketflow import logs
+from marketflow.adapters.http.exposure import warn_while_exposed
 from marketflow.adapters.http.server import Limits, serve_http
 from marketflow.app.clocks import SystemClock
 from marketflow.app.ports import AggregateStore, Clock
@@ -191,6 +193,9 @@ async def serve(
                         graceful_timeout=HTTP_GRACE,
                         limits=Limits(settings.http.max_connections, settings.http.max_head_size),
                     )
+                )
+                nursery.start_soon(
+                    partial(warn_while_exposed, parts.listener, settings.http.token, stopping=stopping)
                 )
                 async with move_on_when(stopping.wait):
                     await parts.aggregator.take_hold()

@@ -5,6 +5,7 @@ A kind reads what a TOML or JSON parser made of a value, or a `Text` that came w
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -223,11 +224,42 @@ def choice(*allowed: str) -> Kind:
 
 
 def host(*, socket_directory: bool = False) -> Kind:
-    """The name or address of a host, or the directory of its Unix socket."""
-    return text(
+    """The name or address of a host, or the directory of its Unix socket.
+
+    An IPv6 address may be in brackets, as in URLs; it is held without.
+    """
+    kind = text(
         "a host name or address",
-        lambda value: _HOST.fullmatch(value) or (socket_directory and value.startswith("/")),
+        lambda value: (
+            _HOST.fullmatch(_without_brackets(value)) or (socket_directory and value.startswith("/"))
+        ),
     )
+    return attrs.evolve(kind, read=lambda value: _without_brackets(kind.read(value)))
+
+
+def host_name() -> Kind:
+    """The name or address of a host where a port might be expected, and is none of it."""
+    kind = text("a host name or address without a port", _is_host_name)
+    return attrs.evolve(kind, read=lambda value: _without_brackets(kind.read(value)))
+
+
+def _is_host_name(value: str) -> bool:
+    bare = _without_brackets(value)
+    return _HOST.fullmatch(bare) is not None and (":" not in bare or _is_ipv6(bare))
+
+
+def _without_brackets(value: str) -> str:
+    """An IPv6 address without the brackets around it; anything else as it is."""
+    bare = value[1:-1]
+    return bare if value.startswith("[") and value.endswith("]") and _is_ipv6(bare) else value
+
+
+def _is_ipv6(value: str) -> bool:
+    try:
+        ipaddress.IPv6Address(value)
+    except ValueError:
+        return False
+    return True
 
 
 def secret(kind: Kind, show: Callable[[Any], str] = lambda _: MASK) -> Kind:

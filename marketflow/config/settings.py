@@ -23,6 +23,7 @@ Mode = Annotated[Literal["live", "test"], kinds.choice("live", "test")]
 Symbol = Annotated[str, kinds.pattern("a symbol", "[A-Z0-9]{2,20}")]
 ExchangeName = Annotated[str, kinds.pattern("a name", "[A-Za-z0-9_-]{1,32}")]
 Host = Annotated[str, kinds.host()]
+HostName = Annotated[str, kinds.host_name()]
 Port = Annotated[int, kinds.integer(1, kinds.LAST_PORT)]
 Duration = Annotated[int, kinds.duration(1, HOUR)]
 Password = Annotated[str | None, kinds.optional(kinds.secret(kinds.text()))]
@@ -70,6 +71,10 @@ class HttpSettings:
     """The TCP port to listen on; 0: any free one."""
     token: Annotated[str | None, kinds.optional(kinds.token())] = None
     """What `POST /mode/...` wants as `Authorization: Bearer`; empty: nothing. Better in the environment."""
+    allowed_hosts: tuple[HostName, ...] = ()
+    """Further host names by which the service is reached, without a port, such as that of a proxy in front.
+    Where no token is set, a switch of the mode must be for one of these, for `host` or for loopback: for any
+    other name the page of another site may have sent it."""
     max_stream_clients: Annotated[int, kinds.integer(1, 1_000_000)] = 1_000
     """How many clients of `/stream` and `/ws` there may be at a time; more are refused."""
     max_connections: Annotated[int, kinds.integer(1, 1_000_000)] = 2_000

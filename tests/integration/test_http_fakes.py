@@ -212,7 +212,7 @@ class Questions:
     health: FakeHealth = attrs.Factory(FakeHealth)
     modes: FakeModes = attrs.Factory(FakeModes)
 
-    def app(self, token=None):
+    def app(self, token=None, hosts=()):
         return create_app(
             prices=self.prices,
             stream=self.stream,
@@ -220,6 +220,7 @@ class Questions:
             measuring=FakeMeasuring(self.health),
             modes=self.modes,
             token=token,
+            hosts=hosts,
             max_body_size=HttpSettings().max_body_size,
             stale_after=5_000,
         )

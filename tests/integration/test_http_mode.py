@@ -87,7 +87,7 @@ async def test_pages_of_other_sites_may_not_switch(questions, origin, status):
     assert questions.modes.switches == (["test"] if status == 200 else [])
 
 
-HALF = b"POST /mode/test HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345"
+HALF = b"POST /mode/test HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n12345"
 
 
 async def test_half_a_post_switches_nothing_when_the_client_leaves(questions):
@@ -131,7 +131,7 @@ async def test_a_body_too_large_is_refused_and_the_client_learns_it(questions, s
 async def test_a_chunked_body_too_large_is_refused(questions):
     chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
     async with serving(questions.app()) as server, await server.connect() as client:
-        head = b"POST /mode/test HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = b"POST /mode/test HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         await client.stream.send_all(head + chunk + b"0\r\n\r\n")
         assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 413 ")
     assert questions.modes.switches == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, Final, cast
@@ -31,6 +31,7 @@ from marketflow.adapters.http.candles import candle_routes
 from marketflow.adapters.http.connection_errors import ConnectionErrors, split
 from marketflow.adapters.http.description.routes import description_routes
 from marketflow.adapters.http.exchanges import exchange_routes
+from marketflow.adapters.http.guard import Guard
 from marketflow.adapters.http.health import health_routes
 from marketflow.adapters.http.metrics import metric_routes
 from marketflow.adapters.http.mode import mode_routes
@@ -69,6 +70,7 @@ def create_app(
     measuring: MeasurementQuestions,
     modes: ModeQuestions,
     token: str | None,
+    hosts: Iterable[str] = (),
     max_body_size: int,
     stale_after: int,
 ) -> App:
@@ -76,6 +78,7 @@ def create_app(
 
     Args:
         token: guards the switch of the mode where it is not None.
+        hosts: the names that the service goes by, beside loopback; without a token they guard the switch.
         stale_after: the age (ms) past which a feed is stale, for the dashboard.
     """
     app = App("marketflow", static_folder=None)
@@ -97,7 +100,7 @@ def create_app(
     app.register_blueprint(candle_routes(prices))
     app.register_blueprint(stream_routes(stream))
     app.register_blueprint(exchange_routes(health))
-    app.register_blueprint(mode_routes(modes, token))
+    app.register_blueprint(mode_routes(modes, Guard(token, hosts)))
     app.register_blueprint(health_routes(health))
     app.register_blueprint(metric_routes(measuring, traffic))
     app.register_blueprint(page_routes(stale_after=stale_after))

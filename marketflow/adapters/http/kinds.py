@@ -69,7 +69,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         Kind(
             "cross-site-request",
             HTTPStatus.FORBIDDEN,
-            "A browser sent this for a page of another site, which may not switch the mode.",
+            "The page of another site may have sent this. Set `http.token` and send it, or add the host that "
+            "was asked to `http.allowed_hosts`; `detail` tells more.",
         ),
         Kind("not-found", _NOT_FOUND, "There is no such path."),
         Kind("unknown-symbol", _NOT_FOUND, "No such symbol is configured; `allowed` lists those that are."),

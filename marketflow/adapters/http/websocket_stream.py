@@ -56,7 +56,7 @@ class WebSocket(WSStream):
     async def _begin(self, request: Request) -> None:
         """Begin the handshake, or refuse it; Hypercorn would then wait for ever."""
         self._peer = peer_in(cast("dict[str, Any]", request.state))
-        if not _is_plain(request.headers):
+        if not _is_plain(request.headers) or _has_body(request.headers):
             self.closed = True
             refusal = [(b"content-length", b"0"), (b"connection", b"close")]
             await self.send(Response(self.stream_id, refusal, _BAD_REQUEST))
@@ -108,3 +108,9 @@ def _is_plain(headers: Sequence[tuple[bytes, bytes]]) -> bool:
         for name, value in headers
         if name.lower() in {b"connection", b"upgrade"} or name.lower().startswith(b"sec-websocket-")
     )
+
+
+def _has_body(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a body is to follow the handshake. A proxy would take for that body what we take for frames."""
+    given = {name.lower(): value for name, value in headers}
+    return b"transfer-encoding" in given or given.get(b"content-length", b"").strip(b"0") != b""

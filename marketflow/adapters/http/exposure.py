@@ -1,0 +1,35 @@
+"""A warning of a service that others can reach, and that anybody who does may switch."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Final
+
+import structlog
+import trio
+
+EVERY: Final = 86_400.0
+"""Seconds between two warnings: one in the log of each day."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+async def warn_while_exposed(listener: socket.socket, token: str | None, *, stopping: trio.Event) -> None:
+    """Warn now and each day, if others than this machine can reach the listener and no token is set.
+
+    It goes by the address that is listened on, whatever name it was given by. Ends with `stopping`, or at once
+    if there is nothing to warn of.
+    """
+    host, port = listener.getsockname()[:2]
+    if token is not None or ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        return
+    while not stopping.is_set():
+        log.warning(
+            "mode switch unguarded",
+            host=host,
+            port=port,
+            detail="http.host is not loopback, and without http.token whoever reaches it may switch the mode",
+        )
+        with trio.move_on_after(EVERY):
+            await stopping.wait()

@@ -1,0 +1,108 @@
+"""Who may change what the service does: today, switch the mode.
+
+With a token set: whoever sends it, and nobody else. Without one the service trusts everybody who can reach
+it, but not the pages of other sites in their browsers, which can reach it as well. There are two kinds of them:
+
+- A page of another site sends a request to this service (CSRF). The browser says so in `Origin`.
+- The host name of a page is made to point to this machine, by the DNS server of whoever owns the name (DNS
+  rebinding). For the browser page and service are then one site, and `Origin` equals `Host`. But `Host` is a
+  name that this service does not go by.
+
+So a request may pass by either of two signs:
+
+1. `Sec-Fetch-Site: same-origin`. The browser sends this header itself, and no page can set it. It sends it to
+   URLs that are "potentially trustworthy" only: https, and http to loopback. That is why a page with a
+   rebound name does not have this sign: its http requests come without the header, and https would need a
+   certificate for its name. The dashboard has it behind a proxy with TLS, also if the proxy replaces `Host`,
+   as nginx does by default.
+2. `Host` is a name that an attacker cannot point anywhere: loopback, `http.host` or one of
+   `http.allowed_hosts`; and `Origin` is absent or equal to it. Programs have this sign, since they send no
+   `Origin`, and the dashboard has it without TLS, or in an old browser.
+
+`X-Forwarded-Host` and the like are not looked at: any client can send them.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from typing import Final
+
+from quart import Request
+from quart.wrappers import Response
+
+from marketflow.adapters.http.hosts import (
+    Authority,
+    authority_in,
+    canonical_host,
+    is_loopback,
+    is_origin_of,
+    parse_authority,
+)
+from marketflow.adapters.http.problem import problem
+
+_SHOWN: Final = 100
+"""Characters of a header that are repeated to whoever sent it."""
+_OR_TOKEN: Final = "or set http.token, and send it as Authorization: Bearer <http.token>"  # noqa: S105
+
+
+class Guard:
+    """Lets a request pass, or says why not."""
+
+    def __init__(self, token: str | None, hosts: Iterable[str]) -> None:
+        """`hosts`: those that the service goes by, beside loopback: `http.host` and `http.allowed_hosts`."""
+        self._token = token
+        self._hosts = frozenset(map(canonical_host, hosts)) - {None}
+
+    def refusal(self, request: Request) -> Response | None:
+        """The answer to a request that may not pass; None for one that may."""
+        if self._token is not None:
+            if _is_bearer(request.headers.get("Authorization", ""), self._token):
+                return None
+            return problem(
+                "unauthorized",
+                "switching the mode wants the header Authorization: Bearer <http.token>",
+                headers={"WWW-Authenticate": 'Bearer realm="marketflow"'},
+            )
+        if request.headers.getlist("Sec-Fetch-Site") == ["same-origin"]:
+            return None
+        return self._refusal_by_names(request)
+
+    def _refusal_by_names(self, request: Request) -> Response | None:
+        name = _host_of(request)
+        host = parse_authority(name)
+        if host is None or not self._is_known(host):
+            return problem(
+                "cross-site-request",
+                f"the request is for the host {name[:_SHOWN]!r}, by which this service does not know itself: "
+                f"if it is one of its names, add that to http.allowed_hosts; {_OR_TOKEN}",
+            )
+        origins = request.headers.getlist("Origin")
+        if not origins or (len(origins) == 1 and is_origin_of(origins[0], host)):
+            return None
+        return problem(
+            "cross-site-request",
+            f"a page of {', '.join(origins)[:_SHOWN]!r} may not switch the mode of {name[:_SHOWN]!r}: if both "
+            "are this service, have the proxy pass on the Host that it was asked for, and add that to "
+            f"http.allowed_hosts; {_OR_TOKEN}",
+        )
+
+    def _is_known(self, authority: Authority) -> bool:
+        return is_loopback(authority.host) or authority.host in self._hosts
+
+
+def _host_of(request: Request) -> str:
+    """The host that a request is for, as it says itself; empty if it says none, or more than one."""
+    target = request.scope.get("raw_path", b"").decode("latin-1")
+    named = authority_in(target)
+    if named is not None:
+        return named
+    given = request.headers.getlist("Host")
+    return given[0].strip() if len(given) == 1 else ""
+
+
+def _is_bearer(authorization: str, token: str) -> bool:
+    scheme, _, credentials = authorization.partition(" ")
+    # Header text is the bytes that came, read as Latin-1.
+    presented = credentials.strip().encode("latin-1")
+    return scheme.lower() == "bearer" and hmac.compare_digest(presented, token.encode()) and presented != b""

@@ -1,0 +1,95 @@
+"""Names and addresses of hosts, as they stand in `Host` and `Origin` headers. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+import attrs
+
+_AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.%A-Za-z_~-]+\]|[^\s:\[\]@/?#,\\]+)(?::([0-9]{0,5}))?")
+_ORIGIN: Final = re.compile(r"(https?)://([^/?#]+)", re.IGNORECASE)
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_LAST_PORT: Final = 65_535
+
+
+@attrs.frozen
+class Authority:
+    """A host and its port."""
+
+    host: str
+    """As `canonical_host` gives it."""
+    port: int | None
+    """None where it is not given."""
+
+
+def canonical_host(text: str) -> str | None:
+    """One spelling for all of the same host, None if it is none.
+
+    In lower case, without brackets and without the dot of a full name; addresses in their short form.
+    """
+    bare = text.strip().removeprefix("[").removesuffix("]").lower().removesuffix(".")
+    try:
+        address = ipaddress.ip_address(bare.partition("%")[0])
+    except ValueError:
+        return _name(bare)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def _name(text: str) -> str | None:
+    """A name, in the ASCII form in which browsers send it."""
+    try:
+        return text.encode("idna").decode("ascii") or None
+    except UnicodeError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a canonical host is this machine for whoever says it, whatever a DNS server says."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_authority(text: str) -> Authority | None:
+    """A host with or without a port, such as `prices.example:8080` or `[::1]`; None if it is neither."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None:
+        return None
+    host = canonical_host(match[1])
+    port = int(match[2]) if match[2] else None
+    if host is None or (port is not None and port > _LAST_PORT):
+        return None
+    return Authority(host, port)
+
+
+def is_origin_of(origin: str, authority: Authority) -> bool:
+    """Whether a page of this origin came from that host and port.
+
+    A port that is not given is the default of the origin's scheme. A `Host` does not tell its scheme: a proxy
+    may have taken TLS away.
+    """
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:  # also for `null`, the origin of pages that have none
+        return False
+    default = _DEFAULT_PORTS[match[1].lower()]
+    found = parse_authority(match[2])
+    return found is not None and (found.host, found.port or default) == (
+        authority.host,
+        authority.port or default,
+    )
+
+
+def authority_in(target: str) -> str | None:
+    """The authority in a request target that is an absolute URI; None if it is a path, as it mostly is.
+
+    Where there is one it counts, and not the `Host` header (RFC 9112, 3.2.2).
+    """
+    match = _ABSOLUTE.match(target)
+    return None if match is None else match[1]
