@@ -164,6 +164,7 @@ def exchange(
     Lines and pace are those of the real ones, unless it is given faults. All clients are sent the same lines.
     """
     _start_logging(this)
+    host = host.removeprefix("[").removesuffix("]")  # IPv6, as it stands in URLs
     this.address = host, str(port)
 
     import trio  # noqa: PLC0415

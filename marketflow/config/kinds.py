@@ -245,7 +245,8 @@ def host_name() -> Kind:
 
 def _is_host_name(value: str) -> bool:
     bare = _without_brackets(value)
-    return _HOST.fullmatch(bare) is not None and (":" not in bare or _is_ipv6(bare))
+    named = _HOST.fullmatch(bare) is not None and "*" not in bare
+    return named and (":" not in bare or _is_ipv6(bare))
 
 
 def _without_brackets(value: str) -> str:

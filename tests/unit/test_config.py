@@ -39,6 +39,7 @@ DEFAULTS = {
     "http.host": "127.0.0.1",
     "http.port": 8080,
     "http.token": None,
+    "http.allowed_hosts": (),
     "http.max_stream_clients": 1_000,
     "http.max_connections": 2_000,
     "http.max_head_size": 16 * 1024,
@@ -384,6 +385,20 @@ def test_wrong_value(place, toml, line):
         ("EXCHANGES", '[{"name": null, "host": "h", "port": 1}]', "exchanges[0].name: expected a name"),
         ("HTTP", "8080", "http: expected a table as JSON"),
         ("HTTP__HOST", "a\udcffb", "http.host: expected a host name or address, got 'a\\udcffb'"),
+        ("HTTP__HOST", "[::1", "http.host: expected a host name or address, got '[::1'"),
+        ("HTTP__HOST", "[localhost]", "http.host: expected a host name or address, got '[localhost]'"),
+        ("HTTP__HOST", "[127.0.0.1]", "http.host: expected a host name or address, got '[127.0.0.1]'"),
+        ("HTTP__HOST", "[]", "http.host: expected a host name or address, got '[]'"),
+        ("HTTP__HOST", "[::1]:80", "http.host: expected a host name or address, got '[::1]:80'"),
+        ("HTTP__ALLOWED_HOSTS", '["h:80"]', "http.allowed_hosts[0]: expected a host name or address without"),
+        (
+            "HTTP__ALLOWED_HOSTS",
+            '["http://h"]',
+            "http.allowed_hosts[0]: expected a host name or address",
+        ),
+        ("HTTP__ALLOWED_HOSTS", '["h", "[::1]:80"]', "http.allowed_hosts[1]: expected a host name or"),
+        ("HTTP__ALLOWED_HOSTS", '["*"]', "http.allowed_hosts[0]: expected a host name or address without"),
+        ("HTTP__ALLOWED_HOSTS", "h", "http.allowed_hosts: expected a list as JSON, got 'h'"),
         ("http__port", "1", "MARKETFLOW_http__port: unknown variable"),
         ("HTTP_PORT", "1", "MARKETFLOW_HTTP_PORT: unknown variable; did you mean MARKETFLOW_HTTP__PORT?"),
         ("", "1", "MARKETFLOW_: unknown variable"),
@@ -397,6 +412,22 @@ def test_wrong_variable(place, variable, value, line):
     assert len(lines) == 1
     assert lines[0].startswith(line)
     assert lines[0].endswith((f"({name})", "(environment)"))
+
+
+@pytest.mark.parametrize("key", ["HTTP__HOST", "REDIS__HOST", "POSTGRES__HOST"])
+@pytest.mark.parametrize(
+    ("text", "host"), [("[::1]", "::1"), ("::1", "::1"), ("[fe80::1%eth0]", "fe80::1%eth0")]
+)
+def test_ipv6_with_and_without_brackets(place, key, text, host):
+    settings = place.load(env={f"MARKETFLOW_{key}": text}).settings
+    group, _, name = key.lower().partition("__")
+    assert getattr(getattr(settings, group), name) == host
+
+
+def test_allowed_hosts(place):
+    value = '["prices.example", "10.0.0.1", "[::1]", "2001:db8::1"]'
+    settings = place.load(env={"MARKETFLOW_HTTP__ALLOWED_HOSTS": value}).settings
+    assert settings.http.allowed_hosts == ("prices.example", "10.0.0.1", "::1", "2001:db8::1")
 
 
 def test_clash_is_not_told_of_a_value_that_is_wrong_itself(place):

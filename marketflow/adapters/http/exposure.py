@@ -18,8 +18,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 async def warn_while_exposed(listener: socket.socket, token: str | None, *, stopping: trio.Event) -> None:
     """Warn now and each day, if others than this machine can reach the listener and no token is set.
 
-    It goes by the address that is listened on, whatever name it was given by. Ends with `stopping`, or at once
-    if there is nothing to warn of.
+    It goes by the address that is listened on, not by the name in the settings. Ends with `stopping`, or at
+    once if there is nothing to warn of.
     """
     host, port = listener.getsockname()[:2]
     if token is not None or ipaddress.ip_address(host.partition("%")[0]).is_loopback:

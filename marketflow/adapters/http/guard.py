@@ -1,7 +1,7 @@
 """Who may change what the service does: today, switch the mode.
 
 With a token set: whoever sends it, and nobody else. Without one the service trusts everybody who can reach
-it, but not the pages of other sites in their browsers, which can reach it as well. There are two kinds of them:
+it, but not the pages of other sites in their browsers, which can reach it as well. These are of two kinds:
 
 - A page of another site sends a request to this service (CSRF). The browser says so in `Origin`.
 - The host name of a page is made to point to this machine, by the DNS server of whoever owns the name (DNS
@@ -82,8 +82,8 @@ class Guard:
             return None
         return problem(
             "cross-site-request",
-            f"a page of {', '.join(origins)[:_SHOWN]!r} may not switch the mode of {name[:_SHOWN]!r}: if both "
-            "are this service, have the proxy pass on the Host that it was asked for, and add that to "
+            f"a page of {', '.join(origins)[:_SHOWN]!r} may not switch the mode of {name[:_SHOWN]!r}: if "
+            "both are this service, have the proxy pass on the Host that it was asked for, and add that to "
             f"http.allowed_hosts; {_OR_TOKEN}",
         )
 
