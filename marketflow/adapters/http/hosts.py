@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-_AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.%A-Za-z_~-]+\]|[^\s:\[\]@/?#,\\]+)(?::([0-9]{0,5}))?")
+_AUTHORITY: Final = re.compile(r"(\[[0-9A-Za-z:.%_~-]+\]|[^\s:\[\]@/?#,\\]+)(?::([0-9]{0,5}))?")
 _ORIGIN: Final = re.compile(r"(https?)://([^/?#]+)", re.IGNORECASE)
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
