@@ -27,7 +27,7 @@ import attrs
 import pytest
 from servers import TcpRedis
 
-from marketflow.adapters.http import mode as http_mode
+from marketflow.adapters.http import guard as http_guard
 
 REDIS, POSTGRES, TOKEN = "Redis-5ecret/!", "Postgres-5ecret/!", "Token-5ecret/!"
 SECRETS = (REDIS, POSTGRES, TOKEN)
@@ -262,7 +262,7 @@ def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     for verdict in (False, True):
         compared.clear()
         for each in tokens:
-            assert http_mode._is_bearer(each.decode("latin-1"), TOKEN) is verdict
+            assert http_guard._is_bearer(each.decode("latin-1"), TOKEN) is verdict
         assert compared == [(each.removeprefix(b"Bearer "), TOKEN.encode()) for each in tokens]
 
 
