@@ -347,7 +347,7 @@ async def test_a_bad_pair_holds_up_no_other_after_an_outage(autojump_clock):
 
 
 async def test_a_deletion_that_is_refused_leaves_the_store_up(autojump_clock):
-    """A trigger, or a missing privilege. It is told, and tried again in an hour."""
+    """A trigger, or a missing privilege. It is logged, and tried again after a minute."""
     world = world_of(retention=HOUR)
     tries = []
 
@@ -361,8 +361,9 @@ async def test_a_deletion_that_is_refused_leaves_the_store_up(autojump_clock):
             nursery.start_soon(play, world, 600)
             await trio.sleep(600)
             assert world.postgres.up
-    assert len(tries) == 1
-    assert [log["error"] for log in logged if log["event"] == "deletion of aggregates refused"] == ["never"]
+    assert 2 <= len(tries) <= 10
+    refused = [log["error"] for log in logged if log["event"] == "deletion of aggregates refused"]
+    assert refused == ["never"] * len(tries)
     assert not any(log["event"] == "store away" for log in logged)
 
 
