@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import attrs
 
 from marketflow.config import postgres_options
+from marketflow.config.redis_url import EXAMPLE, expected_of
 from marketflow.config.secrets import MASK, mask_connection, mask_value
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND
 
@@ -30,7 +30,6 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _DURATION: Final = re.compile(rf"({_NUMBER.pattern}) ?({'|'.join(_DURATIONS)})")
 _SIZE: Final = re.compile(rf"([0-9]{{1,15}}) ?({'|'.join(_SIZES)})")
 _HOST: Final = re.compile(r"[^\s/@?#\[\]\x00-\x20]{1,253}")
-_REDIS_DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}")
 
 LAST_PORT: Final = 65_535
 
@@ -275,19 +274,15 @@ def token() -> Kind:
 
 def redis_url() -> Kind:
     """Where a Redis is."""
-    return secret(text("a URL like redis://127.0.0.1:6379/0", _is_redis_url), mask_connection)
+    kind = text(EXAMPLE)
 
+    def read(value: object) -> str:
+        url: str = kind.read(value)
+        if (expected := expected_of(url)) is not None:
+            raise UnexpectedError(expected, value)
+        return url
 
-def _is_redis_url(value: str) -> bool:
-    try:
-        url = urlsplit(value)
-        port = url.port
-    except ValueError:
-        return False
-    if url.scheme == "unix":
-        return bool(url.path)
-    at_a_host = url.hostname is not None and port != 0 and _REDIS_DATABASE.fullmatch(url.path) is not None
-    return at_a_host and url.scheme in {"redis", "rediss"}
+    return secret(attrs.evolve(kind, read=read), mask_connection)
 
 
 def postgres_dsn() -> Kind:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import attrs
 
 from marketflow.config import kinds
+from marketflow.config.redis_url import expected_of
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND
 from marketflow.domain.prices import SYMBOLS
 
@@ -91,7 +92,8 @@ class RedisSettings:
     """The store of the last minute's updates: Redis 6.2 or newer."""
 
     url: Annotated[str | None, kinds.optional(kinds.redis_url())] = None
-    """`redis://`, `rediss://` or `unix://`. Wins over `host`, `port`, `password` and `db`."""
+    """`redis://`, `rediss://` or `unix://`, with options of TLS, of names and of shorter time limits, but no
+    others. Wins over `host`, `port`, `password` and `db`."""
     host: Host = "127.0.0.1"
     """Where it listens."""
     port: Port = 6379
@@ -262,6 +264,8 @@ def clashes(settings: Settings) -> Iterator[Clash]:
             ("pipeline.max_pending_updates", "exchanges", "generator.exchanges"),
             f"{most} pending updates cannot be shared out among {count} exchanges",
         )
+    if settings.redis.url is None and expected_of(settings.redis.effective_url) is not None:
+        yield Clash(("redis.host",), "expected a host name or address")
     least, longest = settings.feeds.backoff_min, settings.feeds.backoff_max
     if least > longest:
         yield Clash(

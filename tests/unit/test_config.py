@@ -13,13 +13,16 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 import pytest
+import redis
 from hypothesis import example, given
 from hypothesis import strategies as st
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from marketflow.adapters.cache.url import URL_OPTIONS
 from marketflow.config import ConfigError, Loaded, PostgresSettings, RedisSettings, Settings, load
 from marketflow.config.kinds import Text, UnexpectedError, duration, show_duration, show_size, size
+from marketflow.config.redis_url import OPTIONS
 from marketflow.config.secrets import MASK, mask_connection, mask_value
 from marketflow.config.structuring import KEYS
 
@@ -859,18 +862,91 @@ def test_postgres_parts_survive_the_dsn(user, password, database):
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://h", "redis://h:1/2", "rediss://:p@[::1]:1", "unix:///run/redis.sock?db=1", "redis://u:p@h/"],
+    [
+        "redis://h",
+        "redis://h:1/2",
+        "REDIS://h",
+        "rediss://:p@[::1]:1",
+        "unix:///run/redis.sock?db=1",
+        "redis://u:p@h/",
+        "redis://h?db=3",
+        "redis://h?username=u&password=p%26&client_name=me&socket_keepalive=yes",
+        "redis://h/0?socket_timeout=30&socket_connect_timeout=0.2",
+        "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=False&ssl_ca_certs=%2Fca.pem",
+    ],
 )
 def test_redis_url(place, url):
     assert place.load(env={"MARKETFLOW_REDIS__URL": url}).settings.redis.effective_url == url
 
 
 @pytest.mark.parametrize(
-    "url", ["h:6379", "http://h", "redis://", "redis://h:x", "redis://h:0", "redis://h/x"]
+    "url",
+    [
+        *("h:6379", "http://h", "redis://", "redis://h:x", "redis://h:0", "redis://h/x", "unix:/run/x"),
+        *(" redis://h", "redis://h ", "redis://h\t", "redis://[::zz]", "redis:///0", "unix://"),
+    ],
 )
 def test_no_redis_url(place, url):
     assert place.errors(env={"MARKETFLOW_REDIS__URL": url}) == [
         "redis.url: expected a URL like redis://127.0.0.1:6379/0 (MARKETFLOW_REDIS__URL)"
+    ]
+
+
+ANYWHERE = "client_name, db, password, socket_connect_timeout, socket_keepalive, socket_timeout, username"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        *(
+            (f"redis://h/0?{option}", f"a redis:// URL with no other options than {ANYWHERE}")
+            for option in (
+                *("protocol=3", "decode_responses=True", "ssl_cert_reqs=none", "timeout=5", "timeout"),
+                *("health_check_interval=1", "retry_on_timeout=yes", "max_connections=1", "proto%63ol=3"),
+                *("DB=1", "=", "host=other", "connection_class=x"),
+            )
+        ),
+        (
+            "unix:///run/x?socket_keepalive=1",
+            f"a unix:// URL with no other options than {ANYWHERE.replace('socket_keepalive, ', '')}",
+        ),
+        ("redis://h?db=x", "a URL whose option db is the number of a database"),
+        ("redis://h?db=", "a URL whose option db is the number of a database"),
+        ("redis://h?db=-1", "a URL whose option db is the number of a database"),
+        ("redis://h/1?db=1", "a URL that says everything once"),
+        ("redis://h?db=1&db=2", "a URL that says everything once"),
+        (
+            "redis://h?client_name=a+b",
+            "a URL whose option client_name is visible ASCII characters without blanks",
+        ),
+        ("redis://h?socket_keepalive=maybe", "a URL whose option socket_keepalive is true or false"),
+        ("rediss://h?ssl_cert_reqs=NONE", "a URL whose option ssl_cert_reqs is none, optional or required"),
+        *(
+            (
+                f"redis://h?socket_timeout={value}",
+                "a URL whose option socket_timeout is a number of seconds above 0",
+            )
+            for value in ("0", "-1", "nan", "inf", "1e3", "x", "")
+        ),
+    ],
+)
+def test_options_of_a_redis_url(place, url, expected):
+    """What redis-py would choke on in the middle, or would let undo our time limits, is told at the start."""
+    assert place.errors(env={"MARKETFLOW_REDIS__URL": url}) == [
+        f"redis.url: expected {expected} (MARKETFLOW_REDIS__URL)"
+    ]
+
+
+@pytest.mark.parametrize("kind", [redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection])
+def test_the_adapter_of_redis_knows_the_options_that_may_be_set(kind):
+    scheme = {redis.Connection: "redis", redis.SSLConnection: "rediss"}.get(kind, "unix")
+    assert URL_OPTIONS[kind] == {*OPTIONS[scheme]}
+
+
+@pytest.mark.parametrize("host", ["::zz", "1:2"])
+def test_a_host_of_redis_that_no_url_can_hold(place, host):
+    assert place.errors(env={"MARKETFLOW_REDIS__HOST": host}) == [
+        "redis.host: expected a host name or address (MARKETFLOW_REDIS__HOST)"
     ]
 
 

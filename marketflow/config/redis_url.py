@@ -1,0 +1,90 @@
+"""What a Redis URL may say: of all that redis-py takes, what does not undo what the service relies on.
+
+The protocol, decoding, retries, health checks and the number of connections are the service's own affair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+EXAMPLE: Final = "a URL like redis://127.0.0.1:6379/0"
+
+_DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}")
+_TIME: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
+_BOOLEANS: Final = frozenset({"true", "false", "yes", "no", "1", "0"})
+
+
+def _is_time(value: str) -> bool:
+    return _TIME.fullmatch(value) is not None and float(value) > 0
+
+
+_SECONDS: Final = ("a number of seconds above 0", _is_time)
+_TEXT: Final = ("text", bool)
+_BOOLEAN: Final = ("true or false", lambda value: value.lower() in _BOOLEANS)
+
+Option = tuple[str, Callable[[str], object]]
+"""What is expected, and whether a value is that."""
+
+_ANYWHERE: Final[dict[str, Option]] = {
+    "client_name": ("visible ASCII characters", re.compile(r"[!-~]+").fullmatch),
+    "db": ("the number of a database", re.compile(r"[0-9]{1,9}").fullmatch),
+    "password": _TEXT,
+    "socket_connect_timeout": _SECONDS,
+    "socket_timeout": _SECONDS,
+    "username": _TEXT,
+}
+_TCP: Final[dict[str, Option]] = {"socket_keepalive": _BOOLEAN}
+_TLS: Final[dict[str, Option]] = {
+    "ssl_ca_certs": _TEXT,
+    "ssl_ca_path": _TEXT,
+    "ssl_cert_reqs": ("none, optional or required", {"none", "optional", "required"}.__contains__),
+    "ssl_certfile": _TEXT,
+    "ssl_check_hostname": _BOOLEAN,
+    "ssl_ciphers": _TEXT,
+    "ssl_keyfile": _TEXT,
+    "ssl_password": _TEXT,
+}
+
+OPTIONS: Final[dict[str, dict[str, Option]]] = {
+    "redis": _ANYWHERE | _TCP,
+    "rediss": _ANYWHERE | _TCP | _TLS,
+    "unix": _ANYWHERE,
+}
+"""By the scheme of the URL, what may stand after its question mark."""
+
+
+def expected_of(url: str) -> str | None:
+    """What the URL should have been; None if it is one that the service can use. Repeats no value of it."""
+    parts = _split(url)
+    if parts is None:
+        return EXAMPLE
+    allowed = OPTIONS[parts.scheme]
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    names = [name for name, _ in given]
+    if not {*names} <= {*allowed}:
+        return f"a {parts.scheme}:// URL with no other options than {', '.join(sorted(allowed))}"
+    if len({*names}) < len(names) or ("db" in names and parts.scheme != "unix" and parts.path.strip("/")):
+        return "a URL that says everything once"
+    for name, value in given:
+        expected, fits = allowed[name]
+        if not fits(value):
+            return f"a URL whose option {name} is {expected}"
+    return None
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of the URL; None if it is none of ours."""
+    if "://" not in url or url != url.strip() or not url.isprintable():
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme == "unix":
+        return parts if parts.path else None
+    at_a_host = parts.hostname is not None and port != 0 and _DATABASE.fullmatch(parts.path) is not None
+    return parts if at_a_host and parts.scheme in OPTIONS else None
