@@ -167,6 +167,7 @@ def _parts(
         flush_interval=settings.pipeline.flush_interval / 1_000,
         window_length=settings.window.length,
         patience=settings.redis.timeout / 1_000,
+        granted=lambda: aggregator.holds,
     )
     aggregator = Aggregator(
         book=book,

@@ -59,7 +59,7 @@ def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[
         case BarsLost():
             yield _of_lost(error), FAILED
         case StoreTaken():
-            yield "another marketflow is running on this database", FAILED
+            yield str(error) or "another marketflow is running on this database", FAILED
         case EmbeddedError() | StoreUnfit():
             yield str(error), FAILED
         case OSError():

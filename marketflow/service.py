@@ -39,6 +39,7 @@ from marketflow import logs
 from marketflow.adapters.http.exposure import warn_while_exposed
 from marketflow.adapters.http.server import Limits, serve_http
 from marketflow.app.clocks import SystemClock
+from marketflow.app.holding import HOLD_PATIENCE
 from marketflow.app.ports import AggregateStore, Clock
 from marketflow.app.questions import HealthReport, Mode
 from marketflow.app.spooling import BarsLost
@@ -197,8 +198,11 @@ async def serve(
                 nursery.start_soon(
                     partial(warn_while_exposed, parts.listener, settings.http.token, stopping=stopping)
                 )
+                deadline = trio.current_time() + HOLD_PATIENCE
                 async with move_on_when(stopping.wait):
                     await parts.aggregator.take_hold()
+                    # Last, since nothing renews it until the flusher runs.
+                    await parts.flusher.take_hold(deadline)
                 await parts.spooling.bring_in()
                 nursery.start_soon(run_modes, parts, settings.pipeline.workers_per_exchange, stopping)
                 nursery.start_soon(parts.stream.run, stopping)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from marketflow.adapters.cache.memory import MemoryFlush, MemoryWindow
+from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.aggregating import Aggregator
 from marketflow.app.book import Book
@@ -141,8 +141,8 @@ def summary_of(updates: Iterable[Sent]) -> Summary:
 class WatchedWindow(MemoryWindow):
     """Remembers what was tried to be written, and takes time for it if told to."""
 
-    def __init__(self, *, boot: str) -> None:
-        super().__init__(boot=boot)
+    def __init__(self, *, boot: str, shelf: MemoryShelf | None = None) -> None:
+        super().__init__(boot=boot, shelf=shelf)
         self.attempts: list[MemoryFlush] = []
         self.write_seconds = 0.0
         self.read_seconds = 0.0
@@ -184,18 +184,19 @@ class WatchedWindow(MemoryWindow):
         self.prices_of += [pair for pair, _ in spans]
         return found
 
-    def snapshot(self) -> tuple[object, ...]:
+    def snapshot(self) -> MemoryShelf:
         """What the store holds now, for `restore`."""
-        return copy.deepcopy((self.members, self.stored_bars, self.marker))
+        return copy.deepcopy(self.shelf)
 
-    def restore(self, snapshot: tuple[object, ...]) -> None:
+    def restore(self, snapshot: MemoryShelf) -> None:
         """Go back to what it held then, as a store does that is started from an older file."""
-        self.members, self.stored_bars, self.marker = copy.deepcopy(snapshot)
+        older = copy.deepcopy(snapshot)
+        self.shelf.members, self.shelf.bars = older.members, older.bars
+        self.shelf.marker, self.shelf.lock = older.marker, older.lock
 
     def successor(self, boot: str) -> WatchedWindow:
         """The same store as another boot sees it."""
-        window = WatchedWindow(boot=boot)
-        window.members, window.stored_bars, window.marker = self.members, self.stored_bars, self.marker
+        window = WatchedWindow(boot=boot, shelf=self.shelf)
         window.away = self.away
         return window
 
@@ -258,6 +259,7 @@ class World:
             flush_interval=flush_interval,
             window_length=window_length,
             patience=1.0,
+            granted=lambda: self.aggregator.holds,
         )
         self.aggregator = Aggregator(
             book=self.book,

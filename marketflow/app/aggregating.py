@@ -100,6 +100,7 @@ class Aggregator:
             grace=grace,
             retention=retention,
         )
+        self._holding = False
         self._taken_since: float | None = None
         self._cleared_at = -math.inf
         """When rows past their retention were last deleted (ms of the data clock)."""
@@ -112,6 +113,11 @@ class Aggregator:
     def pending(self) -> int:
         """Rows of closed intervals that are not up to date. None while all is well, but for a moment."""
         return self._book.bars.unwritten(self._clock.now() - self._grace)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the lock on the stores was ours when last asked for."""
+        return self._holding
 
     @property
     def refused(self) -> int:
@@ -160,6 +166,7 @@ class Aggregator:
 
     async def _held(self) -> bool:
         """Whether we hold the stores just now."""
+        self._holding = False
         try:
             hold = await self._store.hold()
         except StoreAway as error:
@@ -172,7 +179,7 @@ class Aggregator:
             if trio.current_time() - self._taken_since > LOCK_PATIENCE:
                 raise
             return False
-        self._taken_since = None
+        self._taken_since, self._holding = None, True
         if hold != self._hold:
             # Until now another service may have added to what Redis holds.
             self._hold = hold

@@ -55,6 +55,17 @@ class InFlight:
     """What had been taken, or had expired or been dropped, before it was made."""
 
 
+@attrs.frozen
+class Taken:
+    """Updates that were taken for a flush."""
+
+    runs: list[Waiting] = attrs.field(factory=list)
+    counts: Counter[str] = attrs.field(factory=Counter)
+    """By exchange."""
+    received: Counter[float] = attrs.field(factory=Counter)
+    """By the time of their receipt (seconds of Trio's clock)."""
+
+
 class Book:
     """Live state of one boot.
 
@@ -171,38 +182,44 @@ class Book:
 
         Updates that are too old for the window at `now` (ms) are left out, and counted as expired.
         """
-        runs: list[Waiting] = []
-        counts: Counter[str] = Counter()
-        received: Counter[float] = Counter()
         oldest = now - self._window_length
+        while True:
+            begins = self._taken_of([exchange for exchange, pending in self._pending.items() if pending])
+            taken = self._take(oldest)
+            bars = self.bars.take_unflushed(FLUSH_BARS)
+            if taken.runs or bars:
+                break
+            self._notify()
+            if not any(self._pending.values()):
+                return None
+            # All that was taken has expired; there is more behind it.
+        flush = InFlight(
+            encoded=window.encode(Flush([run.updates for run in taken.runs], bars)),
+            counts=taken.counts,
+            received=taken.received,
+            newest=max([run.newest for run in taken.runs], default=0),
+            bars=frozenset([(pair, field) for pair, field, _ in bars]),
+            begins=begins,
+        )
+        self.in_flight.append(flush)
+        return flush
+
+    def _take(self, oldest: int) -> Taken:
+        """Take updates for a flush from each exchange; those before `oldest` (ms) are counted as expired."""
+        taken = Taken()
         waiting = [exchange for exchange, pending in self._pending.items() if pending]
-        begins = self._taken_of(waiting)
         for exchange in waiting:
             # What is on its way cannot be dropped: two flushes are, and the newest need half of the room.
             limit = max(1, min(FLUSH_UPDATES // len(waiting), self._limits[exchange] // 4))
             for run in self._pending[exchange].take(limit):
                 kept = run.since(oldest)
                 if kept is not None:
-                    runs.append(kept)
-                    counts[exchange] += kept.length
-                    received[kept.received_monotonic] += kept.length
+                    taken.runs.append(kept)
+                    taken.counts[exchange] += kept.length
+                    taken.received[kept.received_monotonic] += kept.length
                 if kept is not run:
                     self.ledgers[exchange].expire(run.length - (kept.length if kept else 0))
-        bars = self.bars.take_unflushed(FLUSH_BARS)
-        if not runs and not bars:
-            self._notify()
-            # All that was taken has expired; there may be more behind it.
-            return self.next_flush(window, now) if waiting else None
-        flush = InFlight(
-            encoded=window.encode(Flush([run.updates for run in runs], bars)),
-            counts=counts,
-            received=received,
-            newest=max([run.newest for run in runs], default=0),
-            bars=frozenset([(pair, field) for pair, field, _ in bars]),
-            begins=begins,
-        )
-        self.in_flight.append(flush)
-        return flush
+        return taken
 
     def acknowledge(self) -> None:
         """The oldest flush in flight, if there is one still, is in Redis."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -11,8 +12,10 @@ import trio
 from marketflow.app.book import Book
 from marketflow.app.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
 from marketflow.app.histogram import Histogram
-from marketflow.app.ports import EncodedFlush, Flush, StoreAway, Window
+from marketflow.app.holding import LOOK_SECONDS, HeldByAnother, Hold, HoldState
+from marketflow.app.ports import EncodedFlush, Flush, StoreAway, StoreRefuses, Window
 from marketflow.app.stores import StoreState
+from marketflow.app.trials import Task, Trials
 from marketflow.app.unflushed import Key
 from marketflow.domain.prices import Pair
 
@@ -31,6 +34,8 @@ With the time between two trims it stays under the promised 5 s.
 """
 LAST_TRIES: Final = 2
 """How often the last flush is tried at a stop."""
+RELEASE_SECONDS: Final = 1.0
+"""How long it may take to give the hold back."""
 
 
 def _nothing() -> None:
@@ -56,6 +61,7 @@ class Flusher:
         flush_interval: float,
         window_length: int,
         patience: float,
+        granted: Callable[[], bool] = lambda: False,
     ) -> None:
         """Intervals in seconds, the window's length in ms.
 
@@ -64,6 +70,7 @@ class Flusher:
             data_clock: tells what is old enough to be removed.
             pairs: every exchange and symbol of both modes.
             patience: how long (seconds) a question waits for what is pending.
+            granted: whether the database has given this boot its lock.
         """
         self.whole = False
         """Whether the window holds all that it should."""
@@ -79,7 +86,9 @@ class Flusher:
         self._tried = trio.Event()
         self._book = book
         self._window = window
+        self._hold = Hold(window, boot=book.boot, granted=granted)
         self._state = state
+        self._trials = Trials(state, partial(book.set_dropping, dropping=False))
         self._clock = clock
         self._data_clock = data_clock
         self._pairs = dict.fromkeys(pairs)
@@ -93,6 +102,8 @@ class Flusher:
         """Set when the window has acknowledged something, or has failed, and a new one then."""
         self._emptied = self._replayed = 0
         self._outdated: list[Key] = []
+        self._made_whole: dict[str, int] | None = None
+        """What making it whole took, until that is told."""
         self._last_write = self._last_trim = -1.0
         self._posted: list[tuple[float, Callable[[], None]]] = []
         """Of each flush on its way when it was sent (seconds of Trio's clock), and whom to tell."""
@@ -183,14 +194,46 @@ class Flusher:
             return self.up
         return False
 
+    async def take_hold(self, deadline: float) -> None:
+        """At the start: hold the window, waiting for another boot to end until `deadline` (Trio's clock).
+
+        Without Redis the service starts all the same; the window is then held once it answers.
+
+        Raises:
+            StoreTaken: the other has not ended.
+        """
+        self._hold.wait_until(deadline)
+        while self._hold.state is not HoldState.HELD:
+            try:
+                await self._hold.ensure()
+            except HeldByAnother as error:
+                self._state.failed(error)
+                await trio.sleep(LOOK_SECONDS)
+            except StoreAway:
+                return
+
     async def run(self) -> None:
-        """Flush until the book has ended and is drained."""
+        """Flush until the book has ended and is drained.
+
+        Raises:
+            StoreTaken: another boot holds the window.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ask_at_the_end)
                 await self._run()
+            await self._release()
         finally:
             self.ended.set()
+
+    async def _release(self) -> None:
+        if not self._state.up:
+            return  # It expires.
+        with trio.move_on_after(RELEASE_SECONDS):
+            try:
+                await self._hold.release()
+            except StoreAway as error:
+                log.warning("Redis stays held until that expires", error=str(error))
 
     async def _ask_at_the_end(self) -> None:
         await self._book.ended.wait()
@@ -232,13 +275,21 @@ class Flusher:
             await self._trim()
             if not self.whole:
                 await self._make_whole()
-            await self._write_pending(now)
-            if self._posted:
-                self._acknowledged(intact=await self._window.settle())
+            with self._trials.of(Task.WRITE):
+                await self._write_pending(now)
+                if self._posted:
+                    self._acknowledged(intact=await self._window.settle())
+            if Task.TRIM in self._trials.failed:
+                await self._trim(due=True)  # Last, so that the rest had its turn.
+            if self.whole and self._made_whole is not None:
+                made, self._made_whole = self._made_whole, None
+                log.info("window whole", **made)
         except StoreAway as error:
             self._state.failed(error)
             self._posted.clear()
             self.whole = False
+            if isinstance(error, StoreRefuses) and Task.WRITE in self._trials.failed:
+                self._emptied += 1  # A key of another type has taken the place of what we had written.
             self._book.set_dropping(True)
             self._book.expire(now)
             self._book.bars.prune(self._data_clock.now())
@@ -257,11 +308,13 @@ class Flusher:
 
     async def _write(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
         """Send a flush, and wait until it is acknowledged."""
+        await self._hold.ensure()
         self._posted.append((trio.current_time(), acknowledge))
         self._acknowledged(intact=await self._window.write(flush))
 
     async def _post(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
         """Send a flush that is acknowledged with the next: one is always on its way."""
+        await self._hold.ensure()
         began = trio.current_time()
         self._acknowledged(intact=await self._window.post(flush))
         self._posted.append((began, acknowledge))
@@ -279,11 +332,10 @@ class Flusher:
         if not intact:
             self._emptied += 1
             self.whole = False
-        if not self._state.up:
-            self._state.answered()
-            self._book.set_dropping(False)
+        sent_at = self._posted[-1][0]
         self._posted.clear()
         self._tell_waiting()
+        self._hold.wrote(sent_at)
 
     def _tell_waiting(self) -> None:
         self._heard.set()
@@ -297,14 +349,17 @@ class Flusher:
         updates of the last minute. Emptied again meanwhile, or asked again, all is done again.
         """
         history = self.history_read  # another one by the end, if it was asked for again
-        await self._write(self._window.encode(Flush((), ())))
-        for on_its_way in list(self._book.in_flight):
-            await self._write(on_its_way.encoded, self._book.acknowledge)
+        with self._trials.of(Task.MARK):
+            await self._write(self._window.encode(Flush((), ())))
+        with self._trials.of(Task.WRITE):
+            for on_its_way in list(self._book.in_flight):
+                await self._write(on_its_way.encoded, self._book.acknowledge)
         emptied = self._emptied
         pairs = self.pairs
-        if not history.is_set():
-            pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
-        stored = await self._window.all_bars(pairs)
+        with self._trials.of(Task.READ):
+            if not history.is_set():
+                pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
+            stored = await self._window.all_bars(pairs)
         self._outdated.extend(self._book.bars.prune(self._data_clock.now()))
         for pair, bars in stored.items():
             self._book.bars.adopt(pair, bars)
@@ -315,16 +370,16 @@ class Flusher:
         if self.history_read is history:
             history.set()
         flushes = self._book.replay.flushes() if self._replayed != emptied else ()
-        for flush in flushes:
-            await self._write(flush)
+        with self._trials.of(Task.REPLAY):
+            for flush in flushes:
+                await self._write(flush)
         if self._emptied == emptied:
             self._replayed = emptied
             self.whole = self.history_read is history
-        if self.whole:
-            log.info("window whole", bars_written=missing, flushes_replayed=len(flushes))
+        self._made_whole = {"bars_written": missing, "flushes_replayed": len(flushes)}
 
-    async def _trim(self) -> None:
-        if trio.current_time() - self._last_trim < TRIM_SECONDS:
+    async def _trim(self, *, due: bool = False) -> None:
+        if not due and trio.current_time() - self._last_trim < TRIM_SECONDS:
             return
         self._last_trim = trio.current_time()  # of the try: while the window is away, tries take turns
         now = self._data_clock.now()
@@ -335,7 +390,8 @@ class Flusher:
             self.pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=outdated
         )
         try:
-            await self._write(trim)
+            with self._trials.of(Task.TRIM):
+                await self._write(trim)
         except StoreAway:
             self._outdated.extend(outdated)
             raise

@@ -22,8 +22,12 @@ class StoreAway(Exception):
     """A store failed, or did not answer within its time limit. Whether a write took effect is unknown."""
 
 
+class StoreRefuses(StoreAway):
+    """A store answers, and refuses a part of what was asked; the rest took effect."""
+
+
 class StoreTaken(Exception):
-    """Another marketflow holds the lock on the stores."""
+    """Another marketflow holds the stores. The message says how that shows, where there is one."""
 
 
 class RowsRefused(Exception):
@@ -185,6 +189,15 @@ class Edge:
     """
 
 
+class Sight(NamedTuple):
+    """Who holds the window, and who has written to it."""
+
+    holder: str | None
+    """The boot that holds it; None: nobody."""
+    marker: str | None
+    """`<boot>:<number>` of the last write; None: there was none, or the hold was given back since."""
+
+
 class Window(Protocol):
     """The updates of the last 60 s and the one-second bars of the last hour, in a store that may be away.
 
@@ -219,6 +232,30 @@ class Window(Protocol):
 
     async def write(self, flush: Any) -> bool:
         """`post` and `settle` in one."""
+        ...
+
+    @property
+    def met(self) -> Sight:
+        """What the writes that were acknowledged last have found.
+
+        Its marker is one of another boot, if one of them has found such a marker instead of ours, else None.
+        """
+        ...
+
+    async def look(self) -> Sight:
+        """Who holds the window, and the marker. Writes nothing."""
+        ...
+
+    async def take(self, found: Sight) -> bool:
+        """Hold the window, unless the holder has changed since it was `found`; returns whether we do.
+
+        With a holder in it, it is also not taken if the marker has changed. The hold expires 5 s after it was
+        taken, or after the last write, each of which renews it. After StoreAway it may have been taken.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Give the hold back, if it is ours, and remove the marker: nobody writes any more."""
         ...
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:

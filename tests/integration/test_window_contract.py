@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from marketflow.adapters.cache.memory import MemoryWindow
-from marketflow.adapters.cache.redis import MARKER, open_redis_window
-from marketflow.app.ports import Flush, StoreAway, Written
+from marketflow.adapters.cache.lock import LOCK, MARKER
+from marketflow.adapters.cache.memory import MemoryShelf, MemoryWindow
+from marketflow.adapters.cache.redis import open_redis_window
+from marketflow.app.ports import Flush, Sight, StoreAway, Written
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
 
@@ -34,18 +35,20 @@ class InMemory:
     """One store in memory, and what boots see of it."""
 
     def __init__(self):
-        self._windows = [MemoryWindow(boot="first")]
+        self._shelf = MemoryShelf()
 
     @asynccontextmanager
     async def open(self, boot):
-        window = MemoryWindow(boot=boot)
-        window.members, window.stored_bars = self._windows[0].members, self._windows[0].stored_bars
-        self._windows.append(window)
-        yield window
+        yield MemoryWindow(boot=boot, shelf=self._shelf)
 
     def empty(self):
-        for window in self._windows:
-            window.empty()
+        self._shelf.empty()
+
+    @asynccontextmanager
+    async def refusing_updates(self, window):
+        window.refused = {"updates"}
+        yield
+        window.refused = set()
 
 
 class InRedis:
@@ -65,6 +68,13 @@ class InRedis:
     def empty(self):
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
+
+    @asynccontextmanager
+    async def refusing_updates(self, _):
+        with redis.Redis.from_url(self.url) as client:
+            client.execute_command("ACL", "SETUSER", "default", "-zadd")
+            yield
+            client.execute_command("ACL", "SETUSER", "default", "+zadd")
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -169,6 +179,82 @@ async def test_a_write_without_bars_leaves_them_as_they_are(window):
     await write(window, flush.without_bars())
     assert await window.all_bars([PAIR]) == {PAIR: {field: newer}}
     assert 0 < flush.without_bars().size <= flush.size
+
+
+# ---- the hold ----
+
+
+async def test_one_boot_holds_it_until_it_gives_it_back(place, window):
+    async with place.open("boot2") as other:
+        nobody = await window.look()
+        assert nobody == Sight(None, None)
+        assert await window.take(nobody)
+        assert not await other.take(nobody)
+        assert await other.look() == Sight("boot1", None)
+        await other.release()
+        await put(window)
+        assert await other.look() == Sight("boot1", "boot1:1")
+        await window.release()
+        # No marker: the next one knows that nobody writes any more.
+        assert await other.look() == Sight(None, None)
+        assert await other.take(nobody)
+
+
+async def test_a_hold_is_taken_over_as_it_was_seen_or_not_at_all(place, window):
+    """Two may want it at once, and its holder may be alive after all."""
+    await window.take(await window.look())
+    await put(window)
+    async with place.open("boot2") as second, place.open("boot3") as third:
+        seen = await second.look()
+        await put(window)
+        assert not await second.take(seen)
+        seen = await second.look()
+        assert await second.take(seen)
+        assert not await third.take(seen)
+        assert (await third.look()).holder == "boot2"
+        await window.release()
+        assert (await third.look()).holder == "boot2"
+
+
+async def test_a_write_tells_who_holds_it_and_whose_marker_it_has_found(place, window):
+    await window.take(await window.look())
+    await put(window)
+    assert window.met == Sight("boot1", None)
+    async with place.open("boot2") as other:
+        await put(other)
+        assert other.met == Sight("boot1", "boot1:1")
+        await put(window)
+        assert window.met == Sight("boot1", "boot2:1")
+        await put(window)
+        assert window.met == Sight("boot1", None)
+        # Of several writes, too, that are acknowledged at once.
+        await put(other)
+        await window.post(window.encode(Flush((), ())))
+        await put(window)
+        assert window.met == Sight("boot1", "boot2:2")
+    place.empty()
+    await put(window)
+    assert window.met == Sight(None, None)
+
+
+async def test_what_was_refused_has_still_set_the_marker(place, window):
+    """The rest of a write takes effect, so that the next one does not look as if something were missing."""
+    await put(window)
+    async with place.refusing_updates(window):
+        for send in (window.write, window.post):
+            with pytest.raises(StoreAway):  # noqa: PT012 - one of them, as the case may be
+                await send(window.encode(Flush([run_of([NOON])], ())))
+                await window.settle()
+            assert await put(window)
+        await window.post(window.encode(Flush([run_of([NOON])], ())))
+        with pytest.raises(StoreAway):
+            await window.post(window.encode(Flush((), ())))
+        assert await put(window)
+        place.empty()
+        with pytest.raises(StoreAway):
+            await put(window, run_of([NOON]))
+        assert not await put(window), "that it was emptied is not forgotten"
+    assert await put(window, run_of([NOON]))
 
 
 # ---- raw updates ----
@@ -371,6 +457,14 @@ async def test_an_hour_of_bars_at_once(window):
 # ---- Redis alone: what others may rely on ----
 
 
+async def test_the_hold_expires_unless_it_is_renewed(redis_window, client):
+    await redis_window.take(await redis_window.look())
+    assert 4_000 < client.pttl(LOCK) <= 5_000
+    client.pexpire(LOCK, 100)
+    await put(redis_window)
+    assert 4_000 < client.pttl(LOCK) <= 5_000
+
+
 async def test_members_and_keys_are_as_promised(redis_window, client):
     """Score = timestamp; the member begins with the price as text and a colon; every key expires."""
     order = [100150.75492142327, 2e-07, 0.3, 5e-324, 1.7976931348623157e308]
@@ -508,6 +602,10 @@ def every_call(window):
         lambda: window.edges([PAIR], [Span(NOON, NOON + 1)]),
         lambda: window.counts([(PAIR, Span(NOON, NOON + 1))]),
         lambda: window.prices([(PAIR, Span(NOON, NOON + 1))]),
+        window.look,
+        lambda: window.take(Sight(None, None)),
+        lambda: window.take(Sight("boot2", "boot2:1")),
+        window.release,
     ]
 
 

@@ -267,3 +267,16 @@ async def test_whoever_waits_for_room_can_be_cancelled(autojump_clock):
     with pytest.raises(trio.TooSlowError), trio.fail_after(1):
         await book.enter(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
     assert book.ledgers["exchange1"].accepted == 5
+
+
+async def test_any_number_of_flushes_may_have_expired():
+    """After a long pause, whatever it is that is left behind them."""
+    book, window = book_of(limit=4), MemoryWindow(boot="boot1")
+    for number in range(2_000):
+        book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)], number=number))
+    book.apply(batch_of("exchange1", [("BTCUSDT", 2.0, NOON + MINUTE + 1)], number=2_000))
+    book.bars.take_unflushed(10)
+    flush = book.next_flush(window, NOON + MINUTE + 1)
+    assert flush.counts == {"exchange1": 1}
+    assert book.ledgers["exchange1"].expired == 2_000
+    assert book.next_flush(window, NOON + MINUTE + 1) is None

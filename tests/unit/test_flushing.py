@@ -7,6 +7,7 @@ import trio
 from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, World, batch_of, run_virtual, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from marketflow.app.book import FLUSH_BARS
 from marketflow.app.ledger import OVERFLOW, SHUTDOWN
@@ -279,6 +280,51 @@ async def test_an_outage_of_an_hour_and_a_half_keeps_memory_bounded(autojump_clo
         await until(lambda: world.book.drained and world.flusher.up)
         world.check_window()
         world.check_ledgers()
+
+
+# ---- a window that answers, and refuses ----
+
+
+@pytest.mark.parametrize("refused", ["updates", "bars", "removals", "reads"])
+async def test_a_window_that_refuses_some_of_it_is_away_until_it_takes_that(refused, autojump_clock):
+    """It takes the marker all the while: away is told once, and memory stays bounded."""
+    world = World(limit=20)
+    async with world.running(aggregating=False):
+        await until(lambda: world.flusher.up)
+        world.send_one(1.0)
+        await until(lambda: world.book.drained)
+        world.window.refused = {refused}
+        if refused == "reads":
+            world.window.shelf.marker = None
+        with capture_logs() as logs:
+            for price in range(2, 60):
+                world.send_one(price)
+                await trio.sleep(0.2)
+                world.check_ledgers()
+                assert price < 8 or not world.redis.up
+            assert [each["event"] for each in logs] == ["store away"]
+        assert world.book.ledgers["exchange1"].pending <= 20 + in_flight(world)
+        world.window.refused = set()
+        await until(lambda: world.flusher.up, seconds=1)
+        await until(lambda: world.book.drained, seconds=1)
+        world.check_stored_bars()
+        world.check_ledgers()
+
+
+async def test_what_a_key_of_another_type_took_the_place_of_is_written_again(autojump_clock):
+    world = World()
+    async with world.running(aggregating=False):
+        for price in range(1, 10):
+            world.send_one(price)
+            await trio.sleep(0.2)
+        world.window.members.clear()
+        world.window.refused = {"updates"}
+        world.send_one(10.0)
+        await until(lambda: not world.redis.up)
+        await trio.sleep(1)
+        world.window.refused = set()
+        await until(lambda: world.flusher.up)
+        world.check_window()
 
 
 # ---- overload ----

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import attrs
 import trio
 
-from marketflow.app.ports import Edge, Field, FieldBars, Flush, StoreAway
+from marketflow.app.ports import Edge, Field, FieldBars, Flush, Sight, StoreAway, StoreRefuses
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -37,31 +38,77 @@ class MemoryFlush:
         return MemoryFlush(Flush(self.flush.updates, ()))
 
 
-class MemoryWindow:
-    """Fills the port Window."""
+LOCK_SECONDS: Final = 5.0
+"""How long after the last write the hold expires."""
 
-    def __init__(self, *, boot: str) -> None:
-        self.away = False
-        """While it is set, every call fails."""
-        self.forgetful = False
-        """While it is set, a write takes effect, but its acknowledgement is lost."""
-        self.writes = 0
-        """How many were acknowledged."""
-        self.members: dict[Pair, dict[tuple[int, str], PriceUpdate]] = {}
-        """By sequence and boot: a second time the same is no other."""
-        self.stored_bars: dict[Pair, dict[Field, Bar]] = {}
-        self.marker: str | None = None
-        self._boot = boot
-        self._attempts = 0
-        self._acknowledged = ""
-        self._posted: list[tuple[str | None, str]] = []
-        """Of each write on its way the marker that it has found, and its own."""
+
+@attrs.define
+class MemoryShelf:
+    """What the store holds, for all boots that write to it."""
+
+    members: dict[Pair, dict[tuple[int, str], PriceUpdate]] = attrs.field(factory=dict)
+    """By sequence and boot: a second time the same is no other."""
+    bars: dict[Pair, dict[Field, Bar]] = attrs.field(factory=dict)
+    marker: str | None = None
+    lock: tuple[str, float] | None = None
+    """The boot that holds it, and when that expires (seconds of Trio's clock)."""
+
+    @property
+    def holder(self) -> str | None:
+        """The boot that holds it now."""
+        return self.lock[0] if self.lock is not None and trio.current_time() < self.lock[1] else None
+
+    def hold(self, boot: str) -> None:
+        """Have a boot hold it, or hold it for longer."""
+        self.lock = boot, trio.current_time() + LOCK_SECONDS
 
     def empty(self) -> None:
         """Forget everything, as after a restart of the store."""
         self.members.clear()
-        self.stored_bars.clear()
-        self.marker = None
+        self.bars.clear()
+        self.marker = self.lock = None
+
+
+class MemoryWindow:
+    """Fills the port Window."""
+
+    def __init__(self, *, boot: str, shelf: MemoryShelf | None = None) -> None:
+        """Windows of several boots on one store share its shelf."""
+        self.away = False
+        """While it is set, every call fails."""
+        self.forgetful = False
+        """While it is set, a write takes effect, but its acknowledgement is lost."""
+        self.refused: set[str] = set()
+        """What is refused of a write that has it: "updates", "bars", "removals"; or "reads"."""
+        self.writes = 0
+        """How many were acknowledged."""
+        self.shelf = MemoryShelf() if shelf is None else shelf
+        self.met = Sight(None, None)
+        self._boot = boot
+        self._attempts = 0
+        self._acknowledged = ""
+        self._intact = True
+        self._posted: list[tuple[Sight, str, bool]] = []
+        """Of each write on its way what it has met, its own marker, and whether it was refused."""
+
+    @property
+    def members(self) -> dict[Pair, dict[tuple[int, str], PriceUpdate]]:
+        """The updates that the store holds."""
+        return self.shelf.members
+
+    @property
+    def stored_bars(self) -> dict[Pair, dict[Field, Bar]]:
+        """The bars that it holds."""
+        return self.shelf.bars
+
+    @property
+    def marker(self) -> str | None:
+        """Of the last write."""
+        return self.shelf.marker
+
+    def empty(self) -> None:
+        """Forget everything, as after a restart of the store."""
+        self.shelf.empty()
 
     def encode(self, flush: Flush) -> MemoryFlush:
         """The flush itself."""
@@ -80,54 +127,106 @@ class MemoryWindow:
         except StoreAway:
             self._posted.clear()
             raise
-        intact = self._all_acknowledged()
+        earlier = self._posted
+        self._posted = []
         self._write(flush)
         if self.forgetful:
             self._posted.clear()
             raise StoreAway("no answer in time")
-        return intact
+        return self._acknowledge(earlier)
 
     async def write(self, flush: MemoryFlush) -> bool:
         """Write a flush; returns whether it and those posted before it have found the marker."""
         intact = await self.post(flush)
-        return await self.settle() and intact
+        stranger = self.met.marker
+        intact = await self.settle() and intact
+        self.met = Sight(self.met.holder, self.met.marker or stranger)
+        return intact
 
     async def settle(self) -> bool:
         """Returns whether those posted have found the marker."""
         await trio.lowlevel.checkpoint()
-        return self._all_acknowledged()
+        earlier, self._posted = self._posted, []
+        return self._acknowledge(earlier)
 
-    def _all_acknowledged(self) -> bool:
-        intact = True
-        for found, marker in self._posted:
-            intact = intact and found == self._acknowledged
+    def _acknowledge(self, writes: list[tuple[Sight, str, bool]]) -> bool:
+        strangers = []
+        if any(refused for *_, refused in writes):
+            # After a failure nothing is on its way any more.
+            writes, self._posted = [*writes, *self._posted], []
+        for met, marker, _ in writes:
+            self._intact = self._intact and met.marker == self._acknowledged
             self._acknowledged = marker
-        self.writes += len(self._posted)
-        self._posted.clear()
+            if met.marker is not None and not met.marker.startswith(f"{self._boot}:"):
+                strangers.append(met.marker)
+            self.met = met
+        self.met = Sight(self.met.holder, strangers[-1] if strangers else None)
+        if any(refused for *_, refused in writes):
+            raise StoreRefuses("refused")
+        self.writes += len(writes)
+        intact, self._intact = self._intact, True
         return intact
 
     def _write(self, write: MemoryFlush) -> None:
-        for pair in write.pairs:
-            held = self.members.get(pair, {})
-            for key in [key for key, update in held.items() if update.timestamp < write.older_than]:
-                del held[key]
-        for pair, field in write.outdated:
-            self.stored_bars.get(pair, {}).pop(field, None)
+        refused = self._refuses(write)
+        if "removals" not in self.refused:
+            for pair in write.pairs:
+                held = self.members.get(pair, {})
+                for key in [key for key, update in held.items() if update.timestamp < write.older_than]:
+                    del held[key]
+            for pair, field in write.outdated:
+                self.stored_bars.get(pair, {}).pop(field, None)
         self._attempts += 1
-        found, self.marker = self.marker, f"{self._boot}:{self._attempts}"
-        self._posted.append((found, self.marker))
-        for run in write.flush.updates:
+        met = Sight(self.shelf.holder, self.shelf.marker)
+        self.shelf.marker = f"{self._boot}:{self._attempts}"
+        if met.holder is not None:
+            self.shelf.hold(met.holder)
+        self._posted.append((met, self.shelf.marker, refused))
+        if "updates" not in self.refused:
+            self._write_updates(write.flush)
+        if "bars" not in self.refused:
+            for pair, field, bar in write.flush.bars:
+                self.stored_bars.setdefault(pair, {})[field] = bar
+
+    def _refuses(self, write: MemoryFlush) -> bool:
+        asked = {"updates": write.flush.updates, "bars": write.flush.bars, "removals": write.pairs}
+        return any(asked[kind] for kind in self.refused & asked.keys())
+
+    def _write_updates(self, flush: Flush) -> None:
+        for run in flush.updates:
             members = self.members.setdefault((run.exchange, run.symbol), {})
             for sequence, timestamp, price in zip(run.sequences, run.timestamps, run.prices, strict=True):
                 members[sequence, self._boot] = PriceUpdate(
                     run.exchange, run.symbol, price, timestamp, sequence
                 )
-        for pair, field, bar in write.flush.bars:
-            self.stored_bars.setdefault(pair, {})[field] = bar
+
+    async def look(self) -> Sight:
+        """Who holds it, and the marker."""
+        await self._reach()
+        return Sight(self.shelf.holder, self.shelf.marker)
+
+    async def take(self, found: Sight) -> bool:
+        """Hold it, unless it has changed."""
+        await self._reach()
+        seen = Sight(self.shelf.holder, self.shelf.marker)
+        if seen.holder != found.holder or (found.holder is not None and seen != found):
+            return False
+        self.shelf.hold(self._boot)
+        if self.forgetful:
+            raise StoreAway("no answer in time")
+        return True
+
+    async def release(self) -> None:
+        """Give it back, if it is ours."""
+        await self._reach()
+        if self.shelf.holder == self._boot:
+            self.shelf.lock = self.shelf.marker = None
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
         """Every bar there is."""
         await self._reach()
+        if "reads" in self.refused:
+            raise StoreAway("refused")
         return {pair: dict(self.stored_bars.get(pair, {})) for pair in pairs}
 
     async def pairs_with_bars(self) -> Sequence[Pair]:

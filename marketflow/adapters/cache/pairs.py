@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -31,8 +31,8 @@ async def find_pairs(connections: Connections) -> Sequence[Pair]:
     cursor = b"0"
     for _ in range(MOST_SCANS):
         command = ("SCAN", cursor, "MATCH", "bars:*", "COUNT", KEYS_PER_SCAN, "TYPE", "hash")
-        ((cursor, keys),) = await connections.read([command], list)
-        named.update((pair, None) for key in keys if (pair := members.read_bars_key(key)) is not None)
+        cursor, pairs = await connections.read([command], _page)
+        named.update(dict.fromkeys(pairs))
         if cursor == b"0":
             break
     else:
@@ -46,9 +46,18 @@ async def _with_bars_of_ours(connections: Connections, pairs: Sequence[Pair]) ->
     for pair in pairs:
         key = members.bars_key(pair)
         commands += ("HLEN", key), ("HRANDFIELD", key, 1, "WITHVALUES")
-    replies = await connections.read(commands, list)
-    return [
-        pair
-        for pair, (length, sample) in zip(pairs, members.in_twos(replies), strict=True)
-        if length <= MOST_FIELDS and sample and members.is_bar(*sample)
-    ]
+
+    def read(replies: list[Any]) -> list[Pair]:
+        return [
+            pair
+            for pair, (length, sample) in zip(pairs, members.in_twos(replies), strict=True)
+            if length <= MOST_FIELDS and sample and members.is_bar(*sample)
+        ]
+
+    return await connections.read(commands, read)
+
+
+def _page(replies: list[Any]) -> tuple[bytes, list[Pair]]:
+    """The cursor, and the pairs whose keys were found. In the thread: what it raises is StoreAway there."""
+    ((cursor, keys),) = replies
+    return cursor, [pair for key in keys if (pair := members.read_bars_key(key)) is not None]

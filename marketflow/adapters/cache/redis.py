@@ -13,18 +13,23 @@ import structlog
 
 from marketflow.adapters.cache import edges, members
 from marketflow.adapters.cache.connections import Connections, open_connections
+from marketflow.adapters.cache.lock import MARKER, Lock, text_of
 from marketflow.adapters.cache.pairs import find_pairs
-from marketflow.app.ports import Edge, Field, FieldBars, Flush, StoreAway, Written
+from marketflow.adapters.cache.replies import (
+    bars_of,
+    check_write,
+    edge_of,
+    numbers_of,
+    policy_of,
+    refusals_of,
+)
+from marketflow.app.ports import Edge, Field, FieldBars, Flush, Sight, StoreAway, StoreRefuses, Written
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
 
-MARKER: Final = b"marketflow:marker"
-"""Holds the boot and number of the last write. If that is not the last that was acknowledged to us,
-something may be missing: Redis was emptied, or has come back with an older state, or a write without an
-answer has found it so."""
 MARKER_TTL: Final = 3_600
 BARS_TTL: Final = 3_600
 """Seconds after the last write, about. Fields are removed one by one when they are an hour old."""
@@ -74,6 +79,10 @@ class RedisWindow:
         self._writes = 0
         self._acknowledged = b""
         """The marker of the last write that was."""
+        self._intact = True
+        """Whether each write since that was last told has found the marker of the one before."""
+        self._lock = Lock(connections, self._boot)
+        self.met = Sight(None, None)
         self._posted: list[tuple[bytes, int]] = []
         """Of each write on its way its marker, and the place of the one before among its replies."""
 
@@ -125,9 +134,11 @@ class RedisWindow:
         """Send a flush; returns whether those posted before it have found the marker."""
         data, replies, posted = self._prepared(flush)
         with self._forgetting():
-            intact = self._found(await self._redis.post(data, replies))
-        self._posted.append(posted)
-        return intact
+            found = await self._redis.post(data, replies)
+            self._posted.append(posted)
+            if any(refusals_of(each) for each in found):
+                found += await self._redis.settle()  # After a failure nothing is on its way any more.
+            return self._found(found)
 
     async def write(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether it and those posted before it have found the marker."""
@@ -148,12 +159,14 @@ class RedisWindow:
         expiries = self._expiries(flush)
         # Removals first, since a Redis that is full takes nothing before.
         data = [
-            flush.removals + members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET"),
+            flush.removals
+            + members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET")
+            + self._lock.renewal,
             flush.updates,
             flush.bars,
             b"".join(expiries),
         ]
-        replies = flush.removals_replies + 1 + flush.updates_replies + len(flush.hashes) + len(expiries)
+        replies = flush.removals_replies + 3 + flush.updates_replies + len(flush.hashes) + len(expiries)
         return data, replies, (marker, flush.removals_replies)
 
     @contextmanager
@@ -167,26 +180,57 @@ class RedisWindow:
             raise
 
     def _found(self, replies: Sequence[Sequence[Any]]) -> bool:
-        """Whether the writes, the first posted, that these are the replies to have found the marker."""
-        intact = True
+        """Whether the writes, the first posted, that these are the replies to have found the marker.
+
+        What was refused raises StoreRefuses, once all has been looked at: the marker was written.
+        """
+        refused: list[Exception] = []
+        stranger: str | None = None
         for reply in replies:
             marker, place = self._posted.pop(0)
-            intact = intact and reply[place] == self._acknowledged
-            self._acknowledged = marker
+            found, holder = reply[place : place + 2]
+            refusals = refusals_of(reply)
+            refused += refusals
+            if not isinstance(found, Exception):
+                self._intact = self._intact and found == self._acknowledged
+                self._acknowledged = marker
+            if not refusals:
+                check_write(reply, place)
+                self.met = Sight(text_of(holder), None)
+                if found is not None and not found.startswith(self._boot + b":"):
+                    stranger = text_of(found)
+        self.met = Sight(self.met.holder, stranger)
+        if refused:
+            raise StoreRefuses(self._redis.reason(refused[0]))
+        intact, self._intact = self._intact, True
         if not intact:
             self._expiring.clear()
         return intact
+
+    # ---- the hold ----
+
+    async def look(self) -> Sight:
+        """See the port."""
+        return await self._lock.look()
+
+    async def take(self, found: Sight) -> bool:
+        """See the port."""
+        return await self._lock.take(found)
+
+    async def release(self) -> None:
+        """See the port."""
+        await self._lock.release()
 
     # ---- reading ----
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
         """Every bar there is."""
-        await self._check_policy()
+        await self._checkpolicy()
         found: dict[Pair, FieldBars] = {}
         for first in range(0, len(pairs), PAIRS_PER_READ):
             part = pairs[first : first + PAIRS_PER_READ]
             commands = [("HGETALL", members.bars_key(pair)) for pair in part]
-            found.update(await self._redis.read(commands, partial(_hashes_of_bars, part)))
+            found.update(await self._redis.read(commands, partial(bars_of, part)))
         return found
 
     async def pairs_with_bars(self) -> Sequence[Pair]:
@@ -230,13 +274,13 @@ class RedisWindow:
 
         def read(replies: list[Any]) -> dict[Pair, Sequence[Edge]]:
             following = iter(replies)
-            return {pair: [_edge(pair, touched, following) for touched in seconds] for pair in pairs}
+            return {pair: [edge_of(pair, touched, following) for touched in seconds] for pair in pairs}
 
         return await self._redis.read(commands, read)
 
     async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
         """How many members each pair has within its span."""
-        return await self._redis.read(_of_spans("ZCOUNT", spans), list)
+        return await self._redis.read(_of_spans("ZCOUNT", spans), numbers_of)
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
         """The prices of members that are of our form. A quarter of the time of whole edges."""
@@ -247,39 +291,21 @@ class RedisWindow:
 
         return await self._redis.read(_of_spans("ZRANGEBYSCORE", spans), read)
 
-    async def _check_policy(self) -> None:
+    async def _checkpolicy(self) -> None:
         """Warn when Redis may throw away what it was given."""
         if self._warned:
             return
         try:
-            (reply,) = await self._redis.read([("CONFIG", "GET", "maxmemory-policy")], list)
+            policy = await self._redis.read([("CONFIG", "GET", "maxmemory-policy")], policy_of)
         except StoreAway:
             return  # CONFIG may be forbidden; whether Redis is away shows with the next call.
         self._warned = True
-        if reply and reply[1] != b"noeviction":
-            log.warning(
-                "Redis may evict what it holds", maxmemory_policy=reply[1].decode(), wanted="noeviction"
-            )
+        if policy != "noeviction":
+            log.warning("Redis may evict what it holds", maxmemory_policy=policy, wanted="noeviction")
 
 
 def _of_spans(command: str, spans: Iterable[tuple[Pair, Span]]) -> list[tuple[object, ...]]:
     return [(command, members.window_key(pair), span.start, f"({span.end}") for pair, span in spans]
-
-
-def _edge(pair: Pair, seconds: Iterable[int], replies: Iterator[Any]) -> Edge:
-    """Of the members of its span, and the counts of the seconds that it touches."""
-    bar, others = edges.read_edge(pair, next(replies))
-    counts: dict[int, int] = {second: next(replies) for second in seconds}
-    for timestamp in others:  # What is not of ours must not stand in for what is missing.
-        counts[floor_to(timestamp, BAR_WIDTH)] -= 1
-    return Edge(bar, counts)
-
-
-def _hashes_of_bars(pairs: Sequence[Pair], replies: list[Any]) -> Mapping[Pair, FieldBars]:
-    return {
-        pair: members.read_bars(pair, members.in_twos(reply))
-        for pair, reply in zip(pairs, replies, strict=True)
-    }
 
 
 @asynccontextmanager

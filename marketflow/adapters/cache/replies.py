@@ -1,0 +1,61 @@
+"""What Redis' replies mean. Everything here runs in a thread: what it raises is StoreAway for the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from marketflow.adapters.cache import edges, members
+from marketflow.app.ports import Edge, FieldBars, StoreAway
+from marketflow.domain.bars import BAR_WIDTH
+from marketflow.domain.periods import floor_to
+from marketflow.domain.prices import Pair
+
+
+def policy_of(replies: Sequence[Any]) -> str:
+    """The value of a setting; as it should be, where it cannot be told."""
+    (reply,) = replies
+    return reply[1].decode(errors="replace") if reply else "noeviction"
+
+
+def refusals_of(replies: Sequence[Any]) -> list[Exception]:
+    """The error replies among them."""
+    return [reply for reply in replies if isinstance(reply, Exception)]
+
+
+def check_write(replies: Sequence[Any], place: int) -> None:
+    """Check that these are replies to a write: numbers, and two texts at `place`.
+
+    Raises:
+        StoreAway: something else answers there.
+    """
+    texts, numbers = replies[place : place + 2], [*replies[:place], *replies[place + 2 :]]
+    if not all(text is None or type(text) is bytes for text in texts) or any(
+        type(number) is not int for number in numbers
+    ):
+        raise StoreAway("unexpected answer to a write: is it a Redis?")
+
+
+def edge_of(pair: Pair, seconds: Sequence[int], replies: Iterator[Any]) -> Edge:
+    """Of the members of its span, and the counts of the seconds that it touches."""
+    bar, others = edges.read_edge(pair, next(replies))
+    counts = dict(zip(seconds, numbers_of(list(islice(replies, len(seconds)))), strict=True))
+    for timestamp in others:  # What is not of ours must not stand in for what is missing.
+        counts[floor_to(timestamp, BAR_WIDTH)] -= 1
+    return Edge(bar, counts)
+
+
+def numbers_of(replies: Sequence[Any]) -> list[int]:
+    """Raises StoreAway: they are no numbers."""
+    if any(type(reply) is not int for reply in replies):
+        raise StoreAway("unexpected answer to a count: is it a Redis?")
+    return list(replies)
+
+
+def bars_of(pairs: Sequence[Pair], replies: list[Any]) -> Mapping[Pair, FieldBars]:
+    """Whole hashes of bars, one for each pair."""
+    return {
+        pair: members.read_bars(pair, members.in_twos(reply))
+        for pair, reply in zip(pairs, replies, strict=True)
+    }

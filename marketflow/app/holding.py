@@ -1,0 +1,289 @@
+"""The hold on the window: one boot writes to it at a time, and a key with an expiry says which.
+
+`HoldMachine` decides and does no I/O; `Hold` looks, takes and gives back. docs/architecture.md draws the
+states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+import structlog
+import trio
+
+from marketflow.app.ports import Sight, StoreAway, StoreTaken, Window
+
+log = structlog.get_logger()
+
+HOLD_PATIENCE: Final = 10.0
+"""How long (seconds) the hold of another boot is waited for."""
+LEASE_SECONDS: Final = 4.0
+"""How long after it was sent a write is sure to have renewed the hold: 1 s less than the key's expiry."""
+DEAD_SECONDS: Final = 1.5
+"""So long the marker of the holder must stand still before its hold is taken over. A boot that lives writes
+each half second."""
+FREE_SECONDS: Final = 0.75
+"""The same where nobody has the hold, but the marker shows that somebody wrote: it may be a marketflow that
+does not know of the hold."""
+LOOK_SECONDS: Final = 0.1
+"""How often the hold is looked at while a start waits for it."""
+MOST_BETWEEN_LOOKS: Final = 0.5
+"""Of the time between two looks no more counts as standing still. Redis or we may have hung meanwhile, and
+nobody could have written."""
+_TRIES: Final = 3
+
+
+class HeldByAnother(StoreAway):
+    """The window answers, and another boot has it, or may have it. Ask again."""
+
+
+class HoldState(Enum):
+    """Where we are with the hold."""
+
+    SEEKING = "seeking"
+    """Not ours yet. Nothing is written."""
+    HELD = "held"
+    """Ours."""
+    LAPSED = "lapsed"
+    """It was ours, and may have expired, or is gone. Nothing is written until that is clear."""
+    WATCHING = "watching"
+    """Ours, but another boot has written. Nothing is written until its marker has stood still."""
+    TAKEN = "taken"
+    """Another boot has it. The end."""
+    RELEASED = "released"
+    """We gave it back. The end."""
+
+
+class Move(Enum):
+    """What is to be done after a look."""
+
+    WRITE = "write"
+    TAKE = "take"
+    WAIT = "wait"
+    END = "end"
+
+
+class Stillness:
+    """For how long the marker has stood still, by the looks at it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._marker: str | None = None
+        self._looked_at: float | None = None
+
+    def look(self, marker: str | None, now: float) -> bool:
+        """Note the marker; returns whether it has moved since the last look."""
+        first, moved = self._looked_at is None, marker != self._marker
+        if first or moved:
+            self.seconds = 0.0
+        else:
+            self.seconds += min(now - (self._looked_at or now), MOST_BETWEEN_LOOKS)
+        self._marker, self._looked_at = marker, now
+        return moved and not first
+
+    def forget(self) -> None:
+        """Begin again with the next look."""
+        self.seconds, self._looked_at = 0.0, None
+
+
+class HoldMachine:
+    """The states of the hold and what leads from one to another. Times in seconds of one clock."""
+
+    def __init__(self, boot: str) -> None:
+        self.state = HoldState.SEEKING
+        self.deadline: float | None = None
+        """Until when we wait for another boot; None while we wait for none."""
+        self._boot = boot
+        self._outlived: set[str] = set()
+        """Boots that were dead when we took the hold. A Redis that comes back older may show their hold."""
+        self._stillness = Stillness()
+        self._renewed = 0.0
+        self._first_write = True
+        """Whether no write was acknowledged since we took the hold. A foreign marker is an old one then."""
+
+    def looked(self, sight: Sight, now: float, *, granted: bool) -> Move:
+        """Somebody looked. `granted`: our database has given us its lock, so no other boot there is alive."""
+        moved = self._stillness.look(sight.marker, now)
+        match self.state:
+            case HoldState.SEEKING:
+                move = self._seek(sight, moved=moved, granted=granted)
+            case HoldState.WATCHING:
+                move = self._watch(sight, moved=moved)
+            case HoldState.TAKEN | HoldState.RELEASED:
+                return Move.END
+            case _:
+                move = self._check(sight)
+        if move is Move.WAIT:
+            if self.deadline is None:
+                self.deadline = now + HOLD_PATIENCE
+            elif now >= self.deadline:
+                move = Move.END
+        if move is Move.WRITE:
+            self.state, self.deadline, self._renewed = HoldState.HELD, None, now
+        elif move is Move.END:
+            self.state = HoldState.TAKEN
+        return move
+
+    def _seek(self, sight: Sight, *, moved: bool, granted: bool) -> Move:
+        still = self._stillness.seconds
+        if sight.holder == self._boot:  # The answer to our taking it was lost.
+            return Move.WRITE
+        if sight.holder is None:
+            unwritten = sight.marker is None or self._boot_of(sight.marker) == self._boot
+            return Move.TAKE if unwritten or still >= FREE_SECONDS else Move.WAIT
+        if moved and sight.holder in self._outlived:
+            return Move.END  # It was not dead, and has taken from us what we held.
+        return Move.TAKE if granted and still >= DEAD_SECONDS else Move.WAIT
+
+    def _watch(self, sight: Sight, *, moved: bool) -> Move:
+        if sight.holder != self._boot:
+            return self._check(sight)
+        if moved:
+            return Move.END  # Somebody writes who does not care for the hold.
+        return Move.WRITE if self._stillness.seconds >= FREE_SECONDS else Move.WAIT
+
+    def _check(self, sight: Sight) -> Move:
+        """We have held it."""
+        if sight.holder is None:
+            self.state = HoldState.LAPSED
+            return Move.TAKE
+        if sight.holder == self._boot:
+            return Move.WRITE
+        if sight.holder not in self._outlived:
+            return Move.END
+        self.state = HoldState.SEEKING
+        return Move.WAIT
+
+    def took(self, sight: Sight, now: float) -> None:
+        """We have taken the hold as it was seen."""
+        boots = {sight.holder, None if sight.marker is None else self._boot_of(sight.marker)}
+        self._outlived |= {boot for boot in boots if boot is not None and boot != self._boot}
+        self.state, self.deadline, self._renewed = HoldState.HELD, None, now
+        self._first_write = True
+        self._stillness.forget()
+
+    def wrote(self, met: Sight, sent_at: float) -> None:
+        """Writes of ours were acknowledged, the last of them sent at that time, and have met this."""
+        first, self._first_write = self._first_write, False
+        if met.holder is None:
+            self.state = HoldState.LAPSED
+        elif met.holder != self._boot:
+            self.state = HoldState.SEEKING if met.holder in self._outlived else HoldState.TAKEN
+        elif met.marker is None or first:
+            self._renewed = sent_at
+        else:
+            self.state = HoldState.WATCHING
+            self._stillness.forget()
+
+    def lapse(self, now: float) -> None:
+        """Time has gone by: after the lease nobody knows whether the key is there."""
+        if self.state is HoldState.HELD and now - self._renewed > LEASE_SECONDS:
+            self.state = HoldState.LAPSED
+
+    def lost_sight(self) -> None:
+        """The window is away: nobody could have written, and whoever waits begins again."""
+        self._stillness.forget()
+        self.deadline = None
+
+    @staticmethod
+    def _boot_of(marker: str) -> str:
+        return marker.rpartition(":")[0]
+
+
+class Hold:
+    """Holds the window for this boot."""
+
+    def __init__(self, window: Window, *, boot: str, granted: Callable[[], bool]) -> None:
+        """`granted`: whether the database has given us its lock."""
+        self._window = window
+        self._granted = granted
+        self._machine = HoldMachine(boot)
+        self._last = Sight(None, None)
+        """What the last look has shown."""
+        self._waiting = False
+        """Whether it was that we have to wait."""
+
+    @property
+    def state(self) -> HoldState:
+        """Where we are."""
+        return self._machine.state
+
+    def wait_until(self, deadline: float) -> None:
+        """Wait for another boot no longer than to that time (seconds of Trio's clock)."""
+        self._machine.deadline = deadline
+
+    async def ensure(self) -> None:
+        """Return once we hold the window: at once if we do.
+
+        Raises:
+            HeldByAnother: not yet.
+            StoreAway: the window is away.
+            StoreTaken: another boot has it.
+        """
+        self._machine.lapse(trio.current_time())
+        if self._machine.state is HoldState.HELD:
+            return
+        for _ in range(_TRIES):
+            match await self._look():
+                case Move.WRITE:
+                    return
+                case Move.TAKE if await self._take():
+                    return
+                case Move.TAKE:
+                    continue  # Another was quicker: see who.
+                case Move.END:
+                    raise self._taken()
+                case Move.WAIT:
+                    break
+        raise HeldByAnother(f"another marketflow {self._signs()}, waiting until it ends")
+
+    async def _look(self) -> Move:
+        try:
+            self._last = await self._window.look()
+        except StoreAway:
+            self._machine.lost_sight()
+            raise
+        move = self._machine.looked(self._last, trio.current_time(), granted=self._granted())
+        if move is Move.WAIT and not self._waiting:
+            log.warning("another marketflow may be on this Redis, waiting", seen=f"it {self._signs()}")
+        self._waiting = move is Move.WAIT
+        return move
+
+    async def _take(self) -> bool:
+        if not await self._window.take(self._last):
+            return False
+        self._machine.took(self._last, trio.current_time())
+        log.info("Redis held", over=self._last.holder, last_write=self._last.marker)
+        return True
+
+    def wrote(self, sent_at: float) -> None:
+        """Writes were acknowledged, the last of them sent at that time (seconds of Trio's clock).
+
+        Raises:
+            StoreTaken: they have met the hold of another boot.
+        """
+        met = self._window.met
+        self._machine.wrote(met, sent_at)
+        if self._machine.state is HoldState.TAKEN:
+            self._last = met
+            raise self._taken()
+
+    async def release(self) -> None:
+        """Give the hold back, if we have it: a restart then waits for nothing.
+
+        Raises:
+            StoreAway: it expires.
+        """
+        if self._machine.state in {HoldState.HELD, HoldState.LAPSED, HoldState.WATCHING}:
+            self._machine.state = HoldState.RELEASED
+            await self._window.release()
+
+    def _taken(self) -> StoreTaken:
+        return StoreTaken(f"another marketflow is running on this Redis: it {self._signs()}")
+
+    def _signs(self) -> str:
+        """How it shows that there is another."""
+        holder, marker = self._last
+        return f"has written last ({marker})" if holder is None else f"holds it (boot {holder})"

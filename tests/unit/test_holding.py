@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from builders import World, until
+from structlog.testing import capture_logs
+
+from marketflow.app.holding import (
+    DEAD_SECONDS,
+    FREE_SECONDS,
+    HOLD_PATIENCE,
+    LEASE_SECONDS,
+    HoldMachine,
+    HoldState,
+    Move,
+)
+from marketflow.app.ports import Sight, StoreTaken
+
+US, OTHER, DEAD = "us", "other", "dead"
+SEEKING, HELD, LAPSED = HoldState.SEEKING, HoldState.HELD, HoldState.LAPSED
+WATCHING, TAKEN = HoldState.WATCHING, HoldState.TAKEN
+
+
+class At:
+    """A machine that was brought to a state, with looks each 0.25 s."""
+
+    def __init__(self, state: HoldState) -> None:
+        self.now = 100.0
+        self.machine = HoldMachine(US)
+        if state is not SEEKING:
+            self.machine.took(Sight(DEAD, f"{DEAD}:7"), self.now)
+            self.machine.wrote(Sight(US, f"{DEAD}:7"), self.now)
+        match state:
+            case HoldState.LAPSED:
+                self.now += LEASE_SECONDS + 0.1
+                self.machine.lapse(self.now)
+            case HoldState.WATCHING:
+                self.machine.wrote(Sight(US, f"{OTHER}:1"), self.now)
+        assert self.machine.state is state
+
+    def look(self, holder: str | None, marker: str | None, *, granted: bool = False) -> Move:
+        self.now += 0.25
+        return self.machine.looked(Sight(holder, marker), self.now, granted=granted)
+
+    def looks(
+        self, holder: str | None, *markers: str | None, granted: bool = False, seconds: float = 0.0
+    ) -> list[Move]:
+        """At each of the markers, or for so long at one."""
+        if seconds:
+            markers *= 1 + int(seconds / 0.25)
+        return [self.look(holder, marker, granted=granted) for marker in markers]
+
+
+MOVING = [f"{OTHER}:{number}" for number in range(1, 100)]
+
+
+@pytest.mark.parametrize(
+    ("state", "holder", "marker", "granted", "move", "after"),
+    [
+        # At a start nobody may be there, or somebody who is to be waited for.
+        (SEEKING, None, None, False, Move.TAKE, SEEKING),
+        (SEEKING, None, f"{US}:3", False, Move.TAKE, SEEKING),
+        (SEEKING, None, f"{OTHER}:3", False, Move.WAIT, SEEKING),
+        (SEEKING, US, None, False, Move.WRITE, HELD),
+        (SEEKING, US, f"{OTHER}:3", False, Move.WRITE, HELD),
+        (SEEKING, OTHER, None, False, Move.WAIT, SEEKING),
+        (SEEKING, OTHER, f"{OTHER}:3", True, Move.WAIT, SEEKING),
+        # It was ours.
+        (LAPSED, None, None, False, Move.TAKE, LAPSED),
+        (LAPSED, None, f"{OTHER}:3", False, Move.TAKE, LAPSED),
+        (LAPSED, US, f"{US}:3", False, Move.WRITE, HELD),
+        (LAPSED, OTHER, f"{US}:3", False, Move.END, TAKEN),
+        (LAPSED, OTHER, f"{OTHER}:3", True, Move.END, TAKEN),
+        (LAPSED, DEAD, f"{DEAD}:7", True, Move.WAIT, SEEKING),
+        # It is ours, and somebody else has written.
+        (WATCHING, US, f"{OTHER}:1", False, Move.WAIT, WATCHING),
+        (WATCHING, None, f"{OTHER}:1", False, Move.TAKE, LAPSED),
+        (WATCHING, OTHER, f"{OTHER}:1", False, Move.END, TAKEN),
+        (WATCHING, DEAD, f"{DEAD}:1", False, Move.WAIT, SEEKING),
+    ],
+)
+def test_what_a_look_leads_to(state, holder, marker, granted, move, after):
+    at = At(state)
+    assert at.look(holder, marker, granted=granted) is move
+    assert at.machine.state is after
+
+
+@pytest.mark.parametrize(
+    ("holder", "marker", "after"),
+    [
+        (US, None, HELD),
+        (None, None, LAPSED),
+        (OTHER, None, TAKEN),
+        (OTHER, f"{OTHER}:1", TAKEN),
+        (DEAD, None, SEEKING),
+        (US, f"{OTHER}:1", WATCHING),
+    ],
+)
+def test_what_a_write_has_met(holder, marker, after):
+    at = At(HELD)
+    at.machine.wrote(Sight(holder, marker), at.now)
+    assert at.machine.state is after
+
+
+def test_the_marker_of_the_boot_before_is_met_once_and_means_nothing():
+    at = At(SEEKING)
+    at.machine.took(Sight(None, f"{DEAD}:7"), at.now)
+    at.machine.wrote(Sight(US, f"{DEAD}:7"), at.now)
+    assert at.machine.state is HELD
+    at.machine.wrote(Sight(US, f"{DEAD}:8"), at.now)
+    assert at.machine.state is WATCHING
+
+
+@pytest.mark.parametrize(("holder", "granted"), [(None, False), (None, True), (OTHER, False), (OTHER, True)])
+def test_somebody_who_writes_is_waited_for_and_then_it_ends(holder, granted):
+    """Also one that does not know of the hold, and whatever the database says."""
+    at = At(SEEKING)
+    moves = at.looks(holder, *MOVING, granted=granted)
+    count = moves.index(Move.END)
+    assert set(moves[:count]) == {Move.WAIT}
+    assert count * 0.25 == HOLD_PATIENCE
+    assert at.machine.state is TAKEN
+
+
+def test_a_holder_that_stands_still_is_dead_if_the_database_says_so_too():
+    """A hold of another database says nothing about this Redis."""
+    assert Move.TAKE not in At(SEEKING).looks(OTHER, "other:3", seconds=HOLD_PATIENCE - 0.5)
+    moves = At(SEEKING).looks(OTHER, "other:3", seconds=DEAD_SECONDS, granted=True)
+    assert moves == [Move.WAIT] * 6 + [Move.TAKE]
+
+
+def test_without_a_holder_the_marker_must_stand_still_for_a_moment():
+    moves = At(SEEKING).looks(None, "other:3", seconds=FREE_SECONDS)
+    assert moves == [Move.WAIT] * 3 + [Move.TAKE]
+
+
+def test_time_in_which_nobody_could_have_written_is_no_standing_still():
+    """Neither while Redis was away nor while it, or we, hung between two looks."""
+    at = At(SEEKING)
+    at.looks(OTHER, "other:3", seconds=DEAD_SECONDS - 0.25, granted=True)
+    at.machine.lost_sight()
+    assert at.look(OTHER, "other:3", granted=True) is Move.WAIT
+    at.now += 5
+    assert at.look(OTHER, "other:3", granted=True) is Move.WAIT
+
+
+def test_patience_is_from_the_first_sight_of_the_other_or_shared():
+    at = At(SEEKING)
+    at.looks(OTHER, *MOVING[:30])
+    at.machine.lost_sight()
+    assert Move.END not in at.looks(OTHER, *MOVING[:39])
+    shared = At(SEEKING)
+    shared.machine.deadline = shared.now + 1
+    assert shared.looks(OTHER, *MOVING[:4]) == [Move.WAIT] * 3 + [Move.END]
+
+
+def test_a_dead_one_that_lives_after_all_ends_us():
+    """It may be seen because Redis has come back older; then nobody writes, and it expires."""
+    at = At(LAPSED)
+    assert at.looks(DEAD, "dead:7", "dead:7", "dead:7") == [Move.WAIT] * 3
+    assert at.look(None, "us:1") is Move.TAKE
+    at = At(LAPSED)
+    assert at.looks(DEAD, "dead:7", "dead:8") == [Move.WAIT, Move.END]
+
+
+def test_one_stray_write_is_waited_out_and_more_end_us():
+    """A boot that was frozen in a write comes back to it, and then sees who holds the window."""
+    assert At(WATCHING).looks(US, "other:1", seconds=FREE_SECONDS) == [Move.WAIT] * 3 + [Move.WRITE]
+    assert At(WATCHING).looks(US, "other:1", "other:2") == [Move.WAIT, Move.END]
+
+
+def test_the_lease_counts_from_the_sending_of_the_last_write():
+    at = At(HELD)
+    at.machine.wrote(Sight(US, None), at.now + 1)
+    at.machine.lapse(at.now + 1 + LEASE_SECONDS)
+    assert at.machine.state is HELD
+    at.machine.lapse(at.now + 1.1 + LEASE_SECONDS)
+    assert at.machine.state is LAPSED
+
+
+# ---- with a flusher, over a store in memory ----
+
+
+def rival(world: World, boot: str = "rival", **options) -> World:
+    """Another boot on the same window, with a database of its own."""
+    return World(boot=boot, window=world.window.successor(boot), clock=world.clock, **options)
+
+
+async def takes_hold(world: World) -> float:
+    """At a start; returns the seconds that it took."""
+    began = trio.current_time()
+    await world.flusher.take_hold(began + HOLD_PATIENCE)
+    return trio.current_time() - began
+
+
+async def ends_with_store_taken(world: World) -> float:
+    """Run until it ends so; returns the seconds that it took."""
+    began = trio.current_time()
+    with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
+        async with world.running(aggregating=False):
+            await trio.sleep(60)
+    return trio.current_time() - began
+
+
+async def test_nobody_is_waited_for_on_an_empty_window(autojump_clock):
+    assert await takes_hold(World()) == 0
+
+
+async def test_an_orderly_stop_leaves_nothing_to_wait_for(autojump_clock):
+    first = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.flusher.run)
+        await until(lambda: first.flusher.up)
+        first.send_one(1.0)
+        first.book.end()
+    assert first.window.shelf.holder is None
+    assert first.window.shelf.members
+    assert await takes_hold(rival(first)) == 0
+
+
+async def test_a_start_beside_a_living_boot_writes_nothing_and_ends(autojump_clock):
+    """Whether it has a database of its own or none; the one that runs does not notice."""
+    world = World()
+    second = rival(world)
+    await second.aggregator.take_hold()
+    async with world.running(aggregating=False):
+        await until(lambda: world.flusher.up)
+        world.send_one(1.0)
+        with pytest.raises(StoreTaken, match="running on this Redis: it holds it"):
+            await takes_hold(second)
+        assert not second.window.attempts
+        assert not second.flusher.history_read.is_set()
+        assert "another marketflow holds it" in second.redis.error
+        assert world.flusher.up
+
+
+@pytest.mark.parametrize(("database", "seconds"), [(True, DEAD_SECONDS), (False, 5.0)])
+async def test_a_start_after_a_kill(database, seconds, autojump_clock):
+    """The hold expires, or database and marker say that it holds no more."""
+    first = World()
+    async with first.running(aggregating=False):
+        await until(lambda: first.flusher.up)
+    second = rival(first)
+    if database:
+        await second.aggregator.take_hold()
+    with capture_logs() as logs:
+        assert seconds - 0.7 < await takes_hold(second) < seconds + 0.7
+    waiting = "another marketflow may be on this Redis, waiting"
+    assert [each["event"] for each in logs] == [waiting, "store away", "Redis held"]
+
+
+async def test_a_marketflow_that_does_not_know_of_the_hold_is_found_by_its_marker(autojump_clock):
+    """Of an older version: its marker moves, and a start beside it, and one that runs already, end."""
+    world = World()
+
+    async def older_version():
+        for number in range(10_000):
+            world.window.shelf.marker = f"older:{number}"
+            await trio.sleep(0.4)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(older_version)
+        await trio.sleep(0.1)
+        with pytest.raises(StoreTaken, match="has written last"):
+            await takes_hold(world)
+        nursery.cancel_scope.cancel()
+    running = rival(world)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ends_with_store_taken, running)
+        await until(lambda: running.flusher.up)
+        nursery.start_soon(older_version)
+        await until(lambda: len(nursery.child_tasks) == 1, seconds=2)
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_boot_in_the_lock_ends_a_running_service(autojump_clock):
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ends_with_store_taken, world)
+        await until(lambda: world.flusher.up)
+        world.window.shelf.lock = "other", trio.current_time() + 5
+        await until(lambda: not nursery.child_tasks, seconds=2)
+    assert world.window.shelf.holder == "other"
+
+
+async def test_an_emptied_window_is_taken_again_at_once(autojump_clock):
+    world = World()
+    async with world.running(aggregating=False):
+        for price in range(1, 4):
+            world.send_one(price)
+            await trio.sleep(0.5)
+        world.window.empty()
+        await trio.sleep(0.6)
+        assert world.window.shelf.holder == "boot1"
+        await until(lambda: world.flusher.up, seconds=2)
+        world.check_window()
+
+
+async def test_a_hold_that_expired_during_an_outage_is_taken_again(autojump_clock):
+    world = World()
+    async with world.running(aggregating=False):
+        await until(lambda: world.flusher.up)
+        world.window.away = True
+        await trio.sleep(7)
+        assert world.window.shelf.holder is None
+        world.window.away = False
+        await until(lambda: world.flusher.up, seconds=2)
+        assert world.window.shelf.holder == "boot1"
+
+
+async def test_a_hold_that_another_took_during_an_outage_of_ours_ends_us(autojump_clock):
+    world = World()
+    second = rival(world)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ends_with_store_taken, world)
+        await until(lambda: world.flusher.up)
+        world.window.away = True
+        assert await takes_hold(second) < HOLD_PATIENCE
+        async with second.running(aggregating=False):
+            await until(lambda: second.flusher.up)
+            attempts = len(world.window.attempts)
+            world.window.away = False
+            await until(lambda: not nursery.child_tasks, seconds=2)
+            assert len(world.window.attempts) == attempts, "nothing more was written"
+            assert second.flusher.up
+
+
+async def test_a_window_that_comes_back_with_the_hold_of_the_boot_before(autojump_clock):
+    """From a snapshot that is older than our taking it. That boot is dead, and we have said so before."""
+    first = World()
+    async with first.running(aggregating=False):
+        await until(lambda: first.flusher.up)
+        snapshot = first.window.snapshot()
+    second = rival(first)
+    await second.aggregator.take_hold()
+    await takes_hold(second)
+    async with second.running(aggregating=False):
+        second.send_one(1.0)
+        await until(lambda: second.flusher.up)
+        second.window.restore(snapshot)
+        await until(lambda: not second.flusher.up)
+        await until(lambda: second.flusher.up, seconds=4)
+        second.check_window()
+
+
+async def test_a_start_with_the_window_away_treats_its_return_as_a_start(autojump_clock):
+    """It never held it: the hold that it finds is that of a dead boot, or the other one lives."""
+    first = World()
+    second = rival(first)
+    second.window.away = True
+    async with second.running(aggregating=False):
+        async with first.running(aggregating=False):
+            await until(lambda: first.flusher.up)
+        second.send_one(1.0)
+        await trio.sleep(1)
+        second.window.away = False
+        await trio.sleep(1)
+        assert not second.window.attempts, "nothing is written meanwhile"
+        assert second.redis.error == "another marketflow holds it (boot boot1), waiting until it ends"
+        await until(lambda: second.flusher.up, seconds=6)
+        second.check_window()
+    third = rival(second, "third")
+    async with second.running(aggregating=False):
+        assert await ends_with_store_taken(third) == pytest.approx(HOLD_PATIENCE, abs=0.5)
+
+
+async def test_a_stop_while_it_waits_ends_at_once(autojump_clock):
+    """What is pending is dropped and counted, and the other's hold stays."""
+    first = World()
+    second = rival(first)
+    async with first.running(aggregating=False):
+        await until(lambda: first.flusher.up)
+        second.send_one(1.0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second.flusher.run)
+            await trio.sleep(1)
+            second.book.end()
+            with trio.fail_after(1):
+                await second.flusher.ended.wait()
+        assert first.window.shelf.holder == "boot1"
+        second.check_ledgers()
