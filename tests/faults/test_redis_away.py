@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -177,3 +180,49 @@ async def test_many_questions_while_redis_hangs(
                     for _ in range(60):
                         nursery.start_soon(it.get, "/prices/aggregate/BTCUSDT?period=30s")
             own_redis.resume()
+
+
+async def test_a_resolver_that_does_not_answer(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is away, what is too much is dropped and counted, no feed stalls, and a stop is in time."""
+    answers, real = threading.Event(), socket.getaddrinfo
+    answers.set()
+
+    def getaddrinfo(host: Any, *args: Any, **how: Any) -> Any:
+        if host == "redis.example":
+            answers.wait(30)
+            host = "127.0.0.1"
+        return real(host, *args, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    url = own_redis.url.replace("127.0.0.1", "redis.example")
+    limit = 500
+    async with exchanges("exchange1") as players:
+        settings = settings_for(
+            players,
+            url,
+            postgres_dsn,
+            tmp_path,
+            pipeline={"max_pending_updates": limit},
+            generator={"exchanges": ()},
+        )
+        async with service(settings, players) as it, playing(*players):
+            await eventually(lambda: it.updates.cached > 20)
+            answers.clear()
+            own_redis.kill()
+            await eventually(lambda: it.running.report().redis.status == "away", within=2)
+            await players[0].send(players[0].updates("BTCUSDT", *[now_ms()] * 2 * limit))
+            await check_outage(it, players, postgres_dsn, 3 * OUTAGE)
+            assert it.updates.dropped["overflow"] > 0
+            assert it.updates.pending <= limit
+            own_redis.start()
+            answers.set()
+            await eventually(lambda: it.running.report().redis.status == "up", within=3)
+            answers.clear()
+            own_redis.kill()
+            await eventually(lambda: it.running.report().redis.status == "away", within=2)
+            await trio.sleep(1)
+            began = trio.current_time()
+        assert trio.current_time() - began < 5
+    answers.set()

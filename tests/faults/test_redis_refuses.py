@@ -22,6 +22,7 @@ from rig import (
     service,
     settings_for,
 )
+from structlog.testing import capture_logs
 
 from marketflow.embedded import EmbeddedRedis
 
@@ -173,3 +174,77 @@ async def test_a_flood_while_redis_is_slow(
             await it.received_all()
             await eventually(lambda: it.updates.pending == 0)
             assert it.updates.cached == it.updates.accepted == 4_008
+
+
+def acl(*commands: str) -> tuple[list[str], list[str]]:
+    """What takes these commands away from everybody, and gives them back."""
+    return [f"-{each}" for each in commands], [f"+{each}" for each in commands]
+
+
+REFUSALS = {
+    "ZADD": acl("zadd"),
+    "HSET": acl("hset"),
+    "EXPIRE": acl("expire"),
+    "ZREMRANGEBYSCORE": acl("zremrangebyscore"),
+    "HGETALL": acl("hgetall"),
+    "PEXPIRE": acl("pexpire"),
+    "all but SET": acl("zadd", "hset", "expire", "zremrangebyscore", "hdel"),
+}
+
+
+@pytest.mark.parametrize("refused", [*REFUSALS, "WRONGTYPE"])
+async def test_redis_takes_the_marker_and_refuses_the_rest(
+    refused: str, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """That is away, and told once; answers come from memory, and all is whole soon after it is cured."""
+    key = "prices:exchange1:BTCUSDT"
+    with redis.Redis.from_url(own_redis.url) as client:
+        async with exchanges("exchange1") as players:
+            settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path)
+            async with service(settings, players) as it, playing(*players):
+                await eventually(lambda: it.updates.cached > 50)
+                with capture_logs() as logs:
+                    if refused == "WRONGTYPE":
+                        client.set(key, "somebody's")
+                    else:
+                        client.execute_command("ACL", "SETUSER", "default", *REFUSALS[refused][0])
+                    if refused == "HGETALL":  # Needed only when something may be missing.
+                        client.delete("marketflow:marker")
+                    await eventually(lambda: it.running.report().redis.status == "away", within=2)
+                    await trio.sleep(3)
+                    summary = await it.get("/prices/aggregate/BTCUSDT?period=1m")
+                    assert summary["source"] == "memory"
+                    assert it.running.report().redis.status == "away"
+                told = [each["event"] for each in logs if each["log_level"] != "debug"]
+                assert told.count("store away") == 1, told
+                assert "store up" not in told
+                assert len(told) < 5, told
+                if refused == "WRONGTYPE":
+                    client.delete(key)
+                else:
+                    client.execute_command("ACL", "SETUSER", "default", *REFUSALS[refused][1])
+                await check_whole(it, own_redis.url, players)
+
+
+async def test_a_user_of_redis_who_may_do_only_what_is_needed(
+    own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """Writes, questions, an emptied Redis, and the hold of a boot that was killed."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    rights = next(line for line in text.splitlines() if line.startswith("ACL SETUSER marketflow"))
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.execute_command(*rights.replace("PASSWORD", "secret").split())
+        client.set("marketflow:lock", "dead", px=20_000)
+        async with exchanges("exchange1") as players:
+            url = own_redis.url.replace("//", "//marketflow:secret@")
+            settings = settings_for(players, url, postgres_dsn, tmp_path)
+            async with service(settings, players) as it, playing(*players):
+                await eventually(lambda: it.updates.cached > 20)
+                await check_whole(it, own_redis.url, players)
+                client.flushall()
+                await check_whole(it, own_redis.url, players)
+                await trio.sleep(1)
+                assert it.running.report().redis.status == "up"
+        assert client.get("marketflow:lock") is None
+        denied = [entry for entry in client.acl_log() if entry["object"] != "config|get"]
+        assert not denied

@@ -1,0 +1,229 @@
+"""Every call to Redis ends in time, with an answer or with StoreAway, whatever is there instead of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+import pytest
+import redis
+import trio
+from builders import until
+from test_window_contract import NOON, PAIR, InRedis, every_call, put, run_of
+
+from marketflow.app.ports import Flush, StoreAway
+from marketflow.domain.periods import Span
+
+TIMEOUT = 0.5
+
+
+@asynccontextmanager
+async def in_place_of_redis(serve) -> AsyncIterator[str]:
+    """A server that does as it likes; the URL."""
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        yield f"redis://127.0.0.1:{listeners[0].socket.getsockname()[1]}/0"
+        nursery.cancel_scope.cancel()
+
+
+async def answering(answer: bytes, stream: trio.SocketStream) -> None:
+    """The same answer to every command."""
+    try:
+        async for part in stream:
+            await stream.send_all(answer * sum(line.startswith(b"*") for line in part.split(b"\r\n")))
+    except trio.BrokenResourceError:
+        return
+
+
+ODD_ANSWERS = {
+    "a status": b"+QUEUED\r\n",
+    "a number": b":1\r\n",
+    "a negative number": b":-1\r\n",
+    "nothing": b"$-1\r\n",
+    "an empty text": b"$0\r\n\r\n",
+    "a text": b"$3\r\n\xff\xfe\x00\r\n",
+    "a list": b"*1\r\n$1\r\na\r\n",
+    "no list": b"*-1\r\n",
+    "lists of lists": b"*2\r\n*1\r\n:1\r\n*0\r\n",
+    "a list of errors": b"*2\r\n-ERR inside\r\n-ERR inside\r\n",
+    "an error": b"-ERR no\r\n",
+    "an error without a text": b"-\r\n",
+    "an error that is no UTF-8": b"-ERR \xff\xfe\r\n",
+    "moved": b"-MOVED 1 127.0.0.1:1\r\n",
+    "a map": b"%1\r\n$1\r\na\r\n:1\r\n",
+    "a double": b",1.5\r\n",
+    "a boolean": b"#t\r\n",
+    "a big number": b"(123456789012345678901234567890\r\n",
+    "a push": b">1\r\n$1\r\na\r\n",
+    "HTTP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "too many": b":1\r\n:1\r\n:1\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS)
+async def test_an_odd_answer_is_away(answer):
+    """A proxy, another server, another protocol: no exception of redis-py or of ours comes through."""
+    serve = partial(answering, ODD_ANSWERS[answer])
+    async with in_place_of_redis(serve) as url, InRedis(url, TIMEOUT).open("boot1") as window:
+        for call in (*every_call(window), *every_call(window)):
+            with trio.fail_after(8 * TIMEOUT):
+                await check_call(call)
+
+
+async def check_call(call) -> None:
+    """It fails as it should. Or what came is an answer by chance: a count of 1 is one."""
+    found = None
+    with suppress(StoreAway):
+        found = await call()
+    match found:
+        case None | bool() | tuple():
+            return
+        case dict():
+            assert found.keys() <= {PAIR}
+        case list():
+            assert all(isinstance(each, int | list) for each in found)
+        case _:
+            raise AssertionError(found)
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b", "no-such.invalid"])
+async def test_a_host_that_is_none_is_away(host):
+    """Some names never get as far as the resolver, and redis-py lets the error through."""
+    async with InRedis(f"redis://{host}/0", TIMEOUT).open("boot1") as window:
+        for call in every_call(window):
+            with pytest.raises(StoreAway):
+                await call()
+
+
+@pytest.fixture
+def silent_resolver(monkeypatch):
+    """Looking up a name does not end until the test says so; how many are at it."""
+    released, real, waiting = threading.Event(), socket.getaddrinfo, []
+
+    def getaddrinfo(host, *args, **kwargs):
+        if host == "silent.example":
+            waiting.append(threading.get_ident())
+            released.wait(30)
+            waiting.pop()
+            host = "127.0.0.1"
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield released, waiting
+    released.set()
+
+
+async def test_a_resolver_that_does_not_answer_is_away_in_time(silent_resolver, redis_url):
+    """The threads that wait for it are bounded, and afterwards all is as before."""
+    released, waiting = silent_resolver
+    async with InRedis(redis_url.replace("127.0.0.1", "silent.example"), 0.2).open("boot1") as window:
+        for call in every_call(window):
+            began = time.monotonic()
+            with pytest.raises(StoreAway, match="in time"):
+                await call()
+            assert time.monotonic() - began < 2
+        assert 1 <= len(waiting) <= 4
+        with trio.move_on_after(0.05) as scope:
+            await put(window)
+        assert scope.cancelled_caught, "a stop does not wait for it"
+        released.set()
+        await until(lambda: not waiting)
+        await put(window, run_of([NOON]))
+        assert (await window.counts([(PAIR, Span(NOON, NOON + 1))])) == [1]
+        with redis.Redis.from_url(redis_url) as client:
+            # What the threads that were left behind came to connect is closed.
+            await until(lambda: len(client.client_list()) <= 3)
+
+
+async def test_a_peer_that_does_not_read_is_away_in_time():
+    """A write of more than the kernel takes; it has ended, and nothing of it goes on."""
+
+    async def never_reading(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    runs = [run_of([NOON] * 250_000)]
+    async with in_place_of_redis(never_reading) as url, InRedis(url, TIMEOUT).open("boot1") as window:
+        flush = window.encode(Flush(runs, []))
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(StoreAway):
+                await window.write(flush)
+            assert time.monotonic() - began < 4
+        assert not at_work()
+
+
+async def test_a_peer_that_takes_or_gives_a_byte_now_and_then_is_away_in_time():
+    """Each byte starts the socket's time limit anew; ours it does not."""
+
+    async def trickling(stream: trio.SocketStream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give, stream)
+            try:
+                while await stream.receive_some(1):  # noqa: ASYNC110 - a byte now and then
+                    await trio.sleep(0.05)
+            except trio.BrokenResourceError:
+                nursery.cancel_scope.cancel()
+
+    async def give(stream: trio.SocketStream) -> None:
+        try:
+            await stream.send_all(b"$1000000\r\n")
+            while True:
+                await stream.send_all(b"x")
+                await trio.sleep(0.05)
+        except trio.BrokenResourceError:
+            return
+
+    async with in_place_of_redis(trickling) as url, InRedis(url, TIMEOUT).open("boot1") as window:
+        for call in (*every_call(window), *every_call(window)):
+            began = time.monotonic()
+            with pytest.raises(StoreAway):
+                await call()
+            assert time.monotonic() - began < 4 * TIMEOUT + 1
+        await until(lambda: not at_work(), seconds=2)
+
+
+def at_work() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name.startswith("trio.to_thread")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["socket_timeout=30", "socket_connect_timeout=30", "socket_timeout=30&client_name=me&socket_keepalive=1"],
+)
+async def test_options_of_the_url_do_not_undo_the_time_limit(options, own_redis):
+    async with InRedis(f"{own_redis.url}?{options}", TIMEOUT).open("boot1") as window:
+        await put(window)
+        own_redis.pause()
+        try:
+            for call in every_call(window)[:4]:
+                began = time.monotonic()
+                with pytest.raises(StoreAway):
+                    await call()
+                assert time.monotonic() - began < 3 * TIMEOUT
+        finally:
+            own_redis.resume()
+
+
+async def test_options_of_the_url_are_applied(redis_url):
+    host = redis_url.removesuffix("/0").replace("redis://", "REDIS://")
+    url = f"{host}?db=3&client_name=mine&socket_keepalive=yes&socket_timeout=0.4"
+    async with InRedis(url, TIMEOUT).open("boot1") as window:
+        await put(window, run_of([NOON]))
+        with redis.Redis.from_url(redis_url.replace("/0", "/3")) as client:
+            assert client.zcard("prices:exchange1:BTCUSDT") == 1
+            assert "mine" in {each["name"] for each in client.client_list()}
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["protocol=3", "decode_responses=True", "timeout=5", "ssl_cert_reqs=none", "%64ecode_responses=1"],
+)
+async def test_an_option_that_is_not_allowed_is_refused(option, redis_url):
+    with pytest.raises(ValueError, match="has no option"):
+        async with InRedis(f"{redis_url}?{option}").open("boot1"):
+            pass
