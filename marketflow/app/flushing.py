@@ -262,11 +262,13 @@ class Flusher:
     async def _pause(self, began: float) -> None:
         if self._state.up:
             # Twice in an interval: with the time of a write, an update is in the window within it.
-            with trio.move_on_at(next_beat(began - AFTER_FEEDS, self._flush_interval / 2) + AFTER_FEEDS):
+            # And no later than the heartbeat, whatever the interval: the hold would expire.
+            beat = min(self._flush_interval / 2, HEARTBEAT_SECONDS)
+            with trio.move_on_at(next_beat(began - AFTER_FEEDS, beat) + AFTER_FEEDS):
                 await self._asked.wait()
         else:
             # However many ask, a window that is away is not tried more often.
-            await trio.sleep(max(self._flush_interval, PROBE_SECONDS))
+            await trio.sleep(PROBE_SECONDS)
 
     async def _flush(self) -> None:
         now = self._clock.now()

@@ -650,7 +650,7 @@ def test_secret_of_a_later_layer_wins(place):
         ("secret", b"\xff", "secret is not UTF-8"),
         ("secret", b"x" * 100_000, "secret is longer than 65536 bytes"),
         ("/dev/zero", None, "/dev/zero is longer than 65536 bytes"),
-        ("secret", b"two\nlines", "expected visible ASCII characters"),
+        ("secret", b"two\nlines", "expected visible ASCII characters without blanks"),
     ],
 )
 def test_file_that_holds_no_secret(place, name, content, line):
