@@ -38,6 +38,8 @@ ROWS_AT_A_TIME: Final = 40
 """Rows that are made without letting others have their turn: a few milliseconds' work."""
 LOCK_PATIENCE: Final = 10.0
 """How long (seconds) to wait for the lock on the stores that another service holds."""
+LOST_PATIENCE: Final = 1.0
+"""How long (seconds) to wait for the lock that we have held, and another service has now."""
 PROGRESS_SECONDS: Final = 1.0
 """How often it is told how many of many rows are written."""
 LOCK_PROBE: Final = 0.25
@@ -132,14 +134,15 @@ class Aggregator:
     async def take_hold(self) -> None:
         """At the start: take the lock on the stores, waiting for another service to end.
 
-        Without PostgreSQL the service starts all the same; the lock is then taken once it answers.
+        Without PostgreSQL the service starts all the same; the lock is then taken once it answers. But not if
+        another service was seen before PostgreSQL went away: both would serve until one of the stores is back.
 
         Raises:
             StoreTaken: the other has not ended in 10 s.
         """
         with trio.move_on_after(LOCK_PATIENCE):
             while not await self._held():
-                if self._state.error is not None:
+                if self._state.error is not None and self._taken_since is None:
                     return
                 await trio.sleep(LOCK_PROBE)
             self._state.answered()
@@ -173,10 +176,12 @@ class Aggregator:
             self._failed(error)
             return False
         except StoreTaken:
+            # Who has held it and finds another there ends soon: two services count every update twice.
+            patience = LOST_PATIENCE if self._hold else LOCK_PATIENCE
             if self._taken_since is None:
-                log.warning("another marketflow holds the database, waiting", seconds=LOCK_PATIENCE)
+                log.warning("another marketflow holds the database, waiting", seconds=patience)
                 self._taken_since = trio.current_time()
-            if trio.current_time() - self._taken_since > LOCK_PATIENCE:
+            if trio.current_time() - self._taken_since >= patience:
                 raise
             return False
         self._taken_since, self._holding = None, True
@@ -191,7 +196,7 @@ class Aggregator:
         """Write the rows of closed intervals that are not up to date, oldest first.
 
         Raises:
-            StoreTaken: another service has held the stores for 10 s.
+            StoreTaken: another service holds the stores, and we have waited long enough for it to end.
         """
         if not await self._held():
             return

@@ -79,7 +79,9 @@ class Comparison:
             return
         bars, now = self._book.bars, self._clock.now()
         began = floor_to(self._started_at, bars.interval)
-        first = max(floor_to(now - BARS_KEPT, bars.interval), bars.pruned_to)
+        # By the clock of the data: while ours is days ahead there are rows to be compared all the same.
+        newest = self._data_clock.now() or now
+        first = max(floor_to(min(now, newest) - BARS_KEPT, bars.interval), bars.pruned_to)
         if not known:
             # Of the time before this boot nothing can be said yet.
             first = max(first, began)

@@ -13,7 +13,7 @@ from marketflow.app.book import Book
 from marketflow.app.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
 from marketflow.app.histogram import Histogram
 from marketflow.app.holding import LOOK_SECONDS, HeldByAnother, Hold, HoldState
-from marketflow.app.ports import EncodedFlush, Flush, StoreAway, StoreRefuses, Window
+from marketflow.app.ports import EncodedFlush, Flush, StoreAway, StoreRefuses, StoreTaken, Window
 from marketflow.app.stores import StoreState
 from marketflow.app.trials import Task, Trials
 from marketflow.app.unflushed import Key
@@ -197,20 +197,26 @@ class Flusher:
     async def take_hold(self, deadline: float) -> None:
         """At the start: hold the window, waiting for another boot to end until `deadline` (Trio's clock).
 
-        Without Redis the service starts all the same; the window is then held once it answers.
+        Without Redis the service starts all the same; the window is then held once it answers. But not if
+        another boot was seen before Redis went away: both would serve until one of the stores is back.
 
         Raises:
             StoreTaken: the other has not ended.
         """
         self._hold.wait_until(deadline)
+        seen: StoreAway | None = None
         while self._hold.state is not HoldState.HELD:
             try:
                 await self._hold.ensure()
-            except HeldByAnother as error:
-                self._state.failed(error)
+            except StoreAway as error:
+                if isinstance(error, HeldByAnother):
+                    self._state.failed(error)
+                    seen = error
+                if seen is None:
+                    return
+                if trio.current_time() >= deadline:
+                    raise StoreTaken(str(seen)) from None
                 await trio.sleep(LOOK_SECONDS)
-            except StoreAway:
-                return
 
     async def run(self) -> None:
         """Flush until the book has ended and is drained.

@@ -465,7 +465,7 @@ async def test_the_start_does_not_wait_for_a_store_that_is_away(autojump_clock):
 
 
 async def test_a_lock_that_another_service_keeps_ends_the_service(autojump_clock):
-    """Two services on the same stores would spoil each other's rows."""
+    """Two services on the same stores would spoil each other's rows: within 2 s after it could be seen."""
     world = world_of()
     with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
         async with world.running():
@@ -476,8 +476,24 @@ async def test_a_lock_that_another_service_keeps_ends_the_service(autojump_clock
             world.store.away = False
             world.send_one(1.0)
             await trio.sleep(20)
-    assert 19.5 < trio.current_time() < 23
+    assert 10 < trio.current_time() <= 12
     assert not world.store.rows
+
+
+async def test_a_start_that_has_seen_another_does_not_serve_when_the_store_goes_away(autojump_clock):
+    """Both would serve until the store is back."""
+    world = world_of()
+    world.store.taken = True
+    async with trio.open_nursery() as nursery:
+
+        async def start():
+            with pytest.raises(StoreTaken):
+                await world.aggregator.take_hold()
+
+        nursery.start_soon(start)
+        await trio.sleep(1)
+        world.store.away = True
+    assert trio.current_time() == 10
 
 
 async def test_a_lock_that_is_free_again_in_time_is_taken(autojump_clock):
@@ -487,9 +503,9 @@ async def test_a_lock_that_is_free_again_in_time_is_taken(autojump_clock):
         world.send_one(1.0)
         await trio.sleep(5)
         world.store.away = world.store.taken = True
-        await trio.sleep(1)
-        world.store.away = False
-        await trio.sleep(8)
+        await trio.sleep(0.9)
+        world.store.away = False  # Within a tenth of a second it is seen that the lock is taken.
+        await trio.sleep(0.5)
         second = floor_to(world.now, 1_000)
         world.window.stored_bars[PAIR][second, "other"] = Bar.of([second + 5], [99.0], 10**16)
         world.store.taken = False

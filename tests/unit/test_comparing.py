@@ -74,6 +74,18 @@ async def test_rows_that_the_store_has_lost_are_written_again(autojump_clock, ke
         assert [log["event"] for log in logs].count(REWRITTEN) == 1
 
 
+async def test_rows_are_written_again_while_the_clock_is_days_ahead(autojump_clock):
+    """What there is to compare is told by the data, not by a clock that is wrong."""
+    world = world_of()
+    async with world.running():
+        await play(world, 2 * 60 + 3)
+        world.clock.offset = 3 * 24 * HOUR
+        await trio.sleep(2)
+        world.store.fail_over(lambda _: False)
+        await trio.sleep(4)
+        world.check_rows(NOON + 2 * MINUTE)
+
+
 async def test_a_row_with_fewer_updates_is_written_again(autojump_clock):
     """It was rewritten for a late update, and the standby has it as it was before."""
     world = world_of()

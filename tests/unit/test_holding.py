@@ -234,6 +234,24 @@ async def test_a_start_beside_a_living_boot_writes_nothing_and_ends(autojump_clo
         assert world.flusher.up
 
 
+async def test_a_start_that_has_seen_another_does_not_serve_when_the_window_goes_away(autojump_clock):
+    """Both would serve until the window is back."""
+    world = World()
+    second = rival(world)
+    async with world.running(aggregating=False), trio.open_nursery() as nursery:
+        await until(lambda: world.flusher.up)
+
+        async def start():
+            with pytest.raises(StoreTaken, match="holds it"):
+                await takes_hold(second)
+
+        began = trio.current_time()
+        nursery.start_soon(start)
+        await until(lambda: second.redis.error)
+        second.window.away = True
+    assert HOLD_PATIENCE <= trio.current_time() - began < HOLD_PATIENCE + 1
+
+
 @pytest.mark.parametrize(("database", "seconds"), [(True, DEAD_SECONDS), (False, 5.0)])
 async def test_a_start_after_a_kill(database, seconds, autojump_clock):
     """The hold expires, or database and marker say that it holds no more."""
