@@ -123,7 +123,6 @@ def _parts(
     store: AggregateStore,
     spool: FileSpool,
 ) -> Parts:
-    started_at = clock.now()
     interval, grace = settings.aggregation.interval, settings.aggregation.grace
     redis_state, postgres_state = StoreState("redis"), StoreState("postgres")
     sources: Mapping[Mode, Sequence[Source]] = {
@@ -145,7 +144,6 @@ def _parts(
     # ---- the way of an update ----
     book = Book(
         boot=boot,
-        first_sequence=started_at * 1_000,
         limits={
             name: settings.pipeline.max_pending_updates // len(each)
             for each in exchanges.values()
@@ -177,7 +175,6 @@ def _parts(
         state=postgres_state,
         clock=clock,
         data_clock=data_clock,
-        started_at=started_at,
         grace=grace,
         retention=settings.aggregation.retention,
     )
@@ -207,7 +204,6 @@ def _parts(
         window=window,
         store=store,
         window_length=settings.window.length,
-        started_at=started_at,
         retention=settings.aggregation.retention,
     )
     queries = Queries(

@@ -181,7 +181,8 @@ async def serve(
         StoreTaken: another service is running on the same stores.
         IntervalMismatch: the database holds aggregates of another interval.
     """
-    async with assembled(settings, clock or SystemClock(), stores) as parts:
+    clock = clock or SystemClock()
+    async with assembled(settings, clock, stores) as parts:
         time = StopTime(settings.shutdown_timeout / 1_000)
         async with spooling_at_the_end(parts, time):
             async with trio.open_nursery() as nursery:
@@ -203,6 +204,7 @@ async def serve(
                     await parts.aggregator.take_hold()
                     # Last, since nothing renews it until the flusher runs.
                     await parts.flusher.take_hold(deadline)
+                parts.book.begin(clock.now())
                 await parts.spooling.bring_in()
                 nursery.start_soon(run_modes, parts, settings.pipeline.workers_per_exchange, stopping)
                 nursery.start_soon(parts.stream.run, stopping)

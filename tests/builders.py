@@ -226,9 +226,10 @@ class World:
         sent: list[Sent] | None = None,
         clock: WallClock | None = None,
         mode_exchanges: Sequence[str] = EXCHANGES,
+        begun: bool = True,
     ) -> None:
+        """Unless `begun`, the book accepts updates only once it is told to."""
         self.clock = clock or WallClock()
-        self.started_at = self.clock.now()
         self.interval = interval
         self.window_length = window_length
         self.exchanges = [*EXCHANGES, *TEST_EXCHANGES]
@@ -241,12 +242,13 @@ class World:
         self.redis, self.postgres = StoreState("redis"), StoreState("postgres")
         self.book = Book(
             boot=boot,
-            first_sequence=self.started_at * 1_000,
             limits=dict.fromkeys(self.exchanges, limit),
             window_length=window_length,
             replay_memory=replay_memory,
             interval=interval,
         )
+        if begun:
+            self.book.begin(self.clock.now())
         cautious = CautiousClock(self.clock, doubt=window_length)
         self.data_clock = DataClock(cautious, self.book.bars.newest_times, generated=TEST_EXCHANGES)
         self.flusher = Flusher(
@@ -269,7 +271,6 @@ class World:
             state=self.postgres,
             clock=self.clock,
             data_clock=self.data_clock,
-            started_at=self.started_at,
             grace=2_000,
             retention=retention,
         )
@@ -279,7 +280,6 @@ class World:
             window=self.window,
             store=self.store,
             window_length=window_length,
-            started_at=self.started_at,
             retention=retention,
         )
         self.queries = Queries(

@@ -68,7 +68,6 @@ class Aggregator:
         state: StoreState,
         clock: Clock,
         data_clock: DataClock,
-        started_at: int,
         grace: int,
         retention: int | None,
     ) -> None:
@@ -77,7 +76,6 @@ class Aggregator:
         Args:
             clock: tells which intervals are closed.
             data_clock: tells which rows are past their retention.
-            started_at: when this boot began: intervals that were open then need the bars of earlier boots.
             grace: how long after its end an interval is closed.
             retention: how long rows are kept; None for ever.
         """
@@ -88,7 +86,6 @@ class Aggregator:
         self._state = state
         self._clock = clock
         self._data_clock = data_clock
-        self._started_at = started_at
         self._grace = grace
         self._retention = retention
         self._hold = 0
@@ -98,7 +95,6 @@ class Aggregator:
             store=store,
             clock=clock,
             data_clock=data_clock,
-            started_at=started_at,
             grace=grace,
             retention=retention,
         )
@@ -135,7 +131,7 @@ class Aggregator:
         """At the start: take the lock on the stores, waiting for another service to end.
 
         Without PostgreSQL the service starts all the same; the lock is then taken once it answers. But not if
-        another service was seen before PostgreSQL went away: both would serve until one of the stores is back.
+        another service was seen before PostgreSQL went away: both would serve until a store is back.
 
         Raises:
             StoreTaken: the other has not ended in 10 s.
@@ -236,8 +232,9 @@ class Aggregator:
     def _due(self, now: int) -> list[Due]:
         due = self._book.bars.due(now - self._grace)
         if not self._flusher.history_read.is_set():
-            interval = self._book.bars.interval
-            due = [row for row in due if row.end - interval >= self._started_at]
+            # Intervals that were open when this boot began need the bars of earlier boots.
+            interval, began_at = self._book.bars.interval, self._book.began_at
+            due = [row for row in due if began_at is not None and row.end - interval >= began_at]
         return due
 
     async def _write(self, batch: Sequence[Due], *, again: bool = False) -> bool:

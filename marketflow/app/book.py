@@ -77,7 +77,6 @@ class Book:
         self,
         *,
         boot: str,
-        first_sequence: int,
         limits: Mapping[str, int],
         window_length: int,
         replay_memory: int,
@@ -87,7 +86,6 @@ class Book:
 
         Args:
             boot: unique id of this run.
-            first_sequence: greater than all sequences of earlier boots.
             limits: pending updates at most, by exchange; names every exchange of both modes.
             window_length: updates older than that are not written to the window.
             replay_memory: bytes of acknowledged flushes that are kept.
@@ -106,7 +104,9 @@ class Book:
         self._limits = dict(limits)
         self._window_length = window_length
         self._pending = {exchange: PendingUpdates() for exchange in limits}
-        self._next_sequence = first_sequence
+        self.began_at: int | None = None
+        """When this boot began to accept updates (Unix ms); None before that."""
+        self._next_sequence = 0
         self._dropping = False
         self._changed = trio.Event()
         self._entered = trio.lowlevel.ParkingLot()
@@ -114,6 +114,15 @@ class Book:
         """Set when no batch will enter any more."""
 
     # ---- in ----
+
+    def begin(self, now: int) -> None:
+        """Updates will enter from `now` (Unix ms) on.
+
+        To be called once the stores are held. Until then another boot may have accepted updates, whose
+        sequences must be less than ours.
+        """
+        self.began_at = now
+        self._next_sequence = now * 1_000
 
     async def enter(self, batch: Batch) -> None:
         """Take in a batch; while the exchange's buffer is full and Redis answers, wait first."""

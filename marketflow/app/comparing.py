@@ -42,7 +42,6 @@ class Comparison:
         store: AggregateStore,
         clock: Clock,
         data_clock: DataClock,
-        started_at: int,
         grace: int,
         retention: int | None,
     ) -> None:
@@ -52,7 +51,6 @@ class Comparison:
         self._store = store
         self._clock = clock
         self._data_clock = data_clock
-        self._started_at = started_at
         self._grace = grace
         self._retention = retention
         self._hold = 0
@@ -77,8 +75,7 @@ class Comparison:
         renewed, known = hold != self._compared_hold, self._flusher.history_read.is_set()
         if trio.current_time() < self._next if known else hold == self._own_hold:
             return
-        bars, now = self._book.bars, self._clock.now()
-        began = floor_to(self._started_at, bars.interval)
+        bars, now, began = self._book.bars, self._clock.now(), self._began
         # By the clock of the data: while ours is days ahead there are rows to be compared all the same.
         newest = self._data_clock.now() or now
         first = max(floor_to(min(now, newest) - BARS_KEPT, bars.interval), bars.pruned_to)
@@ -104,8 +101,7 @@ class Comparison:
         Raises:
             StoreAway
         """
-        bars, pairs = self._book.bars, self._flusher.pairs
-        began = floor_to(self._started_at, bars.interval)
+        bars, pairs, began = self._book.bars, self._flusher.pairs, self._began
         lost, missing = span.start, 0
         # An hour after the start there is nothing left to compare, and nothing to be asked.
         stored = {} if span.empty else await self._store.bars(pairs, span, bars.interval)
@@ -128,6 +124,12 @@ class Comparison:
         if missing:
             log.warning("rows are missing from PostgreSQL, they are written again", rows=missing)
         return lost
+
+    @property
+    def _began(self) -> int:
+        """The start (ms) of the interval in which this boot began to accept updates."""
+        began_at = self._clock.now() if self._book.began_at is None else self._book.began_at
+        return floor_to(began_at, self._book.bars.interval)
 
     @property
     def _kept_from(self) -> int:

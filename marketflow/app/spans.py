@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import attrs
 import trio
@@ -23,6 +24,9 @@ Buckets = dict[Pair, dict[int, Bar]]
 
 Parts = dict[Pair, list[tuple[int, Bar]]]
 """Bars by pair, each with its start (ms)."""
+
+_FOREVER: Final = 2**62
+"""A time (ms) after all others."""
 
 
 @attrs.frozen
@@ -48,16 +52,14 @@ class Spans:
         window: Window,
         store: AggregateStore,
         window_length: int,
-        started_at: int,
         retention: int | None,
     ) -> None:
-        """Times in ms; `started_at` is when this boot began, `retention` how long rows are kept."""
+        """Times in ms; `retention` is how long rows are kept."""
         self._book = book
         self._flusher = flusher
         self._edges = Edges(book, flusher, window, window_length / 1_000)
         self._store = store
         self._window_length = window_length
-        self._started_at = started_at
         self._retention = retention
         self._interval = book.bars.interval
 
@@ -131,12 +133,15 @@ class Spans:
     def unknown(self) -> Span:
         """The part of an interval that nobody knows: what earlier boots accepted of that in which we began.
 
-        Empty once the history is known. Before that interval rows tell what there is to tell.
+        Empty once the history is known. Before that interval rows tell what there is to tell. Until this boot
+        accepts updates itself, another one may be running: then nothing is known.
         """
         if self._flusher.history_known:
             return Span(0, 0)
-        boot = ceil_to(self._started_at, BAR_WIDTH)
-        return Span(floor_to(self._started_at, self._interval), boot)
+        began_at = self._book.began_at
+        if began_at is None:
+            return Span(0, _FOREVER)
+        return Span(floor_to(began_at, self._interval), ceil_to(began_at, BAR_WIDTH))
 
     # ---- to the millisecond ----
 

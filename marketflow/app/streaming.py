@@ -62,8 +62,7 @@ class Board:
         """What those wait for who have all that they asked for: who asks for what is quiet is not woken."""
         self._book = book
         self._pairs = pairs
-        self._next_id = book.next_sequence
-        """Greater than those of earlier boots, as sequences are."""
+        self._next_id = 0
         self._seen: dict[Pair, int] = {}
         """Sequences of the newest updates."""
         self._newest: dict[Pair, PriceEvent] = {}
@@ -78,6 +77,9 @@ class Board:
         ]
         if not newer:
             return
+        if not self._newest:
+            # So ids are greater than those of earlier boots, as sequences are.
+            self._next_id = self._book.next_sequence
         for sequence, pair, bar in sorted(newer, key=itemgetter(0)):
             self._seen[pair] = sequence
             self._newest.pop(pair, None)

@@ -12,8 +12,19 @@ import psycopg
 import pytest
 import redis
 import trio
-from rig import Exchange, Service, eventually, exchanges, playing, service, settings_for, window_is_whole
+from rig import (
+    Exchange,
+    Service,
+    eventually,
+    exchanges,
+    now_ms,
+    playing,
+    service,
+    settings_for,
+    window_is_whole,
+)
 
+from marketflow.adapters.cache.members import read_sequence
 from marketflow.app.ports import StoreTaken
 from marketflow.config import Settings
 from marketflow.embedded import EmbeddedRedis
@@ -65,6 +76,20 @@ async def test_a_second_service_on_one_redis_does_not_start(
             assert "another marketflow is running on this Redis" in said
             assert it.running.report().redis.status == "up"
             await window_is_whole(redis_url, players, within=2)
+
+
+async def test_a_boot_begins_when_it_holds_the_stores(redis_url: str, tmp_path: Path) -> None:
+    """Not when its process starts: until then another boot accepts updates, whose sequences come first."""
+    async with exchanges("exchange1") as players:
+        with redis.Redis.from_url(redis_url) as client:
+            client.set(LOCK, "dead", px=2_500)
+            expires = now_ms() + 2_000
+            settings = settings_for(players, redis_url, NO_POSTGRES, tmp_path)
+            async with service(settings, players) as it, playing(*players):
+                await eventually(lambda: it.updates.cached > 0)
+                members = client.zrange("prices:exchange1:BTCUSDT", 0, -1)
+            sequences = [read_sequence(member.split(b":")[1]) for member in members]
+            assert min(sequences) >= expires * 1_000
 
 
 async def test_a_restart_in_order_waits_for_nothing(

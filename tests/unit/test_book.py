@@ -16,14 +16,15 @@ EVER = Span(0, 10**15)
 
 
 def book_of(*, limit=1_000_000, boot="boot1"):
-    return Book(
+    book = Book(
         boot=boot,
-        first_sequence=NOON * 1_000,
         limits=dict.fromkeys(EXCHANGES, limit),
         window_length=MINUTE,
         replay_memory=2**20,
         interval=MINUTE,
     )
+    book.begin(NOON)
+    return book
 
 
 class BookMachine(RuleBasedStateMachine):

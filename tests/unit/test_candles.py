@@ -214,7 +214,7 @@ async def test_before_the_history_is_known_no_candle_is_half_told(autojump_clock
     world.window.away = True
     async with world.running():
         await play(world, 130, 1.0)
-        began = floor_to(world.started_at, MINUTE)
+        began = floor_to(world.book.began_at, MINUTE)
         found = await page(world, "1m", start=began + MINUTE)
         assert len(found.candles) == 2
         found = await page(world, "1m")

@@ -446,7 +446,7 @@ async def test_before_the_window_has_answered_only_this_boot_is_known(autojump_c
     world.window.away = True
     async with world.running():
         await trio.sleep(0.5)
-        began = ceil_to(world.started_at, SECOND)
+        began = ceil_to(world.book.began_at, SECOND)
         await play(world, 30)
         whole = floor_to(world.now, SECOND)
         await ask(world, 10_000, source=MEMORY, start=whole - 10_000, end=whole)

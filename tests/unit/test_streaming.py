@@ -28,12 +28,12 @@ class Streaming:
     def __init__(self, **options):
         self.book = Book(
             boot="boot1",
-            first_sequence=NOON * 1_000,
             limits=dict.fromkeys([*EXCHANGES, *TEST_EXCHANGES], 10**9),
             window_length=MINUTE,
             replay_memory=2**20,
             interval=MINUTE,
         )
+        self.book.begin(NOON)
         self.exchanges = EXCHANGES
         self.stopping = trio.Event()
         self.stream = PriceStream(
