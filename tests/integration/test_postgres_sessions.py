@@ -395,3 +395,65 @@ async def test_the_number_of_connections_grows_again(postgres_dsn, role, monkeyp
                     async with trio.open_nursery() as nursery:
                         for _ in range(20):
                             nursery.start_soon(ours.newest, [PAIR])
+
+
+# ---- another server may have taken over ----
+
+
+PIDS = (
+    "SELECT pid FROM pg_stat_activity WHERE application_name = 'marketflow' AND datname = current_database()"
+    " AND pid {} (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
+)
+
+
+def pids(connection, *, writing):
+    """The server's processes of our connections: of that which writes, or of those that read."""
+    rows = connection.execute(PIDS.format("IN" if writing else "NOT IN")).fetchall()
+    return {pid for (pid,) in rows}
+
+
+async def until(condition, seconds=10):
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - no event says so
+            await trio.sleep(0.02)
+
+
+def end_writer(connection):
+    for pid in pids(connection, writing=True):
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+async def test_after_the_writers_connection_was_lost_no_question_uses_an_older_one(postgres_dsn):
+    """A failover ends the one and may leave the others on the former server, which knows older rows."""
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        async with store(postgres_dsn) as ours:
+            await check(ours)
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(ours.newest, [PAIR])
+            before = pids(connection, writing=False)
+            await ours.hold()
+            await ours.newest([PAIR])
+            assert pids(connection, writing=False) == before, "they stay while the writer's does"
+            end_writer(connection)
+            await held(ours)
+            await check(ours)
+            await until(lambda: not before & pids(connection, writing=False))
+            assert pids(connection, writing=False)
+
+
+async def test_a_question_that_is_being_answered_then_is_the_last_on_its_connection(postgres_dsn):
+    with psycopg.connect(postgres_dsn) as blocking, psycopg.connect(postgres_dsn, autocommit=True) as other:
+        async with store(postgres_dsn) as ours:
+            await check(ours)
+            before = pids(other, writing=False)
+            async with trio.open_nursery() as nursery:
+                blocking.execute("LOCK TABLE price_aggregates")
+                nursery.start_soon(ours.newest, [PAIR])
+                await until(lambda: other.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall())
+                end_writer(other)
+                await held(ours)
+                assert before <= pids(other, writing=False), "it is not cut off"
+                blocking.rollback()
+            await ours.newest([PAIR])
+            await until(lambda: not before & pids(other, writing=False))

@@ -114,6 +114,7 @@ class PostgresStore:
         Raises:
             SchemaTooNew: the database was migrated by a newer marketflow.
         """
+        connections = self._writing.connections
         try:
             held = await self._writing.run(self._holds)
         except NoAnswer as error:
@@ -128,6 +129,9 @@ class PostgresStore:
             # The next connection finds out why, and whether another service was here meanwhile.
             self._writing.close()
             raise StoreAway("the server has taken the lock from our connection, perhaps a pooler has")
+        if self._writing.connections != connections:
+            # Another server may have taken over. Those of the former one would still answer, with older rows.
+            self._readers.renew()
         return self._writing.connections
 
     def _holds(self, connection: psycopg.Connection) -> bool:

@@ -36,6 +36,8 @@ class Readers:
         self._fewer_until = 0.0
         self._connecting: dict[trio.CancelScope, float] = {}
         """Of each question that waits for a new connection, when it stops if there is one that works."""
+        self._outdated: set[Session] = set()
+        """Sessions in use whose connection is dropped once the question has been answered."""
 
     @property
     def threads(self) -> int:
@@ -66,6 +68,12 @@ class Readers:
         """The sessions that have a connection and are not used just now."""
         return (session for session in self._idle if session.connected)
 
+    def renew(self) -> None:
+        """Answer questions that are asked from now on over new connections only."""
+        for session in self._idle:
+            session.close()
+        self._outdated = set(self._sessions).difference(self._idle)
+
     def close(self) -> None:
         """Drop all connections."""
         for session in self._sessions:
@@ -91,6 +99,9 @@ class Readers:
             await self._returned.wait()
 
     def _give_back(self, session: Session) -> None:
+        if session in self._outdated:
+            self._outdated.remove(session)
+            session.close()
         self._idle.append(session)
         if session.connected:
             for scope, limit in self._connecting.items():
