@@ -71,8 +71,8 @@ class Spool(Protocol):
     async def save(self, bars: Sequence[SpooledBar], within: float = ...) -> None:
         """Replace what was loaded and saved; without bars, remove it.
 
-        What could not be loaded stays. A file that cannot be removed is only logged, since bringing bars in
-        twice changes nothing.
+        What could not be loaded stays. A file that cannot be removed, or not in time, is only logged, since
+        bringing bars in twice changes nothing.
 
         Raises:
             SpoolFailed: the bars were not saved `within` this many seconds, or at all. What was there is.
@@ -118,7 +118,7 @@ class Spooling:
         """Remove the spool once all is in Redis, or in final rows; ends with the flusher at the latest."""
         while self._spooled and not self._flusher.ended.is_set():
             if self._settled():
-                await self._remove()
+                await self._spool.save([], SETTLE_SECONDS)
                 self._spooled = False
                 return
             with trio.move_on_after(SETTLE_SECONDS):
@@ -138,14 +138,7 @@ class Spooling:
                 raise BarsLost(left, failure) from failure
             log.warning("bars spooled, no store would take them", bars=len(left))
         elif self._spooled:
-            await self._remove(within)
-
-    async def _remove(self, within: float = SETTLE_SECONDS) -> None:
-        """Remove a spool that is needed no more."""
-        try:
             await self._spool.save([], within)
-        except SpoolFailed as failure:
-            log.warning("spool cannot be removed", path=failure.place, error=failure.reason)
 
     def _settled(self) -> bool:
         """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""

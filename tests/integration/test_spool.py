@@ -194,6 +194,19 @@ async def test_a_disk_that_hangs_is_given_up_on(tmp_path, monkeypatch):
     released.set()
 
 
+async def test_a_disk_that_hangs_once_the_bars_are_saved_loses_none(tmp_path, monkeypatch):
+    """The old file stays, which changes nothing; nobody is told that bars were lost."""
+    released = trio.Event()
+    spool = FileSpool(tmp_path, STORES)
+    await spool.save(bars_of(3))
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(Path, "unlink", lambda *_, **__: trio.from_thread.run(released.wait))
+        await spool.save(bars_of(5), 0.5)
+        assert [log["event"] for log in logs] == ["spools cannot be removed"]
+        released.set()
+    assert len(await FileSpool(tmp_path, STORES).load()) in {5, 8}
+
+
 async def test_a_file_that_cannot_be_removed_is_told(tmp_path, monkeypatch):
     """It costs nothing: brought in twice its bars count once."""
     spool = FileSpool(tmp_path, STORES)

@@ -96,17 +96,23 @@ class FileSpool:
 
     async def save(self, bars: Sequence[SpooledBar], within: float = SPOOL_SECONDS) -> None:
         """Replace what was loaded and saved; see the port."""
-        try:
-            with trio.fail_after(within):
-                if bars:
+        ends = trio.current_time() + within
+        settled, self._known = self._known, set()
+        if bars:
+            try:
+                with trio.fail_at(ends):
                     save = partial(self._save, bars)
-                    path = await trio.to_thread.run_sync(save, abandon_on_cancel=True)
-                    self._known, settled = {path}, self._known
-                else:
-                    self._known, settled = set(), self._known
+                    self._known = {await trio.to_thread.run_sync(save, abandon_on_cancel=True)}
+            except (OSError, trio.TooSlowError) as error:
+                self._known = settled
+                raise SpoolFailed(str(self._directory), _reason(error, within)) from error
+        try:
+            # The bars are saved, whatever becomes of the old files.
+            with trio.fail_at(ends):
                 await trio.to_thread.run_sync(_remove, settled, abandon_on_cancel=True)
-        except (OSError, trio.TooSlowError) as error:
-            raise SpoolFailed(str(self._directory), _reason(error, within)) from error
+        except trio.TooSlowError as error:
+            paths = [str(path) for path in settled]
+            log.warning("spools cannot be removed", paths=paths, error=_reason(error, within))
 
     def _find(self) -> _Found:
         bars: list[SpooledBar] = []
