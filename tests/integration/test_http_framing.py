@@ -95,6 +95,12 @@ async def test_with_both_headers_a_web_socket_is_refused(questions):
         assert await answers(server, handshake + CHUNKED + b"Content-Length: 5\r\n\r\n") == [400]
         assert await answers(server, handshake + CHUNKED + b"\r\n") == [400]
         assert await answers(server, handshake + b"Content-Length: 5\r\n\r\n") == [400]
+        # The body may come with the head: it is dropped, and nothing fails.
+        assert await answers(server, handshake + b"Content-Length: 5\r\n\r\nabcde") == [400]
+        assert await answers(server, handshake + b"Sec-WebSocket-Protocol: \xff\r\n\r\nabcde") == [400]
+        async with await server.connect() as client:
+            metrics = (await client.get("/metrics")).body.decode()
+            assert "marketflow_http_connection_errors_total 0.0" in metrics
     assert questions.stream.asked == []
 
 

@@ -37,7 +37,9 @@ class WebSocket(WSStream):
         self._send_on, self.send = self.send, self._send
 
     async def handle(self, event: StreamEvent) -> None:
-        """Take what the client sends."""
+        """Take what the client sends. What comes after a refused handshake is dropped."""
+        if self.closed:
+            return
         if isinstance(event, Request):
             await self._begin(event)
         elif isinstance(event, Data) and not self.handshake.accepted:
