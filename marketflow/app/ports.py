@@ -332,9 +332,10 @@ class AggregateStore(Protocol):
         ...
 
     async def delete_before(self, end: int) -> int:
-        """Delete rows whose end (ms) lies before, a bounded number of them; returns how many.
+        """Delete the oldest of the rows whose end (ms) lies before; returns how many.
 
-        There may be more as long as it is not 0. Raises RowsRefused as well: none was deleted.
+        A bounded number of them, and all that end at the same time as the last of these. There may be more as
+        long as it is not 0. Raises RowsRefused as well: none was deleted.
         """
         ...
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 from psycopg.conninfo import make_conninfo
 
-from marketflow.adapters.db import migrations, postgres
+from marketflow.adapters.db import migrations, postgres, statements
 from marketflow.adapters.db.connecting import Connector
 from marketflow.adapters.db.hosts import Hosts
 from marketflow.adapters.db.migrations import known_migrations, migrate
@@ -621,3 +621,26 @@ async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
     await until(lambda: session.threads == 0)
     assert await session.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
     session.close()
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed):
+    """By an index, whatever the planner knows of the table: joins took seconds with many pairs or old rows."""
+    async with store(postgres_dsn) as it:
+        await it.hold()
+    with sql(postgres_dsn) as connection:
+        connection.execute(
+            "INSERT INTO price_aggregates SELECT 'S' || pair, 'exchange1', 'epoch'::timestamptz"
+            " + minute * interval '1 min', 1, 1, 1, 1, 1, now(), now(), 1"
+            " FROM generate_series(1, 100) minute, generate_series(1, 300) pair"
+        )
+        if analyzed:
+            connection.execute("ANALYZE price_aggregates")
+        for limit in ("1970-01-01 00:00Z", "1970-01-01 00:50Z", "1970-01-02 00:00Z"):
+            found = connection.execute(
+                "EXPLAIN " + statements.DELETE, {"limit": limit, "rows": 900}
+            ).fetchall()
+            plan = "\n".join(line for (line,) in found)
+            assert "price_aggregates_timestamp_idx" in plan
+            for costly in ("Seq Scan", "Join", "Nested Loop"):
+                assert costly not in plan

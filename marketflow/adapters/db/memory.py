@@ -79,7 +79,8 @@ class MemoryStore:
     async def delete_before(self, end: int) -> int:
         """See the port."""
         await self._answer(held=True)
-        old = [key for key in self.rows if key[2] < end][:DELETED_AT_ONCE]
+        ends = sorted(key[2] for key in self.rows if key[2] < end)[:DELETED_AT_ONCE]
+        old = [key for key in self.rows if ends and key[2] <= ends[-1]]
         for key in old:
             del self.rows[key]
         return len(old)

@@ -44,6 +44,7 @@ OLDEST_SERVER: Final = 14
 """The major version of PostgreSQL that has all that we ask of it (`date_bin`)."""
 READERS: Final = 4
 DELETED_AT_ONCE: Final = 10_000
+"""Rows, about: those that end at the same time are deleted together."""
 
 _INTERVAL: Final = "aggregation.interval"
 _UNLOCK_SECONDS: Final = 1.0

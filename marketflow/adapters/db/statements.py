@@ -103,16 +103,21 @@ CROSS JOIN LATERAL (
 ) AS earlier
 """
 
-# By the primary key: a ctid is unique within one partition only. The limit stands twice, so that partitions
-# without old rows are left alone.
+# The oldest rows, with all rows of the last of these timestamps. A range of timestamps holds in all partitions
+# of a table; a ctid is unique within one only. A join with the oldest rows would compare each with all others
+# of its timestamp, or with all old rows: the planner's choice depends on statistics that may be missing.
+# The lower bound tells the planner that the range is narrow, so that it takes the index.
 DELETE: Final = """
-DELETE FROM price_aggregates AS a
-USING (
-    SELECT pair_name, exchange, "timestamp" FROM price_aggregates
-    WHERE "timestamp" < %(limit)s ORDER BY "timestamp" LIMIT %(rows)s
-) AS old
-WHERE a.pair_name = old.pair_name AND a.exchange = old.exchange AND a."timestamp" = old."timestamp"
-  AND a."timestamp" < %(limit)s
+DELETE FROM price_aggregates
+WHERE "timestamp" < %(limit)s
+  AND "timestamp" >= (SELECT min("timestamp") FROM price_aggregates)
+  AND "timestamp" <= (
+    SELECT max("timestamp")
+    FROM (
+        SELECT "timestamp" FROM price_aggregates
+        WHERE "timestamp" < %(limit)s ORDER BY "timestamp" LIMIT %(rows)s
+    ) AS oldest
+  )
 """
 
 # What was set before is read as a whole first: MATERIALIZED. Of a limit the smaller one holds, 0 being none.
