@@ -625,7 +625,7 @@ async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
 
 @pytest.mark.parametrize("analyzed", [False, True])
 async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed):
-    """By an index, whatever the planner knows of the table: joins took seconds with many pairs or old rows."""
+    """By an index, whatever the planner knows of the table: joins may take longer than the time limit."""
     async with store(postgres_dsn) as it:
         await it.hold()
     with sql(postgres_dsn) as connection:

@@ -103,10 +103,10 @@ CROSS JOIN LATERAL (
 ) AS earlier
 """
 
-# The oldest rows, with all rows of the last of these timestamps. A range of timestamps holds in all partitions
-# of a table; a ctid is unique within one only. A join with the oldest rows would compare each with all others
-# of its timestamp, or with all old rows: the planner's choice depends on statistics that may be missing.
-# The lower bound tells the planner that the range is narrow, so that it takes the index.
+# The oldest rows, and all others of the last of their timestamps. A range of timestamps is right in each
+# partition of a table; a ctid is unique within one only. Joined with the oldest rows, each row was compared
+# with all of its timestamp, or all old rows were read: it depended on the planner's statistics, which may be
+# missing. The lower bound tells the planner that the range is narrow, so that it takes the index.
 DELETE: Final = """
 DELETE FROM price_aggregates
 WHERE "timestamp" < %(limit)s
