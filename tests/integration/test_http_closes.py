@@ -12,7 +12,7 @@ from hypercorn.protocol.ws_stream import WebsocketBuffer
 from stream_clients import connected
 from test_http_fakes import TIME, eventually, serving
 
-from marketflow.adapters.http.peers import CLOSE_TIMEOUT
+from marketflow.adapters.http.ending import CLOSE_TIMEOUT
 from marketflow.app.answers import Latest, PriceEvent
 
 WITHIN = CLOSE_TIMEOUT + 4.0

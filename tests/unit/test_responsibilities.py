@@ -45,7 +45,6 @@ FIELDS_KNOWN = {
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
     "app.comparing.Comparison": Known(13, LATER + "what is compared under which hold, and how far back"),
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
-    "adapters.http.peers.Peer": Known(9, LATER + "reading and sending, and how it ends in bounded time"),
     "app.streaming.PriceStream": Known(9, LATER + "the board, the turns of clients"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
     "app.spans.Spans": Known(8, LATER + "what a span can be answered from is a value of its own"),
@@ -58,7 +57,6 @@ METHODS_KNOWN = {
     "app.second_bars.SecondBars": Known(25, LATER + "see its fields"),
     "app.book.Book": Known(18, LATER + "see its fields"),
     "app.flushing.Flusher": Known(11, LATER + "see its fields"),
-    "adapters.http.peers.Peer": Known(11, LATER + "see its fields"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
 }

@@ -215,7 +215,7 @@ class Connection(TrioASGIHTTPConnection):
                 await self._body_received.wait()
         # Sending the end lets Hypercorn report a disconnect, at which quart-trio cancels a request that has a
         # body before the connection has been told that it is idle: it would never be closed for that.
-        with nullcontext() if self._peer is None else self._peer.shielded():
+        with nullcontext() if self._peer is None else self._peer.ending.shielded():
             if self._peer is not None:
                 await self._peer.release()
             await send(event)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,16 +14,13 @@ from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import ConnectionState, WWWScope
 
 from marketflow.adapters.http.connection_errors import ConnectionErrors, split
+from marketflow.adapters.http.ending import Ending
 from marketflow.adapters.http.idle import IdleTimer
 
 UNREAD_TIMEOUT_MS: Final = 2_000
 """How long a client may leave what was sent to it unread before its connection is dropped."""
 STREAM_UNREAD_TIMEOUT_MS: Final = 60_000
 """The same for a client of a stream: out of reach for a while, it is to go on with the newest after that."""
-CLOSE_TIMEOUT: Final = 3.0
-"""Seconds that a connection has to end in once either side closes it: for a client to answer the close of its
-WebSocket, and to take what is still being sent."""
-
 REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
     b"Retry-After: 1\r\nContent-Length: %d\r\n\r\n%b"
@@ -93,10 +89,8 @@ class Peer(TCPServer):
         super().__init__(*args, **options)
         self._held: list[bytes] | None = None
         """What is to be sent in one go with what follows."""
-        self._ended = trio.CancelScope()
+        self.ending = Ending()
         self._answering = trio.CancelScope()
-        self._shields: set[trio.CancelScope] = set()
-        self._ends_at = math.inf
         self._left = False
         self._failed = False
 
@@ -116,14 +110,14 @@ class Peer(TCPServer):
         try:
             # Not the nursery's own scope: Hypercorn's TaskGroup lets the cancellation out of it, and loose in
             # the nursery of all connections it would end the server.
-            with self._ended:
+            with self.ending.scope:
                 await super().run()
         finally:
             self.config.peers.discard(self)
 
     def failed(self, error: BaseException, *, logged: bool = False) -> None:
         """End it for an error. Several errors of one connection count once: the first is the cause."""
-        self.end_soon()
+        self.ending.soon()
         if not self._failed:
             self._failed = True
             self.config.peers.errors.add(error, logged=logged)
@@ -148,7 +142,7 @@ class Peer(TCPServer):
             await self._write(event.data)
             return
         if isinstance(event, Closed):
-            self.end_soon()
+            self.ending.soon()
         # A client that has left is not idle: a timer begun now would keep its place for nobody.
         if not (isinstance(event, Updated) and self._left):
             await super().protocol_send(event)
@@ -168,7 +162,7 @@ class Peer(TCPServer):
         async with self.send_lock:
             try:
                 # Shielded, as in Hypercorn: half of a frame or of an answer is of no use to anybody.
-                with self.shielded() as sending:
+                with self.ending.shielded() as sending:
                     await self.stream.send_all(data)
             except GONE:
                 await self.protocol.handle(Closed())
@@ -176,7 +170,7 @@ class Peer(TCPServer):
             except BaseException as error:
                 self._report(error)
                 # Nobody knows how much of it was sent, so nothing may follow it.
-                self._ended.cancel()
+                self.ending.scope.cancel()
                 raise
             if sending.cancelled_caught:
                 self.leave()
@@ -198,7 +192,7 @@ class Peer(TCPServer):
             raise
         finally:
             # Without a reader nothing else would notice that it should end.
-            self.end_soon()
+            self.ending.soon()
         await self.protocol.handle(RawData(b""))
         await self.protocol.handle(Closed())
         self._left = True
@@ -237,28 +231,12 @@ class Peer(TCPServer):
     def cut_off(self) -> None:
         """Close it now, whatever is being sent."""
         self.stream.socket.close()
-        self.end_soon(0.0)
+        self.ending.soon(0.0)
 
     def leave(self) -> None:
         """End it, once what is being sent is on its way."""
-        self.end_soon()
-        self._ended.cancel()
-
-    def end_soon(self, seconds: float = CLOSE_TIMEOUT) -> None:
-        """End it in so many seconds at the latest, also if the client does not read, or goes on for ever."""
-        self._ends_at = min(self._ends_at, trio.current_time() + seconds)
-        for scope in (self._ended, *self._shields):
-            scope.deadline = min(scope.deadline, self._ends_at)
-
-    @contextmanager
-    def shielded(self) -> Iterator[trio.CancelScope]:
-        """A block that no cancellation reaches but the time limit of `end_soon`."""
-        with trio.CancelScope(shield=True, deadline=self._ends_at) as scope:
-            self._shields.add(scope)
-            try:
-                yield scope
-            finally:
-                self._shields.discard(scope)
+        self.ending.soon()
+        self.ending.scope.cancel()
 
     def become_stream(self) -> None:
         """Be patient with a client that does not read. It holds little: what gets old is not kept for it.

@@ -26,7 +26,7 @@ class WebSocket(WSStream):
     Compression costs 300 KB and more time than all else for each client, and a message of 64 KiB could unfold
     to 64 MiB.
 
-    Each close ends the TCP connection, too, within the peer's `CLOSE_TIMEOUT`: also when the client does not
+    Each close ends the TCP connection, too, within `ending.CLOSE_TIMEOUT`: also when the client does not
     answer the close, or does not read.
     """
 
@@ -83,7 +83,7 @@ class WebSocket(WSStream):
         """Pass on what is for the client. With a close frame the time begins in which it has to end."""
         closes = isinstance(event, Data) and self.connection.state is not WebSocketState.OPEN
         if closes and self._peer is not None:
-            self._peer.end_soon()
+            self._peer.ending.soon()
         await self._send_on(event)
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
