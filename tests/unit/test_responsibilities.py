@@ -34,8 +34,8 @@ PORT = "it fills a port, which is to be split first"
 FIELDS_KNOWN = {
     "app.flushing.Flusher": Known(27, LATER + "the link to the window, its hold, history, replay, trimming"),
     "app.feeds.Feed": Known(23, LATER + "connecting with back-off, reading, what is told of it"),
-    "app.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
-    "app.book.Book": Known(15, LATER + "pending updates, replay, what answers read"),
+    "app.aggregating.Aggregator": Known(17, LATER + "the hold, due minutes, writing, retention"),
+    "app.book.Book": Known(16, LATER + "pending updates, replay, what answers read"),
     "app.second_bars.SecondBars": Known(14, LATER + "the bars, what is unflushed, what has no row, folds"),
     "writing.ThreadWriter": Known(10, LATER + "the thread, its connection, what is awaited"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
@@ -43,11 +43,10 @@ FIELDS_KNOWN = {
     "app.queries.Queries": Known(10, "it gives each question to the part that answers it"),
     "app.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
-    "app.comparing.Comparison": Known(13, LATER + "what is compared under which hold, and how far back"),
+    "app.comparing.Comparison": Known(12, LATER + "what is compared under which hold, and how far back"),
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
     "app.streaming.PriceStream": Known(9, LATER + "the board, the turns of clients"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
-    "app.spans.Spans": Known(8, LATER + "what a span can be answered from is a value of its own"),
     "adapters.db.postgres.PostgresStore": Known(8, PORT),
     "adapters.db.session._Link": Known(8, LATER + "the connection, the hold"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
@@ -55,7 +54,7 @@ FIELDS_KNOWN = {
 }
 METHODS_KNOWN = {
     "app.second_bars.SecondBars": Known(25, LATER + "see its fields"),
-    "app.book.Book": Known(18, LATER + "see its fields"),
+    "app.book.Book": Known(19, LATER + "see its fields"),
     "app.flushing.Flusher": Known(11, LATER + "see its fields"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
