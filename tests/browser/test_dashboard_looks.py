@@ -60,6 +60,16 @@ def opened(desk, open_page, screen, scheme) -> Page:
     return page
 
 
+@pytest.fixture
+def opened_wide(desk, open_page) -> Page:
+    """A page with prices, with their spreads."""
+    desk.market.tell_history(110)
+    page = open_page("?interval=1s")
+    expect(page.locator("#board .price[data-moved]")).to_have_count(15)
+    expect(page.locator("#board .spread .number:not(:empty)")).to_have_count(5)
+    return page
+
+
 @SCREENS
 @SCHEMES
 def test_it_looks_right(opened, screen, scheme):
@@ -77,6 +87,15 @@ def test_it_looks_right(opened, screen, scheme):
     expect(opened.get_by_role("dialog")).to_be_visible()
     picture(opened, f"{screen}-{scheme}-dialog", whole=False)
     assert violations(opened) == []
+
+
+@pytest.mark.parametrize("width", [1920, 1440, 1424, 1366, 1280, 1279, 1024])
+def test_the_spread_is_in_sight(opened_wide, width):
+    """Where the prices of three exchanges have rows, nothing of them has to be scrolled to."""
+    opened_wide.set_viewport_size({"width": width, "height": 700})
+    widths = "each => [each.scrollWidth, each.clientWidth]"
+    needed, there = opened_wide.locator(".prices .scroll").evaluate(widths)
+    assert needed <= there
 
 
 class TestWithMuchToShow:
