@@ -60,7 +60,7 @@ for command in (
 
 def main() -> None:
     """Run the command line, and exit."""
-    # Until the service listens for both itself. Not by an exception: imports take it for a failure of theirs.
+    # Until the command handles them itself. An exception would not do: an import takes it for its own error.
     for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(CLEAN))
     _open_standard_streams()
@@ -72,7 +72,7 @@ def main() -> None:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError):
-            # Nobody reads it any more. At its very end Python would try again, and exit with 120.
+            # Nobody reads it any more. Python would try once more at its end, and exit with 120.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     sys.exit(code)
 

@@ -88,7 +88,7 @@ class _Handler(logging.Handler):
         self._writer.flush()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Nobody is left who could be told."""
+        """No-op: there is no other place to report to."""
 
 
 def _tell_dropped(lines: int) -> None:

@@ -149,7 +149,7 @@ class ThreadWriter:
         while text:
             try:
                 text = text[os.write(self._descriptor, text) :]
-            except BlockingIOError:  # somebody has made it non-blocking, for everybody who has it
+            except BlockingIOError:  # another process that shares it has made it non-blocking
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()

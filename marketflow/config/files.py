@@ -46,6 +46,6 @@ class SecretFile:
 
 
 def is_out_of_reach(path: Path) -> bool:
-    """Whether the folder of a file keeps us from it, so that it is none of ours."""
+    """Whether we may not enter the folder of a file, so that the file cannot be meant for us."""
     effective = os.access in os.supports_effective_ids
     return not os.access(path.parent, os.X_OK, effective_ids=effective)

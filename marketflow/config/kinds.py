@@ -237,7 +237,7 @@ def host(*, socket_directory: bool = False) -> Kind:
 
 
 def host_name() -> Kind:
-    """The name or address of a host where a port might be expected, and is none of it."""
+    """The name or address of a host. A port behind it is an error."""
     kind = text("a host name or address without a port", _is_host_name)
     return attrs.evolve(kind, read=lambda value: _without_brackets(kind.read(value)))
 

@@ -42,10 +42,10 @@ _NUMBER: Final = re.compile(r"\s*[+-]?[0-9]{1,9}\s*")
 
 
 def problems(dsn: str) -> Iterator[str]:
-    """What would have to be otherwise in a connection string, as it ends "a connection string ...".
+    """What is wrong with a connection string. Each problem completes "expected a connection string ...".
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a connection string.
     """
     try:
         found = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}

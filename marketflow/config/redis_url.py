@@ -76,7 +76,7 @@ def expected_of(url: str) -> str | None:
 
 
 def _split(url: str) -> SplitResult | None:
-    """The parts of the URL; None if it is none of ours."""
+    """The parts of the URL; None if it is not the URL of a Redis."""
     if "://" not in url or url != url.strip() or not url.isprintable():
         return None
     try:

@@ -38,9 +38,10 @@ def places_in(directory: Path, name: str, socket: str, user: pwd.struct_passwd |
     """The places of the server of that name in a directory.
 
     Args:
-        directory: of the caller's. If the user cannot enter it, `account.SHARED` is used in its stead.
+        directory: where the caller wants the data. If the user cannot enter it, a directory below
+            `account.SHARED` takes its place.
         name: of the server.
-        socket: the longest name of a file that it makes where it listens.
+        socket: the longest file name that the server uses in the directory of its sockets.
         user: the account that it runs under, None for our own.
     """
     home = directory

@@ -16,8 +16,8 @@ from typing import Any, Final
 _PR_SET_PDEATHSIG: Final = 1
 
 _INHERITED: Final = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|(LD|DYLD)_\w+")
-"""What a server may see of our environment. The rest is none of its business: there may be secrets in it, and
-the settings of PostgreSQL's clients (PG...) are for others."""
+"""The variables that a server inherits from us. Others may hold secrets, or settings for PostgreSQL's clients
+(PG...) that would mislead it."""
 
 
 def child_arguments(ending: signal.Signals) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 COMMON_SEED: Final = 0
-"""The seed of all who name none, so that exchanges which are started one by one are of one market."""
+"""The default seed: one for all, so that exchanges which are started one by one are of one market."""
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""What a simulated exchange does wrong, to order."""
+"""The faults that a simulated exchange can be given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulated exchange: a TCP server with the lines and the pace of the real ones, and faults to order."""
+"""A simulated exchange: a TCP server with the lines and the pace of the real ones, and faults on request."""
 
 from __future__ import annotations
 
