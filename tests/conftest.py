@@ -6,6 +6,7 @@ import faulthandler
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -35,6 +36,10 @@ _STDERR = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     # During a test stderr is captured, and what ends the run would not be seen.
     config.stash[_STDERR] = os.dup(2)
+    # Under `nohup` SIGHUP is ignored, here and in every program that a test starts: a stop by it would never
+    # come. Programs do not inherit a handler, so with one they have the default; the run itself lives on.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_report_header() -> list[str]:
