@@ -73,6 +73,21 @@ def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
     return True
 
 
+def check_owner(path: Path) -> None:
+    """Check that a directory is ours or root's.
+
+    Another owner could put links in it that lead to files of ours. We would write to these, perhaps as root.
+
+    Raises:
+        EmbeddedError: it is not.
+    """
+    owner = path.stat().st_uid
+    if owner not in {0, os.geteuid()}:
+        raise EmbeddedError(
+            f"{path} belongs to another account (number {owner}): remove it, or choose another directory"
+        )
+
+
 def private_directory(path: Path, account: pwd.struct_passwd | None) -> None:
     """Make a directory that nobody but the account (None: our own) and root can enter.
 

@@ -96,6 +96,7 @@ class Server(abc.ABC):
             return
         try:
             self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            account.check_owner(self.directory)
             self._take_lock()
             self._places = places_in(self.directory, self.name, self.sockets[-1], self._account)
             self._prepare()

@@ -370,6 +370,22 @@ def test_a_directory_of_another_account_is_refused(server_directory: Path) -> No
         sockets.unlink()
 
 
+@as_root
+@pytest.mark.parametrize("server", [EmbeddedRedis, EmbeddedPostgres])
+def test_a_directory_that_another_account_has_made_is_refused(
+    server: type[EmbeddedRedis | EmbeddedPostgres], server_directory: Path
+) -> None:
+    """Its links would have us overwrite files of ours."""
+    victim, directory = server_directory / "victim", server_directory / "prepared"
+    victim.write_text("precious")
+    directory.mkdir()
+    (directory / f"{server.name}.lock").symlink_to(victim)
+    os.chown(directory, nobody().pw_uid, nobody().pw_gid)
+    with pytest.raises(EmbeddedError, match="belongs to another account"):
+        server(directory).start()
+    assert victim.read_text() == "precious"
+
+
 @pytest.mark.parametrize("server", [EmbeddedRedis, EmbeddedPostgres])
 def test_sockets_left_behind_are_no_hindrance(
     server: type[EmbeddedRedis | EmbeddedPostgres], server_directory: Path
