@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -249,6 +250,10 @@ def _parts(
             flusher=flusher,
             spool=spool,
             data_clock=data_clock,
+            clock=clock,
+            held_until=lambda: min(
+                (part.held_until for part in (flusher, aggregator) if part.another), default=math.inf
+            ),
             lateness=settings.aggregation.lateness,
         ),
         stream=stream,

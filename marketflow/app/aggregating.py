@@ -99,6 +99,8 @@ class Aggregator:
             retention=retention,
         )
         self._holding = False
+        self.held_until = -math.inf
+        """When the lock was ours the last time (Trio's clock); -inf if it never was."""
         self._taken_since: float | None = None
         self._cleared_at = -math.inf
         """When rows past their retention were last deleted (ms of the data clock)."""
@@ -118,6 +120,11 @@ class Aggregator:
         return self._holding
 
     @property
+    def another(self) -> bool:
+        """Whether another service had the lock when we asked for it last."""
+        return self._taken_since is not None
+
+    @property
     def refused(self) -> int:
         """Those of them that the store has refused."""
         return self._rows.refused
@@ -130,8 +137,8 @@ class Aggregator:
     async def take_hold(self) -> None:
         """At the start: take the lock on the stores, waiting for another service to end.
 
-        Without PostgreSQL the service starts all the same; the lock is then taken once it answers. But not if
-        another service was seen before PostgreSQL went away: both would serve until a store is back.
+        Without PostgreSQL the service starts all the same; the lock is then taken once it answers. But not
+        if another service was seen before PostgreSQL went away: both would serve until a store is back.
 
         Raises:
             StoreTaken: the other has not ended in 10 s.
@@ -170,6 +177,8 @@ class Aggregator:
             hold = await self._store.hold()
         except StoreAway as error:
             self._failed(error)
+            if self._hold:
+                self._taken_since = None  # What was seen before an outage says nothing after it.
             return False
         except StoreTaken:
             # Who has held it and finds another there ends soon: two services count every update twice.
@@ -181,6 +190,7 @@ class Aggregator:
                 raise
             return False
         self._taken_since, self._holding = None, True
+        self.held_until = trio.current_time()
         if hold != self._hold:
             # Until now another service may have added to what Redis holds.
             self._hold = hold

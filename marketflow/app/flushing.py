@@ -194,11 +194,21 @@ class Flusher:
             return self.up
         return False
 
+    @property
+    def held_until(self) -> float:
+        """When the window was held for sure the last time (Trio's clock); -inf if it never was."""
+        return self._hold.renewed
+
+    @property
+    def another(self) -> bool:
+        """Whether another boot has the window for sure."""
+        return self._hold.another
+
     async def take_hold(self, deadline: float) -> None:
         """At the start: hold the window, waiting for another boot to end until `deadline` (Trio's clock).
 
-        Without Redis the service starts all the same; the window is then held once it answers. But not if
-        another boot was seen before Redis went away: both would serve until one of the stores is back.
+        Without Redis the service starts all the same; the window is then held once it answers. But not
+        if another boot was seen before Redis went away: both would serve until a store is back.
 
         Raises:
             StoreTaken: the other has not ended.

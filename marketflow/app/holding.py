@@ -6,6 +6,7 @@ states.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -95,11 +96,14 @@ class HoldMachine:
         self.state = HoldState.SEEKING
         self.deadline: float | None = None
         """Until when we wait for another boot; None while we wait for none."""
+        self.rival_writes = False
+        """Whether another boot has written while we waited for it: it is alive."""
         self._boot = boot
         self._outlived: set[str] = set()
         """Boots that were dead when we took the hold. A Redis that comes back older may show their hold."""
         self._stillness = Stillness()
-        self._renewed = 0.0
+        self.renewed = -math.inf
+        """When the hold was ours for sure the last time."""
         self._first_write = True
         """Whether no write was acknowledged since we took the hold. A foreign marker is an old one then."""
 
@@ -116,12 +120,14 @@ class HoldMachine:
             case _:
                 move = self._check(sight)
         if move is Move.WAIT:
+            self.rival_writes = self.rival_writes or moved
             if self.deadline is None:
                 self.deadline = now + HOLD_PATIENCE
             elif now >= self.deadline:
                 move = Move.END
         if move is Move.WRITE:
-            self.state, self.deadline, self._renewed = HoldState.HELD, None, now
+            self.rival_writes = False
+            self.state, self.deadline, self.renewed = HoldState.HELD, None, now
         elif move is Move.END:
             self.state = HoldState.TAKEN
         return move
@@ -160,7 +166,8 @@ class HoldMachine:
         """We have taken the hold as it was seen."""
         boots = {sight.holder, None if sight.marker is None else self._boot_of(sight.marker)}
         self._outlived |= {boot for boot in boots if boot is not None and boot != self._boot}
-        self.state, self.deadline, self._renewed = HoldState.HELD, None, now
+        self.state, self.deadline, self.renewed = HoldState.HELD, None, now
+        self.rival_writes = False
         self._first_write = True
         self._stillness.forget()
 
@@ -172,14 +179,14 @@ class HoldMachine:
         elif met.holder != self._boot:
             self.state = HoldState.SEEKING if met.holder in self._outlived else HoldState.TAKEN
         elif met.marker is None or first:
-            self._renewed = sent_at
+            self.renewed = sent_at
         else:
             self.state = HoldState.WATCHING
             self._stillness.forget()
 
     def lapse(self, now: float) -> None:
         """Time has gone by: after the lease nobody knows whether the key is there."""
-        if self.state is HoldState.HELD and now - self._renewed > LEASE_SECONDS:
+        if self.state is HoldState.HELD and now - self.renewed > LEASE_SECONDS:
             self.state = HoldState.LAPSED
 
     def lost_sight(self) -> None:
@@ -209,6 +216,16 @@ class Hold:
     def state(self) -> HoldState:
         """Where we are."""
         return self._machine.state
+
+    @property
+    def renewed(self) -> float:
+        """When it was ours for sure the last time (Trio's clock); -inf if it never was."""
+        return self._machine.renewed
+
+    @property
+    def another(self) -> bool:
+        """Whether another boot has it for sure: we were told so, or have seen it write."""
+        return self._machine.rival_writes or self._machine.state is HoldState.TAKEN
 
     def wait_until(self, deadline: float) -> None:
         """Wait for another boot no longer than to that time (seconds of Trio's clock)."""

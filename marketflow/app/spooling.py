@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -12,7 +13,7 @@ import trio
 from marketflow.app.book import Book
 from marketflow.app.clocks import DataClock
 from marketflow.app.flushing import Flusher
-from marketflow.app.ports import Field
+from marketflow.app.ports import Clock, Field
 from marketflow.app.unflushed import Key
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import floor_to
@@ -88,9 +89,24 @@ class Spooling:
     """
 
     def __init__(
-        self, *, book: Book, flusher: Flusher, spool: Spool, data_clock: DataClock, lateness: int
+        self,
+        *,
+        book: Book,
+        flusher: Flusher,
+        spool: Spool,
+        data_clock: DataClock,
+        clock: Clock,
+        held_until: Callable[[], float],
+        lateness: int,
     ) -> None:
-        """`lateness`: how long (ms) after the end of an interval its row may be rewritten."""
+        """`lateness`: how long (ms) after the end of an interval its row may be rewritten.
+
+        Args:
+            held_until: with another service on a store, when we held that store last (seconds of Trio's
+                clock), -inf if we never did; inf without one.
+        """
+        self._clock = clock
+        self._held_until = held_until
         self._book = book
         self._flusher = flusher
         self._spool = spool
@@ -127,10 +143,17 @@ class Spooling:
     async def save(self, within: float) -> None:
         """At the end: spool what no store has taken, or what its rows may yet need.
 
+        With another service on the stores, only what we accepted as long as we held them: the rest it has
+        accepted too, and brought in by a start these updates would count twice.
+
         Raises:
             BarsLost: it could not be spooled `within` this many seconds.
         """
         left = list(self._left())
+        if self._held_until() < math.inf:
+            ours = [each for each in left if each.boot != self._book.boot or each.start < self._held]
+            log.warning("bars not spooled, another service has them", bars=len(left) - len(ours))
+            left = ours
         if left:
             try:
                 await self._spool.save(left, within)
@@ -139,6 +162,11 @@ class Spooling:
             log.warning("bars spooled, no store would take them", bars=len(left))
         elif self._spooled:
             await self._spool.save([], within)
+
+    @property
+    def _held(self) -> float:
+        """The same as `held_until` in Unix ms."""
+        return self._clock.now() - (trio.current_time() - self._held_until()) * 1_000
 
     def _settled(self) -> bool:
         """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""

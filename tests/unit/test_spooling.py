@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -35,11 +36,14 @@ class Service:
 
     def __init__(self, world, spool):
         self.world = world
+        self.another = False
         self.spooling = Spooling(
             book=world.book,
             flusher=world.flusher,
             spool=spool,
             data_clock=world.data_clock,
+            clock=world.clock,
+            held_until=lambda: world.aggregator.held_until if self.another else math.inf,
             lateness=LATENESS,
         )
 
@@ -227,6 +231,30 @@ async def test_what_cannot_be_spooled_is_lost_and_said_to_be(autojump_clock):
     assert lost.exchanges == sorted(EXCHANGES)
     assert NOON <= lost.first < NOON + MINUTE <= lost.last < world.now
     assert (lost.place, lost.reason) == ("/state", "No space left on device")
+
+
+@pytest.mark.parametrize("held", [0, 10])
+async def test_what_another_service_has_accepted_too_is_not_spooled(held, autojump_clock):
+    """One that held the stores for a while spools what it accepted until then, another nothing."""
+    spool, world = MemorySpool(), World()
+    service = Service(world, spool)
+    world.window.away = True
+    world.store.away = not held
+    async with trio.open_nursery() as nursery:
+        await service.start(nursery)
+        for _ in range(held):
+            world.send_one(1.0)
+            await trio.sleep(1)
+        world.store.away = True
+        for _ in range(5):
+            world.send_one(2.0)
+            await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    world.book.drop_pending()
+    service.another = True
+    await service.spooling.save(1.0)
+    # Who has the lock is asked once a second.
+    assert held - 1 <= sum(each.bar.count for each in spool.bars) <= held
 
 
 @pytest.mark.parametrize("reverse", [False, True])
