@@ -1,31 +1,16 @@
-"""The composition root: every part is made here, from the settings, and given what it works with."""
+"""The composition root: every part is made here, from the settings and the outside world."""
 
 from __future__ import annotations
 
 import math
-import secrets
-import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
 import attrs
-from psycopg.conninfo import conninfo_to_dict
 
 from marketflow import __version__
-from marketflow.adapters.cache import address as redis_address
-from marketflow.adapters.cache.redis import open_redis_window
-from marketflow.adapters.db import address as postgres_address
-from marketflow.adapters.db.postgres import PostgresStore
-from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
-from marketflow.adapters.exchange.generator import GeneratorSource
-from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.exchange.wire import Decoder
-from marketflow.adapters.http.app import App, create_app
-from marketflow.adapters.http.server import open_listener
-from marketflow.adapters.state.spool import FileSpool
 from marketflow.app.aggregating import Aggregator
 from marketflow.app.book import Book
 from marketflow.app.candles import CandlePages
@@ -35,14 +20,15 @@ from marketflow.app.flushing import Flusher
 from marketflow.app.health import Health
 from marketflow.app.measuring import Measuring
 from marketflow.app.modes import Modes
-from marketflow.app.ports import AggregateStore, Clock, Decode, Source, Window
+from marketflow.app.ports import AggregateStore, Decode
 from marketflow.app.queries import Queries
-from marketflow.app.questions import Mode
+from marketflow.app.questions import Mode, Questions
 from marketflow.app.spans import Spans
 from marketflow.app.spooling import Spooling
 from marketflow.app.stores import StoreState
 from marketflow.app.streaming import PriceStream
 from marketflow.config import Settings
+from marketflow.outside import Outside
 
 MOST_PACE: Final = 0.0125
 """Seconds that what comes in little by little waits for more at most: a pause that nobody notices."""
@@ -53,7 +39,6 @@ class Parts:
     """What the task tree runs."""
 
     boot: str
-    listener: socket.socket
     feeds: Mapping[Mode, Sequence[Feed]]
     decode: Decode
     book: Book
@@ -63,88 +48,22 @@ class Parts:
     spooling: Spooling
     stream: PriceStream
     health: Health
-    app: App
+    questions: Questions
     store: AggregateStore
 
 
-@asynccontextmanager
-async def assembled(settings: Settings, clock: Clock, stores: str | None) -> AsyncIterator[Parts]:
-    """All parts, and on leaving the stores' connections closed. Nothing runs yet, but the port is taken.
-
-    Args:
-        settings: all of them.
-        clock: the wall clock.
-        stores: a name for the stores that is the same from run to run; by default their addresses.
-
-    Raises:
-        OSError: the port is in use, and the like.
-    """
-    redis_url, dsn = settings.redis.effective_url, settings.postgres.effective_dsn
-    boot = secrets.token_hex(4)
-    with open_listener(settings.http.host, settings.http.port) as listener:
-        async with (
-            open_redis_window(
-                redis_url,
-                boot=boot,
-                window_length=settings.window.length,
-                timeout=settings.redis.timeout / 1_000,
-            ) as window,
-            PostgresStore(
-                dsn, interval=settings.aggregation.interval, timeout=settings.postgres.timeout / 1_000
-            ) as store,
-        ):
-            if stores is None:
-                names = _name_of(redis_url, dsn), _earlier_name_of(redis_url, dsn)
-            else:
-                names = stores, stores
-            spool = FileSpool(settings.state_dir, *names)
-            yield _parts(settings, clock, boot, listener, window, store, spool)
-
-
-def _name_of(redis_url: str, dsn: str) -> str:
-    """The databases that the stores are: a new password makes no other stores."""
-    return f"{redis_address.address_of(redis_url)} {postgres_address.address_of(dsn)}"
-
-
-def _earlier_name_of(redis_url: str, dsn: str) -> str | None:
-    """The name that version 0.1 gave to the same stores; None where it gave it to others as well."""
-    if not (redis_address.is_written_out(redis_url) and postgres_address.is_written_out(dsn)):
-        return None
-    redis, postgres = urlsplit(redis_url), conninfo_to_dict(dsn)
-    database = "{host}:{port}/{dbname}".format_map(dict.fromkeys(("host", "port", "dbname")) | postgres)
-    return f"{redis.hostname}:{redis.port}{redis.path} {database}"
-
-
-def _parts(
-    settings: Settings,
-    clock: Clock,
-    boot: str,
-    listener: socket.socket,
-    window: Window,
-    store: AggregateStore,
-    spool: FileSpool,
-) -> Parts:
+def assemble(settings: Settings, outside: Outside) -> Parts:
+    """Make all parts. Nothing runs yet."""
+    clock, window, store, sources = outside.clock, outside.window, outside.store, outside.sources
     interval, grace = settings.aggregation.interval, settings.aggregation.grace
     redis_state, postgres_state = StoreState("redis"), StoreState("postgres")
-    sources: Mapping[Mode, Sequence[Source]] = {
-        "live": [
-            TcpSource(each.name, each.host, each.port, receive_size(len(settings.symbols)))
-            for each in settings.exchanges
-        ],
-        "test": [
-            GeneratorSource(
-                name, FairPrices(name, settings.symbols, COMMON_SEED), settings.generator.rate, clock
-            )
-            for name in settings.generator.exchanges
-        ],
-    }
     exchanges = {mode: [source.exchange for source in each] for mode, each in sources.items()}
     names = [name for each in exchanges.values() for name in each]
     pairs = [(name, symbol) for name in names for symbol in settings.symbols]
 
     # ---- the way of an update ----
     book = Book(
-        boot=boot,
+        boot=outside.boot,
         limits={
             name: settings.pipeline.max_pending_updates // len(each)
             for each in exchanges.values()
@@ -191,6 +110,7 @@ def _parts(
                 # What is generated comes a tick at a time, when it is due.
                 beat=beat if mode == "live" else None,
                 last_accepted=partial(book.last_accepted.get, source.exchange),
+                entropy=outside.entropy,
             )
             for source in each
         ]
@@ -237,8 +157,7 @@ def _parts(
         version=__version__,
     )
     return Parts(
-        boot=boot,
-        listener=listener,
+        boot=outside.boot,
         feeds=feeds,
         decode=Decoder(frozenset(settings.symbols), interval, settings.aggregation.lateness),
         book=book,
@@ -248,7 +167,7 @@ def _parts(
         spooling=Spooling(
             book=book,
             flusher=flusher,
-            spool=spool,
+            spool=outside.spool,
             data_clock=data_clock,
             clock=clock,
             held_until=lambda: min(
@@ -258,7 +177,7 @@ def _parts(
         ),
         stream=stream,
         health=health,
-        app=create_app(
+        questions=Questions(
             prices=queries,
             stream=stream,
             health=health,
@@ -266,10 +185,6 @@ def _parts(
                 health=health, book=book, flusher=flusher, aggregator=aggregator, stream=stream
             ),
             modes=modes,
-            token=settings.http.token,
-            hosts=(settings.http.host, *settings.http.allowed_hosts),
-            max_body_size=settings.http.max_body_size,
-            stale_after=settings.feeds.stale_after,
         ),
         store=store,
     )

@@ -5,8 +5,7 @@
  ├─ stop_on_signal                 first signal: stop in order; second: leave at once
  ├─ running                        the embedded servers, if wanted
  └─ serve                          one nursery owns all that follows
-    ├─ serve_http                  ends with the stop
-    ├─ warn_while_exposed          the same
+    ├─ front                       the HTTP server; ends with the stop
     ├─ run_modes                   the sources of one mode at a time
     │  └─ run_sources
     │     └─ run_pool, for each exchange
@@ -26,7 +25,7 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -36,24 +35,20 @@ import trio
 from trio_util import move_on_when
 
 from marketflow import logs
-from marketflow.adapters.http.exposure import warn_while_exposed
-from marketflow.adapters.http.server import Limits, serve_http
 from marketflow.app.clocks import SystemClock
 from marketflow.app.holding import HOLD_PATIENCE
 from marketflow.app.ports import AggregateStore, Clock
 from marketflow.app.questions import HealthReport, Mode
 from marketflow.app.spooling import BarsLost
 from marketflow.app.workers import run_pool
-from marketflow.assembly import Parts, assembled
+from marketflow.assembly import Parts, assemble
 from marketflow.config import Settings
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
+from marketflow.outside import Outside, real_outside
 from marketflow.signals import ALWAYS, stop_signals
 
 log = structlog.get_logger()
 Server = TypeVar("Server", EmbeddedRedis, EmbeddedPostgres)
-
-HTTP_GRACE: Final = 2.0
-"""Seconds that running requests have to come to their end at a stop."""
 
 ECHO_SECONDS: Final = 0.1
 """The same signal so soon after the first is its echo: some send it to a process and its group. So is any
@@ -163,6 +158,7 @@ async def serve(
     *,
     stores: str | None = None,
     clock: Clock | None = None,
+    outside: AbstractAsyncContextManager[Outside] | None = None,
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the service until `stopping` is set and everything received has found its place.
@@ -172,6 +168,7 @@ async def serve(
         stopping: set from outside.
         stores: a name for the stores that is the same from run to run; by default their addresses.
         clock: the wall clock; the system's by default.
+        outside: what it works with; by default the real stores, exchanges and port of the settings.
         task_status: told once questions are answered and the sources have been started.
 
     Raises:
@@ -181,30 +178,18 @@ async def serve(
         StoreTaken: another service is running on the same stores.
         IntervalMismatch: the database holds aggregates of another interval.
     """
-    clock = clock or SystemClock()
-    async with assembled(settings, clock, stores) as parts:
+    async with outside or real_outside(settings, clock or SystemClock(), stores) as surroundings:
+        parts = assemble(settings, surroundings)
         time = StopTime(settings.shutdown_timeout / 1_000)
         async with spooling_at_the_end(parts, time):
             async with trio.open_nursery() as nursery:
-                url = await nursery.start(
-                    partial(
-                        serve_http,
-                        parts.app,
-                        parts.listener,
-                        shutdown=stopping.wait,
-                        graceful_timeout=HTTP_GRACE,
-                        limits=Limits(settings.http.max_connections, settings.http.max_head_size),
-                    )
-                )
-                nursery.start_soon(
-                    partial(warn_while_exposed, parts.listener, settings.http.token, stopping=stopping)
-                )
+                url = await nursery.start(surroundings.front, parts.questions, stopping)
                 deadline = trio.current_time() + HOLD_PATIENCE
                 async with move_on_when(stopping.wait):
                     await parts.aggregator.take_hold()
                     # Last, since nothing renews it until the flusher runs.
                     await parts.flusher.take_hold(deadline)
-                parts.book.begin(clock.now())
+                parts.book.begin(surroundings.clock.now())
                 await parts.spooling.bring_in()
                 nursery.start_soon(run_modes, parts, settings.pipeline.workers_per_exchange, stopping)
                 nursery.start_soon(parts.stream.run, stopping)

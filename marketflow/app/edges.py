@@ -111,14 +111,15 @@ class Edges:
             known = _counts(accepted[pair])
             if before == after == known and known == self._to_be_there(pair, spans, known):
                 within[pair] = numbers
-        hidden = {pair for pair in within if _hides(inner[pair], accepted[pair], kind)}
-        shown = [pair for pair in within if pair not in hidden]
+        hidden = {pair: _hides(inner[pair], accepted[pair], kind) for pair in within}
+        shown = [pair for pair in within if not hidden[pair]]
         prices = iter(await self._window.prices([(pair, span) for pair in shown for span in spans]))
         told: dict[Pair, Sequence[Bar]] = {
             pair: [
                 bar.with_count(n) for bar, n in zip(accepted[pair], within[pair], strict=True) if bar and n
             ]
-            for pair in hidden
+            for pair in within
+            if hidden[pair]
         }
         for pair in shown:
             columns = [next(prices) for _ in spans]

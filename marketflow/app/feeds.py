@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from marketflow.app.clocks import Beat
-    from marketflow.app.ports import Clock, Connection, Source
+    from marketflow.app.ports import Clock, Connection, Entropy, Source
 
 HEALTHY_AFTER: Final = 5.0
 """Seconds of good lines after which a connection was a good one: the next back-off starts anew."""
@@ -54,7 +53,7 @@ class Feed:
         idle_timeout: float,
         beat: Beat | None,
         last_accepted: Callable[[], float | None],
-        rng: random.Random | None = None,
+        entropy: Entropy,
     ) -> None:
         self.exchange = source.exchange
         self._source = source
@@ -64,7 +63,7 @@ class Feed:
         self._idle_timeout = idle_timeout
         self._beat = beat
         self._last_accepted = last_accepted
-        self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
+        self._entropy = entropy
         self._log = logger.bind(exchange=source.exchange)
 
         self.connected = False
@@ -111,7 +110,7 @@ class Feed:
                 with suppress(OSError):  # told where it was raised
                     await self._connect_and_read(chunks)
                 with self._waiting():
-                    await trio.sleep(self._rng.uniform(0, self._backoff))
+                    await trio.sleep(self._entropy.uniform(0, self._backoff))
                 self._backoff = min(self._backoff * 2, self._backoff_max)
 
     async def _connect_and_read(self, chunks: trio.MemorySendChannel[Chunk]) -> None:

@@ -55,6 +55,25 @@ class Clock(Protocol):
         ...
 
 
+class Entropy(Protocol):
+    """Where everything random comes from: ids of boots, jitter, generated prices. `random.Random` fills it.
+
+    With a seeded one a run repeats itself, see docs/determinism.md.
+    """
+
+    def random(self) -> float:
+        """A number of [0, 1)."""
+        ...
+
+    def uniform(self, a: float, b: float) -> float:
+        """A number between the two."""
+        ...
+
+    def getrandbits(self, k: int, /) -> int:
+        """A whole number of `k` bits."""
+        ...
+
+
 # ---- exchanges ----
 
 

@@ -246,3 +246,17 @@ class ModeQuestions(Protocol):
         Switches are serialised. Once begun, one is carried through even if the caller is cancelled.
         """
         ...
+
+
+# ---- all of it ----
+
+
+@attrs.frozen
+class Questions:
+    """Everything that can be asked of the service."""
+
+    prices: PriceQuestions
+    stream: StreamQuestions
+    health: HealthQuestions
+    measuring: MeasurementQuestions
+    modes: ModeQuestions

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-import socket
 from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
-from unittest.mock import patch
 
 import attrs
 import trio
@@ -18,9 +16,12 @@ from hypothesis import settings as options
 from hypothesis import strategies as st
 from rig import Sent, check_ledger, differences, expected_rows, settings_for
 
-from marketflow import assembly, service
 from marketflow.adapters.db.memory import MemoryStore
+from marketflow.adapters.exchange.fair import FairPrices
+from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.config.settings import ExchangeSettings
+from marketflow.outside import Outside
+from marketflow.service import serve
 
 INTERVAL = 5_000
 SYMBOLS = ("BTCUSDT", "DOGEUSDT")
@@ -53,7 +54,7 @@ class Spool:
     async def load(self):
         return list(self.bars)
 
-    async def save(self, bars):
+    async def save(self, bars, within):  # noqa: ARG002
         self.bars = list(bars)
 
 
@@ -67,16 +68,32 @@ class History:
         self.sent, self.generated = [], 0
 
     @asynccontextmanager
-    async def assembled(self, settings, clock, _):
+    async def outside(self, settings):
         boot = f"boot{next(self.boots)}"
         self.window = self.window.successor(boot)
         lose_lock(self.store)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            with patch.object(assembly, "TcpSource", lambda name, *_: self.lines[name]):
-                self.parts = assembly._parts(
-                    settings, clock, boot, listener, self.window, self.store, self.spool
-                )
-            yield self.parts
+        generator = settings.generator
+        yield Outside(
+            boot=boot,
+            clock=self.clock,
+            entropy=self.rng,
+            window=self.window,
+            store=self.store,
+            spool=self.spool,
+            sources={
+                "live": list(self.lines.values()),
+                "test": [
+                    GeneratorSource(name, FairPrices(name, SYMBOLS, 0), generator.rate, self.clock)
+                    for name in generator.exchanges
+                ],
+            },
+            front=self.front,
+        )
+
+    async def front(self, questions, stopping, *, task_status):
+        self.questions = questions
+        task_status.started("nowhere")
+        await stopping.wait()
 
     def send(self, count):
         line = self.lines[self.rng.choice(LIVE)]
@@ -93,7 +110,7 @@ class History:
             case "postgres away" | "postgres back":
                 self.store.away = step.endswith("away")
             case "test" | "live":
-                await self.parts.modes.switch(step)
+                await self.questions.modes.switch(step)
             case int():
                 self.send(step)
             case float():
@@ -103,8 +120,7 @@ class History:
     async def boot(self, settings):
         stopping = trio.Event()
         async with trio.open_nursery() as nursery:
-            with patch.object(service, "assembled", self.assembled):
-                await nursery.start(partial(service.serve, settings, stopping, clock=self.clock))
+            await nursery.start(partial(serve, settings, stopping, outside=self.outside(settings)))
             yield
             stopping.set()
         await trio.sleep(0.001)  # No two boots start in the same ms: their sequences begin with it.
@@ -113,7 +129,7 @@ class History:
         self.generated += report.exchanges["test1"].updates.accepted
 
     def check(self):
-        report = self.parts.health.report()
+        report = self.questions.health.report()
         for each in report.exchanges.values():
             check_ledger(attrs.asdict(each.updates))
         return report

@@ -35,6 +35,7 @@ from marketflow.app.questions import (
     Measurements,
     StoreHealth,
 )
+from marketflow.app.questions import Questions as AllQuestions
 from marketflow.config.settings import HttpSettings
 from marketflow.domain.periods import parse_period
 
@@ -214,11 +215,13 @@ class Questions:
 
     def app(self, token=None, hosts=()):
         return create_app(
-            prices=self.prices,
-            stream=self.stream,
-            health=self.health,
-            measuring=FakeMeasuring(self.health),
-            modes=self.modes,
+            AllQuestions(
+                prices=self.prices,
+                stream=self.stream,
+                health=self.health,
+                measuring=FakeMeasuring(self.health),
+                modes=self.modes,
+            ),
             token=token,
             hosts=hosts,
             max_body_size=HttpSettings().max_body_size,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import struct
 from collections.abc import Callable
@@ -448,6 +449,7 @@ async def test_a_feed_reads_it_through_all_faults(limit):
             idle_timeout=5,
             beat=Beat(0.025),
             last_accepted=lambda: last_accepted,
+            entropy=random.Random(1),
         )
         nursery.start_soon(feed.run, send, stopping)
         async for chunk in receive:

@@ -50,12 +50,24 @@ RULES = {
     "marketflow.logs": Rule(ours("app", "adapters", "embedded", *TOP)),
     "marketflow.embedded": Rule(ours("domain", "app", "adapters", "config", "logs", *TOP)),
     "marketflow.patience": Rule(forbidden=(), only=("trio",)),
+    "marketflow.outside": Rule(ours("assembly", "embedded", *TOP)),
     "marketflow.assembly": Rule(ours("embedded", *TOP)),
     "marketflow.service": Rule(ours(*TOP[1:])),
     "marketflow.demo": Rule(ours("client", "commands", "cli")),
     "marketflow.client": Rule(
         # It knows the service by its answers, as everybody else does.
-        ours("domain", "app", "adapters", "config", "logs", "embedded", "assembly", *TOP[:2], *TOP[3:])
+        ours(
+            "domain",
+            "app",
+            "adapters",
+            "config",
+            "logs",
+            "embedded",
+            "outside",
+            "assembly",
+            *TOP[:2],
+            *TOP[3:],
+        )
         + tuple(name for name in DRIVERS if name not in {"msgspec", "rich"})
     ),
     "marketflow.commands": Rule(ours("cli")),

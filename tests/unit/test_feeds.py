@@ -111,7 +111,7 @@ def feed_of(
         idle_timeout=idle_timeout,
         beat=pace and Beat(pace),
         last_accepted=last_accepted,
-        rng=rng or LongestWait(),
+        entropy=rng or LongestWait(),
     )
 
 

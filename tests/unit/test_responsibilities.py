@@ -34,7 +34,7 @@ PORT = "it fills a port, which is to be split first"
 FIELDS_KNOWN = {
     "app.flushing.Flusher": Known(27, LATER + "the link to the window, its hold, history, replay, trimming"),
     "app.feeds.Feed": Known(23, LATER + "connecting with back-off, reading, what is told of it"),
-    "app.aggregating.Aggregator": Known(17, LATER + "the hold, due minutes, writing, retention"),
+    "app.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
     "app.book.Book": Known(16, LATER + "pending updates, replay, what answers read"),
     "app.second_bars.SecondBars": Known(14, LATER + "the bars, what is unflushed, what has no row, folds"),
     "writing.ThreadWriter": Known(10, LATER + "the thread, its connection, what is awaited"),
@@ -51,20 +51,22 @@ FIELDS_KNOWN = {
     "adapters.db.session._Link": Known(8, LATER + "the connection, the hold"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
     "app.streaming.Subscription": Known(8, LATER + "the board, the turns of clients"),
+    "app.holding.HoldMachine": Known(8, LATER + "the lease, the rival"),
+    "app.spooling.Spooling": Known(9, LATER + "what is left, the file"),
 }
 METHODS_KNOWN = {
     "app.second_bars.SecondBars": Known(25, LATER + "see its fields"),
     "app.book.Book": Known(19, LATER + "see its fields"),
-    "app.flushing.Flusher": Known(11, LATER + "see its fields"),
+    "app.flushing.Flusher": Known(13, LATER + "see its fields"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
 }
 IMPORTS_KNOWN = {
-    "assembly": Known(28, "the composition root knows every part"),
+    "assembly": Known(19, "the composition root knows every part"),
     "adapters.http.app": Known(18, "it puts all routes together"),
     "app.queries": Known(11, "it gives each question to the part that answers it"),
     "app.spans": Known(10, LATER + "it reads the book and the flusher instead of a port"),
-    "service": Known(13, "the task tree starts every part"),
+    "service": Known(12, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
     "app.aggregating": Known(10, LATER + "see the fields of its class"),
@@ -73,6 +75,7 @@ IMPORTS_KNOWN = {
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
+    "outside": Known(15, "it makes everything that is outside, as the settings say"),
 }
 
 

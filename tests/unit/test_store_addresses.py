@@ -8,7 +8,7 @@ import pytest
 
 from marketflow.adapters.cache import address as redis_address
 from marketflow.adapters.db import address as postgres_address
-from marketflow.assembly import _earlier_name_of, _name_of
+from marketflow.outside import _earlier_name_of, _name_of
 
 SERVICES = """
 [production]

@@ -43,13 +43,7 @@ from marketflow.adapters.http.stream import CLOSING, stream_routes
 from marketflow.adapters.http.targets import origin_form
 from marketflow.adapters.http.traffic import Traffic
 from marketflow.adapters.http.websockets import WebSocketConnection
-from marketflow.app.questions import (
-    HealthQuestions,
-    MeasurementQuestions,
-    ModeQuestions,
-    PriceQuestions,
-    StreamQuestions,
-)
+from marketflow.app.questions import HealthQuestions, PriceQuestions, Questions
 
 BODY_TIMEOUT: Final = 5
 """Seconds that a client has to send its body in."""
@@ -63,12 +57,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def create_app(
+    questions: Questions,
     *,
-    prices: PriceQuestions,
-    stream: StreamQuestions,
-    health: HealthQuestions,
-    measuring: MeasurementQuestions,
-    modes: ModeQuestions,
     token: str | None,
     hosts: Iterable[str] = (),
     max_body_size: int,
@@ -77,10 +67,12 @@ def create_app(
     """The application. Sizes are in bytes.
 
     Args:
+        questions: what answers.
         token: guards the switch of the mode where it is not None.
         hosts: the names that the service goes by, beside loopback; without a token they guard the switch.
         stale_after: the age (ms) past which a feed is stale, for the dashboard.
     """
+    prices, health = questions.prices, questions.health
     app = App("marketflow", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=max_body_size, BODY_TIMEOUT=BODY_TIMEOUT)
     # No redirects: a path is right or it is not.
@@ -98,11 +90,11 @@ def create_app(
     app.after_websocket(_end_websocket)  # type: ignore[type-var]  # it says Response only
     app.register_blueprint(price_routes(prices))
     app.register_blueprint(candle_routes(prices))
-    app.register_blueprint(stream_routes(stream))
+    app.register_blueprint(stream_routes(questions.stream))
     app.register_blueprint(exchange_routes(health))
-    app.register_blueprint(mode_routes(modes, Guard(token, hosts)))
+    app.register_blueprint(mode_routes(questions.modes, Guard(token, hosts)))
     app.register_blueprint(health_routes(health))
-    app.register_blueprint(metric_routes(measuring, traffic))
+    app.register_blueprint(metric_routes(questions.measuring, traffic))
     app.register_blueprint(page_routes(stale_after=stale_after))
     app.register_blueprint(description_routes(partial(_described, prices, guarded=token is not None)))
     return app

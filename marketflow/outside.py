@@ -1,0 +1,162 @@
+"""The outside world of the service: the real stores, exchanges, port, clock and entropy, as configured.
+
+Everything that the service works with and does not make itself is named in `Outside`. A simulation fills it
+in another way, and the rest of the service does not notice.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+from psycopg.conninfo import conninfo_to_dict
+
+from marketflow.adapters.cache import address as redis_address
+from marketflow.adapters.cache.redis import open_redis_window
+from marketflow.adapters.db import address as postgres_address
+from marketflow.adapters.db.postgres import PostgresStore
+from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
+from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.adapters.exchange.tcp import TcpSource, receive_size
+from marketflow.adapters.http.app import create_app
+from marketflow.adapters.http.exposure import warn_while_exposed
+from marketflow.adapters.http.server import Limits, open_listener, serve_http
+from marketflow.adapters.state.spool import FileSpool
+from marketflow.app.ports import AggregateStore, Clock, Entropy, Source, Window
+from marketflow.app.questions import Mode, Questions
+from marketflow.app.spooling import Spool
+from marketflow.config import Settings
+
+HTTP_GRACE: Final = 2.0
+"""Seconds that running requests have to come to their end at a stop."""
+
+
+class Front(Protocol):
+    """Lets people ask."""
+
+    async def __call__(
+        self, questions: Questions, stopping: trio.Event, *, task_status: trio.TaskStatus[str]
+    ) -> None:
+        """Serve until `stopping` is set. Started, with its URL, once it listens."""
+        ...
+
+
+@attrs.frozen
+class Outside:
+    """Everything that the service works with and does not make itself."""
+
+    boot: str
+    """Unique id of this run."""
+    clock: Clock
+    entropy: Entropy
+    window: Window
+    store: AggregateStore
+    spool: Spool
+    sources: Mapping[Mode, Sequence[Source]]
+    front: Front
+
+
+@asynccontextmanager
+async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> AsyncIterator[Outside]:
+    """The outside world as configured; on leaving, the stores' connections are closed.
+
+    Nothing is connected yet, but the port is taken.
+
+    Args:
+        settings: all of them.
+        clock: the wall clock.
+        stores: a name for the stores that is the same from run to run; by default their addresses.
+
+    Raises:
+        OSError: the port is in use, and the like.
+    """
+    redis_url, dsn = settings.redis.effective_url, settings.postgres.effective_dsn
+    entropy = random.SystemRandom()
+    boot = f"{entropy.getrandbits(32):08x}"
+    with open_listener(settings.http.host, settings.http.port) as listener:
+
+        async def front(
+            questions: Questions, stopping: trio.Event, *, task_status: trio.TaskStatus[str]
+        ) -> None:
+            async with trio.open_nursery() as nursery:
+                url = await nursery.start(
+                    partial(
+                        serve_http,
+                        create_app(
+                            questions,
+                            token=settings.http.token,
+                            hosts=(settings.http.host, *settings.http.allowed_hosts),
+                            max_body_size=settings.http.max_body_size,
+                            stale_after=settings.feeds.stale_after,
+                        ),
+                        listener,
+                        shutdown=stopping.wait,
+                        graceful_timeout=HTTP_GRACE,
+                        limits=Limits(settings.http.max_connections, settings.http.max_head_size),
+                    )
+                )
+                nursery.start_soon(
+                    partial(warn_while_exposed, listener, settings.http.token, stopping=stopping)
+                )
+                task_status.started(url)
+
+        async with (
+            open_redis_window(
+                redis_url,
+                boot=boot,
+                window_length=settings.window.length,
+                timeout=settings.redis.timeout / 1_000,
+            ) as window,
+            PostgresStore(
+                dsn, interval=settings.aggregation.interval, timeout=settings.postgres.timeout / 1_000
+            ) as store,
+        ):
+            if stores is None:
+                names = _name_of(redis_url, dsn), _earlier_name_of(redis_url, dsn)
+            else:
+                names = stores, stores
+            yield Outside(
+                boot=boot,
+                clock=clock,
+                entropy=entropy,
+                window=window,
+                store=store,
+                spool=FileSpool(settings.state_dir, *names),
+                sources=_sources(settings, clock),
+                front=front,
+            )
+
+
+def _sources(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Source]]:
+    return {
+        "live": [
+            TcpSource(each.name, each.host, each.port, receive_size(len(settings.symbols)))
+            for each in settings.exchanges
+        ],
+        "test": [
+            GeneratorSource(
+                name, FairPrices(name, settings.symbols, COMMON_SEED), settings.generator.rate, clock
+            )
+            for name in settings.generator.exchanges
+        ],
+    }
+
+
+def _name_of(redis_url: str, dsn: str) -> str:
+    """The databases that the stores are: a new password makes no other stores."""
+    return f"{redis_address.address_of(redis_url)} {postgres_address.address_of(dsn)}"
+
+
+def _earlier_name_of(redis_url: str, dsn: str) -> str | None:
+    """The name that version 0.1 gave to the same stores; None where it gave it to others as well."""
+    if not (redis_address.is_written_out(redis_url) and postgres_address.is_written_out(dsn)):
+        return None
+    redis, postgres = urlsplit(redis_url), conninfo_to_dict(dsn)
+    database = "{host}:{port}/{dbname}".format_map(dict.fromkeys(("host", "port", "dbname")) | postgres)
+    return f"{redis.hostname}:{redis.port}{redis.path} {database}"
