@@ -229,6 +229,20 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Seeded histories of the whole service on a virtual clock: 300 of them. Arguments after -- go to it."""
+    install(session, "dev")
+    session.run(
+        "python",
+        "-m",
+        "tests.simulation",
+        *session.posargs,
+        interrupt_timeout=STOP_SECONDS,
+        terminate_timeout=STOP_SECONDS,
+    )
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     try:
         bundle(session)

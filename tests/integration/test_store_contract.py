@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
 from itertools import count
 
@@ -19,6 +20,7 @@ from marketflow.app.ports import Aggregate, StoreAway
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
 from marketflow.domain.prices import PriceUpdate
+from tests.simulation.stores import Link, SimulatedPostgres, SimulatedStore
 
 EXCHANGE, SYMBOL = PAIR = ("exchange1", "BTCUSDT")
 OTHERS = [("exchange1", "ETHUSDT"), ("exchange2", "BTCUSDT")]
@@ -41,11 +43,15 @@ CREATE TABLE part_2 PARTITION OF price_aggregates FOR VALUES WITH (MODULUS 3, RE
 """
 
 
-@pytest.fixture(params=["memory", "postgres", "partitioned"])
+@pytest.fixture(params=["memory", "simulated", "postgres", "partitioned"])
 def new_store(request):
     """A store that nobody has held yet; partitioned: somebody has made the table, in parts."""
     if request.param == "memory":
         return MemoryStore(MINUTE)
+    if request.param == "simulated":
+        server = SimulatedPostgres()
+        link = Link(server, random.Random(1), timeout=10)
+        return SimulatedStore(MINUTE, boot="boot1", link=link, server=server)
     dsn = request.getfixturevalue("postgres_dsn")
     if request.param == "partitioned":
         with psycopg.connect(dsn, autocommit=True) as connection:

@@ -19,6 +19,7 @@ from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.app.ports import Flush, Sight, StoreAway, Written
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
+from tests.simulation.stores import Link, SimulatedRedis, SimulatedWindow
 
 PAIR = ("exchange1", "BTCUSDT")
 OTHER = ("exchange2", "BTCUSDT")
@@ -51,6 +52,19 @@ class InMemory:
         window.refused = set()
 
 
+class Simulated(InMemory):
+    """The one of the simulation, while nothing is wrong with it."""
+
+    def __init__(self):
+        self._server = SimulatedRedis()
+        self._shelf = self._server.shelf
+
+    @asynccontextmanager
+    async def open(self, boot):
+        link = Link(self._server, random.Random(boot), timeout=10)
+        yield SimulatedWindow(boot=boot, link=link, server=self._server)
+
+
 class InRedis:
     """The same of a Redis."""
 
@@ -77,9 +91,11 @@ class InRedis:
             client.execute_command("ACL", "SETUSER", "default", "+zadd")
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "simulated", "redis"])
 def place(request):
-    return InMemory() if request.param == "memory" else InRedis(request.getfixturevalue("redis_url"))
+    if request.param == "redis":
+        return InRedis(request.getfixturevalue("redis_url"))
+    return {"memory": InMemory, "simulated": Simulated}[request.param]()
 
 
 @pytest.fixture

@@ -1,0 +1,125 @@
+"""`python -m tests.simulation`: run seeds, say what they covered, and show what fails.
+
+```
+--seeds 300          so many seeds from --seed on (0)
+--seed 17            that one alone: its log and its hash
+--minutes 5          stop after so long
+--mutant NAME        with a planted bug: exit 1 once it is found
+--mutants            list them
+```
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from tests.simulation.history import History, run_history, shrunk
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.plan import KINDS, Plan
+
+CHUNK = 5
+"""Seeds that a process takes at a time."""
+PROGRESS_SECONDS = 5.0
+
+
+def main() -> int:
+    """The exit code: 0 if all seeds are right, 1 if one is not."""
+    arguments = _arguments()
+    if arguments.mutants:
+        print(*MUTANTS, sep="\n")
+        return 0
+    if arguments.seeds is None and arguments.seed is not None:
+        return _one(arguments.seed, arguments.mutant)
+    return _many(arguments.seed or 0, arguments.seeds or 300, arguments.minutes, arguments.mutant)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="nox -s simulate --", description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, help="how many seeds (300)")
+    parser.add_argument(
+        "--seed", type=int, help="the first seed; without --seeds that one alone, with its log"
+    )
+    parser.add_argument("--minutes", type=float, help="stop after so long")
+    parser.add_argument("--mutant", choices=list(MUTANTS), metavar="NAME", help="plant this bug")
+    parser.add_argument("--mutants", action="store_true", help="list the bugs that can be planted")
+    return parser.parse_args()
+
+
+def _one(seed: int, mutant: str | None) -> int:
+    plan = Plan.of(seed)
+    print(_described(plan), "", sep="\n")
+    history = run_history(plan, mutant, told=True)
+    print("", *history.log, "", sep="\n")
+    if history.failure is None:
+        print(f"{history.steps} steps, {history.seconds:.1f} virtual seconds: all is right")
+        print(f"hash {history.digest}")
+        return 0
+    print(f"FAILED: {history.failure}")
+    return 1
+
+
+def _many(first: int, count: int, minutes: float | None, mutant: str | None) -> int:
+    began = last = time.monotonic()
+    coverage: Counter[str] = Counter()
+    done, seconds = 0, 0.0
+    for history in _histories(first, count, mutant):
+        done += 1
+        coverage += history.coverage
+        seconds += history.seconds
+        now = time.monotonic()
+        if history.failure is not None:
+            print(f"seed {history.seed} failed after {done} seeds: {history.failure}", flush=True)
+            _explain(history.seed, mutant)
+            return 1
+        if now - last >= PROGRESS_SECONDS:
+            last = now
+            print(f"{done} of {count} seeds, {done / (now - began):.1f} a second", flush=True)
+        if minutes is not None and now - began > 60 * minutes:
+            break
+    elapsed = time.monotonic() - began
+    print(f"{done} seeds are right: {seconds / 3600:.2f} virtual hours in {elapsed:.0f} s")
+    _table(coverage)
+    return 0
+
+
+def _histories(first: int, count: int, mutant: str | None) -> Iterable[History]:
+    tasks = ((seed, mutant) for seed in range(first, first + count))
+    with multiprocessing.Pool(os.cpu_count()) as pool:
+        yield from pool.imap_unordered(_history, tasks, chunksize=CHUNK)
+
+
+def _history(task: tuple[int, str | None]) -> History:
+    seed, mutant = task
+    return run_history(Plan.of(seed), mutant)
+
+
+def _explain(seed: int, mutant: str | None) -> None:
+    plan, history = shrunk(Plan.of(seed), mutant)
+    print("\nwith as few faults as it takes:", _described(plan), "", *history.log, sep="\n")
+    print(f"{history.failure}\n\nagain, with the service's log: nox -s simulate -- --seed {seed}")
+
+
+def _described(plan: Plan) -> str:
+    facts = ", ".join(
+        f"{name} {getattr(plan, name)}"
+        for name in ("seed", "mode", "interval", "grace", "lateness", "window_length", "flush_interval")
+    )
+    return "\n".join([facts, *(f"  {fault}" for fault in plan.faults or ("no faults",))])
+
+
+def _table(coverage: Counter[str]) -> None:
+    never = [kind for kind in KINDS if not coverage[kind]]
+    for name, times in sorted(coverage.items()):
+        print(f"  {name:<28} {times:>9,}")
+    if never:
+        print(f"  never: {', '.join(never)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""What must hold in a history: at each step, now and then, and at its end."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from marketflow.app.answers import NoData, NothingCanAnswer
+from marketflow.app.ports import Aggregate
+from marketflow.app.questions import PriceQuestions
+from tests.simulation.faults import stop
+from tests.simulation.model import Update, summary
+from tests.simulation.plan import LIVE, TEST
+from tests.simulation.process import Process, Wrong
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+WHOLE_SECONDS: Final = 10.0
+"""After the last fault everything is whole again within this."""
+START_SECONDS: Final = 8.0
+"""A start may have to be waited for before that: the pause after a kill, and the hold of the killed one."""
+ANSWER_SECONDS: Final = 15.0
+"""A question is answered, one way or the other, within this."""
+MADE_SECONDS: Final = 8.0
+"""A row is written within this after it was made, also where PostgreSQL takes its time."""
+REFUSED_SECONDS: Final = 65.0
+"""Rows that were refused are tried again after a minute."""
+BOTH_SECONDS: Final = 12.0
+"""Of two services that can both reach a store one ends within this. The second writes nothing meanwhile."""
+MOST_IN_BATCH: Final = 1_000
+"""Updates that a chunk has at most: buffers may go over their limit by one."""
+
+
+class Checks:
+    """Compares a world with its model."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def check_ledgers(self) -> None:
+        """After each step of any task: every ledger adds up.
+
+        Raises:
+            Wrong
+        """
+        serving = [process for process in self._world.processes if process.started]
+        if len(serving) > 1:
+            for process in serving:
+                process.beside = min(process.beside, trio.current_time())
+        for process in self._world.processes:
+            for exchange, ledger in process.counters().items():
+                kept = ledger.cached + ledger.expired + sum(ledger.dropped.values()) + ledger.pending
+                if (
+                    ledger.received != ledger.accepted + sum(ledger.rejected.values())
+                    or ledger.accepted != kept
+                ):
+                    raise Wrong(f"{process.boot} {exchange}: the ledger does not add up: {ledger}")
+                if not 0 <= ledger.pending <= 2 * self._world.limit + MOST_IN_BATCH:
+                    raise Wrong(f"{process.boot} {exchange}: {ledger.pending} pending")
+
+    async def watch_writers(self) -> None:
+        """Two services on the same stores find each other, and one ends, where either store can tell."""
+        since = trio.current_time()
+        while True:
+            await trio.sleep(0.25)
+            serving = [
+                process
+                for process in self._world.processes
+                if process.started
+                and not process.stopping.is_set()
+                and process.redis.thawed is None
+                and (process.redis.way == "up" or process.postgres.way == "up")
+            ]
+            one_store = any(
+                all(link(process).way == "up" for process in serving)
+                for link in (lambda process: process.redis, lambda process: process.postgres)
+            )
+            if len(serving) < 2 or not one_store:
+                since = trio.current_time()
+            elif trio.current_time() - since > BOTH_SECONDS:
+                boots = " and ".join(process.boot for process in serving)
+                raise Wrong(f"{boots} have served for {BOTH_SECONDS:.0f} s on the same stores")
+
+    def two_writers(self, one: str, other: str) -> None:
+        raise Wrong(f"{one} and {other} write in turns to the same store")
+
+    def check_write(self, row: Aggregate) -> None:
+        """A row that is written holds all that had come in when it was made: an incomplete one is a lie.
+
+        Raises:
+            Wrong
+        """
+        pair = row.exchange, row.symbol
+        if (pair, row.end) in self._world.model.tainted or any(
+            each.beside < math.inf for each in self._world.processes
+        ):
+            return
+        before = trio.current_time() - MADE_SECONDS
+        came = sum(
+            (each.exchange, each.symbol) == pair
+            and self._world.model.end_of(each.timestamp) == row.end
+            and each.at < before
+            for each in self._world.updates()
+        )
+        if row.bar.count < came:
+            raise Wrong(f"a row of {row.bar.count} updates was written, {came} had come in: {row}")
+
+    async def ask_now_and_then(self) -> None:
+        rng = self._world.generator("questions")
+        until = self._world.plan.seconds
+        while trio.current_time() < until:
+            await trio.sleep(rng.uniform(0.2, 2.0))
+            await self._ask(rng)
+
+    async def _ask(self, rng: random.Random) -> None:
+        """One question, compared with the model."""
+        process = self._world.serving
+        if process is None or process.questions is None or process.stopping.is_set():
+            return
+        modes = process.questions.modes
+        mode, symbol = modes.mode, rng.choice(list(self._world.plan.symbols))
+        of_mode = LIVE if mode == "live" else TEST
+        exchange = rng.choice([None, *of_mode])
+        meant = (exchange,) if exchange else of_mode
+        kind = rng.choice(("summary", "highest", "lowest", "average", "latest"))
+        before = self._about(symbol, meant)
+        answer = await self._answer(process.questions.prices, kind, symbol, exchange, rng)
+        if answer is None or modes.mode != mode or process.ended.is_set() or process.beside < math.inf:
+            return
+        self._world.coverage[f"answer {answer.source}"] += 1
+        after = self._about(symbol, meant)
+        if kind == "latest":
+            self._check_latest(answer, before, after)
+        elif not self._world.model.taints(meant, symbol, answer.start, answer.end):
+            self._check_span(kind, answer, before, after)
+
+    def _about(self, symbol: str, exchanges: Sequence[str]) -> list[Update]:
+        """What was accepted up to now of a symbol."""
+        return [
+            each for each in self._world.updates() if each.symbol == symbol and each.exchange in exchanges
+        ]
+
+    async def _answer(
+        self, prices: PriceQuestions, kind: str, symbol: str, exchange: str | None, rng: random.Random
+    ) -> Any:
+        """None if there is no answer, for a reason that is allowed."""
+        coverage = self._world.coverage
+        coverage["questions"] += 1
+        try:
+            with trio.fail_after(ANSWER_SECONDS):
+                match kind:
+                    case "latest":
+                        return await prices.latest(symbol, exchange)
+                    case "summary":
+                        period = rng.choice(("1s", "3s", "7s", "1m", "5m"))
+                        return await prices.summary(symbol, exchange, period)
+                    case "highest" | "lowest" | "average":
+                        period = rng.choice(("2s", "5s", "1m"))
+                        return await prices.statistic(kind, symbol, exchange, period)
+        except NoData:
+            coverage["no data"] += 1
+        except NothingCanAnswer:
+            coverage["nothing can answer"] += 1
+        except trio.TooSlowError:
+            raise Wrong(f"no answer within {ANSWER_SECONDS} s: {kind} {symbol}") from None
+        return None
+
+    def _check_latest(self, answer: Any, before: list[Update], after: list[Update]) -> None:
+        newest = max((update.timestamp for update in before if not self._is_lost(update)), default=0)
+        known = {(update.timestamp, update.price) for update in after}
+        if answer.timestamp < newest or (answer.timestamp, answer.price) not in known:
+            raise Wrong(f"latest: {answer}, the newest is of {newest}")
+
+    def _is_lost(self, update: Update) -> bool:
+        return self._world.model.interval_of(update) in self._world.model.tainted
+
+    def _check_span(self, kind: str, answer: Any, before: list[Update], after: list[Update]) -> None:
+        within = [each for each in after if answer.start <= each.timestamp < answer.end]
+        least = sum(answer.start <= each.timestamp < answer.end for each in before)
+        if not least <= answer.updates <= len(within):
+            raise Wrong(f"{kind}: {answer}: {answer.updates} updates, there are {least} to {len(within)}")
+        if answer.updates != len(within) or not within:
+            return
+        right = summary(within)
+        if kind == "summary":
+            prices = answer.min_price, answer.max_price, answer.average_price
+            expected = right.min, right.max, right.average
+        else:
+            prices = (answer.price,)
+            expected = ({"highest": right.max, "lowest": right.min, "average": right.average}[kind],)
+        for price, wanted in zip(prices, expected, strict=True):
+            if abs(price - wanted) > 1e-9 * abs(wanted):
+                raise Wrong(f"{kind}: {answer}, right is {right}")
+
+    # ---- the end ----
+
+    async def calm(self) -> None:
+        """No fault any more: everything becomes whole in time, rows and window are right, a stop is clean."""
+        self._world.note("calm")
+        for process in self._world.processes:
+            process.thaw()
+        began = trio.current_time()
+        wrong = ["nothing looked at yet"]
+        while wrong:
+            if trio.current_time() - began > WHOLE_SECONDS + START_SECONDS:
+                raise Wrong(f"not whole {WHOLE_SECONDS} s after the last fault: {wrong[:3]}")
+            await trio.sleep(0.25)
+            wrong = self._not_whole()
+        for exchange in self._world.exchanges.values():
+            exchange.behaviour.mute = True
+        process = self._world.serving
+        assert process is not None
+        assert process.questions is not None
+        measurements = process.questions.measuring.measurements
+        extra = REFUSED_SECONDS if measurements().aggregates_refused else 0.0
+        await trio.sleep((self._world.plan.interval + self._world.plan.grace) / 1_000 + 8.0 + extra)
+        self._check_window(process)
+        if (pending := measurements().aggregates_pending) != 0:
+            raise Wrong(f"{pending} rows are still to be written")
+        until = self._world.clock.now() - self._world.plan.grace
+        await stop(process)
+        if self._world.disk:
+            raise Wrong(f"{len(self._world.disk)} spools are left though both stores are up")
+        self._check_rows(until)
+
+    def _not_whole(self) -> list[str]:
+        process = self._world.serving
+        if process is None or process.questions is None or len(self._world.processes) != 1:
+            return ["no process serves"]
+        measured = process.questions.measuring.measurements()
+        report, wrong = measured.health, []
+        if report.status != "ok":
+            wrong.append(f"status {report.status}: {report}")
+        if measured.aggregates_refused:
+            return []
+        return wrong
+
+    def _check_window(self, process: Process) -> None:
+        """What the last process accepted is in Redis, each update once, and its bars count all of them."""
+        if process.beside < math.inf:
+            return
+        mine = self._world.updates_of(process)
+        since = self._world.clock.now() - self._world.plan.window_length
+        dropped = sum(ledger.expired + sum(ledger.dropped.values()) for ledger in process.counters().values())
+        all_of = Counter(
+            (each.exchange, each.symbol, each.timestamp, each.price) for each in self._world.updates()
+        )
+        held: Counter[Any] = Counter()
+        for (exchange, symbol), members in self._world.redis.shelf.members.items():
+            for member in members.values():
+                held[exchange, symbol, member.timestamp, member.price] += 1
+        if extra := held - all_of:
+            raise Wrong(f"in the window, but never accepted, or twice: {list(extra.items())[:3]}")
+        replayed = self._world.plan.replay_memory > 1_000_000
+        wanted = Counter(
+            (each.exchange, each.symbol, each.timestamp, each.price)
+            for each in mine
+            if each.timestamp >= since
+        )
+        missing = wanted - held
+        if missing and not dropped and replayed:
+            raise Wrong(f"not in the window: {list(missing.items())[:3]} of {process.boot}")
+        counts = Counter(((each.exchange, each.symbol), each.timestamp // 1_000 * 1_000) for each in mine)
+        for (pair, second), count in counts.items():
+            bar = self._world.redis.shelf.bars.get(pair, {}).get((second, process.boot))
+            if bar is None or bar.count != count:
+                raise Wrong(f"bar of {pair} {second}: {bar}, {count} updates were accepted")
+
+    def _check_rows(self, until: int) -> None:
+        rows = {
+            ((exchange, symbol), end): row.bar
+            for (exchange, symbol, end), row in self._world.postgres.rows.items()
+        }
+        since = (
+            0
+            if self._world.plan.retention is None
+            else until - self._world.plan.retention + 2 * self._world.plan.interval
+        )
+        wrong = self._world.model.wrong_rows(rows, self._world.updates(), until, since)
+        if wrong:
+            raise Wrong(f"{len(wrong)} rows are not right: {wrong[:3]}")
+        self._world.coverage["rows"] += len(rows)

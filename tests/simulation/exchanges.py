@@ -1,0 +1,251 @@
+"""Simulated exchanges: what they send is decided by the seed, and everything that a feed was given is noted.
+
+An exchange has one sequence of lines. Every connection gets all of them from the moment at which it was made,
+in pieces that may end within a line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+GARBAGE = (
+    b"hello",
+    b"{}",
+    b'{"symbol":"BTCUSDT","price":"1.5","timestamp":1795343351549}',
+    b'{"symbol":"BTCUSDT","price":NaN,"timestamp":1795343351549}',
+    b'{"symbol":"BTCUSDT","price":-1,"timestamp":1795343351549}',
+    b'{"symbol":"NOTHING","price":1.5,"timestamp":1795343351549}',
+    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":17}',
+    b'{"symbol":"BTCUSDT","price":1.5,"timestamp":99999999999999}',
+)
+LAGS = (0, 0, 0, 0, 30, 300, 1_500, 4_000)
+"""How far (ms) a timestamp may be behind: one is drawn for each line."""
+MOST_RECEIVED = 65_536
+FUTURE = 5_000
+"""How far (ms) a timestamp may be ahead of the service's clock."""
+
+
+@attrs.define
+class Behaviour:
+    """What an exchange does just now. Faults change it, and change it back."""
+
+    down: bool = False
+    """Connections are refused, and those that there were end."""
+    mute: bool = False
+    """Connected, but nothing is sent."""
+    mad: bool = False
+    """Half of the lines are garbage."""
+    ahead: int = 0
+    """How far (ms) its clock is ahead of the true time."""
+    burst: int = 1
+    """How many times as much is sent."""
+
+
+class SimulatedExchange:
+    """Sends lines at its pace until cancelled."""
+
+    def __init__(
+        self, name: str, symbols: Sequence[str], rng: random.Random, true_time: Callable[[], int], tick: float
+    ) -> None:
+        """`true_time` in Unix ms, `tick` in seconds."""
+        self.name = name
+        self.behaviour = Behaviour()
+        self._symbols = symbols
+        self._rng = rng
+        self._true_time = true_time
+        self._tick = tick
+        self._connections: list[SimulatedConnection] = []
+
+    async def run(self) -> None:
+        """Send, tick by tick."""
+        while True:
+            await trio.sleep(self._tick * self._rng.uniform(0.5, 1.5))
+            if not self.behaviour.mute and not self.behaviour.down:
+                lines = [self._line() for _ in range(self._rng.randint(1, 3) * self.behaviour.burst)]
+                for connection in list(self._connections):
+                    connection.send(b"".join(lines))
+
+    def _line(self) -> bytes:
+        rng = self._rng
+        if rng.random() < (0.5 if self.behaviour.mad else 0.01):
+            return rng.choice((*GARBAGE, b"", b"\r")) + b"\n"
+        # Few different prices and timestamps: equal ones are the hard case.
+        price = rng.choice((1.5, 2e-07, 100150.75492142327, rng.uniform(1, 9)))
+        time = self._true_time() + self.behaviour.ahead - rng.choice(LAGS)
+        line = {"symbol": rng.choice(self._symbols), "price": price, "timestamp": time}
+        return json.dumps(line).encode() + b"\n"
+
+    def open(self) -> SimulatedConnection:
+        """A new connection.
+
+        Raises:
+            ConnectionRefusedError: the exchange is down.
+        """
+        if self.behaviour.down:
+            raise ConnectionRefusedError("simulated: the exchange is down")
+        connection = SimulatedConnection(self._rng)
+        self._connections.append(connection)
+        return connection
+
+    def forget(self, connection: SimulatedConnection) -> None:
+        """The other side has closed it."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+
+    def drop(self, *, broken: bool) -> None:
+        """End all connections, in order or by breaking them."""
+        for connection in self._connections:
+            connection.end(broken=broken)
+        self._connections.clear()
+
+
+class SimulatedConnection:
+    """One direction of a connection: what was sent waits until it is received."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._waiting = b""
+        self._ended: str | None = None
+        self._changed = trio.Event()
+
+    def send(self, data: bytes) -> None:
+        """Put bytes in, as the exchange does."""
+        self._waiting += data
+        self._wake()
+
+    def end(self, *, broken: bool) -> None:
+        """No more will come."""
+        self._ended = "broken" if broken else "closed"
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def receive(self) -> bytes:
+        """The next bytes, not always all that are there; empty at the end.
+
+        Raises:
+            ConnectionResetError: it broke.
+        """
+        while not self._waiting and self._ended is None:
+            await self._changed.wait()
+        await trio.lowlevel.checkpoint()
+        if self._waiting:
+            length = len(self._waiting)
+            if self._rng.random() < 0.2:
+                length = self._rng.randint(1, length)
+            length = min(length, MOST_RECEIVED)
+            data, self._waiting = self._waiting[:length], self._waiting[length:]
+            return data
+        if self._ended == "broken":
+            raise ConnectionResetError("simulated: the connection broke")
+        return b""
+
+
+class SimulatedSource:
+    """Fills the port Source for one process. Notes each line that it hands over."""
+
+    def __init__(
+        self,
+        exchange: SimulatedExchange,
+        note: Callable[[str, bytes], None],
+        reachable: Callable[[], bool],
+        frozen: Callable[[], trio.Event | None],
+    ) -> None:
+        """What the process can do is asked of it: `reachable`, and `frozen` (an event that thaws it)."""
+        self.exchange = exchange.name
+        self._simulated = exchange
+        self._note = note
+        self._reachable = reachable
+        self._frozen = frozen
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[_Framed]:
+        """A new connection, closed on leaving."""
+        await trio.lowlevel.checkpoint()
+        if not self._reachable():
+            raise ConnectionRefusedError("simulated: no network")
+        connection = self._simulated.open()
+        framed = _Framed(connection, lambda line: self._note(self.exchange, line), self._frozen)
+        try:
+            yield framed
+        except OSError:
+            # A line without an end counts where the connection has ended, not where the feed was stopped.
+            framed.finish()
+            raise
+        finally:
+            self._simulated.forget(connection)
+
+
+class _Framed:
+    """Cuts what was received into lines, in the simplest way there is."""
+
+    def __init__(
+        self,
+        connection: SimulatedConnection,
+        note: Callable[[bytes], None],
+        frozen: Callable[[], trio.Event | None],
+    ) -> None:
+        self._connection = connection
+        self._note = note
+        self._frozen = frozen
+        self._rest = b""
+
+    async def receive(self) -> bytes:
+        """The next bytes."""
+        data = await self._connection.receive()
+        if (thawed := self._frozen()) is not None:
+            with trio.CancelScope(shield=True):
+                await thawed.wait()
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._note(line)
+        return data
+
+    def finish(self) -> None:
+        """The connection has ended."""
+        if self._rest:
+            self._note(self._rest)
+        self._rest = b""
+
+
+def reason_against(
+    line: bytes, *, symbols: Sequence[str], wall: int, interval: int, lateness: int
+) -> str | tuple[str, float, int] | None:
+    """What must become of a line.
+
+    Returns:
+        None if it is blank; the reason of its rejection; or the update: symbol, price and timestamp.
+    """
+    if not line.strip(b" \t\r"):
+        return None
+    update = _read(line)
+    if update is None:
+        return "malformed"
+    symbol, price, time = update
+    reasons = {
+        "symbol": symbol not in symbols,
+        "price": price <= 0,
+        "future": time > wall + FUTURE,
+        "late": wall >= (time // interval + 1) * interval + lateness,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), update)
+
+
+def _read(line: bytes) -> tuple[str, float, int] | None:
+    """Symbol, price and timestamp of a well-formed line."""
+    try:
+        fields = json.loads(line)
+        symbol, price, time = fields["symbol"], fields["price"], fields["timestamp"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    kinds = isinstance(symbol, str) and isinstance(time, int) and isinstance(price, float | int)
+    return (symbol, float(price), time) if kinds and math.isfinite(price) else None

@@ -1,0 +1,112 @@
+"""One process of the service in a simulation: its clock, its links, and what its feeds were given."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from marketflow.app.questions import Counters, Questions
+from marketflow.outside import Front
+from tests.simulation.model import Update
+from tests.simulation.stores import Link, SimulatedStore, SimulatedWindow
+
+NOON: Final = 1_795_340_400_000
+"""The wall clock at the beginning of each history (Unix ms)."""
+
+
+class Wrong(AssertionError):
+    """A promise was broken."""
+
+
+class SimulatedClock:
+    """The wall clock of a process: the true time, and the steps that faults make it take."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        """ms"""
+
+    def now(self) -> int:
+        """Unix ms."""
+        return true_time() + self.offset
+
+
+def true_time() -> int:
+    """Unix ms by a clock that does not step."""
+    return NOON + int(trio.current_time() * 1_000)
+
+
+@attrs.define(eq=False)
+class Process:
+    """One boot of the service."""
+
+    boot: str
+    clock: SimulatedClock
+    redis: Link
+    postgres: Link
+    window: SimulatedWindow
+    store: SimulatedStore
+    stopping: trio.Event = attrs.field(factory=trio.Event)
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    questions: Questions | None = None
+    """What can be asked of it; None until it has got so far."""
+    started: bool = False
+    """Whether it has begun to serve."""
+    outcome: str = ""
+    """How it ended."""
+    given: defaultdict[str, list[Update]] = attrs.field(factory=lambda: defaultdict(list))
+    """By exchange, the updates among the lines that its feed was given."""
+    refused: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    """By exchange and reason, how many of these lines are to be rejected."""
+    beside: float = math.inf
+    """Since when another process served at the same time: what counts then, and how often, is in doubt."""
+    was_frozen: bool = False
+    """Whether it stood still for a while: a stop may take so much longer."""
+    left: frozenset[str] = frozenset()
+    """The exchanges of a mode that was left: nothing of them may come any more."""
+
+    def counters(self) -> Mapping[str, Counters]:
+        """By exchange, what became of its lines."""
+        if self.questions is None:
+            return {}
+        return {name: each.updates for name, each in self.questions.health.report().exchanges.items()}
+
+    @property
+    def dead(self) -> bool:
+        """Whether it was killed."""
+        return self.redis.dead
+
+    def kill(self) -> None:
+        """End it at once: nothing that it does from now on has any effect."""
+        if not self.dead and not self.ended.is_set():
+            self.redis.dead = self.postgres.dead = True
+            self.store.die()
+            self.thaw()
+            self.scope.cancel()
+
+    def freeze(self) -> None:
+        """Nothing that it does gets out, and nothing gets in, until it is thawed."""
+        self.redis.thawed = self.postgres.thawed = trio.Event()
+        self.was_frozen = True
+
+    def thaw(self) -> None:
+        """Go on."""
+        if self.redis.thawed is not None:
+            self.redis.thawed.set()
+        self.redis.thawed = self.postgres.thawed = None
+
+
+def quiet_front(process: Process) -> Front:
+    """In place of the HTTP server: the world asks directly."""
+
+    async def run(questions: Questions, stopping: trio.Event, *, task_status: trio.TaskStatus[str]) -> None:
+        process.questions = questions
+        task_status.started("simulated")
+        await stopping.wait()
+
+    return run

@@ -1,0 +1,309 @@
+"""One history: processes of the service that come and go in simulated surroundings."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from marketflow.app.ports import StoreTaken
+from marketflow.outside import Outside
+from marketflow.service import serve
+from tests.simulation.checks import WHOLE_SECONDS, Checks
+from tests.simulation.exchanges import SimulatedExchange, SimulatedSource, reason_against
+from tests.simulation.faults import Faults
+from tests.simulation.model import Model, Update
+from tests.simulation.plan import LIVE, TEST, Plan, settings_of
+from tests.simulation.process import Process, SimulatedClock, Wrong, quiet_front, true_time
+from tests.simulation.scheduling import Steps
+from tests.simulation.stores import (
+    Link,
+    SimulatedPostgres,
+    SimulatedRedis,
+    SimulatedSpool,
+    SimulatedStore,
+    SimulatedWindow,
+)
+
+PAUSES: Final = (0.01, 0.3, 2.0, 6.0)
+"""Seconds until an ended process is started again: one is drawn."""
+SNAPSHOT_SECONDS: Final = 2.0
+"""How often the stores' states are kept, for those that come back older."""
+LEEWAY: Final = 0.1
+"""Seconds that what was received may take to Redis beyond the flush interval."""
+
+
+class World:
+    """Everything of one history."""
+
+    def __init__(self, plan: Plan, steps: Steps) -> None:
+        self.plan = plan
+        self.steps = steps
+        self.coverage: Counter[str] = Counter()
+        """What has happened, how often."""
+        self.log: list[str] = []
+        """What has happened, in words."""
+        self.model = Model(plan.interval)
+        self.redis, self.postgres = SimulatedRedis(), SimulatedPostgres()
+        self.clock = SimulatedClock()
+        self.processes: list[Process] = []
+        """Those that run, the oldest first."""
+        self.disk: dict[int, Sequence[Any]] = {}
+        """What was spooled, by file."""
+        self._rng = self.generator("world")
+        self._traffic_over = False
+        self._boots = 0
+        self._orders = 0
+        self._troubles = 0
+        self._trouble_ended = -math.inf
+        """When something was last wrong with Redis, or with a way to it."""
+        self.snapshots: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self.exchanges = {
+            name: SimulatedExchange(name, plan.symbols, self.generator(name), true_time, plan.tick)
+            for name in (*LIVE, *TEST)
+        }
+        self.settings = settings_of(plan)
+        self.limit = max(plan.max_pending // len(names) for names in (LIVE, TEST))
+        """Updates of an exchange that may be pending."""
+
+    def generator(self, purpose: str) -> random.Random:
+        """A generator of its own, so that what one part draws does not shift what another gets."""
+        return random.Random(f"{purpose} {self.plan.seed}")
+
+    def note(self, text: str) -> None:
+        """Keep for the log."""
+        self.log.append(f"{trio.current_time():8.3f}  {text}")
+
+    @contextmanager
+    def redis_in_trouble(self) -> Iterator[None]:
+        """Within it something is wrong with Redis, or with a way to it."""
+        self._troubles += 1
+        try:
+            yield
+        finally:
+            self._troubles -= 1
+            self._trouble_ended = trio.current_time()
+
+    # ---- the history ----
+
+    async def run(self) -> None:
+        """All of it: faults, calm, and the end.
+
+        Raises:
+            Wrong: a promise was broken.
+        """
+        checks = Checks(self)
+        self.steps.after_each = checks.check_ledgers
+        self.postgres.written = checks.check_write
+        self.redis.two_writers = self.postgres.two_writers = checks.two_writers
+        async with trio.open_nursery() as nursery:
+            for exchange in self.exchanges.values():
+                nursery.start_soon(exchange.run)
+            nursery.start_soon(self._take_snapshots)
+            nursery.start_soon(checks.watch_writers)
+            async with trio.open_nursery() as living:
+                living.start_soon(self._keep_serving, living)
+                async with trio.open_nursery() as happening:
+                    faults = Faults(self, living)
+                    for fault in self.plan.faults:
+                        happening.start_soon(faults.inflict, fault)
+                    happening.start_soon(trio.sleep, self.plan.seconds)
+                    happening.start_soon(checks.ask_now_and_then)
+                await checks.calm()
+                living.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+    async def _keep_serving(self, nursery: trio.Nursery) -> None:
+        """Whenever no process runs, start one."""
+        while True:
+            process = self.start(nursery)
+            await process.ended.wait()
+            while self.processes:
+                await self.processes[0].ended.wait()
+            await trio.sleep(self._rng.choice(PAUSES))
+
+    async def _take_snapshots(self) -> None:
+        while True:
+            self.snapshots.append((self.redis.snapshot(), self.postgres.snapshot()))
+            await trio.sleep(SNAPSHOT_SECONDS)
+
+    # ---- processes ----
+
+    def start(self, nursery: trio.Nursery) -> Process:
+        """Start a process of the service."""
+        self._boots += 1
+        boot = f"b{self._boots:03}"
+        rng = self.generator(boot)
+        redis = Link(self.redis, rng, self.settings.redis.timeout / 1_000)
+        postgres = Link(self.postgres, rng, self.settings.postgres.timeout / 1_000)
+        process = Process(
+            boot,
+            self.clock,
+            redis,
+            postgres,
+            SimulatedWindow(boot=boot, link=redis, server=self.redis),
+            SimulatedStore(self.plan.interval, boot=boot, link=postgres, server=self.postgres),
+        )
+        self.processes.append(process)
+        self.note(f"{boot} starts")
+        self.coverage["boots"] += 1
+        nursery.start_soon(self._live, process, rng)
+        return process
+
+    async def _live(self, process: Process, rng: random.Random) -> None:
+        try:
+            with process.scope:
+                await self._serve(process, rng)
+        finally:
+            self.processes.remove(process)
+            self._account(process)
+            process.ended.set()
+
+    async def _serve(self, process: Process, rng: random.Random) -> None:
+        async def started(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            await serve(
+                self.settings,
+                process.stopping,
+                outside=self._outside(process, rng),
+                task_status=task_status,
+            )
+
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(started)
+                process.started = True
+        except* StoreTaken:
+            process.outcome = "taken"
+        except* TimeoutError as group:
+            process.outcome = f"the stop was cut short: {group.exceptions[0]}"
+
+    @asynccontextmanager
+    async def _outside(self, process: Process, rng: random.Random) -> AsyncIterator[Outside]:
+        def sources(names: Sequence[str]) -> list[SimulatedSource]:
+            return [
+                SimulatedSource(
+                    self.exchanges[name],
+                    partial(self._received, process),
+                    lambda: not process.dead,
+                    lambda: process.redis.thawed,
+                )
+                for name in names
+            ]
+
+        async with process.store:
+            yield Outside(
+                boot=process.boot,
+                clock=process.clock,
+                entropy=rng,
+                window=process.window,
+                store=process.store,
+                spool=SimulatedSpool(self.disk, lambda: process.dead),
+                sources={"live": sources(LIVE), "test": sources(TEST)},
+                front=quiet_front(process),
+            )
+
+    def _received(self, process: Process, exchange: str, line: bytes) -> None:
+        if exchange in process.left:
+            raise Wrong(f"{process.boot} reads {exchange} after its mode was left")
+        self._orders += 1
+        judged = reason_against(
+            line,
+            symbols=self.plan.symbols,
+            wall=process.clock.now(),
+            interval=self.plan.interval,
+            lateness=self.plan.lateness,
+        )
+        if isinstance(judged, tuple):
+            symbol, price, timestamp = judged
+            update = Update(
+                exchange, symbol, price, timestamp, process.boot, self._orders, trio.current_time()
+            )
+            process.given[exchange].append(update)
+        elif judged is not None:
+            process.refused[exchange, judged] += 1
+
+    def updates_of(self, process: Process, *, entered: bool = True) -> list[Update]:
+        """What a process has accepted, or (not `entered`) must accept of what its feeds were given."""
+        found: list[Update] = []
+        counters = process.counters() if entered else {}
+        for exchange, updates in process.given.items():
+            accepted = len(updates)
+            if entered:
+                accepted = counters[exchange].accepted if counters else 0
+                if accepted > len(updates):
+                    raise Wrong(f"{process.boot} {exchange}: {accepted} accepted of {len(updates)}")
+            found += updates[:accepted]
+        return found
+
+    def updates(self) -> list[Update]:
+        """All that was accepted, by whichever process."""
+        return [*self.model.ended, *(each for process in self.processes for each in self.updates_of(process))]
+
+    def _account(self, process: Process) -> None:
+        """A process has ended: what it accepted, and what of that is lost."""
+        updates = self.updates_of(process)
+        self.model.ended += updates
+        self.model.doubt(update for update in updates if update.at >= process.beside)
+        if process.dead:
+            process.outcome = "killed"
+        elif not process.outcome:
+            process.outcome = "stopped"
+        self.note(f"{process.boot} {process.outcome}")
+        self.coverage[f"outcome {process.outcome.split(':')[0]}"] += 1
+        if process.outcome.startswith("the stop") and not process.was_frozen:
+            raise Wrong(f"{process.boot}: {process.outcome}")
+        if process.outcome == "stopped" and process.questions is not None:
+            missed = len(self.updates_of(process, entered=False)) - len(self.updates_of(process))
+            if missed:
+                raise Wrong(f"{process.boot} stopped without {missed} updates that its feeds were given")
+            for exchange, ledger in process.counters().items():
+                refused = {
+                    reason: count for (name, reason), count in process.refused.items() if name == exchange
+                }
+                if {reason: count for reason, count in ledger.rejected.items() if count} != refused:
+                    raise Wrong(f"{process.boot} {exchange}: rejected {ledger.rejected}, right is {refused}")
+            pending = sum(ledger.pending for ledger in process.counters().values())
+            if pending:
+                raise Wrong(f"{process.boot} stopped with {pending} updates pending")
+        self.count_losses(process)
+
+    def count_losses(self, process: Process | None) -> None:
+        """Find out what ended processes accepted and no store has."""
+        bars: dict[Any, int] = {}
+        for pair, fields in self.redis.shelf.bars.items():
+            for (second, boot), bar in fields.items():
+                bars[pair, second, boot] = bar.count
+        for each in (bar for file in self.disk.values() for bar in file):
+            if not each.whole:
+                key = each.pair, each.start, each.boot
+                bars[key] = max(bars.get(key, 0), each.bar.count)
+        rows = {
+            ((exchange, symbol), end): row.bar.count
+            for (exchange, symbol, end), row in self.postgres.rows.items()
+        }
+        lost = self.model.lost(bars, rows)
+        if not lost:
+            return
+        self.note(f"{len(lost)} updates are in no store")
+        self.coverage["updates lost"] += len(lost)
+        if process is not None and process.outcome == "stopped":
+            raise Wrong(f"{process.boot} stopped, and {len(lost)} updates are in no store: {lost[:3]}")
+        now = trio.current_time()
+        well = not self._troubles and now - self._trouble_ended > WHOLE_SECONDS
+        age = now - min(update.at for update in lost)
+        if process is not None and process.dead and well and age > self.plan.flush_interval / 1_000 + LEEWAY:
+            raise Wrong(
+                f"{process.boot} was killed while Redis answered, and what was received {age:.3f} s before is"
+                f" lost: {len(lost)} updates, {lost[0]}"
+            )
+
+    @property
+    def serving(self) -> Process | None:
+        """The oldest process that has begun to serve."""
+        return next((process for process in self.processes if process.started and process.questions), None)
