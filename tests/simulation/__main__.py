@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tests.simulation.history import History, run_history, shrunk
-from tests.simulation.mutants import MUTANTS
 from tests.simulation.plan import KINDS, Plan
+from tests.simulation.planted import PLANTED
 
 CHUNK = 5
 """Seeds that a process takes at a time."""
@@ -32,7 +32,7 @@ def main() -> int:
     """The exit code: 0 if all seeds are right, 1 if one is not."""
     arguments = _arguments()
     if arguments.mutants:
-        print(*MUTANTS, sep="\n")
+        print(*[f"{name:<34} {mutant.what}" for name, mutant in PLANTED.items()], sep="\n")
         return 0
     if arguments.seeds is None and arguments.seed is not None:
         return _one(arguments.seed, arguments.mutant)
@@ -46,7 +46,7 @@ def _arguments() -> argparse.Namespace:
         "--seed", type=int, help="the first seed; without --seeds that one alone, with its log"
     )
     parser.add_argument("--minutes", type=float, help="stop after so long")
-    parser.add_argument("--mutant", choices=list(MUTANTS), metavar="NAME", help="plant this bug")
+    parser.add_argument("--mutant", choices=list(PLANTED), metavar="NAME", help="plant this bug")
     parser.add_argument("--mutants", action="store_true", help="list the bugs that can be planted")
     return parser.parse_args()
 

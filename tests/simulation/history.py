@@ -13,6 +13,7 @@ import trio
 
 from tests.simulation.mutants import mutated
 from tests.simulation.plan import Fault, Plan
+from tests.simulation.planted import PLANTED
 from tests.simulation.scheduling import Steps, run
 from tests.simulation.world import World
 
@@ -40,7 +41,7 @@ def run_history(plan: Plan, mutant: str | None = None, *, told: bool = False) ->
     """
     worlds: list[World] = []
     failure = None
-    with mutated(mutant), logged(told=told):
+    with mutated(PLANTED[mutant] if mutant else None), logged(told=told):
 
         async def main(steps: Steps) -> None:
             worlds.append(World(plan, steps))

@@ -13,7 +13,7 @@ import inspect
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -111,13 +111,10 @@ def _functions(module: types.ModuleType) -> dict[str, types.FunctionType]:
     return found
 
 
-MUTANTS: Final[dict[str, Mutant]] = {}
-
-
 @contextlib.contextmanager
-def mutated(name: str | None) -> Iterator[None]:
-    """Within it the product has the bug of that name; none with None."""
-    changes = MUTANTS[name].changes() if name is not None else {}
+def mutated(mutant: Mutant | None) -> Iterator[None]:
+    """Within it the product has that bug; none with None."""
+    changes = mutant.changes() if mutant is not None else {}
     originals = {function: function.__code__ for function in changes}
     try:
         for function, code in changes.items():
