@@ -16,7 +16,7 @@ import trio
 from trio._core import _run as trio_run  # the only place where the scheduler can be seeded
 from trio.testing import MockClock
 
-TURNS_WITHOUT_TIME: Final = 100_000
+TURNS_WITHOUT_TIME: Final = 20_000
 """So many steps at one virtual moment are a loop that never waits: a livelock."""
 
 
