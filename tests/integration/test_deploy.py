@@ -18,7 +18,6 @@ import yaml
 from dockerfile_parse import DockerfileParser
 from dotenv import dotenv_values
 
-from marketflow.adapters.http.pages import BUNDLE
 from marketflow.config import Settings, load
 from marketflow.config.settings import HttpSettings, PostgresSettings, RedisSettings
 from marketflow.service import serve
@@ -274,7 +273,7 @@ def test_recipe_installs_the_dashboard(tmp_path: Path) -> None:
     for name, does in PRETENDED.items():
         (pretended / name).write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
         (pretended / name).chmod(0o755)
-    page = tmp_path / BUNDLE.relative_to(ROOT)
+    page = tmp_path / "marketflow" / "adapters" / "http" / "dashboard" / "dist"
     home = tmp_path / "opt"
 
     done = subprocess.run(

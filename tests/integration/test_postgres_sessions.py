@@ -248,7 +248,7 @@ def at(dsn, *ports, **more):
     return make_conninfo(dsn, host=",".join(["127.0.0.1"] * len(ports)), port=",".join(ports), **more)
 
 
-@pytest.mark.parametrize("timeout", [1.0, 5.0])
+@pytest.mark.parametrize("timeout", [2.0, 5.0])
 @pytest.mark.parametrize(
     "attributes", [{}, {"target_session_attrs": "read-write"}, {"load_balance_hosts": "random"}]
 )
