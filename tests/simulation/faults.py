@@ -208,6 +208,7 @@ class Faults:
             await trio.sleep(fault.lasts)
             for link in links:
                 link.cut = False
+            process.back_at = trio.current_time()
 
     async def _second(self, fault: Fault, rng: random.Random) -> None:
         """Another service on the same stores, while the first is well, frozen, killed or cut off."""

@@ -65,6 +65,8 @@ class Process:
     """By exchange and reason, how many of these lines are to be rejected."""
     beside: float = math.inf
     """Since when another process served at the same time: what counts then, and how often, is in doubt."""
+    back_at: float = -math.inf
+    """When it was thawed, or reached its stores again, the last time."""
     was_frozen: bool = False
     """Whether it stood still for a while: a stop may take so much longer."""
     left: frozenset[str] = frozenset()
@@ -99,6 +101,7 @@ class Process:
         if self.redis.thawed is not None:
             self.redis.thawed.set()
         self.redis.thawed = self.postgres.thawed = None
+        self.back_at = trio.current_time()
 
 
 def quiet_front(process: Process) -> Front:
