@@ -28,7 +28,7 @@ ABUSES = (
     b"GET /prices/latest HTTP/1.1\r\nHost: x\r\nX-Slow: ",
     b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n\r\n",
     b"BREW /mode HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf",
-    b"POST /mode/test HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+    b"POST /mode/test HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf",
     b"GET /../../etc/passwd%00 HTTP/1.1\r\nHost: x\r\n\r\n",
     b"\x16\x03\x01\x00\xff\xff\x00",
     b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -46,7 +46,7 @@ class Refused(Exception):
 async def ask(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     """Ask once: status, headers and body."""
     connection = h11.Connection(h11.CLIENT)
-    headers = [("Host", "x"), ("Connection", "close"), ("Content-Length", "0")]
+    headers = [("Host", "localhost"), ("Connection", "close"), ("Content-Length", "0")]
     try:
         with trio.fail_after(PATIENCE):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
