@@ -79,6 +79,10 @@ class Health:
             for feed in feeds
         ]
 
+    def counters(self) -> Mapping[str, Counters]:
+        """By exchange, what became of its lines."""
+        return {exchange: _counters(ledger) for exchange, ledger in self._book.ledgers.items()}
+
     def report(self) -> HealthReport:
         """Everything at once; the counters are read in one step and add up."""
         whole = Ledger()

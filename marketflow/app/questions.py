@@ -192,6 +192,10 @@ class HealthQuestions(Protocol):
         """Everything at once, the counters read in one step."""
         ...
 
+    def counters(self) -> Mapping[str, Counters]:
+        """By exchange, what became of its lines; all read in one step."""
+        ...
+
     def exchange_list(self) -> Sequence[ExchangeState]:
         """Both modes' exchanges."""
         ...

@@ -166,6 +166,9 @@ class FakeHealth:
             updates=SOME,
         )
 
+    def counters(self):
+        return {"exchange1": SOME, "test1": NOTHING}
+
     def exchange_list(self):
         return [ExchangeState("exchange1", "live", "connected"), ExchangeState("test1", "test", "off")]
 

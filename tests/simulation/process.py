@@ -76,7 +76,7 @@ class Process:
         """By exchange, what became of its lines."""
         if self.questions is None:
             return {}
-        return {name: each.updates for name, each in self.questions.health.report().exchanges.items()}
+        return self.questions.health.counters()
 
     @property
     def dead(self) -> bool:
