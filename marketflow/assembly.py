@@ -11,22 +11,22 @@ import attrs
 
 from marketflow import __version__
 from marketflow.adapters.exchange.wire import Decoder
-from marketflow.app.aggregating import Aggregator
-from marketflow.app.book import Book
-from marketflow.app.candles import CandlePages
-from marketflow.app.clocks import Beat, CautiousClock, DataClock
-from marketflow.app.feeds import Feed
-from marketflow.app.flushing import Flusher
-from marketflow.app.health import Health
-from marketflow.app.measuring import Measuring
-from marketflow.app.modes import Modes
+from marketflow.app.ingest.feeds import Feed
+from marketflow.app.ingest.modes import Modes
+from marketflow.app.interface import Mode, Questions
 from marketflow.app.ports import AggregateStore, Decode
-from marketflow.app.queries import Queries
-from marketflow.app.questions import Mode, Questions
-from marketflow.app.spans import Spans
-from marketflow.app.spooling import Spooling
-from marketflow.app.stores import StoreState
-from marketflow.app.streaming import PriceStream
+from marketflow.app.questions.candles import CandlePages
+from marketflow.app.questions.queries import Queries
+from marketflow.app.questions.spans import Spans
+from marketflow.app.share.aggregating import Aggregator
+from marketflow.app.share.book import Book
+from marketflow.app.share.flushing import Flusher
+from marketflow.app.share.spooling import Spooling
+from marketflow.app.stream.subscriptions import PriceStream
+from marketflow.app.watch.clocks import Beat, CautiousClock, DataClock
+from marketflow.app.watch.health import Health
+from marketflow.app.watch.measuring import Measuring
+from marketflow.app.watch.stores import StoreState
 from marketflow.config import Settings
 from marketflow.outside import Outside
 

@@ -16,8 +16,8 @@ import trio
 from trio_util import move_on_when
 
 from marketflow.adapters.exchange.simulator import simulate
+from marketflow.app.interface import HealthReport
 from marketflow.app.ports import Aggregate
-from marketflow.app.questions import HealthReport
 from marketflow.config import Settings
 from marketflow.config.settings import ExchangeSettings
 from marketflow.domain.periods import Span

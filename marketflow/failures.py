@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from marketflow.app.spooling import BarsLost
+    from marketflow.app.share.spooling import BarsLost
 
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -45,7 +45,7 @@ def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[
         return
 
     from marketflow.app.ports import IntervalMismatch, StoreTaken, StoreUnfit  # noqa: PLC0415
-    from marketflow.app.spooling import BarsLost  # noqa: PLC0415
+    from marketflow.app.share.spooling import BarsLost  # noqa: PLC0415
     from marketflow.config import ConfigError  # noqa: PLC0415
     from marketflow.config.secrets import mask_connection  # noqa: PLC0415
     from marketflow.embedded import EmbeddedError  # noqa: PLC0415

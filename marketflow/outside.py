@@ -28,9 +28,9 @@ from marketflow.adapters.http.app import create_app
 from marketflow.adapters.http.exposure import warn_while_exposed
 from marketflow.adapters.http.server import Limits, open_listener, serve_http
 from marketflow.adapters.state.spool import FileSpool
+from marketflow.app.interface import Mode, Questions
 from marketflow.app.ports import AggregateStore, Clock, Entropy, Source, Window
-from marketflow.app.questions import Mode, Questions
-from marketflow.app.spooling import Spool
+from marketflow.app.share.spooling import Spool
 from marketflow.config import Settings
 
 HTTP_GRACE: Final = 2.0

@@ -16,15 +16,15 @@ from trio.testing import MockClock
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
-from marketflow.app.aggregating import Aggregator
-from marketflow.app.book import Book
-from marketflow.app.candles import CandlePages
-from marketflow.app.clocks import CautiousClock, DataClock
-from marketflow.app.flushing import Flusher
 from marketflow.app.ports import Batch, StoreAway, Updates
-from marketflow.app.queries import Queries
-from marketflow.app.spans import Spans
-from marketflow.app.stores import StoreState
+from marketflow.app.questions.candles import CandlePages
+from marketflow.app.questions.queries import Queries
+from marketflow.app.questions.spans import Spans
+from marketflow.app.share.aggregating import Aggregator
+from marketflow.app.share.book import Book
+from marketflow.app.share.flushing import Flusher
+from marketflow.app.watch.clocks import CautiousClock, DataClock
+from marketflow.app.watch.stores import StoreState
 from marketflow.domain.bars import Bar, by_second
 from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
 from marketflow.domain.prices import Pair

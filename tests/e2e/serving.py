@@ -9,7 +9,7 @@ import attrs
 import trio
 from asking import Client, eventually
 
-from marketflow.app.questions import HealthReport
+from marketflow.app.interface import HealthReport
 from marketflow.config import Settings
 from marketflow.service import Running, serve
 

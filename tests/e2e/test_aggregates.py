@@ -13,8 +13,8 @@ from exchange_server import ExchangeServer
 from serving import Service, running
 from traffic import NAMES, SYMBOLS, Sent, any_lines, lines, now, rows, tick
 
-from marketflow.app import aggregating
 from marketflow.app.ports import StoreTaken
+from marketflow.app.share import aggregating
 from marketflow.config import Settings
 from marketflow.config.settings import AggregationSettings
 

@@ -20,7 +20,7 @@ import structlog
 
 from marketflow import __version__, cli
 from marketflow.app.ports import IntervalMismatch, StoreTaken
-from marketflow.app.spooling import BarsLost, SpooledBar, SpoolFailed
+from marketflow.app.share.spooling import BarsLost, SpooledBar, SpoolFailed
 from marketflow.config.structuring import KEYS
 from marketflow.domain.bars import Bar
 from marketflow.embedded import EmbeddedError

@@ -22,8 +22,8 @@ import psycopg
 import redis
 import trio
 
+from marketflow.app.interface import Counters as Counts
 from marketflow.app.ports import Clock
-from marketflow.app.questions import Counters as Counts
 from marketflow.config import Settings
 from marketflow.config.settings import ExchangeSettings
 from marketflow.service import Running, serve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from marketflow.app.second_bars import SecondBars
+from marketflow.app.share.second_bars import SecondBars
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, SECOND
 

@@ -21,7 +21,7 @@ from rig import (
     settings_for,
 )
 
-from marketflow.app.questions import Counters
+from marketflow.app.interface import Counters
 
 LIVE = ("exchange1", "exchange2")
 TEST = ("test1", "test2")

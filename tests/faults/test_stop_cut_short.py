@@ -13,7 +13,7 @@ import trio.testing
 from rig import Counts, Exchange, eventually, exchanges, playing, settings_for
 from structlog.testing import capture_logs
 
-from marketflow.app.spooling import BarsLost
+from marketflow.app.share.spooling import BarsLost
 from marketflow.config import Settings
 from marketflow.embedded import EmbeddedRedis
 from marketflow.service import CLOSE_GRACE, SPOOL_GRACE, SPOOL_LEAST, Running, StopTime, serve

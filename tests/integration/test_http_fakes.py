@@ -26,8 +26,7 @@ from marketflow.app.answers import (
     UnknownExchange,
     UnknownSymbol,
 )
-from marketflow.app.histogram import Distribution
-from marketflow.app.questions import (
+from marketflow.app.interface import (
     Counters,
     ExchangeHealth,
     ExchangeState,
@@ -35,7 +34,8 @@ from marketflow.app.questions import (
     Measurements,
     StoreHealth,
 )
-from marketflow.app.questions import Questions as AllQuestions
+from marketflow.app.interface import Questions as AllQuestions
+from marketflow.app.watch.histogram import Distribution
 from marketflow.config.settings import HttpSettings
 from marketflow.domain.periods import parse_period
 

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 from test_http_fakes import Questions, eventually, serving
 
-from marketflow.app.ledger import OVERFLOW, SHUTDOWN
+from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
 from marketflow.domain.prices import REASONS
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"

@@ -17,9 +17,9 @@ from marketflow.adapters.exchange.faults import GARBAGE, Faults
 from marketflow.adapters.exchange.simulator import _Pace, simulate
 from marketflow.adapters.exchange.tcp import TcpSource
 from marketflow.adapters.exchange.wire import Decoder
-from marketflow.app.clocks import Beat, SystemClock
-from marketflow.app.feeds import Feed
+from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ports import Chunk
+from marketflow.app.watch.clocks import Beat, SystemClock
 from marketflow.domain.lines import LineFramer
 from marketflow.domain.prices import REASONS, SYMBOLS
 

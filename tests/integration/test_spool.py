@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.state import spool as module
 from marketflow.adapters.state.spool import FileSpool
-from marketflow.app.spooling import SpooledBar, SpoolFailed
+from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 from marketflow.domain.bars import Bar
 
 STORES = "redis://127.0.0.1:6379/0 postgresql://marketflow:secret@127.0.0.1/marketflow"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from marketflow.app.answers import NoData, NothingCanAnswer
+from marketflow.app.interface import PriceQuestions
 from marketflow.app.ports import Aggregate
-from marketflow.app.questions import PriceQuestions
 from tests.simulation.faults import stop
 from tests.simulation.model import Update, summary
 from tests.simulation.plan import LIVE, TEST

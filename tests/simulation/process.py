@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-from marketflow.app.questions import Counters, Questions
+from marketflow.app.interface import Counters, Questions
 from marketflow.outside import Front
 from tests.simulation.model import Update
 from tests.simulation.stores import Link, SimulatedStore, SimulatedWindow

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from marketflow.app.ledger import Ledger
+from marketflow.app.share.ledger import Ledger
 from tests.simulation.history import run_history, shrunk
 from tests.simulation.mutants import Mutant, mutated
 from tests.simulation.plan import Plan
 from tests.simulation.planted import PLANTED
 
-EXPIRE = Mutant("app.ledger", "self.expired += count", "self.cached += count", "expired counts as cached")
+EXPIRE = Mutant("app.share.ledger", "self.expired += count", "self.cached += count", "expired is cached")
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -33,12 +33,12 @@ def test_a_bug_is_there_only_as_long_as_it_is_planted():
 @pytest.mark.parametrize("old", ["self.nothing += count", "self.pending -= count"])
 def test_a_piece_that_is_not_there_once_is_an_error(old):
     with pytest.raises(ValueError, match="times in the source"):
-        Mutant("app.ledger", old, "pass", "").changes()
+        Mutant("app.share.ledger", old, "pass", "").changes()
 
 
 def test_what_changes_no_function_is_an_error():
     with pytest.raises(ValueError, match="no function changes"):
-        Mutant("app.ledger", "Dropped to keep memory", "Kept to drop memory", "").changes()
+        Mutant("app.share.ledger", "Dropped to keep memory", "Kept to drop memory", "").changes()
 
 
 @pytest.mark.parametrize("name", ["dropped-acknowledgement", "average-of-averages", "span-too-long"])

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
-from marketflow.app.aggregating import ROWS
 from marketflow.app.ports import Aggregate, RowsRefused, StoreAway, StoreTaken
-from marketflow.app.row_writing import REFUSED_ROWS, REFUSED_SECONDS, REFUSED_WRITES
+from marketflow.app.share.aggregating import ROWS
+from marketflow.app.share.row_writing import REFUSED_ROWS, REFUSED_SECONDS, REFUSED_WRITES
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, floor_to
 

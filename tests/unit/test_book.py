@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from marketflow.adapters.cache.memory import MemoryWindow
-from marketflow.app.book import FLUSH_UPDATES, Book
-from marketflow.app.ledger import OVERFLOW, SHUTDOWN
+from marketflow.app.share.book import FLUSH_UPDATES, Book
+from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
 from marketflow.domain.periods import MINUTE, Span
 
 EVER = Span(0, 10**15)
@@ -206,7 +206,7 @@ async def test_what_expires_settles_nothing_that_came_before_it(autojump_clock):
 
 async def test_bars_are_settled_when_all_of_them_are(autojump_clock, monkeypatch):
     """A flush takes so many only, and what is forgotten is not waited for."""
-    monkeypatch.setattr("marketflow.app.book.FLUSH_BARS", 2)
+    monkeypatch.setattr("marketflow.app.share.book.FLUSH_BARS", 2)
     book, window = book_of(), MemoryWindow(boot="boot1")
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON + second * 1_000) for second in range(5)]))
     position = book.position()

@@ -8,8 +8,8 @@ from builders import EXCHANGES, NOON, SYMBOLS, World
 from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
-from marketflow.app import book
-from marketflow.app.comparing import COMPARISON_SECONDS
+from marketflow.app.share import book
+from marketflow.app.share.comparing import COMPARISON_SECONDS
 from marketflow.domain.periods import HOUR, MINUTE
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])

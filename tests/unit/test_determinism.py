@@ -40,7 +40,10 @@ BUILTINS = frozenset({"id", "hash", "open", "input"})
 SETS = frozenset({"set", "frozenset", "Set", "AbstractSet", "MutableSet"})
 
 ALLOWED = {
-    ("app/clocks.py", "import of time"): "SystemClock, which fills the port Clock with the machine's clock",
+    (
+        "app/watch/clocks.py",
+        "import of time",
+    ): "SystemClock, which fills the port Clock with the machine's clock",
 }
 
 

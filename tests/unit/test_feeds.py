@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
-from marketflow.app.clocks import Beat
-from marketflow.app.feeds import Feed
+from marketflow.app.ingest.feeds import Feed
+from marketflow.app.watch.clocks import Beat
 from marketflow.domain.lines import LINE_LIMIT
 
 CLOSED = b""

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from marketflow.app.book import FLUSH_BARS
-from marketflow.app.ledger import OVERFLOW, SHUTDOWN
+from marketflow.app.share.book import FLUSH_BARS
+from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, Span
 

@@ -4,8 +4,8 @@ import pytest
 import trio
 from builders import EXCHANGES, NOON, World
 
-from marketflow.app.health import Health
 from marketflow.app.ports import StoreAway
+from marketflow.app.watch.health import Health
 
 
 class Line:

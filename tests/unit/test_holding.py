@@ -5,7 +5,8 @@ import trio
 from builders import World, until
 from structlog.testing import capture_logs
 
-from marketflow.app.holding import (
+from marketflow.app.ports import Sight, StoreTaken
+from marketflow.app.share.holding import (
     DEAD_SECONDS,
     FREE_SECONDS,
     HOLD_PATIENCE,
@@ -14,7 +15,6 @@ from marketflow.app.holding import (
     HoldState,
     Move,
 )
-from marketflow.app.ports import Sight, StoreTaken
 
 US, OTHER, DEAD = "us", "other", "dead"
 SEEKING, HELD, LAPSED = HoldState.SEEKING, HoldState.HELD, HoldState.LAPSED

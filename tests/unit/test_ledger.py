@@ -4,7 +4,7 @@ from builders import batch_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.app.ledger import OVERFLOW, SHUTDOWN, Ledger
+from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN, Ledger
 
 
 @given(

@@ -4,9 +4,9 @@ import trio
 from builders import World, until
 from test_health import Line
 
-from marketflow.app.health import Health
-from marketflow.app.measuring import Measuring
-from marketflow.app.streaming import PriceStream
+from marketflow.app.stream.subscriptions import PriceStream
+from marketflow.app.watch.health import Health
+from marketflow.app.watch.measuring import Measuring
 
 
 async def test_it_tells_what_the_parts_have_counted(autojump_clock):

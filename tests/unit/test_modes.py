@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from marketflow.app.answers import NothingCanAnswer
-from marketflow.app.modes import Modes
+from marketflow.app.ingest.modes import Modes
 
 
 class Sources:

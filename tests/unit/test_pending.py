@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.app.pending import PendingUpdates, Waiting
 from marketflow.app.ports import Written
+from marketflow.app.share.pending import PendingUpdates, Waiting
 
 
 def waiting(sequences, timestamps=None):

@@ -15,8 +15,8 @@ from marketflow.app.answers import (
     UnknownExchange,
     UnknownSymbol,
 )
-from marketflow.app.newest_rows import REMEMBERED_SECONDS
 from marketflow.app.ports import Aggregate
+from marketflow.app.questions.newest_rows import REMEMBERED_SECONDS
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, BadPeriod, Span
 

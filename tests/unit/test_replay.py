@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from marketflow.adapters.cache.memory import UPDATE_SIZE, MemoryFlush
 from marketflow.app.ports import Flush, Written
-from marketflow.app.replay import Replay
+from marketflow.app.share.replay import Replay
 from marketflow.domain.bars import Bar
 
 

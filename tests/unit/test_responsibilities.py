@@ -32,45 +32,51 @@ LATER = "it is to be split: "
 PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
-    "app.flushing.Flusher": Known(27, LATER + "the link to the window, its hold, history, replay, trimming"),
-    "app.feeds.Feed": Known(23, LATER + "connecting with back-off, reading, what is told of it"),
-    "app.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
-    "app.book.Book": Known(16, LATER + "pending updates, replay, what answers read"),
-    "app.second_bars.SecondBars": Known(14, LATER + "the bars, what is unflushed, what has no row, folds"),
+    "app.share.flushing.Flusher": Known(
+        27, LATER + "the link to the window, its hold, history, replay, trims"
+    ),
+    "app.ingest.feeds.Feed": Known(23, LATER + "connecting with back-off, reading, what is told of it"),
+    "app.share.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
+    "app.share.book.Book": Known(16, LATER + "pending updates, replay, what answers read"),
+    "app.share.second_bars.SecondBars": Known(
+        14, LATER + "the bars, what waits for a store, folds"
+    ),
     "writing.ThreadWriter": Known(10, LATER + "the thread, its connection, what is awaited"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
-    "app.queries.Queries": Known(10, "it gives each question to the part that answers it"),
-    "app.health.Health": Known(10, "it reports on all parts"),
+    "app.questions.queries.Queries": Known(10, "it gives each question to the part that answers it"),
+    "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
-    "app.comparing.Comparison": Known(12, LATER + "what is compared under which hold, and how far back"),
+    "app.share.comparing.Comparison": Known(
+        12, LATER + "what is compared, and how far back"
+    ),
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
-    "app.streaming.PriceStream": Known(9, LATER + "the board, the turns of clients"),
+    "app.stream.subscriptions.PriceStream": Known(9, LATER + "the board, the turns of clients"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
     "adapters.db.postgres.PostgresStore": Known(8, PORT),
     "adapters.db.session._Link": Known(8, LATER + "the connection, the hold"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
-    "app.streaming.Subscription": Known(8, LATER + "the board, the turns of clients"),
-    "app.holding.HoldMachine": Known(8, LATER + "the lease, the rival"),
-    "app.spooling.Spooling": Known(9, LATER + "what is left, the file"),
+    "app.stream.subscriptions.Subscription": Known(8, LATER + "the board, the turns of clients"),
+    "app.share.holding.HoldMachine": Known(8, LATER + "the lease, the rival"),
+    "app.share.spooling.Spooling": Known(9, LATER + "what is left, the file"),
 }
 METHODS_KNOWN = {
-    "app.second_bars.SecondBars": Known(25, LATER + "see its fields"),
-    "app.book.Book": Known(19, LATER + "see its fields"),
-    "app.flushing.Flusher": Known(13, LATER + "see its fields"),
+    "app.share.second_bars.SecondBars": Known(25, LATER + "see its fields"),
+    "app.share.book.Book": Known(19, LATER + "see its fields"),
+    "app.share.flushing.Flusher": Known(13, LATER + "see its fields"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
 }
 IMPORTS_KNOWN = {
     "assembly": Known(19, "the composition root knows every part"),
     "adapters.http.app": Known(18, "it puts all routes together"),
-    "app.queries": Known(11, "it gives each question to the part that answers it"),
-    "app.spans": Known(10, LATER + "it reads the book and the flusher instead of a port"),
+    "app.questions.queries": Known(11, "it gives each question to the part that answers it"),
+    "app.questions.spans": Known(10, LATER + "it reads the book and the flusher instead of a port"),
     "service": Known(12, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
-    "app.aggregating": Known(10, LATER + "see the fields of its class"),
-    "app.flushing": Known(9, LATER + "see the fields of its class"),
+    "app.share.aggregating": Known(10, LATER + "see the fields of its class"),
+    "app.share.flushing": Known(9, LATER + "see the fields of its class"),
     "cli": Known(10, "it words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),

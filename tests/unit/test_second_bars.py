@@ -4,7 +4,7 @@ from builders import NOON, Sent, summary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketflow.app.second_bars import Due, SecondBars, fuller
+from marketflow.app.share.second_bars import Due, SecondBars, fuller
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, floor_to
 

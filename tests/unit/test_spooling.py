@@ -7,7 +7,7 @@ import pytest
 import trio
 from builders import EXCHANGES, NOON, SYMBOLS, World, until
 
-from marketflow.app.spooling import BarsLost, SpooledBar, SpoolFailed, Spooling
+from marketflow.app.share.spooling import BarsLost, SpooledBar, SpoolFailed, Spooling
 from marketflow.domain.periods import HOUR, MINUTE
 
 LATENESS = 2 * MINUTE

@@ -5,9 +5,9 @@ import trio
 from builders import EXCHANGES, NOON, World, until
 
 from marketflow.app.answers import MEMORY, NothingCanAnswer
-from marketflow.app.holding import HOLD_PATIENCE
 from marketflow.app.ports import StoreTaken
-from marketflow.app.streaming import PriceStream
+from marketflow.app.share.holding import HOLD_PATIENCE
+from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.domain.periods import MINUTE, SECOND, ceil_to, floor_to
 
 

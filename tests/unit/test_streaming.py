@@ -11,8 +11,9 @@ from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, TEST_EXCHANGES, batch_of, 
 from hypothesis import given, settings
 
 from marketflow.app.answers import Latest, TooManyClients, UnknownSymbol
-from marketflow.app.book import Book
-from marketflow.app.streaming import HEARTBEAT, MOST_BEHIND, SEND_SECONDS, TICK, PriceStream
+from marketflow.app.share.book import Book
+from marketflow.app.stream.subscriptions import HEARTBEAT, TICK, PriceStream
+from marketflow.app.stream.turns import MOST_BEHIND, SEND_SECONDS
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE
 

@@ -4,8 +4,8 @@ import pytest
 import trio
 from builders import batch_of
 
+from marketflow.app.ingest.workers import CHUNK_BUFFER, _fan_in, run_pool
 from marketflow.app.ports import Chunk
-from marketflow.app.workers import CHUNK_BUFFER, _fan_in, run_pool
 
 
 def chunk_of(number, lines=b""):

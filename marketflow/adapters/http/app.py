@@ -43,7 +43,7 @@ from marketflow.adapters.http.stream import CLOSING, stream_routes
 from marketflow.adapters.http.targets import origin_form
 from marketflow.adapters.http.traffic import Traffic
 from marketflow.adapters.http.websockets import WebSocketConnection
-from marketflow.app.questions import HealthQuestions, PriceQuestions, Questions
+from marketflow.app.interface import HealthQuestions, PriceQuestions, Questions
 
 BODY_TIMEOUT: Final = 5
 """Seconds that a client has to send its body in."""

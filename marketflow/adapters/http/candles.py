@@ -17,7 +17,7 @@ from marketflow.adapters.http.parameters import (
     parameters,
 )
 from marketflow.adapters.http.responses import as_json
-from marketflow.app.questions import PriceQuestions
+from marketflow.app.interface import PriceQuestions
 from marketflow.domain.periods import CANDLE_INTERVALS
 
 DEFAULT_INTERVAL: Final = "1m"

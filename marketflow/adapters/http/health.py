@@ -10,7 +10,7 @@ from quart.wrappers import Response
 from marketflow.adapters.http.parameters import parameters
 from marketflow.adapters.http.problem import RETRY_SOON, unavailable
 from marketflow.adapters.http.responses import as_json
-from marketflow.app.questions import HealthQuestions
+from marketflow.app.interface import HealthQuestions
 
 
 def health_routes(health: HealthQuestions) -> Blueprint:

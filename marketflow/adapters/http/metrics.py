@@ -17,7 +17,7 @@ from quart_trio.wrappers import TrioResponse
 from marketflow.adapters.http.families import families_of
 from marketflow.adapters.http.parameters import parameters
 from marketflow.adapters.http.traffic import Traffic
-from marketflow.app.questions import MeasurementQuestions
+from marketflow.app.interface import MeasurementQuestions
 
 NAME: Final = "name[]"
 """The parameter, given any number of times, with which Prometheus' clients ask for some series only."""

@@ -10,7 +10,7 @@ from quart.wrappers import Response
 from marketflow.adapters.http.guard import Guard
 from marketflow.adapters.http.parameters import parameters
 from marketflow.adapters.http.responses import as_json
-from marketflow.app.questions import Mode, ModeQuestions
+from marketflow.app.interface import Mode, ModeQuestions
 
 SWITCHES: Final[tuple[Mode, ...]] = ("test", "live")
 

@@ -7,7 +7,7 @@ from quart.wrappers import Response
 
 from marketflow.adapters.http.parameters import one_exchange, parameters
 from marketflow.adapters.http.responses import as_json
-from marketflow.app.questions import PriceQuestions, StatisticKind
+from marketflow.app.interface import PriceQuestions, StatisticKind
 
 DEFAULT_PERIOD = "1m"
 

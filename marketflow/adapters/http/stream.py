@@ -20,7 +20,7 @@ from marketflow.adapters.http.peers import become_stream
 from marketflow.adapters.http.problem import problem
 from marketflow.adapters.http.websockets import GOING_AWAY, PING, text_frame
 from marketflow.app.answers import PriceEvent
-from marketflow.app.questions import StreamQuestions, Subscription
+from marketflow.app.interface import StreamQuestions, Subscription
 
 CLOSING: Final = "marketflow.closing"
 """Where a request's scope has the ExitStack that is left with it."""

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 import trio
 
-from marketflow.app.spooling import SpooledBar, SpoolFailed
+from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ import msgspec
 from marketflow import __version__
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.app.answers import Candle, Candles, Latest, Statistic, Summary
-from marketflow.app.questions import Counters, ExchangeHealth, ExchangeState, HealthReport, StoreHealth
+from marketflow.app.interface import Counters, ExchangeHealth, ExchangeState, HealthReport, StoreHealth
 
 _NOON: Final = 1_795_348_800_000
 

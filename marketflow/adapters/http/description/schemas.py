@@ -10,8 +10,8 @@ import msgspec
 from marketflow.adapters.http.description.values import JSON, Json, ref
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.app.answers import Candles, Latest, Statistic, Summary
-from marketflow.app.ledger import OVERFLOW, SHUTDOWN
-from marketflow.app.questions import ExchangeState, HealthReport
+from marketflow.app.interface import ExchangeState, HealthReport
+from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
 from marketflow.domain.prices import REASONS
 
 

@@ -12,7 +12,7 @@ from marketflow.adapters.http.metrics import NAME
 from marketflow.adapters.http.parameters import LARGEST_INTEGER
 from marketflow.adapters.http.prices import DEFAULT_PERIOD
 from marketflow.app.answers import AnswerSource
-from marketflow.app.questions import Mode
+from marketflow.app.interface import Mode
 from marketflow.domain.periods import CANDLE_INTERVALS, LONGEST_PERIOD, PERIOD_DIGITS, PERIOD_UNITS
 
 Json = dict[str, Any]

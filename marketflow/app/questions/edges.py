@@ -9,10 +9,10 @@ from typing import Final
 import attrs
 import trio
 
-from marketflow.app.book import Book
-from marketflow.app.flushing import Flusher
+from marketflow.app.interface import StatisticKind
 from marketflow.app.ports import StoreAway, Window
-from marketflow.app.questions import StatisticKind
+from marketflow.app.share.book import Book
+from marketflow.app.share.flushing import Flusher
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair

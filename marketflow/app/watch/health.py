@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from marketflow.app.book import Book
-from marketflow.app.feeds import Feed
-from marketflow.app.ledger import Ledger
-from marketflow.app.ports import Clock
-from marketflow.app.questions import (
+from marketflow.app.ingest.feeds import Feed
+from marketflow.app.interface import (
     Counters,
     ExchangeHealth,
     ExchangeState,
@@ -20,7 +17,10 @@ from marketflow.app.questions import (
     ServiceStatus,
     StoreHealth,
 )
-from marketflow.app.stores import StoreState
+from marketflow.app.ports import Clock
+from marketflow.app.share.book import Book
+from marketflow.app.share.ledger import Ledger
+from marketflow.app.watch.stores import StoreState
 
 
 class Health:

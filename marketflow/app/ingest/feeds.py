@@ -15,8 +15,8 @@ from marketflow.domain.lines import LineFramer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from marketflow.app.clocks import Beat
     from marketflow.app.ports import Clock, Connection, Entropy, Source
+    from marketflow.app.watch.clocks import Beat
 
 HEALTHY_AFTER: Final = 5.0
 """Seconds of good lines after which a connection was a good one: the next back-off starts anew."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from marketflow.app.answers import Candle, Candles, NothingCanAnswer
 from marketflow.app.ports import StoreAway
-from marketflow.app.spans import Spans, bucketed
+from marketflow.app.questions.spans import Spans, bucketed
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import CANDLE_INTERVALS, DAY, MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair

@@ -9,9 +9,9 @@ from typing import Final
 
 import attrs
 
-from marketflow.app.folds import Folds
 from marketflow.app.ports import Aggregate, Field, FieldBars
-from marketflow.app.unflushed import Key, Unflushed
+from marketflow.app.share.folds import Folds
+from marketflow.app.share.unflushed import Key, Unflushed
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import HOUR, MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair

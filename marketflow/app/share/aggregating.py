@@ -10,10 +10,6 @@ import structlog
 import trio
 from trio_util import wait_any
 
-from marketflow.app.book import Book
-from marketflow.app.clocks import DataClock
-from marketflow.app.comparing import Comparison
-from marketflow.app.flushing import Flusher
 from marketflow.app.ports import (
     AggregateStore,
     Clock,
@@ -24,9 +20,13 @@ from marketflow.app.ports import (
     StoreTaken,
     Window,
 )
-from marketflow.app.row_writing import REFUSED_ROWS, RowWriter
-from marketflow.app.second_bars import Due
-from marketflow.app.stores import StoreState
+from marketflow.app.share.book import Book
+from marketflow.app.share.comparing import Comparison
+from marketflow.app.share.flushing import Flusher
+from marketflow.app.share.row_writing import REFUSED_ROWS, RowWriter
+from marketflow.app.share.second_bars import Due
+from marketflow.app.watch.clocks import DataClock
+from marketflow.app.watch.stores import StoreState
 from marketflow.domain.periods import MINUTE, SECOND, Span
 from marketflow.domain.prices import Pair
 

@@ -19,13 +19,13 @@ from marketflow.app.answers import (
     UnknownExchange,
     UnknownSymbol,
 )
-from marketflow.app.book import Book
-from marketflow.app.candles import CandlePages
-from marketflow.app.flushing import Flusher
-from marketflow.app.newest_rows import NewestRows
+from marketflow.app.interface import StatisticKind
 from marketflow.app.ports import AggregateStore, Clock, StoreAway, Window
-from marketflow.app.questions import StatisticKind
-from marketflow.app.spans import Covered, Spans
+from marketflow.app.questions.candles import CandlePages
+from marketflow.app.questions.newest_rows import NewestRows
+from marketflow.app.questions.spans import Covered, Spans
+from marketflow.app.share.book import Book
+from marketflow.app.share.flushing import Flusher
 from marketflow.domain.bars import Bar, merged
 from marketflow.domain.periods import parse_period
 from marketflow.domain.prices import Pair, PriceUpdate

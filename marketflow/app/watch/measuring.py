@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from marketflow.app.aggregating import Aggregator
-from marketflow.app.book import Book
-from marketflow.app.flushing import Flusher
-from marketflow.app.health import Health
-from marketflow.app.questions import Measurements
-from marketflow.app.streaming import PriceStream
+from marketflow.app.interface import Measurements
+from marketflow.app.share.aggregating import Aggregator
+from marketflow.app.share.book import Book
+from marketflow.app.share.flushing import Flusher
+from marketflow.app.stream.subscriptions import PriceStream
+from marketflow.app.watch.health import Health
 
 
 class Measuring:

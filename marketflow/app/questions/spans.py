@@ -9,12 +9,12 @@ import attrs
 import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
-from marketflow.app.book import Book
-from marketflow.app.edges import Edges
-from marketflow.app.flushing import Flusher
+from marketflow.app.interface import StatisticKind
 from marketflow.app.ports import AggregateStore, StoreAway, Window
-from marketflow.app.questions import StatisticKind
-from marketflow.app.second_bars import BARS_KEPT
+from marketflow.app.questions.edges import Edges
+from marketflow.app.share.book import Book
+from marketflow.app.share.flushing import Flusher
+from marketflow.app.share.second_bars import BARS_KEPT
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair

@@ -14,8 +14,8 @@ import structlog
 import trio
 
 from marketflow.app.ports import Aggregate, AggregateStore, RowsRefused
-from marketflow.app.second_bars import Due, SecondBars
-from marketflow.app.stores import StoreState
+from marketflow.app.share.second_bars import Due, SecondBars
+from marketflow.app.watch.stores import StoreState
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from enum import Enum
 
 from marketflow.app.ports import StoreAway
-from marketflow.app.stores import StoreState
+from marketflow.app.watch.stores import StoreState
 
 
 class Task(Enum):

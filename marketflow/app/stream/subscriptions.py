@@ -12,20 +12,18 @@ Nothing is queued for anybody, and the way of an update knows nothing of clients
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
-from operator import attrgetter, itemgetter
 from typing import Final
 
 import attrs
 import trio
 from trio_util import AsyncValue, move_on_when
 
-from marketflow.app.answers import MEMORY, Latest, PriceEvent, TooManyClients
-from marketflow.app.book import Book
+from marketflow.app.answers import PriceEvent, TooManyClients
+from marketflow.app.share.book import Book
+from marketflow.app.stream.board import Board
+from marketflow.app.stream.turns import Turns
 from marketflow.domain.prices import Pair
 
 TICK: Final = 0.01
@@ -34,112 +32,8 @@ TICK: Final = 0.01
 LONGEST_TICK: Final = 1.0
 """The same while nothing enters: bars of earlier boots come without updates."""
 
-SEND_SECONDS: Final = 0.000_5
-"""Seconds from one send to the next: several times what one takes, so that most of the thread stays free."""
-
-MOST_BEHIND: Final = 0.002
-"""Seconds' worth of sends that may follow each other closely, to make up for late wake-ups."""
-
-EVENT_SECONDS: Final = 0.000_002
-"""Seconds more for each event in it."""
-
 HEARTBEAT: Final = 15.0
 """Seconds without an event after which a client is told that the connection lives."""
-
-
-Filter = tuple[str | None, str | None]
-"""An exchange or all of the mode, and a symbol or all."""
-
-
-class Board:
-    """The newest update of each pair, as events."""
-
-    def __init__(self, book: Book, pairs: Sequence[Pair]) -> None:
-        """`pairs` are those of both modes."""
-        self.events: list[PriceEvent] = []
-        """Ascending by id."""
-        self._changed: dict[Filter, trio.Event] = {}
-        """What those wait for who have all that they asked for: who asks for what is quiet is not woken."""
-        self._book = book
-        self._pairs = pairs
-        self._next_id = 0
-        self._seen: dict[Pair, int] = {}
-        """Sequences of the newest updates."""
-        self._newest: dict[Pair, PriceEvent] = {}
-        """Ascending by id."""
-
-    def refresh(self) -> None:
-        """Take over from the book what is newer. New events get their ids in the order of receipt."""
-        newer = [
-            (bar.close_sequence, pair, bar)
-            for pair in self._pairs
-            if (bar := self._book.bars.newest(pair)) and self._seen.get(pair) != bar.close_sequence
-        ]
-        if not newer:
-            return
-        if not self._newest:
-            # So ids are greater than those of earlier boots, as sequences are.
-            self._next_id = self._book.next_sequence
-        for sequence, pair, bar in sorted(newer, key=itemgetter(0)):
-            self._seen[pair] = sequence
-            self._newest.pop(pair, None)
-            exchange, symbol = pair
-            latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY)
-            self._newest[pair] = PriceEvent(self._next_id, latest)
-            self._next_id += 1
-            for asked in product((exchange, None), (symbol, None)):
-                if asked in self._changed:
-                    self._changed.pop(asked).set()
-        self.events = [*self._newest.values()]
-
-    async def wait_changed(self, asked: Filter) -> None:
-        """Wait for an event of what is asked for, or the end."""
-        if asked not in self._changed:
-            self._changed[asked] = trio.Event()
-        await self._changed[asked].wait()
-
-    def end(self) -> None:
-        """There will be no more events: wake everybody."""
-        for changed in self._changed.values():
-            changed.set()
-
-    @property
-    def last_id(self) -> int:
-        """No event has had a greater one."""
-        return self._next_id - 1
-
-    def after(self, cursor: int) -> list[PriceEvent]:
-        """Those with a greater id."""
-        return self.events[bisect_right(self.events, cursor, key=attrgetter("id")) :]
-
-
-class Turns:
-    """Who sends next: sends follow each other at a distance, whoever makes them.
-
-    In each round of Trio's scheduler there is one at most: on a busy machine there are fewer of them, and the
-    way of an update is never behind a row of them.
-    """
-
-    def __init__(self, ended: trio.Event) -> None:
-        """After `ended` nobody waits any more."""
-        self._ended = ended
-        self._gate = trio.Lock()
-        """Whoever has it is the next; the others queue for it."""
-        self._free_at = -math.inf
-
-    async def wait(self) -> None:
-        """Wait for one's turn."""
-        async with self._gate:
-            if not self._ended.is_set():
-                with trio.move_on_at(self._free_at):
-                    await self._ended.wait()
-            # A wake-up is late by a ms or so. What was lost by that may be made up for, no more.
-            behind = trio.current_time() - MOST_BEHIND
-            self._free_at = max(self._free_at, behind) + SEND_SECONDS
-
-    def charge(self, events: int) -> None:
-        """So many events go out in the turn that has come."""
-        self._free_at += events * EVENT_SECONDS
 
 
 @attrs.define(eq=False)

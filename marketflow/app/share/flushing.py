@@ -9,14 +9,14 @@ from typing import Final
 import structlog
 import trio
 
-from marketflow.app.book import Book
-from marketflow.app.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
-from marketflow.app.histogram import Histogram
-from marketflow.app.holding import LOOK_SECONDS, HeldByAnother, Hold, HoldState
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, StoreRefuses, StoreTaken, Window
-from marketflow.app.stores import StoreState
-from marketflow.app.trials import Task, Trials
-from marketflow.app.unflushed import Key
+from marketflow.app.share.book import Book
+from marketflow.app.share.holding import LOOK_SECONDS, HeldByAnother, Hold, HoldState
+from marketflow.app.share.trials import Task, Trials
+from marketflow.app.share.unflushed import Key
+from marketflow.app.watch.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
+from marketflow.app.watch.histogram import Histogram
+from marketflow.app.watch.stores import StoreState
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()

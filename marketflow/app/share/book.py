@@ -10,13 +10,13 @@ from typing import Final
 import attrs
 import trio
 
-from marketflow.app.histogram import Histogram
-from marketflow.app.ledger import OVERFLOW, SHUTDOWN, Ledger
-from marketflow.app.pending import PendingUpdates, Waiting
 from marketflow.app.ports import Batch, EncodedFlush, Flush, Window, Written
-from marketflow.app.replay import Replay
-from marketflow.app.second_bars import SecondBars
-from marketflow.app.unflushed import Key
+from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN, Ledger
+from marketflow.app.share.pending import PendingUpdates, Waiting
+from marketflow.app.share.replay import Replay
+from marketflow.app.share.second_bars import SecondBars
+from marketflow.app.share.unflushed import Key
+from marketflow.app.watch.histogram import Histogram
 
 FLUSH_UPDATES: Final = 8_000
 """Updates in one flush at most: half a MB, and 12 to 20 ms of Redis' time. So long may an exchange that sends

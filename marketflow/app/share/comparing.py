@@ -8,11 +8,11 @@ from typing import Final
 import structlog
 import trio
 
-from marketflow.app.book import Book
-from marketflow.app.clocks import DataClock
-from marketflow.app.flushing import Flusher
 from marketflow.app.ports import AggregateStore, Clock
-from marketflow.app.second_bars import BARS_KEPT
+from marketflow.app.share.book import Book
+from marketflow.app.share.flushing import Flusher
+from marketflow.app.share.second_bars import BARS_KEPT
+from marketflow.app.watch.clocks import DataClock
 from marketflow.domain.periods import Span, floor_to
 
 log = structlog.get_logger()

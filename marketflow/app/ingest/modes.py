@@ -10,7 +10,7 @@ import trio
 from trio_util import AsyncValue, wait_any
 
 from marketflow.app.answers import NothingCanAnswer
-from marketflow.app.questions import Mode
+from marketflow.app.interface import Mode
 
 RunSources = Callable[[Mode, trio.Event], Awaitable[None]]
 """Runs a mode's sources until the event is set and all that they sent is in the book."""

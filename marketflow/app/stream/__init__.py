@@ -1,0 +1,1 @@
+"""The live stream: the newest update of each pair to many clients."""
