@@ -135,13 +135,14 @@ class Checks:
         meant = (exchange,) if exchange else of_mode
         kind = rng.choice(("summary", "highest", "lowest", "average", "latest"))
         before = self._about(symbol, meant)
+        newest = self._newest_known(process, symbol, meant)
         answer = await self._answer(process.questions.prices, kind, symbol, exchange, rng)
         if answer is None or modes.mode != mode or process.ended.is_set() or process.beside < math.inf:
             return
         self._world.coverage[f"answer {answer.source}"] += 1
         after = self._about(symbol, meant)
         if kind == "latest":
-            self._check_latest(answer, before, after)
+            self._check_latest(answer, newest, after)
         elif not self._world.model.taints(meant, symbol, answer.start, answer.end):
             self._check_span(kind, answer, before, after)
 
@@ -176,8 +177,27 @@ class Checks:
             raise Wrong(f"no answer within {ANSWER_SECONDS} s: {kind} {symbol}") from None
         return None
 
-    def _check_latest(self, answer: Any, before: list[Update], after: list[Update]) -> None:
-        newest = max((update.timestamp for update in before if not self._is_lost(update)), default=0)
+    def _newest_known(self, process: Process, symbol: str, exchanges: Sequence[str]) -> int:
+        """The greatest timestamp (ms) that it must know of; 0 if there is none.
+
+        As long as it could not read what Redis has of earlier boots: of its own updates, and of rows.
+        """
+        if process.window.histories_read:
+            updates, rows = self._about(symbol, exchanges), []
+        else:
+            updates = [
+                each
+                for each in self._world.updates_of(process)
+                if each.symbol == symbol and each.exchange in exchanges
+            ]
+            rows = [
+                row.bar.close_time
+                for (exchange, name, _), row in self._world.postgres.rows.items()
+                if name == symbol and exchange in exchanges
+            ]
+        return max([0, *rows, *(update.timestamp for update in updates if not self._is_lost(update))])
+
+    def _check_latest(self, answer: Any, newest: int, after: list[Update]) -> None:
         known = {(update.timestamp, update.price) for update in after}
         if answer.timestamp < newest or (answer.timestamp, answer.price) not in known:
             raise Wrong(f"latest: {answer}, the newest is of {newest}")

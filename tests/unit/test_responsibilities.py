@@ -38,18 +38,14 @@ FIELDS_KNOWN = {
     "app.ingest.feeds.Feed": Known(23, LATER + "connecting with back-off, reading, what is told of it"),
     "app.share.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
     "app.share.book.Book": Known(16, LATER + "pending updates, replay, what answers read"),
-    "app.share.second_bars.SecondBars": Known(
-        14, LATER + "the bars, what waits for a store, folds"
-    ),
+    "app.share.second_bars.SecondBars": Known(14, LATER + "the bars, what waits for a store, folds"),
     "writing.ThreadWriter": Known(10, LATER + "the thread, its connection, what is awaited"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.questions.queries.Queries": Known(10, "it gives each question to the part that answers it"),
     "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
-    "app.share.comparing.Comparison": Known(
-        12, LATER + "what is compared, and how far back"
-    ),
+    "app.share.comparing.Comparison": Known(12, LATER + "what is compared, and how far back"),
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
     "app.stream.subscriptions.PriceStream": Known(9, LATER + "the board, the turns of clients"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
