@@ -85,7 +85,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         flush_interval=settings.pipeline.flush_interval / 1_000,
         window_length=settings.window.length,
         patience=settings.redis.timeout / 1_000,
-        granted=lambda: aggregator.holds,
+        granted=lambda: aggregator.has_lease,
     )
     aggregator = Aggregator(
         book=book,
@@ -170,8 +170,8 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
             spool=outside.spool,
             data_clock=data_clock,
             clock=clock,
-            held_until=lambda: min(
-                (part.held_until for part in (flusher, aggregator) if part.another), default=math.inf
+            leased_until=lambda: min(
+                (part.leased_until for part in (flusher, aggregator) if part.another), default=math.inf
             ),
             lateness=settings.aggregation.lateness,
         ),

@@ -38,7 +38,7 @@ from marketflow import logs
 from marketflow.app.ingest.workers import run_pool
 from marketflow.app.interface import HealthReport, Mode
 from marketflow.app.ports import AggregateStore, Clock
-from marketflow.app.share.holding import HOLD_PATIENCE
+from marketflow.app.share.lease import LEASE_PATIENCE
 from marketflow.app.share.spooling import BarsLost
 from marketflow.app.watch.clocks import SystemClock
 from marketflow.assembly import Parts, assemble
@@ -184,18 +184,18 @@ async def serve(
         async with spooling_at_the_end(parts, time):
             async with trio.open_nursery() as nursery:
                 url = await nursery.start(surroundings.front, parts.questions, stopping)
-                deadline = trio.current_time() + HOLD_PATIENCE
+                deadline = trio.current_time() + LEASE_PATIENCE
                 async with move_on_when(stopping.wait):
-                    await parts.aggregator.take_hold()
+                    await parts.aggregator.take_lease()
                     # Last, since nothing renews it until the flusher runs.
-                    await parts.flusher.take_hold(deadline)
+                    await parts.flusher.take_lease(deadline)
                 parts.book.begin(surroundings.clock.now())
                 await parts.spooling.bring_in()
                 nursery.start_soon(run_modes, parts, settings.pipeline.workers_per_exchange, stopping)
                 nursery.start_soon(parts.stream.run, stopping)
                 nursery.start_soon(parts.flusher.run)
                 nursery.start_soon(parts.aggregator.run)
-                nursery.start_soon(parts.spooling.settle)
+                nursery.start_soon(parts.spooling.remove_when_stored)
                 parts.health.serving = True
                 log.info("serving", url=url, boot=parts.boot, mode=parts.modes.mode)
                 task_status.started(Running(url, parts.health.report, parts.store))

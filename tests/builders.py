@@ -162,11 +162,11 @@ class WatchedWindow(MemoryWindow):
         await trio.sleep(self.write_seconds)
         return await super().post(flush)
 
-    async def settle(self) -> bool:
+    async def collect(self) -> bool:
         if self.hung:
             await trio.sleep(1)
             raise StoreAway("no answer in time")
-        return await super().settle()
+        return await super().collect()
 
     async def all_bars(self, pairs):
         found = copy.deepcopy(await super().all_bars(pairs))
@@ -261,7 +261,7 @@ class World:
             flush_interval=flush_interval,
             window_length=window_length,
             patience=1.0,
-            granted=lambda: self.aggregator.holds,
+            granted=lambda: self.aggregator.has_lease,
         )
         self.aggregator = Aggregator(
             book=self.book,
@@ -327,7 +327,7 @@ class World:
         """
         async with trio.open_nursery() as nursery:
             if aggregating:
-                await self.aggregator.take_hold()
+                await self.aggregator.take_lease()
                 nursery.start_soon(self._write_slowly if slowly else self.aggregator.run)
             nursery.start_soon(self.flusher.run)
             yield nursery

@@ -245,12 +245,12 @@ class Window(Protocol):
         """
         ...
 
-    async def settle(self) -> bool:
+    async def collect(self) -> bool:
         """Wait until all that was posted is acknowledged. Returns the same."""
         ...
 
     async def write(self, flush: Any) -> bool:
-        """`post` and `settle` in one."""
+        """`post` and `collect` in one."""
         ...
 
     @property
@@ -327,7 +327,7 @@ class AggregateStore(Protocol):
     Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
     """
 
-    async def hold(self) -> int:
+    async def lease(self) -> int:
         """Make sure that we hold the stores: connected, the only service on them, the schema up to date.
 
         Quick when we do already. Returns a number that is another one each time that the lock was taken anew.

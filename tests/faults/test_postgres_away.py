@@ -29,7 +29,7 @@ def rows(count):
 
 def calls(store):
     return {
-        "hold": store.hold,
+        "hold": store.lease,
         "write": partial(store.write, rows(3)),
         "delete_before": partial(store.delete_before, 0),
         "bars": partial(store.bars, [PAIR], EVER, MINUTE),
@@ -49,7 +49,7 @@ async def answered(call, seconds=20):
 
 async def held(store):
     """The hold, once the server is back."""
-    return await answered(store.hold)
+    return await answered(store.lease)
 
 
 async def until(condition, seconds=20):
@@ -106,9 +106,9 @@ async def test_a_frozen_server_is_away_within_the_time_limit(store, own_postgres
 
 async def test_after_a_freeze_it_is_another_hold(store, own_postgres):
     """Our former connection, thawed with its server, does not keep us out."""
-    before = await store.hold()
+    before = await store.lease()
     own_postgres.pause()
-    await away(store.hold)
+    await away(store.lease)
     own_postgres.resume()
     assert await held(store) > before
     await store.write(rows(4))
@@ -139,7 +139,7 @@ async def test_cancelling_does_not_wait_for_a_frozen_server(own_postgres, name, 
     """In the middle of a statement and of connecting; no thread stays behind."""
     async with PostgresStore(own_postgres.dsn, interval=MINUTE, timeout=3) as store:
         if connected or name == "write":
-            await store.hold()
+            await store.lease()
             await store.newest([PAIR])
         own_postgres.pause()
         started = time.monotonic()
@@ -154,7 +154,7 @@ async def test_cancelling_does_not_wait_for_a_frozen_server(own_postgres, name, 
 
 async def test_leaving_does_not_wait_for_a_frozen_server(own_postgres):
     async with PostgresStore(own_postgres.dsn, interval=MINUTE, timeout=30) as store:
-        await store.hold()
+        await store.lease()
         await store.newest([PAIR])
         own_postgres.pause()
         started = time.monotonic()
@@ -167,7 +167,7 @@ async def test_leaving_does_not_wait_for_a_frozen_server(own_postgres):
 @pytest.mark.parametrize("ending", ["kill", "stop"])
 async def test_a_server_that_went_and_came_back(store, own_postgres, ending):
     """Away at once, then another hold on the same rows."""
-    before = await store.hold()
+    before = await store.lease()
     getattr(own_postgres, ending)()
     for call in calls(store).values():
         assert await away(call) < TIMEOUT
@@ -180,18 +180,18 @@ async def test_a_server_that_went_and_came_back(store, own_postgres, ending):
 
 async def test_questions_find_a_restarted_server_at_once(store, own_postgres):
     """Connections that broke meanwhile are replaced before they are used, the writing one too."""
-    before = await store.hold()
+    before = await store.lease()
     own_postgres.stop()
     own_postgres.start()
     assert set(await store.newest([PAIR])) == {PAIR}
-    assert await store.hold() > before
+    assert await store.lease() > before
 
 
 async def test_an_ambiguous_write_may_be_repeated(own_postgres):
     """The server dies at some moment of the write. Repeated, every row is there once."""
     written = rows(20_000)
     async with PostgresStore(own_postgres.dsn, interval=MINUTE, timeout=20) as store:
-        await store.hold()
+        await store.lease()
 
         async def write():
             with pytest.raises(StoreAway):

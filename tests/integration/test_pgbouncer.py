@@ -115,20 +115,20 @@ async def test_session_pooling_works(pooler):
     """With pgbouncer's defaults, which refuse `options`. The lock is a lock, and is free after the end."""
     async with pooler(pool_mode="session") as it:
         async with store(it.dsn) as first, store(it.dsn) as second:
-            hold = await first.hold()
+            hold = await first.lease()
             await first.write([ROW])
             assert await first.bars([PAIR], EVER, MINUTE) == BARS
             async with trio.open_nursery() as nursery:
                 for _ in range(20):
                     nursery.start_soon(first.newest, [PAIR])
             with pytest.raises(StoreTaken):
-                await second.hold()
-            assert await first.hold() == hold
+                await second.lease()
+            assert await first.lease() == hold
         async with store(it.dsn) as third:
             with trio.fail_after(10):
                 while True:
                     try:
-                        await third.hold()
+                        await third.lease()
                     except StoreTaken:
                         await trio.sleep(0.05)
                     else:
@@ -144,19 +144,19 @@ async def test_a_pooler_that_shares_processes_is_refused(pooler, mode, how):
     """At the first hold, with what to do. Whichever process it would give us next."""
     async with pooler(pool_mode=mode, **how) as it, store(it.dsn) as ours:
         with pytest.raises(StoreUnfit, match="use session pooling or connect directly"):
-            await ours.hold()
+            await ours.lease()
 
 
 async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
     """What was collected would be lost if the service ended. Nothing is written meanwhile."""
     async with pooler(pool_mode="session") as it, store(it.dsn, timeout=3) as ours:
-        before = await ours.hold()
+        before = await ours.lease()
         it.reload(pool_mode="transaction")
         with psycopg.connect(it.dsn, autocommit=True) as other:  # It may well get our process.
             with trio.fail_after(20):
                 while True:
                     try:
-                        await ours.hold()
+                        await ours.lease()
                     except StoreAway as error:
                         reason = str(error)
                         if "session pooling" in reason:
@@ -169,7 +169,7 @@ async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
         with trio.fail_after(20):
             while True:
                 try:
-                    after = await ours.hold()
+                    after = await ours.lease()
                 except (StoreAway, StoreTaken):
                     await trio.sleep(0.05)
                 else:
@@ -181,7 +181,7 @@ async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
 async def test_a_small_pool_is_shared_by_questions(pooler):
     """Session pooling with three connections: the lock has one, and questions wait for the others."""
     async with pooler(pool_mode="session", default_pool_size=3) as it, store(it.dsn, timeout=4) as ours:
-        await ours.hold()
+        await ours.lease()
         await ours.write([ROW])
         async with trio.open_nursery() as nursery:
             for _ in range(40):

@@ -65,7 +65,7 @@ async def taken(other):
     with trio.fail_after(10):
         while True:
             try:
-                return await other.hold()
+                return await other.lease()
             except StoreTaken:
                 await trio.sleep(0.01)
 
@@ -77,15 +77,15 @@ async def test_there_is_one_service_on_a_database(postgres_dsn):
     """The second waits for the first to go, and reads meanwhile."""
     async with store(postgres_dsn) as second:
         async with store(postgres_dsn) as first:
-            await first.hold()
+            await first.lease()
             await first.write([ROW])
             for _ in range(2):
                 with pytest.raises(StoreTaken):
-                    await second.hold()
+                    await second.lease()
                 with pytest.raises(StoreAway):
                     await second.write([ROW])
             assert await second.bars([PAIR], EVER, MINUTE) == BARS
-        await second.hold()
+        await second.lease()
         await second.write([ROW])
 
 
@@ -96,7 +96,7 @@ async def test_two_that_ask_at_once(postgres_dsn):
 
     async def ask(one):
         try:
-            answers.append(await one.hold())
+            answers.append(await one.lease())
         except StoreTaken:
             answers.append(None)
 
@@ -111,7 +111,7 @@ async def test_two_that_ask_at_once(postgres_dsn):
 async def test_the_lock_goes_with_the_connection(postgres_dsn):
     """What the first writes then is refused; once it holds again it is told by another number."""
     async with store(postgres_dsn) as first, store(postgres_dsn) as second:
-        before = await first.hold()
+        before = await first.lease()
         with sql(postgres_dsn) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks"
@@ -122,30 +122,30 @@ async def test_the_lock_goes_with_the_connection(postgres_dsn):
         with pytest.raises(StoreAway):
             await first.write([ROW])
         with pytest.raises(StoreTaken):
-            await first.hold()
+            await first.lease()
         await second.__aexit__(None, None, None)
-        assert await first.hold() != before
+        assert await first.lease() != before
         await first.write([ROW])
 
 
 async def test_our_former_connection_does_not_keep_us_out(postgres_dsn):
     """Its process waits for another's lock, and would do so until the end of the statement."""
     async with store(postgres_dsn, timeout=60) as ours:
-        before = await ours.hold()
+        before = await ours.lease()
         with sql(postgres_dsn) as other, other.transaction():
             other.execute("LOCK TABLE price_aggregates IN EXCLUSIVE MODE")
             with trio.move_on_after(0.3) as scope:
                 await ours.write([ROW])
             assert scope.cancelled_caught
             with trio.fail_after(5):
-                assert await ours.hold() != before
+                assert await ours.lease() != before
         await ours.write([ROW])
         assert await ours.bars([PAIR], EVER, MINUTE) == BARS
 
 
 async def test_leaving_closes_every_connection(postgres_dsn):
     async with store(postgres_dsn) as ours:
-        await ours.hold()
+        await ours.lease()
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(ours.newest, [PAIR])
@@ -164,7 +164,7 @@ async def test_leaving_releases_the_lock_before_it_disconnects(postgres_dsn, mon
 
     with sql(postgres_dsn) as successor, trio.CancelScope() as scope:
         async with store(postgres_dsn) as first:
-            await first.hold()
+            await first.lease()
             monkeypatch.setattr(Session, "close", look_and_close)
             scope.cancel()
             await trio.lowlevel.checkpoint()
@@ -177,7 +177,7 @@ async def test_leaving_releases_the_lock_before_it_disconnects(postgres_dsn, mon
 
 async def test_the_table_is_the_promised_one(postgres_dsn):
     async with store(postgres_dsn) as ours:
-        await ours.hold()
+        await ours.lease()
     with sql(postgres_dsn) as connection:
         columns = connection.execute(
             "SELECT column_name, udt_name FROM information_schema.columns"
@@ -206,7 +206,7 @@ async def test_the_table_is_the_promised_one(postgres_dsn):
 async def test_the_row_says_when_its_minute_ended(postgres_dsn):
     """Seen without our own reading."""
     async with store(postgres_dsn) as ours:
-        await ours.hold()
+        await ours.lease()
         await ours.write([ROW])
     with sql(postgres_dsn) as connection:
         assert connection.execute(
@@ -266,12 +266,12 @@ def test_only_what_is_missing_is_applied(postgres_dsn, monkeypatch):
 async def test_a_newer_schema_is_refused(postgres_dsn):
     """And left alone, the lock too."""
     async with store(postgres_dsn) as ours:
-        await ours.hold()
+        await ours.lease()
     with sql(postgres_dsn) as connection:
         connection.execute("INSERT INTO marketflow_migrations VALUES (99, 'later')")
     async with store(postgres_dsn) as ours, store(postgres_dsn) as other:
         with pytest.raises(SchemaTooNew) as caught:
-            await ours.hold()
+            await ours.lease()
         assert (caught.value.found, caught.value.known) == (99, len(known_migrations()))
         with sql(postgres_dsn) as connection:
             connection.execute("DELETE FROM marketflow_migrations WHERE number = 99")
@@ -281,11 +281,11 @@ async def test_a_newer_schema_is_refused(postgres_dsn):
 async def test_the_database_remembers_the_interval(postgres_dsn):
     """And keeps the first one."""
     async with store(postgres_dsn, interval=MINUTE) as first:
-        await first.hold()
+        await first.lease()
     for _ in range(2):
         async with store(postgres_dsn, interval=10_000) as second:
             with pytest.raises(IntervalMismatch) as caught:
-                await second.hold()
+                await second.lease()
             assert (caught.value.stored, caught.value.configured) == (MINUTE, 10_000)
     async with store(postgres_dsn, interval=MINUTE) as third:
         await taken(third)
@@ -294,7 +294,7 @@ async def test_the_database_remembers_the_interval(postgres_dsn):
 async def test_another_interval(postgres_dsn):
     """Of 10 s: a row covers the 10 s before its end."""
     async with store(postgres_dsn, interval=10_000) as ours:
-        await ours.hold()
+        await ours.lease()
         await ours.write([ROW])
         assert await ours.bars([PAIR], Span(50_000, 60_000), 10_000) == {PAIR: {50_000: ROW.bar}}
         assert await ours.bars([PAIR], Span(50_001, 60_000), 10_000) == {}
@@ -307,11 +307,11 @@ async def test_an_account_that_may_not_create_tables(postgres_dsn):
     try:
         async with store(dsn) as ours:
             with pytest.raises(StoreAway, match="permission denied"):
-                await ours.hold()
+                await ours.lease()
             with sql(postgres_dsn) as connection:
                 migrate(connection)
                 connection.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
-            await ours.hold()
+            await ours.lease()
             await ours.write([ROW])
             await ours.write([ROW])
             assert await ours.bars([PAIR], EVER, MINUTE) == BARS
@@ -335,7 +335,7 @@ def make_role(dsn):
 async def test_a_read_only_database_is_away(postgres_dsn):
     """A disk that filled up, or a standby. It is found out when connecting, too, and cures itself."""
     async with store(postgres_dsn) as ours:
-        await ours.hold()
+        await ours.lease()
         await ours.write([ROW])
         with sql(postgres_dsn) as connection:
             name = connection.info.dbname
@@ -347,7 +347,7 @@ async def test_a_read_only_database_is_away(postgres_dsn):
             )
             for _ in range(2):
                 with pytest.raises(StoreAway, match="read-only"):
-                    await ours.hold()
+                    await ours.lease()
             assert await ours.bars([PAIR], EVER, MINUTE) == BARS
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
@@ -360,11 +360,11 @@ async def test_a_database_that_does_not_exist_is_away_until_it_does(postgres_dsn
         name = f"{connection.info.dbname}_later"
         async with store(make_conninfo(postgres_dsn, dbname=name)) as ours:
             with pytest.raises(StoreAway, match="does not exist"):
-                await ours.hold()
+                await ours.lease()
             with pytest.raises(StoreAway, match="does not exist"):
                 await ours.newest([PAIR])
             connection.execute(f"CREATE DATABASE {name}")
-            await ours.hold()
+            await ours.lease()
             assert await ours.newest([PAIR]) == {}
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -379,8 +379,8 @@ async def test_too_many_connections_is_away(postgres_dsn):
         async with store(make_conninfo(postgres_dsn, user=role)) as one:
             assert await one.newest([PAIR]) == {}
             with pytest.raises(StoreAway, match="too many connections"):
-                await one.hold()
-            await one.hold()
+                await one.lease()
+            await one.lease()
             with pytest.raises(StoreAway, match="too many connections"):
                 await one.newest([PAIR])
             await one.write([ROW])
@@ -393,7 +393,7 @@ async def test_too_many_connections_is_away(postgres_dsn):
 
 async def test_nobody_there_is_away(free_port):
     async with store(f"postgresql://u@127.0.0.1:{free_port}/d") as ours:
-        for call in (ours.hold, partial(ours.newest, [PAIR]), partial(ours.bars, [PAIR], EVER, MINUTE)):
+        for call in (ours.lease, partial(ours.newest, [PAIR]), partial(ours.bars, [PAIR], EVER, MINUTE)):
             with pytest.raises(StoreAway, match="refused"):
                 await call()
 
@@ -410,7 +410,7 @@ async def test_reasons_tell_no_password(postgres_dsn):
     """Not even where the server repeats it."""
     async with store(make_conninfo(postgres_dsn, user="hunter2", password="hunter2")) as ours:  # noqa: S106
         with pytest.raises(StoreAway) as caught:
-            await ours.hold()
+            await ours.lease()
     assert "hunter2" not in str(caught.value)
     assert "***" in str(caught.value)
 
@@ -433,7 +433,7 @@ def test_a_wrong_dsn_is_not_repeated(dsn):
 async def test_a_table_that_somebody_changes_is_away_until_it_is_as_before(postgres_dsn, change, back):
     """Nor is it taken for an empty one. It costs no hold."""
     async with store(postgres_dsn) as ours:
-        before = await ours.hold()
+        before = await ours.lease()
         for _ in range(10):
             await ours.write([ROW])
             assert await ours.bars([PAIR], EVER, MINUTE) == BARS
@@ -446,18 +446,18 @@ async def test_a_table_that_somebody_changes_is_away_until_it_is_as_before(postg
                     await ours.bars([PAIR], EVER, MINUTE)
                 with pytest.raises(StoreAway, match="does not exist"):
                     await ours.newest([PAIR, ("exchange2", "BTCUSDT")])
-                assert await ours.hold() == before
+                assert await ours.lease() == before
             connection.execute(f"ALTER TABLE {back}")
         await ours.write([ROW])
         assert await ours.bars([PAIR], EVER, MINUTE) == BARS
-        assert await ours.hold() == before
+        assert await ours.lease() == before
 
 
 async def test_a_server_that_is_too_old_is_named(postgres_dsn, monkeypatch):
     monkeypatch.setattr(postgres, "OLDEST_SERVER", 99)
     async with store(postgres_dsn) as ours:
         with pytest.raises(StoreUnfit, match=r"PostgreSQL \d\d is too old: it must be 99 or newer"):
-            await ours.hold()
+            await ours.lease()
 
 
 async def test_tables_of_somebody_elses_are_away_until_he_takes_them(postgres_dsn):
@@ -466,16 +466,16 @@ async def test_tables_of_somebody_elses_are_away_until_he_takes_them(postgres_ds
         with sql(postgres_dsn) as connection:
             connection.execute("CREATE TABLE marketflow_migrations (id integer)")
             with pytest.raises(StoreAway, match="does not exist"):
-                await ours.hold()
+                await ours.lease()
             connection.execute("DROP TABLE marketflow_migrations")
-        await ours.hold()
+        await ours.lease()
         await ours.write([ROW])
 
 
 async def test_a_type_that_somebody_changes_is_away(postgres_dsn):
     """Of a query that was prepared PostgreSQL says so in a way of its own."""
     async with store(postgres_dsn) as ours:
-        await ours.hold()
+        await ours.lease()
         await ours.write([ROW])
         for _ in range(10):
             assert await ours.bars([PAIR], EVER, MINUTE) == BARS
@@ -490,7 +490,7 @@ async def test_a_type_that_somebody_changes_is_away(postgres_dsn):
 async def test_rows_of_a_failed_call_are_not_written(postgres_dsn):
     """One call, one transaction."""
     async with store(postgres_dsn) as ours:
-        await ours.hold()
+        await ours.lease()
         bad = Aggregate("exchange1", "nul\0", MINUTE, ROW.bar)
         with pytest.raises(RowsRefused):
             await ours.write([ROW, bad])
@@ -500,7 +500,7 @@ async def test_rows_of_a_failed_call_are_not_written(postgres_dsn):
 async def test_rows_that_are_refused_cost_no_hold(postgres_dsn):
     """By a constraint, or a trigger of somebody's. What is written with them is not, either; others are."""
     async with store(postgres_dsn) as ours:
-        before = await ours.hold()
+        before = await ours.lease()
         bad = Aggregate("exchange1", "BADUSDT", MINUTE, ROW.bar)
         with sql(postgres_dsn) as connection:
             connection.execute("ALTER TABLE price_aggregates ADD CHECK (pair_name <> 'BADUSDT')")
@@ -519,7 +519,7 @@ async def test_rows_that_are_refused_cost_no_hold(postgres_dsn):
         assert await ours.bars([PAIR], EVER, MINUTE) == {}
         await ours.write([ROW])
         assert await ours.bars([PAIR], EVER, MINUTE) == BARS
-        assert await ours.hold() == before
+        assert await ours.lease() == before
 
 
 async def write_in_vain(ours, scope):
@@ -531,7 +531,7 @@ async def write_in_vain(ours, scope):
 async def test_what_the_server_does_too_slowly_is_away(postgres_dsn):
     """Reads do not wait behind the write; the server itself ends it, and the hold is still the same."""
     async with store(postgres_dsn, timeout=1.5) as ours:
-        before = await ours.hold()
+        before = await ours.lease()
         await ours.write([ROW])
         with sql(postgres_dsn) as other, other.transaction():
             other.execute("LOCK TABLE price_aggregates IN EXCLUSIVE MODE")
@@ -544,14 +544,14 @@ async def test_what_the_server_does_too_slowly_is_away(postgres_dsn):
                     reads += 1
             assert reads > 10
             assert time.monotonic() - started < 2.5
-        assert await ours.hold() == before
+        assert await ours.lease() == before
         await ours.write([ROW])
 
 
 async def test_a_full_disk_is_away_and_costs_no_hold(postgres_dsn):
     """Else, once a second, another service could have had the stores, and all would have to be read anew."""
     async with store(postgres_dsn) as ours:
-        before = await ours.hold()
+        before = await ours.lease()
         with sql(postgres_dsn) as connection:
             connection.execute(
                 "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
@@ -563,7 +563,7 @@ async def test_a_full_disk_is_away_and_costs_no_hold(postgres_dsn):
             for _ in range(3):
                 with pytest.raises(StoreAway, match="No space left"):
                     await ours.write([ROW])
-                assert await ours.hold() == before
+                assert await ours.lease() == before
             connection.execute("DROP TRIGGER full_disk ON price_aggregates")
         await ours.write([ROW])
 
@@ -627,7 +627,7 @@ async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
 async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed):
     """By an index, whatever the planner knows of the table: joins may take longer than the time limit."""
     async with store(postgres_dsn) as it:
-        await it.hold()
+        await it.lease()
     with sql(postgres_dsn) as connection:
         connection.execute(
             "INSERT INTO price_aggregates SELECT 'S' || pair, 'exchange1', 'epoch'::timestamptz"

@@ -26,7 +26,7 @@ BARS = {PAIR: {0: ROW.bar}}
 @pytest.fixture
 async def store(postgres_dsn):
     async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=20) as made:
-        await made.hold()
+        await made.lease()
         yield made
 
 
@@ -52,23 +52,23 @@ OF_THE_SERVER = ["53100", "53200", "57014", "58030", "40001", "40P01", "55P03", 
 @pytest.mark.parametrize("state", OF_ROWS)
 async def test_an_error_about_a_row_is_a_refusal(store, sql, state):
     """Whatever its SQLSTATE. It costs no hold, and the other rows can be written."""
-    before = await store.hold()
+    before = await store.lease()
     trigger(sql, f"RAISE EXCEPTION 'no such thing' USING ERRCODE = '{state}';")
     with pytest.raises(RowsRefused, match="no such thing"):
         await store.write([ROW, BAD])
     await store.write([ROW])
-    assert await store.hold() == before
+    assert await store.lease() == before
     assert await store.bars([PAIR], EVER, MINUTE) == BARS
 
 
 @pytest.mark.parametrize("state", OF_THE_SERVER)
 async def test_an_error_about_the_server_is_away(store, sql, state):
     """Also when it comes up with one row. It costs no hold."""
-    before = await store.hold()
+    before = await store.lease()
     trigger(sql, f"RAISE EXCEPTION 'not now' USING ERRCODE = '{state}';")
     with pytest.raises(StoreAway, match="not now"):
         await store.write([ROW, BAD])
-    assert await store.hold() == before
+    assert await store.lease() == before
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ async def test_a_trigger_that_fails_refuses_its_rows(store, sql, body):
 )
 async def test_an_error_about_the_table_is_away(store, sql, change):
     """No row is at fault: it would be the same without any."""
-    before = await store.hold()
+    before = await store.lease()
     sql(change)
     with pytest.raises(StoreAway):
         await store.write([ROW])
-    assert await store.hold() == before
+    assert await store.lease() == before
 
 
 async def test_values_that_cannot_be_written_are_refused(store):
@@ -175,7 +175,7 @@ async def test_a_statement_that_is_wrong_is_away(store, monkeypatch, broken):
 async def test_values_that_cannot_be_read_are_no_crash(postgres_dsn, sql, change):
     """Somebody has written to our tables: at worst the store is away."""
     async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=5) as store:
-        await store.hold()
+        await store.lease()
         await store.write([ROW, attrs.evolve(ROW, end=2 * MINUTE)])
         sql(change)
         for question in (
@@ -188,4 +188,4 @@ async def test_values_that_cannot_be_read_are_no_crash(postgres_dsn, sql, change
                 await question()
     async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=5) as store:
         with suppress(StoreAway):
-            await store.hold()
+            await store.lease()

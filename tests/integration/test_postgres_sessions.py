@@ -56,7 +56,7 @@ async def held(ours, seconds=10):
     with trio.fail_after(seconds):
         while True:
             try:
-                return await ours.hold()
+                return await ours.lease()
             except StoreTaken:
                 await trio.sleep(0.02)
 
@@ -70,7 +70,7 @@ async def check(ours):
     assert await ours.bars([PAIR], EVER, 60 * MINUTE) == BARS
     assert await ours.skip([PAIR], EVER, 0) == 0
     assert (await ours.newest([PAIR]))[PAIR].timestamp == 5
-    await ours.hold()
+    await ours.lease()
 
 
 SETTINGS = [
@@ -130,7 +130,7 @@ async def test_many_settings_of_a_database_will_do(postgres_dsn):
     async with store(postgres_dsn) as ours:
         await check(ours)
         await trio.sleep(0.2)
-        await ours.hold()
+        await ours.lease()
 
 
 async def test_nobodys_function_takes_the_place_of_postgresqls(postgres_dsn, role):
@@ -224,7 +224,7 @@ async def test_a_service_that_is_not_there_is_away_until_it_is(postgres_dsn, mon
     parts = conninfo_to_dict(postgres_dsn)
     async with store("service=later", timeout=3) as ours:
         with pytest.raises(StoreAway, match="service"):
-            await ours.hold()
+            await ours.lease()
         lines = [f"{name}={parts[name]}" for name in ("host", "port", "user", "dbname")]
         (tmp_path / "services").write_text("\n".join(["[later]", *lines, ""]))
         await check(ours)
@@ -282,7 +282,7 @@ async def test_the_user_s_connect_timeout_holds_where_it_is_shorter(postgres_dsn
         async with store(at(postgres_dsn, port, connect_timeout=1), timeout=20) as ours:
             started = time.monotonic()
             with pytest.raises(StoreAway, match="no answer within 1 s"):
-                await ours.hold()
+                await ours.lease()
             assert time.monotonic() - started < 4
 
 
@@ -318,11 +318,11 @@ async def test_a_hung_resolver_is_away_in_time_and_holds_one_thread(postgres_dsn
             for _ in range(8):
                 started = time.monotonic()
                 with pytest.raises(StoreAway):
-                    await ours.hold()
+                    await ours.lease()
                 assert time.monotonic() - started < 1.5
             for _ in range(8):
                 with trio.move_on_after(0.05):
-                    await ours.hold()
+                    await ours.lease()
             assert len(asked) == 1
             with trio.fail_after(5):
                 while ours.threads:  # noqa: ASYNC110 - no event says so
@@ -363,7 +363,7 @@ async def test_questions_wait_for_the_connections_there_are(postgres_dsn, role, 
                 async with trio.open_nursery() as nursery:
                     for _ in range(30):
                         nursery.start_soon(ours.newest, [PAIR])
-            await ours.hold()
+            await ours.lease()
 
 
 async def test_the_writing_connection_takes_over_a_readers(postgres_dsn, role):
@@ -375,7 +375,7 @@ async def test_the_writing_connection_takes_over_a_readers(postgres_dsn, role):
             for _ in range(10):
                 nursery.start_soon(ours.newest, [PAIR])
         with pytest.raises(StoreAway, match="too many connections"):
-            await ours.hold()
+            await ours.lease()
         await check(ours)
         async with trio.open_nursery() as nursery:
             for _ in range(10):
@@ -432,7 +432,7 @@ async def test_after_the_writers_connection_was_lost_no_question_uses_an_older_o
                 for _ in range(4):
                     nursery.start_soon(ours.newest, [PAIR])
             before = pids(connection, writing=False)
-            await ours.hold()
+            await ours.lease()
             await ours.newest([PAIR])
             assert pids(connection, writing=False) == before, "they stay while the writer's does"
             end_writer(connection)

@@ -62,7 +62,7 @@ def new_store(request):
 @pytest.fixture
 async def store(new_store):
     async with new_store:
-        await new_store.hold()
+        await new_store.lease()
         yield new_store
 
 
@@ -100,12 +100,12 @@ async def test_nothing_is_written_without_the_lock(new_store):
             await new_store.write([row()])
         with pytest.raises(StoreAway):
             await new_store.delete_before(NOON)
-        await new_store.hold()
+        await new_store.lease()
         assert await rows(new_store) == []
 
 
 async def test_holding_again_is_the_same_hold(store):
-    assert await store.hold() == await store.hold()
+    assert await store.lease() == await store.lease()
 
 
 async def test_a_row_comes_back_as_it_was_written(store):
@@ -216,7 +216,7 @@ PAIRS = count()
 async def test_merged_rows_equal_the_whole(store, written, first, last, width):
     """Against exact fractions, at every size of prices that a float has."""
     pair = (f"exchange{next(PAIRS)}", SYMBOL)
-    await store.hold()  # The fixture may not have come to that: it does not wait before repeated examples.
+    await store.lease()  # The fixture may not have come to that: it does not wait before repeated examples.
     await store.write([attrs.evolve(aggregate, exchange=pair[0]) for aggregate in written])
     found = await store.bars([pair], minutes(first, last), width * MINUTE)
     expected = {}
@@ -277,7 +277,7 @@ async def test_times_are_exact_to_the_millisecond(store, first, last):
     written = msgspec.structs.replace(
         bar(NOON), open_time=NOON + min(first, last), close_time=NOON + max(first, last)
     )
-    await store.hold()  # see above
+    await store.lease()  # see above
     await store.write([Aggregate(*pair, NOON + MINUTE, written)])
     assert await store.bars([pair], EVER, MINUTE) == {pair: {NOON: written}}
     assert await store.bars([pair], EVER, HOUR) == {pair: {NOON: written}}

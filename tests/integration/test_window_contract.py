@@ -164,13 +164,13 @@ async def test_each_post_tells_of_those_before_it(place, window):
     await put(window)
     for flush in flushes[:3]:
         assert await window.post(flush)
-    assert await window.settle()
+    assert await window.collect()
     assert (await edge(window, NOON, NOON + SECOND)).bar.count == 3
     place.empty()
     assert await window.post(flushes[3])
     assert not await window.post(flushes[4])
     assert await window.write(flushes[5])
-    assert await window.settle()
+    assert await window.collect()
     assert (await edge(window, NOON, NOON + SECOND)).bar.count == 3
     place.empty()
     assert await window.post(flushes[0])
@@ -260,7 +260,7 @@ async def test_what_was_refused_has_still_set_the_marker(place, window):
         for send in (window.write, window.post):
             with pytest.raises(StoreAway):  # noqa: PT012 - one of them, as the case may be
                 await send(window.encode(Flush([run_of([NOON])], ())))
-                await window.settle()
+                await window.collect()
             assert await put(window)
         await window.post(window.encode(Flush([run_of([NOON])], ())))
         with pytest.raises(StoreAway):

@@ -206,7 +206,7 @@ class SimulatedWindow(MemoryWindow):
             await self._link.carry(write, half=half, late=late)
         return self._acknowledge(earlier)
 
-    async def settle(self) -> bool:
+    async def collect(self) -> bool:
         """See the port."""
         earlier, self._posted = self._posted, []
         if earlier:
@@ -301,16 +301,16 @@ class SimulatedStore(MemoryStore):
         if self._server.holder is self:
             self._server.holder = None
 
-    async def hold(self) -> int:
+    async def lease(self) -> int:
         """See the port."""
 
         def take() -> int:
             if self._server.holder is None:
                 self._server.holder = self
-                self._holds += 1
+                self._leases += 1
             elif self._server.holder is not self:
                 raise StoreTaken
-            return self._holds
+            return self._leases
 
         try:
             return await self._link.carry(take)

@@ -440,7 +440,7 @@ async def test_the_start_waits_for_another_service_to_end(autojump_clock):
     world = world_of()
     world.store.taken = True
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.aggregator.take_hold)
+        nursery.start_soon(world.aggregator.take_lease)
         await trio.sleep(8)
         assert nursery.child_tasks
         world.store.taken = False
@@ -452,14 +452,14 @@ async def test_the_start_gives_up_after_ten_seconds(autojump_clock):
     world = world_of()
     world.store.taken = True
     with pytest.raises(StoreTaken):
-        await world.aggregator.take_hold()
+        await world.aggregator.take_lease()
     assert 9.5 < trio.current_time() < 11
 
 
 async def test_the_start_does_not_wait_for_a_store_that_is_away(autojump_clock):
     world = world_of()
     world.store.away = True
-    await world.aggregator.take_hold()
+    await world.aggregator.take_lease()
     assert trio.current_time() < 0.1
     assert not world.postgres.up
 
@@ -488,7 +488,7 @@ async def test_a_start_that_has_seen_another_does_not_serve_when_the_store_goes_
 
         async def start():
             with pytest.raises(StoreTaken):
-                await world.aggregator.take_hold()
+                await world.aggregator.take_lease()
 
         nursery.start_soon(start)
         await trio.sleep(1)
@@ -521,7 +521,7 @@ async def test_what_closed_just_before_the_stop_is_written(autojump_clock):
     """The last flush lands first: the row is complete."""
     world = world_of(flush_interval=5.0)
     async with trio.open_nursery() as nursery:
-        await world.aggregator.take_hold()
+        await world.aggregator.take_lease()
         nursery.start_soon(world.aggregator.run)
         nursery.start_soon(world.flusher.run)
         await play(world, 61.9)

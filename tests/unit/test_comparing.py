@@ -161,7 +161,7 @@ async def test_a_store_that_fails_meanwhile_is_compared_later(autojump_clock, mo
 
             async def bars(*_):
                 world.store.away = True
-                await world.store.hold()
+                await world.store.lease()
 
             patched.setattr(world.store, "bars", bars)
             world.store.fail_over(lambda _: False)

@@ -127,14 +127,14 @@ async def test_a_window_that_hangs_is_not_confirmed(autojump_clock):
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
         await trio.sleep(0.4)
-        assert await world.flusher.confirmed()
+        assert await world.flusher.can_answer_from_redis()
         await trio.sleep(0.2)
         world.window.hung = True
-        assert not await world.flusher.confirmed()
+        assert not await world.flusher.can_answer_from_redis()
         await until(lambda: not world.flusher.up)  # it may be waiting still, as long as the question did
         world.window.hung = False
         await until(lambda: world.flusher.up)
-        assert await world.flusher.confirmed()
+        assert await world.flusher.can_answer_from_redis()
 
 
 # ---- the window made whole ----

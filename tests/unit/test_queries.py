@@ -188,7 +188,7 @@ async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_
         for _ in range(100):
             assert [found.price for found in await world.queries.latest_of_all(None, None)] == [1.0]
         assert len(asked) == 1
-        await world.store.hold()
+        await world.store.lease()
         await world.store.write([Aggregate(EXCHANGES[1], ETH, MINUTE, Bar.of([59_000], [7.0]))])
         await trio.sleep(REMEMBERED_SECONDS + 0.01)
         found = await world.queries.latest_of_all(None, None)

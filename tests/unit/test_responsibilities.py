@@ -53,7 +53,7 @@ FIELDS_KNOWN = {
     "adapters.db.session._Link": Known(8, LATER + "the connection, the hold"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
     "app.stream.subscriptions.Subscription": Known(8, LATER + "the board, the turns of clients"),
-    "app.share.holding.HoldMachine": Known(8, LATER + "the lease, the rival"),
+    "app.share.lease.LeaseMachine": Known(8, LATER + "the lease, the rival"),
     "app.share.spooling.Spooling": Known(9, LATER + "what is left, the file"),
 }
 METHODS_KNOWN = {

@@ -387,7 +387,7 @@ async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
     """Looked for in the store before, and in the book after it was written, a row would be in neither."""
     world = World(flush_interval=30.0)
     async with world.running(aggregating=False):
-        await world.aggregator.take_hold()
+        await world.aggregator.take_lease()
         await play(world, 2 * 3_600, every=17.3)
         read = world.store.bars
 

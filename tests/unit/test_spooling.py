@@ -43,16 +43,16 @@ class Service:
             spool=spool,
             data_clock=world.data_clock,
             clock=world.clock,
-            held_until=lambda: world.aggregator.held_until if self.another else math.inf,
+            leased_until=lambda: world.aggregator.leased_until if self.another else math.inf,
             lateness=LATENESS,
         )
 
     async def start(self, nursery):
-        await self.world.aggregator.take_hold()
+        await self.world.aggregator.take_lease()
         await self.spooling.bring_in()
         nursery.start_soon(self.world.aggregator.run)
         nursery.start_soon(self.world.flusher.run)
-        nursery.start_soon(self.spooling.settle)
+        nursery.start_soon(self.spooling.remove_when_stored)
 
     async def run(self, seconds, *, every=0.5, seed=1):
         """Run for a while with traffic, then stop in order."""

@@ -6,7 +6,7 @@ from builders import EXCHANGES, NOON, World, until
 
 from marketflow.app.answers import MEMORY, NothingCanAnswer
 from marketflow.app.ports import StoreTaken
-from marketflow.app.share.holding import HOLD_PATIENCE
+from marketflow.app.share.lease import LEASE_PATIENCE
 from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.domain.periods import MINUTE, SECOND, ceil_to, floor_to
 
@@ -34,9 +34,9 @@ class Start:
     async def run(self) -> None:
         began = trio.current_time()
         try:
-            deadline = began + HOLD_PATIENCE
-            await self.world.aggregator.take_hold()
-            await self.world.flusher.take_hold(deadline)
+            deadline = began + LEASE_PATIENCE
+            await self.world.aggregator.take_lease()
+            await self.world.flusher.take_lease(deadline)
         except StoreTaken:
             self.taken = True
         else:
@@ -81,7 +81,7 @@ async def test_a_start_beside_a_living_boot_answers_nothing_and_ends(autojump_cl
         await cannot_answer(second)
         await until(lambda: start.over, seconds=15)
         assert start.taken
-        assert start.seconds == pytest.approx(HOLD_PATIENCE, abs=0.3)
+        assert start.seconds == pytest.approx(LEASE_PATIENCE, abs=0.3)
         assert second.book.began_at is None
 
 

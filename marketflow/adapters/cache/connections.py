@@ -128,7 +128,7 @@ class Connections:
 
         return await self._in_turn(write)
 
-    async def settle(self) -> list[list[Any]]:
+    async def collect(self) -> list[list[Any]]:
         """Returns the replies to each of the posts that had none yet."""
         return await self._in_turn(self._awaited_replies) if self._awaited else []
 

@@ -139,11 +139,11 @@ class MemoryWindow:
         """Write a flush; returns whether it and those posted before it have found the marker."""
         intact = await self.post(flush)
         stranger = self.met.marker
-        intact = await self.settle() and intact
+        intact = await self.collect() and intact
         self.met = Sight(self.met.holder, self.met.marker or stranger)
         return intact
 
-    async def settle(self) -> bool:
+    async def collect(self) -> bool:
         """Returns whether those posted have found the marker."""
         await trio.lowlevel.checkpoint()
         earlier, self._posted = self._posted, []

@@ -137,7 +137,7 @@ class RedisWindow:
             found = await self._redis.post(data, replies)
             self._posted.append(posted)
             if any(refusals_of(each) for each in found):
-                found += await self._redis.settle()  # After a failure nothing is on its way any more.
+                found += await self._redis.collect()  # After a failure nothing is on its way any more.
             return self._found(found)
 
     async def write(self, flush: RedisFlush) -> bool:
@@ -147,10 +147,10 @@ class RedisWindow:
         with self._forgetting():
             return self._found(await self._redis.write(data, replies))
 
-    async def settle(self) -> bool:
+    async def collect(self) -> bool:
         """Wait for all that was posted; returns whether they have found the marker."""
         with self._forgetting():
-            return self._found(await self._redis.settle())
+            return self._found(await self._redis.collect())
 
     def _prepared(self, flush: RedisFlush) -> tuple[list[bytes], int, tuple[bytes, int]]:
         """The commands of a write, how many replies there will be, and what is kept of it."""

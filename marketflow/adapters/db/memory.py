@@ -32,7 +32,7 @@ class MemoryStore:
         self._interval = interval
         self._away = False
         self._held = False
-        self._holds = 0
+        self._leases = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,15 +54,15 @@ class MemoryStore:
         if away:
             self._held = False
 
-    async def hold(self) -> int:
+    async def lease(self) -> int:
         """See the port."""
         await self._answer()
         if not self._held:
             if self.taken:
                 raise StoreTaken
             self._held = True
-            self._holds += 1
-        return self._holds
+            self._leases += 1
+        return self._leases
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""

@@ -109,7 +109,7 @@ class PostgresStore:
         """How many are at work, those left behind included."""
         return self._writing.threads + self._readers.threads
 
-    async def hold(self) -> int:
+    async def lease(self) -> int:
         """See the port.
 
         Raises:

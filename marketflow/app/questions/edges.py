@@ -58,7 +58,7 @@ class Edges:
             kind: what of the bars is wanted beside the count; None for all, open and close too.
         """
         accepted = {pair: [self._accepted(pair, span) for span in spans] for pair in inner}
-        if not await self._flusher.confirmed():
+        if not await self._flusher.can_answer_from_redis():
             return None
         try:
             told = await self._tell(kind, spans, inner, accepted) if kind and spans else {}

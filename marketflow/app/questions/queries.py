@@ -108,7 +108,7 @@ class Queries:
 
     async def _newest_here(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
         """From the bars: those of a whole window are all that it has, and what is pending is among them."""
-        source: AnswerSource = REDIS if await self._flusher.confirmed() else MEMORY
+        source: AnswerSource = REDIS if await self._flusher.can_answer_from_redis() else MEMORY
         return {
             pair: (PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence), source)
             for pair in pairs
@@ -181,7 +181,7 @@ class Queries:
             UnknownSymbol, UnknownExchange, NothingCanAnswer
         """
         pairs = self.pairs(symbol, exchange)
-        await self._flusher.past_doubt()
+        await self._flusher.wait_for_history()
         return await self._pages.page(
             pairs,
             interval,

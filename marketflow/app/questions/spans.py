@@ -82,7 +82,7 @@ class Spans:
         Raises:
             NothingCanAnswer: no part of it is known for sure.
         """
-        await self._flusher.past_doubt()
+        await self._flusher.wait_for_history()
         if period <= self._window_length and now - period >= self.reach(now):
             exact = await self._to_the_ms(pairs, Span(now - period, now), kind)
             if exact is not None:
@@ -111,7 +111,7 @@ class Spans:
             raise NothingCanAnswer
         parts = await self.bars(pairs, Span(max(start, reach), end))
         source: AnswerSource = (
-            POSTGRES if start < reach else REDIS if await self._flusher.confirmed() else MEMORY
+            POSTGRES if start < reach else REDIS if await self._flusher.can_answer_from_redis() else MEMORY
         )
         bars = {
             pair: bar

@@ -88,7 +88,7 @@ class Aggregator:
         self._data_clock = data_clock
         self._grace = grace
         self._retention = retention
-        self._hold = 0
+        self._lease = 0
         self._comparison = Comparison(
             book=book,
             flusher=flusher,
@@ -98,14 +98,14 @@ class Aggregator:
             grace=grace,
             retention=retention,
         )
-        self._holding = False
-        self.held_until = -math.inf
+        self._leased = False
+        self.leased_until = -math.inf
         """When the lock was ours the last time (Trio's clock); -inf if it never was."""
         self._taken_since: float | None = None
         self._cleared_at = -math.inf
         """When rows past their retention were last deleted (ms of the data clock)."""
         self._stored_seen = 0
-        """The hold under which the newest rows were looked at: the data clock must know of them."""
+        """The lease under which the newest rows were looked at: the data clock must know of them."""
         self._next_progress = -math.inf
         self._rows = RowWriter(store=store, state=state, bars=book.bars)
 
@@ -115,9 +115,9 @@ class Aggregator:
         return self._book.bars.unwritten(self._clock.now() - self._grace)
 
     @property
-    def holds(self) -> bool:
+    def has_lease(self) -> bool:
         """Whether the lock on the stores was ours when last asked for."""
-        return self._holding
+        return self._leased
 
     @property
     def another(self) -> bool:
@@ -134,7 +134,7 @@ class Aggregator:
         """Rows written by this boot."""
         return self._rows.written
 
-    async def take_hold(self) -> None:
+    async def take_lease(self) -> None:
         """At the start: take the lock on the stores, waiting for another service to end.
 
         Without PostgreSQL the service starts all the same; the lock is then taken once it answers. But not
@@ -144,7 +144,7 @@ class Aggregator:
             StoreTaken: the other has not ended in 10 s.
         """
         with trio.move_on_after(LOCK_PATIENCE):
-            while not await self._held():
+            while not await self._keep_lease():
                 if self._state.error is not None and self._taken_since is None:
                     return
                 await trio.sleep(LOCK_PROBE)
@@ -170,30 +170,30 @@ class Aggregator:
         # Computed anew from the wall clock each time, and in step with the closes: these are not held up.
         return (SECOND - (self._clock.now() - self._grace) % SECOND) / 1_000
 
-    async def _held(self) -> bool:
+    async def _keep_lease(self) -> bool:
         """Whether we hold the stores just now."""
-        self._holding = False
+        self._leased = False
         try:
-            hold = await self._store.hold()
+            lease = await self._store.lease()
         except StoreAway as error:
             self._failed(error)
-            if self._hold:
+            if self._lease:
                 self._taken_since = None  # What was seen before an outage says nothing after it.
             return False
         except StoreTaken:
             # Who has held it and finds another there ends soon: two services count every update twice.
-            patience = LOST_PATIENCE if self._hold else LOCK_PATIENCE
+            patience = LOST_PATIENCE if self._lease else LOCK_PATIENCE
             if self._taken_since is None:
                 log.warning("another marketflow holds the database, waiting", seconds=patience)
                 self._taken_since = trio.current_time()
             if trio.current_time() - self._taken_since >= patience:
                 raise
             return False
-        self._taken_since, self._holding = None, True
-        self.held_until = trio.current_time()
-        if hold != self._hold:
+        self._taken_since, self._leased = None, True
+        self.leased_until = trio.current_time()
+        if lease != self._lease:
             # Until now another service may have added to what Redis holds.
-            self._hold = hold
+            self._lease = lease
             self._flusher.read_history()
         self._flusher.doubt_history(doubted=not self._comparison.done)
         return True
@@ -204,11 +204,11 @@ class Aggregator:
         Raises:
             StoreTaken: another service holds the stores, and we have waited long enough for it to end.
         """
-        if not await self._held():
+        if not await self._keep_lease():
             return
         try:
             await self._write_all(self._due(self._clock.now()))
-            await self._comparison.run(self._hold)
+            await self._comparison.run(self._lease)
             # Not before: one that lets us in and takes no row, with its disk full, or gives none, is away.
             self._state.answered()
             await self._clear()
@@ -284,10 +284,10 @@ class Aggregator:
     async def _clear(self) -> None:
         if self._retention is None:
             return
-        if self._stored_seen != self._hold:
+        if self._stored_seen != self._lease:
             for pair, newest in (await self._store.newest(self._flusher.pairs)).items():
                 self._data_clock.see(pair[0], newest.timestamp)
-            self._stored_seen = self._hold
+            self._stored_seen = self._lease
         now = self._data_clock.now()
         if abs(now - self._cleared_at) < CLEARING_PAUSE:
             return

@@ -12,7 +12,7 @@ import trio
 
 from marketflow.app.ports import Batch, EncodedFlush, Flush, Window, Written
 from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN, Ledger
-from marketflow.app.share.pending import PendingUpdates, Waiting
+from marketflow.app.share.pending import PendingUpdates, UpdateRun
 from marketflow.app.share.replay import Replay
 from marketflow.app.share.second_bars import SecondBars
 from marketflow.app.share.unflushed import Key
@@ -59,7 +59,7 @@ class InFlight:
 class Taken:
     """Updates that were taken for a flush."""
 
-    runs: list[Waiting] = attrs.field(factory=list)
+    runs: list[UpdateRun] = attrs.field(factory=list)
     counts: Counter[str] = attrs.field(factory=Counter)
     """By exchange."""
     received: Counter[float] = attrs.field(factory=Counter)
@@ -142,7 +142,7 @@ class Book:
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first)
             written = Written(exchange, symbol, range(first, end), timestamps, prices)
-            pending.append(Waiting.in_bars(written, received, bars.values()))
+            pending.append(UpdateRun.in_bars(written, received, bars.values()))
         if batch.updates:
             self.last_accepted[exchange] = trio.current_time()
             if self._entered:

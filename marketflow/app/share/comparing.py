@@ -53,27 +53,27 @@ class Comparison:
         self._data_clock = data_clock
         self._grace = grace
         self._retention = retention
-        self._hold = 0
-        """The hold on the store under which this was asked for last."""
-        self._compared_hold = 0
-        """The hold under which all rows were compared last."""
-        self._own_hold = 0
-        """The hold under which those of this boot were, as long as the history of earlier ones is unread."""
+        self._lease = 0
+        """The lease of the store under which this was asked for last."""
+        self._compared_lease = 0
+        """The lease under which all rows were compared last."""
+        self._own_lease = 0
+        """The lease under which those of this boot were, as long as the history of earlier ones is unread."""
         self._next = -math.inf
         """When to compare again (seconds of Trio's clock)."""
         self.done = False
         """Whether rows have told what Redis has lost of the last hour."""
 
-    async def run(self, hold: int) -> None:
-        """Compare what is to be compared now, under this hold on the store.
+    async def run(self, lease: int) -> None:
+        """Compare what is to be compared now, under this lease of the store.
 
         Raises:
             StoreAway
         """
-        if hold != self._hold:
-            self._hold, self._next = hold, -math.inf
-        renewed, known = hold != self._compared_hold, self._flusher.history_read.is_set()
-        if trio.current_time() < self._next if known else hold == self._own_hold:
+        if lease != self._lease:
+            self._lease, self._next = lease, -math.inf
+        renewed, known = lease != self._compared_lease, self._flusher.history_read.is_set()
+        if trio.current_time() < self._next if known else lease == self._own_lease:
             return
         bars, now, began = self._book.bars, self._clock.now(), self._began
         # By the clock of the data: while ours is days ahead there are rows to be compared all the same.
@@ -88,12 +88,12 @@ class Comparison:
             log.warning("bars are missing from Redis, what was before is told by rows", before=lost)
             bars.forget(lost)
         if known:
-            self._compared_hold = hold
+            self._compared_lease = lease
             self.done = True
             self._flusher.doubt_history(doubted=False)
             self._next = trio.current_time() + COMPARISON_SECONDS
         else:
-            self._own_hold = hold
+            self._own_lease = lease
 
     async def _compare(self, span: Span, *, renewed: bool) -> int:
         """Returns up to when (ms) bars are missing.

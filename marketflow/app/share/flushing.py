@@ -11,7 +11,7 @@ import trio
 
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, StoreRefuses, StoreTaken, Window
 from marketflow.app.share.book import Book
-from marketflow.app.share.holding import LOOK_SECONDS, HeldByAnother, Hold, HoldState
+from marketflow.app.share.lease import LOOK_SECONDS, HeldByAnother, Lease, LeaseState
 from marketflow.app.share.trials import Task, Trials
 from marketflow.app.share.unflushed import Key
 from marketflow.app.watch.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
@@ -86,7 +86,7 @@ class Flusher:
         self._tried = trio.Event()
         self._book = book
         self._window = window
-        self._hold = Hold(window, boot=book.boot, granted=granted)
+        self._lease = Lease(window, boot=book.boot, granted=granted)
         self._state = state
         self._trials = Trials(state, partial(book.set_dropping, dropping=False))
         self._clock = clock
@@ -140,7 +140,7 @@ class Flusher:
         elif self._believed.is_set():
             self._believed = trio.Event()
 
-    async def past_doubt(self) -> None:
+    async def wait_for_history(self) -> None:
         """Just started, wait until it is known what is known; no longer than the patience."""
         with trio.move_on_after(self._patience):
             await self._tried.wait()
@@ -153,7 +153,7 @@ class Flusher:
         self.whole = False
         self._asked.set()
 
-    async def confirmed(self) -> bool:
+    async def can_answer_from_redis(self) -> bool:
         """Whether questions can be answered from the window: it acknowledged a write a flush interval ago.
 
         If that was longer ago it waits for the next, one for all who ask, no longer than the patience.
@@ -195,16 +195,16 @@ class Flusher:
         return False
 
     @property
-    def held_until(self) -> float:
+    def leased_until(self) -> float:
         """When the window was held for sure the last time (Trio's clock); -inf if it never was."""
-        return self._hold.renewed
+        return self._lease.renewed
 
     @property
     def another(self) -> bool:
         """Whether another boot has the window for sure."""
-        return self._hold.another
+        return self._lease.another
 
-    async def take_hold(self, deadline: float) -> None:
+    async def take_lease(self, deadline: float) -> None:
         """At the start: hold the window, waiting for another boot to end until `deadline` (Trio's clock).
 
         Without Redis the service starts all the same; the window is then held once it answers. But not
@@ -213,11 +213,11 @@ class Flusher:
         Raises:
             StoreTaken: the other has not ended.
         """
-        self._hold.wait_until(deadline)
+        self._lease.wait_until(deadline)
         seen: StoreAway | None = None
-        while self._hold.state is not HoldState.HELD:
+        while self._lease.state is not LeaseState.HELD:
             try:
-                await self._hold.ensure()
+                await self._lease.ensure()
             except StoreAway as error:
                 if isinstance(error, HeldByAnother):
                     self._state.failed(error)
@@ -247,7 +247,7 @@ class Flusher:
             return  # It expires.
         with trio.move_on_after(RELEASE_SECONDS):
             try:
-                await self._hold.release()
+                await self._lease.release()
             except StoreAway as error:
                 log.warning("Redis stays held until that expires", error=str(error))
 
@@ -296,7 +296,7 @@ class Flusher:
             with self._trials.of(Task.WRITE):
                 await self._write_pending(now)
                 if self._posted:
-                    self._acknowledged(intact=await self._window.settle())
+                    self._acknowledged(intact=await self._window.collect())
             if Task.TRIM in self._trials.failed:
                 await self._trim(due=True)  # Last, so that the rest had its turn.
             if self.whole and self._made_whole is not None:
@@ -326,13 +326,13 @@ class Flusher:
 
     async def _write(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
         """Send a flush, and wait until it is acknowledged."""
-        await self._hold.ensure()
+        await self._lease.ensure()
         self._posted.append((trio.current_time(), acknowledge))
         self._acknowledged(intact=await self._window.write(flush))
 
     async def _post(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
         """Send a flush that is acknowledged with the next: one is always on its way."""
-        await self._hold.ensure()
+        await self._lease.ensure()
         began = trio.current_time()
         self._acknowledged(intact=await self._window.post(flush))
         self._posted.append((began, acknowledge))
@@ -353,7 +353,7 @@ class Flusher:
         sent_at = self._posted[-1][0]
         self._posted.clear()
         self._tell_waiting()
-        self._hold.wrote(sent_at)
+        self._lease.wrote(sent_at)
 
     def _tell_waiting(self) -> None:
         self._heard.set()

@@ -10,7 +10,7 @@ from marketflow.app.ports import Written
 from marketflow.domain.bars import Bar
 
 
-class Waiting(NamedTuple):
+class UpdateRun(NamedTuple):
     """A run of updates of one symbol."""
 
     updates: Written
@@ -22,7 +22,7 @@ class Waiting(NamedTuple):
     """The greatest."""
 
     @classmethod
-    def in_bars(cls, updates: Written, received_monotonic: float, bars: Collection[Bar]) -> Waiting:
+    def in_bars(cls, updates: Written, received_monotonic: float, bars: Collection[Bar]) -> UpdateRun:
         """Updates whose bars are known; there must be one at least."""
         if len(bars) == 1:
             (bar,) = bars
@@ -31,7 +31,7 @@ class Waiting(NamedTuple):
         return cls(updates, received_monotonic, oldest, newest)
 
     @classmethod
-    def of(cls, updates: Written, received_monotonic: float) -> Waiting:
+    def of(cls, updates: Written, received_monotonic: float) -> UpdateRun:
         """There must be one update at least."""
         return cls(updates, received_monotonic, min(updates.timestamps), max(updates.timestamps))
 
@@ -40,13 +40,13 @@ class Waiting(NamedTuple):
         """How many updates."""
         return len(self.updates.timestamps)
 
-    def split(self, index: int) -> tuple[Waiting, Waiting]:
+    def split(self, index: int) -> tuple[UpdateRun, UpdateRun]:
         """The first `index` updates, and the rest."""
         return self._part(slice(index)), self._part(slice(index, None))
 
-    def _part(self, part: slice) -> Waiting:
+    def _part(self, part: slice) -> UpdateRun:
         whole = self.updates
-        return Waiting.of(
+        return UpdateRun.of(
             Written(
                 whole.exchange,
                 whole.symbol,
@@ -57,7 +57,7 @@ class Waiting(NamedTuple):
             self.received_monotonic,
         )
 
-    def since(self, oldest: int) -> Waiting | None:
+    def since(self, oldest: int) -> UpdateRun | None:
         """Those whose timestamp (ms) is not before `oldest`; None if there are none."""
         if self.oldest >= oldest:
             return self
@@ -65,7 +65,7 @@ class Waiting(NamedTuple):
         kept = [i for i, timestamp in enumerate(whole.timestamps) if timestamp >= oldest]
         if not kept:
             return None
-        return Waiting.of(
+        return UpdateRun.of(
             Written(
                 whole.exchange,
                 whole.symbol,
@@ -81,16 +81,16 @@ class PendingUpdates:
     """First in, first out; taken for a flush, or dropped from the oldest end."""
 
     def __init__(self) -> None:
-        self._runs: deque[Waiting] = deque()
+        self._runs: deque[UpdateRun] = deque()
 
-    def append(self, waiting: Waiting) -> None:
+    def append(self, waiting: UpdateRun) -> None:
         """Add the newest."""
         self._runs.append(waiting)
 
     def __bool__(self) -> bool:
         return bool(self._runs)
 
-    def take(self, limit: int) -> Iterator[Waiting]:
+    def take(self, limit: int) -> Iterator[UpdateRun]:
         """Take runs from the oldest end: `limit` updates, or all there are."""
         while self._runs and limit > 0:
             run = self._runs.popleft()

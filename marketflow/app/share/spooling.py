@@ -96,17 +96,17 @@ class Spooling:
         spool: Spool,
         data_clock: DataClock,
         clock: Clock,
-        held_until: Callable[[], float],
+        leased_until: Callable[[], float],
         lateness: int,
     ) -> None:
         """`lateness`: how long (ms) after the end of an interval its row may be rewritten.
 
         Args:
-            held_until: with another service on a store, when we held that store last (seconds of Trio's
+            leased_until: with another service on a store, when we held that store last (seconds of Trio's
                 clock), -inf if we never did; inf without one.
         """
         self._clock = clock
-        self._held_until = held_until
+        self._leased_until = leased_until
         self._book = book
         self._flusher = flusher
         self._spool = spool
@@ -130,7 +130,7 @@ class Spooling:
         if spooled:
             log.info("spooled bars brought in", bars=len(spooled))
 
-    async def settle(self) -> None:
+    async def remove_when_stored(self) -> None:
         """Remove the spool once all is in Redis, or in final rows; ends with the flusher at the latest."""
         while self._spooled and not self._flusher.ended.is_set():
             if self._settled():
@@ -150,8 +150,8 @@ class Spooling:
             BarsLost: it could not be spooled `within` this many seconds.
         """
         left = list(self._left())
-        if self._held_until() < math.inf:
-            ours = [each for each in left if each.boot != self._book.boot or each.start < self._held]
+        if self._leased_until() < math.inf:
+            ours = [each for each in left if each.boot != self._book.boot or each.start < self._last_held]
             log.warning("bars not spooled, another service has them", bars=len(left) - len(ours))
             left = ours
         if left:
@@ -164,9 +164,9 @@ class Spooling:
             await self._spool.save([], within)
 
     @property
-    def _held(self) -> float:
-        """The same as `held_until` in Unix ms."""
-        return self._clock.now() - (trio.current_time() - self._held_until()) * 1_000
+    def _last_held(self) -> float:
+        """The same as `leased_until` in Unix ms."""
+        return self._clock.now() - (trio.current_time() - self._leased_until()) * 1_000
 
     def _settled(self) -> bool:
         """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""

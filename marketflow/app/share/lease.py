@@ -1,6 +1,6 @@
 """The hold on the window: one boot writes to it at a time, and a key with an expiry says which.
 
-`HoldMachine` decides and does no I/O; `Hold` looks, takes and gives back. docs/architecture.md draws the
+`LeaseMachine` decides and does no I/O; `Lease` looks, takes and gives back. docs/architecture.md draws the
 states.
 """
 
@@ -18,7 +18,7 @@ from marketflow.app.ports import Sight, StoreAway, StoreTaken, Window
 
 log = structlog.get_logger()
 
-HOLD_PATIENCE: Final = 10.0
+LEASE_PATIENCE: Final = 10.0
 """How long (seconds) the hold of another boot is waited for."""
 LEASE_SECONDS: Final = 4.0
 """How long after it was sent a write is sure to have renewed the hold: 1 s less than the key's expiry."""
@@ -40,7 +40,7 @@ class HeldByAnother(StoreAway):
     """The window answers, and another boot has it, or may have it. Ask again."""
 
 
-class HoldState(Enum):
+class LeaseState(Enum):
     """Where we are with the hold."""
 
     SEEKING = "seeking"
@@ -89,11 +89,11 @@ class Stillness:
         self.seconds, self._looked_at = 0.0, None
 
 
-class HoldMachine:
+class LeaseMachine:
     """The states of the hold and what leads from one to another. Times in seconds of one clock."""
 
     def __init__(self, boot: str) -> None:
-        self.state = HoldState.SEEKING
+        self.state = LeaseState.SEEKING
         self.deadline: float | None = None
         """Until when we wait for another boot; None while we wait for none."""
         self.rival_writes = False
@@ -111,25 +111,25 @@ class HoldMachine:
         """Somebody looked. `granted`: our database has given us its lock, so no other boot there is alive."""
         moved = self._stillness.look(sight.marker, now)
         match self.state:
-            case HoldState.SEEKING:
+            case LeaseState.SEEKING:
                 move = self._seek(sight, moved=moved, granted=granted)
-            case HoldState.WATCHING:
+            case LeaseState.WATCHING:
                 move = self._watch(sight, moved=moved)
-            case HoldState.TAKEN | HoldState.RELEASED:
+            case LeaseState.TAKEN | LeaseState.RELEASED:
                 return Move.END
             case _:
                 move = self._check(sight)
         if move is Move.WAIT:
             self.rival_writes = self.rival_writes or moved
             if self.deadline is None:
-                self.deadline = now + HOLD_PATIENCE
+                self.deadline = now + LEASE_PATIENCE
             elif now >= self.deadline:
                 move = Move.END
         if move is Move.WRITE:
             self.rival_writes = False
-            self.state, self.deadline, self.renewed = HoldState.HELD, None, now
+            self.state, self.deadline, self.renewed = LeaseState.HELD, None, now
         elif move is Move.END:
-            self.state = HoldState.TAKEN
+            self.state = LeaseState.TAKEN
         return move
 
     def _seek(self, sight: Sight, *, moved: bool, granted: bool) -> Move:
@@ -153,20 +153,20 @@ class HoldMachine:
     def _check(self, sight: Sight) -> Move:
         """We have held it."""
         if sight.holder is None:
-            self.state = HoldState.LAPSED
+            self.state = LeaseState.LAPSED
             return Move.TAKE
         if sight.holder == self._boot:
             return Move.WRITE
         if sight.holder not in self._outlived:
             return Move.END
-        self.state = HoldState.SEEKING
+        self.state = LeaseState.SEEKING
         return Move.WAIT
 
     def took(self, sight: Sight, now: float) -> None:
         """We have taken the hold as it was seen."""
         boots = {sight.holder, None if sight.marker is None else self._boot_of(sight.marker)}
         self._outlived |= {boot for boot in boots if boot is not None and boot != self._boot}
-        self.state, self.deadline, self.renewed = HoldState.HELD, None, now
+        self.state, self.deadline, self.renewed = LeaseState.HELD, None, now
         self.rival_writes = False
         self._first_write = True
         self._stillness.forget()
@@ -175,19 +175,19 @@ class HoldMachine:
         """Writes of ours were acknowledged, the last of them sent at that time, and have met this."""
         first, self._first_write = self._first_write, False
         if met.holder is None:
-            self.state = HoldState.LAPSED
+            self.state = LeaseState.LAPSED
         elif met.holder != self._boot:
-            self.state = HoldState.SEEKING if met.holder in self._outlived else HoldState.TAKEN
+            self.state = LeaseState.SEEKING if met.holder in self._outlived else LeaseState.TAKEN
         elif met.marker is None or first:
             self.renewed = sent_at
         else:
-            self.state = HoldState.WATCHING
+            self.state = LeaseState.WATCHING
             self._stillness.forget()
 
     def lapse(self, now: float) -> None:
         """Time has gone by: after the lease nobody knows whether the key is there."""
-        if self.state is HoldState.HELD and now - self.renewed > LEASE_SECONDS:
-            self.state = HoldState.LAPSED
+        if self.state is LeaseState.HELD and now - self.renewed > LEASE_SECONDS:
+            self.state = LeaseState.LAPSED
 
     def lost_sight(self) -> None:
         """The window is away: nobody could have written, and whoever waits begins again."""
@@ -199,21 +199,21 @@ class HoldMachine:
         return marker.rpartition(":")[0]
 
 
-class Hold:
+class Lease:
     """Holds the window for this boot."""
 
     def __init__(self, window: Window, *, boot: str, granted: Callable[[], bool]) -> None:
         """`granted`: whether the database has given us its lock."""
         self._window = window
         self._granted = granted
-        self._machine = HoldMachine(boot)
+        self._machine = LeaseMachine(boot)
         self._last = Sight(None, None)
         """What the last look has shown."""
         self._waiting = False
         """Whether it was that we have to wait."""
 
     @property
-    def state(self) -> HoldState:
+    def state(self) -> LeaseState:
         """Where we are."""
         return self._machine.state
 
@@ -225,7 +225,7 @@ class Hold:
     @property
     def another(self) -> bool:
         """Whether another boot has it for sure: we were told so, or have seen it write."""
-        return self._machine.rival_writes or self._machine.state is HoldState.TAKEN
+        return self._machine.rival_writes or self._machine.state is LeaseState.TAKEN
 
     def wait_until(self, deadline: float) -> None:
         """Wait for another boot no longer than to that time (seconds of Trio's clock)."""
@@ -240,7 +240,7 @@ class Hold:
             StoreTaken: another boot has it.
         """
         self._machine.lapse(trio.current_time())
-        if self._machine.state is HoldState.HELD:
+        if self._machine.state is LeaseState.HELD:
             return
         for _ in range(_TRIES):
             match await self._look():
@@ -283,7 +283,7 @@ class Hold:
         """
         met = self._window.met
         self._machine.wrote(met, sent_at)
-        if self._machine.state is HoldState.TAKEN:
+        if self._machine.state is LeaseState.TAKEN:
             self._last = met
             raise self._taken()
 
@@ -293,8 +293,8 @@ class Hold:
         Raises:
             StoreAway: it expires.
         """
-        if self._machine.state in {HoldState.HELD, HoldState.LAPSED, HoldState.WATCHING}:
-            self._machine.state = HoldState.RELEASED
+        if self._machine.state in {LeaseState.HELD, LeaseState.LAPSED, LeaseState.WATCHING}:
+            self._machine.state = LeaseState.RELEASED
             await self._window.release()
 
     def _taken(self) -> StoreTaken:

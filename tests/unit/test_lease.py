@@ -6,35 +6,35 @@ from builders import World, until
 from structlog.testing import capture_logs
 
 from marketflow.app.ports import Sight, StoreTaken
-from marketflow.app.share.holding import (
+from marketflow.app.share.lease import (
     DEAD_SECONDS,
     FREE_SECONDS,
-    HOLD_PATIENCE,
+    LEASE_PATIENCE,
     LEASE_SECONDS,
-    HoldMachine,
-    HoldState,
+    LeaseMachine,
+    LeaseState,
     Move,
 )
 
 US, OTHER, DEAD = "us", "other", "dead"
-SEEKING, HELD, LAPSED = HoldState.SEEKING, HoldState.HELD, HoldState.LAPSED
-WATCHING, TAKEN = HoldState.WATCHING, HoldState.TAKEN
+SEEKING, HELD, LAPSED = LeaseState.SEEKING, LeaseState.HELD, LeaseState.LAPSED
+WATCHING, TAKEN = LeaseState.WATCHING, LeaseState.TAKEN
 
 
 class At:
     """A machine that was brought to a state, with looks each 0.25 s."""
 
-    def __init__(self, state: HoldState) -> None:
+    def __init__(self, state: LeaseState) -> None:
         self.now = 100.0
-        self.machine = HoldMachine(US)
+        self.machine = LeaseMachine(US)
         if state is not SEEKING:
             self.machine.took(Sight(DEAD, f"{DEAD}:7"), self.now)
             self.machine.wrote(Sight(US, f"{DEAD}:7"), self.now)
         match state:
-            case HoldState.LAPSED:
+            case LeaseState.LAPSED:
                 self.now += LEASE_SECONDS + 0.1
                 self.machine.lapse(self.now)
-            case HoldState.WATCHING:
+            case LeaseState.WATCHING:
                 self.machine.wrote(Sight(US, f"{OTHER}:1"), self.now)
         assert self.machine.state is state
 
@@ -118,13 +118,13 @@ def test_somebody_who_writes_is_waited_for_and_then_it_ends(holder, granted):
     moves = at.looks(holder, *MOVING, granted=granted)
     count = moves.index(Move.END)
     assert set(moves[:count]) == {Move.WAIT}
-    assert count * 0.25 == HOLD_PATIENCE
+    assert count * 0.25 == LEASE_PATIENCE
     assert at.machine.state is TAKEN
 
 
 def test_a_holder_that_stands_still_is_dead_if_the_database_says_so_too():
     """A hold of another database says nothing about this Redis."""
-    assert Move.TAKE not in At(SEEKING).looks(OTHER, "other:3", seconds=HOLD_PATIENCE - 0.5)
+    assert Move.TAKE not in At(SEEKING).looks(OTHER, "other:3", seconds=LEASE_PATIENCE - 0.5)
     moves = At(SEEKING).looks(OTHER, "other:3", seconds=DEAD_SECONDS, granted=True)
     assert moves == [Move.WAIT] * 6 + [Move.TAKE]
 
@@ -189,7 +189,7 @@ def rival(world: World, boot: str = "rival", **options) -> World:
 async def takes_hold(world: World) -> float:
     """At a start; returns the seconds that it took."""
     began = trio.current_time()
-    await world.flusher.take_hold(began + HOLD_PATIENCE)
+    await world.flusher.take_lease(began + LEASE_PATIENCE)
     return trio.current_time() - began
 
 
@@ -222,7 +222,7 @@ async def test_a_start_beside_a_living_boot_writes_nothing_and_ends(autojump_clo
     """Whether it has a database of its own or none; the one that runs does not notice."""
     world = World()
     second = rival(world)
-    await second.aggregator.take_hold()
+    await second.aggregator.take_lease()
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
         world.send_one(1.0)
@@ -249,7 +249,7 @@ async def test_a_start_that_has_seen_another_does_not_serve_when_the_window_goes
         nursery.start_soon(start)
         await until(lambda: second.redis.error)
         second.window.away = True
-    assert HOLD_PATIENCE <= trio.current_time() - began < HOLD_PATIENCE + 1
+    assert LEASE_PATIENCE <= trio.current_time() - began < LEASE_PATIENCE + 1
 
 
 @pytest.mark.parametrize(("database", "seconds"), [(True, DEAD_SECONDS), (False, 5.0)])
@@ -260,7 +260,7 @@ async def test_a_start_after_a_kill(database, seconds, autojump_clock):
         await until(lambda: first.flusher.up)
     second = rival(first)
     if database:
-        await second.aggregator.take_hold()
+        await second.aggregator.take_lease()
     with capture_logs() as logs:
         assert seconds - 0.7 < await takes_hold(second) < seconds + 0.7
     waiting = "another marketflow may be on this Redis, waiting"
@@ -333,7 +333,7 @@ async def test_a_hold_that_another_took_during_an_outage_of_ours_ends_us(autojum
         nursery.start_soon(ends_with_store_taken, world)
         await until(lambda: world.flusher.up)
         world.window.away = True
-        assert await takes_hold(second) < HOLD_PATIENCE
+        assert await takes_hold(second) < LEASE_PATIENCE
         async with second.running(aggregating=False):
             await until(lambda: second.flusher.up)
             attempts = len(world.window.attempts)
@@ -350,7 +350,7 @@ async def test_a_window_that_comes_back_with_the_hold_of_the_boot_before(autojum
         await until(lambda: first.flusher.up)
         snapshot = first.window.snapshot()
     second = rival(first)
-    await second.aggregator.take_hold()
+    await second.aggregator.take_lease()
     await takes_hold(second)
     async with second.running(aggregating=False):
         second.send_one(1.0)
@@ -379,7 +379,7 @@ async def test_a_start_with_the_window_away_treats_its_return_as_a_start(autojum
         second.check_window()
     third = rival(second, "third")
     async with second.running(aggregating=False):
-        assert await ends_with_store_taken(third) == pytest.approx(HOLD_PATIENCE, abs=0.5)
+        assert await ends_with_store_taken(third) == pytest.approx(LEASE_PATIENCE, abs=0.5)
 
 
 async def test_a_stop_while_it_waits_ends_at_once(autojump_clock):
