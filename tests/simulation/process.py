@@ -50,6 +50,8 @@ class Process:
     postgres: Link
     window: SimulatedWindow
     store: SimulatedStore
+    spools: frozenset[int]
+    """The spools that lay there when it started: it must bring them in."""
     stopping: trio.Event = attrs.field(factory=trio.Event)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     ended: trio.Event = attrs.field(factory=trio.Event)
@@ -67,6 +69,8 @@ class Process:
     """Since when another process served at the same time: what counts then, and how often, is in doubt."""
     back_at: float = -math.inf
     """When it was thawed, or reached its stores again, the last time."""
+    killed_at: float = math.inf
+    """When it was killed. A write that was on its way may keep it for a while after that."""
     was_frozen: bool = False
     """Whether it stood still for a while: a stop may take so much longer."""
     left: frozenset[str] = frozenset()
@@ -87,6 +91,7 @@ class Process:
         """End it at once: nothing that it does from now on has any effect."""
         if not self.dead and not self.ended.is_set():
             self.redis.dead = self.postgres.dead = True
+            self.killed_at = trio.current_time()
             self.store.die()
             self.thaw()
             self.scope.cancel()

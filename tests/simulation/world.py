@@ -149,6 +149,7 @@ class World:
             postgres,
             SimulatedWindow(boot=boot, link=redis, server=self.redis),
             SimulatedStore(self.plan.interval, boot=boot, link=postgres, server=self.postgres),
+            frozenset(self.disk),
         )
         self.processes.append(process)
         self.note(f"{boot} starts")
@@ -294,7 +295,7 @@ class World:
         self.coverage["updates lost"] += len(lost)
         if process is not None and process.outcome == "stopped":
             raise Wrong(f"{process.boot} stopped, and {len(lost)} updates are in no store: {lost[:3]}")
-        now = trio.current_time()
+        now = trio.current_time() if process is None else min(process.killed_at, trio.current_time())
         well = not self._troubles and now - self._trouble_ended > WHOLE_SECONDS
         age = now - min(update.at for update in lost)
         if process is not None and process.dead and well and age > self.plan.flush_interval / 1_000 + LEEWAY:
