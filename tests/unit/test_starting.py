@@ -4,7 +4,7 @@ import pytest
 import trio
 from builders import EXCHANGES, NOON, World, until
 
-from marketflow.app.answers import MEMORY, NothingCanAnswer
+from marketflow.app.answers import MEMORY, POSTGRES, NothingCanAnswer
 from marketflow.app.ports import StoreTaken
 from marketflow.app.share.lease import LEASE_PATIENCE
 from marketflow.app.stream.subscriptions import PriceStream
@@ -148,3 +148,22 @@ async def test_sequences_and_event_ids_are_greater_than_those_of_the_boot_before
     assert ids[0] < ids[1]
     bars = [world.book.bars.newest(("exchange1", "BTCUSDT")) for world in (first, second)]
     assert bars[0].close_sequence < bars[1].close_sequence - 1_000
+
+
+async def test_a_late_update_of_ours_does_not_hide_a_newer_one_that_a_row_tells(autojump_clock):
+    """Redis is away, so that nobody knows what the boot before has accepted but for its rows."""
+    first = World()
+    async with first.running():
+        await until(lambda: first.flusher.up)
+        first.send_one(1.0)
+        await until(lambda: bool(first.store.rows), seconds=70)
+    second = beside(first)
+    second.window.away = True
+    second.book.begin(second.now)
+    async with second.running():
+        second.send_one(2.0, age=100 * SECOND)
+        found = await second.queries.latest("BTCUSDT", None)
+        assert (found.price, found.source) == (1.0, POSTGRES)
+        second.send_one(3.0)
+        found = await second.queries.latest("BTCUSDT", None)
+        assert (found.price, found.source) == (3.0, MEMORY)

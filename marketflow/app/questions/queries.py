@@ -92,16 +92,19 @@ class Queries:
             NothingCanAnswer: none is known, and a store that might know one is away.
         """
         found = await self._newest_here(pairs)
-        missing = [pair for pair in pairs if pair not in found]
-        if not missing:
+        # As long as the bars of earlier boots are unread, rows may tell of newer updates than ours.
+        wanted = [pair for pair in pairs if pair not in found or not self._flusher.history_known]
+        if not wanted:
             return found
         try:
-            rows = await self._rows.of(missing)
+            rows = await self._rows.of(wanted)
         except StoreAway:
             if not found:
                 raise NothingCanAnswer from None
             return found
-        found.update({pair: (update, POSTGRES) for pair, update in rows.items()})
+        for pair, update in rows.items():
+            if pair not in found or found[pair][0].timestamp < update.timestamp:
+                found[pair] = (update, POSTGRES)
         if not found and not self._flusher.history_known:
             raise NothingCanAnswer
         return found
