@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import attrs
 
@@ -45,6 +45,29 @@ class IntervalMismatch(StoreUnfit):
         super().__init__(f"the database holds aggregates of {stored} ms, not of {configured} ms")
         self.stored = stored
         self.configured = configured
+
+
+@attrs.frozen
+class Scope:
+    """What of the stores one share holds: some exchanges, or all there are.
+
+    Each scope has a lease of its own. Scopes in use at the same time must have no exchange in common.
+    """
+
+    exchanges: frozenset[str] | None = None
+    """None for all, configured or not."""
+
+    @property
+    def name(self) -> str:
+        """The same for the same exchanges; empty for all."""
+        return "+".join(sorted(self.exchanges or ()))
+
+    def __contains__(self, exchange: str) -> bool:
+        return self.exchanges is None or exchange in self.exchanges
+
+
+ALL: Final = Scope()
+"""The scope of a service that is alone on its stores."""
 
 
 class Clock(Protocol):

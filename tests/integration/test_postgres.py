@@ -16,10 +16,11 @@ from psycopg.conninfo import make_conninfo
 from marketflow.adapters.db import migrations, postgres, statements
 from marketflow.adapters.db.connecting import Connector
 from marketflow.adapters.db.hosts import Hosts
+from marketflow.adapters.db.lock import LOCK
 from marketflow.adapters.db.migrations import known_migrations, migrate
 from marketflow.adapters.db.parameters import connection_parameters
 from marketflow.adapters.db.pins import Pins
-from marketflow.adapters.db.postgres import LOCK, PostgresStore, SchemaTooNew
+from marketflow.adapters.db.postgres import PostgresStore, SchemaTooNew
 from marketflow.adapters.db.session import Session
 from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken, StoreUnfit
 from marketflow.domain.bars import Bar

@@ -1,4 +1,4 @@
-"""The hold on the window in Redis: a key with an expiry, and the marker that tells whether its holder lives.
+"""The lease of the window in Redis: a key with an expiry, and the marker that tells whether its holder lives.
 
 It works with every Redis from 6.2 on, and without scripts, which are often forbidden.
 """
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from marketflow.adapters.cache import members
 from marketflow.adapters.cache.connections import Ask, Command, Connections
-from marketflow.app.ports import Sight
+from marketflow.app.ports import ALL, Scope, Sight
 
 MARKER: Final = b"marketflow:marker"
 """Holds the boot and number of the last write. If that is not the last that was acknowledged to us,
@@ -21,36 +21,38 @@ LOCK: Final = b"marketflow:lock"
 LOCK_TTL: Final = 5_000
 """ms after the last write."""
 
-_LOOK: Final = (("GET", LOCK), ("GET", MARKER))
-
 
 class Lock:
-    """Looks at the hold, takes it and gives it back, for one boot."""
+    """Looks at the lease, takes it and gives it back, for one boot."""
 
-    renewal: Final = members.pack(b"GET", LOCK) + members.pack(b"PEXPIRE", LOCK, b"%d" % LOCK_TTL)
-    """Part of every write: tells who holds it, and has that go on. Two replies.
-
-    If another boot has it, that gets 5 s more. It is alive then, and we end.
-    """
-
-    def __init__(self, connections: Connections, boot: bytes) -> None:
+    def __init__(self, connections: Connections, boot: bytes, scope: Scope = ALL) -> None:
         self._redis = connections
         self._boot = boot
+        self.marker = _of_scope(MARKER, scope)
+        self._lock = _of_scope(LOCK, scope)
+        self.renewal = members.pack(b"GET", self._lock) + members.pack(
+            b"PEXPIRE", self._lock, b"%d" % LOCK_TTL
+        )
+        """Part of every write: tells which boot has the lease, and renews it. Two replies.
+
+        If another boot has it, that gets 5 s more. It is alive then, and we end.
+        """
+        self._look = (("GET", self._lock), ("GET", self.marker))
 
     async def look(self) -> Sight:
         """See the port Window."""
-        return await self._redis.read(_LOOK, _sight)
+        return await self._redis.read(self._look, _sight)
 
     async def take(self, found: Sight) -> bool:
         """See the port Window."""
         if found.holder is None:
-            commands = [("SET", LOCK, self._boot, "NX", "PX", LOCK_TTL), ("GET", LOCK)]
+            commands = [("SET", self._lock, self._boot, "NX", "PX", LOCK_TTL), ("GET", self._lock)]
             return await self._redis.read(commands, lambda replies: replies[1] == self._boot)
 
         def take_over(ask: Ask) -> bool:
-            if _sight(ask([("WATCH", LOCK, MARKER), *_LOOK])[1:]) != found:
+            if _sight(ask([("WATCH", self._lock, self.marker), *self._look])[1:]) != found:
                 return _leave(ask)
-            return _executed(ask, ("SET", LOCK, self._boot, "PX", LOCK_TTL))
+            return _executed(ask, ("SET", self._lock, self._boot, "PX", LOCK_TTL))
 
         return await self._redis.converse(take_over)
 
@@ -58,12 +60,16 @@ class Lock:
         """See the port Window."""
 
         def release(ask: Ask) -> bool:
-            if ask([("WATCH", LOCK), ("GET", LOCK)])[1] != self._boot:
+            if ask([("WATCH", self._lock), ("GET", self._lock)])[1] != self._boot:
                 return _leave(ask)
             # Without a marker the next boot knows that nobody writes any more, and has nothing to wait for.
-            return _executed(ask, ("DEL", LOCK, MARKER))
+            return _executed(ask, ("DEL", self._lock, self.marker))
 
         await self._redis.converse(release)
+
+
+def _of_scope(key: bytes, scope: Scope) -> bytes:
+    return b"%b:%b" % (key, scope.name.encode()) if scope.name else key
 
 
 def text_of(reply: bytes | None) -> str | None:

@@ -13,7 +13,7 @@ import structlog
 
 from marketflow.adapters.cache import edges, members
 from marketflow.adapters.cache.connections import Connections, open_connections
-from marketflow.adapters.cache.lock import MARKER, Lock, text_of
+from marketflow.adapters.cache.lock import Lock, text_of
 from marketflow.adapters.cache.pairs import find_pairs
 from marketflow.adapters.cache.replies import (
     bars_of,
@@ -23,7 +23,18 @@ from marketflow.adapters.cache.replies import (
     policy_of,
     refusals_of,
 )
-from marketflow.app.ports import Edge, Field, FieldBars, Flush, Sight, StoreAway, StoreRefuses, Written
+from marketflow.app.ports import (
+    ALL,
+    Edge,
+    Field,
+    FieldBars,
+    Flush,
+    Scope,
+    Sight,
+    StoreAway,
+    StoreRefuses,
+    Written,
+)
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair
@@ -67,7 +78,9 @@ class RedisFlush:
 class RedisWindow:
     """Fills the port Window. Use `open_redis_window`, which closes its connections."""
 
-    def __init__(self, connections: Connections, *, boot: str, window_length: int) -> None:
+    def __init__(
+        self, connections: Connections, *, boot: str, window_length: int, scope: Scope = ALL
+    ) -> None:
         """The window's length in ms."""
         self._redis = connections
         self._boot = boot.encode()
@@ -81,7 +94,8 @@ class RedisWindow:
         """The marker of the last write that was."""
         self._intact = True
         """Whether each write since that was last told has found the marker of the one before."""
-        self._lock = Lock(connections, self._boot)
+        self._lock = Lock(connections, self._boot, scope)
+        self._scope = scope
         self.met = Sight(None, None)
         self._posted: list[tuple[bytes, int]] = []
         """Of each write on its way its marker, and the place of the one before among its replies."""
@@ -160,7 +174,7 @@ class RedisWindow:
         # Removals first, since a Redis that is full takes nothing before.
         data = [
             flush.removals
-            + members.pack(b"SET", MARKER, marker, b"EX", b"%d" % MARKER_TTL, b"GET")
+            + members.pack(b"SET", self._lock.marker, marker, b"EX", b"%d" % MARKER_TTL, b"GET")
             + self._lock.renewal,
             flush.updates,
             flush.bars,
@@ -207,7 +221,7 @@ class RedisWindow:
             self._expiring.clear()
         return intact
 
-    # ---- the hold ----
+    # ---- the lease ----
 
     async def look(self) -> Sight:
         """See the port."""
@@ -236,7 +250,7 @@ class RedisWindow:
     async def pairs_with_bars(self) -> Sequence[Pair]:
         """Pairs that have bars."""
         try:
-            return await find_pairs(self._redis)
+            return [pair for pair in await find_pairs(self._redis) if pair[0] in self._scope]
         except StoreAway as error:
             # SCAN may be forbidden; whether Redis is away shows with the next call.
             log.warning("bars of symbols that are not configured cannot be looked for", error=str(error))
@@ -310,7 +324,7 @@ def _of_spans(command: str, spans: Iterable[tuple[Pair, Span]]) -> list[tuple[ob
 
 @asynccontextmanager
 async def open_redis_window(
-    url: str, *, boot: str, window_length: int, timeout: float
+    url: str, *, boot: str, window_length: int, timeout: float, scope: Scope = ALL
 ) -> AsyncIterator[RedisWindow]:
     """A window at a Redis URL. Connects with the first call; closes all connections on leaving.
 
@@ -319,9 +333,10 @@ async def open_redis_window(
         boot: unique id of this run.
         window_length: ms.
         timeout: seconds that Redis has to connect, and to answer.
+        scope: whose lease is taken, and of which exchanges bars are looked for.
 
     Raises:
         ValueError: the URL is not of that form.
     """
     async with open_connections(url, timeout) as connections:
-        yield RedisWindow(connections, boot=boot, window_length=window_length)
+        yield RedisWindow(connections, boot=boot, window_length=window_length, scope=scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import select
 import time
 from contextlib import closing
@@ -12,7 +13,10 @@ import psycopg
 from psycopg import pq
 
 from marketflow.adapters.db.connecting import Connector
-from marketflow.app.ports import StoreAway
+from marketflow.app.ports import Scope, StoreAway
+
+LOCK: Final = 0x6D61726B6574666C
+"""Advisory lock of the one service on a database ("marketfl")."""
 
 _PROBE_SECONDS: Final = 1.0
 
@@ -21,6 +25,14 @@ POOLED: Final = (
     " statement pooling), so that the lock on the database cannot be held:"
     " use session pooling or connect directly"
 )
+
+
+def lock_of(scope: Scope) -> int:
+    """The key of a scope's advisory lock, a bigint."""
+    if not scope.name:
+        return LOCK
+    digest = hashlib.blake2b(f"marketflow {scope.name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
 
 
 @attrs.frozen

@@ -21,14 +21,32 @@ from psycopg.rows import TupleRow
 from marketflow.adapters.db import statements
 from marketflow.adapters.db.connecting import Connector
 from marketflow.adapters.db.hosts import Hosts
-from marketflow.adapters.db.lock import POOLED, Backend, end, holds, is_shared, try_lock, unlock
+from marketflow.adapters.db.lock import (
+    POOLED,
+    Backend,
+    end,
+    holds,
+    is_shared,
+    lock_of,
+    try_lock,
+    unlock,
+)
 from marketflow.adapters.db.migrations import SchemaTooNew, migrate
 from marketflow.adapters.db.parameters import connection_parameters
 from marketflow.adapters.db.pins import Pins
 from marketflow.adapters.db.readers import Readers
 from marketflow.adapters.db.session import Session
 from marketflow.adapters.db.verdicts import NoAnswer, is_of_values, may_be_refusal
-from marketflow.app.ports import Aggregate, IntervalMismatch, RowsRefused, StoreAway, StoreTaken, StoreUnfit
+from marketflow.app.ports import (
+    ALL,
+    Aggregate,
+    IntervalMismatch,
+    RowsRefused,
+    Scope,
+    StoreAway,
+    StoreTaken,
+    StoreUnfit,
+)
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -37,8 +55,6 @@ __all__ = ["PostgresStore", "SchemaTooNew"]
 
 T = TypeVar("T")
 
-LOCK: Final = 0x6D61726B6574666C
-"""Advisory lock of the one service on a database ("marketfl")."""
 
 OLDEST_SERVER: Final = 14
 """The major version of PostgreSQL that has all that we ask of it (`date_bin`)."""
@@ -68,8 +84,8 @@ class PostgresStore:
     All calls end within `timeout`, of `delete_before` each batch. They raise the port's errors alone.
     """
 
-    def __init__(self, dsn: str, *, interval: int, timeout: float) -> None:
-        """`interval` of the aggregates in ms, `timeout` of a call in seconds.
+    def __init__(self, dsn: str, *, interval: int, timeout: float, scope: Scope = ALL) -> None:
+        """`interval` of the aggregates in ms, `timeout` of a call in seconds; the lock is the scope's.
 
         Raises:
             ValueError: the dsn is none.
@@ -81,6 +97,7 @@ class PostgresStore:
         self._interval = interval
         self._writing = Session(self._connector, timeout=timeout, prepare=self._take)
         self._readers = Readers([Session(reading, timeout=timeout) for _ in range(READERS)], timeout)
+        self._lock = lock_of(scope)
         self._backend: Backend | None = None
         """The server process that held the lock for us last."""
         self._made = False
@@ -100,7 +117,7 @@ class PostgresStore:
         with trio.move_on_after(_UNLOCK_SECONDS, shield=True):
             # Closing does it too, but some time after we are gone: a successor would have to wait.
             with suppress(StoreAway):
-                await self._writing.run(lambda connection: unlock(connection, LOCK), connect=False)
+                await self._writing.run(lambda connection: unlock(connection, self._lock), connect=False)
         self._writing.close()
         self._readers.close()
 
@@ -136,7 +153,7 @@ class PostgresStore:
         return self._writing.connections
 
     def _holds(self, connection: psycopg.Connection) -> bool:
-        return self._backend is not None and holds(connection, LOCK, self._backend)
+        return self._backend is not None and holds(connection, self._lock, self._backend)
 
     def _borrow(self) -> None:
         """Where the server lets us have no connection to write, let the next call use a reader's.
@@ -263,10 +280,10 @@ class PostgresStore:
             # At the start nothing is lost by ending. Later the service goes on with what it has, until the
             # pooler is as it was.
             raise StoreUnfit(POOLED) if self._backend is None else StoreAway(POOLED)
-        backend = try_lock(connection, LOCK)
+        backend = try_lock(connection, self._lock)
         # The process of our former connection holds it yet, if it was busy and has not noticed that we left.
         if backend is None and self._backend is not None and end(connection, self._backend):
-            backend = try_lock(connection, LOCK)
+            backend = try_lock(connection, self._lock)
         if backend is None:
             raise StoreTaken
         self._backend = backend
