@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -18,15 +17,11 @@ from marketflow.app.ports import AggregateStore, Decode
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
-from marketflow.app.share.aggregating import Aggregator
-from marketflow.app.share.book import Book
-from marketflow.app.share.flushing import Flusher
-from marketflow.app.share.spooling import Spooling
+from marketflow.app.share.share import Share, ShareOptions, make_share
 from marketflow.app.stream.subscriptions import PriceStream
-from marketflow.app.watch.clocks import Beat, CautiousClock, DataClock
+from marketflow.app.watch.clocks import Beat
 from marketflow.app.watch.health import Health
 from marketflow.app.watch.measuring import Measuring
-from marketflow.app.watch.stores import StoreState
 from marketflow.config import Settings
 from marketflow.outside import Outside
 
@@ -41,11 +36,8 @@ class Parts:
     boot: str
     feeds: Mapping[Mode, Sequence[Feed]]
     decode: Decode
-    book: Book
+    share: Share
     modes: Modes
-    flusher: Flusher
-    aggregator: Aggregator
-    spooling: Spooling
     stream: PriceStream
     health: Health
     questions: Questions
@@ -55,49 +47,27 @@ class Parts:
 def assemble(settings: Settings, outside: Outside) -> Parts:
     """Make all parts. Nothing runs yet."""
     clock, window, store, sources = outside.clock, outside.window, outside.store, outside.sources
-    interval, grace = settings.aggregation.interval, settings.aggregation.grace
-    redis_state, postgres_state = StoreState("redis"), StoreState("postgres")
     exchanges = {mode: [source.exchange for source in each] for mode, each in sources.items()}
     names = [name for each in exchanges.values() for name in each]
     pairs = [(name, symbol) for name in names for symbol in settings.symbols]
 
     # ---- the way of an update ----
-    book = Book(
+    share = make_share(
         boot=outside.boot,
         limits={
             name: settings.pipeline.max_pending_updates // len(each)
             for each in exchanges.values()
             for name in each
         },
-        window_length=settings.window.length,
-        replay_memory=settings.window.replay_memory,
-        interval=interval,
-    )
-    cautious_clock = CautiousClock(clock, doubt=settings.window.length)
-    data_clock = DataClock(cautious_clock, book.bars.newest_times, generated=settings.generator.exchanges)
-    flusher = Flusher(
-        book=book,
-        window=window,
-        state=redis_state,
-        clock=cautious_clock,
-        data_clock=data_clock,
-        pairs=pairs,
-        flush_interval=settings.pipeline.flush_interval / 1_000,
-        window_length=settings.window.length,
-        patience=settings.redis.timeout / 1_000,
-        granted=lambda: aggregator.has_lease,
-    )
-    aggregator = Aggregator(
-        book=book,
-        flusher=flusher,
+        symbols=settings.symbols,
+        generated=settings.generator.exchanges,
         window=window,
         store=store,
-        state=postgres_state,
+        spool=outside.spool,
         clock=clock,
-        data_clock=data_clock,
-        grace=grace,
-        retention=settings.aggregation.retention,
+        options=share_options(settings),
     )
+    book, flusher = share.book, share.flusher
     beat = Beat(min(settings.pipeline.flush_interval / 4_000, MOST_PACE))
     feeds = {
         mode: [
@@ -136,7 +106,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         window=window,
         store=store,
         spans=spans,
-        pages=CandlePages(spans, interval=interval, grace=grace),
+        pages=CandlePages(spans, interval=settings.aggregation.interval, grace=settings.aggregation.grace),
         clock=clock,
     )
     stream = PriceStream(
@@ -150,8 +120,8 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         feeds=feeds,
         mode=lambda: modes.mode,
         book=book,
-        redis=redis_state,
-        postgres=postgres_state,
+        redis=share.redis,
+        postgres=share.postgres,
         clock=clock,
         stale_after=settings.feeds.stale_after / 1_000,
         version=__version__,
@@ -159,22 +129,11 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
     return Parts(
         boot=outside.boot,
         feeds=feeds,
-        decode=Decoder(frozenset(settings.symbols), interval, settings.aggregation.lateness),
-        book=book,
-        modes=modes,
-        flusher=flusher,
-        aggregator=aggregator,
-        spooling=Spooling(
-            book=book,
-            flusher=flusher,
-            spool=outside.spool,
-            data_clock=data_clock,
-            clock=clock,
-            leased_until=lambda: min(
-                (part.leased_until for part in (flusher, aggregator) if part.another), default=math.inf
-            ),
-            lateness=settings.aggregation.lateness,
+        decode=Decoder(
+            frozenset(settings.symbols), settings.aggregation.interval, settings.aggregation.lateness
         ),
+        share=share,
+        modes=modes,
         stream=stream,
         health=health,
         questions=Questions(
@@ -182,9 +141,23 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
             stream=stream,
             health=health,
             measuring=Measuring(
-                health=health, book=book, flusher=flusher, aggregator=aggregator, stream=stream
+                health=health, book=book, flusher=flusher, aggregator=share.aggregator, stream=stream
             ),
             modes=modes,
         ),
         store=store,
+    )
+
+
+def share_options(settings: Settings) -> ShareOptions:
+    """What the settings say of a share."""
+    return ShareOptions(
+        interval=settings.aggregation.interval,
+        grace=settings.aggregation.grace,
+        lateness=settings.aggregation.lateness,
+        retention=settings.aggregation.retention,
+        window_length=settings.window.length,
+        replay_memory=settings.window.replay_memory,
+        flush_interval=settings.pipeline.flush_interval,
+        patience=settings.redis.timeout,
     )

@@ -13,9 +13,10 @@
     │        ├─ worker x5          end because the feed has
     │        └─ fan-in             ends because the workers have; all is in the book
     ├─ stream                      ends with the stop
-    ├─ flusher                     ends because the book has ended
-    ├─ aggregator                  ends because the flusher has
-    └─ spooling                    the same; what no store has taken is saved at the very end
+    └─ share
+       ├─ flusher                  ends because no update will enter any more
+       ├─ aggregator               ends because the flusher has
+       └─ spooling                 the same; what no store has taken is saved at the very end
 ```
 """
 
@@ -38,7 +39,6 @@ from marketflow import logs
 from marketflow.app.ingest.workers import run_pool
 from marketflow.app.interface import HealthReport, Mode
 from marketflow.app.ports import AggregateStore, Clock
-from marketflow.app.share.lease import LEASE_PATIENCE
 from marketflow.app.share.spooling import BarsLost
 from marketflow.app.watch.clocks import SystemClock
 from marketflow.assembly import Parts, assemble
@@ -184,18 +184,12 @@ async def serve(
         async with spooling_at_the_end(parts, time):
             async with trio.open_nursery() as nursery:
                 url = await nursery.start(surroundings.front, parts.questions, stopping)
-                deadline = trio.current_time() + LEASE_PATIENCE
                 async with move_on_when(stopping.wait):
-                    await parts.aggregator.take_lease()
-                    # Last, since nothing renews it until the flusher runs.
-                    await parts.flusher.take_lease(deadline)
-                parts.book.begin(surroundings.clock.now())
-                await parts.spooling.bring_in()
+                    await parts.share.lease()
+                await parts.share.begin(surroundings.clock.now())
                 nursery.start_soon(run_modes, parts, settings.pipeline.workers_per_exchange, stopping)
                 nursery.start_soon(parts.stream.run, stopping)
-                nursery.start_soon(parts.flusher.run)
-                nursery.start_soon(parts.aggregator.run)
-                nursery.start_soon(parts.spooling.remove_when_stored)
+                nursery.start_soon(parts.share.run)
                 parts.health.serving = True
                 log.info("serving", url=url, boot=parts.boot, mode=parts.modes.mode)
                 task_status.started(Running(url, parts.health.report, parts.store))
@@ -244,10 +238,9 @@ async def spooling_at_the_end(parts: Parts, time: StopTime) -> AsyncIterator[Non
         yield
     except BaseException as error:  # noqa: BLE001 - raised below
         errors.append(error)
-    parts.book.drop_pending()
     try:
         with trio.CancelScope(shield=True):  # bounded by its limit
-            await parts.spooling.save(time.for_the_spool)
+            await parts.share.save(time.for_the_spool)
     except BarsLost as error:
         errors.append(error)
     log.info("stopped", **attrs.asdict(parts.health.report().updates))
@@ -258,7 +251,7 @@ async def spooling_at_the_end(parts: Parts, time: StopTime) -> AsyncIterator[Non
 
 
 async def run_modes(parts: Parts, workers: int, stopping: trio.Event) -> None:
-    """Run the sources, mode after mode. When they have ended for good, so has the book."""
+    """Run the sources, mode after mode. When they have ended for good, no update will enter any more."""
 
     async def run_sources(mode: Mode, leave: trio.Event) -> None:
         async with trio.open_nursery() as nursery:
@@ -268,13 +261,13 @@ async def run_modes(parts: Parts, workers: int, stopping: trio.Event) -> None:
                         run_pool,
                         partial(feed.run, stopping=leave),
                         decode=parts.decode,
-                        enter=parts.book.enter,
+                        enter=parts.share.book.enter,
                         workers=workers,
                     )
                 )
 
     await parts.modes.run(run_sources, stopping)
-    parts.book.end()
+    parts.share.end()
 
 
 def at_stores(settings: Settings, redis_url: str, dsn: str) -> Settings:

@@ -49,7 +49,7 @@ FIELDS_KNOWN = {
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
     "app.stream.subscriptions.PriceStream": Known(9, LATER + "the board, the turns of clients"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
-    "adapters.db.postgres.PostgresStore": Known(8, PORT),
+    "adapters.db.postgres.PostgresStore": Known(9, PORT),
     "adapters.db.session._Link": Known(8, LATER + "the connection, the hold"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
     "app.stream.subscriptions.Subscription": Known(8, LATER + "the board, the turns of clients"),
@@ -64,11 +64,11 @@ METHODS_KNOWN = {
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
 }
 IMPORTS_KNOWN = {
-    "assembly": Known(19, "the composition root knows every part"),
+    "assembly": Known(15, "the composition root knows every part"),
     "adapters.http.app": Known(18, "it puts all routes together"),
     "app.questions.queries": Known(11, "it gives each question to the part that answers it"),
     "app.questions.spans": Known(10, LATER + "it reads the book and the flusher instead of a port"),
-    "service": Known(12, "the task tree starts every part"),
+    "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
     "app.share.aggregating": Known(10, LATER + "see the fields of its class"),

@@ -28,6 +28,7 @@ class Lock:
     def __init__(self, connections: Connections, boot: bytes, scope: Scope = ALL) -> None:
         self._redis = connections
         self._boot = boot
+        self.scope = scope
         self.marker = _of_scope(MARKER, scope)
         self._lock = _of_scope(LOCK, scope)
         self.renewal = members.pack(b"GET", self._lock) + members.pack(

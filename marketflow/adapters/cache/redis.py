@@ -95,7 +95,6 @@ class RedisWindow:
         self._intact = True
         """Whether each write since that was last told has found the marker of the one before."""
         self._lock = Lock(connections, self._boot, scope)
-        self._scope = scope
         self.met = Sight(None, None)
         self._posted: list[tuple[bytes, int]] = []
         """Of each write on its way its marker, and the place of the one before among its replies."""
@@ -250,7 +249,7 @@ class RedisWindow:
     async def pairs_with_bars(self) -> Sequence[Pair]:
         """Pairs that have bars."""
         try:
-            return [pair for pair in await find_pairs(self._redis) if pair[0] in self._scope]
+            return [pair for pair in await find_pairs(self._redis) if pair[0] in self._lock.scope]
         except StoreAway as error:
             # SCAN may be forbidden; whether Redis is away shows with the next call.
             log.warning("bars of symbols that are not configured cannot be looked for", error=str(error))
