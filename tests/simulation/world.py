@@ -288,7 +288,10 @@ class World:
             ((exchange, symbol), end): row.bar.count
             for (exchange, symbol, end), row in self.postgres.rows.items()
         }
-        lost = self.model.lost(bars, rows)
+        retention = self.plan.retention
+        kept_from = -math.inf if retention is None else true_time() - retention
+        # What is past its retention was deleted, and is not lost.
+        lost = [each for each in self.model.lost(bars, rows) if self.model.end_of(each.timestamp) > kept_from]
         if not lost:
             return
         self.note(f"{len(lost)} updates are in no store")
