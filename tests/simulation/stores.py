@@ -182,6 +182,8 @@ class SimulatedWindow(MemoryWindow):
         self._server = server
         self.histories_read = 0
         """How often all bars were read."""
+        self.released = False
+        """Whether its lease was given back: it writes no more."""
 
     async def post(self, flush: MemoryFlush) -> bool:
         """See the port."""
@@ -234,6 +236,7 @@ class SimulatedWindow(MemoryWindow):
                 self.shelf.lock = self.shelf.marker = None
 
         await self._link.carry(release)
+        self.released = True
 
     async def _reach(self) -> None:
         await self._link.carry(lambda: None)
