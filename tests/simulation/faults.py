@@ -88,8 +88,9 @@ class Faults:
     def _redis_loses(self, lose: Callable[[], None]) -> None:
         """Redis loses something. A process that knows what it had writes it again; without one it is lost."""
         lose()
-        windows = [process.window for process in self._world.processes]
-        if not any(window.histories_read and not window.released for window in windows):
+        for process in self._world.processes:
+            process.robbed = process.robbed or process.window.released
+        if all(process.robbed or not process.window.histories_read for process in self._world.processes):
             self._world.count_losses(None)
 
     async def _postgres(self, fault: Fault, rng: random.Random) -> None:

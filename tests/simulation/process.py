@@ -71,6 +71,8 @@ class Process:
     """When it was thawed, or reached its stores again, the last time."""
     killed_at: float = math.inf
     """When it was killed. A write that was on its way may keep it for a while after that."""
+    robbed: bool = False
+    """Whether Redis has lost something after it had written its last."""
     was_frozen: bool = False
     """Whether it stood still for a while: a stop may take so much longer."""
     left: frozenset[str] = frozenset()

@@ -296,7 +296,7 @@ class World:
             return
         self.note(f"{len(lost)} updates are in no store")
         self.coverage["updates lost"] += len(lost)
-        if process is not None and process.outcome == "stopped":
+        if process is not None and process.outcome == "stopped" and not process.robbed:
             raise Wrong(f"{process.boot} stopped, and {len(lost)} updates are in no store: {lost[:3]}")
         now = trio.current_time() if process is None else min(process.killed_at, trio.current_time())
         well = not self._troubles and now - self._trouble_ended > WHOLE_SECONDS
