@@ -34,8 +34,6 @@ REFUSED_SECONDS: Final = 65.0
 """Rows that were refused are tried again after a minute."""
 BOTH_SECONDS: Final = 12.0
 """Of two services that can both reach a store one ends within this. The second writes nothing meanwhile."""
-MOST_IN_BATCH: Final = 1_000
-"""Updates that a chunk has at most: buffers may go over their limit by one."""
 
 
 class Checks:
@@ -62,8 +60,11 @@ class Checks:
                     or ledger.accepted != kept
                 ):
                     raise Wrong(f"{process.boot} {exchange}: the ledger does not add up: {ledger}")
-                if not 0 <= ledger.pending <= 2 * self._world.limit + MOST_IN_BATCH:
+                batch = self._world.exchanges[exchange].most_received
+                if not 0 <= ledger.pending <= max(self._world.limits[exchange], batch):
                     raise Wrong(f"{process.boot} {exchange}: {ledger.pending} pending")
+                if ledger.cached > len(process.window.held[exchange]):
+                    raise Wrong(f"{process.boot} {exchange}: more is cached than Redis has taken: {ledger}")
 
     async def watch_writers(self) -> None:
         """Two services on the same stores find each other, and one ends, where either store can tell."""
@@ -95,8 +96,10 @@ class Checks:
             return
         raise Wrong(f"{one} and {other} write in turns to the same store")
 
-    def check_write(self, row: Aggregate) -> None:
+    def check_write(self, boot: str, row: Aggregate) -> None:
         """A row that is written holds all that had come in when it was made: an incomplete one is a lie.
+
+        That includes all of processes that had ended before this one began.
 
         Raises:
             Wrong
@@ -107,10 +110,11 @@ class Checks:
         ):
             return
         before = trio.current_time() - MADE_SECONDS
+        earlier = next((each.predecessors for each in self._world.processes if each.boot == boot), ())
         came = sum(
             (each.exchange, each.symbol) == pair
             and self._world.model.end_of(each.timestamp) == row.end
-            and each.at < before
+            and (each.at < before or each.boot in earlier)
             for each in self._world.updates()
         )
         if row.bar.count < came:
@@ -142,7 +146,7 @@ class Checks:
         self._world.coverage[f"answer {answer.source}"] += 1
         after = self._about(symbol, meant)
         if kind == "latest":
-            self._check_latest(answer, newest, after)
+            self._check_latest(answer, newest, before, after, process)
         elif not self._world.model.taints(meant, symbol, answer.start, answer.end):
             self._check_span(kind, answer, before, after)
 
@@ -197,10 +201,25 @@ class Checks:
             ]
         return max([0, *rows, *(update.timestamp for update in updates if not self._is_lost(update))])
 
-    def _check_latest(self, answer: Any, newest: int, after: list[Update]) -> None:
+    def _check_latest(
+        self, answer: Any, newest: int, before: list[Update], after: list[Update], process: Process
+    ) -> None:
         known = {(update.timestamp, update.price) for update in after}
         if answer.timestamp < newest or (answer.timestamp, answer.price) not in known:
             raise Wrong(f"latest: {answer}, the newest is of {newest}")
+        equal = [each for each in before if each.timestamp == answer.timestamp]
+        if not process.window.histories_read or any(map(self._is_lost, equal)):
+            return
+        # Of equal timestamps the later received is the later, of each exchange. Others came in meanwhile.
+        last = {each.exchange: each.price for each in sorted(equal, key=lambda each: each.order)}
+        earlier = set(before)
+        meanwhile = (
+            {each.price for each in after if each.timestamp == answer.timestamp}
+            if not last
+            else {each.price for each in after if each.timestamp == answer.timestamp and each not in earlier}
+        )
+        if answer.price not in meanwhile.union(last.values()):
+            raise Wrong(f"latest: {answer}, of that time the last received are {last}")
 
     def _is_lost(self, update: Update) -> bool:
         return self._world.model.interval_of(update) in self._world.model.tainted
@@ -273,7 +292,7 @@ class Checks:
             return
         mine = self._world.updates_of(process)
         since = self._world.clock.now() - self._world.plan.window_length
-        dropped = sum(ledger.expired + sum(ledger.dropped.values()) for ledger in process.counters().values())
+        dropped = sum(sum(ledger.dropped.values()) for ledger in process.counters().values())
         all_of = Counter(
             (each.exchange, each.symbol, each.timestamp, each.price) for each in self._world.updates()
         )

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -27,6 +28,8 @@ GARBAGE = (
 )
 LAGS = (0, 0, 0, 0, 30, 300, 1_500, 4_000)
 """How far (ms) a timestamp may be behind: one is drawn for each line."""
+EDGE = 0.04
+"""How often a timestamp is at the edge of an interval, or of what is late."""
 MOST_RECEIVED = 65_536
 FUTURE = 5_000
 """How far (ms) a timestamp may be ahead of the service's clock."""
@@ -52,10 +55,22 @@ class SimulatedExchange:
     """Sends lines at its pace until cancelled."""
 
     def __init__(
-        self, name: str, symbols: Sequence[str], rng: random.Random, true_time: Callable[[], int], tick: float
+        self,
+        name: str,
+        symbols: Sequence[str],
+        rng: random.Random,
+        true_time: Callable[[], int],
+        tick: float,
+        *,
+        interval: int,
+        lateness: int,
     ) -> None:
-        """`true_time` in Unix ms, `tick` in seconds."""
+        """`true_time` in Unix ms, `tick` in seconds, `interval` and `lateness` of the aggregates in ms."""
         self.name = name
+        self.most_received = 0
+        """Lines that a feed was given at once, at most."""
+        self._interval = interval
+        self._lateness = lateness
         self.behaviour = Behaviour()
         self._symbols = symbols
         self._rng = rng
@@ -79,6 +94,10 @@ class SimulatedExchange:
         # Few different prices and timestamps: equal ones are the hard case.
         price = rng.choice((1.5, 2e-07, 100150.75492142327, rng.uniform(1, 9)))
         time = self._true_time() + self.behaviour.ahead - rng.choice(LAGS)
+        if rng.random() < EDGE:
+            # The first or the last ms of an interval: of this one, or of the oldest that is not late.
+            late = rng.choice((0, self._lateness))
+            time = (self._true_time() - late) // self._interval * self._interval - rng.choice((0, 1))
         line = {"symbol": rng.choice(self._symbols), "price": price, "timestamp": time}
         return json.dumps(line).encode() + b"\n"
 
@@ -94,13 +113,23 @@ class SimulatedExchange:
         self._connections.append(connection)
         return connection
 
+    @property
+    def waiting_since(self) -> float:
+        """Since when a connection has something that its feed has not received; inf without one."""
+        return min((connection.waiting_since for connection in self._connections), default=math.inf)
+
     def forget(self, connection: SimulatedConnection) -> None:
         """The other side has closed it."""
         if connection in self._connections:
             self._connections.remove(connection)
 
     def drop(self, *, broken: bool) -> None:
-        """End all connections, in order or by breaking them."""
+        """End all connections, in order or by breaking them, often within a line or just before its end."""
+        line = self._line()[:-1]
+        if line and self._rng.random() < 0.7:
+            cut = len(line) if self._rng.random() < 0.5 else self._rng.randrange(len(line))
+            for connection in self._connections:
+                connection.send(line[:cut])
         for connection in self._connections:
             connection.end(broken=broken)
         self._connections.clear()
@@ -112,11 +141,17 @@ class SimulatedConnection:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._waiting = b""
+        self.waiting_since = math.inf
+        """Since when the oldest of what waits does so (seconds of Trio's clock)."""
+        self.received_at = math.inf
+        """When something was last received; inf before that."""
         self._ended: str | None = None
         self._changed = trio.Event()
 
     def send(self, data: bytes) -> None:
         """Put bytes in, as the exchange does."""
+        if data and not self._waiting:
+            self.waiting_since = trio.current_time()
         self._waiting += data
         self._wake()
 
@@ -144,6 +179,9 @@ class SimulatedConnection:
                 length = self._rng.randint(1, length)
             length = min(length, MOST_RECEIVED)
             data, self._waiting = self._waiting[:length], self._waiting[length:]
+            self.received_at = trio.current_time()
+            if not self._waiting:
+                self.waiting_since = math.inf
             return data
         if self._ended == "broken":
             raise ConnectionResetError("simulated: the connection broke")
@@ -159,8 +197,13 @@ class SimulatedSource:
         note: Callable[[str, bytes], None],
         reachable: Callable[[], bool],
         frozen: Callable[[], trio.Event | None],
+        closed: Callable[[SimulatedConnection], None],
     ) -> None:
-        """What the process can do is asked of it: `reachable`, and `frozen` (an event that thaws it)."""
+        """What the process can do is asked of it: `reachable`, and `frozen` (an event that thaws it).
+
+        `closed` is called with each connection that the feed has left in order, because of a stop.
+        """
+        self._closed = closed
         self.exchange = exchange.name
         self._simulated = exchange
         self._note = note
@@ -174,9 +217,10 @@ class SimulatedSource:
         if not self._reachable():
             raise ConnectionRefusedError("simulated: no network")
         connection = self._simulated.open()
-        framed = _Framed(connection, lambda line: self._note(self.exchange, line), self._frozen)
+        framed = _Framed(self._simulated, connection, partial(self._note, self.exchange), self._frozen)
         try:
             yield framed
+            self._closed(connection)
         except OSError:
             # A line without an end counts where the connection has ended, not where the feed was stopped.
             framed.finish()
@@ -190,10 +234,12 @@ class _Framed:
 
     def __init__(
         self,
+        exchange: SimulatedExchange,
         connection: SimulatedConnection,
         note: Callable[[bytes], None],
         frozen: Callable[[], trio.Event | None],
     ) -> None:
+        self._exchange = exchange
         self._connection = connection
         self._note = note
         self._frozen = frozen
@@ -201,11 +247,18 @@ class _Framed:
 
     async def receive(self) -> bytes:
         """The next bytes."""
-        data = await self._connection.receive()
+        try:
+            data = await self._connection.receive()
+        except OSError:
+            self.finish()
+            raise
         if (thawed := self._frozen()) is not None:
             with trio.CancelScope(shield=True):
                 await thawed.wait()
+        if not data:
+            self.finish()
         *lines, self._rest = (self._rest + data).split(b"\n")
+        self._exchange.most_received = max(self._exchange.most_received, len(lines))
         for line in lines:
             self._note(line)
         return data

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 STOP_SECONDS: Final = 10.5
 """A stop takes no longer than `shutdown_timeout`, and a little for what follows it."""
+SECOND_SECONDS: Final = 8.0
+"""A second service runs so much longer than the fault lasts, or twice as much, or not."""
 OLDER: Final = 4
 """A store that comes back older has the state of one of so many last snapshots."""
 REDIS_WAYS: Final[dict[str, Way]] = {
@@ -60,7 +62,8 @@ class Faults:
         await trio.sleep_until(fault.at)
         self._world.note(str(fault))
         self._world.coverage[fault.kind] += 1
-        await self._kinds[fault.kind.partition(" ")[0]](fault, random.Random(f"{fault.detail}"))
+        with self._world.disturbed(fault.kind):
+            await self._kinds[fault.kind.partition(" ")[0]](fault, random.Random(f"{fault.detail}"))
 
     # ---- stores ----
 
@@ -90,6 +93,7 @@ class Faults:
         lose()
         for process in self._world.processes:
             process.robbed = process.robbed or process.window.released
+        self._world.redis_forgot = True
         if all(process.robbed or not process.window.histories_read for process in self._world.processes):
             self._world.count_losses(None)
 
@@ -144,7 +148,7 @@ class Faults:
                 behaviour.burst = 1
 
     async def _clock(self, fault: Fault, rng: random.Random) -> None:
-        step = rng.choice((2_000, 30_000, 3 * 86_400_000))
+        step = rng.choice((2_000, 30_000, 3 * 86_400_000, 3 * 86_400_000))
         self._world.clock.offset = step if fault.kind == "clock ahead" else -step
         await trio.sleep(fault.lasts)
         self._world.clock.offset = 0
@@ -159,10 +163,13 @@ class Faults:
         modes = process.questions.modes
         wanted = "test" if modes.mode == "live" else "live"
         process.left = frozenset()
+        process.switching += 1
         try:
             await modes.switch(wanted)
         except NothingCanAnswer:
             return
+        finally:
+            process.switching -= 1
         if process.ended.is_set() or process.dead:
             return
         old = LIVE if wanted == "test" else TEST
@@ -208,9 +215,12 @@ class Faults:
             if process.postgres in links and rng.random() < 0.5:
                 process.store.die()  # The server has noticed.
             await trio.sleep(fault.lasts)
-            for link in links:
+            rng.shuffle(links)
+            for number, link in enumerate(links):
+                if number:  # One comes back first, often a while before the other.
+                    await trio.sleep(rng.choice((0.0, rng.uniform(0.0, 12.0))))
                 link.cut = False
-            process.back_at = trio.current_time()
+                process.back_at = trio.current_time()
 
     async def _second(self, fault: Fault, rng: random.Random) -> None:
         """Another service on the same stores, while the first is well, frozen, killed or cut off."""
@@ -228,10 +238,10 @@ class Faults:
         if not self._world.processes:
             return
         second = self._world.start(self._living)
-        with trio.move_on_after(fault.lasts):
+        with trio.move_on_after(fault.lasts + fault.detail % 3 * SECOND_SECONDS):
             await second.ended.wait()
         if not second.ended.is_set() and not second.stopping.is_set():
-            second.stopping.set()
+            second.stop()
             await second.ended.wait()
 
 
@@ -241,7 +251,7 @@ async def stop(process: Process) -> None:
     Raises:
         Wrong: it takes too long.
     """
-    process.stopping.set()
+    process.stop()
     with trio.move_on_after(STOP_SECONDS):
         await process.ended.wait()
     if not process.ended.is_set():

@@ -42,7 +42,7 @@ KINDS: Final = {
     "exchange mad": (1, 5.0),
     "exchange ahead": (1, 6.0),
     "exchange bursts": (2, 3.0),
-    "clock ahead": (1, 8.0),
+    "clock ahead": (2, 8.0),
     "clock behind": (1, 8.0),
     "mode switched": (4, 0.0),
     "killed": (4, 0.0),
@@ -104,13 +104,14 @@ class Plan:
         seconds = rng.choice((8.0, 15.0, 25.0))
         kinds = list(KINDS)
         weights = [KINDS[kind][0] for kind in kinds]
-        faults = []
-        for _ in range(rng.choice((0, 1, 2, 3, 4, 6, 9))):
+        if rng.random() < 0.5:
+            # Few kinds, again and again: so rare ones meet each other.
+            chosen = sorted(set(rng.choices(range(len(kinds)), weights, k=5)))
+            kinds, weights = [kinds[i] for i in chosen], [weights[i] for i in chosen]
+        faults: list[Fault] = []
+        for _ in range(rng.choice((0, 1, 2, 3, 4, 6, 9, 12))):
             (kind,) = rng.choices(kinds, weights)
-            lasts = KINDS[kind][1] * rng.uniform(0.1, 1.0)
-            faults.append(
-                Fault(round(rng.uniform(0, seconds), 3), kind, round(lasts, 3), rng.randrange(1_000_000))
-            )
+            faults.append(_fault(rng, kind, seconds, faults))
         return cls(
             seed=seed,
             seconds=seconds,
@@ -123,10 +124,22 @@ class Plan:
             flush_interval=rng.choice((50, 200, 400)),
             max_pending=rng.choice((60, 1_000_000, 1_000_000)),
             replay_memory=rng.choice((64 * 2**20, 64 * 2**20, 2_000)),
-            retention=rng.choice((None, None, None, 20_000)),
+            retention=rng.choice((None, None, 20_000)),
             mode=rng.choice(("live", "live", "test")),
             faults=tuple(sorted(faults)),
         )
+
+
+def _fault(rng: random.Random, kind: str, seconds: float, before: Sequence[Fault]) -> Fault:
+    """A fault of that kind, within so many seconds: at any time, while another lasts, or at the beginning."""
+    lasts = round(KINDS[kind][1] * rng.uniform(0.1, 1.0), 3)
+    at, when = rng.uniform(0, seconds), rng.random()
+    if before and when < 0.5:
+        other = rng.choice(before)
+        at = min(max(0.0, other.at + rng.uniform(-0.5, other.lasts + 0.5)), seconds)
+    elif kind.startswith("clock") and when > 0.7:
+        at = 0.0
+    return Fault(round(at, 3), kind, lasts, rng.randrange(1_000_000))
 
 
 def settings_of(plan: Plan) -> Settings:

@@ -67,6 +67,14 @@ class Process:
     """By exchange and reason, how many of these lines are to be rejected."""
     beside: float = math.inf
     """Since when another process served at the same time: what counts then, and how often, is in doubt."""
+    started_at: float = math.inf
+    """When it began to serve (seconds of Trio's clock)."""
+    stopped_at: float = math.inf
+    """When it was asked to stop."""
+    switching: int = 0
+    """How many switches of its mode go on."""
+    predecessors: frozenset[str] = frozenset()
+    """The boots that had ended when it was started."""
     back_at: float = -math.inf
     """When it was thawed, or reached its stores again, the last time."""
     killed_at: float = math.inf
@@ -83,6 +91,11 @@ class Process:
         if self.questions is None:
             return {}
         return self.questions.health.counters()
+
+    def stop(self) -> None:
+        """Ask it to stop."""
+        self.stopped_at = min(self.stopped_at, trio.current_time())
+        self.stopping.set()
 
     @property
     def dead(self) -> bool:

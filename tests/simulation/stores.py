@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
@@ -184,6 +185,8 @@ class SimulatedWindow(MemoryWindow):
         """How often all bars were read."""
         self.released = False
         """Whether its lease was given back: it writes no more."""
+        self.held: defaultdict[str, set[int]] = defaultdict(set)
+        """By exchange the sequences of this boot's updates that the server has taken."""
 
     async def post(self, flush: MemoryFlush) -> bool:
         """See the port."""
@@ -215,6 +218,11 @@ class SimulatedWindow(MemoryWindow):
             with trio.CancelScope(shield=True):
                 await self._link.carry(lambda: None)
         return self._acknowledge(earlier)
+
+    def _write_updates(self, flush: Flush) -> None:
+        for run in flush.updates:
+            self.held[run.exchange].update(run.sequences)
+        super()._write_updates(flush)
 
     async def take(self, found: Sight) -> bool:
         """See the port."""
@@ -260,8 +268,22 @@ class SimulatedPostgres(Server):
         self.holder: object | None = None
         """Whose connection has the lock."""
         self.refuses_rows = False
-        self.written: Callable[[Aggregate], None] = lambda _: None
-        """Told of each row that is written."""
+        self.refused: set[tuple[str, str, int]] = set()
+        """Rows that were refused at least once."""
+        self.written: Callable[[str, Aggregate], None] = lambda *_: None
+        """Called with each row that is written, and the boot that does it."""
+        self.deleted: Callable[[int], None] = lambda _: None
+        """Called with the time (ms) before which rows are to be deleted."""
+
+    def refuses(self, rows: Sequence[Aggregate]) -> bool:
+        """Whether it refuses any of these rows just now: of most batches some, and not the others."""
+        found = {
+            (row.exchange, row.symbol, row.end)
+            for row in rows
+            if self.refuses_rows and (row.end // 1_000 + ord(row.symbol[0]) + len(row.exchange)) % 3 == 0
+        }
+        self.refused |= found
+        return bool(found)
 
     def break_connections(self) -> None:
         """End all of them, and the lock with them."""
@@ -294,6 +316,11 @@ class SimulatedStore(MemoryStore):
         self._server = server
         self._link = link
         self.rows = server.rows
+
+    @property
+    def lost_to_another(self) -> bool:
+        """Whether another process has the lock that this one has had."""
+        return self._holds > 0 and self._server.holder not in {None, self}
 
     async def __aexit__(self, *_: object) -> None:
         """Give the lock back, if the server can be reached."""
@@ -328,7 +355,7 @@ class SimulatedStore(MemoryStore):
         def write() -> None:
             if self._server.holder is not self:
                 raise StoreAway("simulated: not connected")
-            if self._server.refuses_rows and any(row.end % 4_000 == 0 for row in aggregates):
+            if self._server.refuses(aggregates):
                 raise RowsRefused("simulated: a trigger")
             put()
             self._server.wrote(self._boot)
@@ -344,12 +371,17 @@ class SimulatedStore(MemoryStore):
             raise
 
     def _put(self, aggregate: Aggregate) -> None:
-        self._server.written(aggregate)
+        self._server.written(self._boot, aggregate)
         key = (aggregate.exchange, aggregate.symbol, aggregate.end)
         known = self.rows.get(key)
         if known is None or aggregate.bar.count >= known.bar.count:
             bar = msgspec.structs.replace(aggregate.bar, open_sequence=0, close_sequence=0)
             self.rows[key] = attrs.evolve(aggregate, bar=bar)
+
+    async def delete_before(self, end: int) -> int:
+        """See the port."""
+        self._server.deleted(end)
+        return await super().delete_before(end)
 
     async def _answer(self, *, held: bool = False) -> None:
         def answer() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 
 from marketflow.app.ports import StoreTaken
+from marketflow.app.share.ledger import SHUTDOWN
 from marketflow.outside import Outside
 from marketflow.service import serve
 from tests.simulation.checks import WHOLE_SECONDS, Checks
@@ -30,11 +31,18 @@ from tests.simulation.stores import (
     SimulatedStore,
     SimulatedWindow,
 )
+from tests.simulation.watching import Watch
 
 PAUSES: Final = (0.01, 0.3, 2.0, 6.0)
 """Seconds until an ended process is started again: one is drawn."""
 SNAPSHOT_SECONDS: Final = 2.0
 """How often the stores' states are kept, for those that come back older."""
+HARMLESS: Final = frozenset({"postgres refuses rows", "mode switched", "exchange bursts", "exchange breaks"})
+"""Faults that must not hold up rows; those that are refused aside."""
+WELL_SECONDS: Final = 5.0
+"""So long after the last trouble of Redis a stop has everything written to it."""
+FORGETFUL: Final = frozenset({"postgres older", "clock ahead", "clock behind"})
+"""Faults after which a store may not have what it, or the spool, has had."""
 LEEWAY: Final = 0.1
 """Seconds that what was received may take to Redis beyond the flush interval."""
 
@@ -56,21 +64,38 @@ class World:
         """Those that run, the oldest first."""
         self.disk: dict[int, Sequence[Any]] = {}
         """What was spooled, by file."""
+        self.watch = Watch(self)
         self._rng = self.generator("world")
         self._traffic_over = False
         self._boots = 0
+        self._ended: dict[str, str] = {}
+        """How processes have ended, by boot."""
         self._orders = 0
         self._troubles = 0
         self._trouble_ended = -math.inf
         """When something was last wrong with Redis, or with a way to it."""
         self.snapshots: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self.exchanges = {
-            name: SimulatedExchange(name, plan.symbols, self.generator(name), true_time, plan.tick)
+            name: SimulatedExchange(
+                name,
+                plan.symbols,
+                self.generator(name),
+                true_time,
+                plan.tick,
+                interval=plan.interval,
+                lateness=plan.lateness,
+            )
             for name in (*LIVE, *TEST)
         }
         self.settings = settings_of(plan)
-        self.limit = max(plan.max_pending // len(names) for names in (LIVE, TEST))
-        """Updates of an exchange that may be pending."""
+        self.limits = {name: plan.max_pending // len(names) for names in (LIVE, TEST) for name in names}
+        """Updates that may be pending, by exchange."""
+        self.postgres.latency = self._rng.choice((0.001, 0.02, 0.5))
+        self._disturbances = 0
+        self.quiet_since = 0.0
+        """When the last fault ended that may hold up rows; inf while there is one."""
+        self.redis_forgot = False
+        """Whether Redis has lost something that it had."""
 
     def generator(self, purpose: str) -> random.Random:
         """A generator of its own, so that what one part draws does not shift what another gets."""
@@ -90,6 +115,26 @@ class World:
             self._troubles -= 1
             self._trouble_ended = trio.current_time()
 
+    @property
+    def redis_well_since(self) -> float:
+        """Since when nothing is wrong with Redis, or a way to it; inf while something is."""
+        return math.inf if self._troubles else self._trouble_ended
+
+    @contextmanager
+    def disturbed(self, kind: str) -> Iterator[None]:
+        """Within it a fault of that kind happens."""
+        if kind in HARMLESS:
+            yield
+            return
+        self._disturbances += 1
+        self.quiet_since = math.inf
+        try:
+            yield
+        finally:
+            self._disturbances -= 1
+            if not self._disturbances:
+                self.quiet_since = trio.current_time()
+
     # ---- the history ----
 
     async def run(self) -> None:
@@ -101,12 +146,14 @@ class World:
         checks = Checks(self)
         self.steps.after_each = checks.check_ledgers
         self.postgres.written = checks.check_write
+        self.postgres.deleted = self.watch.check_deletion
         self.redis.two_writers = self.postgres.two_writers = checks.two_writers
         async with trio.open_nursery() as nursery:
             for exchange in self.exchanges.values():
                 nursery.start_soon(exchange.run)
             nursery.start_soon(self._take_snapshots)
             nursery.start_soon(checks.watch_writers)
+            nursery.start_soon(self.watch.run)
             async with trio.open_nursery() as living:
                 living.start_soon(self._keep_serving, living)
                 async with trio.open_nursery() as happening:
@@ -151,6 +198,7 @@ class World:
             SimulatedStore(self.plan.interval, boot=boot, link=postgres, server=self.postgres),
             frozenset(self.disk),
         )
+        process.predecessors = frozenset(self._ended)
         self.processes.append(process)
         self.note(f"{boot} starts")
         self.coverage["boots"] += 1
@@ -178,7 +226,8 @@ class World:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(started)
-                process.started = True
+                process.started, process.started_at = True, trio.current_time()
+                self.watch.check_start(process)
         except* StoreTaken:
             process.outcome = "taken"
         except* TimeoutError as group:
@@ -193,6 +242,7 @@ class World:
                     partial(self._received, process),
                     lambda: not process.dead,
                     lambda: process.redis.thawed,
+                    partial(self.watch.check_left, process),
                 )
                 for name in names
             ]
@@ -255,6 +305,7 @@ class World:
             process.outcome = "killed"
         elif not process.outcome:
             process.outcome = "stopped"
+        self._ended[process.boot] = process.outcome
         self.note(f"{process.boot} {process.outcome}")
         self.coverage[f"outcome {process.outcome.split(':')[0]}"] += 1
         if process.outcome.startswith("the stop") and not process.was_frozen:
@@ -272,6 +323,9 @@ class World:
             pending = sum(ledger.pending for ledger in process.counters().values())
             if pending:
                 raise Wrong(f"{process.boot} stopped with {pending} updates pending")
+            dropped = sum(ledger.dropped.get(SHUTDOWN, 0) for ledger in process.counters().values())
+            if dropped and self.redis_well_since < process.stopped_at - WELL_SECONDS:
+                raise Wrong(f"{process.boot} dropped {dropped} updates at its stop though Redis answered")
         self.count_losses(process)
 
     def count_losses(self, process: Process | None) -> None:
@@ -298,6 +352,9 @@ class World:
         self.coverage["updates lost"] += len(lost)
         if process is not None and process.outcome == "stopped" and not process.robbed:
             raise Wrong(f"{process.boot} stopped, and {len(lost)} updates are in no store: {lost[:3]}")
+        gone = [update for update in lost if self._ended[update.boot] == "stopped"]
+        if gone and not (self.redis_forgot or {fault.kind for fault in self.plan.faults} & FORGETFUL):
+            raise Wrong(f"{gone[0].boot} had stopped, and now {len(gone)} of its updates are lost: {gone[0]}")
         now = trio.current_time() if process is None else min(process.killed_at, trio.current_time())
         well = not self._troubles and now - self._trouble_ended > WHOLE_SECONDS
         age = now - min(update.at for update in lost)
