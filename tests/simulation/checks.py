@@ -30,6 +30,8 @@ ANSWER_SECONDS: Final = 15.0
 """A question is answered, one way or the other, within this."""
 MADE_SECONDS: Final = 8.0
 """A row is written within this after it was made, also where PostgreSQL takes its time."""
+LAST_SECONDS: Final = 1.5
+"""So long lines come in once more before the last stop."""
 REFUSED_SECONDS: Final = 65.0
 """Rows that were refused are tried again after a minute."""
 BOTH_SECONDS: Final = 12.0
@@ -268,6 +270,10 @@ class Checks:
         if (pending := measurements().aggregates_pending) != 0:
             raise Wrong(f"{pending} rows are still to be written")
         until = self._world.clock.now() - self._world.plan.grace
+        # It is stopped while lines come in.
+        for exchange in self._world.exchanges.values():
+            exchange.behaviour.mute = False
+        await trio.sleep(LAST_SECONDS)
         await stop(process)
         # What another process has spooled beside it is brought in by the next start.
         if left := process.spools & self._world.disk.keys():

@@ -154,16 +154,18 @@ class Aggregator:
 
     async def run(self) -> None:
         """Write what is due, each second, until the flusher has ended; then a last time."""
-        ended = self._flusher.ended
-        while not ended.is_set():
+        ended, last = self._flusher.ended, False
+        while not last:
             with trio.move_on_after(self._until_next_second()):
                 # While another service holds the stores nothing can be compared: once a second is enough.
                 if self._flusher.history_doubted and self._taken_since is None:
                     await wait_any(ended.wait, self._flusher.history_read.wait)
                 else:
                     await ended.wait()
+            # Looked at before the write: what comes in while rows are written is due after it.
+            last = ended.is_set()
             # A stop does not wait for a store that is away: the next start writes what is due.
-            if self._state.up or not ended.is_set():
+            if self._state.up or not last:
                 await self.write_due()
 
     def _until_next_second(self) -> float:
