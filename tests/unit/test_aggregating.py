@@ -532,6 +532,28 @@ async def test_what_closed_just_before_the_stop_is_written(autojump_clock):
     world.check_rows(NOON + MINUTE)
 
 
+async def test_what_comes_in_while_the_last_rows_are_written_is_written_too(autojump_clock, monkeypatch):
+    """The store is slow, and the stop comes in the middle of a write."""
+    world, writing = world_of(), trio.Event()
+    write = world.store.write
+
+    async def write_slowly(rows):
+        writing.set()
+        await trio.sleep(0.6)
+        await write(rows)
+
+    monkeypatch.setattr(world.store, "write", write_slowly)
+    async with trio.open_nursery() as nursery:
+        await world.aggregator.take_hold()
+        nursery.start_soon(world.aggregator.run)
+        nursery.start_soon(world.flusher.run)
+        await play(world, 61)
+        await writing.wait()
+        world.send(PAIR[0], [(PAIR[1], 7.0, NOON + 1)])
+        world.book.end()
+    world.check_rows(NOON + MINUTE)
+
+
 async def test_rows_past_their_retention_are_deleted(autojump_clock):
     world = world_of(flush_interval=30.0, retention=HOUR)
     async with world.running(slowly=True):
