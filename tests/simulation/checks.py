@@ -107,8 +107,11 @@ class Checks:
             Wrong
         """
         pair = row.exchange, row.symbol
-        if (pair, row.end) in self._world.model.tainted or any(
-            each.beside < math.inf for each in self._world.processes
+        model = self._world.model
+        if (
+            (pair, row.end) in model.tainted
+            or row.end <= model.told_by_rows
+            or any(each.beside < math.inf for each in self._world.processes)
         ):
             return
         before = trio.current_time() - MADE_SECONDS

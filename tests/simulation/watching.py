@@ -95,7 +95,11 @@ class Watch:
             if update.at < now - patience and wall - 20_000 < closed < wall - 1_000 * patience:
                 least[interval] += 1
         for (pair, end), count in least.items():
-            if (pair, end) in world.model.tainted or (*pair, end) in world.postgres.refused:
+            if (
+                end <= world.model.told_by_rows
+                or (pair, end) in world.model.tainted
+                or (*pair, end) in world.postgres.refused
+            ):
                 continue
             row = world.postgres.rows.get((*pair, end))
             if row is None or row.bar.count < count:
