@@ -320,7 +320,7 @@ class SimulatedStore(MemoryStore):
     @property
     def lost_to_another(self) -> bool:
         """Whether another process has the lock that this one has had."""
-        return self._holds > 0 and self._server.holder not in {None, self}
+        return self._leases > 0 and self._server.holder not in {None, self}
 
     async def __aexit__(self, *_: object) -> None:
         """Give the lock back, if the server can be reached."""
