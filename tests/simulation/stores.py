@@ -69,6 +69,10 @@ class Server:
             if last is not None and last < at < now - TURNS_SECONDS:
                 self.two_writers(boot, other)
 
+    def last_write(self, boot: str) -> float:
+        """When a process has written last; -inf if it never has."""
+        return self._writers.get(boot, -math.inf)
+
     async def wait_changed(self) -> None:
         """Wait until it behaves in another way."""
         await self._changed.wait()
@@ -316,6 +320,8 @@ class SimulatedStore(MemoryStore):
         self._server = server
         self._link = link
         self.rows = server.rows
+        self.leased_at = -math.inf
+        """When the lock was this process's the last time it asked."""
 
     @property
     def lost_to_another(self) -> bool:
@@ -340,6 +346,7 @@ class SimulatedStore(MemoryStore):
                 self._leases += 1
             elif self._server.holder is not self:
                 raise StoreTaken
+            self.leased_at = trio.current_time()
             return self._leases
 
         try:

@@ -130,6 +130,22 @@ class Watch:
         if not excused and connection.received_at < stopped and connection.waiting_since < stopped:
             raise Wrong(f"{process.boot} has left what came in before its stop")
 
+    def check_spooled(self, process: Process) -> None:
+        """A process has ended because of another: it spools nothing of the time after it had the stores.
+
+        Raises:
+            Wrong
+        """
+        if process.outcome != "taken" or process.beside == math.inf:
+            return
+        if any(fault.kind.startswith("clock") for fault in self._world.plan.faults):
+            return
+        held = max(process.beside, process.store.leased_at, self._world.redis.last_write(process.boot))
+        until = true_time() + int((held + 1.0 - trio.current_time()) * 1_000)
+        bars = [bar for file in self._world.disk.values() for bar in file if bar.boot == process.boot]
+        if late := [bar for bar in bars if not bar.whole and bar.start > until]:
+            raise Wrong(f"{process.boot} has spooled what another has too: {late[0]}, held until {until}")
+
     def check_deletion(self, end: int) -> None:
         """Rows before `end` (ms) are to be deleted: not because of a clock that is ahead of the data.
 

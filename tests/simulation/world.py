@@ -326,6 +326,7 @@ class World:
             dropped = sum(ledger.dropped.get(SHUTDOWN, 0) for ledger in process.counters().values())
             if dropped and self.redis_well_since < process.stopped_at - WELL_SECONDS:
                 raise Wrong(f"{process.boot} dropped {dropped} updates at its stop though Redis answered")
+        self.watch.check_spooled(process)
         self.count_losses(process)
 
     def count_losses(self, process: Process | None) -> None:
