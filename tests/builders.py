@@ -250,7 +250,7 @@ class World:
         if begun:
             self.book.begin(self.clock.now())
         cautious = CautiousClock(self.clock, doubt=window_length)
-        self.data_clock = DataClock(cautious, self.book.bars.newest_times, generated=TEST_EXCHANGES)
+        self.data_clock = DataClock(cautious, self.book.bars.newest_bars.times, generated=TEST_EXCHANGES)
         self.flusher = Flusher(
             book=self.book,
             window=self.window,
@@ -387,7 +387,7 @@ class World:
             assert ledger.accepted == ledger.cached + lost + ledger.pending
             assert min(ledger.cached, ledger.expired, ledger.pending, *ledger.dropped.values(), 0) == 0
         ledgers = self.book.ledgers.values()
-        assert sum(ledger.cached for ledger in ledgers) == self.book.latency.read().count
+        assert sum(ledger.cached for ledger in ledgers) == self.book.flushes.latency.read().count
         assert sum(ledger.received for ledger in ledgers) == self.received
         assert sum(ledger.rejected.total() for ledger in ledgers) == self.rejected
 

@@ -19,7 +19,7 @@ from statistics import median
 import pytest
 from flooding import SETTINGS, Model, Seen, look, watched
 
-from marketflow.app.share.book import MOST_AHEAD
+from marketflow.app.share.buffers import MOST_AHEAD
 from marketflow.config import Settings
 from tests.bench.processes import peak_rss
 from tests.bench.rows import percentile

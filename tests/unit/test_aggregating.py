@@ -88,7 +88,7 @@ async def inflict(world, fault):
             world.window.away = False
             await trio.sleep(2)
             # The hold of the boot that crashed before may have to expire first.
-            await until(lambda: world.flusher.up and world.book.drained, seconds=5)
+            await until(lambda: world.flusher.up and world.book.flushes.drained, seconds=5)
 
 
 @given(
@@ -221,14 +221,14 @@ async def test_minutes_longer_ago_than_bars_are_kept_are_written_exactly(autojum
         world.store.away = True
         world.window.away = window_away
         await play(world, 3 * 3_600, every=17.0, oldest=100_000)
-        assert sum(1 for _ in world.book.bars.folded()) > 2 * 60 * 3
+        assert sum(1 for _ in world.book.rows.folded()) > 2 * 60 * 3
         assert min(second for pair in world.pairs for second in seconds_of(world, pair)) >= (
             world.now - HOUR - 2 * MINUTE
         )
         world.store.away = world.window.away = False
         await trio.sleep(190)
         world.check_rows(world.now - 190_000)
-        assert not list(world.book.bars.folded())
+        assert not list(world.book.rows.folded())
 
 
 def seconds_of(world, pair):

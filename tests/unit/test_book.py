@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from marketflow.adapters.cache.memory import MemoryWindow
-from marketflow.app.share.book import FLUSH_UPDATES, Book
+from marketflow.app.share.book import Book
+from marketflow.app.share.buffers import FLUSH_UPDATES
 from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
 from marketflow.domain.periods import MINUTE, Span
 
@@ -58,34 +59,34 @@ class BookMachine(RuleBasedStateMachine):
     def wait(self, ms):
         self.now += ms
 
-    @precondition(lambda self: len(self.book.in_flight) < 2)
+    @precondition(lambda self: len(self.book.flushes.in_flight) < 2)
     @rule()
     def begin(self):
-        before = list(self.book.in_flight)
-        flush = self.book.next_flush(self.window, self.now)
-        assert list(self.book.in_flight) == before + ([flush] if flush else [])
+        before = list(self.book.flushes.in_flight)
+        flush = self.book.flushes.next(self.window, self.now)
+        assert list(self.book.flushes.in_flight) == before + ([flush] if flush else [])
 
-    @precondition(lambda self: self.book.in_flight)
+    @precondition(lambda self: self.book.flushes.in_flight)
     @rule()
     def acknowledge(self):
-        oldest, *others = self.book.in_flight
+        oldest, *others = self.book.flushes.in_flight
         for exchange, count in oldest.counts.items():
             self.cached[exchange] += count
         trio.run(acknowledge, self.book)
-        assert list(self.book.in_flight) == others
+        assert list(self.book.flushes.in_flight) == others
 
     @rule()
     def expire(self):
-        self.book.expire(self.now)
+        self.book.flushes.expire(self.now)
 
     @rule(dropping=st.booleans())
     def decide(self, dropping):
-        self.book.set_dropping(dropping)
+        self.book.buffers.set_dropping(dropping)
         self.dropping = dropping
 
     @rule()
     def give_up(self):
-        self.book.drop_pending()
+        self.book.flushes.drop_pending()
         assert all(ledger.pending == 0 for ledger in self.book.ledgers.values())
 
     @invariant()
@@ -103,7 +104,7 @@ class BookMachine(RuleBasedStateMachine):
     def memory_is_bounded_while_the_window_is_away(self):
         if self.dropping:
             for exchange, ledger in self.book.ledgers.items():
-                on_its_way = sum(flush.counts.get(exchange, 0) for flush in self.book.in_flight)
+                on_its_way = sum(flush.counts.get(exchange, 0) for flush in self.book.flushes.in_flight)
                 assert ledger.pending <= max(self.LIMIT, on_its_way)
 
     @invariant()
@@ -118,7 +119,7 @@ async def enter_one(book, batch):
 
 
 async def acknowledge(book):
-    book.acknowledge()
+    book.flushes.acknowledge()
 
 
 BookMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
@@ -130,7 +131,7 @@ async def test_sequences_grow_in_the_order_of_receipt(autojump_clock):
     book, window = book_of(), MemoryWindow(boot="boot1")
     for n in range(6):
         book.apply(batch_of(EXCHANGES[n % 2], [("BTCUSDT", 1.0, NOON), ("ETHUSDT", 1.0, NOON)] * 2))
-    flush = book.next_flush(window, NOON).encoded.flush
+    flush = book.flushes.next(window, NOON).encoded.flush
     sequences = [sequence for run in flush.updates for sequence in run.sequences]
     assert len(set(sequences)) == 24
     assert min(sequences) == NOON * 1_000
@@ -145,88 +146,88 @@ async def test_a_flush_is_of_bounded_size_and_shared_by_the_exchanges(autojump_c
     for _ in range(60):
         book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 1_000))
     book.apply(batch_of("exchange2", [("BTCUSDT", 1.0, NOON)] * 10))
-    flush = book.next_flush(window, NOON)
+    flush = book.flushes.next(window, NOON)
     assert flush.counts["exchange2"] == 10
     assert sum(flush.counts.values()) <= FLUSH_UPDATES
-    book.acknowledge()
+    book.flushes.acknowledge()
     written = flush.counts["exchange1"]
-    while book.next_flush(window, NOON):
-        assert sum(book.in_flight[0].counts.values()) <= FLUSH_UPDATES
-        written += book.in_flight[0].counts.get("exchange1", 0)
-        book.acknowledge()
+    while book.flushes.next(window, NOON):
+        assert sum(book.flushes.in_flight[0].counts.values()) <= FLUSH_UPDATES
+        written += book.flushes.in_flight[0].counts.get("exchange1", 0)
+        book.flushes.acknowledge()
     assert written == 60_000
-    assert book.drained
+    assert book.flushes.drained
 
 
 async def test_overflow_drops_the_oldest(autojump_clock):
     book, window = book_of(limit=10), MemoryWindow(boot="boot1")
-    book.set_dropping(True)
+    book.buffers.set_dropping(True)
     for n in range(5):
         book.apply(batch_of("exchange1", [("BTCUSDT", 10.0 * n + k, NOON) for k in range(1, 5)]))
     assert book.ledgers["exchange1"].dropped == {OVERFLOW: 10}
     kept = []
-    while book.next_flush(window, NOON):
-        kept += [price for run in book.in_flight[0].encoded.flush.updates for price in run.prices]
-        book.acknowledge()
+    while book.flushes.next(window, NOON):
+        kept += [price for run in book.flushes.in_flight[0].encoded.flush.updates for price in run.prices]
+        book.flushes.acknowledge()
     assert kept == [23.0, 24.0, 31.0, 32.0, 33.0, 34.0, 41.0, 42.0, 43.0, 44.0]
 
 
 async def test_a_position_is_settled_when_all_up_to_it_is(autojump_clock):
     book, window = book_of(), MemoryWindow(boot="boot1")
-    assert book.settled(book.position())
+    assert book.flushes.settled(book.flushes.position())
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
-    position = book.position()
-    assert not book.settled(position)
-    book.next_flush(window, NOON)
+    position = book.flushes.position()
+    assert not book.flushes.settled(position)
+    book.flushes.next(window, NOON)
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
-    assert not book.settled(position)
-    book.acknowledge()
-    assert book.settled(position)
-    assert not book.settled(book.position())
+    assert not book.flushes.settled(position)
+    book.flushes.acknowledge()
+    assert book.flushes.settled(position)
+    assert not book.flushes.settled(book.flushes.position())
 
 
 async def test_what_expires_settles_nothing_that_came_before_it(autojump_clock):
     """A flush is on its way, and what came after it is too old for the window."""
     book, window = book_of(), MemoryWindow(boot="boot1")
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
-    position = book.position()
-    book.next_flush(window, NOON)
+    position = book.flushes.position()
+    book.flushes.next(window, NOON)
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON - 70_000)] * 5))
-    book.next_flush(window, NOON)
+    book.flushes.next(window, NOON)
     assert book.ledgers["exchange1"].expired == 5
-    assert not book.settled(position)
-    assert not book.bars_settled(position)
-    book.acknowledge()
-    assert book.settled(position)
-    assert book.bars_settled(position)
-    assert not book.bars_settled(book.position())
-    book.acknowledge()
-    assert book.bars_settled(book.position())
+    assert not book.flushes.settled(position)
+    assert not book.flushes.bars_settled(position)
+    book.flushes.acknowledge()
+    assert book.flushes.settled(position)
+    assert book.flushes.bars_settled(position)
+    assert not book.flushes.bars_settled(book.flushes.position())
+    book.flushes.acknowledge()
+    assert book.flushes.bars_settled(book.flushes.position())
 
 
 async def test_bars_are_settled_when_all_of_them_are(autojump_clock, monkeypatch):
     """A flush takes so many only, and what is forgotten is not waited for."""
-    monkeypatch.setattr("marketflow.app.share.book.FLUSH_BARS", 2)
+    monkeypatch.setattr("marketflow.app.share.flushes.FLUSH_BARS", 2)
     book, window = book_of(), MemoryWindow(boot="boot1")
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON + second * 1_000) for second in range(5)]))
-    position = book.position()
+    position = book.flushes.position()
     for _ in range(2):
-        book.next_flush(window, NOON)
-        book.acknowledge()
-        assert book.settled(position)
-        assert not book.bars_settled(position)
+        book.flushes.next(window, NOON)
+        book.flushes.acknowledge()
+        assert book.flushes.settled(position)
+        assert not book.flushes.bars_settled(position)
     book.bars.forget(NOON + 60_000)
-    assert book.bars_settled(position)
+    assert book.flushes.bars_settled(position)
 
 
 async def test_what_was_given_up_on_its_way_is_counted_once(autojump_clock):
     """An acknowledgement that comes after all changes nothing."""
     book, window = book_of(), MemoryWindow(boot="boot1")
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 3))
-    book.next_flush(window, NOON)
+    book.flushes.next(window, NOON)
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 2))
-    book.drop_pending()
-    book.acknowledge()
+    book.flushes.drop_pending()
+    book.flushes.acknowledge()
     ledger = book.ledgers["exchange1"]
     assert (ledger.cached, ledger.pending, ledger.dropped) == (0, 0, {SHUTDOWN: 5})
 
@@ -238,13 +239,13 @@ async def test_latency_is_from_receipt_to_acknowledgement(autojump_clock):
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON - 60_001)] * 5))
     await trio.sleep(0.25)
     book.apply(batch_of("exchange2", [("BTCUSDT", 1.0, NOON)] * 3))
-    book.next_flush(window, NOON)
+    book.flushes.next(window, NOON)
     await trio.sleep(0.25)
-    assert book.latency.read().count == 0
+    assert book.flushes.latency.read().count == 0
     book.apply(batch_of("exchange2", [("BTCUSDT", 1.0, NOON)] * 7))
-    book.acknowledge()
-    book.drop_pending()
-    latency = book.latency.read()
+    book.flushes.acknowledge()
+    book.flushes.drop_pending()
+    latency = book.flushes.latency.read()
     at_most = dict(latency.buckets)
     assert (at_most[0.1], at_most[0.25], at_most[0.5], latency.count) == (0, 3, 5, 5)
     assert latency.sum == 3 * 0.25 + 2 * 0.5
@@ -277,7 +278,7 @@ async def test_any_number_of_flushes_may_have_expired():
         book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)], number=number))
     book.apply(batch_of("exchange1", [("BTCUSDT", 2.0, NOON + MINUTE + 1)], number=2_000))
     book.bars.take_unflushed(10)
-    flush = book.next_flush(window, NOON + MINUTE + 1)
+    flush = book.flushes.next(window, NOON + MINUTE + 1)
     assert flush.counts == {"exchange1": 1}
     assert book.ledgers["exchange1"].expired == 2_000
-    assert book.next_flush(window, NOON + MINUTE + 1) is None
+    assert book.flushes.next(window, NOON + MINUTE + 1) is None

@@ -155,7 +155,7 @@ async def test_long_intervals_go_over_rows_bars_and_the_open_minute(autojump_clo
             expected = starts_of(world, interval, 0, world.now)
             assert [candle.start for candle in found.candles] == expected
         await trio.sleep(120)
-        assert not list(world.book.bars.folded())
+        assert not list(world.book.rows.folded())
         for interval in ("1m", "1h", "1d"):
             together = await all_pages(world, interval, 7, start=NOON - DAY)
             assert [candle.start for candle in together] == starts_of(world, interval, 0, world.now)

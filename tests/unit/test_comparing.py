@@ -8,7 +8,7 @@ from builders import EXCHANGES, NOON, SYMBOLS, World
 from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
-from marketflow.app.share import book
+from marketflow.app.share import flushes
 from marketflow.app.share.comparing import COMPARISON_SECONDS
 from marketflow.domain.periods import HOUR, MINUTE
 
@@ -198,7 +198,7 @@ class CheckedStore(MemoryStore):
 @pytest.mark.parametrize("write_seconds", [0.0, 0.02, 0.1])
 async def test_no_row_before_its_bars_are_in_redis(autojump_clock, monkeypatch, write_seconds):
     """With late updates all the time, some too old for the window, and more bars than a flush takes."""
-    monkeypatch.setattr(book, "FLUSH_BARS", 20)
+    monkeypatch.setattr(flushes, "FLUSH_BARS", 20)
     store = CheckedStore()
     world = World(store=store, window_length=10_000)
     store.window = world.window

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from marketflow.app.share.book import FLUSH_BARS
+from marketflow.app.share.flushes import FLUSH_BARS
 from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, Span
@@ -69,7 +69,7 @@ def test_nothing_is_lost_or_doubled_whatever_happens_to_the_window(steps, seed):
             world.window.away = world.window.forgetful = False
             await trio.sleep(2)
             assert world.flusher.up
-            assert world.book.drained
+            assert world.book.flushes.drained
             world.check_ledgers()
             world.check_window()
             assert not any(ledger.dropped for ledger in world.book.ledgers.values())
@@ -104,7 +104,7 @@ def test_what_overflow_takes_is_counted_to_the_update(steps, seed, limit):
             world.window.away = world.window.forgetful = False
             await trio.sleep(2)
             world.check_ledgers()
-            assert world.book.drained
+            assert world.book.flushes.drained
             ever = Span(0, 10**15)
             held, sent = world.window_prices(ever), world.sent_prices(ever)
             assert all(set(prices) <= set(sent[pair]) for pair, prices in held.items())
@@ -118,7 +118,7 @@ def test_what_overflow_takes_is_counted_to_the_update(steps, seed, limit):
 
 
 def in_flight(world):
-    return sum(sum(flush.counts.values()) for flush in world.book.in_flight)
+    return sum(sum(flush.counts.values()) for flush in world.book.flushes.in_flight)
 
 
 async def test_a_window_that_hangs_is_not_confirmed(autojump_clock):
@@ -209,7 +209,7 @@ async def test_replay_is_bounded_by_its_memory(autojump_clock):
         for price in range(1, 51):
             world.send_one(price)
             await trio.sleep(0.2)
-        assert world.book.replay.size <= 20 * 75
+        assert world.book.flushes.replay.size <= 20 * 75
         world.window.empty()
         await trio.sleep(2)
         held = world.window.members["exchange1", "BTCUSDT"].values()
@@ -224,14 +224,14 @@ async def test_a_flush_in_flight_is_repeated_as_it_was(autojump_clock):
         await until(lambda: world.flusher.up)
         world.window.away = True
         world.send_one(1.0)
-        await until(lambda: world.book.in_flight)
-        encoded = world.book.in_flight[0].encoded
+        await until(lambda: world.book.flushes.in_flight)
+        encoded = world.book.flushes.in_flight[0].encoded
         before = len(world.window.attempts)
         for price in range(2, 10):
             world.send_one(price)
             await trio.sleep(0.3)
         world.window.away = False
-        await until(lambda: world.book.drained)
+        await until(lambda: world.book.flushes.drained)
         tries = [each for each in world.window.attempts[before:] if each.flush.updates]
         assert tries[0] is encoded
         world.check_window()
@@ -248,7 +248,7 @@ async def test_acknowledgements_lost_double_nothing(autojump_clock):
             world.check_ledgers()
         assert world.book.ledgers["exchange1"].cached == 0
         world.window.forgetful = False
-        await until(lambda: world.book.drained and world.flusher.up)
+        await until(lambda: world.book.flushes.drained and world.flusher.up)
         assert world.book.ledgers["exchange1"].cached == 9
         world.check_window()
 
@@ -257,7 +257,7 @@ async def test_updates_too_old_for_the_window_are_expired_and_in_the_bars(autoju
     world = World()
     async with world.running(aggregating=False):
         world.send("exchange1", [("BTCUSDT", 1.0, world.now - 60_001), ("BTCUSDT", 2.0, world.now - 59_000)])
-        await until(lambda: world.book.drained)
+        await until(lambda: world.book.flushes.drained)
         ledger = world.book.ledgers["exchange1"]
         assert (ledger.cached, ledger.expired) == (1, 1)
         world.check_ledgers()
@@ -277,7 +277,7 @@ async def test_an_outage_of_an_hour_and_a_half_keeps_memory_bounded(autojump_clo
             world.check_ledgers()
         assert len(world.book.bars.fields(("exchange1", "BTCUSDT"), Span(0, 10**15))) <= 62
         world.window.away = False
-        await until(lambda: world.book.drained and world.flusher.up)
+        await until(lambda: world.book.flushes.drained and world.flusher.up)
         world.check_window()
         world.check_ledgers()
 
@@ -292,7 +292,7 @@ async def test_a_window_that_refuses_some_of_it_is_away_until_it_takes_that(refu
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
         world.send_one(1.0)
-        await until(lambda: world.book.drained)
+        await until(lambda: world.book.flushes.drained)
         world.window.refused = {refused}
         if refused == "reads":
             world.window.shelf.marker = None
@@ -306,7 +306,7 @@ async def test_a_window_that_refuses_some_of_it_is_away_until_it_takes_that(refu
         assert world.book.ledgers["exchange1"].pending <= 20 + in_flight(world)
         world.window.refused = set()
         await until(lambda: world.flusher.up, seconds=1)
-        await until(lambda: world.book.drained, seconds=1)
+        await until(lambda: world.book.flushes.drained, seconds=1)
         world.check_stored_bars()
         world.check_ledgers()
 
@@ -352,7 +352,7 @@ async def test_full_buffers_push_back_while_the_window_answers(autojump_clock):
         with trio.fail_after(0.001):
             await world.book.enter(batch_of("exchange2", [("BTCUSDT", 1.0, world.now)]))
         await until(lambda: len(entered) == 40, seconds=200)
-        await until(lambda: world.book.drained)
+        await until(lambda: world.book.flushes.drained)
         ledger = world.book.ledgers["exchange1"]
         assert (ledger.accepted, ledger.cached, ledger.dropped.total()) == (200, 200, 0)
 
@@ -371,7 +371,7 @@ async def test_writes_that_were_acknowledged_are_timed(autojump_clock):
         assert world.flusher.write_seconds.read() == idle
         world.window.away, world.window.write_seconds = False, 0.3
         world.send_one(1.0)
-        await until(lambda: world.book.drained)
+        await until(lambda: world.book.flushes.drained)
         slow = world.flusher.write_seconds.read()
         assert dict(slow.buckets)[0.25] == idle.count < slow.count
 
@@ -393,7 +393,7 @@ async def test_whoever_waits_goes_on_when_the_window_goes_away(autojump_clock):
         assert ledger.dropped == {OVERFLOW: 14}
         world.window.away = False
         world.window.write_seconds = 0.0
-        await until(lambda: world.book.drained and world.flusher.up)
+        await until(lambda: world.book.flushes.drained and world.flusher.up)
         assert ledger.cached == 10
         world.window.write_seconds = 3.0
         for _ in range(2):
@@ -411,7 +411,7 @@ async def test_a_batch_greater_than_the_buffer_enters_when_nothing_is_pending(au
         with trio.fail_after(5):
             await world.book.enter(batch_of("exchange1", updates))
             await world.book.enter(batch_of("exchange1", updates))
-        await until(lambda: world.book.drained)
+        await until(lambda: world.book.flushes.drained)
         assert world.book.ledgers["exchange1"].cached == 20
 
 
@@ -489,7 +489,7 @@ async def test_it_ends_when_the_book_has_ended_and_everything_is_written(autojum
         world.book.end()
         with trio.fail_after(0.5):
             await world.flusher.ended.wait()
-    assert world.book.drained
+    assert world.book.flushes.drained
     assert world.book.ledgers["exchange1"].cached == 1
     world.check_window()
 
@@ -507,7 +507,7 @@ async def test_a_stop_takes_as_many_flushes_as_it_needs_and_no_pause_between_the
         world.book.end()
         with trio.fail_after(0.5):
             await world.flusher.ended.wait()
-    assert world.book.drained
+    assert world.book.flushes.drained
 
 
 async def test_at_a_stop_with_the_window_away_what_is_pending_is_dropped_and_counted(autojump_clock):
@@ -519,7 +519,7 @@ async def test_at_a_stop_with_the_window_away_what_is_pending_is_dropped_and_cou
         for _ in range(3):
             world.send_one(1.0)
             await trio.sleep(0.5)
-        assert world.book.in_flight
+        assert world.book.flushes.in_flight
         world.book.end()
         with trio.fail_after(2):
             await world.flusher.ended.wait()

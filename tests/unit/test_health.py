@@ -140,7 +140,7 @@ async def test_the_counters_add_up_by_exchange_and_in_all(autojump_clock, servic
     service.world.send_one(1.0, exchange="exchange1")
     service.world.send("exchange2", [("BTCUSDT", 1.0, service.world.now)] * 3, rejected=2)
     service.world.send_one(1.0, exchange="test1")
-    service.world.book.drop_pending()
+    service.world.book.flushes.drop_pending()
     report = service.health.report()
     every = [each.updates for each in report.exchanges.values()]
     for name in ("received", "accepted", "cached", "expired", "pending"):

@@ -37,8 +37,10 @@ FIELDS_KNOWN = {
     ),
     "app.ingest.feeds.Feed": Known(23, LATER + "connecting with back-off, reading, what is told of it"),
     "app.share.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
-    "app.share.book.Book": Known(16, LATER + "pending updates, replay, what answers read"),
-    "app.share.second_bars.SecondBars": Known(14, LATER + "the bars, what waits for a store, folds"),
+    "app.share.book.Book": Known(11, "it puts five parts together, and takes batches in"),
+    "app.share.second_bars.SecondBars": Known(
+        9, "every change of a bar concerns its parts: outboxes, caches"
+    ),
     "writing.ThreadWriter": Known(10, LATER + "the thread, its connection, what is awaited"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
@@ -57,8 +59,7 @@ FIELDS_KNOWN = {
     "app.share.spooling.Spooling": Known(9, LATER + "what is left, the file"),
 }
 METHODS_KNOWN = {
-    "app.share.second_bars.SecondBars": Known(25, LATER + "see its fields"),
-    "app.share.book.Book": Known(19, LATER + "see its fields"),
+    "app.share.second_bars.SecondBars": Known(14, "what is read of bars, and how they come and go"),
     "app.share.flushing.Flusher": Known(13, LATER + "see its fields"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
     "adapters.cache.redis.RedisWindow": Known(14, PORT),

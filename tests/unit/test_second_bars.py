@@ -4,7 +4,8 @@ from builders import NOON, Sent, summary_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketflow.app.share.second_bars import Due, SecondBars, fuller
+from marketflow.app.share.rows import Due, Rows
+from marketflow.app.share.second_bars import SecondBars, fuller
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, floor_to
 
@@ -25,7 +26,11 @@ def add(bars, timestamp, price=1.0, sequence=0, pair=PAIR):
 
 
 def rows_of(bars, before=10**15):
-    return {(row.end, row.pair): bars.aggregate(row, {}).bar for row in bars.due(before)}
+    return {(row.end, row.pair): Rows(bars).aggregate(row, {}).bar for row in Rows(bars).due(before)}
+
+
+def taken(bars, limit=10):
+    return bars.take_unflushed(limit)[0]
 
 
 # ---- bars by second ----
@@ -67,13 +72,13 @@ def test_a_changed_bar_is_taken_again_and_no_other():
     bars = bars_of()
     for second in range(5):
         add(bars, NOON + second * SECOND)
-    assert len(bars.take_unflushed(3)) == 3
-    assert bars.unflushed
-    assert len(bars.take_unflushed(10)) == 2
-    assert not bars.unflushed
+    assert len(taken(bars, 3)) == 3
+    assert bars.outbox.waiting
+    assert len(taken(bars)) == 2
+    assert not bars.outbox.waiting
     add(bars, NOON + SECOND, 7.0, sequence=9)
-    ((_, field, taken),) = bars.take_unflushed(10)
-    assert (field, taken.count, taken.close) == ((NOON + SECOND, "mine"), 2, 7.0)
+    ((_, field, again),) = taken(bars)
+    assert (field, again.count, again.close) == ((NOON + SECOND, "mine"), 2, 7.0)
 
 
 def test_what_the_store_lacks_or_holds_with_fewer_is_written_again():
@@ -82,18 +87,18 @@ def test_what_the_store_lacks_or_holds_with_fewer_is_written_again():
     bars.adopt(PAIR, {(NOON, "theirs"): Bar.of([NOON, NOON], [1.0, 2.0])})
     add(bars, NOON)
     add(bars, NOON + SECOND)
-    bars.take_unflushed(10)
+    taken(bars)
     stored = {PAIR: {(NOON, "theirs"): bar(NOON), (NOON, "mine"): bar(NOON)}}
     assert bars.mark_missing(stored) == 2
-    assert {field for _, field, _ in bars.take_unflushed(10)} == {(NOON, "theirs"), (NOON + SECOND, "mine")}
+    assert {field for _, field, _ in taken(bars)} == {(NOON, "theirs"), (NOON + SECOND, "mine")}
 
 
 def test_bars_forgotten_are_written_no_more():
     bars = bars_of()
     add(bars, NOON)
     bars.prune(NOON + 3 * HOUR)
-    assert bars.take_unflushed(10) == []
-    assert not bars.unflushed
+    assert taken(bars) == []
+    assert not bars.outbox.waiting
 
 
 # ---- to PostgreSQL ----
@@ -104,38 +109,38 @@ def test_rows_are_due_oldest_first_when_their_interval_has_ended():
     for minute in (3, 1, 2):
         add(bars, NOON + minute * MINUTE)
     add(bars, NOON + 2 * MINUTE, pair=OTHER)
-    ends = [(row.end - NOON) // MINUTE for row in bars.due(NOON + 3 * MINUTE)]
+    ends = [(row.end - NOON) // MINUTE for row in Rows(bars).due(NOON + 3 * MINUTE)]
     assert ends == [2, 3, 3]
-    assert [bars.unwritten(NOON + minute * MINUTE) for minute in (1, 2, 3, 4)] == [0, 1, 3, 4]
+    assert [Rows(bars).unwritten(NOON + minute * MINUTE) for minute in (1, 2, 3, 4)] == [0, 1, 3, 4]
 
 
 def test_a_row_that_changed_while_it_was_written_stays_due():
     bars = bars_of()
     add(bars, NOON)
-    due = bars.due(NOON + MINUTE)
+    due = Rows(bars).due(NOON + MINUTE)
     add(bars, NOON + 1, 2.0, sequence=1)
-    bars.written(due)
-    assert [row.end for row in bars.due(NOON + MINUTE)] == [NOON + MINUTE]
-    bars.written(bars.due(NOON + MINUTE))
-    assert bars.due(NOON + MINUTE) == []
-    assert bars.unwritten(NOON + HOUR) == 0
+    Rows(bars).written(due)
+    assert [row.end for row in Rows(bars).due(NOON + MINUTE)] == [NOON + MINUTE]
+    Rows(bars).written(Rows(bars).due(NOON + MINUTE))
+    assert Rows(bars).due(NOON + MINUTE) == []
+    assert Rows(bars).unwritten(NOON + HOUR) == 0
 
 
 def test_a_row_takes_in_what_only_the_store_knows_of_its_interval():
     bars = bars_of()
     add(bars, NOON)
-    (due,) = bars.due(NOON + MINUTE)
+    (due,) = Rows(bars).due(NOON + MINUTE)
     stored = {
         (NOON, "mine"): bar(NOON),
         (NOON, "theirs"): bar(NOON + 1, 5.0),
         (NOON + MINUTE, "theirs"): bar(NOON + MINUTE, 9.0),
     }
-    row = bars.aggregate(due, stored)
+    row = Rows(bars).aggregate(due, stored)
     assert (row.bar.count, row.bar.max) == (2, 5.0)
 
 
 def test_nothing_known_is_no_row():
-    assert bars_of().aggregate(Due(NOON, PAIR, 0), {}) is None
+    assert Rows(bars_of()).aggregate(Due(NOON, PAIR, 0), {}) is None
 
 
 # ---- folding ----
@@ -146,10 +151,10 @@ def test_bars_folded_while_the_store_was_asked_do_not_count_twice():
     bars = bars_of()
     bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON, 2.0)})
     add(bars, NOON)
-    (due,) = bars.due(NOON + MINUTE)
+    (due,) = Rows(bars).due(NOON + MINUTE)
     stored = bars.fields(PAIR, EVER)
     bars.prune(NOON + 3 * HOUR)
-    assert bars.aggregate(due, stored).bar.count == 2
+    assert Rows(bars).aggregate(due, stored).bar.count == 2
 
 
 def test_bars_folded_before_the_boot_do_not_count_twice():
@@ -166,10 +171,10 @@ def test_bars_folded_before_the_boot_do_not_count_twice():
 def test_bars_written_and_forgotten_are_not_taken_over_again():
     bars = bars_of()
     bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON)})
-    bars.written(bars.due(NOON + MINUTE))
+    Rows(bars).written(Rows(bars).due(NOON + MINUTE))
     bars.prune(NOON + 3 * HOUR)
     bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON)})
-    assert bars.due(10**15) == []
+    assert Rows(bars).due(10**15) == []
 
 
 def test_pruning_says_what_it_forgot():
@@ -213,9 +218,9 @@ def test_folding_loses_and_doubles_nothing(steps):
                 bars.prune(timestamp)
                 horizon = max(horizon, bars.pruned_to)
             case "write":
-                due = bars.due(timestamp)
-                rows.update({row.end: bars.aggregate(row, {}).bar for row in due})
-                bars.written(due)
+                due = Rows(bars).due(timestamp)
+                rows.update({row.end: Rows(bars).aggregate(row, {}).bar for row in due})
+                Rows(bars).written(due)
             case "adopt all again":
                 bars.adopt(PAIR, adopted)
     rows.update({end: row for (end, _), row in rows_of(bars).items()})

@@ -283,16 +283,16 @@ async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(au
             world.send_one(5.0)
         assert world.book.ledgers[PAIR[0]].dropped.total() == 1
         world.window.away = False
-        await until(lambda: world.flusher.up and world.book.drained)
+        await until(lambda: world.flusher.up and world.book.flushes.drained)
         world.send_one(6.0, age=-30)  # Not before the end: so the second is an edge.
-        await until(lambda: world.book.drained)
+        await until(lambda: world.book.flushes.drained)
         now = world.now
         read = {name: getattr(world.window, name) for name in ("counts", "edges")}
 
         def late(name):
             async def after_one_more(*args):
                 world.send_one(7.0)
-                await until(lambda: world.book.drained)
+                await until(lambda: world.book.flushes.drained)
                 return await read[name](*args)
 
             return after_one_more
@@ -305,7 +305,7 @@ async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(au
         # A while later nothing that was dropped can be in a span.
         await trio.sleep(70)
         world.send_one(6.0, age=-30)
-        await until(lambda: world.book.drained)
+        await until(lambda: world.book.flushes.drained)
         now = world.now
         covered = await world.spans.until(PAIRS, 3_000, now, kind)
         assert covered.span == Span(now - 3_000, now)
@@ -380,7 +380,7 @@ async def test_rows_that_are_yet_to_be_written_are_not_missing(autojump_clock):
         for _ in range(40):
             check(world, await world.spans.until(PAIRS, 3 * HOUR, world.now))
             await trio.sleep(2)
-        assert not list(world.book.bars.folded())
+        assert not list(world.book.rows.folded())
 
 
 async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
@@ -510,7 +510,7 @@ async def test_a_question_goes_over_the_bars_of_all_boots(autojump_clock):
             await until(lambda world=world: world.flusher.up)
             for price in range(5):
                 world.send_one(price + 1.0, age=price)
-            await until(lambda world=world: world.book.drained)
+            await until(lambda world=world: world.book.flushes.drained)
             await trio.sleep(0.3)
         world = world.successor(boot)
     async with world.running():

@@ -65,7 +65,7 @@ class Service:
                 world.send(rng.choice(EXCHANGES), updates)
                 await trio.sleep(every)
             world.book.end()
-        world.book.drop_pending()
+        world.book.flushes.drop_pending()
         await self.spooling.save(1.0)
         world.check_ledgers()
 
@@ -250,7 +250,7 @@ async def test_what_another_service_has_accepted_too_is_not_spooled(held, autoju
             world.send_one(2.0)
             await trio.sleep(1)
         nursery.cancel_scope.cancel()
-    world.book.drop_pending()
+    world.book.flushes.drop_pending()
     service.another = True
     await service.spooling.save(1.0)
     # Who has the lock is asked once a second.

@@ -206,7 +206,7 @@ class Spans:
             StoreAway: PostgreSQL is.
         """
         # Looked at first: what is written meanwhile would be in neither.
-        unwritten = {pair: self._book.bars.unwritten_between(pair, span) for pair in pairs}
+        unwritten = {pair: self._book.rows.unwritten_between(pair, span) for pair in pairs}
         stored = await self._store.bars(pairs, span, width)
         buckets: Buckets = {pair: dict(stored.get(pair, {})) for pair in pairs}
         starts = [start for bars in unwritten.values() for start in bars]

@@ -24,7 +24,7 @@ from marketflow.app.share.book import Book
 from marketflow.app.share.comparing import Comparison
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.share.row_writing import REFUSED_ROWS, RowWriter
-from marketflow.app.share.second_bars import Due
+from marketflow.app.share.rows import Due
 from marketflow.app.watch.clocks import DataClock
 from marketflow.app.watch.stores import StoreState
 from marketflow.domain.periods import MINUTE, SECOND, Span
@@ -107,12 +107,12 @@ class Aggregator:
         self._stored_seen = 0
         """The lease under which the newest rows were looked at: the data clock must know of them."""
         self._next_progress = -math.inf
-        self._rows = RowWriter(store=store, state=state, bars=book.bars)
+        self._rows = RowWriter(store=store, state=state, due=book.rows)
 
     @property
     def pending(self) -> int:
         """Rows of closed intervals that are not up to date. None while all is well, but for a moment."""
-        return self._book.bars.unwritten(self._clock.now() - self._grace)
+        return self._book.rows.unwritten(self._clock.now() - self._grace)
 
     @property
     def has_lease(self) -> bool:
@@ -242,7 +242,7 @@ class Aggregator:
         self._flusher.doubt_history(doubted=False)  # There is nobody else to believe.
 
     def _due(self, now: int) -> list[Due]:
-        due = self._book.bars.due(now - self._grace)
+        due = self._book.rows.due(now - self._grace)
         if not self._flusher.history_read.is_set():
             # Intervals that were open when this boot began need the bars of earlier boots.
             interval, began_at = self._book.bars.interval, self._book.began_at
@@ -252,13 +252,12 @@ class Aggregator:
     async def _write(self, batch: Sequence[Due], *, again: bool = False) -> bool:
         """Write the rows; returns whether the store has taken them all."""
         stored = await self._stored(batch)
-        bars = self._book.bars
         rows, changed = [], False
         for place, due in enumerate(batch):
             if place % ROWS_AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
-            rows.append((due, bars.aggregate(due, stored.get(due.pair, {}))))
-            changed = changed or not bars.is_current(due)
+            rows.append((due, self._book.rows.aggregate(due, stored.get(due.pair, {}))))
+            changed = changed or not self._book.rows.is_current(due)
         if changed:
             # There are updates in these rows that came after all was flushed.
             await self._flusher.flushed(bars=True)

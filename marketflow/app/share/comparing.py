@@ -110,7 +110,7 @@ class Comparison:
             if not rows and not renewed:
                 continue
             await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
-            counts = bars.counts(pair, span)
+            counts = self._book.rows.counts(pair, span)
             for start, row in rows.items():
                 if bars.pruned_to <= start < began and row.count > counts[start]:
                     lost = max(lost, start + bars.interval)
@@ -120,7 +120,7 @@ class Comparison:
                     for start, count in counts.items()
                     if start >= self._kept_from and (start not in rows or rows[start].count < count)
                 ]
-                missing += bars.mark_unwritten(pair, fuller)
+                missing += self._book.rows.mark(pair, fuller)
         if missing:
             log.warning("rows are missing from PostgreSQL, they are written again", rows=missing)
         return lost

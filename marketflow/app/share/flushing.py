@@ -12,8 +12,8 @@ import trio
 from marketflow.app.ports import EncodedFlush, Flush, StoreAway, StoreRefuses, StoreTaken, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.lease import LOOK_SECONDS, HeldByAnother, Lease, LeaseState
+from marketflow.app.share.second_bars import Key
 from marketflow.app.share.trials import Task, Trials
-from marketflow.app.share.unflushed import Key
 from marketflow.app.watch.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
 from marketflow.app.watch.histogram import Histogram
 from marketflow.app.watch.stores import StoreState
@@ -88,7 +88,7 @@ class Flusher:
         self._window = window
         self._lease = Lease(window, boot=book.boot, granted=granted)
         self._state = state
-        self._trials = Trials(state, partial(book.set_dropping, dropping=False))
+        self._trials = Trials(state, partial(book.buffers.set_dropping, dropping=False))
         self._clock = clock
         self._data_clock = data_clock
         self._pairs = dict.fromkeys(pairs)
@@ -182,15 +182,16 @@ class Flusher:
 
         False when the window is away, not whole, or slower than the patience.
         """
-        position = self._book.position()
+        position = self._book.flushes.position()
         with trio.move_on_after(self._patience):
             # Just started, it is not known yet whether the window is away.
             await self._tried.wait()
             while self.up and not (
-                self._book.settled(position) and (not bars or self._book.bars_settled(position))
+                self._book.flushes.settled(position)
+                and (not bars or self._book.flushes.bars_settled(position))
             ):
                 self._asked.set()
-                await self._book.wait_changed()
+                await self._book.buffers.wait_changed()
             return self.up
         return False
 
@@ -268,10 +269,10 @@ class Flusher:
             self._tell_waiting()
             if ending:
                 tries += 1
-                if self._book.drained and (self.up or (self._state.up and tries > LAST_TRIES)):
+                if self._book.flushes.drained and (self.up or (self._state.up and tries > LAST_TRIES)):
                     return
                 if tries >= LAST_TRIES and not self._state.up:
-                    self._book.drop_pending()
+                    self._book.flushes.drop_pending()
                     return
             await self._pause(began)
 
@@ -308,18 +309,18 @@ class Flusher:
             self.whole = False
             if isinstance(error, StoreRefuses) and Task.WRITE in self._trials.failed:
                 self._emptied += 1  # A key of another type has taken the place of what we had written.
-            self._book.set_dropping(True)
-            self._book.expire(now)
+            self._book.buffers.set_dropping(True)
+            self._book.flushes.expire(now)
             self._book.bars.prune(self._data_clock.now())
 
     async def _write_pending(self, now: int) -> None:
         # Up to what was accepted by now: more may come in for ever, and there is other work.
-        position, settled = self._book.position(), False
-        while not settled and (flush := self._book.next_flush(self._window, now)) is not None:
-            alone = not self._posted and not self._book.waiting
+        position, settled = self._book.flushes.position(), False
+        while not settled and (flush := self._book.flushes.next(self._window, now)) is not None:
+            alone = not self._posted and not self._book.flushes.waiting
             send = self._write if alone else self._post
-            await send(flush.encoded, self._book.acknowledge)
-            settled = self._book.settled(position)
+            await send(flush.encoded, self._book.flushes.acknowledge)
+            settled = self._book.flushes.settled(position)
             await self._trim()
         if self._doubted or trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
             await self._write(self._window.encode(Flush((), ())))
@@ -370,8 +371,8 @@ class Flusher:
         with self._trials.of(Task.MARK):
             await self._write(self._window.encode(Flush((), ())))
         with self._trials.of(Task.WRITE):
-            for on_its_way in list(self._book.in_flight):
-                await self._write(on_its_way.encoded, self._book.acknowledge)
+            for on_its_way in list(self._book.flushes.in_flight):
+                await self._write(on_its_way.encoded, self._book.flushes.acknowledge)
         emptied = self._emptied
         pairs = self.pairs
         with self._trials.of(Task.READ):
@@ -387,7 +388,7 @@ class Flusher:
         missing = self._book.bars.mark_missing(stored)
         if self.history_read is history:
             history.set()
-        flushes = self._book.replay.flushes() if self._replayed != emptied else ()
+        flushes = self._book.flushes.replay.flushes() if self._replayed != emptied else ()
         with self._trials.of(Task.REPLAY):
             for flush in flushes:
                 await self._write(flush)
@@ -402,7 +403,7 @@ class Flusher:
         self._last_trim = trio.current_time()  # of the try: while the window is away, tries take turns
         now = self._data_clock.now()
         self._outdated.extend(self._book.bars.prune(now))
-        self._book.expire(self._clock.now())
+        self._book.flushes.expire(self._clock.now())
         outdated, self._outdated = self._outdated, []
         trim = self._window.encode_trim(
             self.pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=outdated

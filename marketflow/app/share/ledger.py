@@ -20,7 +20,7 @@ class Ledger:
     """Counters in updates, since the boot.
 
     At every moment received = accepted + rejected, and accepted = cached + expired + dropped + pending.
-    Each method keeps both equations, so whoever reads without awaiting sees them hold.
+    Each method keeps both equations: they hold for every reader that does not await in between.
     """
 
     received: int = 0
@@ -34,7 +34,7 @@ class Ledger:
     dropped: Counter[str] = attrs.field(factory=Counter)
     """By reason. The bars have them."""
     pending: int = 0
-    """Not in Redis yet, those on their way included."""
+    """Not in Redis yet. Those in flight count."""
 
     def enter(self, batch: Batch) -> None:
         """Count a batch that enters the book."""
@@ -62,7 +62,7 @@ class Ledger:
 
     @property
     def settled(self) -> int:
-        """Accepted updates that are pending no more."""
+        """Accepted updates that are pending no more: cached, expired or dropped."""
         return self.accepted - self.pending
 
     def add(self, other: Ledger) -> None:

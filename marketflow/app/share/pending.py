@@ -23,7 +23,7 @@ class UpdateRun(NamedTuple):
 
     @classmethod
     def in_bars(cls, updates: Written, received_monotonic: float, bars: Collection[Bar]) -> UpdateRun:
-        """Updates whose bars are known; there must be one at least."""
+        """A run of one update or more. Their bars tell the least and greatest timestamp without a search."""
         if len(bars) == 1:
             (bar,) = bars
             return cls(updates, received_monotonic, bar.open_time, bar.close_time)
@@ -32,7 +32,7 @@ class UpdateRun(NamedTuple):
 
     @classmethod
     def of(cls, updates: Written, received_monotonic: float) -> UpdateRun:
-        """There must be one update at least."""
+        """A run of one update or more."""
         return cls(updates, received_monotonic, min(updates.timestamps), max(updates.timestamps))
 
     @property
@@ -58,7 +58,7 @@ class UpdateRun(NamedTuple):
         )
 
     def since(self, oldest: int) -> UpdateRun | None:
-        """Those whose timestamp (ms) is not before `oldest`; None if there are none."""
+        """The updates whose timestamp (ms) is not before `oldest`; None if there are none."""
         if self.oldest >= oldest:
             return self
         whole = self.updates
@@ -78,14 +78,14 @@ class UpdateRun(NamedTuple):
 
 
 class PendingUpdates:
-    """First in, first out; taken for a flush, or dropped from the oldest end."""
+    """A queue of runs. Updates leave it at the old end: taken for a flush, or thrown away."""
 
     def __init__(self) -> None:
         self._runs: deque[UpdateRun] = deque()
 
-    def append(self, waiting: UpdateRun) -> None:
-        """Add the newest."""
-        self._runs.append(waiting)
+    def append(self, run: UpdateRun) -> None:
+        """Add the newest updates."""
+        self._runs.append(run)
 
     def __bool__(self) -> bool:
         return bool(self._runs)
@@ -105,7 +105,10 @@ class PendingUpdates:
         return sum(run.length for run in self.take(limit))
 
     def discard_before(self, oldest: int) -> int:
-        """Throw away, at the oldest end, runs that lie before `oldest` (ms) as a whole; returns how many."""
+        """Throw away runs of which every update is before `oldest` (ms), up to the first that is not.
+
+        Returns how many updates that were.
+        """
         discarded = 0
         while self._runs and self._runs[0].newest < oldest:
             discarded += self._runs.popleft().length

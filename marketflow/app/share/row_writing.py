@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from marketflow.app.ports import Aggregate, AggregateStore, RowsRefused
-from marketflow.app.share.second_bars import Due, SecondBars
+from marketflow.app.share.rows import Due, Rows
 from marketflow.app.watch.stores import StoreState
 from marketflow.domain.prices import Pair
 
@@ -31,10 +31,10 @@ REFUSED_WRITES: Final = 60
 class RowWriter:
     """Writes rows, and remembers those that were refused."""
 
-    def __init__(self, *, store: AggregateStore, state: StoreState, bars: SecondBars) -> None:
+    def __init__(self, *, store: AggregateStore, state: StoreState, due: Rows) -> None:
         self._store = store
         self._state = state
-        self._bars = bars
+        self._due = due
         self._again: dict[tuple[int, Pair], float] = {}
         """By interval (its end) and pair, when it is to be tried again (seconds of Trio's clock)."""
         self._left = 0
@@ -95,7 +95,7 @@ class RowWriter:
         self._state.answered()
         if made:
             self._state.took()
-        self._bars.written([due for due, _ in rows])
+        self._due.written([due for due, _ in rows])
         for due, _ in rows:
             self._again.pop((due.end, due.pair), None)
         self.written += len(made)

@@ -96,7 +96,7 @@ class Share:
         Raises:
             BarsLost: that failed, or took longer than `within` (seconds).
         """
-        self.book.drop_pending()
+        self.book.flushes.drop_pending()
         await self.spooling.save(within)
 
 
@@ -132,7 +132,7 @@ def make_share(
         interval=options.interval,
     )
     cautious_clock = CautiousClock(clock, doubt=options.window_length)
-    data_clock = DataClock(cautious_clock, book.bars.newest_times, generated=generated)
+    data_clock = DataClock(cautious_clock, book.bars.newest_bars.times, generated=generated)
     flusher = Flusher(
         book=book,
         window=window,

@@ -13,7 +13,7 @@ import trio
 from marketflow.app.ports import Clock, Field
 from marketflow.app.share.book import Book
 from marketflow.app.share.flushing import Flusher
-from marketflow.app.share.unflushed import Key
+from marketflow.app.share.second_bars import Key
 from marketflow.app.watch.clocks import DataClock
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import floor_to
@@ -170,25 +170,23 @@ class Spooling:
 
     def _settled(self) -> bool:
         """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""
-        bars = self._book.bars
-        if any(True for _ in bars.folded()):
+        if any(True for _ in self._book.rows.folded()):
             return False
-        if self._flusher.up and self._book.bars_acknowledged(self._brought_in):
+        if self._flusher.up and not any(key in self._book.bars.outbox for key in self._brought_in):
             return True
         return all((pair, field) not in self._brought_in for pair, field, _ in self._needed())
 
     def _left(self) -> Iterator[SpooledBar]:
-        bars = self._book.bars
-        for pair, (start, boot), bar in bars.folded():
+        for pair, (start, boot), bar in self._book.rows.folded():
             yield SpooledBar(pair, start, boot, bar, whole=True)
-        if not (self._flusher.up and self._book.drained):
+        if not (self._flusher.up and self._book.flushes.drained):
             for pair, (second, boot), bar in self._needed():
                 yield SpooledBar(pair, second, boot, bar, whole=False)
 
     def _needed(self) -> Iterator[tuple[Pair, Field, Bar]]:
         """The bars of rows that are not up to date, or not final: late updates may yet come in."""
         since = floor_to(self._data_clock.now() - self._lateness, self._book.bars.interval)
-        return self._book.bars.needed_bars(since)
+        return self._book.rows.needed_bars(since)
 
 
 def _distinct(spooled: Iterable[SpooledBar]) -> list[SpooledBar]:

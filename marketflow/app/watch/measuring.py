@@ -27,8 +27,8 @@ class Measuring:
         return Measurements(
             health=self._health.report(),
             ready=self._health.ready,
-            pending_limits=dict(self._book.limits),
-            latency_seconds=self._book.latency.read(),
+            pending_limits=dict(self._book.buffers.limits),
+            latency_seconds=self._book.flushes.latency.read(),
             flush_seconds=self._flusher.write_seconds.read(),
             aggregates_written=self._aggregator.written,
             aggregates_pending=self._aggregator.pending,
