@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
 
 import attrs
 
 from marketflow import __version__
-from marketflow.adapters.exchange.wire import Decoder
+from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ingest.modes import Modes
 from marketflow.app.interface import Mode, Questions
-from marketflow.app.ports import AggregateStore, Decode
+from marketflow.app.ports import AggregateStore
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
 from marketflow.app.share.share import Share, ShareOptions, make_share
 from marketflow.app.stream.subscriptions import PriceStream
-from marketflow.app.watch.clocks import Beat
 from marketflow.app.watch.health import Health
 from marketflow.app.watch.measuring import Measuring
 from marketflow.config import Settings
 from marketflow.outside import Outside
-
-MOST_PACE: Final = 0.0125
-"""Seconds that what comes in little by little waits for more at most: a pause that nobody notices."""
 
 
 @attrs.frozen
@@ -35,7 +30,6 @@ class Parts:
 
     boot: str
     feeds: Mapping[Mode, Sequence[Feed]]
-    decode: Decode
     share: Share
     modes: Modes
     stream: PriceStream
@@ -68,19 +62,15 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         options=share_options(settings),
     )
     book, flusher = share.book, share.flusher
-    beat = Beat(min(settings.pipeline.flush_interval / 4_000, MOST_PACE))
     feeds = {
         mode: [
             Feed(
                 source,
-                clock=clock,
-                backoff_min=settings.feeds.backoff_min / 1_000,
-                backoff_max=settings.feeds.backoff_max / 1_000,
+                backoff=Backoff(
+                    settings.feeds.backoff_min / 1_000, settings.feeds.backoff_max / 1_000, outside.entropy
+                ),
                 idle_timeout=settings.feeds.idle_timeout / 1_000,
-                # What is generated comes a tick at a time, when it is due.
-                beat=beat if mode == "live" else None,
                 last_accepted=partial(book.last_accepted.get, source.exchange),
-                entropy=outside.entropy,
             )
             for source in each
         ]
@@ -129,9 +119,6 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
     return Parts(
         boot=outside.boot,
         feeds=feeds,
-        decode=Decoder(
-            frozenset(settings.symbols), settings.aggregation.interval, settings.aggregation.lateness
-        ),
         share=share,
         modes=modes,
         stream=stream,

@@ -10,7 +10,7 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import attrs
@@ -21,9 +21,6 @@ from marketflow.adapters.cache import address as redis_address
 from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.adapters.db import address as postgres_address
 from marketflow.adapters.db.postgres import PostgresStore
-from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
-from marketflow.adapters.exchange.generator import GeneratorSource
-from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.http.app import create_app
 from marketflow.adapters.http.exposure import warn_while_exposed
 from marketflow.adapters.http.server import Limits, open_listener, serve_http
@@ -32,6 +29,7 @@ from marketflow.app.interface import Mode, Questions
 from marketflow.app.ports import AggregateStore, Clock, Entropy, Source, Window
 from marketflow.app.share.spooling import Spool
 from marketflow.config import Settings
+from marketflow.sources import sources_of
 
 HTTP_GRACE: Final = 2.0
 """Seconds that running requests have to come to their end at a stop."""
@@ -58,7 +56,7 @@ class Outside:
     window: Window
     store: AggregateStore
     spool: Spool
-    sources: Mapping[Mode, Sequence[Source]]
+    sources: Mapping[Mode, Sequence[Source[Any]]]
     front: Front
 
 
@@ -128,24 +126,9 @@ async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> 
                 window=window,
                 store=store,
                 spool=FileSpool(settings.state_dir, *names),
-                sources=_sources(settings, clock),
+                sources=sources_of(settings, clock),
                 front=front,
             )
-
-
-def _sources(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Source]]:
-    return {
-        "live": [
-            TcpSource(each.name, each.host, each.port, receive_size(len(settings.symbols)))
-            for each in settings.exchanges
-        ],
-        "test": [
-            GeneratorSource(
-                name, FairPrices(name, settings.symbols, COMMON_SEED), settings.generator.rate, clock
-            )
-            for name in settings.generator.exchanges
-        ],
-    }
 
 
 def _name_of(redis_url: str, dsn: str) -> str:

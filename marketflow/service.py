@@ -260,7 +260,7 @@ async def run_modes(parts: Parts, workers: int, stopping: trio.Event) -> None:
                     partial(
                         run_pool,
                         partial(feed.run, stopping=leave),
-                        decode=parts.decode,
+                        decode=feed.decode,
                         enter=parts.share.book.enter,
                         workers=workers,
                     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, NamedTuple, Protocol
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import attrs
 
@@ -100,48 +100,6 @@ class Entropy(Protocol):
 # ---- exchanges ----
 
 
-class Connection(Protocol):
-    """One connection to an exchange."""
-
-    async def receive(self) -> bytes:
-        """The next bytes, some hundred KiB at most; empty at the end.
-
-        Raises:
-            OSError: the connection broke.
-        """
-        ...
-
-
-class Source(Protocol):
-    """Where the lines of one exchange come from."""
-
-    @property
-    def exchange(self) -> str:
-        """The exchange's name."""
-        ...
-
-    def connect(self) -> AbstractAsyncContextManager[Connection]:
-        """A new connection, closed on leaving. Raises OSError if there is none to be had."""
-        ...
-
-
-@attrs.frozen
-class Chunk:
-    """Whole lines as they were received, in one piece."""
-
-    exchange: str
-    number: int
-    """Counts the exchange's chunks from 0, without gaps."""
-    lines: bytes
-    """Zero or more lines, each ended by a newline."""
-    oversized: int
-    """Lines that were thrown away because they were too long."""
-    received_at: int
-    """Unix ms."""
-    received_monotonic: float
-    """Seconds of Trio's clock, for latencies."""
-
-
 class Updates(NamedTuple):
     """Accepted updates of one exchange and symbol as columns, in the order of receipt."""
 
@@ -149,24 +107,44 @@ class Updates(NamedTuple):
     timestamps: list[int]
     prices: list[float]
     bars: Mapping[int, Bar]
-    """Their one-second bars by the second's start (ms); sequences count from 0, the first of the columns."""
+    """Their one-second bars by the second's start (ms). Sequences count from 0, the first of the columns."""
+
+
+class Payload(Protocol):
+    """What a source received in one go. What else it holds is between the source and its codec."""
+
+    @property
+    def received_at(self) -> int:
+        """The wall clock's time of the receipt, Unix ms."""
+        ...
+
+    @property
+    def received_monotonic(self) -> float:
+        """The same in seconds of Trio's clock, for latencies."""
+        ...
+
+    @property
+    def messages(self) -> int:
+        """How many messages of it stand for an update. Asked for only if the codec has failed on it."""
+        ...
+
+
+AnyPayload = TypeVar("AnyPayload", bound=Payload)
+Payload_contra = TypeVar("Payload_contra", bound=Payload, contravariant=True)
+Result = TypeVar("Result")
 
 
 @attrs.frozen
-class Batch:
-    """What a worker made of a chunk."""
+class Decoded:
+    """What a codec found in a payload."""
 
-    exchange: str
-    number: int
-    """The chunk's."""
     received: int
-    """Lines, blank ones left out. Equals the rejected and the accepted."""
+    """Messages that stand for an update, good or bad; heartbeats and the like are none.
+    Equals the rejected plus the accepted."""
     rejected: Mapping[str, int]
-    """By reason; only reasons that occurred."""
+    """How many were rejected, by reason; only reasons that occurred."""
     updates: Sequence[Updates]
     """One for each symbol that occurred."""
-    received_at: int
-    received_monotonic: float
 
     @property
     def accepted(self) -> int:
@@ -174,12 +152,108 @@ class Batch:
         return sum(len(updates.timestamps) for updates in self.updates)
 
 
-class Decode(Protocol):
-    """Turns a chunk into a batch. Never raises for what the bytes hold."""
+class Decode(Protocol[Payload_contra]):
+    """A source's codec: turns a payload into updates. Must not raise, whatever the exchange has sent.
 
-    def __call__(self, chunk: Chunk) -> Batch:
-        """Every line of the chunk, accepted or rejected with a reason."""
+    If it does, that is a bug of the source: the payload's messages are counted as malformed.
+    """
+
+    def __call__(self, payload: Payload_contra, /) -> Decoded:
+        """Every message of the payload, accepted or rejected with a reason."""
         ...
+
+
+class Intake(Protocol[Payload_contra]):
+    """What a feed gives to its source: waits that a stop ends, and the way to the workers.
+
+    All tasks of the source may use it at the same time.
+    """
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the stop has come: finish what was received, and return."""
+        ...
+
+    def connected(self) -> None:
+        """Report that the exchange can be read now. Until then the feed counts as connecting."""
+        ...
+
+    async def outside(
+        self, wait: Callable[[], Awaitable[Result]], seconds: float = math.inf
+    ) -> Result | None:
+        """Call `wait` and return its result; None if a stop or the time limit ended it.
+
+        For every wait on the outside world: connecting, a pause, a reply. A send is none of them. After the
+        stop there is a moment left: what is there already is taken, and nothing is waited for.
+        """
+        ...
+
+    def received(self, receive: Callable[[], Awaitable[Result]]) -> AsyncIterator[Result]:
+        """Call `receive` again and again and yield what it returns, until the stop.
+
+        Any result counts as life: the idle timeout begins again. After the stop `receive` is called once
+        more, so that what has come in by then is not lost. A cancelled `receive` must not lose anything.
+
+        Raises:
+            TimeoutError: nothing was received for the idle timeout.
+        """
+        ...
+
+    async def send(self, payload: Payload_contra) -> None:
+        """Pass a payload on to the workers, in the order of the calls; waits while they are behind.
+
+        A stop does not end this wait.
+        """
+        ...
+
+
+class Source(Protocol[AnyPayload]):
+    """Reads one exchange. It owns its framing, its tasks and its codec."""
+
+    @property
+    def exchange(self) -> str:
+        """The exchange's name."""
+        ...
+
+    @property
+    def decode(self) -> Decode[AnyPayload]:
+        """Its codec."""
+        ...
+
+    async def run(self, intake: Intake[AnyPayload]) -> None:
+        """Connect, and send what is received, until the connection ends or the stop comes.
+
+        It may open a nursery for its tasks, and waits only as `intake` offers. It returns soon after the
+        stop. The feed calls it again after a pause when it has raised or returned before that.
+
+        Raises:
+            OSError: no connection could be made, or it ended. From several tasks it may be a group.
+            Exception: anything else is a bug of the source. It costs this connection only.
+        """
+        ...
+
+
+@attrs.frozen
+class Chunk(Generic[AnyPayload]):
+    """A payload on its way to a worker."""
+
+    exchange: str
+    number: int
+    """Counts the exchange's chunks from 0, without gaps."""
+    payload: AnyPayload
+
+
+@attrs.frozen
+class Batch(Decoded):
+    """What a worker made of a chunk."""
+
+    exchange: str
+    number: int
+    """The chunk's."""
+    received_at: int
+    """Unix ms."""
+    received_monotonic: float
+    """Seconds of Trio's clock."""
 
 
 # ---- the window ----

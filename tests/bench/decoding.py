@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from marketflow.adapters.exchange import lines
+from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.wire import Decoder
-from marketflow.app.ports import Chunk
 from marketflow.domain.periods import MINUTE
 from marketflow.domain.prices import SYMBOLS
 from tests.bench.bench import Bench
@@ -26,18 +27,16 @@ def decoding(bench: Bench) -> list[Row]:
     """The rows of the decoding: one core, processor time."""
     now = time.time_ns() // 1_000_000
     block, count = Lines(SYMBOLS).block(0, BLOCK, now)
-    chunk = Chunk(
-        exchange="exchange1", number=0, lines=block, oversized=0, received_at=now, received_monotonic=0.0
-    )
-    decoder = Decoder(frozenset(SYMBOLS), MINUTE, 2 * MINUTE)
+    payload = lines.Lines(block, oversized=0, received_at=now, received_monotonic=0.0)
+    decoder = Decoder(Checks(frozenset(SYMBOLS), MINUTE, 2 * MINUTE))
     bare = msgspec.json.Decoder(_Line)
-    assert decoder(chunk).accepted == len(bare.decode_lines(block)) == count
+    assert decoder(payload).accepted == len(bare.decode_lines(block)) == count
     blocks = 50 if bench.quick else 1_000
     limits: list[float] = []
     ours: list[float] = []
     for _ in range(bench.rounds):
         limits.append(_cost(lambda: bare.decode_lines(block), blocks, count))
-        ours.append(_cost(lambda: decoder(chunk), blocks, count))
+        ours.append(_cost(lambda: decoder(payload), blocks, count))
     bench.say(f"us a line: msgspec {min(limits):.2f}, a worker {min(ours):.2f}")
     return [
         Row(

@@ -22,6 +22,7 @@ from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.config.settings import ExchangeSettings
 from marketflow.outside import Outside
 from marketflow.service import serve
+from marketflow.sources import line_decoder, line_reader
 
 INTERVAL = 5_000
 SYMBOLS = ("BTCUSDT", "DOGEUSDT")
@@ -30,16 +31,17 @@ STEPS = ["redis away", "redis back", "postgres away", "postgres back", "test", "
 
 
 class Line:
-    """An exchange whose lines wait until they are read: source and connection at once."""
+    """A source: an exchange whose lines wait until they are read."""
 
     def __init__(self, exchange):
         self.exchange = exchange
         self.waiting = deque()
+        self.decode = self.reader = None
 
-    @asynccontextmanager
-    async def connect(self):
+    async def run(self, intake):
         await trio.lowlevel.checkpoint()
-        yield self
+        intake.connected()
+        await self.reader.read(intake, self.receive)
 
     async def receive(self):
         while not self.waiting:  # noqa: ASYNC110 - on a virtual clock
@@ -72,7 +74,9 @@ class History:
         boot = f"boot{next(self.boots)}"
         self.window = self.window.successor(boot)
         lose_lock(self.store)
-        generator = settings.generator
+        generator, decode = settings.generator, line_decoder(settings)
+        for line in self.lines.values():
+            line.decode, line.reader = decode, line_reader(settings, self.clock)
         yield Outside(
             boot=boot,
             clock=self.clock,
@@ -83,7 +87,7 @@ class History:
             sources={
                 "live": list(self.lines.values()),
                 "test": [
-                    GeneratorSource(name, FairPrices(name, SYMBOLS, 0), generator.rate, self.clock)
+                    GeneratorSource(name, FairPrices(name, SYMBOLS, 0), generator.rate, self.clock, decode)
                     for name in generator.exchanges
                 ],
             },

@@ -12,15 +12,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.faults import GARBAGE, Faults
+from marketflow.adapters.exchange.lines import LineFramer, Lines
+from marketflow.adapters.exchange.reading import LineReader
 from marketflow.adapters.exchange.simulator import _Pace, simulate
 from marketflow.adapters.exchange.tcp import TcpSource
 from marketflow.adapters.exchange.wire import Decoder
+from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ports import Chunk
 from marketflow.app.watch.clocks import Beat, SystemClock
-from marketflow.domain.lines import LineFramer
 from marketflow.domain.prices import REASONS, SYMBOLS
 
 LIMIT_SECONDS = 20
@@ -111,7 +114,7 @@ async def test_the_wall_clock_is_the_default(limit):
 
 async def test_full_speed(limit):
     """As fast as it is read, every line a good one, in large pieces, with true timestamps."""
-    decode = Decoder(frozenset(SYMBOLS), 60_000, 120_000)
+    decode = Decoder(Checks(frozenset(SYMBOLS), 60_000, 120_000))
     framer = LineFramer()
     accepted = reads = 0
     async with exchange(rate=0) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -120,7 +123,7 @@ async def test_full_speed(limit):
             data = await stream.receive_some(65_536)
             reads += 1
             lines, oversized = framer.push(data)
-            batch = decode(Chunk("exchange1", reads, lines, oversized, SystemClock().now(), 0.0))
+            batch = decode(Lines(lines, oversized, SystemClock().now(), 0.0))
             assert batch.received == batch.accepted
             accepted += batch.accepted
             for updates in batch.updates:
@@ -354,7 +357,7 @@ async def test_close_every_also_where_no_one_reads(limit, virtual_clock):
 @pytest.mark.parametrize("rate", [0, 2_000])
 async def test_garbage(limit, rate):
     """Each garbage line costs one rejected line, of every reason; its part is as ordered."""
-    decode = Decoder(frozenset(SYMBOLS), 60_000, 120_000)
+    decode = Decoder(Checks(frozenset(SYMBOLS), 60_000, 120_000))
     framer = LineFramer()
     reasons: dict[str, int] = dict.fromkeys(REASONS, 0)
     received = accepted = 0
@@ -364,7 +367,7 @@ async def test_garbage(limit, rate):
     ):
         while received < 5_000:
             lines, oversized = framer.push(await stream.receive_some(65_536))
-            batch = decode(Chunk("exchange1", 0, lines, oversized, SystemClock().now(), 0.0))
+            batch = decode(Lines(lines, oversized, SystemClock().now(), 0.0))
             received += batch.received
             accepted += batch.accepted
             for reason, count in batch.rejected.items():
@@ -434,32 +437,28 @@ async def test_cancelling_closes_the_connections(limit):
 
 async def test_a_feed_reads_it_through_all_faults(limit):
     """Feed, TCP and decoder together: connections come and go, every line is accounted for."""
-    decode = Decoder(frozenset(SYMBOLS), 60_000, 120_000)
+    decode = Decoder(Checks(frozenset(SYMBOLS), 60_000, 120_000))
     last_accepted = None
     faults = Faults(close_every=0.2, garbage=0.1, half_lines=0.5)
     stopping = trio.Event()
-    send, receive = trio.open_memory_channel[Chunk](0)
+    send, receive = trio.open_memory_channel[Chunk[Lines]](0)
     accepted = numbers = 0
     async with exchange(rate=200, faults=faults) as port, trio.open_nursery() as nursery:
         feed = Feed(
-            TcpSource("exchange1", "127.0.0.1", port),
-            clock=SystemClock(),
-            backoff_min=0.01,
-            backoff_max=0.05,
+            TcpSource("exchange1", "127.0.0.1", port, decode, LineReader(SystemClock(), Beat(0.025))),
+            backoff=Backoff(0.01, 0.05, random.Random(1)),
             idle_timeout=5,
-            beat=Beat(0.025),
             last_accepted=lambda: last_accepted,
-            entropy=random.Random(1),
         )
         nursery.start_soon(feed.run, send, stopping)
         async for chunk in receive:
-            batch = decode(chunk)
-            assert batch.number == numbers
+            batch = decode(chunk.payload)
+            assert chunk.number == numbers
             assert batch.received == batch.accepted + sum(batch.rejected.values())
             numbers += 1
             accepted += batch.accepted
-            last_accepted = chunk.received_monotonic
+            last_accepted = chunk.payload.received_monotonic
             if feed.reconnects >= 3 and accepted > 500:
                 stopping.set()
     assert accepted > 500
-    assert feed.last_error == "closed by the exchange"
+    assert feed.state.last_error == "closed by the exchange"

@@ -34,7 +34,7 @@ import sys, trio
 from marketflow.adapters.exchange.tcp import TcpSource
 
 async def main():
-    source = TcpSource("e", "127.0.0.1", int(sys.argv[1]), connect_timeout={LIMIT})
+    source = TcpSource("e", "127.0.0.1", int(sys.argv[1]), None, None, connect_timeout={LIMIT})
     print("waiting", flush=True)
     try:
         async with source.connect() as connection:

@@ -19,6 +19,10 @@ async def limit():
         yield
 
 
+def source_of(host, port, **options) -> TcpSource:
+    return TcpSource("exchange1", host, port, decode=None, reader=None, **options)
+
+
 def reset(stream: trio.SocketStream) -> None:
     """Close at once with a reset instead of an end."""
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -39,7 +43,7 @@ async def test_receives_what_is_sent_until_the_end(limit, nursery):
         await stream.send_all(b"a\nhalf")
 
     port = await served_by(nursery, handler)
-    source = TcpSource("exchange1", "127.0.0.1", port)
+    source = source_of("127.0.0.1", port)
     assert source.exchange == "exchange1"
     async with source.connect() as connection:
         received = b""
@@ -55,7 +59,7 @@ async def test_receives_large_pieces_the_more_symbols_the_larger(limit, nursery,
 
     port = await served_by(nursery, lambda stream: stream.send_all(sent))
     sizes = []
-    source = TcpSource("exchange1", "127.0.0.1", port, receive_size(symbols))
+    source = source_of("127.0.0.1", port, receive_size=receive_size(symbols))
     async with source.connect() as connection:
         while data := await connection.receive():
             sizes.append(len(data))
@@ -72,7 +76,7 @@ async def test_a_reset_is_an_os_error(limit, nursery):
         reset(stream)
 
     port = await served_by(nursery, handler)
-    async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
+    async with source_of("127.0.0.1", port).connect() as connection:
         connected.set()
         with pytest.raises(ConnectionError, match="reset"):
             await connection.receive()
@@ -80,7 +84,7 @@ async def test_a_reset_is_an_os_error(limit, nursery):
 
 async def test_receiving_after_the_close_is_an_os_error(limit, nursery):
     port = await served_by(nursery, silent)
-    async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
+    async with source_of("127.0.0.1", port).connect() as connection:
         pass
     with pytest.raises(OSError, match="closed"):
         await connection.receive()
@@ -90,14 +94,14 @@ async def test_no_one_there_is_an_os_error(limit):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(OSError, match="Connection refused"):
-            async with TcpSource("exchange1", "127.0.0.1", unused.getsockname()[1]).connect():
+            async with source_of("127.0.0.1", unused.getsockname()[1]).connect():
                 pytest.fail("connected to no one")
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".invalid"])
 async def test_a_host_that_is_none_is_an_os_error(limit, host):
     with pytest.raises(OSError, match="is no host name"):
-        async with TcpSource("exchange1", host, 40101).connect():
+        async with source_of(host, 40101).connect():
             pytest.fail("connected to no one")
 
 
@@ -112,7 +116,7 @@ async def test_connecting_has_a_time_limit(limit):
             filler.connect_ex(listener.getsockname())
         start = trio.current_time()
         with pytest.raises(TimeoutError, match=r"within 0\.2 s"):
-            async with TcpSource("exchange1", *listener.getsockname(), connect_timeout=0.2).connect():
+            async with source_of(*listener.getsockname(), connect_timeout=0.2).connect():
                 pytest.fail("connected past the backlog")
         assert trio.current_time() - start < 2
         for filler in fillers:
@@ -131,7 +135,7 @@ async def test_a_connection_to_itself_is_refused_and_closed(limit, monkeypatch):
 
     monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
     with pytest.raises(ConnectionError, match="itself"):
-        async with TcpSource("exchange1", "127.0.0.1", port).connect():
+        async with source_of("127.0.0.1", port).connect():
             pytest.fail("connected to itself")
     with socket.socket() as exchange:
         exchange.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -146,7 +150,7 @@ async def test_leaving_closes_the_connection(limit, nursery):
         closed.set()
 
     port = await served_by(nursery, handler)
-    async with TcpSource("exchange1", "127.0.0.1", port).connect():
+    async with source_of("127.0.0.1", port).connect():
         pass
     await closed.wait()
 
@@ -164,7 +168,7 @@ async def test_a_cancelled_receive_closes_quickly_and_loses_nothing_read(limit, 
 
     port = await served_by(nursery, handler)
     with trio.CancelScope() as scope:
-        async with TcpSource("exchange1", "127.0.0.1", port).connect() as connection:
+        async with source_of("127.0.0.1", port).connect() as connection:
             with trio.move_on_after(0.01) as wait:
                 await connection.receive()
             assert wait.cancelled_caught

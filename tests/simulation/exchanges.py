@@ -10,11 +10,15 @@ import json
 import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import attrs
 import trio
+
+from marketflow.adapters.exchange.lines import Lines
+from marketflow.adapters.exchange.reading import LineReader
+from marketflow.app.ports import Decode, Intake
 
 GARBAGE = (
     b"hello",
@@ -189,7 +193,7 @@ class SimulatedConnection:
 
 
 class SimulatedSource:
-    """Fills the port Source for one process. Notes each line that it hands over."""
+    """Fills the port Source for one process, with the product's reader and codec. Notes each line."""
 
     def __init__(
         self,
@@ -198,6 +202,8 @@ class SimulatedSource:
         reachable: Callable[[], bool],
         frozen: Callable[[], trio.Event | None],
         closed: Callable[[SimulatedConnection], None],
+        decode: Decode[Lines],
+        reader: LineReader,
     ) -> None:
         """What the process can do is asked of it: `reachable`, and `frozen` (an event that thaws it).
 
@@ -205,13 +211,24 @@ class SimulatedSource:
         """
         self._closed = closed
         self.exchange = exchange.name
+        self.decode = decode
+        self._reader = reader
         self._simulated = exchange
         self._note = note
         self._reachable = reachable
         self._frozen = frozen
 
+    async def run(self, intake: Intake[Lines]) -> None:
+        """Connect and read, until the connection ends or the stop comes."""
+        async with AsyncExitStack() as stack:
+            connection = await intake.outside(partial(stack.enter_async_context, self._connect()))
+            if connection is None or intake.stopping:
+                return
+            intake.connected()
+            await self._reader.read(intake, connection.receive)
+
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[_Framed]:
+    async def _connect(self) -> AsyncIterator[_Framed]:
         """A new connection, closed on leaving."""
         await trio.lowlevel.checkpoint()
         if not self._reachable():

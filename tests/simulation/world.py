@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import trio
 
+from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.ports import StoreTaken
 from marketflow.app.share.ledger import SHUTDOWN
 from marketflow.outside import Outside
 from marketflow.service import serve
+from marketflow.sources import line_decoder, line_reader
 from tests.simulation.checks import WHOLE_SECONDS, Checks
 from tests.simulation.exchanges import SimulatedExchange, SimulatedSource, reason_against
 from tests.simulation.faults import Faults
@@ -235,7 +237,9 @@ class World:
 
     @asynccontextmanager
     async def _outside(self, process: Process, rng: random.Random) -> AsyncIterator[Outside]:
-        def sources(names: Sequence[str]) -> list[SimulatedSource]:
+        decode, reader = line_decoder(self.settings), line_reader(self.settings, process.clock)
+
+        def sources(names: Sequence[str], reader: LineReader) -> list[SimulatedSource]:
             return [
                 SimulatedSource(
                     self.exchanges[name],
@@ -243,6 +247,8 @@ class World:
                     lambda: not process.dead,
                     lambda: process.redis.thawed,
                     partial(self.watch.check_left, process),
+                    decode,
+                    reader,
                 )
                 for name in names
             ]
@@ -255,7 +261,7 @@ class World:
                 window=process.window,
                 store=process.store,
                 spool=SimulatedSpool(self.disk, lambda: process.dead),
-                sources={"live": sources(LIVE), "test": sources(TEST)},
+                sources={"live": sources(LIVE, reader), "test": sources(TEST, LineReader(process.clock))},
                 front=quiet_front(process),
             )
 

@@ -19,7 +19,7 @@ class WallClock:
 
 def source_of(rate=10.0, seed=1) -> GeneratorSource:
     """Prices that go a step further with each tick show that none was lost or made twice."""
-    return GeneratorSource("test1", Walk(SYMBOLS, random.Random(seed)), rate, WallClock())
+    return GeneratorSource("test1", Walk(SYMBOLS, random.Random(seed)), rate, WallClock(), decode=None)
 
 
 def parsed(lines: bytes) -> list[dict]:
@@ -27,66 +27,67 @@ def parsed(lines: bytes) -> list[dict]:
     return [json.loads(line) for line in lines.splitlines()]
 
 
-async def test_a_receive_is_one_tick_of_all_symbols(autojump_clock):
+async def test_a_payload_is_one_tick_of_all_symbols(autojump_clock):
     """With the wall clock's time of just then."""
     source = source_of()
     assert source.exchange == "test1"
-    async with source.connect() as connection:
-        for _ in range(3):
-            updates = parsed(await connection.receive())
-            assert [update["symbol"] for update in updates] == list(SYMBOLS)
-            assert {update["timestamp"] for update in updates} == {WallClock().now()}
+    ticks = source.ticks()
+    for _ in range(3):
+        updates = parsed(await ticks.next())
+        assert [update["symbol"] for update in updates] == list(SYMBOLS)
+        assert {update["timestamp"] for update in updates} == {WallClock().now()}
 
 
 @pytest.mark.parametrize("rate", [0.5, 3, 10, 1_000])
 async def test_ticks_do_not_drift(autojump_clock, rate):
     """Also where the reader is now and then late: the tick after that is on time again."""
     start = trio.current_time()
-    async with source_of(rate).connect() as connection:
-        for tick in range(500):
-            await connection.receive()
-            assert trio.current_time() - start == pytest.approx(tick / rate, abs=0.3 / rate)
-            if tick % 3 == 0:
-                await trio.sleep(1.2 / rate)
+    ticks = source_of(rate).ticks()
+    for tick in range(500):
+        await ticks.next()
+        assert trio.current_time() - start == pytest.approx(tick / rate, abs=0.3 / rate)
+        if tick % 3 == 0:
+            await trio.sleep(1.2 / rate)
 
 
 async def test_a_late_reader_gets_only_a_little_at_once(autojump_clock):
-    async with source_of(10).connect() as connection:
-        await connection.receive()
-        await trio.sleep(1_000)
-        awake = trio.current_time()
-        at_once = 0
-        while True:
-            await connection.receive()
-            if trio.current_time() > awake:
-                break
-            at_once += 1
-        assert 1 <= at_once <= 6
-        await connection.receive()
-        assert trio.current_time() - awake > 0.1
+    ticks = source_of(10).ticks()
+    await ticks.next()
+    await trio.sleep(1_000)
+    awake = trio.current_time()
+    at_once = 0
+    while True:
+        await ticks.next()
+        if trio.current_time() > awake:
+            break
+        at_once += 1
+    assert 1 <= at_once <= 6
+    await ticks.next()
+    assert trio.current_time() - awake > 0.1
 
 
-async def test_a_cancelled_receive_takes_no_tick_with_it(autojump_clock):
+async def test_a_cancelled_wait_takes_no_tick_with_it(autojump_clock):
     undisturbed = source_of()
     disturbed = source_of()
-    async with undisturbed.connect() as calm, disturbed.connect() as nervous:
-        for _ in range(3):
-            for _ in range(5):
-                with trio.move_on_after(0.01):
-                    await nervous.receive()
-                    break
-        prices = [[update["price"] for update in parsed(await calm.receive())] for _ in range(4)]
-        assert [update["price"] for update in parsed(await nervous.receive())] in prices
+    calm = undisturbed.ticks()
+    nervous = disturbed.ticks()
+    for _ in range(3):
+        for _ in range(5):
+            with trio.move_on_after(0.01):
+                await nervous.next()
+                break
+    prices = [[update["price"] for update in parsed(await calm.next())] for _ in range(4)]
+    assert [update["price"] for update in parsed(await nervous.next())] in prices
 
 
 async def test_prices_walk_on_from_connection_to_connection(autojump_clock):
     cut, whole = source_of(), source_of()
     received = []
     for _ in range(4):
-        async with cut.connect() as connection:
-            received.append(await connection.receive())
-    async with whole.connect() as connection:
-        expected = [await connection.receive() for _ in range(4)]
+        ticks = cut.ticks()
+        received.append(await ticks.next())
+    ticks = whole.ticks()
+    expected = [await ticks.next() for _ in range(4)]
     assert [[u["price"] for u in parsed(lines)] for lines in received] == [
         [u["price"] for u in parsed(lines)] for lines in expected
     ]
@@ -96,11 +97,11 @@ async def test_prices_walk_on_from_connection_to_connection(autojump_clock):
 async def test_prices_are_of_the_time_of_their_tick(autojump_clock):
     """So several generators of one market agree, whenever each was connected."""
     prices = FairPrices("test1", SYMBOLS, 3)
-    source = GeneratorSource("test1", FairPrices("test1", SYMBOLS, 3), 10, WallClock())
+    source = GeneratorSource("test1", FairPrices("test1", SYMBOLS, 3), 10, WallClock(), decode=None)
     for _ in range(3):
-        async with source.connect() as connection:
-            for _ in range(5):
-                updates = parsed(await connection.receive())
-                expected = prices.at(updates[0]["timestamp"])
-                assert [(update["symbol"], update["price"]) for update in updates] == list(expected)
+        ticks = source.ticks()
+        for _ in range(5):
+            updates = parsed(await ticks.next())
+            expected = prices.at(updates[0]["timestamp"])
+            assert [(update["symbol"], update["price"]) for update in updates] == list(expected)
         await trio.sleep(7.3)

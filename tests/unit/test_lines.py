@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.domain.lines import LINE_LIMIT, LineFramer
+from marketflow.adapters.exchange.lines import LINE_LIMIT, LineFramer
 
 LIMIT = 8
 

@@ -35,7 +35,6 @@ FIELDS_KNOWN = {
     "app.share.flushing.Flusher": Known(
         27, LATER + "the link to the window, its hold, history, replay, trims"
     ),
-    "app.ingest.feeds.Feed": Known(23, LATER + "connecting with back-off, reading, what is told of it"),
     "app.share.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
     "app.share.book.Book": Known(11, "it puts five parts together, and takes batches in"),
     "app.share.second_bars.SecondBars": Known(
@@ -78,7 +77,8 @@ IMPORTS_KNOWN = {
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
-    "outside": Known(15, "it makes everything that is outside, as the settings say"),
+    "outside": Known(13, "it makes everything that is outside, as the settings say"),
+    "sources": Known(10, "it makes the sources of all kinds, as the settings say"),
 }
 
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.faults import GARBAGE
+from marketflow.adapters.exchange.lines import LineFramer, Lines
 from marketflow.adapters.exchange.wire import Decoder, encode_line
-from marketflow.app.ports import Batch, Chunk
+from marketflow.app.ports import Decoded
 from marketflow.domain.bars import by_second
-from marketflow.domain.lines import LineFramer
 from marketflow.domain.prices import FUTURE, LATE, MALFORMED, OVERSIZED, PRICE, REASONS, SYMBOL, SYMBOLS
 
 NOW = 1_795_343_351_549
@@ -22,18 +23,18 @@ LATENESS = 120_000
 EARLIEST = (NOW - LATENESS) // INTERVAL * INTERVAL
 LATEST = NOW + 5_000
 
-decode = Decoder(frozenset(SYMBOLS), INTERVAL, LATENESS)
+decode = Decoder(Checks(frozenset(SYMBOLS), INTERVAL, LATENESS))
 
 
-def chunk_of(lines: bytes, oversized: int = 0) -> Chunk:
-    return Chunk("exchange1", 7, lines, oversized, NOW, 1.5)
+def lines_of(lines: bytes, oversized: int = 0) -> Lines:
+    return Lines(lines, oversized, NOW, 1.5)
 
 
 def line(symbol='"BTCUSDT"', price="1.5", timestamp=str(NOW), more="") -> bytes:
     return f'{{"symbol":{symbol},"price":{price},"timestamp":{timestamp}{more}}}'.encode()
 
 
-def accepted_of(batch: Batch) -> dict[str, list[tuple[int, float]]]:
+def accepted_of(batch: Decoded) -> dict[str, list[tuple[int, float]]]:
     return {
         updates.symbol: list(zip(updates.timestamps, updates.prices, strict=True))
         for updates in batch.updates
@@ -202,17 +203,17 @@ BLANK = [b"", b" ", b"\t", b"\r", b" \t\r"]
 @pytest.mark.parametrize("raw", GOOD.values(), ids=GOOD)
 def test_good_line(raw):
     """Accepted with the numbers that Python reads, also next to a line that needs a closer look."""
-    alone = decode(chunk_of(raw + b"\n"))
+    alone = decode(lines_of(raw + b"\n"))
     symbol, price, timestamp = (load(raw)[key] for key in ("symbol", "price", "timestamp"))
     assert accepted_of(alone) == {symbol: [(timestamp, float(price))]}
     assert (alone.received, alone.rejected) == (1, {})
-    assert decode(chunk_of(raw + b"\nhello\n")).updates == alone.updates
+    assert decode(lines_of(raw + b"\nhello\n")).updates == alone.updates
 
 
 @pytest.mark.parametrize(("reason", "raw"), BAD.values(), ids=BAD)
 def test_bad_line(reason, raw):
     """Costs itself and nothing else, and is counted with its reason."""
-    batch = decode(chunk_of(line(price="1") + b"\n" + raw + b"\n" + line(price="2") + b"\n"))
+    batch = decode(lines_of(line(price="1") + b"\n" + raw + b"\n" + line(price="2") + b"\n"))
     assert batch.rejected == {reason: 1}
     assert batch.received == 3
     assert accepted_of(batch) == {"BTCUSDT": [(NOW, 1.0), (NOW, 2.0)]}
@@ -220,7 +221,7 @@ def test_bad_line(reason, raw):
 
 @pytest.mark.parametrize("raw", DEEP.values(), ids=DEEP)
 def test_good_line_however_deep_in_an_unknown_field(raw):
-    batch = decode(chunk_of(line(price="1") + b"\n" + raw + b"\n" + line(price="2") + b"\n"))
+    batch = decode(lines_of(line(price="1") + b"\n" + raw + b"\n" + line(price="2") + b"\n"))
     assert (batch.received, batch.rejected) == (3, {})
     assert accepted_of(batch) == {"BTCUSDT": [(NOW, 1.0), (NOW, 1.5), (NOW, 2.0)]}
 
@@ -233,28 +234,28 @@ def test_bad_line_however_deep(reason, raw):
 @pytest.mark.parametrize("raw", GARBAGE, ids=range(len(GARBAGE)))
 def test_simulated_garbage_is_rejected_once_a_line(raw):
     lines, oversized = LineFramer().push(raw + b"\n")
-    batch = decode(chunk_of(lines, oversized))
+    batch = decode(lines_of(lines, oversized))
     assert (batch.received, sum(batch.rejected.values()), batch.accepted) == (1, 1, 0)
 
 
 def test_one_object_over_two_lines_is_two_malformed_lines():
     """Also together with two objects on another line, so that the numbers of both agree."""
     first, second = line()[:20], line()[20:]
-    batch = decode(chunk_of(first + b"\n" + second + b"\n" + line() + line() + b"\n" + line() + b"\n"))
+    batch = decode(lines_of(first + b"\n" + second + b"\n" + line() + line() + b"\n" + line() + b"\n"))
     assert (batch.received, batch.rejected, batch.accepted) == (4, {MALFORMED: 3}, 1)
 
 
 @pytest.mark.parametrize("glue", [b"", b" ", b"\r", b"\t"])
 def test_lines_that_look_right_but_hold_two_objects(glue):
     two = line() + glue + line() + b"\n"
-    batch = decode(chunk_of(two + line(price="9") + b"\n" + two))
+    batch = decode(lines_of(two + line(price="9") + b"\n" + two))
     assert (batch.received, batch.rejected) == (3, {MALFORMED: 2})
     assert accepted_of(batch) == {"BTCUSDT": [(NOW, 9.0)]}
 
 
 def test_a_brace_in_a_string_does_not_hide_a_line():
     """`}`, newline, `{` within what would be one string."""
-    batch = decode(chunk_of(line(more=',"note":"}\n{"') + b"\n" + line(price="9") + b"\n"))
+    batch = decode(lines_of(line(more=',"note":"}\n{"') + b"\n" + line(price="9") + b"\n"))
     assert (batch.received, batch.rejected) == (3, {MALFORMED: 2})
     assert accepted_of(batch) == {"BTCUSDT": [(NOW, 9.0)]}
 
@@ -262,26 +263,16 @@ def test_a_brace_in_a_string_does_not_hide_a_line():
 def test_blank_lines_are_not_received():
     good = line() + b"\n"
     heartbeats = b"".join(blank + b"\n" for blank in BLANK)
-    batch = decode(chunk_of(heartbeats + good + heartbeats + good + heartbeats))
+    batch = decode(lines_of(heartbeats + good + heartbeats + good + heartbeats))
     assert (batch.received, batch.rejected, batch.accepted) == (2, {}, 2)
-    assert decode(chunk_of(heartbeats)).received == 0
+    assert decode(lines_of(heartbeats)).received == 0
 
 
 def test_oversized_lines_are_received_and_rejected():
-    batch = decode(chunk_of(line() + b"\n", oversized=3))
+    batch = decode(lines_of(line() + b"\n", oversized=3))
     assert (batch.received, batch.rejected, batch.accepted) == (4, {OVERSIZED: 3}, 1)
-    alone = decode(chunk_of(b"", oversized=1))
+    alone = decode(lines_of(b"", oversized=1))
     assert (alone.received, alone.rejected, list(alone.updates)) == (1, {OVERSIZED: 1}, [])
-
-
-def test_a_batch_says_which_chunk_it_was():
-    batch = decode(chunk_of(b""))
-    assert (batch.exchange, batch.number, batch.received_at, batch.received_monotonic) == (
-        "exchange1",
-        7,
-        NOW,
-        1.5,
-    )
 
 
 def test_updates_are_grouped_in_order_with_their_bars():
@@ -290,7 +281,7 @@ def test_updates_are_grouped_in_order_with_their_bars():
         for index in range(20)
         for symbol in ("SOLUSDT", "BTCUSDT")
     ]
-    batch = decode(chunk_of(b"".join(encode_line(*tick) for tick in ticks)))
+    batch = decode(lines_of(b"".join(encode_line(*tick) for tick in ticks)))
     assert [updates.symbol for updates in batch.updates] == ["SOLUSDT", "BTCUSDT"]
     for updates in batch.updates:
         assert list(zip(updates.prices, updates.timestamps, strict=True)) == [
@@ -301,7 +292,7 @@ def test_updates_are_grouped_in_order_with_their_bars():
 
 def test_bars_leave_rejected_lines_out():
     lines = [line(price="3"), line(price="-1"), line(price="5"), line(timestamp="1"), line(price="4")]
-    [updates] = decode(chunk_of(b"\n".join(lines) + b"\n")).updates
+    [updates] = decode(lines_of(b"\n".join(lines) + b"\n")).updates
     [bar] = updates.bars.values()
     assert (bar.count, bar.open, bar.max, bar.close, bar.close_sequence) == (3, 3.0, 5.0, 4.0, 2)
 
@@ -404,7 +395,7 @@ raw_lines = st.lists(
 @given(raws=raw_lines, end=st.sampled_from([b"\n", b"\r\n"]), oversized=st.integers(0, 2))
 def test_like_line_by_line_with_the_standard_library(raws, end, oversized):
     """Exactly the good lines survive, in order, and every other one is counted with its reason."""
-    batch = decode(chunk_of(b"".join(raw + end for raw in raws), oversized))
+    batch = decode(lines_of(b"".join(raw + end for raw in raws), oversized))
     expected: dict[str, list[tuple[int, float]]] = {}
     reasons: Counter[str] = Counter({OVERSIZED: oversized} if oversized else {})
     for outcome in (model(raw) for raw in raws if raw.strip(b" \t\r")):
@@ -422,7 +413,7 @@ def test_like_line_by_line_with_the_standard_library(raws, end, oversized):
 
 @given(raw=st.binary(max_size=300), oversized=st.integers(0, 3))
 def test_no_bytes_break_the_count(raw, oversized):
-    batch = decode(chunk_of(raw + b"\n", oversized))
+    batch = decode(lines_of(raw + b"\n", oversized))
     assert batch.received == sum(batch.rejected.values()) + batch.accepted
     assert set(batch.rejected) <= set(REASONS)
     assert all(batch.rejected.values())
@@ -441,7 +432,7 @@ def test_encode_line_is_exactly_the_wire_form():
     timestamp=st.integers(EARLIEST, LATEST),
 )
 def test_what_is_encoded_is_decoded(symbol, price, timestamp):
-    batch = decode(chunk_of(encode_line(symbol, price, timestamp)))
+    batch = decode(lines_of(encode_line(symbol, price, timestamp)))
     assert accepted_of(batch) == {symbol: [(timestamp, price)]}
 
 
@@ -450,7 +441,7 @@ def test_prices_are_read_like_python_reads_them(price):
     """To the last bit, however they are written."""
     raw = line(price=price)
     expected = model(raw)
-    batch = decode(chunk_of(raw + b"\n"))
+    batch = decode(lines_of(raw + b"\n"))
     if isinstance(expected, str):
         assert batch.rejected == {expected: 1}
     else:

@@ -4,12 +4,13 @@ import pytest
 import trio
 from builders import batch_of
 
+from marketflow.adapters.exchange.lines import Lines
 from marketflow.app.ingest.workers import CHUNK_BUFFER, _fan_in, run_pool
-from marketflow.app.ports import Chunk
+from marketflow.app.ports import Batch, Chunk, Decoded
 
 
 def chunk_of(number, lines=b""):
-    return Chunk("exchange1", number, lines, 0, 0, 0.0)
+    return Chunk("exchange1", number, Lines(lines, 0, number, number / 10))
 
 
 def feed_of(count, sent=None):
@@ -23,8 +24,8 @@ def feed_of(count, sent=None):
     return feed
 
 
-def decode(chunk):
-    return batch_of(chunk.exchange, [("BTCUSDT", 1.0, 1)], number=chunk.number)
+def decode(_payload):
+    return batch_of("", [("BTCUSDT", 1.0, 1)])
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 64])
@@ -40,6 +41,30 @@ async def test_every_batch_enters_in_the_order_of_its_chunk(workers):
     assert entered == list(range(500))
 
 
+async def test_a_batch_says_which_chunk_it_was():
+    """And has the content that the codec found, and the times of the receipt."""
+    entered, seen = [], []
+
+    def note(payload):
+        seen.append(payload)
+        return Decoded(received=3, rejected={"late": 1, "malformed": 2}, updates=())
+
+    async def enter(batch):
+        entered.append(batch)
+
+    await run_pool(feed_of(2), decode=note, enter=enter, workers=5)
+    assert seen == [chunk_of(0).payload, chunk_of(1).payload]
+    assert entered[1] == Batch(
+        exchange="exchange1",
+        number=1,
+        received=3,
+        rejected={"late": 1, "malformed": 2},
+        updates=(),
+        received_at=1,
+        received_monotonic=0.1,
+    )
+
+
 async def test_an_overtaken_batch_waits_for_its_place():
     """The order is the fan-in's doing: batches that come out of order are held back."""
     entered = []
@@ -50,7 +75,7 @@ async def test_an_overtaken_batch_waits_for_its_place():
     send, receive = trio.open_memory_channel(20)
     async with send:
         for number in (3, 1, 2, 0, 5, 4):
-            await send.send(decode(chunk_of(number)))
+            await send.send(batch_of("exchange1", [], number=number))
     await _fan_in(receive, enter)
     assert entered == [0, 1, 2, 3, 4, 5]
 
@@ -75,10 +100,10 @@ async def test_what_cannot_enter_pushes_back_to_the_feed(autojump_clock):
 async def test_a_decode_that_raises_takes_the_pool_down():
     """A batch left out would be a silent loss."""
 
-    def fail(chunk):
-        if chunk.number == 7:
+    def fail(payload):
+        if payload.received_at == 7:
             raise RuntimeError("a bug")
-        return decode(chunk)
+        return decode(payload)
 
     entered = []
 

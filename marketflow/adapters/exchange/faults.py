@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from marketflow.domain.lines import LINE_LIMIT
+from marketflow.adapters.exchange.lines import LINE_LIMIT
 
 GARBAGE: Final = (
     b"hello",

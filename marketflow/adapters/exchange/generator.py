@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from marketflow.adapters.exchange.lines import Lines
 from marketflow.adapters.exchange.wire import encode_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from marketflow.adapters.exchange.walk import Prices
-    from marketflow.app.ports import Clock
+    from marketflow.app.ports import Clock, Decode, Intake
 
 CATCH_UP: Final = 0.5
 """Seconds: of ticks that are later than this, the missed ones are left out."""
 
 
 class GeneratorSource:
-    """Fills the port `Source`: `rate` ticks a second, each one line a symbol.
+    """Fills the port `Source`: `rate` ticks a second, each of them one line for each symbol.
 
-    All its connections have the same prices, of the time at which each tick is made.
+    The lines go through the same codec as those of a real exchange. Nothing has to be framed.
     """
 
-    def __init__(self, exchange: str, prices: Prices, rate: float, clock: Clock) -> None:
-        self._exchange = exchange
+    def __init__(
+        self, exchange: str, prices: Prices, rate: float, clock: Clock, decode: Decode[Lines]
+    ) -> None:
+        self.exchange = exchange
+        self.decode = decode
         self._prices = prices
         self._interval = 1 / rate
         self._clock = clock
 
-    @property
-    def exchange(self) -> str:
-        """The exchange's name."""
-        return self._exchange
+    async def run(self, intake: Intake[Lines]) -> None:
+        """Send ticks until the stop. Raises nothing but what the intake does."""
+        intake.connected()
+        async for lines in intake.received(self.ticks().next):
+            await intake.send(Lines(lines, 0, self._clock.now(), trio.current_time()))
 
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[GeneratorConnection]:
-        """Never fails."""
-        await trio.lowlevel.checkpoint()
-        yield GeneratorConnection(self._prices, self._interval, self._clock)
+    def ticks(self) -> Ticks:
+        """Ticks on a schedule that starts now."""
+        return Ticks(self._prices, self._interval, self._clock)
 
 
-class GeneratorConnection:
-    """Fills the port `Connection`. Ticks keep to a schedule that starts with the connection."""
+class Ticks:
+    """Ticks on a schedule. Each has the prices of the moment at which it is made."""
 
     def __init__(self, prices: Prices, interval: float, clock: Clock) -> None:
         self._prices = prices
@@ -52,11 +52,11 @@ class GeneratorConnection:
         self._clock = clock
         self._next_tick = trio.current_time()
 
-    async def receive(self) -> bytes:
+    async def next(self) -> bytes:
         """The lines of the next tick, when its time has come."""
         self._next_tick = max(self._next_tick, trio.current_time() - CATCH_UP)
         await trio.sleep_until(self._next_tick)
-        # After the sleep, so that a cancelled receive takes no tick with it.
+        # After the sleep, so that a cancelled wait takes no tick with it.
         self._next_tick += self._interval
         timestamp = self._clock.now()
         return b"".join(encode_line(symbol, price, timestamp) for symbol, price in self._prices.at(timestamp))

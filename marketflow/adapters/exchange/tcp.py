@@ -1,11 +1,11 @@
-"""An exchange over TCP."""
+"""An exchange that sends lines over TCP."""
 
 from __future__ import annotations
 
 import os
 import socket
 import struct
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,23 +17,27 @@ from marketflow.patience import within
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from marketflow.adapters.exchange.lines import Lines
+    from marketflow.adapters.exchange.reading import LineReader
+    from marketflow.app.ports import Decode, Intake
+
 LEAST_RECEIVED: Final = 65_536
 MOST_RECEIVED: Final = 262_144
 RECEIVED_PER_SYMBOL: Final = 2_600
-"""Bytes: some 35 lines. What is done once for each symbol of a chunk takes as long as ten of its lines."""
+"""Bytes: some 35 lines. The work for each symbol of a payload costs as much as ten of its lines."""
 
 
 def receive_size(symbols: int) -> int:
-    """The most bytes of one receive, so that a chunk of so many symbols has enough lines of each.
+    """The most bytes of one receive: enough for some lines of each of so many symbols.
 
-    No more than that: what is decoded has to stay in the processor's cache.
+    It is no more than that, because what is decoded has to stay in the processor's cache.
     """
     return max(LEAST_RECEIVED, min(symbols * RECEIVED_PER_SYMBOL, MOST_RECEIVED))
 
 
 @attrs.frozen
 class TcpConnection:
-    """Fills the port `Connection`."""
+    """The bytes of one connection."""
 
     _stream: trio.SocketStream
     _receive_size: int
@@ -57,20 +61,36 @@ class TcpSource:
     exchange: str
     host: str
     port: int
+    decode: Decode[Lines]
+    reader: LineReader
     receive_size: int = LEAST_RECEIVED
     """Bytes of one receive at most."""
     connect_timeout: float = 5.0
     """Seconds."""
+
+    async def run(self, intake: Intake[Lines]) -> None:
+        """Connect and read, until the connection ends or the stop comes.
+
+        Raises:
+            OSError: no connection could be made, or it ended.
+        """
+        async with AsyncExitStack() as stack:
+            # Entering is a wait for the outside, what follows is not: so the block is not within the wait.
+            connection = await intake.outside(partial(stack.enter_async_context, self.connect()))
+            if connection is None or intake.stopping:
+                return
+            intake.connected()
+            await self.reader.read(intake, connection.receive)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[TcpConnection]:
         """A new connection, closed on leaving.
 
         Raises:
-            OSError: there is none to be had.
+            OSError: no connection could be made.
         """
         try:
-            # The exchange speaks first: on a connection that was made in time it may have sent already.
+            # The exchange sends first, so a connection that was made in time may hold data already.
             stream = await within(self.connect_timeout, partial(trio.open_tcp_stream, self.host, self.port))
         except trio.TooSlowError:
             address = f"{self.host}:{self.port}"
@@ -80,17 +100,17 @@ class TcpSource:
         except OSError as error:
             raise OSError(f"{self.host}:{self.port}: {_reason(error)}") from error
         async with stream:
-            # The exchange's port may lie in the range of the kernel's own ports: with no one listening there,
-            # a connection on loopback can be given that very port, meets itself, and keeps the exchange out.
+            # The exchange's port may be one that the kernel gives to clients. If no one listens on it, a
+            # client on loopback can be given that very port: it connects to itself, and blocks the exchange.
             if stream.socket.getsockname() == stream.socket.getpeername():
-                # Closed by a reset: after an ordinary close the kernel keeps the port for another minute.
+                # A reset, because after an ordinary close the kernel keeps the port for another minute.
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 raise ConnectionError(f"no one listens on {self.host}:{self.port}: connected to itself")
             yield TcpConnection(stream, self.receive_size)
 
 
 def _reason(error: OSError) -> str:
-    """Why the first of its addresses was not reached: Trio says no more than that all were not."""
+    """Why the first of the addresses was not reached. Trio says only that none of them was."""
     causes = error.__cause__
     first = causes.exceptions[0] if isinstance(causes, BaseExceptionGroup) else error
     number = getattr(first, "errno", None)

@@ -1,236 +1,182 @@
-"""The feed: keeps one exchange connected and reads it."""
+"""The feed: keeps the source of one exchange connected, and knows how it is."""
 
 from __future__ import annotations
 
-import math
-from contextlib import AsyncExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 import trio
 
-from marketflow.app.ports import Chunk
-from marketflow.domain.lines import LineFramer
+from marketflow.app.ingest.intake import ChunkSender, Intake
+from marketflow.app.ingest.outage_log import OutageLog
+from marketflow.app.ingest.state import FeedState
+from marketflow.app.ingest.waits import Waits
+from marketflow.app.ports import Decoded
+from marketflow.domain.prices import MALFORMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from marketflow.app.ports import Clock, Connection, Entropy, Source
-    from marketflow.app.watch.clocks import Beat
+    from marketflow.app.ingest.backoff import Backoff
+    from marketflow.app.ports import Chunk, Source
 
 HEALTHY_AFTER: Final = 5.0
-"""Seconds of good lines after which a connection was a good one: the next back-off starts anew."""
-LOG_INTERVAL: Final = 60.0
-"""Seconds between two lines of the same event in the log while an outage lasts."""
+"""Seconds of good updates after which a connection was a good one: the back-off then begins again."""
+STOP_PATIENCE: Final = 2.0
+"""Seconds after a stop in which a source has to return. After that it is cancelled, between two sends."""
 
-AT_ONCE: Final = 1e-3
-"""Seconds: what is there is taken. With none at all it would not even be tried."""
-LITTLE: Final = 32_768
-"""Bytes of a receive. After less a feed waits until more has come in: what is done once for each chunk takes
-as long as a hundred of its lines. An exchange that has sent as much is not kept waiting."""
-
-logger = structlog.get_logger()
+OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
+"""Errors that say that the exchange is away. The last two are what Trio's streams and time limits raise in
+the tasks of a source. Any other error is a bug of the source."""
 
 
 class Feed:
-    """Reads one exchange, connecting again whenever the connection ends, until it is told to stop.
+    """Runs the source of one exchange again and again until the stop, with a pause after each failure.
 
-    Between two connections it waits for a random part (full jitter) of a time that doubles from
-    `backoff_min` to `backoff_max`. All times are in seconds, of Trio's clock. After a small receive it waits
-    for the next `beat`, if there is one, as all feeds do: what is sent bit by bit comes together, and they
-    wake up as one.
-
-    `last_accepted` tells when the exchange's last update was accepted, None if none was yet.
+    Whatever a source raises costs its connection, and never the service; what its codec raises costs the
+    payload. An error of ours (in a send to the workers, for example) ends the service as anywhere else.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: Source[Any],
         *,
-        clock: Clock,
-        backoff_min: float,
-        backoff_max: float,
+        backoff: Backoff,
         idle_timeout: float,
-        beat: Beat | None,
         last_accepted: Callable[[], float | None],
-        entropy: Entropy,
     ) -> None:
+        """Times in seconds of Trio's clock.
+
+        Args:
+            source: what is run.
+            backoff: the pauses.
+            idle_timeout: how long a source may receive nothing.
+            last_accepted: tells when the exchange's last update was accepted, None if none was yet.
+        """
         self.exchange = source.exchange
+        self.state = FeedState()
         self._source = source
-        self._clock = clock
-        self._backoff_min = backoff_min
-        self._backoff_max = backoff_max
+        self._backoff = backoff
         self._idle_timeout = idle_timeout
-        self._beat = beat
         self._last_accepted = last_accepted
-        self._entropy = entropy
-        self._log = logger.bind(exchange=source.exchange)
+        self._log = OutageLog(source.exchange)
 
-        self.connected = False
-        self.running_since = -math.inf
-        """When it was last started."""
-        self._first_connection = True
-        self.connected_since: float | None = None
-        """When the connection was made; None without one."""
-        self.connections = 0
-        """How many were made."""
-        self.reconnects = 0
-        """How many were made because one had ended: not the first of a run."""
-        self.last_error: str | None = None
-        """Why the last connection ended, or could not be made; None before there was a failure."""
+    @property
+    def connected(self) -> bool:
+        """Whether the exchange can be read."""
+        return self.state.connected
 
-        self._chunks_made = 0
-        """In this run."""
-        self._stopping = trio.Event()
-        self._wait = trio.CancelScope()
-        """Of the wait that goes on just now, or was the last."""
-        self._failures = 0
-        """Since the last healthy connection."""
-        self._backoff = backoff_min
-        """The most that the next wait takes."""
-        self._told: dict[str, float] = {}
-        """When each event was last told, since then."""
+    @property
+    def running_since(self) -> float:
+        """When it was last started (seconds of Trio's clock)."""
+        return self.state.running_since
 
-    async def run(self, chunks: trio.MemorySendChannel[Chunk], stopping: trio.Event) -> None:
-        """Send what is received as chunks, until `stopping` is set. Owns and closes `chunks`.
+    @property
+    def reconnects(self) -> int:
+        """How many connections were made because one had ended."""
+        return self.state.reconnects
 
-        The stop ends waits for the outside only (connecting, receiving, backing off), never a send: what
-        was received is sent on, and what has come in by then is received, as much as one receive takes. A
-        line that has no end by then was not received, and is not sent.
+    async def run(self, chunks: trio.MemorySendChannel[Chunk[Any]], stopping: trio.Event) -> None:
+        """Send what the source receives as chunks, until `stopping` is set. Owns and closes `chunks`.
+
+        The stop ends waits for the outside only (connecting, receiving, backing off), never a send. What was
+        received is sent on, and so is what one more receive finds. A message that is not complete by then was
+        not received.
         """
-        self._stopping = stopping
-        self.running_since = trio.current_time()
-        self._first_connection = True
-        # A switch of modes runs it again, with a new pool.
-        self._chunks_made = 0
-        self._forget_failures()
-        async with chunks, trio.open_nursery() as nursery:
-            nursery.start_soon(self._end_wait_at_stop)
-            while not stopping.is_set():
-                with suppress(OSError):  # told where it was raised
-                    await self._connect_and_read(chunks)
-                with self._waiting():
-                    await trio.sleep(self._entropy.uniform(0, self._backoff))
-                self._backoff = min(self._backoff * 2, self._backoff_max)
-
-    async def _connect_and_read(self, chunks: trio.MemorySendChannel[Chunk]) -> None:
-        """One connection, from connecting to its end; returns at a stop.
-
-        Raises:
-            OSError: it ended, or there was none to be had.
-        """
-        async with AsyncExitStack() as stack:
-            connection = await self._connect(stack)
-            if connection is None or self._stopping.is_set():
-                return
-            framer = LineFramer()
-            try:
-                with self._connected():
-                    await self._read(connection, framer, chunks)
-            except OSError:
-                # What came before the end counts, also where the last line has no newline.
-                await self._send(chunks, *framer.finish())
-                raise
-
-    async def _connect(self, stack: AsyncExitStack) -> Connection | None:
-        """A new connection, which the stack closes; None at a stop."""
+        waits = Waits(stopping)
+        sender = ChunkSender(self.exchange, chunks)
+        intake = Intake(waits, sender, idle_timeout=self._idle_timeout, on_connected=self._connected)
+        self.state.start(trio.current_time())
+        self._end_outage()
         try:
-            # Only entering is a wait for the outside. A source must not leave a scope of its own open by it.
-            with self._waiting():
-                return await stack.enter_async_context(self._source.connect())
-        except OSError as error:
-            self._failed("cannot connect", error)
-            raise
-        return None
-
-    async def _read(
-        self, connection: Connection, framer: LineFramer, chunks: trio.MemorySendChannel[Chunk]
-    ) -> None:
-        ending = False
-        while not ending:
-            ending = self._stopping.is_set()
-            data: bytes | None = None
-            with self._waiting(self._idle_timeout):
-                data = await connection.receive()
-            if data is None and not self._stopping.is_set():
-                # If our own process was stopped for so long, the time is over although data is there.
-                with self._waiting(AT_ONCE):
-                    data = await connection.receive()
-            if data:
-                await self._send(chunks, *framer.push(data))
-                if self._beat is not None and len(data) < LITTLE:
-                    with self._waiting():
-                        await self._beat.wait()
-            elif data is not None:
-                raise ConnectionError("closed by the exchange")
-            elif not self._stopping.is_set():
-                raise TimeoutError(f"nothing received for {self._idle_timeout:g} s")
-
-    async def _send(self, chunks: trio.MemorySendChannel[Chunk], lines: bytes, oversized: int) -> None:
-        if not lines and not oversized:
-            return
-        chunk = Chunk(
-            exchange=self._source.exchange,
-            number=self._chunks_made,
-            lines=lines,
-            oversized=oversized,
-            received_at=self._clock.now(),
-            received_monotonic=trio.current_time(),
-        )
-        self._chunks_made += 1
-        await chunks.send(chunk)
-
-    # ---- waits that a stop ends ----
-
-    def _waiting(self, seconds: float = math.inf) -> trio.CancelScope:
-        """A scope for one wait: it ends at a stop, or after `seconds`. After the stop there is no wait."""
-        self._wait = trio.CancelScope(relative_deadline=AT_ONCE if self._stopping.is_set() else seconds)
-        return self._wait
-
-    async def _end_wait_at_stop(self) -> None:
-        await self._stopping.wait()
-        self._wait.cancel()
-
-    # ---- what is known and told of the connection ----
-
-    @contextmanager
-    def _connected(self) -> Iterator[None]:
-        """Lasts as long as the connection."""
-        since = trio.current_time()
-        self.connected = True
-        self.connected_since = since
-        self.connections += 1
-        if not self._first_connection:
-            self.reconnects += 1
-        self._first_connection = False
-        self._tell("info", "connected")
-        try:
-            yield
-        except OSError as error:
-            accepted = self._last_accepted()
-            if accepted is not None and accepted - since >= HEALTHY_AFTER:
-                self._forget_failures()
-            self._failed("disconnected", error, seconds=round(trio.current_time() - since, 3))
-            raise
+            async with chunks, trio.open_nursery() as nursery:
+                nursery.start_soon(waits.end_at_stop)
+                nursery.start_soon(self._abandon_late_source, stopping, sender, nursery.cancel_scope)
+                while not waits.stopping:
+                    await self._run_source(intake)
+                    if self.state.state == "backing off":
+                        await waits.outside(partial(trio.sleep, self._backoff.next()))
+                        self.state.retry(trio.current_time())
+                nursery.cancel_scope.cancel()
         finally:
-            self.connected = False
-            self.connected_since = None
+            self.state.stop(trio.current_time())
 
-    def _forget_failures(self) -> None:
-        self._failures = 0
-        self._backoff = self._backoff_min
-        self._told.clear()
+    def decode(self, payload: Any) -> Decoded:
+        """What the source's codec finds in a payload; for the workers.
 
-    def _failed(self, event: str, error: OSError, **facts: object) -> None:
-        self._failures += 1
-        self.last_error = str(error) or type(error).__name__
-        self._tell("warning", event, error=self.last_error, attempts=self._failures, **facts)
+        A codec that raises has a bug. It costs this payload, whose messages count as malformed.
+        """
+        try:
+            return self._source.decode(payload)
+        except Exception as error:  # noqa: BLE001 - logged, and nothing is lost without being counted
+            self.state.bugs += 1
+            self._log.codec_failed(error, bugs=self.state.bugs)
+            count = payload.messages
+            return Decoded(received=count, rejected={MALFORMED: count} if count else {}, updates=())
 
-    def _tell(self, level: str, event: str, **facts: object) -> None:
-        """Log the event; on the level of debug if it was told lately, so that no outage floods the log."""
-        now = trio.current_time()
-        if now - self._told.get(event, -math.inf) < LOG_INTERVAL:
-            level = "debug"
+    async def _run_source(self, intake: Intake[Any]) -> None:
+        """One connection, from connecting to its end."""
+        try:
+            await self._source.run(intake)
+        except BaseExceptionGroup as group:
+            errors, rest = group.split(Exception)
+            if errors is not None and intake.fault is None:
+                self._failed(errors)
+            if rest is not None:  # a cancellation from outside, among others
+                raise rest from None
+        except Exception as error:  # noqa: BLE001 - logged
+            if intake.fault is None:
+                self._failed(error)
         else:
-            self._told[event] = now
-        getattr(self._log, level)(event, connection=self.connections, **facts)
+            if intake.fault is None and not intake.stopping:
+                self._failed(ConnectionError("the source ended the connection"))
+        if intake.fault is not None:
+            raise intake.fault
+
+    async def _abandon_late_source(
+        self, stopping: trio.Event, sender: ChunkSender[Any], scope: trio.CancelScope
+    ) -> None:
+        """Cancel the source if it has forgotten the stop, so that a switch of modes or a stop can go on."""
+        await stopping.wait()
+        await trio.sleep(STOP_PATIENCE)
+        while sender.waiting:  # noqa: ASYNC110 - it is a bug that brings us here
+            await trio.sleep(STOP_PATIENCE)
+        self._log.source_abandoned()
+        scope.cancel()
+
+    # ---- what is known of the connection ----
+
+    def _connected(self) -> None:
+        if self.state.connect(trio.current_time()):
+            self._log.connected()
+
+    def _failed(self, error: Exception) -> None:
+        """The connection has ended, or could not be made."""
+        now = trio.current_time()
+        event, facts = "cannot connect", {}
+        if self.state.connected:
+            event, facts = "disconnected", {"seconds": round(now - self.state.since, 3)}
+            accepted = self._last_accepted()
+            if accepted is not None and accepted - self.state.since >= HEALTHY_AFTER:
+                self._end_outage()
+        causes = list(_causes(error))
+        text = str(causes[0]) or type(causes[0]).__name__
+        if all(isinstance(cause, OUTAGES) for cause in causes):
+            self.state.fail(now, text)
+            self._log.failed(event, text, **facts)
+        else:
+            self.state.fail(now, text, bug=True)
+            self._log.source_failed(error, bugs=self.state.bugs, **facts)
+
+    def _end_outage(self) -> None:
+        self._backoff.reset()
+        self._log.end_outage()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, or of a group all those within; bugs come first."""
+    if isinstance(error, BaseExceptionGroup):
+        causes = [cause for each in error.exceptions for cause in _causes(each)]
+        yield from sorted(causes, key=lambda cause: isinstance(cause, OUTAGES))
+    else:
+        yield error

@@ -1,4 +1,4 @@
-"""The live/test switch: whichever mode it is, its sources run in a nursery of their own."""
+"""The switch between live and test mode. The sources of the current mode run in a nursery of their own."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = structlog.get_logger()
 class Modes:
     """Runs the sources of one mode at a time.
 
-    A switch sets the wish and waits. The sources of the old mode then end, each later stage because its input
-    ended, and only when the last of its updates is in the book do the new mode's begin.
+    A switch names the wanted mode and waits. The sources of the old mode end, and then each later stage,
+    because its input ended. The new mode's sources begin when the last update of the old mode is in the book.
     """
 
     def __init__(self, mode: Mode) -> None:
@@ -33,15 +33,15 @@ class Modes:
 
     @property
     def mode(self) -> Mode:
-        """The current one; during a switch the one that is left."""
+        """The current mode; during a switch still the old one."""
         mode: Mode = self._mode.value
         return mode
 
     async def switch(self, mode: Mode) -> bool:
-        """Switch to `mode` and wait until it is done; returns whether it was another one before.
+        """Switch to `mode` and wait until it is done; returns whether it was another mode before.
 
-        Of several at once each waits for its own. Once begun, a switch is carried through even if whoever
-        asked for it is cancelled.
+        Switches that are asked for at the same time are done one after the other. A switch that has begun is
+        carried through, even if its caller is cancelled.
 
         Raises:
             NothingCanAnswer: the service is stopping.

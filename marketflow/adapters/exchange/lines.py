@@ -1,8 +1,10 @@
-"""Bytes as they arrive, cut into whole lines. No line is kept that is too long, no good one is lost."""
+"""The framing of lines: bytes as they arrive, cut into whole lines. No I/O."""
 
 from __future__ import annotations
 
 from typing import Final
+
+import attrs
 
 LINE_LIMIT: Final = 65_536
 """The most bytes in a line, not counting its newline nor a carriage return before that."""
@@ -10,25 +12,44 @@ LINE_LIMIT: Final = 65_536
 _BLANK: Final = b" \t\r\n"
 
 
-class LineFramer:
-    """Cuts one connection's bytes into lines, however they were split on their way.
+@attrs.frozen
+class Lines:
+    """Whole lines that were received in one go. Fills the port `Payload`."""
 
-    Holds at most `limit` bytes and a carriage return. A longer line is counted once, when it is found to
-    be too long, and none of its bytes is passed on.
+    lines: bytes
+    """Zero or more lines, each ended by a newline."""
+    oversized: int
+    """Lines that were thrown away because they were too long."""
+    received_at: int
+    """Unix ms."""
+    received_monotonic: float
+    """Seconds of Trio's clock."""
+
+    @property
+    def messages(self) -> int:
+        """How many lines there were; blank ones are none."""
+        return self.oversized + sum(bool(line.strip(_BLANK)) for line in self.lines.split(b"\n"))
+
+
+class LineFramer:
+    """Cuts the bytes of one connection into lines, wherever they were split on their way.
+
+    It holds at most `limit` bytes and a carriage return. A longer line is counted once, as soon as it is too
+    long; none of its bytes is passed on. No other line is lost.
     """
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
         self._rest = bytearray()
-        """The line that has no end yet."""
+        """What there is of a line whose end has not come yet."""
         self._skipping = False
-        """Whether that line is too long, counted already, and only its end is awaited."""
+        """Whether that line is too long. It is counted already; the rest of it is skipped."""
 
     def push(self, data: bytes) -> tuple[bytes, int]:
-        """The next bytes, of any size.
+        """Take the next bytes, of any size.
 
-        Returns the whole lines that they complete, each ended by a newline, and how many lines were thrown
-        away because they are too long.
+        Returns the lines that are whole now, each ended by a newline, and how many lines were thrown away
+        because they are too long.
         """
         end = data.rfind(b"\n") + 1
         if not end:
@@ -43,9 +64,9 @@ class LineFramer:
         return lines, oversized + self._keep(data[end:])
 
     def finish(self) -> tuple[bytes, int]:
-        """The connection's end: what has no newline is a line of its own, if there is anything in it.
+        """Take the end of the connection: what is there of a last line without a newline is a line.
 
-        Returns like `push`; the framer is as new afterwards.
+        Returns the same as `push`. The framer is as good as new afterwards.
         """
         blank = not self._rest.strip(_BLANK)
         lines, oversized = self.push(b"\n")
@@ -55,7 +76,7 @@ class LineFramer:
         """Add bytes without a newline to the unfinished line; 1 if it is found to be too long."""
         if self._skipping:
             return 0
-        # Checked before it is copied: `data` may be of any size.
+        # Checked before it is copied, since `data` may be of any size.
         size = len(self._rest) + len(data)
         last = data[-1:] or self._rest[-1:]
         # A carriage return at the end does not count, if a newline follows.
@@ -67,7 +88,7 @@ class LineFramer:
         return 0
 
     def _may_have_oversized(self, lines: bytes) -> bool:
-        """Quick: of each `limit` bytes only the last newline is looked for."""
+        """A quick check: in each `limit` bytes it looks for the last newline only."""
         begin = 0
         while len(lines) - begin > self._limit + 1:
             newline = lines.rfind(b"\n", begin, begin + self._limit + 1)

@@ -1,0 +1,53 @@
+"""Reads lines from a stream of bytes, and sends them on as payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import attrs
+import trio
+
+from marketflow.adapters.exchange.lines import LineFramer, Lines
+from marketflow.app.ports import Clock, Intake
+from marketflow.app.watch.clocks import Beat
+
+LITTLE: Final = 32_768
+"""Bytes. After a receive of less the reader pauses, so that more comes in: the work for each payload costs as
+much as a hundred of its lines. An exchange that has sent as much is read again at once."""
+
+
+@attrs.frozen
+class LineReader:
+    """Reads the connections of sources whose lines come as a stream of bytes."""
+
+    clock: Clock
+    beat: Beat | None = None
+    """What ends the pauses after small receives; None: no pauses. One for all sources, so that they wake up
+    together. Pauses are a matter of streams of bytes: what is sent meanwhile waits in the socket, and one
+    receive takes all of it. Where each receive gives one message, a pause would only be a delay."""
+
+    async def read(self, intake: Intake[Lines], receive: Callable[[], Awaitable[bytes]]) -> None:
+        """Send whole lines until the stop, or until the connection ends.
+
+        `receive` gives the next bytes, and none at the end.
+
+        Raises:
+            OSError: the connection ended.
+        """
+        framer = LineFramer()
+        try:
+            async for data in intake.received(receive):
+                if not data:
+                    raise ConnectionError("closed by the exchange")
+                await self._send(intake, *framer.push(data))
+                if self.beat is not None and len(data) < LITTLE:
+                    await intake.outside(self.beat.wait)
+        except OSError:
+            # What came before the end counts, also a last line without a newline.
+            await self._send(intake, *framer.finish())
+            raise
+
+    async def _send(self, intake: Intake[Lines], lines: bytes, oversized: int) -> None:
+        if lines or oversized:
+            await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))

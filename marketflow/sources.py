@@ -1,0 +1,48 @@
+"""The sources of both modes, as configured: the real exchanges, and the generators that take their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
+from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.adapters.exchange.reading import LineReader
+from marketflow.adapters.exchange.tcp import TcpSource, receive_size
+from marketflow.adapters.exchange.wire import Decoder
+from marketflow.app.interface import Mode
+from marketflow.app.ports import Clock, Source
+from marketflow.app.watch.clocks import Beat
+from marketflow.config import Settings
+
+MOST_PACE: Final = 0.0125
+"""Seconds that a source waits at most for more to come in after a small receive: nobody notices the delay."""
+
+
+def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Source[Any]]]:
+    """The sources of each mode, as configured. Nothing is connected yet."""
+    decode, reader = line_decoder(settings), line_reader(settings, clock)
+    size = receive_size(len(settings.symbols))
+    return {
+        "live": [
+            TcpSource(each.name, each.host, each.port, decode, reader, size) for each in settings.exchanges
+        ],
+        "test": [
+            GeneratorSource(
+                name, FairPrices(name, settings.symbols, COMMON_SEED), settings.generator.rate, clock, decode
+            )
+            for name in settings.generator.exchanges
+        ],
+    }
+
+
+def line_decoder(settings: Settings) -> Decoder:
+    """The codec of all sources that send lines."""
+    aggregation = settings.aggregation
+    return Decoder(Checks(frozenset(settings.symbols), aggregation.interval, aggregation.lateness))
+
+
+def line_reader(settings: Settings, clock: Clock) -> LineReader:
+    """The reader of all sources that receive lines, which keep a common beat."""
+    return LineReader(clock, Beat(min(settings.pipeline.flush_interval / 4_000, MOST_PACE)))
