@@ -13,6 +13,7 @@ from marketflow.app.ingest.state import FeedState
 from marketflow.app.ingest.waits import Waits
 from marketflow.app.ports import Decoded
 from marketflow.domain.prices import MALFORMED
+from marketflow.patience import SECOND_LOOK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 HEALTHY_AFTER: Final = 5.0
 """Seconds of good updates after which a connection was a good one: the back-off then begins again."""
-STOP_PATIENCE: Final = 2.0
-"""Seconds after a stop in which a source has to return. After that it is cancelled, between two sends."""
+STOP_PATIENCE: Final = 10.0
+"""Seconds after a stop in which a source has to return. After that it is cancelled, between two sends: else a
+switch of modes would wait for ever. (A stop of the service has a limit of its own.)"""
 
 OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
 """Errors that say that the exchange is away. The last two are what Trio's streams and time limits raise in
@@ -139,8 +141,10 @@ class Feed:
         """Cancel the source if it has forgotten the stop, so that a switch of modes or a stop can go on."""
         await stopping.wait()
         await trio.sleep(STOP_PATIENCE)
+        # If it was our process that stood still, the source goes on now.
+        await trio.sleep(SECOND_LOOK)
         while sender.waiting:  # noqa: ASYNC110 - it is a bug that brings us here
-            await trio.sleep(STOP_PATIENCE)
+            await trio.sleep(SECOND_LOOK)
         self._log.source_abandoned()
         scope.cancel()
 
