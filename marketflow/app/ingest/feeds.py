@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HEALTHY_AFTER: Final = 5.0
 """Seconds of good updates after which a connection was a good one: the back-off then begins again."""
-STOP_PATIENCE: Final = 10.0
+STOP_PATIENCE: Final = 30.0
 """Seconds after a stop in which a source has to return. After that it is cancelled, between two sends: else a
 switch of modes would wait for ever. (A stop of the service has a limit of its own.)"""
 
@@ -170,7 +170,7 @@ class Feed:
             self._log.failed(event, text, **facts)
         else:
             self.state.fail(now, text, bug=True)
-            self._log.source_failed(error, bugs=self.state.bugs, **facts)
+            self._log.source_failed(error, causes[0], bugs=self.state.bugs, **facts)
 
     def _end_outage(self) -> None:
         self._backoff.reset()

@@ -42,22 +42,22 @@ class OutageLog:
         self._attempts += 1
         self._line("warning", event, error=error, attempts=self._attempts, **facts)
 
-    def source_failed(self, error: BaseException, **facts: object) -> None:
-        """A bug of the source has ended the connection."""
+    def source_failed(self, error: BaseException, cause: BaseException, **facts: object) -> None:
+        """A bug of the source has ended the connection: `cause`, which is the error or within its group."""
         self._attempts += 1
-        self._bug("source failed", error, attempts=self._attempts, **facts)
+        self._bug("source failed", error, cause, attempts=self._attempts, **facts)
 
     def codec_failed(self, error: Exception, **facts: object) -> None:
         """A bug of the codec has cost a payload."""
-        self._bug("codec failed", error, **facts)
+        self._bug("codec failed", error, error, **facts)
 
     def source_abandoned(self) -> None:
         """The source had to be cancelled, because it did not return after a stop."""
         self._line("warning", "source did not stop")
 
-    def _bug(self, event: str, error: BaseException, **facts: object) -> None:
-        """With the traceback, and with the line that raised it: above debug there are no tracebacks."""
-        self._line("error", event, exc_info=error, where=_where(error), **facts)
+    def _bug(self, event: str, error: BaseException, cause: BaseException, **facts: object) -> None:
+        """With the traceback, which the log shows on the level of debug only, and the place of the cause."""
+        self._line("error", event, exc_info=error, where=_where(cause), **facts)
 
     def _line(self, level: str, event: str, **facts: object) -> None:
         now = trio.current_time()
@@ -69,8 +69,6 @@ class OutageLog:
 
 
 def _where(error: BaseException) -> str | None:
-    """The place in the code that raised it; of a group its first error's."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    """The place in the code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else None
