@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from marketflow.app.interface import Counters as Counts
 from marketflow.app.ports import Clock
 from marketflow.config import Settings
 from marketflow.config.settings import ExchangeSettings
+from marketflow.outside import Outside
 from marketflow.service import Running, serve
 
 BASE = {"BTCUSDT": 100_000.0, "DOGEUSDT": 0.3}
@@ -306,6 +307,7 @@ async def service(
     players: Sequence[Exchange],
     *,
     clock: Clock | None = None,
+    outside: AbstractAsyncContextManager[Outside] | None = None,
     watched: bool = True,
     all_received: bool = True,
 ) -> AsyncIterator[Service]:
@@ -315,7 +317,7 @@ async def service(
     """
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
-        running = await nursery.start(partial(serve, settings, stopping, clock=clock))
+        running = await nursery.start(partial(serve, settings, stopping, clock=clock, outside=outside))
         it = Service(running, players)
         await eventually(lambda: all(each.connected for each in players), what="connected")
         async with trio.open_nursery() as watching:
