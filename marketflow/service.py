@@ -9,7 +9,7 @@
     ├─ run_modes                   the sources of one mode at a time
     │  └─ run_sources
     │     └─ run_pool, for each exchange
-    │        ├─ feed               ends with the stop, or the switch
+    │        ├─ feed, its source   end with the stop, or the switch
     │        ├─ worker x5          end because the feed has
     │        └─ fan-in             ends because the workers have; all is in the book
     ├─ stream                      ends with the stop

@@ -134,8 +134,7 @@ Payload_contra = TypeVar("Payload_contra", bound=Payload, contravariant=True)
 Result = TypeVar("Result")
 
 
-@attrs.frozen
-class Decoded:
+class Decoded(NamedTuple):
     """What a codec found in a payload."""
 
     received: int
@@ -233,8 +232,7 @@ class Source(Protocol[AnyPayload]):
         ...
 
 
-@attrs.frozen
-class Chunk(Generic[AnyPayload]):
+class Chunk(NamedTuple, Generic[AnyPayload]):
     """A payload on its way to a worker."""
 
     exchange: str
@@ -244,16 +242,25 @@ class Chunk(Generic[AnyPayload]):
 
 
 @attrs.frozen
-class Batch(Decoded):
+class Batch:
     """What a worker made of a chunk."""
 
     exchange: str
     number: int
     """The chunk's."""
+    received: int
+    """As in `Decoded`."""
+    rejected: Mapping[str, int]
+    updates: Sequence[Updates]
     received_at: int
     """Unix ms."""
     received_monotonic: float
     """Seconds of Trio's clock."""
+
+    @property
+    def accepted(self) -> int:
+        """How many updates it holds."""
+        return sum(len(updates.timestamps) for updates in self.updates)
 
 
 # ---- the window ----

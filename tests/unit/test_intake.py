@@ -237,11 +237,11 @@ async def test_an_error_of_ours_is_known_as_such(autojump_clock):
         stage.receive.close()
         with pytest.raises(trio.BrokenResourceError):
             await stage.intake.send(payload())
-        assert isinstance(stage.intake.fault, trio.BrokenResourceError)
+        assert isinstance(stage.sender.fault, trio.BrokenResourceError)
 
 
 async def test_it_says_when_it_is_connected(stage):
     stage.intake.connected()
     stage.intake.connected()
     assert stage.connected == 2
-    assert stage.intake.fault is None
+    assert stage.sender.fault is None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 LINE_LIMIT: Final = 65_536
 """The most bytes in a line, not counting its newline nor a carriage return before that."""
@@ -12,8 +10,7 @@ LINE_LIMIT: Final = 65_536
 _BLANK: Final = b" \t\r\n"
 
 
-@attrs.frozen
-class Lines:
+class Lines(NamedTuple):
     """Whole lines that were received in one go. Fills the port `Payload`."""
 
     lines: bytes

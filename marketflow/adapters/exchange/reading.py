@@ -40,14 +40,14 @@ class LineReader:
             async for data in intake.received(receive):
                 if not data:
                     raise ConnectionError("closed by the exchange")
-                await self._send(intake, *framer.push(data))
+                lines, oversized = framer.push(data)
+                if lines or oversized:
+                    await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
                 if self.beat is not None and len(data) < LITTLE:
                     await intake.outside(self.beat.wait)
         except OSError:
             # What came before the end counts, also a last line without a newline.
-            await self._send(intake, *framer.finish())
+            lines, oversized = framer.finish()
+            if lines or oversized:
+                await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
             raise
-
-    async def _send(self, intake: Intake[Lines], lines: bytes, oversized: int) -> None:
-        if lines or oversized:
-            await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))

@@ -96,6 +96,8 @@ class Feed:
                 nursery.start_soon(self._abandon_late_source, stopping, sender, nursery.cancel_scope)
                 while not waits.stopping:
                     await self._run_source(intake)
+                    if sender.fault is not None:
+                        raise sender.fault
                     if self.state.state == "backing off":
                         await waits.outside(partial(trio.sleep, self._backoff.next()))
                         self.state.retry(trio.current_time())
@@ -122,18 +124,15 @@ class Feed:
             await self._source.run(intake)
         except BaseExceptionGroup as group:
             errors, rest = group.split(Exception)
-            if errors is not None and intake.fault is None:
+            if errors is not None:
                 self._failed(errors)
             if rest is not None:  # a cancellation from outside, among others
                 raise rest from None
         except Exception as error:  # noqa: BLE001 - logged
-            if intake.fault is None:
-                self._failed(error)
+            self._failed(error)
         else:
-            if intake.fault is None and not intake.stopping:
+            if not intake.stopping:
                 self._failed(ConnectionError("the source ended the connection"))
-        if intake.fault is not None:
-            raise intake.fault
 
     async def _abandon_late_source(
         self, stopping: trio.Event, sender: ChunkSender[Any], scope: trio.CancelScope

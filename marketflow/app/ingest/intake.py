@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -24,6 +23,8 @@ class ChunkSender(Generic[AnyPayload]):
         self._next_number = 0
         self.waiting = 0
         """How many payloads have not been taken by the channel yet."""
+        self.fault: Exception | None = None
+        """What a send has raised. It is an error of ours, although it passes through the source."""
 
     async def send(self, payload: AnyPayload) -> None:
         """Send it as the next chunk, however long the workers take."""
@@ -33,6 +34,9 @@ class ChunkSender(Generic[AnyPayload]):
         self.waiting += 1
         try:
             await self._chunks.send(chunk)
+        except Exception as error:
+            self.fault = error
+            raise
         finally:
             self.waiting -= 1
 
@@ -50,40 +54,20 @@ class Intake(Generic[AnyPayload]):
     ) -> None:
         """`idle_timeout` in seconds."""
         self._waits = waits
-        self._sender = sender
         self._idle_timeout = idle_timeout
-        self._on_connected = on_connected
-        self.fault: Exception | None = None
-        """An error of ours that passed through the source. It is no bug of the source."""
+        # The methods of others themselves: one more call around each shows at small payloads.
+        self.outside = waits.outside
+        self.send = sender.send
+        self.connected = on_connected
 
     @property
     def stopping(self) -> bool:
         """Whether the stop has come."""
         return self._waits.stopping
 
-    def connected(self) -> None:
-        """The exchange can be read now."""
-        try:
-            self._on_connected()
-        except Exception as error:
-            self.fault = error
-            raise
-
-    async def outside(self, wait: Callable[[], Awaitable[T]], seconds: float = math.inf) -> T | None:
-        """Wait for the outside world."""
-        return await self._waits.outside(wait, seconds)
-
     def received(self, receive: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
         """Receive until the stop, and once more after it."""
         return Receiving(self._waits, receive, self._idle_timeout)
-
-    async def send(self, payload: AnyPayload) -> None:
-        """Pass a payload on to the workers."""
-        try:
-            await self._sender.send(payload)
-        except Exception as error:
-            self.fault = error
-            raise
 
 
 class Receiving(Generic[T]):
