@@ -64,7 +64,7 @@ METHODS_KNOWN = {
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
 }
 IMPORTS_KNOWN = {
-    "assembly": Known(15, "the composition root knows every part"),
+    "assembly": Known(14, "the composition root knows every part"),
     "adapters.http.app": Known(18, "it puts all routes together"),
     "app.questions.queries": Known(11, "it gives each question to the part that answers it"),
     "app.questions.spans": Known(10, LATER + "it reads the book and the flusher instead of a port"),
