@@ -162,14 +162,14 @@ class Socket:
     async def open(self, target: str) -> None:
         request = Request("127.0.0.1", target, extensions=self._extensions)
         await self.send(request)
-        match await self._next():
+        match await self.next_event():
             case AcceptConnection() as accepted:
                 self.status = 101
                 assert accepted.extensions == []
             case RejectConnection() as rejected:
                 self.status = rejected.status_code
                 self.headers = {name.decode(): value.decode() for name, value in rejected.headers}
-                while isinstance(event := await self._next(), RejectData):
+                while isinstance(event := await self.next_event(), RejectData):
                     self.answer += event.data
                     if event.body_finished:
                         break
@@ -177,7 +177,7 @@ class Socket:
     async def send(self, event: Any) -> None:
         await self.stream.send_all(self._connection.send(event))
 
-    async def _next(self) -> Any:
+    async def next_event(self) -> Any:
         while (event := next(self._events, None)) is None:
             data = await self.stream.receive_some()
             self._connection.receive_data(data or None)
@@ -188,7 +188,7 @@ class Socket:
         """The next message's JSON, None once the server has closed."""
         text = ""
         while True:
-            match await self._next():
+            match await self.next_event():
                 case TextMessage() as message:
                     text += message.data
                     if message.message_finished:

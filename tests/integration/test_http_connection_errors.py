@@ -8,22 +8,27 @@ from contextlib import AsyncExitStack, suppress
 import attrs
 import h11
 import hypercorn.protocol.ws_stream
-import hypercorn.trio.tcp_server
 import pytest
 import trio
 import wsproto.connection
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import Handshake, WSStream
 from structlog.testing import capture_logs
 from test_http_fakes import TIME, FakeStream, eventually, serving
 
+from marketflow.adapters.http import app as http_app
+from marketflow.adapters.http import asgi, hypercorn_parts
 from marketflow.adapters.http import server as http_server
-from marketflow.adapters.http.app import App, Connection
+from marketflow.adapters.http.app import App
+from marketflow.adapters.http.asgi import HttpRequest
 from marketflow.adapters.http.connection_errors import LOG_EVERY, ConnectionErrors, Fence
+from marketflow.adapters.http.ending import Ending
+from marketflow.adapters.http.hypercorn_parts import Conversation, Hypercorn
 from marketflow.adapters.http.idle import IdleTimer
-from marketflow.adapters.http.peers import Peer
-from marketflow.adapters.http.websocket_stream import WebSocket
+from marketflow.adapters.http.peers import Peer, Peers
+from marketflow.adapters.http.sending import Sending
+from marketflow.adapters.http.strict_http import StrictHttp
+from marketflow.adapters.http.wire import ClientWire
 from marketflow.app.answers import Latest, PriceEvent
 
 
@@ -78,49 +83,79 @@ class Stage:
 
 STAGES = [
     # ---- HTTP/1.1: set up, read, parse, ask, answer, send, keep, close ----
-    Stage(hypercorn.trio.tcp_server, "parse_socket_addr", GET, is_async=False),
+    Stage(Peers, "serve", GET),
+    Stage(Peer, "__init__", GET, is_async=False),
+    Stage(ClientWire, "__init__", GET, is_async=False),
+    Stage(Peer, "run", GET),
+    Stage(Peer, "answering", GET, is_async=False),
+    Stage(Hypercorn, "tasks", GET, is_async=False),
+    Stage(Hypercorn, "converse", GET, is_async=False),
+    Stage(hypercorn_parts, "parse_socket_addr", GET, is_async=False),
+    Stage(StrictHttp, "__init__", GET, is_async=False),
     Stage(trio.SocketStream, "receive_some", GET, of_server=True),
+    Stage(Conversation, "receive", GET),
     Stage(h11.Connection, "receive_data", GET, is_async=False, of_server=True),
     Stage(h11.Connection, "next_event", GET, is_async=False, of_server=True),
-    Stage(H11Protocol, "_check_protocol", GET),
-    Stage(H11Protocol, "_create_stream", GET),
+    Stage(StrictHttp, "next_event", GET, is_async=False),
+    Stage(ClientWire, "busy", GET),
+    Stage(IdleTimer, "busy", GET, is_async=False),
     Stage(HTTPStream, "handle", GET),
-    Stage(Connection, "__init__", GET, is_async=False),
-    Stage(Connection, "__call__", GET),
-    Stage(Connection, "__call__", POST),
+    Stage(http_app, "origin_form", GET, is_async=False),
+    Stage(HttpRequest, "__init__", GET, is_async=False),
+    Stage(HttpRequest, "__call__", GET),
+    Stage(HttpRequest, "__call__", POST),
     Stage(App, "handle_request", GET),
     Stage(App, "handle_request", POST),
     Stage(App, "handle_request", EVENTS),
-    Stage(Connection, "_send", GET),
-    Stage(Connection, "_send", POST),
+    Stage(asgi, "encode_headers", GET, is_async=False),
+    Stage(asgi, "encode_headers", POST, is_async=False),
+    Stage(ClientWire, "hold", GET, is_async=False),
+    Stage(ClientWire, "release", GET),
+    Stage(ClientWire, "release", POST),
+    Stage(ClientWire, "send", GET),
+    Stage(ClientWire, "send", EVENTS),
+    Stage(Sending, "hold", GET, is_async=False),
+    Stage(Sending, "release", GET),
+    Stage(Sending, "send", GET),
+    Stage(Ending, "shielded", GET, is_async=False),
     Stage(h11.Connection, "send", GET, is_async=False, of_server=True),
     Stage(trio.SocketStream, "send_all", GET, of_server=True),
     Stage(trio.SocketStream, "send_all", POST, of_server=True),
     Stage(trio.SocketStream, "send_all", EVENTS, of_server=True),
     Stage(trio.SocketStream, "send_all", b"nonsense\r\n\r\n", of_server=True),
     Stage(h11.Connection, "start_next_cycle", GET, is_async=False, of_server=True),
-    Stage(IdleTimer, "restart", GET),
-    Stage(IdleTimer, "stop", GET),
-    Stage(IdleTimer, "_run", GET),
-    Stage(Peer, "_initiate_server_close", GET),
+    Stage(ClientWire, "idle", GET),
+    Stage(IdleTimer, "idle", GET, is_async=False),
+    Stage(IdleTimer, "run", GET),
+    Stage(trio.SocketStream, "aclose", GET, of_server=True),
+    Stage(ClientWire, "close", LAST),
+    Stage(Sending, "close", LAST),
+    Stage(Ending, "soon", LAST, is_async=False),
+    Stage(Conversation, "broken", LAST),
+    Stage(Conversation, "received_all", LAST),
     Stage(IdleTimer, "end", LAST, is_async=False),
     Stage(trio.SocketStream, "send_eof", LAST, of_server=True),
     Stage(trio.SocketStream, "aclose", LAST, of_server=True),
     # ---- WebSocket: handshake, accept, read, parse, tell, send, close ----
     Stage(Handshake, "__init__", HANDSHAKE, is_async=False),
+    Stage(StrictHttp, "next_event", HANDSHAKE, is_async=False),
     Stage(WSStream, "handle", HANDSHAKE),
-    Stage(WebSocket, "_begin", HANDSHAKE),
+    Stage(http_app, "without_messages", HANDSHAKE),
     Stage(App, "handle_websocket", HANDSHAKE),
     Stage(FakeStream, "subscribed", HANDSHAKE, is_async=False),
-    Stage(WebSocket, "_accept", HANDSHAKE),
     Stage(Handshake, "accept", HANDSHAKE, is_async=False),
     Stage(trio.SocketStream, "receive_some", HANDSHAKE, HELLO, of_server=True),
+    Stage(Conversation, "receive", HANDSHAKE, HELLO),
     Stage(wsproto.connection.Connection, "receive_data", HANDSHAKE, HELLO, is_async=False),
     Stage(wsproto.connection.Connection, "events", HANDSHAKE, HELLO, is_async=False),
     Stage(wsproto.connection.Connection, "send", HANDSHAKE, PING, is_async=False),
     Stage(wsproto.connection.Connection, "send", HANDSHAKE, CLOSE, is_async=False),
     Stage(wsproto.connection.Connection, "send", HANDSHAKE, TOO_LARGE, is_async=False),
     Stage(hypercorn.protocol.ws_stream.WebsocketBuffer, "extend", HANDSHAKE, HELLO, is_async=False),
+    Stage(StrictHttp, "close_web_socket", HANDSHAKE, TOO_LARGE, is_async=False),
+    Stage(ClientWire, "send_last", HANDSHAKE, TOO_LARGE),
+    Stage(Sending, "send_last", HANDSHAKE, CLOSE),
+    Stage(trio.SocketStream, "send_eof", HANDSHAKE, TOO_LARGE, of_server=True),
     Stage(trio.SocketStream, "send_all", HANDSHAKE, of_server=True),
     Stage(trio.SocketStream, "aclose", HANDSHAKE, CLOSE, of_server=True),
 ]

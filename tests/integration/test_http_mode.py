@@ -7,6 +7,7 @@ import trio
 from test_http_fakes import eventually, serving
 
 from marketflow.adapters.http import app as http_app
+from marketflow.adapters.http import asgi
 
 TOKEN = "s3cret-ä"  # noqa: S105
 
@@ -100,7 +101,7 @@ async def test_half_a_post_switches_nothing_when_the_client_leaves(questions):
 
 async def test_half_a_post_switches_nothing_when_the_rest_never_comes(questions, monkeypatch):
     monkeypatch.setattr(http_app, "BODY_TIMEOUT", 0.2)
-    monkeypatch.setattr(http_app, "LINGER", 0.1)
+    monkeypatch.setattr(asgi, "LINGER", 0.1)
     async with serving(questions.app()) as server, await server.connect() as client:
         await client.stream.send_all(HALF)
         answer = await client.read_to_end()

@@ -15,7 +15,7 @@ import trio
 from structlog.testing import capture_logs
 from test_http_fakes import LIMITS, Client, eventually, serving
 
-from marketflow.adapters.http import app as http_app
+from marketflow.adapters.http import asgi
 from marketflow.adapters.http import server as http_server
 from marketflow.adapters.http.server import open_listener
 
@@ -81,7 +81,7 @@ async def test_an_answer_does_not_wait_for_a_body_that_does_not_come(questions):
     head = b"POST /symbols HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\n"
     async with serving(questions.app()) as server, await server.connect() as client:
         await client.stream.send_all(head)
-        with trio.fail_after(0.8 * http_app.LINGER):
+        with trio.fail_after(0.8 * asgi.LINGER):
             assert b" 405 " in await client.stream.receive_some()
 
 

@@ -270,7 +270,7 @@ async def test_what_a_client_says_is_read_and_forgotten(questions, server):
             await messages.send(BytesMessage(b"\xff" * 1_000))
         await messages.send(Ping(b"there?"))
         questions.stream.tell(EVENT)
-        pong_or_message = [await messages._next() for _ in range(2)]
+        pong_or_message = [await messages.next_event() for _ in range(2)]
         assert {type(event).__name__ for event in pong_or_message} == {"Pong", "TextMessage"}
         await messages.close()
         await eventually(lambda: questions.stream.clients == 0)

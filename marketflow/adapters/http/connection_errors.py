@@ -13,7 +13,7 @@ import trio
 import wsproto.utilities
 
 LOG_EVERY: Final = 1.0
-"""Seconds between two lines in the log. Any client can send nonsense, as often as it likes."""
+"""Seconds between two lines in the log: a client can send nonsense as often as it likes."""
 
 _CLIENTS_DOING: Final = (
     h11.ProtocolError,
@@ -21,7 +21,7 @@ _CLIENTS_DOING: Final = (
     UnicodeError,
     trio.BusyResourceError,
 )
-"""What a client's nonsense is known to make of Hypercorn. Anything else may be a mistake of ours."""
+"""What Hypercorn is known to raise when a client sends nonsense. Anything else may be a mistake of ours."""
 
 _PASSED_ON: Final = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
 """These are about the whole task tree or the process, not about one connection."""
@@ -75,8 +75,8 @@ class ConnectionErrors:
         """Count a connection that failed, and log why, at most once in `LOG_EVERY` seconds.
 
         Args:
-            error: why.
-            logged: whether the log has it already.
+            error: what ended it.
+            logged: whether it is in the log already.
         """
         self.count += 1
         if logged:
@@ -92,6 +92,20 @@ class ConnectionErrors:
             log.warning("connection failed", **details)
         else:
             log.error("connection failed", **details, exc_info=error)
+
+
+class OneConnection:
+    """The errors of one connection. Only the first is counted: it is the cause of the others."""
+
+    def __init__(self, errors: ConnectionErrors) -> None:
+        self._errors = errors
+        self._failed = False
+
+    def add(self, error: BaseException, *, logged: bool = False) -> None:
+        """Count the connection as failed, unless it is already."""
+        if not self._failed:
+            self._failed = True
+            self._errors.add(error, logged=logged)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

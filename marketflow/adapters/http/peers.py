@@ -1,4 +1,4 @@
-"""Clients' connections as Hypercorn serves them, with some things put right that it has no settings for."""
+"""Clients' connections: how many there are, and each from its beginning to its end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
 
 import trio
-from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.typing import ConnectionState, WWWScope
+from hypercorn.typing import WWWScope
 
-from marketflow.adapters.http.connection_errors import ConnectionErrors, split
-from marketflow.adapters.http.ending import Ending
-from marketflow.adapters.http.idle import IdleTimer
+from marketflow.adapters.http.connection_errors import ConnectionErrors, OneConnection
+from marketflow.adapters.http.hypercorn_parts import Hypercorn
+from marketflow.adapters.http.sending import GONE
+from marketflow.adapters.http.wire import ClientWire
 
 UNREAD_TIMEOUT_MS: Final = 2_000
 """How long a client may leave what was sent to it unread before its connection is dropped."""
 STREAM_UNREAD_TIMEOUT_MS: Final = 60_000
-"""The same for a client of a stream: out of reach for a while, it is to go on with the newest after that."""
+"""The same for a client of a stream: after a minute without a network it goes on with the newest prices."""
+MOST_RECEIVED: Final = 64 * 1024
+"""Bytes that are read at a time."""
 REFUSAL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
     b"Retry-After: 1\r\nContent-Length: %d\r\n\r\n%b"
@@ -29,174 +29,91 @@ TOO_MANY: Final = (
     b'{"type":"about:blank","title":"Service Unavailable","status":503,'
     b'"detail":"the service has as many connections as http.max_connections, try again later"}'
 )
-"""What one connection too many is told, whatever it wants."""
+"""The answer to one connection too many, sent before it asks for anything."""
 REFUSAL_SECONDS: Final = 0.5
-"""How long it has to read that."""
+"""How long that client has to read the answer."""
 MOST_REFUSED: Final = 256
-"""How many are told so at a time; more are closed without a word."""
-
-GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
-"""What is raised when the client has ended the connection, or we have."""
+"""How many are answered so at a time; more are closed without an answer."""
 
 _PEER: Final = "marketflow.peer"
 
 
 class Peers:
-    """The connections there are."""
+    """The connections that are open."""
 
     def __init__(self, most: int, errors: ConnectionErrors) -> None:
-        """`most`: how many there may be at a time. Those that fail are told to `errors`."""
+        """`most`: how many there may be at a time. `errors` counts those that fail."""
         self.errors = errors
-        self.refusing = 0
-        """How many are being told that they are too many."""
+        self._refusing = 0
+        """How many are being answered that they are too many."""
         self._most = most
         self._peers: set[Peer] = set()
 
-    @property
-    def full(self) -> bool:
-        """Whether one more would be too many."""
-        return len(self._peers) >= self._most
-
-    def add(self, peer: Peer) -> None:
-        """One has begun."""
+    async def serve(self, stream: trio.SocketStream, hypercorn: Hypercorn, errors: OneConnection) -> None:
+        """Serve a connection to its end, or refuse it if there are too many."""
+        if len(self._peers) >= self._most:
+            await self._refuse(stream)
+            return
+        peer = Peer(stream, hypercorn, errors)
         self._peers.add(peer)
-
-    def discard(self, peer: Peer) -> None:
-        """One has ended."""
-        self._peers.discard(peer)
+        try:
+            await peer.run()
+        finally:
+            self._peers.discard(peer)
 
     def cut_off(self) -> None:
-        """Close all of them, now, whatever they do."""
+        """Close all of them at once, also those that are sending."""
         for peer in self._peers:
             peer.cut_off()
 
+    async def _refuse(self, stream: trio.SocketStream) -> None:
+        if self._refusing >= MOST_REFUSED:
+            return
+        self._refusing += 1
+        try:
+            with trio.move_on_after(REFUSAL_SECONDS), suppress(*GONE):
+                await stream.send_all(REFUSAL % (len(TOO_MANY), TOO_MANY))
+                await stream.send_eof()
+                # If something is unread at the close, the kernel resets the connection: the answer is lost.
+                while await stream.receive_some():
+                    pass
+        finally:
+            self._refusing -= 1
 
-class PeersConfig(Config):
-    """Hypercorn's settings, and the connections that are served by them."""
 
-    def __init__(self, peers: Peers) -> None:
-        super().__init__()
-        self.peers = peers
-
-
-class Peer(TCPServer):
+class Peer:
     """One connection, from its beginning to its end."""
 
-    config: PeersConfig
-    idle_task: IdleTimer  # type: ignore[assignment]
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._held: list[bytes] | None = None
-        """What is to be sent in one go with what follows."""
-        self.ending = Ending()
+    def __init__(self, stream: trio.SocketStream, hypercorn: Hypercorn, errors: OneConnection) -> None:
+        self.wire = ClientWire(stream, hypercorn, errors)
+        self._stream = stream
+        self._hypercorn = hypercorn
         self._answering = trio.CancelScope()
-        self._left = False
-        self._failed = False
 
     async def run(self) -> None:
-        """Serve it, or refuse it if there are too many."""
-        if self.config.peers.full:
-            await self._refuse()
-            return
-        # What is here Hypercorn copies into the scope of each request.
-        self.state = cast("ConnectionState", {**self.state, _PEER: self})
-        self.config.peers.add(self)
-        self.idle_task = IdleTimer(
-            patience=self.config.keep_alive_timeout,
-            terminated=self.context.terminated,
-            close=self._initiate_server_close,
-        )
+        """Serve it until it ends."""
+        with self.wire.ending.scope:
+            async with self._hypercorn.tasks() as tasks:
+                with suppress(OSError):  # The client has left already: it has no address any more.
+                    self.wire.conversation = self._hypercorn.converse(
+                        tasks, self._stream.socket, {_PEER: self}, self.wire
+                    )
+                    tasks.spawn(self.wire.timer.run)
+                    await self._read()
+        await self.wire.close()
+
+    async def _read(self) -> None:
+        """Read until the client leaves."""
+        conversation = self.wire.conversation
         try:
-            # Not the nursery's own scope: Hypercorn's TaskGroup lets the cancellation out of it, and loose in
-            # the nursery of all connections it would end the server.
-            with self.ending.scope:
-                await super().run()
+            with self.wire.reported(), suppress(*GONE):
+                while data := await self._stream.receive_some(MOST_RECEIVED):
+                    await conversation.receive(bytes(data))
         finally:
-            self.config.peers.discard(self)
-
-    def failed(self, error: BaseException, *, logged: bool = False) -> None:
-        """End it for an error. Several errors of one connection count once: the first is the cause."""
-        self.ending.soon()
-        if not self._failed:
-            self._failed = True
-            self.config.peers.errors.add(error, logged=logged)
-
-    def _report(self, error: BaseException) -> None:
-        """Report it where it is raised: on its way out of Hypercorn another may take its place."""
-        _, own = split(error)
-        if own is not None:
-            self.failed(own)
-
-    async def protocol_send(self, event: Event) -> None:
-        """Send; one that fails is the end of the connection.
-
-        Hypercorn would go on waiting for the end of an answer, to read what the client has asked after it.
-        """
-        if self._held is not None:
-            if isinstance(event, RawData):
-                self._held.append(event.data)
-                return
-            await self.release()
-        if isinstance(event, RawData):
-            await self._write(event.data)
-            return
-        if isinstance(event, Closed):
-            self.ending.soon()
-        # A client that has left is not idle: a timer begun now would keep its place for nobody.
-        if not (isinstance(event, Updated) and self._left):
-            await super().protocol_send(event)
-
-    def hold(self) -> None:
-        """Keep what is to be sent until `release`, to send it in one go: a send is a tenth of an answer."""
-        self._held = []
-
-    async def release(self) -> None:
-        """Send what was kept."""
-        held, self._held = self._held, None
-        await self._write(b"".join(held or ()))
-
-    async def _write(self, data: bytes) -> None:
-        if not data:  # the end of an answer that has told its length
-            return
-        async with self.send_lock:
-            try:
-                # Shielded, as in Hypercorn: half of a frame or of an answer is of no use to anybody.
-                with self.ending.shielded() as sending:
-                    await self.stream.send_all(data)
-            except GONE:
-                await self.protocol.handle(Closed())
-                self.leave()
-            except BaseException as error:
-                self._report(error)
-                # Nobody knows how much of it was sent, so nothing may follow it.
-                self.ending.scope.cancel()
-                raise
-            if sending.cancelled_caught:
-                self.leave()
-
-    async def _close(self) -> None:
-        """Close it, when what is being sent was sent: Hypercorn's two tasks do not wait for each other."""
-        async with self.send_lock:
-            await super()._close()
-
-    async def _read_data(self) -> None:
-        """Read until the client leaves. Hypercorn would then wait for the idle timer to run out."""
-        try:
-            while data := await self.stream.receive_some(MAX_RECV):
-                await self.protocol.handle(RawData(bytes(data)))
-        except GONE:
-            pass
-        except BaseException as error:
-            self._report(error)
-            raise
-        finally:
-            # Without a reader nothing else would notice that it should end.
-            self.ending.soon()
-        await self.protocol.handle(RawData(b""))
-        await self.protocol.handle(Closed())
-        self._left = True
-        self.idle_task.end()
+            # Nobody reads any more, so nothing else would notice that the connection should end.
+            self.wire.ending.soon()
+        await conversation.received_all()
+        self.wire.timer.end()
         self._answering.cancel()
 
     @contextmanager
@@ -205,47 +122,24 @@ class Peer(TCPServer):
         with trio.CancelScope() as self._answering:
             yield
 
-    async def _refuse(self) -> None:
-        peers = self.config.peers
-        if peers.refusing >= MOST_REFUSED:
-            await trio.aclose_forcefully(self.stream)
-            return
-        peers.refusing += 1
-        try:
-            await self._tell_too_many()
-        finally:
-            peers.refusing -= 1
-
-    async def _tell_too_many(self) -> None:
-        with (
-            trio.move_on_after(REFUSAL_SECONDS),
-            suppress(*GONE),
-        ):
-            await self.stream.send_all(REFUSAL % (len(TOO_MANY), TOO_MANY))
-            await self.stream.send_eof()
-            # Closed with something unread, the kernel would reset it, and what it was told be lost.
-            while await self.stream.receive_some():
-                pass
-        await trio.aclose_forcefully(self.stream)
+    async def send_frames(self, frames: bytes) -> None:
+        """Send whole WebSocket frames, however many; nothing if the WebSocket is not open any more."""
+        if self.wire.conversation.takes_frames:
+            await self.wire.send(frames)
 
     def cut_off(self) -> None:
-        """Close it now, whatever is being sent."""
-        self.stream.socket.close()
-        self.ending.soon(0.0)
-
-    def leave(self) -> None:
-        """End it, once what is being sent is on its way."""
-        self.ending.soon()
-        self.ending.scope.cancel()
+        """Close the connection at once, also while something is being sent."""
+        self._stream.socket.close()
+        self.wire.ending.soon(0.0)
 
     def become_stream(self) -> None:
-        """Be patient with a client that does not read. It holds little: what gets old is not kept for it.
+        """Be patient with a client that does not read. It holds little: old prices are not kept for it.
 
         Trio lets the kernel take no more than 16 KiB ahead of what the client's window has room for.
         """
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             with suppress(OSError):  # It may be closed already.
-                self.stream.socket.setsockopt(
+                self._stream.socket.setsockopt(
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_UNREAD_TIMEOUT_MS
                 )
 
@@ -259,9 +153,5 @@ def become_stream(scope: WWWScope) -> None:
 
 def peer_of(scope: WWWScope) -> Peer | None:
     """The connection that a request came by; None in a test without a server."""
-    return peer_in(cast("dict[str, Any]", scope.get("state", {})))
-
-
-def peer_in(state: Mapping[str, Any]) -> Peer | None:
-    """The same, from the state that Hypercorn copies from the connection to each request."""
+    state = cast("Mapping[str, Any]", scope.get("state", {}))
     return cast("Peer | None", state.get(_PEER))

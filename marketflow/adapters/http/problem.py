@@ -116,12 +116,11 @@ async def _http_exception(error: HTTPException) -> Response:
 
 
 async def _unexpected(error: Exception) -> Response:
-    """A mistake of ours costs this one request; the log has it with the request's id."""
+    """Answer a request that failed by a mistake of ours. The log has the error with the request's id."""
     log.error("request_failed", exc_info=error)
     if has_websocket_context() and (peer := peer_of(websocket.scope)) is not None:
-        peer.failed(
-            error, logged=True
-        )  # Requests are counted by their status, which a WebSocket does not have.
+        # Requests are counted by their status, which a WebSocket does not have.
+        peer.wire.failed(error, logged=True)
     return problem(
         "internal-server-error", "an unexpected error, which has been logged under the request's id"
     )

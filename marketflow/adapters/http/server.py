@@ -7,50 +7,49 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 import structlog
 import trio
+from hypercorn.config import Config
 from hypercorn.logging import Logger
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState, ResponseSummary, WWWScope
-from hypercorn.utils import repr_socket_addr, wrap_app
+from hypercorn.typing import ResponseSummary, WWWScope
 from quart_trio import QuartTrio
 from trio_util import run_and_cancelling
 
-from marketflow.adapters.http import http1  # noqa: F401 - mends Hypercorn's HTTP/1.1 where it is imported
 from marketflow.adapters.http.app import App
-from marketflow.adapters.http.connection_errors import ConnectionErrors, Fence
-from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, Peer, Peers, PeersConfig
+from marketflow.adapters.http.connection_errors import ConnectionErrors, Fence, OneConnection
+from marketflow.adapters.http.hypercorn_parts import Hypercorn, url_of
+from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, Peers
 
 IDLE_TIMEOUT: Final = 15.0
-"""Seconds that a connection may be without a request; the head of one must have come whole by then."""
+"""Seconds that a connection may be without a request. Half of a request's head counts as none."""
 MESSAGE_LIMIT: Final = 16 * 1024
-"""Bytes of a WebSocket message from a client; no route wants one at all."""
+"""Bytes of a WebSocket message from a client; no route reads any."""
 REQUESTS_PER_CONNECTION: Final = 100_000
 BACKLOG: Final = 1024
 ACCEPT_AGAIN: Final = 0.1
-"""Seconds until it is tried again to accept connections, when there was no room for one."""
+"""Seconds until the next try to accept a connection, when the system had no room for one."""
 
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""The errors by which the system says that it has no descriptor, or no memory, for one more connection."""
+"""The system has no file descriptor, or no memory, for one more connection."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @attrs.frozen
 class Limits:
-    """What clients may take."""
+    """How much clients may use."""
 
     connections: int
-    """At a time; one more is refused."""
+    """How many there may be at a time; one more is refused."""
     head_size: int
     """Bytes of a request's line and headers."""
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """A socket that listens already: clients wait from now on, and no second service can have the port.
+    """A socket that listens. Clients can connect from now on, and no second service can have the port.
 
     A name that has several addresses gets its first, IPv4 before IPv6.
 
@@ -67,7 +66,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Accepted sockets inherit it. A client that does not read holds an answer, which may be large.
+            # Accepted sockets inherit it. A client that does not read its answer keeps it in memory.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -94,48 +93,45 @@ async def serve_http(
 ) -> None:
     """Serve until `shutdown` returns; reports the URL once requests are answered. Owns the listener.
 
-    Then no connection is accepted any more, idle ones are closed at once, and running requests have
-    `graceful_timeout` seconds to come to their end. What has not by then is cut off; so is everything if this
-    is cancelled. Errors of connections are counted in an `App`'s `connection_errors`, and end
-    nothing else.
+    Then no more connections are accepted, idle ones are closed at once, and running requests have
+    `graceful_timeout` seconds to end. What is left then is cut off; so is everything if this is cancelled.
+    An error of a connection ends that connection only, and is counted in an `App`'s `connection_errors`.
     """
     errors = app.connection_errors if isinstance(app, App) else ConnectionErrors()
-    config = _configured(limits, graceful_timeout, errors)
+    hypercorn = Hypercorn(app, _configured(limits, graceful_timeout))
+    peers = Peers(limits.connections, errors)
     with listener:
-        async with run_and_cancelling(partial(_cut_off, config, shutdown)):
-            await _serve(app, config, listener, shutdown, task_status)
+        async with run_and_cancelling(partial(_cut_off, peers, graceful_timeout, shutdown)):
+            await _serve(hypercorn, peers, listener, shutdown, task_status)
 
 
 async def _serve(
-    app: QuartTrio,
-    config: PeersConfig,
+    hypercorn: Hypercorn,
+    peers: Peers,
     listener: socket.socket,
     shutdown: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[str],
 ) -> None:
-    """What Hypercorn's own `serve` does, but for this: no error of a connection leaves its task.
+    """Serve each connection in a task that no error of the connection leaves.
 
-    Hypercorn's connections are closed outside of everything that they could catch themselves; an error there
-    would end the server. There are no lifespan events, for which the app has no use.
+    There are no lifespan events: the application does not use them.
     """
-    context = WorkerContext(None)
-    served = wrap_app(app, config.wsgi_max_body_size, "asgi")
 
     async def connected(stream: trio.SocketStream) -> None:
-        peer = Peer(served, config, context, ConnectionState({}), cast("Any", stream))
-        with Fence(peer.failed):
+        errors = OneConnection(peers.errors)
+        with Fence(errors.add):
             try:
-                await peer.run()
+                await peers.serve(stream, hypercorn, errors)
             finally:
-                await trio.aclose_forcefully(stream)
+                stream.socket.close()
 
     async with trio.open_nursery() as nursery:
         async with run_and_cancelling(partial(_accept, listener, nursery, connected)):
-            task_status.started(f"http://{repr_socket_addr(listener.family, listener.getsockname())}")
+            task_status.started(url_of(listener))
             await shutdown()
         listener.close()
-        await context.terminated.set()
-        nursery.cancel_scope.deadline = trio.current_time() + config.graceful_timeout
+        await hypercorn.stop()
+        nursery.cancel_scope.deadline = trio.current_time() + hypercorn.config.graceful_timeout
 
 
 async def _accept(
@@ -161,23 +157,23 @@ async def _accept(
             nursery.start_soon(connected, stream)
 
 
-async def _cut_off(config: PeersConfig, shutdown: Callable[[], Awaitable[None]]) -> None:
-    """End what Hypercorn cannot: a send to a client that does not read."""
+async def _cut_off(peers: Peers, graceful_timeout: float, shutdown: Callable[[], Awaitable[None]]) -> None:
+    """End also what is shielded from a cancellation: a send to a client that does not read."""
     try:
         await shutdown()
-        await trio.sleep(config.graceful_timeout)
+        await trio.sleep(graceful_timeout)
     finally:
-        config.peers.cut_off()
+        peers.cut_off()
 
 
-def _configured(limits: Limits, graceful_timeout: float, errors: ConnectionErrors) -> PeersConfig:
-    config = PeersConfig(Peers(limits.connections, errors))
+def _configured(limits: Limits, graceful_timeout: float) -> Config:
+    config = Config()
     config.logger_class = _HypercornLog
     config.errorlog = None
     config.accesslog = None
     config.graceful_timeout = graceful_timeout
     config.include_server_header = False
-    # Before a request's head is complete this is the only limit of time: it holds off a slow-loris too.
+    # The only time limit until the head of a request is complete: it ends a slow loris too.
     config.keep_alive_timeout = IDLE_TIMEOUT
     config.keep_alive_max_requests = REQUESTS_PER_CONNECTION
     config.h11_max_incomplete_size = limits.head_size
@@ -186,7 +182,7 @@ def _configured(limits: Limits, graceful_timeout: float, errors: ConnectionError
 
 
 class _HypercornLog(Logger):
-    """Hypercorn's own log, as ours: what it says of itself at debug, what went wrong as it is."""
+    """Hypercorn's log, passed on to ours. What is no warning is logged at debug level."""
 
     async def access(self, request: WWWScope, response: ResponseSummary, request_time: float) -> None:
         """Nothing: the application logs its requests."""

@@ -15,23 +15,21 @@ from quart.wrappers import Response
 from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
+from marketflow.adapters.http.asgi import CLOSING
 from marketflow.adapters.http.parameters import parameters
-from marketflow.adapters.http.peers import become_stream
+from marketflow.adapters.http.peers import become_stream, peer_of
 from marketflow.adapters.http.problem import problem
 from marketflow.adapters.http.websockets import GOING_AWAY, PING, text_frame
 from marketflow.app.answers import PriceEvent
 from marketflow.app.interface import StreamQuestions, Subscription
 
-CLOSING: Final = "marketflow.closing"
-"""Where a request's scope has the ExitStack that is left with it."""
-
 RETRY_MS: Final = 1_000
-"""How long a browser is to wait before it connects again."""
+"""How long a browser waits before it connects again."""
 
 _BEGINNING: Final = b"retry: %d\n\n" % RETRY_MS
 _HEARTBEAT: Final = b": heartbeat\n\n"
 _EVENTS_KEPT: Final = 2_048
-"""Encoded events: only the newest of each pair is of use, but two thousand old ones are no more than 1 MB."""
+"""Encoded events. Only the newest of each pair is of use; two thousand take less than 1 MB."""
 
 _PARAMETERS: Final = ("symbol", "exchange")
 _LINGER: Final = 1.0
@@ -43,7 +41,7 @@ _ID: Final = re.compile(r"[0-9]{1,19}")
 def stream_routes(stream: StreamQuestions) -> Blueprint:
     """The routes of the live stream."""
     routes = Blueprint("stream", __name__)
-    # Each event is encoded once, whoever gets it.
+    # Each event is encoded once for all clients.
     block, frame = lru_cache(_EVENTS_KEPT)(_block), lru_cache(_EVENTS_KEPT)(_frame)
 
     @routes.get("/stream")
@@ -69,9 +67,9 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
             become_stream(websocket.scope)
             await websocket.accept()
             while (events := await subscription.receive()) is not None:
-                await websocket.send(b"".join(map(frame, events)) or PING)
+                await _send(b"".join(map(frame, events)) or PING)
             await websocket.close(GOING_AWAY, "the service is stopping")
-            # Closed with its answer unread, the connection would be reset, and our close be lost.
+            # Closed with the client's answer unread, the connection would be reset, and our close be lost.
             await trio.sleep(_LINGER)
 
     @routes.get("/ws")
@@ -85,8 +83,15 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
     return routes
 
 
+async def _send(frames: bytes) -> None:
+    """Send WebSocket frames. Quart and Hypercorn send one message at a time, each as dear as this."""
+    peer = peer_of(websocket.scope)
+    if peer is not None:  # there is none in a test without a server
+        await peer.send_frames(frames)
+
+
 def _last_event_id() -> int | None:
-    """What the client had last, when it connects again. Anything that is no id of ours counts as none."""
+    """The last event that the client had before it connected again; None if that is no id of ours."""
     presented = request.headers.get("Last-Event-Id", "")
     return int(presented) if _ID.fullmatch(presented) else None
 
@@ -100,7 +105,7 @@ def _frame(event: PriceEvent) -> bytes:
 
 
 class _Events(ResponseBody):
-    """A response's body: one write for all that is new, then the wait for more."""
+    """A response's body: all new events in one write, then a wait for more."""
 
     def __init__(self, subscription: Subscription, block: Callable[[PriceEvent], bytes]) -> None:
         self._subscription = subscription
