@@ -43,7 +43,7 @@ def candle_routes(prices: PriceQuestions) -> Blueprint:
             raise BadParameter("bad-start", f"start {start} is after end {end}")
         page = attrs.asdict(await prices.candles(symbol, asked, interval, start, end, limit))
         if page["known_from"] is None:
-            del page["known_from"]  # Said only where there is something to say.
+            del page["known_from"]  # The field is in an answer only if it has a value.
         return as_json(page)
 
     return routes

@@ -1,4 +1,4 @@
-"""The errors that clients' connections raise: kept from the rest of the service, logged, and counted."""
+"""Errors of clients' connections: logged, counted, and kept from the rest of the service."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """The part of an error that must be passed on, and the part that is the connection's own.
+    """Split an error into the part that must be passed on and the part that is the connection's own.
 
     They come together in a group when one task of a connection fails while another is being cancelled.
     """
@@ -43,7 +43,7 @@ class Fence:
     """A block in which a connection is served. The connection's own errors end with the block."""
 
     def __init__(self, report: Callable[[BaseException], None]) -> None:
-        """`report` is called with an error that was kept back."""
+        """`report` is called with each error that does not leave the block."""
         self._report = report
 
     def __enter__(self) -> None:
@@ -109,7 +109,7 @@ class OneConnection:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors in a group, however deep; an error alone as it is."""
+    """All errors in a group and its subgroups; an error alone as it is."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from _leaves(each)

@@ -1,4 +1,4 @@
-"""A warning of a service that others can reach, and that anybody who does may switch."""
+"""A warning if other machines can reach the service and may switch its mode without a token."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import structlog
 import trio
 
 EVERY: Final = 86_400.0
-"""Seconds between two warnings: one in the log of each day."""
+"""Seconds between two warnings: once a day, so that each day's log has one."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 async def warn_while_exposed(listener: socket.socket, token: str | None, *, stopping: trio.Event) -> None:
-    """Warn now and each day, if others than this machine can reach the listener and no token is set.
+    """Warn now and each day, if other machines can reach the listener and no token is set.
 
-    It goes by the address that is listened on, not by the name in the settings. Ends with `stopping`, or at
-    once if there is nothing to warn of.
+    What counts is the address of the listener, not the name in the settings. Returns when `stopping` is set,
+    or at once if there is nothing to warn about.
     """
     host, port = listener.getsockname()[:2]
     if token is not None or ipaddress.ip_address(host.partition("%")[0]).is_loopback:

@@ -1,4 +1,4 @@
-"""Measurements as Prometheus' metric families. Pure."""
+"""Measurements as Prometheus' metric families. Pure functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COUNTS: Final[tuple[tuple[str, str, Callable[[Counters], int]], ...]] = (
         lambda counters: counters.expired,
     ),
 )
-# The same by reason, with all the reasons there are: a series that is there from the start has a rate.
+# The same by reason. All reasons are there from the start: Prometheus needs a first value for a rate.
 _LOSSES: Final[tuple[tuple[str, str, tuple[str, ...], Callable[[Counters], Mapping[str, int]]], ...]] = (
     ("rejected", "Lines rejected.", REASONS, lambda counters: counters.rejected),
     (
@@ -123,7 +123,7 @@ def _feed_families(exchanges: Mapping[str, ExchangeHealth]) -> Iterable[Metric]:
     for name, each in exchanges.items():
         reconnects.add_metric([name], each.reconnects)
     yield reconnects
-    # NaN before the first: 0 would be a lie, and a series that is missing cannot be asked for.
+    # NaN before the first: 0 would be wrong, and an alert cannot ask for a series that is missing.
     yield _gauge(
         "marketflow_feed_last_update_age_seconds",
         "Time since the last update was accepted, NaN before the first.",
@@ -136,7 +136,7 @@ def _feed_families(exchanges: Mapping[str, ExchangeHealth]) -> Iterable[Metric]:
 
 
 def _one_of(kinds: object, value: str) -> dict[str, int]:
-    """By each value of a Literal whether it is this one."""
+    """For each value of a Literal: whether it is the current one."""
     return {kind: int(kind == value) for kind in get_args(kinds)}
 
 

@@ -1,12 +1,11 @@
 """Who may change what the service does: today, switch the mode.
 
-With a token set: whoever sends it, and nobody else. Without one the service trusts everybody who can reach
-it, but not the pages of other sites in their browsers, which can reach it as well. These are of two kinds:
+With a token set, only a request that has it may. Without one the service trusts everybody who can reach it.
+Pages of other sites in these people's browsers can reach it too, and are not trusted. There are two attacks:
 
 - A page of another site sends a request to this service (CSRF). The browser says so in `Origin`.
-- The host name of a page is made to point to this machine, by the DNS server of whoever owns the name (DNS
-  rebinding). For the browser page and service are then one site, and `Origin` equals `Host`. But `Host` is a
-  name that this service does not go by.
+- The owner of a page's host name makes it point to this machine (DNS rebinding). To the browser, page and
+  service are then one site, and `Origin` equals `Host`. But `Host` is not a name of this service.
 
 So a request may pass by either of two signs:
 
@@ -42,15 +41,15 @@ from marketflow.adapters.http.hosts import (
 from marketflow.adapters.http.problem import problem
 
 _SHOWN: Final = 100
-"""Characters of a header that are repeated to whoever sent it."""
+"""Characters of a header that an error message repeats."""
 _OR_TOKEN: Final = "or set http.token, and send it as Authorization: Bearer <http.token>"  # noqa: S105
 
 
 class Guard:
-    """Lets a request pass, or says why not."""
+    """Decides whether a request may change what the service does."""
 
     def __init__(self, token: str | None, hosts: Iterable[str]) -> None:
-        """`hosts`: those that the service goes by, beside loopback: `http.host` and `http.allowed_hosts`."""
+        """`hosts`: the names of the service beside loopback: `http.host` and `http.allowed_hosts`."""
         self._token = token
         self._hosts = frozenset(map(canonical_host, hosts)) - {None}
 
@@ -92,7 +91,7 @@ class Guard:
 
 
 def _host_of(request: Request) -> str:
-    """The host that a request is for, as it says itself; empty if it says none, or more than one."""
+    """The host that a request says it is for; empty if it names none, or more than one."""
     target = request.scope.get("raw_path", b"").decode("latin-1")
     named = authority_in(target)
     if named is not None:
@@ -103,6 +102,6 @@ def _host_of(request: Request) -> str:
 
 def _is_bearer(authorization: str, token: str) -> bool:
     scheme, _, credentials = authorization.partition(" ")
-    # Header text is the bytes that came, read as Latin-1.
+    # Quart reads the bytes of a header as Latin-1.
     presented = credentials.strip().encode("latin-1")
     return scheme.lower() == "bearer" and hmac.compare_digest(presented, token.encode()) and presented != b""

@@ -14,12 +14,12 @@ from marketflow.app.interface import HealthQuestions
 
 
 def health_routes(health: HealthQuestions) -> Blueprint:
-    """The routes that tell how the service is."""
+    """The routes that report the health of the service."""
     routes = Blueprint("health", __name__)
 
     @routes.get("/health")
     async def report() -> Response:
-        """The whole report, also when it is bad: the status says so to those who read no body."""
+        """The whole report, also if it is bad. The status says the same for probes that read no body."""
         parameters(request.args.items(multi=True), ())
         found = health.report()
         if found.status != "unavailable":

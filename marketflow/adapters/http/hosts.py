@@ -1,4 +1,4 @@
-"""Names and addresses of hosts, as they stand in `Host` and `Origin` headers. Pure."""
+"""Names and addresses of hosts in `Host` and `Origin` headers. Pure functions."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Authority:
 
 
 def canonical_host(text: str) -> str | None:
-    """One spelling for all of the same host, None if it is none.
+    """The one spelling of a host that two texts of the same host share; None if the text is no host.
 
-    In lower case, without brackets and without the dot of a full name; addresses in their short form.
+    Lower case, without brackets, without the dot at the end of a full name; addresses in their short form.
     """
     bare = text.strip().removeprefix("[").removesuffix("]").lower().removesuffix(".")
     try:
@@ -48,7 +48,7 @@ def _name(text: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a canonical host is this machine for whoever says it, whatever a DNS server says."""
+    """Whether a canonical host is always the machine that uses it. No DNS server can change that."""
     if host == "localhost":
         return True
     try:
@@ -72,11 +72,11 @@ def parse_authority(text: str) -> Authority | None:
 def is_origin_of(origin: str, authority: Authority) -> bool:
     """Whether a page of this origin came from that host and port.
 
-    A port that is not given is the default of the origin's scheme. A `Host` does not tell its scheme: a proxy
-    may have taken TLS away.
+    Without a port, it is the default of the origin's scheme. `Host` has no scheme, and the connection does
+    not tell it either: a proxy may have ended TLS.
     """
     match = _ORIGIN.fullmatch(origin)
-    if match is None:  # also for `null`, the origin of pages that have none
+    if match is None:  # `null` is the origin of pages that have none
         return False
     default = _DEFAULT_PORTS[match[1].lower()]
     found = parse_authority(match[2])
@@ -87,9 +87,9 @@ def is_origin_of(origin: str, authority: Authority) -> bool:
 
 
 def authority_in(target: str) -> str | None:
-    """The authority in a request target that is an absolute URI; None if it is a path, as it mostly is.
+    """The authority in a request target that is an absolute URI; None if it is a path, as usual.
 
-    Where there is one it counts, and not the `Host` header (RFC 9112, 3.2.2).
+    If there is one, it counts instead of the `Host` header (RFC 9112, 3.2.2).
     """
     match = _ABSOLUTE.match(target)
     return None if match is None else match[1]

@@ -1,4 +1,4 @@
-"""The kinds of problems that requests meet: what each has for a type, a status and a meaning."""
+"""The kinds of problems that the service answers with: name, status and meaning of each."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import attrs
 
 @attrs.frozen
 class Kind:
-    """A kind of problem, for programs to tell it by."""
+    """A kind of problem. Programs tell kinds apart by their type."""
 
     name: str
     status: HTTPStatus
     meaning: str
-    """What is the case, and what to do about it."""
+    """What is wrong, and what to do about it."""
 
     @property
     def type(self) -> str:
-        """The relative URI that stands in problems of this kind, and where this kind is explained."""
+        """The relative URI that identifies this kind in an answer. It is also the page that explains it."""
         return f"/problems/{self.name}"
 
     @property
@@ -30,7 +30,7 @@ class Kind:
 
     @property
     def explanation(self) -> dict[str, object]:
-        """All of it, as it is told."""
+        """The kind as JSON, for its page."""
         return {
             "type": self.type,
             "title": self.title,

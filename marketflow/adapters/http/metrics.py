@@ -26,7 +26,7 @@ _KNOWN_VERSION: Final = re.compile(r";\s*version=(?:0\.0\.1|0\.0\.4|1\.0\.0)\s*(
 
 
 def metric_routes(measuring: MeasurementQuestions, traffic: Traffic) -> Blueprint:
-    """The route that tells all measurements. It answers while the service starts and stops, too."""
+    """The route with all measurements. It also answers while the service starts and stops."""
     routes = Blueprint("metrics", __name__)
     registry = _registry(measuring, traffic)
 
@@ -36,7 +36,7 @@ def metric_routes(measuring: MeasurementQuestions, traffic: Traffic) -> Blueprin
         parameters((pair for pair in given if pair[0] != NAME), (NAME,))
         names = [value for name, value in given if name == NAME]
         encode, content_type = choose_encoder(_offers(request.headers.getlist("Accept")))
-        # Without any wait: one answer is one moment.
+        # There is no wait in here, so that all numbers are of the same moment.
         text = encode(registry.restricted_registry(names) if names else registry)
         return TrioResponse(text, content_type=content_type)
 
@@ -44,7 +44,7 @@ def metric_routes(measuring: MeasurementQuestions, traffic: Traffic) -> Blueprin
 
 
 def _registry(measuring: MeasurementQuestions, traffic: Traffic) -> CollectorRegistry:
-    """One of our own: the library's is for the whole process, which may serve twice (in tests it does)."""
+    """A registry of our own: the library's is shared by the process, and tests serve several times in one."""
     registry = CollectorRegistry(auto_describe=True)
     registry.register(_ServiceCollector(measuring, traffic))
     ProcessCollector(registry=registry)
@@ -54,7 +54,7 @@ def _registry(measuring: MeasurementQuestions, traffic: Traffic) -> CollectorReg
 
 
 class _ServiceCollector(Collector):
-    """Reads the measurements anew each time that they are asked for."""
+    """Reads the measurements whenever Prometheus asks for them."""
 
     def __init__(self, measuring: MeasurementQuestions, traffic: Traffic) -> None:
         self._measuring = measuring
@@ -66,7 +66,7 @@ class _ServiceCollector(Collector):
 
 
 def _offers(headers: Iterable[str]) -> str:
-    """The formats that a client takes, without those of a version that nobody knows.
+    """The formats that a client accepts, without those of an unknown version.
 
     The library fails on some, and would say of its answer that it is of that version.
     """

@@ -1,4 +1,4 @@
-"""/mode, and its switch: the only route that changes anything, and so the only one that is guarded."""
+"""/mode, and its switch, which is guarded: no other route changes anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SWITCHES: Final[tuple[Mode, ...]] = ("test", "live")
 
 
 def mode_routes(modes: ModeQuestions, guard: Guard) -> Blueprint:
-    """The routes that tell and switch the mode; a switch has to pass the guard."""
+    """The routes that report and switch the mode. The guard decides who may switch."""
     routes = Blueprint("mode", __name__)
 
     @routes.get("/mode")
@@ -31,8 +31,8 @@ def mode_routes(modes: ModeQuestions, guard: Guard) -> Blueprint:
 
 def _switch_route(routes: Blueprint, modes: ModeQuestions, guard: Guard, target: Mode) -> None:
     async def switch() -> Response:
-        # A request is complete with its body only: half a POST is none. What the body says is of no interest;
-        # the app's limits bound its size and the time that it may take.
+        # Half a POST switches nothing, so wait for the whole body. Its content is not used; the app limits
+        # its size and the time that it may take.
         await request.get_data(cache=False)
         parameters(request.args.items(multi=True), ())
         refusal = guard.refusal(request)

@@ -1,4 +1,4 @@
-"""/ and /assets: the dashboard, as its build left it."""
+"""/ and /assets: the files of the dashboard, as they were built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quart_trio.wrappers import TrioResponse
 from marketflow.adapters.http.problem import problem
 
 BUNDLE: Final = Path(__file__).parent / "dashboard" / "dist"
-"""Where `nox -s dashboard` puts it, and the wheel has it."""
+"""Where `nox -s dashboard` puts the build, and where it is in the wheel."""
 
 SECURITY: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
@@ -26,10 +26,10 @@ SECURITY: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Nothing but the page's own files runs in it, and no other page has it in a frame."""
+"""The page may load its own files only, and no other page may show it in a frame."""
 
 FOR_EVER: Final = "public, max-age=31536000, immutable"
-"""An asset has a hash of its content in its name."""
+"""Assets may be cached for ever: the name of each has a hash of its content."""
 
 _STALE_AFTER: Final = re.compile(rb'(<meta name="stale-after" content=")\d+')
 
@@ -61,7 +61,7 @@ class File:
 
 
 def asset_names(bundle: Path = BUNDLE) -> Sequence[str]:
-    """What the dashboard is made of beside the page itself; nothing where it is not built."""
+    """The files of the dashboard beside the page itself; none if it was not built."""
     return sorted(_read_all(bundle / "assets"))
 
 
@@ -111,7 +111,7 @@ def _read(path: Path) -> File | None:
 
 def _file(name: str, content: bytes) -> File:
     guessed, _ = mimetypes.guess_type(name)
-    # The system's own tables may differ; a browser takes no script of another type.
+    # Not from the system's tables, which may differ: a browser runs no script of another type.
     kind = {".js": "text/javascript", ".css": "text/css"}.get(Path(name).suffix, guessed)
     kind = kind or "application/octet-stream"
     text = kind.startswith("text/")

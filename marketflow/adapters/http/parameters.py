@@ -1,4 +1,4 @@
-"""What a request may ask for: checks of query parameters. Pure."""
+"""Checks of query parameters. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _INTEGER: Final = re.compile(r"[0-9]{1,19}")
 
 
 class BadParameter(ValueError):
-    """A query parameter that is unknown, repeated, or of a value that is not allowed."""
+    """A query parameter is unknown or repeated, or its value is not allowed."""
 
     def __init__(self, kind: str, detail: str, allowed: Iterable[str] | None = None) -> None:
         super().__init__(detail)
         self.kind = kind
-        """What is bad, as the last part of the problem's type: `unknown-parameter`, `bad-interval`."""
+        """The kind of problem, such as `unknown-parameter` or `bad-interval`."""
         self.allowed = None if allowed is None else tuple(allowed)
-        """The names or values that would have been accepted; None where they cannot be listed."""
+        """The names or values that would be accepted; None if there are too many to list."""
 
 
 def parameters(pairs: Iterable[tuple[str, str]], allowed: Collection[str]) -> dict[str, str]:
@@ -51,7 +51,7 @@ def integer(name: str, text: str, *, least: int, most: int) -> int:
 
 
 def optional_timestamp(name: str, text: str | None) -> int | None:
-    """Unix ms, or None where it is not given.
+    """A time in Unix ms; None if it is not given.
 
     Raises:
         BadParameter: it is no such number.

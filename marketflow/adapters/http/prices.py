@@ -13,7 +13,7 @@ DEFAULT_PERIOD = "1m"
 
 
 def price_routes(prices: PriceQuestions) -> Blueprint:
-    """The routes that answer what prices are and were."""
+    """The routes that answer with prices, now and back in time."""
     routes = Blueprint("prices", __name__)
 
     @routes.get("/symbols")

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: every one that this service answers with, the router's own too."""
+"""All error answers of the service as RFC 9457 problems, the router's own too."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from marketflow.domain.periods import BadPeriod
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-# Seconds: a start, or a store that comes back, takes about as long.
+# Seconds. A start takes about as long, and so does a store to come back.
 RETRY_SOON: Final = 1
-# Seconds: clients that have no place are not to knock at the door each second.
+# Seconds. Clients for whom there is no room should not try each second.
 RETRY_LATER: Final = 10
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -58,7 +58,7 @@ def problem(
 
 
 def unavailable(kind: str, detail: str, *, retry_after: int) -> Response:
-    """Not now, but perhaps in `retry_after` seconds."""
+    """The service cannot answer now, but may be able to in `retry_after` seconds."""
     return problem(kind, detail, headers={"Retry-After": str(retry_after)})
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the server, counted and timed by route: never by path, of which there is no end."""
+"""Requests counted and timed by route. Not by path: clients can invent any number of paths."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from marketflow.app.watch.histogram import Histogram
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER: Final = "other"
-"""Any method that a client has made up."""
+"""Any method that is not in METHODS."""
 UNMATCHED: Final = "unmatched"
-"""Any path that is no route, and any route asked with a wrong method."""
+"""Any path that is no route, and any route with a wrong method."""
 
 _VARIABLE: Final = re.compile(r"<(?:[^<>]*:)?([^<>:]+)>")
 
 
 @cache
 def _route(rule: str) -> str:
-    """A rule of the router as it stands in documents."""
+    """A rule of the router as documents write it: `/x/{name}`."""
     return _VARIABLE.sub(r"{\1}", rule)
 
 
 class Traffic:
     """Requests of one application, by method, route (`/prices/latest/{symbol}`) and status.
 
-    A request that its client gave up before there was an answer is not counted. Of a stream the time is that
-    until it began.
+    A request is not counted if its client leaves before the answer. The time of a stream ends when it begins.
     """
 
     def __init__(self, connection_errors: ConnectionErrors) -> None:
@@ -45,7 +44,7 @@ class Traffic:
         self._seconds: dict[tuple[str, str], Histogram] = {}
 
     def watch(self, app: Quart) -> None:
-        """Have every request of the application counted.
+        """Count every request of the application.
 
         What runs before a request has set `g.began` by then, on Trio's clock.
         """
@@ -66,7 +65,7 @@ class Traffic:
         return response
 
     async def _end(self, _: BaseException | None) -> None:
-        if "began" in g:  # else it was given up before that
+        if "began" in g:  # else its client left before that
             self._in_flight -= 1
 
     def families(self) -> Iterable[Metric]:
