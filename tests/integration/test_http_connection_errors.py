@@ -224,7 +224,7 @@ async def test_an_unknown_error_costs_its_own_connection_only(questions, monkeyp
                     with suppress(trio.BrokenResourceError):
                         await client.stream.send_all(stage.then or stage.sent)
                     await ended(client.stream)
-                assert raised
+                await eventually(lambda: raised)
             assert not server.stopped.is_set()
             count = "marketflow_http_connection_errors_total "
             (line,) = [line for line in (await told(server)).splitlines() if line.startswith(count)]
