@@ -23,8 +23,9 @@ class Waits:
 
     def __init__(self, stopping: trio.Event) -> None:
         self._stopping = stopping
-        self._scopes: set[trio.CancelScope] = set()
-        """Of the waits that go on just now: one for each task of the source at most."""
+        self._scopes: dict[trio.CancelScope, None] = {}
+        """Of the waits that go on just now, one for each task of the source at most. No set: the stop ends
+        them in the same order in each run."""
 
     @property
     def stopping(self) -> bool:
@@ -37,12 +38,12 @@ class Waits:
         After the stop it gets a moment, to take what is there already.
         """
         scope = trio.CancelScope(relative_deadline=AT_ONCE if self._stopping.is_set() else seconds)
-        self._scopes.add(scope)
+        self._scopes[scope] = None
         try:
             with scope:
                 return await wait()
         finally:
-            self._scopes.discard(scope)
+            del self._scopes[scope]
         return None
 
     async def end_at_stop(self) -> None:
