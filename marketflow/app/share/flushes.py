@@ -176,6 +176,7 @@ class Flushes:
         """Behind all of these exchanges' updates, and all bars, that wait no more to be taken."""
         taken = {exchange: self._ledgers[exchange].settled for exchange in exchanges}
         for flush in self.in_flight:
-            for exchange in taken.keys() & flush.counts.keys():
-                taken[exchange] += flush.counts[exchange]
+            for exchange, count in flush.counts.items():
+                if exchange in taken:
+                    taken[exchange] += count
         return Position(taken, self._bars.outbox.taken_to)

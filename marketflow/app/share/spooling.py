@@ -112,7 +112,7 @@ class Spooling:
         self._spool = spool
         self._data_clock = data_clock
         self._lateness = lateness
-        self._brought_in: set[Key] = set()
+        self._brought_in: dict[Key, None] = {}
         self._spooled = False
         """Whether there is a spool whose bars may be nowhere else."""
 
@@ -125,7 +125,7 @@ class Spooling:
                 self._book.bars.adopt_folded(each.pair, end, each.boot, each.bar)
             else:
                 self._book.bars.adopt(each.pair, {(each.start, each.boot): each.bar})
-                self._brought_in.add((each.pair, (each.start, each.boot)))
+                self._brought_in[each.pair, (each.start, each.boot)] = None
         self._spooled = bool(spooled)
         if spooled:
             log.info("spooled bars brought in", bars=len(spooled))
