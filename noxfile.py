@@ -195,7 +195,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def reference(session: nox.Session) -> None:
-    """config.toml and docs/configuration.md, made anew from the settings classes."""
+    """config.toml and docs/configuration.md, generated from the settings classes."""
     session.install(".")
     session.run("python", "-m", "marketflow.config.reference")
 

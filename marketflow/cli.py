@@ -25,7 +25,7 @@ class _ServeByDefault(click.Group):
     """`marketflow --port 80` is `marketflow serve --port 80`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # Not for the shell that asks what could come next: without a command that is a command.
+        # Not during shell completion, which then has to suggest commands.
         asks = ctx.resilient_parsing and not args
         if not asks and (not args or (args[0].startswith("-") and args[0] not in {"--help", "--version"})):
             args = ["serve", *args]
@@ -35,9 +35,9 @@ class _ServeByDefault(click.Group):
 @click.group(cls=_ServeByDefault, context_settings={"max_content_width": 100, "show_default": True})
 @click.version_option(__version__, prog_name="marketflow", message="%(prog)s %(version)s")
 def commands() -> None:
-    """Real-time market data: exchanges in, exact prices and one-minute aggregates out.
+    """Collect real-time prices from exchanges; serve exact prices and one-minute aggregates.
 
-    Without a command, `serve` is run.
+    Without a command, `serve` runs.
     """
 
 
@@ -60,7 +60,7 @@ for command in (
 
 def main() -> None:
     """Run the command line, and exit."""
-    # Until the command handles them itself. An exception would not do: an import takes it for its own error.
+    # Until the command handles signals itself. An exception raised here could be caught by an import.
     for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(CLEAN))
     _open_standard_streams()
@@ -72,16 +72,15 @@ def main() -> None:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError):
-            # Nobody reads it any more. Python would try once more at its end, and exit with 120.
+            # The reader has closed it. Python would flush again at its end, and exit with 120.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     sys.exit(code)
 
 
 def _open_standard_streams() -> None:
-    """Have stdin, stdout and stderr lead to nowhere where they are closed.
+    """Open /dev/null in place of a closed stdin, stdout or stderr.
 
-    Else the first files that are opened, connections for example, would take their places, and get what is
-    meant for them.
+    Otherwise the next opened file or socket would get that descriptor, and the output meant for it.
     """
     for descriptor in range(3):
         try:
@@ -108,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _tell(error: BaseException, this: Run) -> int:
-    """Say what happened; returns the exit code. A failure outweighs what is only wrong usage."""
+    """Print the errors; returns the exit code. A failure takes precedence over wrong usage."""
     from marketflow.config.secrets import mask_connection  # noqa: PLC0415
 
     problems = problems_of(error, this.address)
@@ -127,7 +126,7 @@ def _complain(problem: str) -> None:
 
 
 def _to_stderr(text: str) -> None:
-    """Write it after what was logged; a stderr that takes nothing does not hold up the end."""
+    """Write it after the log; a blocked stderr does not delay the exit."""
     import logging  # noqa: PLC0415
 
     for handler in logging.getLogger().handlers:

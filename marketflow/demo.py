@@ -1,4 +1,4 @@
-"""Three simulated exchanges and the service on stores of its own, in one process tree."""
+"""Three simulated exchanges and the service with its own stores, in one process tree."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXCHANGES = ("exchange1", "exchange2", "exchange3")
 
 
 async def run_demo(settings: Settings, *, duration: float | None) -> None:
-    """Run until SIGINT, SIGTERM or SIGHUP, or for `duration` seconds, and tell what came of it.
+    """Run until SIGINT, SIGTERM or SIGHUP, or for `duration` seconds, and print a summary.
 
     Raises:
         As `serve`, and EmbeddedError.
@@ -45,7 +45,7 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
         directory.chmod(0o711)  # noqa: ASYNC240 - at once; the stores run as another user when we are root
         redis, postgres = EmbeddedRedis(directory / "redis"), EmbeddedPostgres(directory / "postgres")
         for server in (redis, postgres):
-            # Its data are elsewhere where TMPDIR is in a home of root's.
+            # The data is in another place if TMPDIR is in a home of root's.
             leaving.callback(server.remove)
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, stopping)

@@ -1,4 +1,4 @@
-"""What went wrong, in words for people, and the exit code that it means."""
+"""Error messages for people, and their exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRONG_USAGE: Final = 2
 
 
 def problems_of(error: BaseException, address: tuple[str, str]) -> dict[str, int]:
-    """A line for each error, groups taken apart, and its exit code; nothing for what is no failure.
+    """A line for each error, also those in groups, with its exit code; nothing for a normal end.
 
     `address` is the host and port that the command listens on.
     """
@@ -27,20 +27,20 @@ def problems_of(error: BaseException, address: tuple[str, str]) -> dict[str, int
 
 
 def _loud(error: BaseException) -> Iterator[BaseException]:
-    """The error, or of a group all those within; without those that nobody wants to hear of."""
+    """The error, or all errors in a group; without those that are no failures."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from _loud(each)
-    # Asked to stop before there was anything to stop, or whoever read our output has seen enough.
+    # Interrupted before anything ran, or the reader of our output has closed it.
     elif not (isinstance(error, KeyboardInterrupt) or _is_of_stdout(error)):
         yield error
 
 
 def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[str, int]]:
-    """What is wrong in words, and the exit code that it means."""
+    """The message of an error, and its exit code."""
     from marketflow.client.errors import ClientError  # noqa: PLC0415
 
-    if isinstance(error, ClientError):  # Before the rest, which takes longer to import than a question.
+    if isinstance(error, ClientError):  # Checked first, since the imports below take longer than a request.
         yield str(error), FAILED
         return
 
@@ -78,12 +78,12 @@ def _of_lost(error: BarsLost) -> str:
 
 
 def _os_problem(error: OSError, host: str, port: str) -> str:
-    """An error of the operating system in words; without a file it was about listening at the address."""
+    """The message of an operating system's error; without a file it is about listening at the address."""
     reason = error.strerror or str(error) or type(error).__name__
     if isinstance(error, socket.gaierror):
         return f"unknown host {host}: {reason}"
     if error.errno is None or reason != os.strerror(error.errno):
-        return reason  # whoever raised it has put it into words
+        return reason  # its text is already a message for people
     if error.filename is not None:
         return f"{reason.lower()}: {error.filename}"
     words = {
@@ -95,7 +95,7 @@ def _os_problem(error: OSError, host: str, port: str) -> str:
 
 
 def _is_of_stdout(error: BaseException) -> bool:
-    """Whether it says that stdout's reader has gone: a pipe that broke elsewhere is an error."""
+    """Whether stdout's reader has closed it; any other broken pipe is an error."""
     poll = select.poll()
     poll.register(1, 0)
     return isinstance(error, BrokenPipeError) and any(event & select.POLLERR for _, event in poll.poll(0))

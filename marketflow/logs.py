@@ -1,7 +1,7 @@
 """Structured logging: one line an event, for people or for programs.
 
-What the libraries log through `logging` comes out the same way. A line that cannot be written is dropped, and
-counted; it never ends the program or holds it up.
+Logs of libraries (through `logging`) have the same form. A line that cannot be written is dropped and
+counted; it never ends or blocks the program.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CONNECTIONS: Final = ("url", "dsn")
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     """Log from `level` on, as `text` or `json`, to the stream (by default stderr, as it is at this moment).
 
-    Tracebacks are for `debug` only: otherwise an exception is told in one line.
+    Tracebacks are for `debug` only; otherwise an exception is one line.
     """
     stream = sys.stderr if stream is None else stream
     threshold = LEVELS[level]
@@ -66,7 +66,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
 
 
 def flush() -> None:
-    """Wait, for a short time, until what was logged is written: before an end that nothing follows."""
+    """Wait briefly until all log lines are written, before the process exits."""
     for handler in logging.getLogger().handlers:
         handler.flush()
 

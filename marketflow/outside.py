@@ -1,7 +1,7 @@
 """The outside world of the service: the real stores, exchanges, port, clock and entropy, as configured.
 
-Everything that the service works with and does not make itself is named in `Outside`. A simulation fills it
-in another way, and the rest of the service does not notice.
+`Outside` has everything that the service uses but does not create. The simulation provides another one; the
+rest of the service is the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from marketflow.config import Settings
 from marketflow.sources import sources_of
 
 HTTP_GRACE: Final = 2.0
-"""Seconds that running requests have to come to their end at a stop."""
+"""Seconds that running requests have to finish at a stop."""
 
 
 class Front(Protocol):
@@ -47,7 +47,7 @@ class Front(Protocol):
 
 @attrs.frozen
 class Outside:
-    """Everything that the service works with and does not make itself."""
+    """Everything that the service uses but does not create."""
 
     boot: str
     """Unique id of this run."""
@@ -72,7 +72,7 @@ async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> 
         stores: a name for the stores that is the same from run to run; by default their addresses.
 
     Raises:
-        OSError: the port is in use, and the like.
+        OSError: the service cannot listen, for example because the port is in use.
     """
     redis_url, dsn = settings.redis.effective_url, settings.postgres.effective_dsn
     entropy = random.SystemRandom()
@@ -132,12 +132,12 @@ async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> 
 
 
 def _name_of(redis_url: str, dsn: str) -> str:
-    """The databases that the stores are: a new password makes no other stores."""
+    """The identity of the stores' databases; it does not depend on passwords."""
     return f"{redis_address.address_of(redis_url)} {postgres_address.address_of(dsn)}"
 
 
 def _earlier_name_of(redis_url: str, dsn: str) -> str | None:
-    """The name that version 0.1 gave to the same stores; None where it gave it to others as well."""
+    """The name that version 0.1 gave to the same stores; None if other stores may have had it, too."""
     if not (redis_address.is_written_out(redis_url) and postgres_address.is_written_out(dsn)):
         return None
     redis, postgres = urlsplit(redis_url), conninfo_to_dict(dsn)

@@ -16,14 +16,14 @@ import trio
 T = TypeVar("T")
 
 SECOND_LOOK: Final = 0.1
-"""Seconds after the deadline in which what has come in is still taken."""
+"""Seconds after the deadline in which data that has arrived is still read."""
 
 
 async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
     """Call `wait`, and return what it returns.
 
-    A result is never lost: when a cancellation from outside comes after `wait` has returned, it is for the
-    caller to notice.
+    A result is never lost: if a cancellation from outside comes after `wait` has returned, the result is
+    returned, and the caller meets the cancellation at its next checkpoint.
 
     Raises:
         trio.TooSlowError: it took longer than `seconds`, and `SECOND_LOOK`.

@@ -101,7 +101,7 @@ async def run_service(settings: Settings, *, embedded: bool = False) -> None:
 async def stop_on_signal(
     stopping: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Set `stopping` at the first signal; at a second SIGINT or SIGTERM leave at once, whatever hangs.
+    """Set `stopping` at the first signal; at a second SIGINT or SIGTERM leave at once, even from a hang.
 
     A SIGHUP is never that second signal: systemd and closing terminals send it beside another one.
     """
@@ -228,7 +228,7 @@ class StopTime:
 
 @asynccontextmanager
 async def spooling_at_the_end(parts: Parts, time: StopTime) -> AsyncIterator[None]:
-    """Whatever ends the block, spool what no store has taken.
+    """At the end of the block, however it ends, spool the bars that no store has taken.
 
     Raises:
         BarsLost: that failed; together with what has ended the block, if it was an error.

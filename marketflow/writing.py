@@ -1,7 +1,7 @@
-"""Words for people that never hold up or end the program: to a full disk, a closed terminal, a blocked pipe.
+"""Output that never blocks or ends the program, even with a full disk, a closed terminal or a blocked pipe.
 
-A pipe that nobody reads, a terminal after Ctrl-S and a hung disk block a write for ever. So a thread writes.
-What waits for it is bounded: past that lines are dropped, and counted.
+An unread pipe, a terminal after Ctrl-S and a hung disk block a write for ever. So a thread writes. Its queue
+is bounded: when it is full, lines are dropped and counted.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MOST_WAITING: Final = 1024 * 1024
 """Bytes that may wait to be written; more are dropped."""
 
 FLUSH_SECONDS: Final = 1.0
-"""How long an end waits for what has not been written."""
+"""How long the exit waits for unwritten output."""
 
 
 class Writer(Protocol):
-    """Somewhere that text is written to. Nothing of it raises."""
+    """A destination of text. Its methods never raise."""
 
     def write(self, text: str) -> None:
         """Write it, soon."""
@@ -34,10 +34,10 @@ class Writer(Protocol):
 
 
 def open_writer(stream: TextIO | None, tell: Callable[[int], None] | None = None) -> Writer:
-    """A writer to a stream: from a thread if the operating system knows it, else at once.
+    """A writer to a stream: in a thread if the stream has a file descriptor, else directly.
 
     Args:
-        stream: None discards all, as Python has it for a closed stdout or stderr.
+        stream: None (as for a closed stdout or stderr) discards everything.
         tell: called from that thread when it can write again, with the number of dropped lines.
     """
     try:
@@ -69,8 +69,8 @@ class DirectWriter:
 class ThreadWriter:
     """Writes to a file descriptor from a thread of its own.
 
-    The thread bypasses Python's buffers: what they could not write they would try to write at the very end,
-    and turn a clean exit into one with code 120.
+    The thread bypasses Python's buffers: Python would try to write their contents again at its exit, and turn
+    a clean exit into one with code 120.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class ThreadWriter:
         self._changed = threading.Condition()
         self._texts: deque[bytes] = deque()
         self._waiting = 0
-        """Bytes that have not been written, those that are being written included."""
+        """Bytes not written yet, including those being written."""
         self._dropped = 0
         self._stuck = False
-        """Whether a flush was in vain, and nothing was written since."""
+        """Whether a flush has timed out, and nothing was written since."""
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> None:
@@ -121,7 +121,7 @@ class ThreadWriter:
         return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until all is written, for so long at most; not again where that was in vain."""
+        """Wait until all is written, or the time is over; do not wait again after a flush that timed out."""
         with self._changed:
             if not self._stuck:
                 self._stuck = not self._changed.wait_for(lambda: self._waiting == 0, seconds)
@@ -145,7 +145,7 @@ class ThreadWriter:
                 self._tell(dropped)
 
     def _put(self, text: bytes) -> bool:
-        """Write it, however long that takes; returns whether that was possible."""
+        """Write it without a time limit; returns whether it was written."""
         while text:
             try:
                 text = text[os.write(self._descriptor, text) :]

@@ -1,4 +1,4 @@
-"""Real servers for whoever asks for them, and an end to every test that hangs."""
+"""Real servers for the tests that need them, and a time limit for every test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from servers import TcpPostgres, TcpRedis, chosen
 
 from marketflow.embedded.postgres import LAST_PYTHON
 
-# tests.bench is a package of the tree, not of what is installed: last, lest it hide that.
+# tests.bench is a package of the tree, not of what is installed: last, so that it does not hide that.
 sys.path.append(str(Path(__file__).parents[1]))
 
 TIME_LIMIT = 120
@@ -112,7 +112,7 @@ def _numbers() -> Iterator[int]:
 
 @pytest.fixture
 def postgres_dsn(postgres_server: TcpPostgres, _numbers: Iterator[int]) -> Iterator[str]:
-    """An empty database, dropped afterwards whoever is still connected."""
+    """An empty database, dropped afterwards, even with clients connected."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")

@@ -39,7 +39,7 @@ class Front:
 
 @asynccontextmanager
 async def tls_front(port: int, context: ssl.SSLContext, *, postgres: bool = False) -> AsyncIterator[Front]:
-    """Take off the TLS of whoever comes and pass the rest on to `port`, until the end of the block.
+    """Take off the TLS of every client and pass the rest on to `port`, until the end of the block.
 
     `postgres`: TLS begins as PostgreSQL's does, after a request in clear.
     """

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
-"""Where `marketflow serve` answers unless it is told otherwise."""
+"""The default address of `marketflow serve`."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -22,7 +22,7 @@ class Address:
     secure: bool
     """Whether with TLS."""
     prefix: str
-    """What stands before every path: a proxy may keep the service in a corner of its site."""
+    """The prefix of every path, if a proxy serves the API below one."""
 
     @property
     def authority(self) -> str:
@@ -60,5 +60,5 @@ def parse_address(text: str) -> Address:
 def _port(parts: SplitResult) -> int:
     try:
         return _PORTS[parts.scheme] if parts.port is None else parts.port
-    except ValueError:  # Its words repeat what may be half of a password.
+    except ValueError:  # Its message may contain part of a password.
         raise ValueError("the port must be a number up to 65535") from None

@@ -1,4 +1,4 @@
-"""The answers of the API, as far as the client uses them. Fields that it does not know are ignored."""
+"""The answers of the API, with the fields that the client uses. Others are ignored."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Mode:
 
 @attrs.frozen
 class Updates:
-    """What became of every line."""
+    """The counters of received lines."""
 
     received: int
     accepted: int
@@ -140,7 +140,7 @@ class Updates:
 
 @attrs.frozen
 class StoreHealth:
-    """How a store is."""
+    """The health of a store."""
 
     status: str
     since: int
@@ -150,7 +150,7 @@ class StoreHealth:
 
 @attrs.frozen
 class ExchangeHealth:
-    """How an exchange is."""
+    """The health of an exchange."""
 
     status: str
     last_update_age: float | None
@@ -161,7 +161,7 @@ class ExchangeHealth:
 
 @attrs.frozen
 class Health:
-    """How the service is."""
+    """The health of the service."""
 
     status: str
     mode: str

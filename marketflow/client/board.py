@@ -1,4 +1,4 @@
-"""What the live table shows: the newest price of each pair, and how the service is. Pure; times are given."""
+"""The data of the live table: the newest price of each pair, and the service's health. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OFF: Final = "off"
 
 @attrs.frozen
 class Quote:
-    """The newest price of a pair, and whither it went."""
+    """The newest price of a pair, and the direction of its last change."""
 
     price: float
     timestamp: int
@@ -35,20 +35,20 @@ class Spread:
 
 @attrs.define
 class Board:
-    """The state of the table. Whoever learns something puts it in; whoever draws looks at it."""
+    """The state of the table: the readers of the service update it, the painter reads it."""
 
     only: str | None = None
-    """The one column that is wanted; None: those of the mode."""
+    """The only column to show; None: all exchanges of the mode."""
     symbols: Sequence[str] = ()
     """The rows, in this order."""
     health: Health | None = None
-    """None while nobody could be asked."""
+    """None until the service has answered."""
     trouble: str | None = "connecting"
-    """Why there are no prices just now; None: there are."""
+    """Why there are no prices at the moment; None if there are."""
     _quotes: dict[tuple[str, str], Quote] = attrs.field(factory=dict)
 
     def enter(self, prices: Iterable[Price]) -> None:
-        """Take prices in. What is older than what is known changes nothing: a stream begins with old news."""
+        """Add prices. Prices older than the known ones are ignored: a new stream repeats some."""
         for new in prices:
             pair = new.exchange, new.symbol
             old = self._quotes.get(pair)
@@ -65,7 +65,7 @@ class Board:
 
     @property
     def exchanges(self) -> list[str]:
-        """The columns. As long as nobody has said which exchanges are the mode's: all that were seen."""
+        """The columns. Until the mode's exchanges are known: all exchanges seen so far."""
         if self.only is not None:
             return [self.only]
         if self.health is None:
@@ -73,16 +73,16 @@ class Board:
         return [name for name, health in self.health.exchanges.items() if health.status != OFF]
 
     def status(self, exchange: str) -> str | None:
-        """How an exchange is; None where nobody knows."""
+        """The health of an exchange; None if unknown."""
         found = None if self.health is None else self.health.exchanges.get(exchange)
         return None if found is None else found.status
 
     def stale(self, exchange: str) -> bool:
-        """Whether its prices are not those of the moment."""
+        """Whether its prices are out of date."""
         return self.trouble is not None or self.status(exchange) not in {"connected", None}
 
     def spread(self, symbol: str) -> Spread | None:
-        """Between the exchanges whose prices are not stale; None of fewer than two."""
+        """The spread between exchanges whose prices are not stale; None for fewer than two."""
         prices = [
             quote.price
             for exchange in self.exchanges

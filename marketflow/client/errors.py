@@ -1,14 +1,14 @@
-"""What keeps a client from its answer. Every message is for people: what happened, and what to do."""
+"""The errors of the client. Each message is for people: what happened, and what to do."""
 
 from __future__ import annotations
 
 
 class ClientError(Exception):
-    """There is no answer, or none that helps."""
+    """There is no answer, or not a usable one."""
 
 
 class Unreachable(ClientError):
-    """Nobody answered, or not to the end. Another time somebody may."""
+    """There was no answer, or an incomplete one. Another attempt may succeed."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
@@ -16,7 +16,7 @@ class Unreachable(ClientError):
             "start one with 'marketflow serve', or say where it is with --url"
         )
         self.reason = reason
-        """In few words."""
+        """A short text."""
 
 
 class Refused(ClientError):
@@ -26,16 +26,16 @@ class Refused(ClientError):
         super().__init__(message)
         self.status = status
         self.body = body
-        """As it came, if it is a problem (RFC 9457); else nothing."""
+        """The received problem (RFC 9457); empty if the answer is not one."""
 
     @property
     def passing(self) -> bool:
-        """Whether it may be otherwise a little later."""
+        """Whether the same request may succeed a little later."""
         return self.status >= 500 or self.status == 429  # noqa: PLR2004
 
 
 class NotUnderstood(ClientError):
-    """What answers is no marketflow, or one of another kind."""
+    """The server is not marketflow, or an incompatible version."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"what answers at {url} is no marketflow, or another version of it ({reason})")

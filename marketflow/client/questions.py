@@ -64,7 +64,7 @@ async def body_of(incoming: Incoming, address: Address, request: Request) -> byt
 
 
 def _worded(incoming: Incoming, problem: Problem, address: Address) -> str:
-    """The error in words, with what is allowed, and what else to do."""
+    """The text of the error, with the allowed values and advice."""
     words = problem.detail or problem.title or f"{address} answered {_named(incoming.status)}"
     if problem.allowed:
         words += f"; allowed: {', '.join(problem.allowed)}"

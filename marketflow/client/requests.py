@@ -1,4 +1,4 @@
-"""What is asked of the service."""
+"""Requests to the service."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import attrs
 
 OK: Final = 200
 UNAVAILABLE: Final = 503
-"""Numbers, since the names of all statuses would take the command line longer to import than it has to do."""
+"""Plain numbers, since importing `http.HTTPStatus` would take longer than the rest of the command line."""
 
 
 @attrs.frozen
 class Request:
-    """A question, or a wish."""
+    """A request of the API."""
 
     path: tuple[str, ...]
     """Its parts, in plain text."""
@@ -37,4 +37,4 @@ SYMBOLS: Final = Request(("symbols",))
 EXCHANGES: Final = Request(("exchanges",))
 MODE: Final = Request(("mode",))
 HEALTH: Final = Request(("health",), good=(OK, UNAVAILABLE))
-"""Its answer is the whole report also when the service is unavailable."""
+"""Its answer is the whole report even when the service is unavailable."""

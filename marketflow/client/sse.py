@@ -1,4 +1,4 @@
-"""Server-sent events from bytes, as the HTML standard has them. Sans-I/O: others read the bytes."""
+"""A sans-I/O parser of server-sent events, as defined by the HTML standard."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 import attrs
 
 LARGEST_EVENT: Final = 1024 * 1024
-"""Bytes: more than any service of ours would send at once."""
+"""Bytes: more than the service ever sends at once."""
 
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(ValueError):
-    """An event has no end; nobody will keep all of it."""
+    """An event exceeds the size limit."""
 
 
 @attrs.frozen
@@ -30,7 +30,7 @@ class ServerEvent:
 
 
 class EventParser:
-    """Turns what a stream brings, however it is cut, into events."""
+    """Turns the bytes of a stream, split anywhere, into events."""
 
     def __init__(self, largest: int = LARGEST_EVENT) -> None:
         self._largest = largest

@@ -1,4 +1,4 @@
-"""The live stream, read for ever: a connection that is lost is made anew."""
+"""The live stream, read until cancelled: a lost connection is made again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SILENCE_LIMIT: Final = 45.0
 """Seconds without a byte after which a connection is lost: three heartbeats."""
 
 RETRY_SECONDS: Final = 1.0
-"""From one attempt to the next."""
+"""Seconds between two attempts."""
 
 
 @attrs.frozen
@@ -37,18 +37,18 @@ class LivePrice:
 
 
 class Listener(Protocol):
-    """Who wants to know."""
+    """Receives the events of `follow`."""
 
     def connected(self, symbols: Sequence[str]) -> None:
         """The stream has begun; these are the symbols that it is about."""
         ...
 
     async def arrived(self, prices: Sequence[LivePrice]) -> None:
-        """These came together. Nothing is read until it returns: whoever is slow gets the newest, not all."""
+        """Prices received together. The next are read after it returns: a slow listener skips some."""
         ...
 
     def lost(self, reason: str) -> None:
-        """There is no connection, and why. It will be tried again."""
+        """The connection was lost, with the reason. It will be made again."""
         ...
 
 
@@ -64,8 +64,8 @@ async def follow(
     Args:
         address: where the service is.
         symbols: those to follow; none: all.
-        exchange: the one to follow; None: those of the mode, whichever that is at the time.
-        listener: is told.
+        exchange: the one to follow; None: all exchanges of the current mode, also after a switch.
+                listener: gets the events.
         task_status: told once somebody has answered.
 
     Raises:
@@ -114,7 +114,7 @@ async def _known(address: Address, symbols: Collection[str]) -> Sequence[str]:
 async def _read(address: Address, symbols: Sequence[str], exchange: str | None, listener: Listener) -> None:
     """Read one stream to its end."""
     url = str(address)
-    # The service can narrow it to one symbol. Of several it sends all there are.
+    # The service can filter by one symbol only. For several we request all of them.
     only = symbols[0] if len(symbols) == 1 else None
     narrowed = {"symbol": only, "exchange": exchange}
     asked = Request(("stream",), narrowed, headers={"Accept": CONTENT_TYPE})

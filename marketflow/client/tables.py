@@ -1,4 +1,4 @@
-"""Answers as text: columns that line up, without colours, fit to be read and to be cut. Numbers are exact."""
+"""Answers as text: aligned columns without colours, for people and for `cut`. Numbers are exact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from marketflow.client.answers import (
 from marketflow.client.words import age, moment, plain
 
 ALL: Final = "all"
-"""In the place of an exchange's name: all of the mode."""
+"""Shown instead of an exchange's name if the answer covers all exchanges of the mode."""
 
 _GAP: Final = "  "
 _LEDGER: Final = ("received", "accepted", "rejected", "cached", "expired", "dropped", "pending")
@@ -112,7 +112,7 @@ def mode(answer: Mode) -> str:
 
 
 def switched(answer: Mode) -> str:
-    """What became of a switch."""
+    """The result of a switch."""
     return f"switched to {plain(answer.mode)}" if answer.changed else f"it was {plain(answer.mode)} already"
 
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on Trio. h11 knows what the bytes mean and does no I/O; this moves them, and bounds the waits."""
+"""HTTP/1.1 on Trio. h11 parses and builds the messages; this module does the I/O, with time limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from marketflow.client.requests import Request
 from marketflow.patience import within
 
 HEAD_LIMIT: Final = 15.0
-"""Seconds until an answer must have begun. The service bounds its own waits to less."""
+"""Seconds until an answer must have begun. The service's own time limits are shorter."""
 
 _READ: Final = 64 * 1024
 
@@ -88,11 +88,11 @@ class Incoming:
 
 @asynccontextmanager
 async def answering(address: Address, request: Request) -> AsyncIterator[Incoming]:
-    """Ask, on a connection of its own. It is closed at the end of the block.
+    """Send a request on a new connection, which is closed at the end of the block.
 
     Raises:
-        Unreachable: nobody listens there, or nobody answers in time.
-        NotUnderstood: what answers does not speak HTTP.
+        Unreachable: no server listens there, or it does not answer in time.
+        NotUnderstood: the server does not speak HTTP.
     """
     deadline = trio.current_time() + HEAD_LIMIT
     with _telling(address), trio.fail_at(deadline):
@@ -106,14 +106,14 @@ async def answering(address: Address, request: Request) -> AsyncIterator[Incomin
 
 async def _connect(address: Address) -> trio.abc.Stream:
     if address.secure:
-        # As browsers do: who hangs up need not say goodbye first.
+        # Close without TLS close_notify, as browsers do.
         return await trio.open_ssl_over_tcp_stream(address.host, address.port, https_compatible=True)
     return await trio.open_tcp_stream(address.host, address.port)
 
 
 @contextmanager
 def _telling(address: Address) -> Iterator[None]:
-    """What Trio and the operating system raise, in our words."""
+    """Translate the errors of Trio and the operating system into ours."""
     try:
         yield
     except trio.TooSlowError as error:
@@ -125,7 +125,7 @@ def _telling(address: Address) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause, in few words."""
+    """A short text for the first cause."""
     while (cause := error.__cause__) is not None:
         error = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
     if isinstance(error, ssl.SSLCertVerificationError):

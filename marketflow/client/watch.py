@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 HEALTH_SECONDS: Final = 2.0
-"""From one question about the health to the next."""
+"""Seconds between two requests of the health."""
 
 FRAME_SECONDS: Final = 0.2
-"""From one picture to the next. More would be no better to read."""
+"""Seconds between two redraws. Faster ones would not be easier to read."""
 
 
 # ---- the table ----
 
 
 async def watch_table(address: Address, symbols: Collection[str], exchange: str | None) -> None:
-    """Show a table on the terminal, until cancelled. What was shown last stays there.
+    """Show a table on the terminal, until cancelled. The last state stays on the screen.
 
     Raises:
         ExceptionGroup of Unreachable, Refused or NotUnderstood: as `follow`.
@@ -61,7 +61,7 @@ async def watch_table(address: Address, symbols: Collection[str], exchange: str 
     screen = Screen(str(address), console)
     try:
         async with trio.open_nursery() as nursery:
-            # Only then is the terminal ours: that nobody answers is told as by every other command.
+            # Take over the terminal only now: a failed connection is reported as by other commands.
             await nursery.start(follow, address, symbols, exchange, _IntoBoard(board))
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 nursery.start_soon(ask_health, address, board)
@@ -73,7 +73,7 @@ async def watch_table(address: Address, symbols: Collection[str], exchange: str 
 
 
 async def paint(live: Live, drawn: Callable[[], RenderableType]) -> NoReturn:
-    """Show what there is to see, again and again."""
+    """Draw the board periodically."""
     while True:
         live.update(drawn(), refresh=True)
         await trio.sleep(FRAME_SECONDS)
@@ -90,12 +90,12 @@ async def suspend(live: Live) -> NoReturn:
 
 
 async def ask_health(address: Address, board: Board) -> NoReturn:
-    """Ask again and again, whatever comes of it."""
+    """Request the health periodically, also after errors."""
     while True:
         try:
             board.health = read(str(address), await ask(address, HEALTH), Health)
         except ClientError:
-            board.health = None  # The reader of the stream says what is the matter.
+            board.health = None  # The reader of the stream reports the error.
         await trio.sleep(HEALTH_SECONDS)
 
 
@@ -127,16 +127,16 @@ async def watch_lines(
     as_json: bool,
     tell: Callable[[str], None],
 ) -> NoReturn:
-    """Write a line for each price to stdout, until cancelled; as it came with `as_json`.
+    """Write a line for each price to stdout, until cancelled.
 
     Args:
         address, symbols, exchange: as for `follow`.
-        as_json: whether lines are the JSON that came.
-        tell: is told when the connection is lost, and when it is there again.
+        as_json: whether to print the received JSON unchanged.
+        tell: called with a message when the connection is lost or restored.
 
     Raises:
         Unreachable, Refused, NotUnderstood: as `follow`.
-        BrokenPipeError: whoever read the lines has gone.
+        BrokenPipeError: the reader of stdout has closed it.
     """
     await follow(address, symbols, exchange, _IntoLines(_as_it_came if as_json else _as_line, tell))
 
@@ -156,8 +156,8 @@ class _IntoLines:
 
     async def arrived(self, prices: Sequence[LivePrice]) -> None:
         data = "".join(f"{self.wording(each)}\n" for each in prices).encode()
-        # In a thread: a reader that does not read must not keep us from ending. And not through sys.stdout,
-        # whose lock a thread that was left behind would hold.
+        # In a thread: a reader that does not read must not keep us from exiting. Not through sys.stdout,
+        # since an abandoned thread would keep its lock.
         await trio.to_thread.run_sync(_write, data, abandon_on_cancel=True)
 
     def lost(self, reason: str) -> None:

@@ -21,10 +21,10 @@ from marketflow.commands.service import (
 from marketflow.domain.periods import CANDLE_INTERVALS
 
 USUAL_PERIODS: Final = ("1s", "5s", "30s", "1m", "5m", "15m", "1h", "24h", "7d", "30d")
-"""Offered to who asks the shell; others are as good."""
+"""Suggestions for shell completion; other values are allowed."""
 
 exchange_option = click.option(
-    "--exchange", metavar="NAME", shell_complete=complete_exchanges, help="Of this exchange alone."
+    "--exchange", metavar="NAME", shell_complete=complete_exchanges, help="Only this exchange."
 )
 
 
@@ -70,7 +70,7 @@ _period_option = click.option(
     default="1m",
     metavar="N(s|m|h|d)",
     shell_complete=_complete_period,
-    help="How far back from now, at most 30d.",
+    help="How far back from now; at most 30d.",
 )
 
 
@@ -79,9 +79,9 @@ _period_option = click.option(
 
 @click.group(no_args_is_help=False)
 def prices() -> None:
-    """Ask a running service what prices are and were.
+    """Show current and past prices of a running service.
 
-    Without an exchange all those of the mode are meant. Without a symbol the answer is a list.
+    Without an exchange the answer covers all those of the mode. Without a symbol it is a list.
     """
 
 
@@ -90,7 +90,7 @@ def prices() -> None:
 @exchange_option
 @asking
 def latest(service: Service, /, *, names: tuple[str, ...], exchange: str | None) -> None:
-    """The newest price known, however old."""
+    """The newest price, of any age."""
     from marketflow.client import answers, tables  # noqa: PLC0415
 
     request = Request(("prices", "latest", *names), {"exchange": exchange})
@@ -127,9 +127,9 @@ _statistic("average", "The average over all updates of a period.")
 @exchange_option
 @asking
 def aggregate(service: Service, /, *, names: tuple[str, ...], period: str, exchange: str | None) -> None:
-    """Average, min, max, open, close of a period.
+    """Average, min, max, open and close of a period.
 
-    And how many updates there were.
+    Also shows the number of updates.
     """
     from marketflow.client import answers, tables  # noqa: PLC0415
 
@@ -140,13 +140,13 @@ def aggregate(service: Service, /, *, names: tuple[str, ...], period: str, excha
 @click.command()
 @_pair_argument(required=True)
 @click.option(
-    "--interval", type=click.Choice(list(CANDLE_INTERVALS)), default="1m", help="What a candle covers."
+    "--interval", type=click.Choice(list(CANDLE_INTERVALS)), default="1m", help="The length of a candle."
 )
 @click.option(
-    "--start", type=_Moment(), metavar="TIME", help="Unix ms or ISO 8601; without it the newest ones."
+    "--start", type=_Moment(), metavar="TIME", help="Unix ms or ISO 8601; the newest candles without it."
 )
-@click.option("--end", type=_Moment(), metavar="TIME", help="The same; not included.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, help="How many at most.")
+@click.option("--end", type=_Moment(), metavar="TIME", help="Unix ms or ISO 8601; exclusive.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, help="The most candles to show.")
 @exchange_option
 @asking
 def candles(
@@ -160,7 +160,7 @@ def candles(
     limit: int,
     exchange: str | None,
 ) -> None:
-    """Show candles, the oldest first."""
+    """Show candles, oldest first."""
     from marketflow.client import answers, tables  # noqa: PLC0415
 
     given = {"interval": interval, "start": start, "end": end, "limit": limit, "exchange": exchange}
@@ -184,7 +184,7 @@ def symbols(service: Service, /) -> None:
 def exchanges(service: Service, /) -> None:
     """Show the exchanges of a running service.
 
-    They are those of both modes; those of the other one are off.
+    Exchanges of both modes are listed; those of the other mode are off.
     """
     from marketflow.client import answers, tables  # noqa: PLC0415
 
@@ -217,9 +217,9 @@ def mode(service: Service, /, *, wanted: str | None, token: str | None) -> None:
 @click.command()
 @asking
 def health(service: Service, /) -> None:
-    """Show how a running service is.
+    """Show the health of a running service.
 
-    Its stores, its exchanges, and what became of every line. Fails if it is unavailable.
+    Shows its stores, its exchanges, and the counters of received lines. Fails if it is unavailable.
     """
     from marketflow.client import answers, tables  # noqa: PLC0415
     from marketflow.client.errors import ClientError  # noqa: PLC0415

@@ -9,14 +9,14 @@ import click
 from click.shell_completion import get_completion_class, shell_complete
 
 VARIABLE: Final = "_MARKETFLOW_COMPLETE"
-"""Set by the shell when it wants to know what could come next."""
+"""Set by the shell when it asks for completions."""
 
 SHELLS: Final = ("bash", "zsh", "fish")
 _PROGRAM: Final = "marketflow"
 
 
 def completed(commands: click.Group) -> int | None:
-    """Answer the shell, if it is the shell that asks; returns the exit code then."""
+    """Answer a shell's request for completions; returns the exit code then, else None."""
     instruction = os.environ.get(VARIABLE)
     return shell_complete(commands, {}, _PROGRAM, VARIABLE, instruction) if instruction else None
 
@@ -25,7 +25,7 @@ def completed(commands: click.Group) -> int | None:
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, /, *, shell: str) -> None:
-    """Print the script for completion by the shell.
+    """Print the completion script for a shell.
 
     It completes commands, options, periods, intervals, and the symbols and exchanges of the service.
 

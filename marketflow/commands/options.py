@@ -1,4 +1,4 @@
-"""What commands share: the state of a run, and kinds of options."""
+"""Shared parts of the commands: the state of a run, and types of options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 @attrs.define
 class Run:
-    """What holds for the whole command."""
+    """State of one run of the command line."""
 
     log_level: str = "info"
     log_format: str = "text"
@@ -23,7 +23,7 @@ class Run:
 
 
 class Finite(click.FloatRange):
-    """A number within limits; `nan` and `inf` are none."""
+    """A number within limits; `nan` and `inf` are refused."""
 
     name = "number"
 

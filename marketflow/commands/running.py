@@ -34,7 +34,8 @@ def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
 
 
 def _start_logging(this: Run) -> None:
-    # structlog imports rich, for tracebacks, where it finds it. Ours are plain: it is a twentieth of a start.
+    # structlog imports rich for tracebacks if it is installed. Ours are plain; the import takes a twentieth
+    # of a start.
     with _hidden("rich"):
         from marketflow import logs  # noqa: PLC0415
 
@@ -43,7 +44,7 @@ def _start_logging(this: Run) -> None:
 
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """Let a module seem not to be installed, unless it was imported before."""
+    """Make a module appear not installed, unless it was imported before."""
     hiding = sys.modules.setdefault(module, None) is None  # type: ignore[arg-type]  # None: as Python has it
     try:
         yield
@@ -53,17 +54,21 @@ def _hidden(module: str) -> Iterator[None]:
 
 
 COLLECT_AFTER: Final = 10_000
-"""New objects after which the youngest are looked at: those of dozens of requests, instead of one or two."""
+"""New objects before a collection of the youngest: those of dozens of requests, instead of one or two."""
 OTHER_FILES: Final = 512
-"""How many files may be open beside clients' connections: exchanges, stores, those that are refused."""
+"""Open files in addition to clients' connections: exchanges, stores, refused connections."""
 
 
 @click.command()
-@click.option("--config", "file", type=Path, metavar="FILE", help="By default ./config.toml, if it is there.")
-@click.option("--host", metavar="H", help="Where to answer HTTP; by default 127.0.0.1.")
-@click.option("--port", metavar="N", help="By default 8080; 0: any free one.")
-@click.option("--mode", metavar="live|test", help="Begin with the exchanges (live) or with generated prices.")
-@click.option("--embedded", is_flag=True, help="Start a Redis and a PostgreSQL of its own.")
+@click.option(
+    "--config", "file", type=Path, metavar="FILE", help="The default is ./config.toml, if it exists."
+)
+@click.option("--host", metavar="H", help="The address to listen on; 127.0.0.1 by default.")
+@click.option("--port", metavar="N", help="The TCP port; 8080 by default, 0: any free one.")
+@click.option(
+    "--mode", metavar="live|test", help="Start with the exchanges (live) or with generated prices (test)."
+)
+@click.option("--embedded", is_flag=True, help="Start its own Redis and PostgreSQL.")
 @log_options("info")
 @click.pass_obj
 def serve(
@@ -88,10 +93,10 @@ def serve(
 
 @contextmanager
 def _sparing_the_collector() -> Iterator[None]:
-    """Let the garbage collector leave alone what stays for good: modules, classes.
+    """Exclude permanent objects (modules, classes) from garbage collection.
 
-    Looking for what imports leave behind, which is next to nothing, takes a tenth of a start. Later it would
-    look at all of it several times a second while there are many requests.
+    Collecting the garbage of imports, which is hardly any, takes a tenth of a start. Later all these objects
+    would be scanned several times a second while there are many requests.
     """
     gc.disable()
     try:
@@ -103,10 +108,10 @@ def _sparing_the_collector() -> Iterator[None]:
 
 
 def with_open_files(settings: Settings) -> Settings:
-    """The settings with as many connections as files may be open for, once that limit is raised.
+    """The settings with `max_connections` reduced to the limit of open files, after raising that limit.
 
-    Else many clients would take those that a feed needs to connect again. The usual limit is 1,024, and the
-    one that it can be raised to far above.
+    Otherwise many clients could use up the files that a feed needs to connect again. The usual limit is
+    1,024, and can be raised far above.
     """
     import resource  # noqa: PLC0415
 
@@ -130,7 +135,12 @@ def with_open_files(settings: Settings) -> Settings:
 @click.option("--name", default="exchange1")
 @click.option("--host", metavar="H", default="127.0.0.1")
 @click.option("--port", type=click.IntRange(0, 65_535), default=40101, help="0: any free one.")
-@click.option("--rate", type=AMOUNT, default=10.0, help="Ticks (a line a symbol) a second; 0: no limit.")
+@click.option(
+    "--rate",
+    type=AMOUNT,
+    default=10.0,
+    help="Ticks a second (a tick is a line for each symbol); 0: no limit.",
+)
 @click.option(
     "--walk",
     type=click.Choice(["free", "fair"]),
@@ -140,11 +150,17 @@ def with_open_files(settings: Settings) -> Settings:
     "whose prices stay together.",
 )
 @click.option("--seed", type=int, help="free: for the same prices each time. fair: which market it is of.")
-@click.option("--close-every", type=AMOUNT, default=0.0, help="Seconds after which to hang up.")
-@click.option("--garbage", type=FRACTION, default=0.0, help="The part of the lines that are garbage.")
-@click.option("--silence", type=AMOUNT, default=0.0, help="Seconds to pause for, after as many of traffic.")
-@click.option("--half-lines", type=FRACTION, default=0.0, help="The part of the writes that end in a line.")
-@click.option("--skew", type=Finite(-86_400, 86_400), default=0.0, help="Seconds that its clock is ahead.")
+@click.option("--close-every", type=AMOUNT, default=0.0, help="Close each connection after so many seconds.")
+@click.option("--garbage", type=FRACTION, default=0.0, help="The fraction of lines that are garbage.")
+@click.option(
+    "--silence", type=AMOUNT, default=0.0, help="Pause for so many seconds after as many of traffic."
+)
+@click.option(
+    "--half-lines", type=FRACTION, default=0.0, help="The fraction of writes that end within a line."
+)
+@click.option(
+    "--skew", type=Finite(-86_400, 86_400), default=0.0, help="Seconds by which its clock is ahead."
+)
 @log_options("info")
 @click.pass_obj
 def exchange(
@@ -161,7 +177,8 @@ def exchange(
 ) -> None:
     """Run a simulated exchange until SIGINT, SIGTERM or SIGHUP.
 
-    Lines and pace are those of the real ones, unless it is given faults. All clients are sent the same lines.
+    It sends the same lines at the same rate as the real ones, except for the faults that you set. All clients
+    get the same lines.
     """
     _start_logging(this)
     host = host.removeprefix("[").removesuffix("]")  # IPv6, as it stands in URLs
@@ -186,14 +203,14 @@ def exchange(
 
 
 @click.command()
-@click.option("--port", metavar="N", help="Where to answer HTTP; by default 8080; 0: any free one.")
+@click.option("--port", metavar="N", help="The TCP port; 8080 by default, 0: any free one.")
 @click.option("--duration", type=AMOUNT, metavar="S", help="Stop by itself after S seconds.")
 @log_options("warning")
 @click.pass_obj
 def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
     """Run three simulated exchanges and the service.
 
-    Redis and PostgreSQL are started too, and their data removed afterwards.
+    This also starts a Redis and a PostgreSQL, and removes their data afterwards.
     """
     _start_logging(this)
     settings = _load(None, {"http.port": port}).settings
@@ -209,7 +226,7 @@ def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
 @click.command()
 @click.option("--config", "file", type=Path, metavar="FILE", help="By default ./config.toml, if it is there.")
 def config(file: Path | None) -> None:
-    """Show the settings, and where each came from.
+    """Show the effective settings, and the source of each.
 
     Secrets are masked.
     """

@@ -1,4 +1,4 @@
-"""What the commands that ask a running service share: where it is, how they ask, and how they answer."""
+"""Shared parts of the client commands: the service's address, requests and output."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ url_option = click.option(
 
 @attrs.frozen
 class Service:
-    """A running service, and how its answers are wanted."""
+    """A running service, and the format of its answers."""
 
     address: Address
     as_json: bool
 
     def answer(self, request: Request, kind: type[T], words: Callable[[T], str]) -> T:
-        """Ask, and print the answer: in words, or as it came.
+        """Send a request, and print the answer as text or unchanged.
 
         Raises:
             ClientError: there is none, or an error.
@@ -111,7 +111,7 @@ def asking(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """A question that is interrupted ends as programs do then: it is no clean stop, there was no answer."""
+    """Exit by the signal when a request is interrupted: there was no answer, so the exit is not clean."""
     if threading.current_thread() is not threading.main_thread():  # signals are that one's affair
         yield
         return

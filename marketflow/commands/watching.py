@@ -15,9 +15,9 @@ from marketflow.commands.signals import until_signal
 
 @click.command()
 @click.argument("symbols", nargs=-1, metavar="[SYMBOL]...", shell_complete=complete_symbols)
-@click.option("--exchange", metavar="NAME", shell_complete=complete_exchanges, help="Of this exchange alone.")
+@click.option("--exchange", metavar="NAME", shell_complete=complete_exchanges, help="Only this exchange.")
 @url_option
-@click.option("--json", "as_json", is_flag=True, help="Print every price as it comes, a line each.")
+@click.option("--json", "as_json", is_flag=True, help="Print each price as a line of JSON.")
 def watch(*, symbols: tuple[str, ...], exchange: str | None, url: Address, as_json: bool) -> None:
     """Watch prices live.
 

@@ -11,7 +11,7 @@ import attrs
 from marketflow.config.secrets import mask_value
 
 MOST: Final = 64 * 1024
-"""Bytes of a secret; more is no secret, but another file."""
+"""The most bytes of a secret; a larger file is not a secret."""
 
 
 @attrs.frozen
@@ -24,8 +24,8 @@ class SecretFile:
         """The secret, without the line's end that editors add.
 
         Raises:
-            ValueError: there is none. The message says why, and names the file; somebody may have written
-                the secret itself instead of its name.
+            ValueError: there is none. The message gives the reason and the name, masked, since it may be the
+                secret itself, given by mistake.
         """
         shown = mask_value(self.name)
         try:
@@ -40,7 +40,7 @@ class SecretFile:
         if len(content) > MOST:
             raise ValueError(f"{shown} is longer than {MOST} bytes")
         if not secret:
-            # Nobody means that: the service would run without the secret.
+            # Surely a mistake: the service would run without the secret.
             raise ValueError(f"{shown} is empty")
         return secret
 

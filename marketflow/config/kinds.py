@@ -1,6 +1,6 @@
-"""The kinds of values that settings have: how each is read, strictly, and how it is shown.
+"""The types of settings' values: how each is parsed, strictly, and how it is shown.
 
-A kind reads what a TOML or JSON parser made of a value, or a `Text` that came without a type.
+A kind reads a value from a TOML or JSON parser, or an untyped `Text`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LARGEST_SHOWN: Final = 10**30
 
 
 class Text(str):
-    """A value from the environment, from `.env` or from a flag: its key's kind says what it is."""
+    """An untyped value from the environment, `.env` or a flag; the kind of its key parses it."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ class UnexpectedError(ValueError):
     def __init__(self, expected: str, value: object) -> None:
         super().__init__(f"expected {expected}, got {_shown(value)}")
         self.expected = expected
-        """What would have done; holds nothing of the value."""
+        """What was expected; contains nothing of the value."""
 
 
 @attrs.frozen
@@ -65,7 +65,7 @@ class Kind:
     secret: bool = False
     """Whether not even a wrong value may be shown."""
     none: Sequence[str] = ()
-    """What is written for None, where that is a value; the last is preferred."""
+    """The texts for None, if None is allowed; the last is preferred."""
 
 
 def _shown(value: object) -> str:
@@ -155,7 +155,7 @@ def _duration(value: object) -> Fraction | None:
         case int():
             return Fraction(value) * SECOND
         case float() if math.isfinite(value):
-            # What was written, not its nearest binary fraction: 0.05 is 50 ms.
+            # The decimal number as written, not its nearest binary fraction: 0.05 is 50 ms.
             return Fraction(repr(value)) * SECOND
         case Text() if _NUMBER.fullmatch(value):
             return Fraction(value) * SECOND
@@ -268,7 +268,7 @@ def secret(kind: Kind, show: Callable[[Any], str] = lambda _: MASK) -> Kind:
 
 
 def token() -> Kind:
-    """What an `Authorization: Bearer` header can carry."""
+    """A token that is valid in an `Authorization: Bearer` header."""
     return secret(text("visible ASCII characters without blanks", re.compile(r"[!-~]+").fullmatch))
 
 
@@ -305,6 +305,6 @@ def postgres_dsn() -> Kind:
 
 def directory() -> Kind:
     """A directory, which need not be there yet."""
-    # What still begins with a tilde belongs to nobody's home.
+    # A remaining tilde means that the user's home is unknown.
     kind = text("a directory", lambda value: value and not value.startswith("~"))
     return attrs.evolve(kind, read=lambda value: Path(kind.read(value)))

@@ -1,4 +1,4 @@
-"""The layers that settings come from, read and laid over each other."""
+"""The layers of settings, read and merged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def variable_of(key: str) -> str:
 
 
 _OF_CLIENTS: Final = frozenset({"MARKETFLOW_URL", "MARKETFLOW_TOKEN"})
-"""No settings of the service: the commands that ask one read them."""
+"""Not settings of the service, but of the client commands."""
 _VARIABLES: Final = {variable_of(key): key for key in (*GROUPS, *KEYS)}
 _FILES: Final = {
     f"{variable_of(key)}_FILE": key
@@ -48,15 +48,15 @@ _FILES: Final = {
 
 @attrs.define
 class Layers:
-    """The values that take effect so far, and what was wrong with the way they were given."""
+    """The effective values so far, and the problems found in their layers."""
 
     given: dict[str, Given] = attrs.field(factory=dict)
     problems: list[str] = attrs.field(factory=list)
     broken: bool = False
-    """Whether a file could not be read: nobody knows what it would have set."""
+    """Whether a file could not be read, so that its settings are unknown."""
 
     def add_config_file(self, path: Path | None, cwd: Path) -> None:
-        """Lay a TOML file over what is there; without a path `config.toml`, if there is one."""
+        """Merge a TOML file over the values so far; without a path `config.toml`, if it exists."""
         source = CONFIG_FILE if path is None else str(path)
         content = self._read(cwd / source, source, required=path is not None)
         if content is None:
@@ -69,7 +69,7 @@ class Layers:
             self._add_table(table, Settings, "", source)
 
     def add_dotenv(self, path: Path) -> None:
-        """Lay `.env` over what is there, if there is one."""
+        """Merge `.env` over the values so far, if it exists."""
         content = self._read(path, DOTENV, required=False)
         variables = {}
         for binding in parse_stream(io.StringIO(content or "")):
@@ -81,7 +81,7 @@ class Layers:
         self.add_variables(variables, DOTENV)
 
     def add_variables(self, variables: Mapping[str, str], source: str | None) -> None:
-        """Lay variables over what is there; without a source each is its own."""
+        """Merge variables over the values so far; without a source each is named as its own source."""
         ours = {
             name: value
             for name, value in variables.items()
@@ -101,7 +101,7 @@ class Layers:
                 self._add(key, Text(ours[name]), source or name)
 
     def _add_file(self, name: str, variables: Mapping[str, str], source: str | None) -> None:
-        """Add a secret that is in a file. An empty name is none."""
+        """Add a secret from a file. An empty name is ignored."""
         key = _FILES[name]
         if variables[name] and variables.get(variable_of(key)):
             where = source or "environment"
@@ -110,7 +110,7 @@ class Layers:
             self._add(key, SecretFile(variables[name]), source or name)
 
     def read_files(self, cwd: Path) -> None:
-        """Put the content of files in the place of their names, where they take effect."""
+        """Replace names of secret files by their contents, where they take effect."""
         for key, (value, source) in list(self.given.items()):
             if isinstance(value, SecretFile):
                 try:
@@ -144,7 +144,7 @@ class Layers:
             elif isinstance(value, dict):
                 self._add_table(value, GROUPS[key], f"{key}.", source)
             else:
-                # Not what it is instead: `redis = "redis://:password@..."` is soon written.
+                # Do not repeat the value: `redis = "redis://:password@..."` is a likely mistake.
                 wanted = "a table as JSON" if isinstance(value, Text) else "a table"
                 self.problems.append(f"{key}: expected {wanted} ({source})")
 
@@ -189,7 +189,7 @@ def _toml_problem(error: Exception, content: str) -> str:
         return "nested too deeply"
     match = _TOML_PLACE.fullmatch(str(error))
     if match is None:
-        # Not of the grammar's making: a number of thousands of digits, or a day that no month has.
+        # Valid by the grammar, but not a value: a number of thousands of digits, or the 31st of February.
         return f"not TOML: {error}"
     line = match[2] or content.count("\n") + 1
     return f"line {line}: {match[1][:1].lower()}{match[1][1:]}"
@@ -200,12 +200,12 @@ def _from_json(value: Text) -> object:
         decoded = json.loads(value)
     except (ValueError, RecursionError):
         return value
-    # A plain text or number stays what it was, for the message.
+    # Plain text or a number is kept unchanged, for the message.
     return decoded if isinstance(decoded, list | dict) else value
 
 
 def _hint(wrong: str, known: Iterable[str], prefix: str) -> str:
-    """The known one that was meant, if that is plain; what they have in common is no likeness."""
+    """The known name that was probably meant, if there is a clear one; common parts do not count."""
     names = {each.removeprefix(prefix): each for each in known}
     near = difflib.get_close_matches(wrong.removeprefix(prefix), names, n=1, cutoff=0.7)
     return f"; did you mean {names[near[0]]}?" if near else ""
@@ -216,5 +216,5 @@ def _toml_key(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line, without what a terminal would obey."""
+    """The text on one line, without terminal control characters."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

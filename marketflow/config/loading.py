@@ -18,7 +18,7 @@ from marketflow.config.structuring import GROUPS, KEYS, fields, shown, structure
 DEFAULT: Final = "default"
 
 _WHOLES: Final = {"redis": "url", "postgres": "dsn"}
-"""By table the key that wins over those that it can be composed of."""
+"""For each table the key that overrides those that it can be composed of."""
 _OWN: Final = "timeout"
 """The key of these tables that it cannot."""
 
@@ -29,7 +29,7 @@ class ConfigError(Exception):
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
-        """All that is wrong, a line each; without secrets."""
+        """All problems, a line each; without secrets."""
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ class Loaded:
             key = f"{group}.{whole}"
             parts = [f"{group}.{name}" for name in fields(GROUPS[group]) if name not in {whole, _OWN}]
             if getattr(getattr(self.settings, group), whole) is None:
-                # What it comes to is more useful than that it is not set.
+                # Show the effective value instead of "not set".
                 values[key] = shown(_with_whole(self.settings, group, whole))[key]
                 given = [part for part in parts if sources[part] != DEFAULT]
                 sources[key] = f"from {', '.join(given)}" if given else DEFAULT
@@ -76,7 +76,7 @@ def _with_whole(settings: Settings, group: str, whole: str) -> Settings:
 def load(
     config_file: Path | None, flags: Mapping[str, object], environ: Mapping[str, str], cwd: Path
 ) -> Loaded:
-    """Read, lay over each other and check all layers.
+    """Read, merge and check all layers.
 
     Args:
         config_file: must be there; None: `config.toml` in `cwd`, where there is one.
@@ -111,6 +111,6 @@ def load(
 
 
 def _worded(clash: Clash, sources: Mapping[str, str]) -> str:
-    # Blame what somebody wrote, not what is there by default.
+    # Report the key that was set, not one with its default.
     key = next((key for key in clash.keys if sources[key] != DEFAULT), clash.keys[0])
     return f"{key}: {clash.message} ({sources[key]})"

@@ -1,4 +1,4 @@
-"""What a connection string for PostgreSQL may hold, so that it works and not only parses.
+"""Checks a PostgreSQL connection string for values that parse but cannot work.
 
 libpq looks at most values only when it connects. An impossible one would make PostgreSQL seem away for ever.
 """
@@ -26,7 +26,7 @@ _CHOICES: Final = {
     "sslnegotiation": ("postgres", "direct"),
     # Rows must be written: a standby takes none.
     "target_session_attrs": ("any", "read-write", "primary"),
-    # A connection for replication takes no statements of ours.
+    # A replication connection does not accept our statements.
     "replication": ("false", "off", "no", "0"),
 }
 _NUMBERS: Final = (

@@ -1,6 +1,6 @@
-"""What a Redis URL may say: of all that redis-py takes, what does not undo what the service relies on.
+"""The allowed options of a Redis URL: those of redis-py that do not change what the service relies on.
 
-The protocol, decoding, retries, health checks and the number of connections are the service's own affair.
+The service itself sets the protocol, decoding, retries, health checks and the number of connections.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ OPTIONS: Final[dict[str, dict[str, Option]]] = {
     "rediss": _ANYWHERE | _TCP | _TLS,
     "unix": _ANYWHERE,
 }
-"""By the scheme of the URL, what may stand after its question mark."""
+"""The allowed query options, by the scheme of the URL."""
 
 
 def expected_of(url: str) -> str | None:
-    """What the URL should have been; None if it is one that the service can use. Repeats no value of it."""
+    """What was expected instead of the URL; None if it is usable. Does not repeat any of its values."""
     parts = _split(url)
     if parts is None:
         return EXAMPLE

@@ -1,7 +1,7 @@
-"""What people read of the settings: config.toml and docs/configuration.md, made from the settings classes.
+"""Generates config.toml and docs/configuration.md from the settings classes.
 
-`python -m marketflow.config.reference`, in a checkout, rewrites both. What stands in them above the line with
-`MADE` is written by hand.
+`python -m marketflow.config.reference`, in a checkout, rewrites both. The text above the line with `MADE` is
+written by hand.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Secrets are kept out of whatever people and logs get to see."""
+"""Masks secrets in all output and logs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What can be set, what it means, and what it is when nobody sets it.
+"""The settings, their meaning and their defaults.
 
-Durations are ms and sizes bytes, both as int. Where None is possible, an empty text stands for it. The
-docstrings are the documentation: `nox -s reference` makes config.toml and docs/configuration.md of them.
+Durations are ms and sizes bytes, both as int. An empty text stands for None, where None is allowed. The
+docstrings are the documentation: `nox -s reference` makes config.toml and docs/configuration.md from them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Duration = Annotated[int, kinds.duration(1, HOUR)]
 Password = Annotated[str | None, kinds.optional(kinds.secret(kinds.text()))]
 
 LONGEST_LATENESS: Final = 30 * MINUTE
-"""Bars are kept an hour: a minute must be closed for good well before they go."""
+"""Bars are kept for an hour, so a minute must become final well before that."""
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
@@ -55,7 +55,7 @@ class ExchangeSettings:
     """An exchange, and where it listens."""
 
     name: ExchangeName
-    """The name that it has in questions, answers and stores; unique."""
+    """Its unique name in requests, answers and stores."""
     host: Host
     """Where it listens."""
     port: Port
@@ -64,27 +64,28 @@ class ExchangeSettings:
 
 @attrs.frozen
 class HttpSettings:
-    """Where questions are answered."""
+    """The HTTP server."""
 
     host: Host = "127.0.0.1"
-    """The address to listen on. Only this machine can ask, unless it is something else ("0.0.0.0": all)."""
+    """The address to listen on. With the default only this machine has access ("0.0.0.0": all interfaces)."""
     port: Annotated[int, kinds.integer(0, kinds.LAST_PORT)] = 8080
     """The TCP port to listen on; 0: any free one."""
     token: Annotated[str | None, kinds.optional(kinds.token())] = None
-    """What `POST /mode/...` wants as `Authorization: Bearer`; empty: nothing. Better in the environment."""
+    """The token that `POST /mode/...` needs as `Authorization: Bearer`; empty: none. Better set in the
+    environment."""
     allowed_hosts: tuple[HostName, ...] = ()
-    """Further host names by which the service is reached, without a port, such as that of a proxy in front.
-    Where no token is set, a switch of the mode must be for one of these, for `host` or for loopback: for any
-    other name the page of another site may have sent it."""
+    """Further host names of the service, without a port, such as that of a proxy in front of it. Without a
+    token, a switch of the mode is accepted only for one of these, for `host` or for loopback, since a page of
+    another site may have sent a request for any other name."""
     max_stream_clients: Annotated[int, kinds.integer(1, 1_000_000)] = 1_000
-    """How many clients of `/stream` and `/ws` there may be at a time; more are refused."""
+    """The most clients of `/stream` and `/ws` together; more are refused."""
     max_connections: Annotated[int, kinds.integer(1, 1_000_000)] = 2_000
-    """How many connections there may be at a time, idle ones and those of the stream included; one more is
-    told 503 and closed."""
+    """The most connections at a time, including idle ones and those of the stream; one more is answered 503
+    and closed."""
     max_head_size: Annotated[int, kinds.size(1024, 1024**2)] = 16 * 1024
-    """How many bytes of a request's line and headers are waited for; 400 for more."""
+    """The most bytes of a request's line and headers; 400 for more."""
     max_body_size: Annotated[int, kinds.size(0, 1024**3)] = 16 * 1024
-    """The most bytes of a request's body, which no route wants; 413 for more."""
+    """The most bytes of a request's body (no route needs one); 413 for more."""
 
 
 @attrs.frozen
@@ -92,8 +93,8 @@ class RedisSettings:
     """The store of the last minute's updates: Redis 6.2 or newer."""
 
     url: Annotated[str | None, kinds.optional(kinds.redis_url())] = None
-    """`redis://`, `rediss://` or `unix://`, with options of TLS, of names and of shorter time limits, but no
-    others. Wins over `host`, `port`, `password` and `db`."""
+    """`redis://`, `rediss://` or `unix://`. Allowed options are those for TLS, names and shorter time limits.
+    Overrides `host`, `port`, `password` and `db`."""
     host: Host = "127.0.0.1"
     """Where it listens."""
     port: Port = 6379
@@ -107,7 +108,7 @@ class RedisSettings:
 
     @property
     def effective_url(self) -> str:
-        """The URL, or one made of its parts."""
+        """The URL, or one made from the other settings."""
         password = "" if self.password is None else f":{quote(self.password, safe='')}@"
         return self.url or f"redis://{password}{_authority(self.host)}:{self.port}/{self.db}"
 
@@ -117,13 +118,13 @@ class PostgresSettings:
     """The store of the aggregates: PostgreSQL 14 or newer."""
 
     dsn: Annotated[str | None, kinds.optional(kinds.postgres_dsn())] = None
-    """A URL, or libpq's `key=value`. Wins over `host`, `port`, `user`, `password` and `database`."""
+    """A URL, or libpq's `key=value`. Overrides `host`, `port`, `user`, `password` and `database`."""
     host: Annotated[str, kinds.host(socket_directory=True)] = "127.0.0.1"
     """Where it listens, or the directory of its Unix socket."""
     port: Port = 5432
     """At which TCP port."""
     user: Annotated[str, kinds.text()] = "marketflow"
-    """The role to connect as. It owns the database, since a start brings the schema up to date."""
+    """The role to connect as. It should own the database, since a start upgrades the schema."""
     password: Password = None
     """Empty: none. Better in the environment."""
     database: Annotated[str, kinds.text()] = "marketflow"
@@ -133,7 +134,7 @@ class PostgresSettings:
 
     @property
     def effective_dsn(self) -> str:
-        """The DSN, or one made of its parts."""
+        """The DSN, or one made from the other settings."""
         password = "" if self.password is None else f":{quote(self.password, safe='')}"
         user, database = quote(self.user, safe=""), quote(self.database, safe="")
         return self.dsn or f"postgresql://{user}{password}@{_authority(self.host)}:{self.port}/{database}"
@@ -148,11 +149,11 @@ class PipelineSettings:
     """From the exchanges to Redis."""
 
     workers_per_exchange: Annotated[int, kinds.integer(1, 64)] = 5
-    """How many tasks decode and check what an exchange sends."""
+    """How many tasks decode and check the lines of an exchange."""
     max_pending_updates: Annotated[int, kinds.integer(1, 1_000_000_000)] = 1_000_000
-    """How many accepted updates may wait for Redis, shared out evenly among the exchanges."""
+    """How many accepted updates may wait for Redis, in equal shares for each exchange."""
     flush_interval: Annotated[int, kinds.duration(1, 10 * SECOND)] = 50
-    """How often updates are written to Redis: the most that a `kill -9` can lose."""
+    """The time within which updates are written to Redis: the most that a `kill -9` can lose."""
 
 
 @attrs.frozen
@@ -162,7 +163,7 @@ class WindowSettings:
     length: Annotated[int, kinds.duration(SECOND, HOUR)] = 60 * SECOND
     """How long they are kept."""
     replay_memory: Annotated[int, kinds.size(1, 1024**4)] = 64 * 1024**2
-    """How much of what was written is held in memory, to be written again when Redis comes back empty."""
+    """The most memory for updates already written, which are written again when Redis comes back empty."""
 
 
 @attrs.frozen
@@ -170,11 +171,11 @@ class AggregationSettings:
     """The rows in PostgreSQL."""
 
     interval: Annotated[int, kinds.duration(SECOND, MINUTE, whole=SECOND, divides=MINUTE)] = 60 * SECOND
-    """What a row covers. The database remembers it, and takes no other."""
+    """The length of a row's span. A database keeps its interval and refuses any other."""
     grace: Annotated[int, kinds.duration(0, LONGEST_LATENESS)] = 2 * SECOND
     """How long after its end an interval is closed and written."""
     lateness: Annotated[int, kinds.duration(0, LONGEST_LATENESS)] = 120 * SECOND
-    """How long after its end an interval still takes updates; then they are rejected as late."""
+    """How long after its end an interval still accepts updates; later ones are rejected as `late`."""
     retention: Annotated[
         int | None, kinds.optional(kinds.duration(SECOND, 36_500 * DAY), none=("", "none"))
     ] = None
@@ -183,16 +184,16 @@ class AggregationSettings:
 
 @attrs.frozen
 class FeedSettings:
-    """How exchanges are kept connected."""
+    """The connections to the exchanges."""
 
     stale_after: Duration = 5 * SECOND
-    """Without an accepted update for so long an exchange is stale."""
+    """The time without an accepted update after which an exchange is stale."""
     idle_timeout: Duration = 30 * SECOND
-    """Without a byte for so long its connection is made anew."""
+    """The time without a byte after which its connection is closed and made again."""
     backoff_min: Duration = 250
-    """Attempts to connect are apart by a random time up to a limit, which is this at first, then doubles."""
+    """The delay between attempts to connect is random, up to a limit that starts at this and doubles."""
     backoff_max: Duration = 2 * SECOND
-    """What that limit doubles up to."""
+    """The largest value of that limit."""
 
 
 @attrs.frozen
@@ -200,17 +201,17 @@ class GeneratorSettings:
     """The exchanges of the test mode, whose prices are generated."""
 
     exchanges: tuple[ExchangeName, ...] = ("test1", "test2", "test3")
-    """Their names, apart from those of `exchanges`."""
+    """Their names, different from those in `exchanges`."""
     rate: Annotated[float, kinds.number(0.001, 100_000)] = 10.0
     """Ticks a second; a tick is an update of every symbol."""
 
 
 @attrs.frozen
 class Settings:
-    """All of them."""
+    """All settings."""
 
     mode: Mode = "live"
-    """What a start begins with: the exchanges ("live"), or generated prices ("test")."""
+    """The mode at the start: the exchanges ("live"), or generated prices ("test")."""
     symbols: tuple[Symbol, ...] = SYMBOLS
     """Updates of any other symbol are rejected."""
     exchanges: tuple[ExchangeSettings, ...] = (
@@ -228,15 +229,15 @@ class Settings:
     feeds: FeedSettings = FeedSettings()
     generator: GeneratorSettings = GeneratorSettings()
     state_dir: Annotated[Path, kinds.directory()] = attrs.field(factory=lambda: default_state_dir(os.environ))
-    """Where a stop leaves what no store would take until the next start, and where `serve --embedded` keeps
-    its data. Empty: `$XDG_STATE_HOME/marketflow`, or else `~/.local/state/marketflow`."""
+    """The directory in which a stop saves bars that no store took, until the next start, and in which `serve
+    --embedded` keeps its data. Empty: `$XDG_STATE_HOME/marketflow`, or else `~/.local/state/marketflow`."""
     shutdown_timeout: Duration = 10 * SECOND
-    """How long a stop may take, writing what no store has taken to `state_dir` included."""
+    """How long a stop may take, including saving bars to `state_dir`."""
 
 
 @attrs.frozen
 class Clash:
-    """Settings that are well-formed, and impossible together."""
+    """Settings that are valid alone, but not together."""
 
     keys: tuple[str, ...]
     """Those involved."""
@@ -244,7 +245,7 @@ class Clash:
 
 
 def clashes(settings: Settings) -> Iterator[Clash]:
-    """What no single value shows."""
+    """The conflicts between several settings."""
     live = [exchange.name for exchange in settings.exchanges]
     generated = settings.generator.exchanges
     for key, names in (
@@ -253,7 +254,7 @@ def clashes(settings: Settings) -> Iterator[Clash]:
         ("generator.exchanges", generated),
     ):
         if not names:
-            yield Clash((key,), "there must be one at least")
+            yield Clash((key,), "there must be at least one")
         for name in _repeated(names):
             yield Clash((key,), f"{name} is there more than once")
     for name in sorted({*live} & {*generated}):

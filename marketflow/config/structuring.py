@@ -1,4 +1,4 @@
-"""Settings as classes and as keys like `http.port`: the way from one to the other."""
+"""Converts between settings as classes and as keys like `http.port`."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def _read_table(cls: Any) -> Any:
 
 
 def structured(values: Mapping[str, object]) -> tuple[Settings, dict[str, list[str]]]:
-    """Settings of values by key, and what is wrong, by key; a wrong value is replaced by its default.
+    """The settings for values by key, and the problems by key; a wrong value is replaced by its default.
 
-    A line of what is wrong begins with the exact place, `exchanges[1].port: ...`.
+    A problem begins with the exact place, `exchanges[1].port: ...`.
     """
     try:
         return converter.structure(_tree(values), Settings), {}

@@ -1,4 +1,4 @@
-"""The bar: what is kept of the updates of a span. Two halves merged equal the whole."""
+"""The bar: the summary of the updates of a span. Two halves merged equal the whole."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CLOSING: Final = attrgetter("close_time", "close_sequence")
 class Bar(msgspec.Struct, frozen=True, gc=False):
     """The mergeable summary of the updates of a span.
 
-    `open` is the price of the update with the least (time, sequence), `close` of that with the greatest:
-    of equal timestamps the later received is the later. This makes `merge` associative and commutative,
-    but for the rounding of the average. The average stands in for the sum, which overflows a float
-    where no price does.
+    `open` is the price of the update with the least (time, sequence), `close` that with the greatest: among
+    equal timestamps the one received later is the later one. This makes `merge` associative and commutative,
+    except for the rounding of the average. The average is stored instead of the sum, since the sum of large
+    prices can overflow a float.
 
     A Struct, since there may be millions: it takes half the memory and a fifth of the time of a frozen attrs
     class, and the garbage collector need not look at it.
@@ -43,12 +43,12 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, timestamps: Sequence[int], prices: Sequence[float], first_sequence: int = 0) -> Bar:
-        """The bar of updates given as columns in the order of receipt; there must be one at least."""
+        """The bar of updates, given as columns in the order of receipt; at least one."""
         return _bar(timestamps, prices, min(timestamps), max(timestamps), first_sequence)
 
     @classmethod
     def of_ascending(cls, timestamps: Sequence[int], prices: Sequence[float]) -> Bar:
-        """The same of updates whose timestamps ascend: quicker, the first and the last need no search."""
+        """The same for updates with ascending timestamps: faster, since first and last need no search."""
         count = len(prices)
         lowest, highest = min(prices), max(prices)
         return Bar(
@@ -96,9 +96,9 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         return (self.close_time, self.close_sequence) > (other.close_time, other.close_sequence)
 
     def followed_by(self, other: Bar, sequence: int) -> Bar:
-        """The bar of both together, where all of `other` was received later, its sequences counted from that.
+        """The bar of both, where all updates of `other` came later and its sequences count from there.
 
-        The same as to merge with what is shifted, written out: this is done for each symbol of each chunk.
+        The same as shifting and merging, written out for speed: it is called for each symbol of each chunk.
         """
         count = self.count + other.count
         lowest = min(self.min, other.min)
@@ -130,7 +130,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         )
 
     def with_count(self, count: int) -> Bar:
-        """The same bar but for its count: it bounds what so many of its updates can be."""
+        """The same bar with another count: a bound for any so many of its updates."""
         return msgspec.structs.replace(self, count=count)
 
 
@@ -169,7 +169,7 @@ def _average(prices: Sequence[float], lowest: float, highest: float) -> float:
 
 
 def merged(bars: Iterable[Bar]) -> Bar | None:
-    """All the bars as one; None of none. Quicker than merging them one by one."""
+    """All bars merged; None if there are none. Faster than merging them one by one."""
     parts = list(bars)
     return _joined(parts) if len(parts) > 1 else next(iter(parts), None)
 
@@ -179,7 +179,7 @@ def _joined(parts: Sequence[Bar]) -> Bar:
     count = sum([bar.count for bar in parts])
     lowest = min([bar.min for bar in parts])
     highest = max([bar.max for bar in parts])
-    # Of positive terms only, so that nothing cancels: each merge costs a few units in the last place.
+    # All terms are positive, so nothing cancels: each merge loses a few units in the last place.
     average = sum([bar.average * (bar.count / count) for bar in parts])
     opens = min(parts, key=_OPENING)
     closes = max(parts, key=_CLOSING)

@@ -26,7 +26,7 @@ CANDLE_INTERVALS: Final = {
 
 PERIOD_UNITS: Final = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 PERIOD_DIGITS: Final = 9
-"""At most so many stand before the unit: no conversion is ever slow."""
+"""The most digits before the unit, so that no conversion is slow."""
 
 # ASCII digits only.
 _PERIOD: Final = re.compile(rf"([0-9]{{1,{PERIOD_DIGITS}}})([{''.join(PERIOD_UNITS)}])")
@@ -53,7 +53,7 @@ def ceil_to(timestamp: int, interval: int) -> int:
 
 
 def parse_period(text: str) -> int:
-    """The ms of a text like `30s` or `5m`.
+    """Parse a text like `30s` or `5m`, to ms.
 
     Raises:
         BadPeriod: it is not of that form, is zero, or is longer than 30 days.

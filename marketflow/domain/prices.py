@@ -36,7 +36,7 @@ class PriceUpdate:
     timestamp: int
     """The exchange's own time, Unix ms."""
     sequence: int
-    """Order of receipt; grows also from boot to boot. Of equal timestamps the greater is the later."""
+    """Order of receipt; grows also from boot to boot. It decides between equal timestamps."""
 
 
 @attrs.frozen
@@ -62,7 +62,7 @@ class Acceptance:
         )
 
     def takes(self, bar: Bar) -> bool:
-        """Whether it takes all the updates of a bar; the symbol is another matter."""
+        """Whether all updates of a bar are acceptable, apart from their symbol."""
         return bar.min > 0 and self.earliest <= bar.open_time and bar.close_time <= self.latest
 
     def reason_against(self, symbol: str, price: float, timestamp: int) -> str | None:

@@ -1,7 +1,7 @@
 """The account that the servers run under when we are root, and what that account can reach.
 
-No embedded server runs as root: one that is taken over, or merely told to write a file somewhere, must not be
-able to harm the machine. PostgreSQL refuses to run as root by itself; Redis does not.
+No embedded server runs as root, so that a client that takes it over, or makes it write a file, cannot harm
+the machine. PostgreSQL refuses to run as root by itself; Redis does not.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def check_owner(path: Path) -> None:
 
 
 def private_directory(path: Path, account: pwd.struct_passwd | None) -> None:
-    """Make a directory that nobody but the account (None: our own) and root can enter.
+    """Make a directory that only the account (None: our own) and root can enter.
 
     Raises:
-        EmbeddedError: something else is there, or it belongs to somebody else.
+        EmbeddedError: something else is there, or it has another owner.
     """
     owner = os.geteuid() if account is None else account.pw_uid
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where a server keeps its data, and where it listens: directories that nobody else can enter.
+"""The private directories of a server's data and of its sockets.
 
 A server listens on a Unix socket only. Who may connect is decided by the directory of the socket, which has
 the mode 0700: no password is needed, and nothing listens on the network.
@@ -27,7 +27,7 @@ class Places:
     """The directories of one server."""
 
     home: Path
-    """Holds the two others. Everybody can enter it, and only we can write to it."""
+    """The parent of the two others. All accounts can enter it, only we can write to it."""
     data: Path
     """What the server keeps. Private to its account, once it is made."""
     sockets: Path
@@ -53,7 +53,7 @@ def places_in(directory: Path, name: str, socket: str, user: pwd.struct_passwd |
 
 
 def _sockets_in(home: Path, socket: str, user: pwd.struct_passwd | None) -> Path:
-    """`run` in the home; where a socket cannot have that path, a directory whose name says whose it is."""
+    """`run` in the home; if that is too long for a socket's path, a directory named after the home."""
     number = os.geteuid() if user is None else user.pw_uid
     short = f"marketflow-{number}-{_fingerprint(home)}"
     temporary = [Path(tempfile.gettempdir()).resolve(), Path("/tmp").resolve()]  # noqa: S108 - private below it

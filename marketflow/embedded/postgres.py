@@ -28,9 +28,8 @@ _PORT: Final = 5432
 class EmbeddedPostgres(Server):
     """A PostgreSQL with its data under `directory`, a superuser `postgres` and a database `marketflow`.
 
-    Only the account that started it is let in: the server asks the kernel who is at the other end of the
-    socket. With `durable=False` it is faster, loses the last commits when it is killed, and all in a power
-    cut.
+    Only the account that started it can connect (peer authentication). With `durable=False` it is faster, but
+    a kill loses the last commits, and a power cut loses everything.
     """
 
     name = "postgres"
@@ -91,7 +90,7 @@ class EmbeddedPostgres(Server):
         return [f'marketflow "{name}" postgres']
 
     def _initialise(self) -> None:
-        # Beside its place first: half an initdb must not be taken for a whole one.
+        # First under a temporary name: an incomplete initdb must not count as a complete one.
         unfinished = self.places.data.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         account.private_directory(unfinished, self._account)

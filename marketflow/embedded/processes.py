@@ -1,4 +1,4 @@
-"""Child processes: out of the terminal's reach, tied to our life, and signalled with all their children."""
+"""Child processes that the terminal does not signal and that end with us, with their children."""
 
 from __future__ import annotations
 

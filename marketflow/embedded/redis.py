@@ -21,8 +21,8 @@ from marketflow.embedded.processes import child_arguments, server_environment
 from marketflow.embedded.server import START_LIMIT, Server, package_directory
 
 PERMITTED: Final = "+@all -@admin -@dangerous +info +keys +flushall +flushdb"
-"""What its one user may do: read and write data, and look round. CONFIG, DEBUG, MODULE, SAVE, REPLICAOF, ACL,
-SHUTDOWN and the like would let a client write files, load code, or change these rules."""
+"""The commands of its one user: those that read, write and inspect data. CONFIG, DEBUG, MODULE, SAVE,
+REPLICAOF, ACL, SHUTDOWN and similar ones would let a client write files, load code, or change these rules."""
 
 _DUMP: Final = "dump.rdb"
 _VERSION: Final = re.compile(r"v=(\d+)")
@@ -68,8 +68,8 @@ class EmbeddedRedis(Server):
         return program
 
     def _take_over(self, earlier: Path) -> None:
-        # By way of a place that only we can write to: in the data's directory the account that owns it could
-        # have put a link, which would lead us to a file of another's.
+        # Through a directory that only we can write to: in the data's directory its owner could have put a
+        # link that leads to a file of another account.
         moved = self.places.home / f"{_DUMP}.moved"
         shutil.move(earlier, moved)
         if self._account is not None:
@@ -103,13 +103,13 @@ class EmbeddedRedis(Server):
             "user": ["default", "on", "nopass", "~*", "&*", *PERMITTED.split()],
             "appendonly": ["no"],
             "maxmemory-policy": ["noeviction"],
-            # Ten years away: never due, but with a save point SIGTERM saves.
+            # In ten years, so never due; but SIGTERM only saves if there is a save point.
             "save": ["315360000", "1"],
-            # Else it overwrites its command line, by which a leftover is known.
+            # Otherwise it overwrites its command line, by which a leftover process is recognised.
             "set-proc-title": ["no"],
         }
         if self._version >= 7:  # noqa: PLR2004
-            # Where it cannot save (its directory is gone, the disk is full) SIGTERM ends it all the same.
+            # SIGTERM ends it even if it cannot save (its directory was removed, the disk is full).
             options["shutdown-on-sigterm"] = ["save", "force"]
         return options
 

@@ -1,4 +1,4 @@
-"""A server as our child process, and how it ends whatever happens to us."""
+"""A server as our child process, which ends even if we are killed."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Server(abc.ABC):
         On the main thread too.
 
         Raises:
-            OSError: there is no starting a process just now.
+            OSError: no process can be started at the moment.
         """
         if self._process is None or self._process.poll() is None:
             return False
@@ -137,7 +137,7 @@ class Server(abc.ABC):
                 self._places.sockets.rmdir()
 
     def remove(self) -> None:
-        """Stop it, and remove its data and what it made, wherever that is."""
+        """Stop it, and remove its data and all other files that it made."""
         self.stop()
         if self._places is None:
             return
@@ -147,7 +147,7 @@ class Server(abc.ABC):
             shutil.rmtree(self._places.home, ignore_errors=True)
 
     def kill(self) -> None:
-        """End it as a power cut would, at once. The directory stays ours, for `start`."""
+        """Kill it at once, like a power cut. The directory stays locked, for `start`."""
         process, self._process = self._process, None
         if process is not None:
             send_to_all(process.pid, signal.SIGKILL)
@@ -189,7 +189,7 @@ class Server(abc.ABC):
             with self.log.open("rb") as log:
                 log.seek(output)
                 said = log.read().decode(errors="replace").strip()
-            # What is left of the server that was killed a moment ago is in its way.
+            # Processes of the server that was just killed may still be there.
             if "in use" not in said or time.monotonic() > deadline:
                 last_lines = "\n".join(said.splitlines()[-5:])
                 raise EmbeddedError(f"{self.name} ended while starting (see {self.log}):\n{last_lines}")

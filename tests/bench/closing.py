@@ -1,7 +1,7 @@
 """How long it takes to close a minute, and whether the exchanges notice.
 
 A minute that is over gets updates in each of its seconds, of every exchange and symbol; its rows are written.
-Then it gets one more of each, again and again: at the next whole second all rows are written anew, which is
+Then it gets one more of each, again and again: at the next whole second all rows are written again, which is
 the work of a first close (all bars of the minute are read from Redis, merged and written), and needs no
 waiting for a minute's end. From that second until PostgreSQL shows all of them.
 
@@ -137,7 +137,7 @@ def _closes(bench: Bench, service: Service, size: Size) -> Iterator[Close]:
             _sleep_until(due / SECOND)
             began = time.monotonic()
             every = size.goal / 50 / SECOND
-            wait_until(partial(there, MINUTE // SECOND + number), "the rows anew", every=every)
+            wait_until(partial(there, MINUTE // SECOND + number), "the rows again", every=every)
             ended = time.monotonic()
             time.sleep(0.1 + ended - began)
             quiet = ended + 0.1

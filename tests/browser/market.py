@@ -73,7 +73,7 @@ class Market:
         function()
 
     async def run(self, name: str) -> None:
-        """Send, whoever listens."""
+        """Send to all clients."""
         while True:
             await trio.sleep(PACE)
             if name not in self._silent:

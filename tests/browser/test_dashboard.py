@@ -156,7 +156,7 @@ def test_the_keyboard_alone(desk, open_page):
 
 def test_the_ledger_adds_up(desk, open_page):
     page = open_page()
-    expect(page.locator("#verdict")).to_have_text("It adds up, for every exchange.")
+    expect(page.locator("#verdict")).to_have_text("The counters add up for every exchange.")
     expect(page.locator("#ledger [data-holds=true]")).to_have_count(8)
     received, accepted, rejected, together = (
         int(

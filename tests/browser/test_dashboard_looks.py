@@ -55,7 +55,7 @@ def opened(desk, open_page, screen, scheme) -> Page:
         reduced_motion="reduce",
     )
     expect(page.locator("#board .price[data-moved]")).to_have_count(15)
-    expect(page.locator("#verdict")).to_have_text("It adds up, for every exchange.")
+    expect(page.locator("#verdict")).to_have_text("The counters add up for every exchange.")
     expect(page.locator("#chart-message")).to_be_hidden()
     return page
 

@@ -193,7 +193,7 @@ def test_every_alert_is_explained() -> None:
 def test_events_of_the_log_are_there() -> None:
     """Those that are explained are logged somewhere."""
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"^\| event \| says \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    (table,) = re.findall(r"^\| event \| meaning \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
     explained = re.findall(r"`([^`]+)`", "\n".join(row.split("|")[1] for row in table.splitlines()))
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "marketflow").rglob("*.py"))
 

@@ -119,7 +119,7 @@ async def test_one_without_updates_is_stale(
         assert silent.connections == 1
 
 
-async def test_a_silent_connection_is_made_anew(
+async def test_a_silent_connection_is_made_again(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
     """No byte for `idle_timeout`: the other end may be gone without a word. A heartbeat is a byte."""

@@ -52,7 +52,7 @@ async def serve(directory: Path, environment: Environment) -> AsyncIterator[Prog
 
 
 async def flow(exchanges: Exchanges, rng: random.Random, rate: int = RATE) -> None:
-    """Send so many updates a second, as fast as the readers take it, to whoever connects. Ends never."""
+    """Send so many updates a second, as fast as the readers take it, to every client. Never ends."""
 
     async def play(exchange: ExchangeServer) -> None:
         per_chunk = rate // len(exchanges) // 50

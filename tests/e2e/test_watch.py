@@ -95,7 +95,7 @@ async def test_a_switch_of_the_mode_changes_the_columns(settings, exchanges, tmp
         assert "exchange1" not in shown.text
 
 
-async def test_a_connection_that_is_lost_is_made_anew(settings, exchanges, tmp_path):
+async def test_a_lost_connection_is_made_again(settings, exchanges, tmp_path):
     """The service is stopped and started again: the table says so, and goes on by itself."""
     async with trio.open_nursery() as nursery:
         started, stop = await first_service(nursery, settings)

@@ -174,7 +174,7 @@ def noted(service: Service) -> Iterator[Starvation]:
 
 
 def _in_kernel(ports: Sequence[int]) -> list[int]:
-    """Bytes between each of these ports and whoever is connected to it, both ways' buffers together."""
+    """Bytes in the socket buffers of each of these ports and its clients, in both directions."""
     found: Counter[int] = Counter()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, queues, *_ = line.split()

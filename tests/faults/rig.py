@@ -1,6 +1,6 @@
 """What the tests of faults share: an exchange that notes what it sends, the service, and what is right.
 
-Everything that the service tells is compared with what was sent, computed anew and in another way.
+Every answer is compared with an independent computation from what was sent.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Sent:
 
 
 class Exchange:
-    """A TCP server that sends what the test wants, to whoever is connected, and notes it."""
+    """A TCP server that sends what the test wants to every client, and notes it."""
 
     _orders = itertools.count(1)
 
@@ -91,7 +91,7 @@ class Exchange:
         self.connections = 0
         """How many were made so far."""
         self.turn = trio.Lock()
-        """Whoever holds it keeps the exchange silent."""
+        """The exchange is silent while this is held."""
         self._open: list[tuple[int, trio.SocketStream]] = []
         """Connections by their number."""
         self._random = random.Random(name)

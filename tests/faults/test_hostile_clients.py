@@ -146,7 +146,7 @@ LORISES: dict[str, Callable[[], Iterable[bytes]]] = {
     "one header": lambda: itertools.chain([HEAD + b"X-A: "], itertools.repeat(b"a")),
     "blank lines": lambda: itertools.repeat(b"\r\n"),
 }
-"""What each of them sends, made anew for each connection: an iterator cannot be copied since Python 3.14."""
+"""What each of them sends, made for each connection: an iterator cannot be copied since Python 3.14."""
 
 
 @pytest.mark.parametrize("text", LORISES.values(), ids=LORISES)
@@ -258,7 +258,7 @@ async def test_heads_of_a_megabyte(target) -> None:
 
 
 async def test_idle_connections_by_the_hundred(target) -> None:
-    """As many as may be stay; each one more is told so at once; whoever was there before is served."""
+    """As many as may be stay; each one more gets an error at once; those before it are served."""
     limit = 600
     _allow_files(3 * limit)
     async with target(max_connections=limit) as it, AsyncExitStack() as stack:

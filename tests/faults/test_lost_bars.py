@@ -1,4 +1,4 @@
-"""Redis loses all it had while no service runs: what only rows can tell is told by rows, or not at all."""
+"""Redis loses all data while no service runs: rows answer for that time, or there is no answer."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def at_half_speed(pid: int) -> Iterator[None]:
 
 
 def tell(*what: object) -> None:
-    """For whoever runs it with `-s`, or sees it fail."""
+    """Shown with `-s`, and when the test fails."""
     print(*what, sep="\n")  # noqa: T201
 
 

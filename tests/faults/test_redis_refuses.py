@@ -124,7 +124,7 @@ async def test_redis_takes_half_a_second_a_call(
 
 
 async def check_slow(it: Any, players: Any, dsn: str) -> None:
-    """For some seconds: nothing stalls, answers come in time and are right, whoever gives them."""
+    """For some seconds: nothing stalls, answers come in time and are right, from any source."""
     until = trio.current_time() + 2 * OUTAGE
     while trio.current_time() < until:
         accepted = it.updates.accepted

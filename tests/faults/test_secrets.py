@@ -233,7 +233,7 @@ PRESENTED = [
 def test_a_service_that_no_store_lets_in(
     echoing_redis: TcpRedis, echoing_postgres: int, tmp_path: Path, form: str, style: str
 ) -> None:
-    """The stores' errors repeat the passwords; whoever presents a wrong token shows some of the right one."""
+    """The stores' errors repeat the passwords; a wrong token contains some of the right one."""
     program = Program(tmp_path, settings_at(echoing_redis.port, echoing_postgres, form))
     with program.serving(style):
         program.wait(lambda: program.said.count("store away") >= 2)

@@ -248,7 +248,7 @@ async def test_a_postgresql_that_is_not_trusted_gets_nothing(
 async def test_no_way_back_to_a_connection_in_clear(
     redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """The embedded PostgreSQL has no TLS: whoever requires it is told so, and sends it nothing."""
+    """The embedded PostgreSQL has no TLS: a client that requires it gets an error, and sends nothing."""
     async with exchanges("exchange1") as players:
         dsn = make_conninfo(postgres_dsn, sslmode="require", password=SECRET)
         settings = settings_for(players, redis_url, dsn, tmp_path)

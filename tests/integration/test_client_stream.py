@@ -103,7 +103,7 @@ async def test_it_is_narrowed_by_the_service_or_here():
     assert told == ["connected ETHUSDT X", "X 1.0", "ETHUSDT 3.0"]
 
 
-async def test_whatever_ends_the_connection_it_is_made_anew():
+async def test_a_connection_is_made_again_however_it_ended():
     """An end in order, one in the middle, a service that is starting."""
     starting = json_answer('{"detail":"starting"}', status="503 Busy", kind=PROBLEM)
     chunked = STREAM.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n", 1)

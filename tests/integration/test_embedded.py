@@ -210,7 +210,7 @@ HARMFUL += [
 
 @pytest.mark.parametrize("command", HARMFUL)
 def test_redis_does_nothing_that_could_harm_the_machine(embedded_redis: EmbeddedRedis, command: str) -> None:
-    """Whoever gets at it cannot make it write files, load code, or become more permissive."""
+    """A client that reaches it cannot make it write files, load code, or become more permissive."""
     with connect(embedded_redis.url) as client:
         with pytest.raises(redis.ResponseError, match=r"(?i)permission|not allowed|unknown"):
             client.execute_command(*command.split())
@@ -535,7 +535,7 @@ def test_a_server_that_ends_while_starting_says_why(server_directory: Path) -> N
 
 
 def test_half_an_initdb_is_not_taken_for_a_whole_one(server_directory: Path) -> None:
-    """A start that was cut off is made anew."""
+    """A start that was cut off is repeated."""
     (server_directory / "postgres.new").mkdir()
     (server_directory / "postgres.new" / "PG_VERSION").write_text("18\n")
     with EmbeddedPostgres(server_directory, durable=False) as server:

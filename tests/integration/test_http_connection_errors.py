@@ -234,7 +234,7 @@ async def test_an_unknown_error_costs_its_own_connection_only(questions, monkeyp
 
 
 async def test_others_do_not_notice(questions, monkeypatch):
-    """Whoever is being answered, or listens to the stream, at that moment."""
+    """Clients that are being answered, or listen to the stream, at that moment."""
     failing(Stage(Handshake, "__init__", b"", is_async=False), monkeypatch, 0, UnknownError())
     async with AsyncExitStack() as stack:
         stack.enter_context(capture_logs())

@@ -58,7 +58,7 @@ async def test_requests_run_side_by_side(questions):
 
 
 async def test_one_connection_too_many_is_told_so(questions):
-    """Also one that asks for nothing; those that are there are served, and whoever leaves makes room."""
+    """Also one that asks for nothing; the others are served, and a client that leaves makes room."""
     async with serving(questions.app(), limits=attrs.evolve(LIMITS, connections=2)) as server:
         async with await server.connect() as first, await server.connect() as second:
             assert (await first.get("/symbols")).status == 200

@@ -550,7 +550,7 @@ async def test_what_the_server_does_too_slowly_is_away(postgres_dsn):
 
 
 async def test_a_full_disk_is_away_and_costs_no_hold(postgres_dsn):
-    """Else, once a second, another service could have had the stores, and all would have to be read anew."""
+    """Else, once a second, another service could have had the stores, and all would have to be read again."""
     async with store(postgres_dsn) as ours:
         before = await ours.lease()
         with sql(postgres_dsn) as connection:

@@ -158,7 +158,7 @@ async def test_a_peer_that_does_not_read_is_away_in_time():
 
 
 async def test_a_peer_that_takes_or_gives_a_byte_now_and_then_is_away_in_time():
-    """Each byte starts the socket's time limit anew; ours it does not."""
+    """Each byte restarts the socket's time limit, but not ours."""
 
     async def trickling(stream: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:

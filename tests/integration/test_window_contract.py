@@ -178,7 +178,7 @@ async def test_each_post_tells_of_those_before_it(place, window):
     assert await window.write(flushes[2])
 
 
-async def test_another_boot_starts_anew(place, window):
+async def test_another_boot_starts_over(place, window):
     await put(window)
     async with place.open("boot2") as other:
         assert not await put(other)
@@ -511,7 +511,7 @@ async def test_keys_that_were_ended_expire_again(redis_window, client):
     assert client.keys("*") == [MARKER]
     await check()
     client.flushall()
-    # The next write finds that out, and those after it set all anew, also what is written once more.
+    # The next write finds that out, and those after it set all again, also what is written once more.
     await write(redis_window, redis_window.encode(Flush((), ())))
     await check()
     await redis_window.post(written)
@@ -700,7 +700,7 @@ async def test_a_key_of_another_kind_is_away(redis_window, client):
 
 
 async def test_a_write_is_not_abandoned_by_a_cancellation(own_redis):
-    """It must not go on behind the back of whoever was told that it did not take place."""
+    """It must not take effect after its caller got an error."""
     async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
         await put(window)
         own_redis.pause()

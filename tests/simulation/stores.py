@@ -177,8 +177,7 @@ def _copied(held: dict[Any, dict[Any, Any]]) -> dict[Any, dict[Any, Any]]:
 class SimulatedWindow(MemoryWindow):
     """Fills the port Window for one process: the twin in memory, behind a link.
 
-    Writes are never cancelled: the real ones are not either, so that none goes on behind the back of a caller
-    who was told that it failed.
+    Writes are never cancelled, like the real ones, so that none takes effect after its caller got an error.
     """
 
     def __init__(self, *, boot: str, link: Link, server: SimulatedRedis) -> None:

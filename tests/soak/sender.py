@@ -57,7 +57,7 @@ class Exchange:
         self._listening: trio.CancelScope | None = None
 
     async def run(self) -> None:
-        """Send at the rate, and otherwise do as told, until cancelled."""
+        """Send at the rate, and otherwise follow the commands, until cancelled."""
         async with trio.open_nursery() as nursery:
             last = trio.current_time()
             while True:

@@ -29,7 +29,7 @@ def test_the_change_is_that_of_the_last_price_that_differed(board):
 
 
 def test_older_news_change_nothing(board):
-    """A stream that begins anew tells the newest that it knows, which we may have had."""
+    """A new stream begins with the newest prices, which we may already have."""
     board.enter([price(2.0, timestamp=10), price(9.0, timestamp=9), price(3.0, timestamp=10)])
 
     quote = board.quote("a", "BTCUSDT")

@@ -296,12 +296,12 @@ def test_unknown_key_is_an_error_even_where_it_takes_no_effect(place):
         ('symbols = "BTCUSDT"', "symbols: expected a list, got 'BTCUSDT'"),
         ('symbols = ["btcusdt"]', "symbols[0]: expected a symbol [A-Z0-9]{2,20}, got 'btcusdt'"),
         ('symbols = ["BTC\\n"]', "symbols[0]: expected a symbol [A-Z0-9]{2,20}, got 'BTC\\n'"),
-        ("symbols = []", "symbols: there must be one at least"),
+        ("symbols = []", "symbols: there must be at least one"),
         ('symbols = ["AB", "CD", "AB"]', "symbols: AB is there more than once"),
-        ("exchanges = []", "exchanges: there must be one at least"),
+        ("exchanges = []", "exchanges: there must be at least one"),
         ("exchanges = [1]", "exchanges[0]: expected a table, got 1"),
         ('generator.exchanges = ["a", "a"]', "generator.exchanges: a is there more than once"),
-        ("generator.exchanges = []", "generator.exchanges: there must be one at least"),
+        ("generator.exchanges = []", "generator.exchanges: there must be at least one"),
         (
             'generator.exchanges = ["exchange2"]',
             "generator.exchanges: exchange2 is in exchanges and generator.exchanges",
@@ -1082,7 +1082,7 @@ def test_secret_is_not_described(place, variable, value):
 
 @pytest.mark.parametrize("name", ["MARKETFLOW_URL", "MARKETFLOW_TOKEN"])
 def test_variables_of_the_client_are_none_of_ours(place, name):
-    """Whoever asks a service may also run one, in the same shell or with the same `.env`."""
+    """A user of the client may also run a service, in the same shell or with the same `.env`."""
     assert place.load(dotenv=f"{name}=x", env={name: "y"}) == place.load()
 
 

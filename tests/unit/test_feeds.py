@@ -210,7 +210,7 @@ async def test_back_off_never_overflows(autojump_clock):
 
 @pytest.mark.parametrize("end", [CLOSED, ConnectionResetError("reset"), 31])
 @pytest.mark.parametrize(("good_for", "next_waits"), [(5.0, [0.25, 0.5]), (4.9, [2, 2])])
-async def test_back_off_starts_anew_after_good_lines(autojump_clock, end, good_for, next_waits):
+async def test_back_off_is_reset_after_good_lines(autojump_clock, end, good_for, next_waits):
     """Only after 5 s of them: a connection alone is no sign of health."""
     accepted = None
 
@@ -235,8 +235,8 @@ async def test_a_long_life_without_good_lines_is_no_health(autojump_clock):
     assert source.attempts[4] - source.closed[0] == pytest.approx(2)
 
 
-async def test_an_idle_connection_is_dropped_and_made_anew(autojump_clock):
-    """No byte for the idle time; any byte starts it anew."""
+async def test_an_idle_connection_is_dropped_and_made_again(autojump_clock):
+    """No byte for the idle time; any byte restarts it."""
     start = trio.current_time()
     source = ScriptedSource([29, b"\n", 29, b"x"], [b"a\n"])
     feed = feed_of(source)
@@ -426,7 +426,7 @@ async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slo
 
 
 async def test_it_runs_again_after_a_stop(autojump_clock):
-    """As a switch of modes back and forth asks: numbers and back-off begin anew, and it is told."""
+    """As after a switch of modes back and forth: numbers and back-off start over, and it is logged."""
     source = ScriptedSource([b"a\n"], REFUSED, REFUSED, [b"b\n", b"c\n"])
     with capture_logs() as logs:
         feed = feed_of(source)

@@ -54,7 +54,7 @@ def test_loopback(host):
     ],
 )
 def test_not_loopback(host):
-    """Names that look like it belong to whoever has registered them."""
+    """Names that look like it belong to those who have registered them."""
     assert not is_loopback(host)
 
 

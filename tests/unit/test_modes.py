@@ -96,7 +96,7 @@ async def test_of_several_at_once_each_gets_its_mode_and_one_changed_it(autojump
 
 
 async def test_a_storm_of_switches_ends_in_order(autojump_clock, running):
-    """Whoever asked gets an answer, no two modes ever run together, and the last one stays."""
+    """Every caller gets an answer, no two modes ever run together, and the last one stays."""
     rng, answered = random.Random(1), 0
 
     async def switch(mode, delay):
@@ -136,7 +136,7 @@ async def test_one_that_waits_for_another_and_is_cancelled_switches_nothing(auto
 
 
 async def test_a_stop_during_a_switch(autojump_clock, running, nursery):
-    """The old mode ends, the new one does not begin, and whoever waits is told."""
+    """The old mode ends, the new one does not begin, and the waiting callers get an error."""
     outcome = []
 
     async def switch():

@@ -43,7 +43,7 @@ def board() -> Board:
 
 
 def test_a_row_has_every_exchange(board):
-    """Price, whither it went, how old it is; a mark on what is stale; the spread of what is not."""
+    """Price, direction and age; stale prices are marked; the spread covers the others."""
     lines = shown(board).splitlines()
 
     head = next(line for line in lines if line.startswith("symbol"))

@@ -466,7 +466,7 @@ async def test_nothing_can_answer_in_the_first_second_without_the_window(autojum
             await world.spans.until(PAIRS, MINUTE, world.now)
 
 
-async def test_hours_after_the_lock_was_taken_anew_with_the_window_away(autojump_clock):
+async def test_hours_after_the_lock_was_taken_again_with_the_window_away(autojump_clock):
     """The history is to be read again and cannot be: rows tell of our own hours all the same."""
     world = World(flush_interval=30.0)
     async with world.running(slowly=True) as nursery:

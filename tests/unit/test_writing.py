@@ -1,4 +1,4 @@
-"""Words are written by a thread: in order, bounded, and never at the cost of whoever writes them."""
+"""A thread writes the output: in order, bounded, and without blocking its callers."""
 
 from __future__ import annotations
 

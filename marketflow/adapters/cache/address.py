@@ -14,7 +14,7 @@ DEFAULT_HOST: Final = "localhost"
 DEFAULT_PORT: Final = 6379
 
 _LEADING_ELSEWHERE: Final = frozenset({"host", "port", "path", "db"})
-"""Parameters of a URL's query that redis-py takes for the part of the URL of that name."""
+"""Query parameters that redis-py uses in place of the part of the URL with that name."""
 
 
 def address_of(url: str) -> str:
@@ -38,7 +38,7 @@ def address_of(url: str) -> str:
 
 
 def is_written_out(url: str) -> bool:
-    """Whether nothing in the query of the URL leads elsewhere than what stands before it."""
+    """Whether the query of the URL does not change the address that the rest of the URL gives."""
     return not _query(url)
 
 

@@ -1,4 +1,4 @@
-"""What questions need of the window's members: tens of thousands at a time, by columns."""
+"""Bars and prices of the window's members, for questions: tens of thousands at a time, by columns."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _is_ours(pair: Pair, member: bytes, score: bytes) -> bool:
     try:
         read_member(pair, member, float(score))
     except (ValueError, OverflowError):
-        # Somebody else wrote it. It is not counted, and must not hide what is ours.
+        # A foreign member: it is not counted, and must not hide one of ours.
         log.warning("not a member of ours", key=window_key(pair), member=repr(member[:80]))
         return False
     return True

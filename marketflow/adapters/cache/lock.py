@@ -13,11 +13,10 @@ from marketflow.adapters.cache.connections import Ask, Command, Connections
 from marketflow.app.ports import ALL, Scope, Sight
 
 MARKER: Final = b"marketflow:marker"
-"""Holds the boot and number of the last write. If that is not the last that was acknowledged to us,
-something may be missing: Redis was emptied, or has come back with an older state, or a write without an
-answer has found it so."""
+"""Contains the boot and the number of the last write. If that is not our last acknowledged write, data may
+be missing: Redis was emptied, came back with an older state, or executed a write whose answer was lost."""
 LOCK: Final = b"marketflow:lock"
-"""Holds the boot that may write. It expires, so that a boot that was killed does not hold it for ever."""
+"""Contains the boot that may write. It expires, so that a killed boot does not keep it for ever."""
 LOCK_TTL: Final = 5_000
 """ms after the last write."""
 
@@ -63,7 +62,7 @@ class Lock:
         def release(ask: Ask) -> bool:
             if ask([("WATCH", self._lock), ("GET", self._lock)])[1] != self._boot:
                 return _leave(ask)
-            # Without a marker the next boot knows that nobody writes any more, and has nothing to wait for.
+            # Without a marker the next boot knows that no one writes any more, and does not wait.
             return _executed(ask, ("DEL", self._lock, self.marker))
 
         await self._redis.converse(release)
@@ -84,11 +83,11 @@ def _sight(replies: Sequence[Any]) -> Sight:
 
 
 def _leave(ask: Ask) -> bool:
-    """Change nothing of what is watched."""
+    """Stop watching the keys, and change nothing."""
     ask([("UNWATCH",)])
     return False
 
 
 def _executed(ask: Ask, command: Command) -> bool:
-    """Whether the command was executed, which it is unless what is watched has changed."""
+    """Whether the command was executed; it is not if a watched key has changed."""
     return ask([("MULTI",), command, ("EXEC",)])[2] is not None

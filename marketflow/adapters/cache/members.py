@@ -22,14 +22,14 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 SEQUENCE_BASE: Final = 36
-"""Sequences are written in that: a member of at most 39 bytes takes Redis 10 % less memory, and time."""
+"""The base of sequences: it keeps members below 40 bytes, which saves Redis 10 % of memory and time."""
 SEQUENCE_DIGITS: Final = 11
-"""Sequences are padded to that, so that equal prices of equal score come in the order of receipt."""
+"""Sequences are padded to this width, so that equal prices with equal scores are in the order of receipt."""
 BOOT_DIGITS: Final = 4
 """So much of the boot's id, its end, is in a member: only where a clock was set back can two boots come to
 the same sequences."""
 MEMBERS_PER_COMMAND: Final = 1_000
-"""A ZADD of more would hold Redis up."""
+"""A longer ZADD would block Redis."""
 
 
 def window_key(pair: Pair) -> str:
@@ -46,7 +46,7 @@ _BARS_KEY: Final = re.compile(rb"bars:([A-Za-z0-9_-]{1,32}):([A-Z0-9]{2,20})")
 
 
 def read_bars_key(key: bytes) -> Pair | None:
-    """The exchange and symbol whose bars are in a hash of that name; None if it is no such name."""
+    """The exchange and symbol whose bars are in the hash of this name; None for any other name."""
     match = _BARS_KEY.fullmatch(key)
     return (match[1].decode(), match[2].decode()) if match else None
 
@@ -266,7 +266,7 @@ def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]]) -> dict[Field, 
 
 
 def is_bar(name: bytes, value: bytes) -> bool:
-    """Whether that is the field and the value of a bar of our form."""
+    """Whether this is the field and the value of a bar in our format."""
     try:
         read_field(name)
         read_bar(value)

@@ -39,7 +39,7 @@ class MemoryFlush:
 
 
 LOCK_SECONDS: Final = 5.0
-"""How long after the last write the hold expires."""
+"""How long after the last write the lease expires."""
 
 
 @attrs.define
@@ -47,19 +47,19 @@ class MemoryShelf:
     """What the store holds, for all boots that write to it."""
 
     members: dict[Pair, dict[tuple[int, str], PriceUpdate]] = attrs.field(factory=dict)
-    """By sequence and boot: a second time the same is no other."""
+    """By sequence and boot, so that adding an update twice has no effect."""
     bars: dict[Pair, dict[Field, Bar]] = attrs.field(factory=dict)
     marker: str | None = None
     lock: tuple[str, float] | None = None
-    """The boot that holds it, and when that expires (seconds of Trio's clock)."""
+    """The boot that has the lease, and when it expires (seconds of Trio's clock)."""
 
     @property
     def holder(self) -> str | None:
-        """The boot that holds it now."""
+        """The boot that has the lease now."""
         return self.lock[0] if self.lock is not None and trio.current_time() < self.lock[1] else None
 
     def hold(self, boot: str) -> None:
-        """Have a boot hold it, or hold it for longer."""
+        """Give a boot the lease, or renew it."""
         self.lock = boot, trio.current_time() + LOCK_SECONDS
 
     def empty(self) -> None:
@@ -79,7 +79,7 @@ class MemoryWindow:
         self.forgetful = False
         """While it is set, a write takes effect, but its acknowledgement is lost."""
         self.refused: set[str] = set()
-        """What is refused of a write that has it: "updates", "bars", "removals"; or "reads"."""
+        """The parts of a write that are refused: "updates", "bars", "removals"; or "reads"."""
         self.writes = 0
         """How many were acknowledged."""
         self.shelf = MemoryShelf() if shelf is None else shelf
@@ -89,7 +89,7 @@ class MemoryWindow:
         self._acknowledged = ""
         self._intact = True
         self._posted: list[tuple[Sight, str, bool]] = []
-        """Of each write on its way what it has met, its own marker, and whether it was refused."""
+        """For each write in flight what it has found, its own marker, and whether it was refused."""
 
     @property
     def members(self) -> dict[Pair, dict[tuple[int, str], PriceUpdate]]:
@@ -152,7 +152,7 @@ class MemoryWindow:
     def _acknowledge(self, writes: list[tuple[Sight, str, bool]]) -> bool:
         strangers = []
         if any(refused for *_, refused in writes):
-            # After a failure nothing is on its way any more.
+            # After a failure no write is in flight.
             writes, self._posted = [*writes, *self._posted], []
         for met, marker, _ in writes:
             self._intact = self._intact and met.marker == self._acknowledged
@@ -201,12 +201,12 @@ class MemoryWindow:
                 )
 
     async def look(self) -> Sight:
-        """Who holds it, and the marker."""
+        """The owner of the lease, and the marker."""
         await self._reach()
         return Sight(self.shelf.holder, self.shelf.marker)
 
     async def take(self, found: Sight) -> bool:
-        """Hold it, unless it has changed."""
+        """Take the lease, unless its state has changed."""
         await self._reach()
         seen = Sight(self.shelf.holder, self.shelf.marker)
         if seen.holder != found.holder or (found.holder is not None and seen != found):
@@ -217,7 +217,7 @@ class MemoryWindow:
         return True
 
     async def release(self) -> None:
-        """Give it back, if it is ours."""
+        """Release the lease, if it is ours."""
         await self._reach()
         if self.shelf.holder == self._boot:
             self.shelf.lock = self.shelf.marker = None

@@ -14,9 +14,9 @@ from marketflow.domain.prices import Pair
 log = structlog.get_logger()
 
 KEYS_PER_SCAN: Final = 1_000
-"""Keys that Redis looks at in one go: less than a millisecond of its time."""
+"""Keys that one SCAN call looks at: less than a millisecond of Redis' time."""
 MOST_SCANS: Final = 1_000
-"""So a Redis that has a million keys of others holds up a start by about a second."""
+"""A Redis with a million foreign keys thus delays a start by about a second."""
 MOST_FIELDS: Final = 10_000
 """A hash of more fields is not one of ours: there are 3,660 seconds, each of one or two boots."""
 
@@ -41,7 +41,7 @@ async def find_pairs(connections: Connections) -> Sequence[Pair]:
 
 
 async def _with_bars_of_ours(connections: Connections, pairs: Sequence[Pair]) -> Sequence[Pair]:
-    """Those whose hash is of our form, as one of its fields shows."""
+    """The pairs whose hash has our format, judged by one of its fields."""
     commands: list[tuple[object, ...]] = []
     for pair in pairs:
         key = members.bars_key(pair)
@@ -58,6 +58,6 @@ async def _with_bars_of_ours(connections: Connections, pairs: Sequence[Pair]) ->
 
 
 def _page(replies: list[Any]) -> tuple[bytes, list[Pair]]:
-    """The cursor, and the pairs whose keys were found. In the thread: what it raises is StoreAway there."""
+    """The cursor, and the pairs of the keys found. Runs in the thread: its errors become StoreAway."""
     ((cursor, keys),) = replies
     return cursor, [pair for key in keys if (pair := members.read_bars_key(key)) is not None]

@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 MARKER_TTL: Final = 3_600
 BARS_TTL: Final = 3_600
-"""Seconds after the last write, about. Fields are removed one by one when they are an hour old."""
+"""About so many seconds after the last write. Single fields are removed when they are an hour old."""
 WINDOW_MARGIN: Final = 5_000
 """How long (ms) past its length the window is kept at most."""
 FIELDS_PER_COMMAND: Final = 1_000
@@ -53,7 +53,7 @@ PAIRS_PER_READ: Final = 10
 
 @attrs.frozen
 class RedisFlush:
-    """A flush as the bytes of its commands, and how many replies there will be to them."""
+    """A flush as the bytes of its commands, and the number of their replies."""
 
     updates: bytes = b""
     updates_replies: int = 0
@@ -93,11 +93,11 @@ class RedisWindow:
         self._acknowledged = b""
         """The marker of the last write that was."""
         self._intact = True
-        """Whether each write since that was last told has found the marker of the one before."""
+        """Whether each write since the last report has found the marker of the one before."""
         self._lock = Lock(connections, self._boot, scope)
         self.met = Sight(None, None)
         self._posted: list[tuple[bytes, int]] = []
-        """Of each write on its way its marker, and the place of the one before among its replies."""
+        """For each write in flight its marker, and the index of the previous marker among its replies."""
 
     # ---- writing ----
 
@@ -132,7 +132,7 @@ class RedisWindow:
         """The commands that set the expiry of keys that may have none.
 
         A key keeps its expiry until it is emptied. So it is set with the first write after a removal, and
-        with the next removal: somebody may have ended the key in between, and nothing be written after that.
+        with the next removal: another client may have deleted the key in between.
         """
         if flush.removals:
             wanted, self._expiring = self._expiring, {}
@@ -150,7 +150,7 @@ class RedisWindow:
             found = await self._redis.post(data, replies)
             self._posted.append(posted)
             if any(refusals_of(each) for each in found):
-                found += await self._redis.collect()  # After a failure nothing is on its way any more.
+                found += await self._redis.collect()  # After a failure no write is in flight.
             return self._found(found)
 
     async def write(self, flush: RedisFlush) -> bool:
@@ -184,7 +184,7 @@ class RedisWindow:
 
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
-        """Whether what was posted took effect is unknown after a failure."""
+        """After a failure it is unknown whether the posted writes took effect."""
         try:
             yield
         except BaseException:
@@ -193,9 +193,9 @@ class RedisWindow:
             raise
 
     def _found(self, replies: Sequence[Sequence[Any]]) -> bool:
-        """Whether the writes, the first posted, that these are the replies to have found the marker.
+        """Check the replies to the oldest posted writes; returns whether each write has found the marker.
 
-        What was refused raises StoreRefuses, once all has been looked at: the marker was written.
+        A refused command raises StoreRefuses after all replies were checked: the marker was written.
         """
         refused: list[Exception] = []
         stranger: str | None = None
@@ -296,7 +296,7 @@ class RedisWindow:
         return await self._redis.read(_of_spans("ZCOUNT", spans), numbers_of)
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
-        """The prices of members that are of our form. A quarter of the time of whole edges."""
+        """The prices of members in our format. Takes a quarter of the time of whole edges."""
 
         def read(replies: list[Any]) -> list[list[float]]:
             asked = zip(spans, replies, strict=True)
@@ -305,7 +305,7 @@ class RedisWindow:
         return await self._redis.read(_of_spans("ZRANGEBYSCORE", spans), read)
 
     async def _checkpolicy(self) -> None:
-        """Warn when Redis may throw away what it was given."""
+        """Warn if Redis may evict data."""
         if self._warned:
             return
         try:

@@ -1,4 +1,4 @@
-"""What Redis' replies mean. Everything here runs in a thread: what it raises is StoreAway for the caller."""
+"""Parses Redis' replies. Everything here runs in a thread; its errors become StoreAway for the caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marketflow.domain.prices import Pair
 
 
 def policy_of(replies: Sequence[Any]) -> str:
-    """The value of a setting; as it should be, where it cannot be told."""
+    """The eviction policy; `noeviction` if the reply does not have it."""
     (reply,) = replies
     return reply[1].decode(errors="replace") if reply else "noeviction"
 
@@ -38,10 +38,10 @@ def check_write(replies: Sequence[Any], place: int) -> None:
 
 
 def edge_of(pair: Pair, seconds: Sequence[int], replies: Iterator[Any]) -> Edge:
-    """Of the members of its span, and the counts of the seconds that it touches."""
+    """The bar of the span's members, and the counts of the seconds that it touches."""
     bar, others = edges.read_edge(pair, next(replies))
     counts = dict(zip(seconds, numbers_of(list(islice(replies, len(seconds)))), strict=True))
-    for timestamp in others:  # What is not of ours must not stand in for what is missing.
+    for timestamp in others:  # A foreign member must not hide a missing one of ours.
         counts[floor_to(timestamp, BAR_WIDTH)] -= 1
     return Edge(bar, counts)
 

@@ -1,4 +1,4 @@
-"""From a Redis URL to connections: the options that it may have, and the settings that are ours to make."""
+"""Connections for a Redis URL: the allowed options, and our own settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ URL_OPTIONS: Final = {
     redis.SSLConnection: _ANYWHERE | _TCP | _TLS,
     redis.UnixDomainSocketConnection: _ANYWHERE,
 }
-"""By the kind of connection, what a URL may say after its question mark. The configuration too."""
+"""The allowed options of a URL, by the kind of connection; the configuration checks them, too."""
 
 
 @attrs.frozen
@@ -50,8 +50,8 @@ class Access:
 def access_of(url: str, timeout: float) -> Access:
     """How to get to the Redis that the URL names. The timeout in seconds.
 
-    redis-py has the options of a URL win over its other arguments. Ours must win: a protocol, a decoder or a
-    time limit from the URL would undo what the rest of this package relies on. Shorter time limits are fine.
+    In redis-py the options of a URL override its other arguments. Ours must not be overridden: the rest of
+    this package relies on its protocol, decoder and time limits. Shorter time limits are fine.
 
     Raises:
         ValueError: the URL is not of the form `redis://`, `rediss://` or `unix://`, or has other options.

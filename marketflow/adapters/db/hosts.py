@@ -19,9 +19,9 @@ from typing import Final
 import attrs
 
 SLICE: Final = 0.1
-"""Seconds after which a thread that waits looks whether it is still wanted."""
+"""Seconds after which a waiting thread checks whether its result is still needed."""
 _AVOIDED_SECONDS: Final = 60.0
-"""How long a host that could not be connected to comes after the others."""
+"""How long an unreachable host is tried after the others."""
 
 
 class Unresolved(Exception):
@@ -102,7 +102,7 @@ class _Lookup:
 
 
 class Hosts:
-    """What is known of the hosts; shared by all connections of a store. Used from threads."""
+    """The hosts, their addresses and failures; shared by all connections of a store. Used from threads."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()

@@ -37,7 +37,7 @@ def lock_of(scope: Scope) -> int:
 
 @attrs.frozen
 class Backend:
-    """The server's process that serves a connection. Its number alone may be given to another later."""
+    """The server process of a connection. Its start time is included, since process ids are reused."""
 
     pid: int
     started_at: int
@@ -45,7 +45,7 @@ class Backend:
 
 
 def try_lock(connection: psycopg.Connection, key: int) -> Backend | None:
-    """Take the database's advisory lock for this connection, and tell who has it then. None: it is taken."""
+    """Take the database's advisory lock for this connection; returns our process, None if another has it."""
     row = connection.execute(
         "SELECT pg_try_advisory_lock(%s), pid, (extract(epoch FROM backend_start) * 1000000)::bigint"
         " FROM pg_stat_activity WHERE pid = pg_backend_pid()",
@@ -66,12 +66,12 @@ def holds(connection: psycopg.Connection, key: int, backend: Backend) -> bool:
 
 
 def unlock(connection: psycopg.Connection, key: int) -> None:
-    """Give the lock back now, not some time after the connection was closed."""
+    """Release the lock now, not some time after the connection was closed."""
     connection.execute("SELECT pg_advisory_unlock(%s)", [key])
 
 
 def end(connection: psycopg.Connection, backend: Backend) -> bool:
-    """End another connection's process, of the same account; whether it is gone, after a second at most."""
+    """Terminate another process of our account; returns whether it ended within a second."""
     row = connection.execute(
         "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
         " WHERE pid = %s AND (extract(epoch FROM backend_start) * 1000000)::bigint = %s",
@@ -83,8 +83,8 @@ def end(connection: psycopg.Connection, backend: Backend) -> bool:
 def is_shared(connection: psycopg.Connection, connector: Connector) -> bool:
     """Whether a pooler gives the process that serves the connection to other clients as well.
 
-    Where the process is not the one that the connection was told of, there is a pooler. Then a second client
-    begins a transaction. If it gets the process of the first, or keeps that from it, they share.
+    If the process is not the one that was announced at connecting, there is a pooler. Then a second client
+    begins a transaction. If it gets the process of the first, or blocks it, they share the process.
     """
     own = _pid(connection)
     if own == connection.info.backend_pid:
@@ -93,10 +93,10 @@ def is_shared(connection: psycopg.Connection, connector: Connector) -> bool:
     try:
         other = connector.connect(until, pinned=False)
     except StoreAway:
-        return False  # It lets nobody else in: as good as a process of our own.
+        return False  # No second client gets a connection, so the process is not shared.
     with closing(other):
         state, others = _begin(other.pgconn, until)
-        if state == "08P01":  # A transaction is no right thing to ask for: statement pooling.
+        if state == "08P01":  # Transactions are refused: this is statement pooling.
             return True
         if others is None:  # It waits for a process: ours is not to be had.
             return False

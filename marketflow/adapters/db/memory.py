@@ -1,4 +1,4 @@
-"""The twin of the PostgreSQL store, in memory: same answers, and it can be told to fail."""
+"""The twin of the PostgreSQL store, in memory: same behaviour, with simulated failures."""
 
 from __future__ import annotations
 

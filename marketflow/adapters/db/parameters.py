@@ -1,4 +1,4 @@
-"""What a connection string says, also by way of libpq's environment variables and service files."""
+"""The parameters of a connection string, including libpq's environment variables and service files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from marketflow.app.ports import StoreUnfit
 
-# Our own defaults. The user's values win, wherever he sets them; only the encoding is fixed, since psycopg
-# must be able to read every answer. `options` is left to the user: PgBouncer refuses a connection with it.
+# Our defaults. All values of the user override them, except the encoding, since psycopg must be able to read
+# every answer. `options` is left to the user: PgBouncer refuses a connection with it.
 _DEFAULTS: Final[dict[str, Any]] = {
     "fallback_application_name": "marketflow",
     "keepalives": 1,

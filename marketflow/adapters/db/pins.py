@@ -17,8 +17,8 @@ from marketflow.adapters.db import statements
 log = structlog.get_logger()
 
 STATEMENT_SHARE: Final = 0.9
-"""Of the time limit what the server has for a statement: so it can say that it takes too long (somebody holds
-the table), and we keep the connection, and the lock with it."""
+"""The server's share of the time limit of a statement. So the server can report that a statement takes too
+long (a locked table), and we keep the connection with its lock."""
 
 # Never another value: our statements or psycopg rely on it. `default_transaction_read_only` is not among
 # them. Providers set it when a disk is nearly full, and nothing should be written then.
@@ -33,11 +33,11 @@ _FIXED: Final = {
     "transform_null_equals": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
-    # An error would end the session, an idle session would be ended: and the lock would be free.
+    # Otherwise an error or an idle time would end the session, and release the lock.
     "exit_on_error": "off",
     "idle_session_timeout": "0",
 }
-# These hold unless somebody has set them for this role or database, or in the connection string. Compiling
+# Defaults, unless they are set for this role or database, or in the connection string. Compiling
 # would cost more than any of our queries. The keepalives free our lock some 20 s after our host has vanished.
 _DEFAULTS: Final = {
     "jit": "off",
@@ -46,7 +46,7 @@ _DEFAULTS: Final = {
     "tcp_keepalives_count": "2",
 }
 _FOR_US: Final = ("client", "user", "database", "database user", "global")
-"""Where a value comes from that was set for us, as pg_settings names it, and not for the whole server."""
+"""The sources in pg_settings of values that are specific to us, and not to the whole server."""
 
 
 class Pins:
@@ -70,7 +70,7 @@ class Pins:
         self._told: set[tuple[str, str]] = set()
 
     def set(self, connection: psycopg.Connection) -> None:
-        """Set them; what was set for us and cannot hold is told in the log, once."""
+        """Set them; overridden settings of the user are logged once."""
         overridden = {
             name: (shown, ours)
             for name, shown, told, ours in connection.execute(statements.PIN, self._parameters)
@@ -79,7 +79,7 @@ class Pins:
         self.tell(overridden)
 
     def tell(self, overridden: dict[str, tuple[str, str]]) -> None:
-        """Of settings by name: the user's value, and the one that holds instead."""
+        """By the setting's name: the user's value, and the value used instead."""
         with self._mutex:
             new = {name: values for name, values in overridden.items() if (name, values[0]) not in self._told}
             self._told |= {(name, values[0]) for name, values in new.items()}

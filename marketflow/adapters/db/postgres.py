@@ -81,7 +81,7 @@ _SCALE: Final = 2.0**100
 class PostgresStore:
     """The port `AggregateStore` on PostgreSQL. An async context manager; entering it connects to nothing.
 
-    All calls end within `timeout`, of `delete_before` each batch. They raise the port's errors alone.
+    All calls end within `timeout` (each batch of `delete_before` does). They only raise the port's errors.
     """
 
     def __init__(self, dsn: str, *, interval: int, timeout: float, scope: Scope = ALL) -> None:
@@ -99,7 +99,7 @@ class PostgresStore:
         self._readers = Readers([Session(reading, timeout=timeout) for _ in range(READERS)], timeout)
         self._lock = lock_of(scope)
         self._backend: Backend | None = None
-        """The server process that held the lock for us last."""
+        """The server process that had the lock for us last."""
         self._made = False
         """Whether we have made the tables, or found them."""
         self._hangs: str | None = None
@@ -115,7 +115,7 @@ class PostgresStore:
     ) -> None:
         """Release the lock and close all connections; takes at most a second."""
         with trio.move_on_after(_UNLOCK_SECONDS, shield=True):
-            # Closing does it too, but some time after we are gone: a successor would have to wait.
+            # Closing releases it too, but only after a while: a successor would have to wait.
             with suppress(StoreAway):
                 await self._writing.run(lambda connection: unlock(connection, self._lock), connect=False)
         self._writing.close()
@@ -144,11 +144,11 @@ class PostgresStore:
             raise
         self._hangs = None
         if not held:
-            # The next connection finds out why, and whether another service was here meanwhile.
+            # The next connection finds the reason, and whether another service used the store in between.
             self._writing.close()
             raise StoreAway("the server has taken the lock from our connection, perhaps a pooler has")
         if self._writing.connections != connections:
-            # Another server may have taken over. Those of the former one would still answer, with older rows.
+            # Another server may have taken over. Connections to the former one may answer with older rows.
             self._readers.renew()
         return self._writing.connections
 
@@ -156,9 +156,9 @@ class PostgresStore:
         return self._backend is not None and holds(connection, self._lock, self._backend)
 
     def _borrow(self) -> None:
-        """Where the server lets us have no connection to write, let the next call use a reader's.
+        """If the server refuses the writing connection, let the next call use a reader's.
 
-        Now and then only: there may be other reasons, and questions go on without that reader.
+        This is done rarely: there may be other reasons, and questions lose that reader.
         """
         if self._writing.connected or trio.current_time() < self._next_loan:
             return
@@ -179,7 +179,7 @@ class PostgresStore:
                 if not may_be_refusal(error, connection):
                     raise
                 if not is_of_values(error):
-                    # If it is about the table, such as a column that is gone, it fails without rows, too.
+                    # If the table is the cause, such as a missing column, it fails without rows, too.
                     connection.execute(statements.WRITE, {"rows": "[]"})
                 raise _refusal(error) from error
 
@@ -281,7 +281,7 @@ class PostgresStore:
             # pooler is as it was.
             raise StoreUnfit(POOLED) if self._backend is None else StoreAway(POOLED)
         backend = try_lock(connection, self._lock)
-        # The process of our former connection holds it yet, if it was busy and has not noticed that we left.
+        # The process of our former connection still has it if it was busy and has not noticed the disconnect.
         if backend is None and self._backend is not None and end(connection, self._backend):
             backend = try_lock(connection, self._lock)
         if backend is None:
@@ -289,7 +289,7 @@ class PostgresStore:
         self._backend = backend
         migrate(connection)
         self._made = True
-        # Said on every connection, so that a server that only reads is found out here.
+        # Written on every connection, so that a read-only server is detected here.
         connection.execute(
             "INSERT INTO marketflow_settings (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING",
             [_INTERVAL, str(self._interval)],

@@ -19,9 +19,9 @@ from marketflow.app.ports import StoreAway
 T = TypeVar("T")
 
 FEWER_SECONDS: Final = 15.0
-"""How long to make do with the connections there are, once the server has not given another one."""
+"""How long to use only the existing connections after the server has refused another one."""
 _CONNECT_SHARE: Final = 0.5
-"""Of the time limit what a further connection may take; the rest is for waiting for one that works."""
+"""The share of the time limit for a further connection; the rest is for waiting for an existing one."""
 
 
 class Readers:
@@ -35,7 +35,7 @@ class Readers:
         self._returned = trio.Event()
         self._fewer_until = 0.0
         self._connecting: dict[trio.CancelScope, float] = {}
-        """Of each question that waits for a new connection, when it stops if there is one that works."""
+        """For each question that waits for a new connection, when it gives up if another connection works."""
         self._outdated: set[Session] = set()
         """Sessions in use whose connection is dropped once the question has been answered."""
 
@@ -69,7 +69,7 @@ class Readers:
         return (session for session in self._idle if session.connected)
 
     def renew(self) -> None:
-        """Answer questions that are asked from now on over new connections only."""
+        """Use only new connections for later questions."""
         for session in self._idle:
             session.close()
         self._outdated = set(self._sessions).difference(self._idle)

@@ -1,11 +1,11 @@
 """One PostgreSQL connection at a time, used from worker threads, every call bounded.
 
-psycopg cannot wait on Trio, and a thread cannot be cancelled. So a call runs in a thread that may be left
-behind, and the connection's socket is then shut down, which ends the thread's wait whatever the server does.
-A connection on which a call failed is used again only if it is idle: else its state is unknown.
+psycopg cannot wait on Trio, and a thread cannot be cancelled. So a call runs in a thread that may be
+abandoned; the connection's socket is then shut down, which always ends the thread's wait. After a failed call
+a connection is used again only if it is idle; otherwise its state is unknown.
 
-A call raises the port's errors alone. Anything else that psycopg or Python raises, such as a value that
-cannot be read, counts as a store that is away: no answer of a server ends the service.
+A call only raises the port's errors. Any other error of psycopg or Python, such as an unreadable value, makes
+the store count as away: no answer of a server ends the service.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ T = TypeVar("T")
 
 Prepare = Callable[[psycopg.Connection], object]
 
-# One at work; the others are for threads left behind, which end soon after, and never for more at once.
+# One at work; the others are for abandoned threads, which end soon.
 _THREADS: Final = 3
 
 
 class _Link:
     """One connection from its making to its end, and who ends it.
 
-    A thread may be in the middle of using it when it is given up, and must not have it freed under its hands:
-    then the socket is shut down and the thread closes. An idle one is closed on the spot.
+    A thread may still use the connection when it is given up, and the connection must not be freed then: its
+    socket is shut down, and the thread closes it. An idle connection is closed at once.
     """
 
     def __init__(self, connector: Connector) -> None:
@@ -54,7 +54,7 @@ class _Link:
         self.prepared: Prepare | None = None
         """What has been run on the connection, before its first call."""
         self.sound = False
-        """Whether it may be used again, though the last call has failed."""
+        """Whether it may be used again although the last call failed."""
 
     def call(self, fn: Callable[[psycopg.Connection], T], prepare: Prepare | None, until: float) -> T:
         """In a thread: connect unless connected, and run `fn`. `until` is a time of the monotonic clock.
@@ -89,7 +89,7 @@ class _Link:
             raise
 
     def give_up(self) -> None:
-        """Never use it again, and end what a thread may be doing with it. Does not wait."""
+        """Never use it again, and end the call of a thread that uses it. Does not wait."""
         with self._mutex:
             self._given_up = True
             if not self._in_use:
@@ -105,7 +105,7 @@ class _Link:
         if self._connection is None or self._connection.closed:
             return False
         try:
-            # A server that leaves may say so first; the end of the stream is only met after that.
+            # A server may send a message before it closes; the end of the stream comes after that.
             self._connection.pgconn.consume_input()
             self._connection.pgconn.consume_input()
         except psycopg.Error:
@@ -142,7 +142,7 @@ class Session:
         self._turn = trio.Lock()
         self._threads = trio.CapacityLimiter(_THREADS)
         self.connections = 0
-        """How many were begun so far: tells one connection from the next."""
+        """The number of connections begun so far; it identifies the current one."""
 
     @property
     def connected(self) -> bool:
@@ -175,7 +175,9 @@ class Session:
                     self._link = _Link(self._connector)
                 link = self._link
                 link.sound = False
-                left = ends - trio.current_time()  # A caller that waits for less cancels, and is no fault.
+                left = (
+                    ends - trio.current_time()
+                )  # A caller with a shorter limit cancels; that is not a failure of the store.
                 try:
                     return await trio.to_thread.run_sync(
                         link.call,
@@ -191,7 +193,7 @@ class Session:
                     raise
 
     def take_over(self, other: Session) -> bool:
-        """Have the idle connection of another session for our own; returns whether it had one."""
+        """Take over the idle connection of another session; returns whether it had one."""
         if not other.connected:
             return False
         self.close()

@@ -1,7 +1,7 @@
 """What an error of PostgreSQL or psycopg means: a refusal of the rows, or a store that is away.
 
-What the server says about a write, on a connection that can be used afterwards, is a refusal of these rows,
-whatever its SQLSTATE: triggers may make up codes of their own. What it says about itself is away.
+An error of a write on a connection that can still be used is a refusal of these rows, with any SQLSTATE,
+since triggers may raise their own codes. An error about the server itself means that the store is away.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _VALUES: Final = frozenset({"21", "22", "23", "44", "P0"})
 
 
 class NoAnswer(StoreAway):
-    """It is not known whether the server will ever answer."""
+    """It is unknown whether the server will answer."""
 
 
 @contextmanager

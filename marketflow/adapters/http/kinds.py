@@ -119,6 +119,6 @@ KINDS: Final[Mapping[str, Kind]] = {
             "The live stream has as many clients as it may have. Try again after `Retry-After` seconds, or "
             "raise `http.max_stream_clients`.",
         ),
-        Kind("not-live", _UNAVAILABLE, "The process is beyond recovery. Start it anew."),
+        Kind("not-live", _UNAVAILABLE, "The process is beyond recovery. Restart it."),
     )
 }

@@ -62,7 +62,7 @@ class FileSpool:
         """Files whose bars the book has, so that they may go."""
 
     async def load(self) -> Sequence[SpooledBar]:
-        """All that was saved and can be read; warns about the rest, and if nothing can be saved."""
+        """All saved bars that can be read; warns about unreadable files and an unwritable directory."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._try_to_write)
             bars = await self._read()
@@ -107,7 +107,7 @@ class FileSpool:
                 self._known = settled
                 raise SpoolFailed(str(self._directory), _reason(error, within)) from error
         try:
-            # The bars are saved, whatever becomes of the old files.
+            # The bars are saved, even if the old files cannot be removed.
             with trio.fail_at(ends):
                 await trio.to_thread.run_sync(_remove, settled, abandon_on_cancel=True)
         except trio.TooSlowError as error:
@@ -133,7 +133,7 @@ class FileSpool:
                 continue
             try:
                 bars += _BARS.decode(path.read_bytes())
-            except Exception as error:  # noqa: BLE001 - whatever is in that file, the start goes on
+            except Exception as error:  # noqa: BLE001 - no content of a file may end the start
                 unreadable.append((path, error))
             else:
                 read.append(path)
@@ -146,7 +146,7 @@ class FileSpool:
     def _save(self, bars: Sequence[SpooledBar]) -> Path:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{self._prefix}-{secrets.token_hex(4)}.json"
-        # Whole or not at all: written beside, on disk, then renamed.
+        # Atomic: write a temporary file, sync it, then rename it.
         _write(path.with_suffix(".tmp"), msgspec.json.encode(bars), on_disk=True).rename(path)
         with suppress(OSError):  # not every file system can do that
             _sync_directory(self._directory)
@@ -173,7 +173,7 @@ def _write(path: Path, content: bytes, *, on_disk: bool = False) -> Path:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Have a renamed file there after a power failure, too."""
+    """Sync the directory, so that the renamed file survives a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""How the service is: health, measurements, the state of its stores, and its clocks."""
+"""Health, measurements, the state of the stores, and clocks."""

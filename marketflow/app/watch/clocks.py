@@ -1,4 +1,4 @@
-"""The wall clock may step. What is thrown away by age goes by a clock that does not jump ahead."""
+"""Clocks that stay safe when the wall clock steps. Deletion by age uses one that does not jump ahead."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from marketflow.app.ports import Clock
 log = structlog.get_logger()
 
 STEP: Final = 1_000
-"""A step of the wall clock by more ms than that is logged."""
+"""A step of the wall clock by more ms than this is logged."""
 DOUBT: Final = 60_000
-"""A step ahead is believed after so many ms, where believing it throws data away."""
+"""A step ahead is accepted after so many ms, where accepting it discards data."""
 AFTER_FEEDS: Final = 0.004
 """Seconds from a beat, on which feeds read, to a flush: their chunks are in the book by then."""
 
@@ -26,8 +26,8 @@ AFTER_FEEDS: Final = 0.004
 def next_beat(now: float, interval: float) -> float:
     """The next multiple of the interval; both in seconds of Trio's clock.
 
-    Whoever waits for it wakes up together with all others, and one wake-up does the work of many. It is ahead
-    of `now` by a hundredth of the interval at least: a beat that has just been waited for is not the next.
+    All tasks that wait for it wake up together, which saves wake-ups. It is at least a hundredth of the
+    interval ahead of `now`, so that it is not the beat that has just passed.
     """
     return math.floor(now / interval + 1.01) * interval
 
@@ -35,14 +35,14 @@ def next_beat(now: float, interval: float) -> float:
 class Beat:
     """The multiples of an interval (seconds of Trio's clock), for any number of tasks that wait for them.
 
-    The first who waits sleeps for all, since Trio ends a sleep by a cancellation, which costs five times as
-    much as an event. Who sleeps may be cancelled: the others then find their beat early.
+    One task sleeps, and the others wait for its event: Trio ends a sleep by a cancellation, which costs five
+    times as much as an event. If the sleeping task is cancelled, the others get their beat early.
     """
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._next: trio.Event | None = None
-        """Set at the next beat; None while nobody waits for it."""
+        """Set at the next beat; None while no task waits for it."""
 
     async def wait(self) -> None:
         """Wait for the next beat."""
@@ -68,8 +68,8 @@ class SystemClock:
 class CautiousClock:
     """The wall clock, but a step ahead counts only once it has lasted a minute or longer.
 
-    A clock that jumps a day ahead and is set right ten seconds later must not make updates count as too old.
-    Steps back count at once: they only keep data longer. It has to be asked every few seconds at least.
+    A clock that jumps a day ahead and is corrected ten seconds later must not make updates count as too old.
+    Steps back count at once: they only keep data longer. It must be read at least every few seconds.
     """
 
     def __init__(self, clock: Clock, *, doubt: int = DOUBT) -> None:
@@ -82,7 +82,7 @@ class CautiousClock:
         self._doubt = max(doubt, DOUBT)
         self._offset = self._now()[1]
         self._least: deque[tuple[float, float]] = deque()
-        """(when, offset) with ascending offsets: the first is the least of the time of doubt."""
+        """(when, offset) with ascending offsets: the first is the smallest within `doubt`."""
 
     def now(self) -> int:
         """Unix ms, UTC; never ahead of the wall clock."""
@@ -103,15 +103,14 @@ class CautiousClock:
 
 
 class DataClock:
-    """The time up to which there is data. What is deleted by its age is deleted by this clock.
+    """The time of the newest data. Deletion by age uses this clock.
 
-    It stands at the greatest timestamp that is known, and goes on from there with the time that passes, so
-    that data also ages while no exchange sends anything. It is never ahead of the wall clock. A wall clock
-    that is days ahead, even from the start on, therefore deletes nothing: updates with such timestamps are
-    never accepted.
+    It is the greatest known timestamp plus the time that has passed since, so that data also ages while no
+    exchange sends anything. It is never ahead of the wall clock. So a wall clock that is days ahead, even
+    from the start, deletes nothing: updates with such timestamps are never accepted.
 
-    A generator takes its timestamps from the very wall clock that is in doubt. Its data counts only where
-    there is no data of any other exchange.
+    A generator takes its timestamps from the wall clock that may be wrong. So its data counts only if there
+    is no data of any other exchange.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class DataClock:
 
         Args:
             clock: the wall clock.
-            newest: by exchange the greatest timestamp (Unix ms) that is known; read whenever it is asked.
+            newest: the greatest known timestamp (Unix ms) by exchange; read on every call.
             generated: exchanges that are generators.
         """
         self._clock = clock
@@ -141,7 +140,7 @@ class DataClock:
             self._ahead = max(self._ahead, ahead)
 
     def now(self) -> int:
-        """Unix ms, UTC; 0 while no data is known: then nothing is old enough for anything."""
+        """Unix ms, UTC; 0 while there is no data, so that nothing counts as old."""
         for exchange, timestamp in self._newest.items():
             self.see(exchange, timestamp)
         wall = self._clock.now()

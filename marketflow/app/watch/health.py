@@ -24,7 +24,7 @@ from marketflow.app.watch.stores import StoreState
 
 
 class Health:
-    """Answers at once, from what the parts know of themselves: nothing is asked of anyone."""
+    """Reports the state that each part keeps of itself, at once and without any calls."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Health:
             return "off"
         if not feed.connected:
             return "reconnecting"
-        # Not since it was connected: one that flaps and never says anything of use is stale.
+        # Not since it was connected: an exchange that reconnects without sending a good line is stale.
         heard = max(feed.running_since, self._book.last_accepted.get(feed.exchange, feed.running_since))
         return "stale" if trio.current_time() - heard > self._stale_after else "connected"
 
@@ -84,7 +84,7 @@ class Health:
         return {exchange: _counters(ledger) for exchange, ledger in self._book.ledgers.items()}
 
     def report(self) -> HealthReport:
-        """Everything at once; the counters are read in one step and add up."""
+        """The whole report. All counters are read without an await, so they add up."""
         whole = Ledger()
         for ledger in self._book.ledgers.values():
             whole.add(ledger)

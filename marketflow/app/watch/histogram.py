@@ -1,4 +1,4 @@
-"""How durations are spread: counts in fixed buckets, and nothing remembered of the single value."""
+"""A histogram of durations: counts in fixed buckets; single values are not kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds for what takes some 50 ms when all is well, and up to a time limit when it is not."""
+"""Upper bounds for durations of some 50 ms in normal operation, and up to a time limit otherwise."""
 
 
 @attrs.frozen
@@ -19,7 +19,7 @@ class Distribution:
     """What a histogram said at one moment."""
 
     buckets: Sequence[tuple[float, int]]
-    """Upper bounds, ascending, the last infinite; with each how many values were at most that."""
+    """Ascending upper bounds, the last infinite, each with the number of values up to it."""
     sum: float
 
     @property
@@ -29,10 +29,10 @@ class Distribution:
 
 
 class Histogram:
-    """Counts values by the least bound that they do not exceed."""
+    """Counts values by the smallest bound that is not below them."""
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
-        """`bounds` ascend; past the last there is one more bucket for the rest."""
+        """`bounds` ascend; one more bucket counts the values above the last."""
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0

@@ -1,4 +1,4 @@
-"""The numbers that the parts keep of themselves, put together."""
+"""Collects the counters of all parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marketflow.app.watch.health import Health
 
 
 class Measuring:
-    """Answers at once, and asks nobody: whoever is asked has counted already."""
+    """Reads the parts' counters, at once and without any calls."""
 
     def __init__(
         self, *, health: Health, book: Book, flusher: Flusher, aggregator: Aggregator, stream: PriceStream
@@ -23,7 +23,7 @@ class Measuring:
         self._stream = stream
 
     def measurements(self) -> Measurements:
-        """All of them, read in one step: what adds up does so here."""
+        """All counters, read without an await, so that they add up."""
         return Measurements(
             health=self._health.report(),
             ready=self._health.ready,

@@ -9,7 +9,7 @@ log = structlog.get_logger()
 
 
 class StoreState:
-    """What is known of one store. Changes are logged; a new store counts as away until it has answered."""
+    """The state of a store. Changes are logged; a new store counts as away until it has answered."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -17,7 +17,7 @@ class StoreState:
         self.error: str | None = None
         """Why it is away; None before the first try and while it is up."""
         self.refusal: str | None = None
-        """Why it took no row at all of the last rows, though it answers; None since it took one."""
+        """Why it refused all of the last rows although it answers; None once it has accepted one."""
         self.changed_at = trio.current_time()
         """Seconds of Trio's clock."""
 
@@ -37,7 +37,7 @@ class StoreState:
         self.up, self.error = False, reason
 
     def refused(self, reason: str) -> None:
-        """It answers, and has taken none of the rows that it was given: the fault may be ours."""
+        """It answers but has refused all rows: the fault may be in our statement."""
         if self.refusal is None:
             log.error("all rows refused", store=self.name, error=reason)
         self.refusal = reason

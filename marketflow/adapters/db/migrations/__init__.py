@@ -12,7 +12,7 @@ import psycopg
 from marketflow.app.ports import StoreUnfit
 
 LOCK: Final = 0x6D666D6967726174
-"""Advisory lock of whoever migrates ("mfmigrat"): the second of two finds the work done."""
+"""Advisory lock for migrations ("mfmigrat"): the second of two services finds the work done."""
 
 _NAME: Final = re.compile(r"([0-9]{4})_(\w+)\.sql")
 

@@ -21,16 +21,16 @@ from marketflow.adapters.http.description.values import Json, parameters, ref, v
 ABOUT: Final = """\
 Prices from exchanges, now and back in time.
 
-- **Times** are Unix ms, UTC, by the exchanges' own clocks. **Spans** are [start, end): the start belongs to
-  them, the end does not.
-- **An answer** contains every update that the service accepted before the question came. `source` says what
-  answered; `start` and `end` say what was truly covered, and the numbers are exact for that span.
-- **The exchange** may stand in the path or in the query. Where none is named, the answer is about those of
-  the current mode.
+- **Times** are Unix ms, UTC, by the exchanges' own clocks. **Spans** are [start, end): the start is
+  included, the end is not.
+- **An answer** contains every update that the service accepted before the request. `source` says where it
+  comes from; `start` and `end` give the span that was covered, and the numbers are exact for it.
+- **The exchange** may be in the path or in the query. Without one, the answer covers those of the current
+  mode.
 - **Errors** are problems (RFC 9457, `application/problem+json`). Their `type` is a path that explains it. An
-  unknown or repeated query parameter is an error too. With another method a path answers 405, and `Allow`
+  unknown or repeated query parameter is an error too. A path answers other methods with 405, and `Allow`
   lists those it has.
-- **Every answer** has an `X-Request-Id`, which the log has as well; send one of your own to have it used.
+- **Every answer** has an `X-Request-Id`, which is also in the log; you may send your own.
 """
 
 
@@ -71,7 +71,7 @@ def document(
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The configured `http.token`. Without one nobody is asked for it.",
+                    "description": "The configured `http.token`. Without one no token is needed.",
                 }
             },
         },

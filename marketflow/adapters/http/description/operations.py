@@ -15,7 +15,7 @@ Tag = Literal[
 ]
 
 TAGS: Final[dict[Tag, str]] = {
-    "prices": "What prices are, and what they were over a period.",
+    "prices": "Current prices, and prices over a period.",
     "candles": "Prices in regular intervals, page by page.",
     "stream": "Prices as they come.",
     "exchanges": "Where the prices come from.",
@@ -71,7 +71,7 @@ def _prices() -> Iterator[Operation]:
         "prices",
         "The newest price of each exchange and symbol",
         "LatestList",
-        "Of each pair the newest update that is known, however old. Pairs without any are left out.",
+        "The newest update of each pair, of any age. Pairs without any are left out.",
         parameters=("symbol", "exchange"),
         kinds=(*_SYMBOL[1:], *_EXCHANGE[1:], *_STORES),
     )
@@ -81,7 +81,7 @@ def _prices() -> Iterator[Operation]:
             "prices",
             "The newest price of a symbol",
             "Latest",
-            "The update with the greatest timestamp, of equal ones the later received, however old.",
+            "The update with the greatest timestamp, of any age; among equal ones the one received last.",
             parameters=("exchange",),
             kinds=(*_SYMBOL, "no-data", *_STORES),
         )

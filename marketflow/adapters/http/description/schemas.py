@@ -1,4 +1,4 @@
-"""What answers look like: made from the classes that are encoded, with words added to each field."""
+"""The schemas of answers: generated from the encoded classes, with a description for each field."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def _value_or_null(name: str, text: str) -> Json:
 
 EVERYWHERE: Final[Mapping[str, Json]] = {
     "symbol": _value("Symbol", "The symbol that it is about."),
-    "exchange": _value_or_null("Exchange", "The exchange that was asked for; null: all those of the mode."),
+    "exchange": _value_or_null("Exchange", "The requested exchange; null: all those of the mode."),
     "source": _value("Source", "What answered."),
     "period": _value("Period", "The period as it was asked for."),
     "updates": {"description": "How many updates there are in the span.", "minimum": 1},
     "start": _value("Timestamp", "The beginning of the span, which belongs to it."),
-    "end": _value("Timestamp", "The end of the span, which does not belong to it any more."),
+    "end": _value("Timestamp", "The end of the span (exclusive)."),
     "mode": _value("Mode", "The current mode."),
 }
-"""The fields that mean the same wherever they stand."""
+"""The fields that have the same meaning in every schema."""
 
 WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
     "Latest": {
@@ -133,7 +133,7 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "last_update_age": _number(
             "Seconds since the receipt of the last accepted update; null: there was none."
         ),
-        "reconnects": _number("How often it was connected anew since the start."),
+        "reconnects": _number("How often it was connected again since the start."),
         "updates": _value("Counters", "What became of its lines."),
     },
     "ExchangeState": {
@@ -153,7 +153,7 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "cached": _number("Updates that Redis has acknowledged."),
         "expired": _number("Updates that were too old for the window before they could be written to it."),
         "dropped": {
-            "description": "Updates that were thrown away with Redis away, by the reason: `overflow`, to "
+            "description": "Updates dropped while Redis was away, by the reason: `overflow`, to "
             "keep memory bounded; `shutdown`, at a stop. Bars count them all the same.",
             "type": "object",
             "propertyNames": {"enum": [OVERFLOW, SHUTDOWN]},
@@ -162,7 +162,7 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "pending": _number("Updates that are on their way to Redis."),
     },
 }
-"""The fields that mean something of their own, by class."""
+"""The fields that have a special meaning, by class."""
 
 
 def _object(description: str, properties: Json, *, optional: tuple[str, ...] = ()) -> Json:
@@ -197,7 +197,7 @@ _BY_HAND: Final[Mapping[str, Json]] = {
             "type": {
                 "type": "string",
                 "format": "uri-reference",
-                "description": "The kind of problem, for programs. What it means can be read there.",
+                "description": "The kind of problem, for programs: a path that explains it.",
                 "enum": [kind.type for kind in KINDS.values()],
             },
             "title": {"type": "string", "description": "The kind of problem, for people."},
@@ -206,7 +206,7 @@ _BY_HAND: Final[Mapping[str, Json]] = {
             "allowed": {
                 "type": "array",
                 "items": {"type": "string"},
-                "description": "What would have been accepted, where that can be listed.",
+                "description": "The accepted values, if they can be listed.",
             },
         },
         optional=("allowed",),

@@ -40,7 +40,7 @@ def values(symbols: Sequence[str], exchanges: Sequence[str]) -> dict[str, Json]:
             "enum": list(get_args(Mode)),
         },
         "Source": {
-            "description": "What answered: a store, or, where it is away, the service's own memory.",
+            "description": "The source: a store, or the service's memory while the store is away.",
             "type": "string",
             "enum": list(get_args(AnswerSource)),
         },

@@ -1,4 +1,4 @@
-/** What a screen reader is told at once: changes of state, never single prices. */
+/** Announces changes of state to screen readers, never single prices. */
 
 import { byId } from "./dom";
 

@@ -27,7 +27,7 @@ export interface Candle {
 export interface CandlePage {
   candles: Candle[];
   next: number | null;
-  /** Only where earlier candles may exist that cannot be told now. */
+  /** Only if there may be earlier candles that are not available now. */
   known_from?: number;
 }
 

@@ -45,7 +45,7 @@ export class Board {
     roving(table);
   }
 
-  /** Lay the table out anew. */
+  /** Lay the table out again. */
   shape(symbols: readonly string[], exchanges: readonly string[]): void {
     this.#exchanges = exchanges;
     this.#statuses.clear();

@@ -81,7 +81,7 @@ export class Chart {
         horzLine: { color: muted, labelBackgroundColor: colour("raised-strong") },
       },
     });
-    // A rising candle is hollow: it can be told from a falling one without its colour.
+    // A rising candle is hollow, so that it differs from a falling one not only in colour.
     this.#candles.applyOptions({
       upColor: panel,
       borderUpColor: up,

@@ -65,7 +65,7 @@ export class HealthPanel {
     }
     const verdict = byId("verdict", HTMLElement);
     setAttribute(verdict, "data-holds", null);
-    setText(verdict, this.#before === null ? "" : `as told ${formatDuration(this.#before.uptime)} after its start`);
+    setText(verdict, this.#before === null ? "" : `last known state, ${formatDuration(this.#before.uptime)} after its start`);
   }
 
   #status(status: string): void {
@@ -140,7 +140,7 @@ export class HealthPanel {
     });
     const verdict = byId("verdict", HTMLElement);
     setAttribute(verdict, "data-holds", String(holds));
-    setText(verdict, holds ? "It adds up, for every exchange." : "It does NOT add up. Please report this.");
+    setText(verdict, holds ? "The counters add up for every exchange." : "The counters do NOT add up. Please report this.");
   }
 
   #announceChanges(health: Health): void {

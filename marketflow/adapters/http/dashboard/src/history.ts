@@ -23,7 +23,7 @@ export class History {
   /** From when on the service can tell, where earlier candles are in a store that is away. */
   knownFrom: number | null = null;
 
-  /** `onTold` is called whenever candles came from the service, `onFailed` where the first ones could not. */
+  /** `onTold` is called each time candles arrive, `onFailed` if the first request fails. */
   constructor(
     readonly view: View,
     private readonly onTold: () => void,

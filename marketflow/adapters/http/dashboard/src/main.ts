@@ -100,7 +100,7 @@ async function ask(): Promise<void> {
   }
 }
 
-/** All that the page is made of, asked for anew. */
+/** Request all data of the page again. */
 async function load(current: Mode): Promise<void> {
   const [symbols, all, newest] = await Promise.all([fetchSymbols(), fetchExchanges(), fetchPrices()]);
   exchanges = all.filter((exchange: Exchange) => exchange.mode === current).map((exchange) => exchange.name);

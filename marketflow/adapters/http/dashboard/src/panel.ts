@@ -51,7 +51,7 @@ export class ChartPanel {
     this.#exchange.replaceChildren(all, ...exchanges.map((name) => make("option", { value: name }, name)));
   }
 
-  /** Show a view, its history loaded anew. */
+  /** Show a view, and load its history again. */
   show(view: View): void {
     this.#history?.stop();
     this.#moved.clear();
@@ -100,7 +100,7 @@ export class ChartPanel {
     void this.#history?.renew(now);
   }
 
-  /** Load the view's history anew, after nothing was heard for a while. */
+  /** Load the view's history again, after a time without messages. */
   reload(): void {
     void this.#history?.load();
   }

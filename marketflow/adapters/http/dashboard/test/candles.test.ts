@@ -20,7 +20,7 @@ function told(...given: Candle[]): Candles {
   return candles;
 }
 
-test("what is told is in order of time, each start once, the later told in place of the earlier", () => {
+test("candles are in order of time, each start once, a later one replaces an earlier one", () => {
   const candles = told(candle(2_000), candle(3_000, 5, false));
   candles.tell([candle(0), candle(1_000), candle(3_000, 7)]);
   expect(candles.all.map((each) => each.start)).toEqual([0, 1_000, 2_000, 3_000]);

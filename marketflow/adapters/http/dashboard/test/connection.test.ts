@@ -38,7 +38,7 @@ test("chance takes away at most half of a wait", () => {
   expect([backOff(1, 0), backOff(1, 0.5), backOff(1, 1)]).toEqual([500, 750, 1_000]);
 });
 
-test("while it waits nothing makes it wait anew", () => {
+test("while it waits nothing restarts the wait", () => {
   const waiting = after("failed");
   expect(next(waiting, "failed", 400, 1)).toBe(waiting);
 });

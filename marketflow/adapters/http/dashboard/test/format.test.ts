@@ -75,7 +75,7 @@ test("counts and rates", () => {
   expect(formatRate(0)).toBe("0 /s");
 });
 
-test("times are UTC, wherever the page is", () => {
+test("times are UTC in every time zone", () => {
   expect(formatTime(1_795_343_351_549)).toBe("10:29:11");
   expect(formatDateTime(1_795_343_351_549)).toBe("2026-11-22 10:29:11");
 });

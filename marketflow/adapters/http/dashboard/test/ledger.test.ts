@@ -29,7 +29,7 @@ test("one that does not, by as little as one line", () => {
   expect(balance({ ...GOOD, pending: 1 })).toMatchObject({ receivedHolds: true, acceptedHolds: false });
 });
 
-test("reasons are told by their weight, and only those that there were", () => {
+test("reasons are ordered by their counts, and only those that occurred are shown", () => {
   expect(reasons({ malformed: 7, symbol: 0, late: 60 }, String)).toBe("late 60, malformed 7");
   expect(reasons({}, String)).toBe("");
 });

@@ -17,7 +17,7 @@ function pricesOf(...given: Price[]): Prices {
   return prices;
 }
 
-test("the later timestamp counts, whichever came last", () => {
+test("the later timestamp counts, in any order of arrival", () => {
   const prices = pricesOf(price("a", 2, 10), price("a", 1, 20));
   expect(prices.get("BTCUSDT", "a")?.price).toBe(2);
 });
