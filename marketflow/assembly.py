@@ -14,8 +14,10 @@ from marketflow.app.ingest.modes import Modes
 from marketflow.app.interface import Mode, Questions
 from marketflow.app.ports import AggregateStore
 from marketflow.app.questions.candles import CandlePages
+from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
+from marketflow.app.share.knowing import BookBars, FlusherStanding
 from marketflow.app.share.share import Share, ShareOptions, make_share
 from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.app.watch.health import Health
@@ -79,11 +81,14 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
 
     # ---- questions ----
     modes = Modes(settings.mode)
+    bars = BookBars(book, window_length=settings.window.length)
+    standing = FlusherStanding(book, flusher)
     spans = Spans(
-        book=book,
-        flusher=flusher,
+        bars=bars,
+        standing=standing,
         window=window,
         store=store,
+        interval=settings.aggregation.interval,
         window_length=settings.window.length,
         retention=settings.aggregation.retention,
     )
@@ -91,16 +96,13 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         symbols=settings.symbols,
         exchanges=names,
         exchanges_of_mode=lambda: exchanges[modes.mode],
-        book=book,
-        flusher=flusher,
-        window=window,
-        store=store,
+        newest=NewestUpdates(bars=bars, standing=standing, store=store),
         spans=spans,
         pages=CandlePages(spans, interval=settings.aggregation.interval, grace=settings.aggregation.grace),
         clock=clock,
     )
     stream = PriceStream(
-        book=book,
+        bars=bars,
         pairs=pairs,
         exchanges_of_mode=lambda: exchanges[modes.mode],
         check=queries.pairs,

@@ -11,18 +11,22 @@ from fractions import Fraction
 import attrs
 import trio
 from hypothesis import strategies as st
+from redis_filling import RedisBars
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
+from marketflow.app.knowledge import KnownBars, Standing
 from marketflow.app.ports import Batch, StoreAway, Updates
 from marketflow.app.questions.candles import CandlePages
+from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
 from marketflow.app.share.aggregating import Aggregator
 from marketflow.app.share.book import Book
 from marketflow.app.share.flushing import Flusher
+from marketflow.app.share.knowing import BookBars, FlusherStanding
 from marketflow.app.watch.clocks import CautiousClock, DataClock
 from marketflow.app.watch.stores import StoreState
 from marketflow.domain.bars import Bar, by_second
@@ -227,8 +231,12 @@ class World:
         clock: WallClock | None = None,
         mode_exchanges: Sequence[str] = EXCHANGES,
         begun: bool = True,
+        from_redis_alone: bool = False,
     ) -> None:
-        """Unless `begun`, the book accepts updates only once it is told to."""
+        """Unless `begun`, the book accepts updates only once it is told to.
+
+        With `from_redis_alone` questions are answered as on a node that has no feeds and no book.
+        """
         self.clock = clock or WallClock()
         self.interval = interval
         self.window_length = window_length
@@ -274,11 +282,17 @@ class World:
             grace=2_000,
             retention=retention,
         )
+        self.bars: KnownBars = BookBars(self.book, window_length=window_length)
+        self.standing: Standing = FlusherStanding(self.book, self.flusher)
+        self.from_redis_alone = from_redis_alone
+        if from_redis_alone:
+            self.bars = self.standing = RedisBars(self.window, self.pairs)
         self.spans = Spans(
-            book=self.book,
-            flusher=self.flusher,
+            bars=self.bars,
+            standing=self.standing,
             window=self.window,
             store=self.store,
+            interval=interval,
             window_length=window_length,
             retention=retention,
         )
@@ -286,10 +300,7 @@ class World:
             symbols=SYMBOLS,
             exchanges=self.exchanges,
             exchanges_of_mode=lambda: mode_exchanges,
-            book=self.book,
-            flusher=self.flusher,
-            window=self.window,
-            store=self.store,
+            newest=NewestUpdates(bars=self.bars, standing=self.standing, store=self.store),
             spans=self.spans,
             pages=CandlePages(self.spans, interval=interval, grace=2_000),
             clock=self.clock,
@@ -316,6 +327,11 @@ class World:
     def send_one(self, price: float, *, age: int = 0, exchange: str = "exchange1", symbol: str = "BTCUSDT"):
         """One update, `age` ms old."""
         self.send(exchange, [(symbol, price, self.now - age)])
+
+    async def answerable(self) -> None:
+        """Wait until questions can know all that was sent: from Redis alone, until it has acknowledged it."""
+        if self.from_redis_alone:
+            await until(lambda: self.book.drained or self.window.away)
 
     # ---- run ----
 

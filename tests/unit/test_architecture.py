@@ -43,9 +43,30 @@ def ours(*names: str) -> tuple[str, ...]:
     return tuple(f"marketflow.{name}" for name in names)
 
 
+ASKING = ours("domain", "app.ports", "app.knowledge", "app.answers", "app.interface")
+"""What questions and the live stream read: the ports, and no part that fills them."""
+
 RULES = {
     "marketflow.domain": Rule(forbidden=(), only=("attrs", "msgspec", "marketflow.domain")),
     "marketflow.app": Rule(ours("adapters", "config", "logs", "embedded", *TOP) + DRIVERS),
+    # ---- the rooms of app ----
+    **dict.fromkeys(
+        (
+            "marketflow.app.ports",
+            "marketflow.app.knowledge",
+            "marketflow.app.answers",
+            "marketflow.app.interface",
+        ),
+        Rule(ours(*(f"app.{room}" for room in ("ingest", "share", "questions", "stream")))),
+    ),
+    "marketflow.app.questions": Rule(forbidden=(), only=("attrs", "trio", *ASKING, *ours("app.questions"))),
+    "marketflow.app.stream": Rule(
+        forbidden=(), only=("attrs", "trio", "trio_util", *ASKING, *ours("app.stream"))
+    ),
+    "marketflow.app.share": Rule(ours("app.questions", "app.stream", "app.ingest")),
+    "marketflow.app.ingest": Rule(ours("app.questions", "app.stream", "app.share")),
+    # Its parts report on those of other rooms, and these know nothing of that.
+    "marketflow.app.watch": Rule(ours("app.questions")),
     "marketflow.config": Rule(ours("app", "adapters", "embedded", "logs", *TOP)),
     "marketflow.logs": Rule(ours("app", "adapters", "embedded", *TOP)),
     "marketflow.embedded": Rule(ours("domain", "app", "adapters", "config", "logs", *TOP)),
@@ -194,6 +215,42 @@ def test_every_package_has_a_rule() -> None:
         ("marketflow.app.ingest.feeds", "from marketflow import config", "marketflow.config"),
         ("marketflow.app.ingest.feeds", "from ... import adapters", "marketflow.adapters"),
         ("marketflow.app", "from ..service import run", "marketflow.service.run"),
+        (
+            "marketflow.app.questions.spans",
+            "from marketflow.app.share.book import Book",
+            "marketflow.app.share.book.Book",
+        ),
+        (
+            "marketflow.app.questions.edges",
+            "def late():\n    from ..share import flushing",
+            "marketflow.app.share.flushing",
+        ),
+        (
+            "marketflow.app.questions.spans",
+            "import marketflow.app.ingest.feeds",
+            "marketflow.app.ingest.feeds",
+        ),
+        ("marketflow.app.questions.queries", "from marketflow.app import stream", "marketflow.app.stream"),
+        ("marketflow.app.questions.spans", "from ..watch import stores", "marketflow.app.watch.stores"),
+        ("marketflow.app.questions.spans", "import structlog", "structlog"),
+        (
+            "marketflow.app.stream.board",
+            "from marketflow.app.share.knowing import BookBars",
+            "marketflow.app.share.knowing.BookBars",
+        ),
+        ("marketflow.app.stream.board", "from ..questions import spans", "marketflow.app.questions.spans"),
+        ("marketflow.app.stream.turns", "from ..ingest import modes", "marketflow.app.ingest.modes"),
+        (
+            "marketflow.app.share.book",
+            "from ..questions.spans import Spans",
+            "marketflow.app.questions.spans.Spans",
+        ),
+        ("marketflow.app.share.book", "from .. import stream", "marketflow.app.stream"),
+        ("marketflow.app.share.book", "from ..ingest import feeds", "marketflow.app.ingest.feeds"),
+        ("marketflow.app.ingest.feeds", "from ..share.book import Book", "marketflow.app.share.book.Book"),
+        ("marketflow.app.ingest.feeds", "from ..stream import board", "marketflow.app.stream.board"),
+        ("marketflow.app.knowledge", "from .share import book", "marketflow.app.share.book"),
+        ("marketflow.app.interface", "from .stream import board", "marketflow.app.stream.board"),
         ("marketflow.adapters.db.postgres", "from ..cache import memory", "marketflow.adapters.cache.memory"),
         ("marketflow.adapters.http.prices", "from marketflow.cli import main", "marketflow.cli.main"),
         ("marketflow.config", "from marketflow.app.ports import Window", "marketflow.app.ports.Window"),
@@ -216,6 +273,13 @@ def test_a_forbidden_import_is_found(module: str, source: str, violation: str) -
         ),
         ("marketflow.adapters.db.postgres", "import psycopg\nfrom . import migrations"),
         ("marketflow.cli", "import click\nfrom marketflow.service import serve"),
+        (
+            "marketflow.app.questions.spans",
+            "import trio\nfrom marketflow.app.knowledge import KnownBars\nfrom .edges import Edges",
+        ),
+        ("marketflow.app.stream.board", "from ..answers import Latest\nfrom .turns import Turns"),
+        ("marketflow.app.share.knowing", "from marketflow.app.knowledge import BARS_KEPT"),
+        ("marketflow.app.watch.measuring", "from marketflow.app.share.book import Book"),
     ],
 )
 def test_an_allowed_import_is_not_found(module: str, source: str) -> None:

@@ -23,7 +23,7 @@ async def test_it_tells_what_the_parts_have_counted(autojump_clock):
         version="1.2.3",
     )
     stream = PriceStream(
-        book=world.book,
+        bars=world.bars,
         pairs=world.pairs,
         exchanges_of_mode=lambda: world.exchanges,
         check=lambda _symbol, _exchange: None,

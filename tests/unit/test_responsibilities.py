@@ -43,7 +43,6 @@ FIELDS_KNOWN = {
     "writing.ThreadWriter": Known(10, LATER + "the thread, its connection, what is awaited"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
-    "app.questions.queries.Queries": Known(10, "it gives each question to the part that answers it"),
     "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
     "app.share.comparing.Comparison": Known(12, LATER + "what is compared, and how far back"),
@@ -64,10 +63,9 @@ METHODS_KNOWN = {
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
 }
 IMPORTS_KNOWN = {
-    "assembly": Known(14, "the composition root knows every part"),
+    "assembly": Known(16, "the composition root knows every part"),
     "adapters.http.app": Known(18, "it puts all routes together"),
-    "app.questions.queries": Known(11, "it gives each question to the part that answers it"),
-    "app.questions.spans": Known(10, LATER + "it reads the book and the flusher instead of a port"),
+    "app.questions.queries": Known(9, "it gives each question to the part that answers it"),
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),

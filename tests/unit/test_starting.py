@@ -127,7 +127,7 @@ async def test_sequences_and_event_ids_are_greater_than_those_of_the_boot_before
     second = beside(first)
     streams = [
         PriceStream(
-            book=world.book,
+            bars=world.bars,
             pairs=world.pairs,
             exchanges_of_mode=lambda: EXCHANGES,
             check=lambda *_: None,

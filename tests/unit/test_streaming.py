@@ -9,13 +9,16 @@ import pytest
 import trio
 from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
 from hypothesis import given, settings
+from redis_filling import POLL_SECONDS, RedisBars
 
+from marketflow.adapters.cache.memory import MemoryWindow
 from marketflow.app.answers import Latest, TooManyClients, UnknownSymbol
 from marketflow.app.share.book import Book
+from marketflow.app.share.knowing import BookBars
 from marketflow.app.stream.subscriptions import HEARTBEAT, TICK, PriceStream
 from marketflow.app.stream.turns import MOST_BEHIND, SEND_SECONDS
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import MINUTE
+from marketflow.domain.periods import MINUTE, Span
 
 BTC, ETH = SYMBOLS
 ONE, TWO = EXCHANGES
@@ -24,9 +27,9 @@ PAIRS = [(name, symbol) for name in (*EXCHANGES, *TEST_EXCHANGES) for symbol in 
 
 
 class Streaming:
-    """A stream over a book that the test fills."""
+    """A stream over a book that the test fills, or over a window that has the book's bars."""
 
-    def __init__(self, **options):
+    def __init__(self, *, from_redis_alone=False, **options):
         self.book = Book(
             boot="boot1",
             limits=dict.fromkeys([*EXCHANGES, *TEST_EXCHANGES], 10**9),
@@ -35,10 +38,14 @@ class Streaming:
             interval=MINUTE,
         )
         self.book.begin(NOON)
+        self.window = MemoryWindow(boot="boot1")
+        self.from_redis_alone = from_redis_alone
         self.exchanges = EXCHANGES
         self.stopping = trio.Event()
         self.stream = PriceStream(
-            book=self.book,
+            bars=RedisBars(self.window, PAIRS)
+            if from_redis_alone
+            else BookBars(self.book, window_length=MINUTE),
             pairs=PAIRS,
             exchanges_of_mode=lambda: self.exchanges,
             check=self.check,
@@ -52,6 +59,9 @@ class Streaming:
     def update(self, exchange, symbol, *prices, at=0):
         """Updates of one pair, all at the same time (ms after noon)."""
         self.book.apply(batch_of(exchange, [(symbol, price, NOON + at) for price in prices]))
+        if self.from_redis_alone:
+            pair = exchange, symbol
+            self.window.stored_bars[pair] = self.book.bars.fields(pair, Span(0, 2 * NOON))
 
     def subscribed(self, symbol=None, exchange=None, since=None):
         return self.stream.subscribed(symbol, exchange, since)
@@ -76,6 +86,10 @@ async def nothing_more(client, seconds=1.0):
         events = await client.receive()
         raise AssertionError(events)
     assert scope.cancelled_caught
+
+
+FILLINGS = pytest.mark.parametrize("from_redis_alone", [False, True], ids=["book", "redis"])
+"""What fills the ports. From Redis alone news are a poll later, and the rest is the same."""
 
 
 # ---- what is told ----
@@ -105,8 +119,9 @@ async def test_an_event_is_as_the_latest_price(autojump_clock):
             assert event.latest == Latest(BTC, ONE, 0.1 + 0.2, NOON + 7, "memory")
 
 
-async def test_what_comes_slowly_is_told_one_by_one(autojump_clock):
-    async with streaming() as world:
+@FILLINGS
+async def test_what_comes_slowly_is_told_one_by_one(autojump_clock, from_redis_alone):
+    async with streaming(from_redis_alone=from_redis_alone) as world:
         with world.subscribed() as client:
             for n in range(50):
                 for exchange in EXCHANGES:
@@ -115,14 +130,16 @@ async def test_what_comes_slowly_is_told_one_by_one(autojump_clock):
                     assert told(await client.receive()) == [(exchange, BTC, n + 1.0)]
 
 
-async def test_an_update_is_told_within_a_tick(autojump_clock):
-    async with streaming() as world:
+@FILLINGS
+async def test_an_update_is_told_within_a_tick(autojump_clock, from_redis_alone):
+    later = POLL_SECONDS if from_redis_alone else 0
+    async with streaming(from_redis_alone=from_redis_alone) as world:
         with world.subscribed() as client:
             for pause in (0.0, TICK / 3, TICK, 1.0):
                 world.update(ONE, BTC, 1.0)
                 began = trio.current_time()
                 await client.receive()
-                assert trio.current_time() - began <= TICK + SEND_SECONDS
+                assert trio.current_time() - began <= TICK + SEND_SECONDS + later
                 await trio.sleep(pause)
 
 
@@ -145,9 +162,10 @@ async def test_earlier_boots_bars_are_told_also_when_they_are_read_late(autojump
             assert first.id < second.id
 
 
-async def test_a_late_update_is_not_told(autojump_clock):
+@FILLINGS
+async def test_a_late_update_is_not_told(autojump_clock, from_redis_alone):
     """The newest is the one with the greatest timestamp, of equal ones the later received."""
-    async with streaming() as world:
+    async with streaming(from_redis_alone=from_redis_alone) as world:
         with world.subscribed() as client:
             world.update(ONE, BTC, 1.0, at=10)
             assert told(await client.receive()) == [(ONE, BTC, 1.0)]
@@ -178,9 +196,10 @@ async def test_filters(autojump_clock, symbol, exchange, expected):
                 assert [told[:2] for told in told(await client.receive())] == expected
 
 
-async def test_after_a_switch_it_goes_on_with_the_other_mode(autojump_clock):
+@FILLINGS
+async def test_after_a_switch_it_goes_on_with_the_other_mode(autojump_clock, from_redis_alone):
     """Nothing of the mode that was left is told any more, not even what had entered before."""
-    async with streaming() as world:
+    async with streaming(from_redis_alone=from_redis_alone) as world:
         with world.subscribed() as client, world.subscribed(None, ONE) as of_one:
             world.update(ONE, BTC, 1.0)
             assert told(await client.receive()) == told(await of_one.receive()) == [(ONE, BTC, 1.0)]
@@ -247,8 +266,9 @@ async def test_an_id_that_no_event_has_had_is_as_good_as_none(autojump_clock):
 # ---- slow clients, many clients ----
 
 
-async def test_a_slow_client_gets_the_newest_once(autojump_clock):
-    async with streaming() as world:
+@FILLINGS
+async def test_a_slow_client_gets_the_newest_once(autojump_clock, from_redis_alone):
+    async with streaming(from_redis_alone=from_redis_alone) as world:
         with world.subscribed() as client:
             for n in range(1_000):
                 world.update(ONE, BTC, n + 1.0, at=n)
@@ -258,9 +278,10 @@ async def test_a_slow_client_gets_the_newest_once(autojump_clock):
             await nothing_more(client)
 
 
-async def test_all_clients_get_the_same_event(autojump_clock):
+@FILLINGS
+async def test_all_clients_get_the_same_event(autojump_clock, from_redis_alone):
     """So that it can be encoded once."""
-    async with streaming() as world:
+    async with streaming(from_redis_alone=from_redis_alone) as world:
         world.update(ONE, BTC, 1.0)
         with world.subscribed() as one, world.subscribed(BTC, ONE) as other:
             assert (await one.receive())[0] is (await other.receive())[0]
@@ -390,9 +411,10 @@ async def test_events_of_others_do_not_keep_the_heartbeat_away(autojump_clock):
         assert trio.current_time() == pytest.approx(HEARTBEAT)
 
 
-async def test_at_the_end_all_clients_are_told_at_once(autojump_clock):
+@FILLINGS
+async def test_at_the_end_all_clients_are_told_at_once(autojump_clock, from_redis_alone):
     """Those who wait for news, those who wait for their turn, and those who come too late."""
-    async with streaming() as world:
+    async with streaming(from_redis_alone=from_redis_alone) as world:
         ends = []
 
         async def receive(client):
@@ -408,7 +430,7 @@ async def test_at_the_end_all_clients_are_told_at_once(autojump_clock):
                     nursery.start_soon(receive, stack.enter_context(world.subscribed(BTC)))
                 await trio.sleep(1)
                 world.update(ONE, BTC, 1.0)
-                await trio.sleep(TICK)
+                await trio.sleep(TICK + (POLL_SECONDS if from_redis_alone else 0))
                 stopped = trio.current_time()
                 world.stopping.set()
             with world.subscribed() as late:

@@ -1,10 +1,11 @@
-"""Candles: bars of regular intervals over rows, one-second bars and the open interval, page by page."""
+"""Candles: bars of regular intervals, page by page, made of rows and one-second bars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from marketflow.app.answers import Candle, Candles, NothingCanAnswer
+from marketflow.app.knowledge import BARS, ROWS
 from marketflow.app.ports import StoreAway
 from marketflow.app.questions.spans import Spans, bucketed
 from marketflow.domain.bars import Bar
@@ -16,7 +17,7 @@ class CandlePages:
     """Reads pages of candles."""
 
     def __init__(self, spans: Spans, *, interval: int, grace: int) -> None:
-        """Times in ms: the aggregates' interval, and how long after its end a candle is closed."""
+        """`interval` is that of the aggregates; a candle is closed `grace` after its end. Both in ms."""
         self._spans = spans
         self._interval = interval
         self._grace = grace
@@ -32,15 +33,17 @@ class CandlePages:
         limit: int,
         now: int,
     ) -> Candles:
-        """At most `limit` candles that begin within [start, end), oldest first; the newest without `start`.
+        """At most `limit` candles that begin within [start, end), oldest first.
 
-        Candles finer than the aggregates reach back as far as the one-second bars.
+        Without `start` these are the newest ones.
+        Candles finer than the aggregates go back as far as the one-second bars.
 
         Raises:
-            NothingCanAnswer: part of what was asked for is in a store that is away.
+            NothingCanAnswer: a store that is needed for the page is away.
         """
+        await self._spans.catch_up(pairs)
         width = CANDLE_INTERVALS[interval]
-        # Nothing is a day ahead of our clock, and no store has to cope with the year 9999.
+        # No update is a day ahead of our clock. The bound keeps out dates that a store cannot hold.
         last = ceil_to(now if end is None else min(end, now + DAY), width)
         known_from = following = None
         if start is None:
@@ -63,8 +66,8 @@ class CandlePages:
     async def _newest(
         self, pairs: Sequence[Pair], width: int, last: int, limit: int, now: int
     ) -> tuple[dict[int, Bar], int | None]:
-        """The newest, and from when on they are known if that cuts them short."""
-        known = ceil_to(self._spans.reach(now), width)
+        """The newest candles; if older ones cannot be read, also from which time (ms) on they are known."""
+        known = ceil_to(self._spans.knowledge(now).bars_from, width)
         bars = await self._load(pairs, width, Span(known, last), now)
         if len(bars) >= limit:
             return bars, None
@@ -72,7 +75,7 @@ class CandlePages:
             first = await self._skip(pairs, width, Span(0, min(last, known)), limit, backwards=True)
             older = await self._load(pairs, width, Span(first or 0, min(last, known)), now)
         except NothingCanAnswer:
-            # The newest there are, if fewer: what is older is in a store that is away.
+            # Fewer than `limit`: older ones are in a store that is away.
             if not bars:
                 raise
             return bars, known
@@ -84,20 +87,22 @@ class CandlePages:
         if span.empty:
             return {}
         last = None
-        if span.start < self._spans.reach(now):
+        if span.start < self._spans.knowledge(now).bars_from:
             last = await self._skip(pairs, width, span, limit + 1)
         return await self._load(pairs, width, Span(span.start, span.end if last is None else last), now)
 
     async def _skip(
         self, pairs: Sequence[Pair], width: int, span: Span, candles: int, *, backwards: bool = False
     ) -> int | None:
-        """How far to read, counted in rows, for as many candles and not a table more; None for all of it.
+        """How far into the span to read for so many candles; None for all of it.
+
+        It is found by counting rows, so that a page does not read the whole table.
 
         Raises:
             NothingCanAnswer: PostgreSQL is away.
         """
         if width % self._interval:
-            return None  # Candles finer than rows: there is an hour of them at most.
+            return None  # Such candles are made of one-second bars: there is an hour of them at most.
         try:
             rows = candles * width // self._interval
             reached = await self._spans.skip(pairs, span, rows, backwards=backwards)
@@ -110,33 +115,28 @@ class CandlePages:
     async def _load(self, pairs: Sequence[Pair], width: int, span: Span, now: int) -> dict[int, Bar]:
         """The candles that begin in the span, whose bounds are multiples of `width`.
 
+        Candles whose beginning was forgotten or deleted are left out.
+
         Raises:
-            NothingCanAnswer: one of them is not known for sure.
+            NothingCanAnswer: the updates of one of them are not known for sure, or PostgreSQL is away.
         """
         if span.empty:
             return {}
-        unknown = self._spans.unknown()
-        overlaps = span.start < ceil_to(unknown.end, width) and span.end > floor_to(unknown.start, width)
-        if overlaps and not unknown.empty:
+        knowledge = self._spans.knowledge(now)
+        if knowledge.has_unread(span):
             raise NothingCanAnswer
-        reach = self._spans.reach(now)
-        rows_end = floor_to(reach, self._interval)
-        # What is gone from there on back would make a candle that lacks its beginning.
-        told = reach if width % self._interval else min(reach, self._spans.rows_start(now))
-        span = Span(max(span.start, ceil_to(told, width)), span.end)
-        parts: list[tuple[int, Bar]] = []
-        if span.start < rows_end and width % self._interval == 0:
-            try:
-                rows = await self._spans.rows(pairs, Span(span.start, min(rows_end, span.end)), width)
-            except StoreAway:
-                raise NothingCanAnswer from None
-            parts.extend(part for buckets in rows.values() for part in buckets.items())
-        if span.end > reach:
-            bars = await self._spans.bars(
-                pairs, Span(max(span.start, reach), span.end), by_second=width < MINUTE
-            )
-            parts.extend(part for of_pair in bars.values() for part in of_pair)
-        return bucketed(parts, width)
+        found: list[tuple[int, Bar]] = []
+        for part in knowledge.parts(Span(max(span.start, knowledge.buckets_from(width)), span.end)):
+            if part.origin == ROWS:
+                try:
+                    rows = await self._spans.rows(pairs, part.span, width)
+                except StoreAway:
+                    raise NothingCanAnswer from None
+                found.extend(bucket for buckets in rows.values() for bucket in buckets.items())
+            elif part.origin == BARS:
+                bars = await self._spans.bars(pairs, part.span, by_second=width < MINUTE)
+                found.extend(bar for of_pair in bars.values() for bar in of_pair)
+        return bucketed(found, width)
 
     def _candle(self, start: int, width: int, bar: Bar, now: int) -> Candle:
         return Candle(

@@ -1,46 +1,37 @@
-"""The partial seconds at the ends of a span: told by raw updates, or only counted where that is enough."""
+"""The partial seconds at the ends of a span: counted where a count is enough, else read as raw updates."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import attrs
-import trio
 
 from marketflow.app.interface import StatisticKind
+from marketflow.app.knowledge import KnownBars, Standing
 from marketflow.app.ports import StoreAway, Window
-from marketflow.app.share.book import Book
-from marketflow.app.share.flushing import Flusher
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 EdgeBars = Mapping[Pair, Sequence[Bar]]
-"""Of each pair the bars of its edges, those without updates left out."""
-
-
-AHEAD: Final = 5.0
-"""Seconds that an accepted timestamp may be ahead of our clock."""
+"""The bars of each pair's edges; edges without updates are left out."""
 
 
 @attrs.frozen
 class Edges:
-    """Reads edges from the window. They are complete where as many updates are there as were accepted.
+    """Reads edges from the window, and makes sure that no accepted update is missing in them.
 
-    Else some are pending, or were dropped, or have expired. While a question is answered more may be accepted
-    and written. Where updates were dropped, these could make up the number of the lost ones. There as many
-    must be in the window as have been accepted by then.
+    Updates may be missing: pending, dropped, or expired. So the updates that the window holds in the whole
+    seconds of an edge are counted. If they are as many as the bars of these seconds say, none is missing.
+
+    Updates that are accepted while a question is answered may get into the answer. Where updates were
+    dropped, new ones could make up the number of the lost ones. There the window must hold as many as have
+    been accepted up to the moment after it was read.
     """
 
-    _book: Book
-    _flusher: Flusher
+    _bars: KnownBars
+    _standing: Standing
     _window: Window
-    _window_length: float
-    """Seconds."""
-    _losses: dict[str, tuple[int, float]] = attrs.field(factory=dict, init=False)
-    """By exchange how many updates it had dropped, and when that was seen (seconds of Trio's clock)."""
 
     async def bars(
         self,
@@ -48,46 +39,44 @@ class Edges:
         inner: Mapping[Pair, Bar | None],
         kind: StatisticKind | None,
     ) -> EdgeBars | None:
-        """The bars of all that was accepted before the question; None if they cannot be told.
+        """The bars of all updates accepted before the question; None if the window does not hold them all.
 
-        What is accepted meanwhile may be among it.
+        Updates that are accepted meanwhile may be among them.
 
         Args:
             spans: the edges; each lies within one second.
-            inner: what is known beside the edges, of each pair that is asked about.
-            kind: what of the bars is wanted beside the count; None for all, open and close too.
+            inner: the bar of the whole seconds between the edges, of each pair that is asked about.
+            kind: which statistic is wanted beside the count; None for all, open and close too.
         """
-        accepted = {pair: [self._accepted(pair, span) for span in spans] for pair in inner}
-        if not await self._flusher.can_answer_from_redis():
+        accepted = {pair: self._accepted(pair, spans) for pair in inner}
+        if not await self._standing.can_answer_from_redis():
             return None
         try:
             told = await self._tell(kind, spans, inner, accepted) if kind and spans else {}
             rest = [pair for pair in inner if pair not in told]
             read = await self._read(rest, spans, accepted)
-            if read is None and await self._flusher.flushed():
+            if read is None and await self._standing.flushed():
                 read = await self._read(rest, spans, accepted)
         except StoreAway:
-            return None  # Slow or gone: it is not waited for a second time.
+            return None  # One wait for a store that is slow or away is enough.
         return None if read is None else {**told, **read}
 
-    def _accepted(self, pair: Pair, span: Span) -> Bar | None:
-        """The bar of the whole seconds that a span touches."""
-        return self._book.bars.bar(pair, _seconds(span))
+    def _accepted(self, pair: Pair, spans: Sequence[Span]) -> list[Bar | None]:
+        """Of each span the bar of the whole seconds that it touches."""
+        return [self._bars.bar(pair, _seconds(span)) for span in spans]
 
-    def _to_be_there(self, pair: Pair, spans: Sequence[Span], known: list[int]) -> list[int]:
-        """How many updates of each span's seconds show that none is missing that was `known`."""
-        if not self._has_dropped(pair[0]):
-            return known
-        return _counts([self._accepted(pair, span) for span in spans])
-
-    def _has_dropped(self, exchange: str) -> bool:
-        """Whether an update may have been dropped that would be in the window."""
-        now, dropped = trio.current_time(), self._book.ledgers[exchange].dropped.total()
-        before, seen_at = self._losses.get(exchange, (0, -math.inf))
-        if dropped != before:
-            seen_at = now
-            self._losses[exchange] = dropped, seen_at
-        return now - seen_at <= self._window_length + AHEAD
+    async def _required(
+        self, accepted: Mapping[Pair, Sequence[Bar | None]], spans: Sequence[Span]
+    ) -> Mapping[Pair, list[int]]:
+        """How many updates the window must have held, a moment ago, in each span's seconds to be complete."""
+        lacking = {exchange for exchange in {pair[0] for pair in accepted} if self._bars.may_lack(exchange)}
+        doubtful = [pair for pair in accepted if pair[0] in lacking]
+        if doubtful:
+            await self._bars.catch_up(doubtful)
+        return {
+            pair: _counts(self._accepted(pair, spans) if pair[0] in lacking else bars)
+            for pair, bars in accepted.items()
+        }
 
     async def _tell(
         self,
@@ -96,20 +85,23 @@ class Edges:
         inner: Mapping[Pair, Bar | None],
         accepted: Mapping[Pair, Sequence[Bar | None]],
     ) -> EdgeBars:
-        """By counts where these are enough, else by prices; of pairs that have just what was accepted.
+        """The edges of those pairs of which the window holds just the accepted updates.
+
+        Told by their counts where these are enough, else by their prices. What these cannot tell is left out.
 
         Raises:
             StoreAway
         """
-        # The seconds before and after: something may be written in between.
+        # Whole seconds are counted before and after the edges: an update may be written in between.
         wholes = [_seconds(span) for span in spans]
         parts = [*wholes, *spans, *wholes]
         counts = await self._window.counts([(pair, part) for pair in inner for part in parts])
+        required = await self._required(accepted, spans)
         within: dict[Pair, Sequence[int]] = {}
         for pair, of_pair in zip(inner, _in_groups(counts, len(parts)), strict=True):
             before, numbers, after = _in_groups(of_pair, len(spans))
             known = _counts(accepted[pair])
-            if before == after == known and known == self._to_be_there(pair, spans, known):
+            if before == after == known and known == required[pair]:
                 within[pair] = numbers
         hidden = {pair: _hides(inner[pair], accepted[pair], kind) for pair in within}
         shown = [pair for pair in within if not hidden[pair]]
@@ -130,18 +122,19 @@ class Edges:
     async def _read(
         self, pairs: Sequence[Pair], spans: Sequence[Span], accepted: Mapping[Pair, Sequence[Bar | None]]
     ) -> EdgeBars | None:
-        """None if they are not all that were accepted.
+        """The edges as bars of raw updates; None if an accepted one is missing.
 
         Raises:
             StoreAway
         """
-        raw = await self._window.edges(pairs, spans) if pairs and spans else dict.fromkeys(pairs, ())
+        if not pairs or not spans:
+            return dict.fromkeys(pairs, ())
+        raw = await self._window.edges(pairs, spans)
+        required = await self._required({pair: accepted[pair] for pair in pairs}, spans)
         complete = all(
             sum(edge.seconds.values()) >= count
             for pair, edges in raw.items()
-            for edge, count in zip(
-                edges, self._to_be_there(pair, spans, _counts(accepted[pair])), strict=True
-            )
+            for edge, count in zip(edges, required[pair], strict=True)
         )
         if not complete:
             return None
@@ -153,17 +146,20 @@ def _counts(bars: Sequence[Bar | None]) -> list[int]:
 
 
 def _seconds(span: Span) -> Span:
-    """The whole seconds that it touches."""
+    """The whole seconds that a span touches."""
     return Span(floor_to(span.start, BAR_WIDTH), ceil_to(span.end, BAR_WIDTH))
 
 
 def _in_groups(values: Sequence[int], size: int) -> list[list[int]]:
-    """The values in their order, `size` of them in each list."""
+    """Cut into lists of `size` values, in their order."""
     return [list(values[start : start + size]) for start in range(0, len(values), size)]
 
 
 def _hides(inner: Bar | None, edges: Sequence[Bar | None], kind: StatisticKind | None) -> bool:
-    """Whether no part of the edges' seconds can go beyond what is known beside them."""
+    """Whether the extreme cannot lie in the edges' seconds: then a count of their updates is enough.
+
+    An average always needs their prices.
+    """
     if inner is None or not any(edges):
         return not any(edges)
     match kind:

@@ -1,4 +1,4 @@
-"""The newest rows, remembered for a moment."""
+"""The newest row of each pair, remembered for a second."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from marketflow.app.ports import AggregateStore
 from marketflow.domain.prices import Pair, PriceUpdate
 
 REMEMBERED_SECONDS: Final = 1.0
-"""How long what the store has said is not asked again; and longer by as long as it takes to answer anew."""
+"""How long an answer of the store is used before it is asked again."""
 
 
 class NewestRows:
-    """What the store knows of pairs that have no bars.
+    """Asks the store for the newest rows of pairs that have no bars, at most once a second for each pair.
 
-    Such a pair has no updates, so that we write no rows of it, and only somebody else can. But it may stay so
-    for long, a symbol that an exchange does not have: every question for the latest prices would ask for it.
+    An exchange may not have every configured symbol. Such a pair never has bars, and without a memory each
+    question for the latest prices would cost a call to the store. A pair without bars has no new updates, so
+    its newest row hardly changes.
     """
 
     def __init__(self, store: AggregateStore) -> None:
         self._store = store
         self._asked: dict[Pair, float] = {}
-        """When it was last asked for (seconds of Trio's clock)."""
+        """When the store was last asked for a pair (seconds of Trio's clock)."""
         self._found: dict[Pair, PriceUpdate] = {}
         self._asking: set[Pair] = set()
-        """What a question asks for anew: others do with what is remembered, else all would ask, and wait.
+        """Pairs for which a question is asking the store just now. Other questions use what is remembered.
 
-        Only what was never asked for all ask for, so that nobody is told that there is nothing before it is
-        known.
+        For a pair that was never asked for, every question asks: nothing is remembered of it yet.
         """
 
     async def of(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:

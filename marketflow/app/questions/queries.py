@@ -1,4 +1,4 @@
-"""Questions about prices, answered for the API: exactly, or with the word that it cannot be."""
+"""Answers questions about prices. Each answer is exact for the span that it names."""
 
 from __future__ import annotations
 
@@ -6,33 +6,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 
 from marketflow.app.answers import (
-    MEMORY,
-    POSTGRES,
-    REDIS,
     AnswerSource,
     Candles,
     Latest,
     NoData,
-    NothingCanAnswer,
     Statistic,
     Summary,
     UnknownExchange,
     UnknownSymbol,
 )
 from marketflow.app.interface import StatisticKind
-from marketflow.app.ports import AggregateStore, Clock, StoreAway, Window
+from marketflow.app.ports import Clock
 from marketflow.app.questions.candles import CandlePages
-from marketflow.app.questions.newest_rows import NewestRows
+from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.spans import Covered, Spans
-from marketflow.app.share.book import Book
-from marketflow.app.share.flushing import Flusher
 from marketflow.domain.bars import Bar, merged
 from marketflow.domain.periods import parse_period
 from marketflow.domain.prices import Pair, PriceUpdate
 
 
 class Queries:
-    """Answers to questions about prices. An exchange of None means all those of the current mode."""
+    """Fills the port PriceQuestions. An exchange of None means all exchanges of the current mode."""
 
     def __init__(
         self,
@@ -40,10 +34,7 @@ class Queries:
         symbols: Sequence[str],
         exchanges: Sequence[str],
         exchanges_of_mode: Callable[[], Sequence[str]],
-        book: Book,
-        flusher: Flusher,
-        window: Window,
-        store: AggregateStore,
+        newest: NewestUpdates,
         spans: Spans,
         pages: CandlePages,
         clock: Clock,
@@ -52,10 +43,7 @@ class Queries:
         self.symbols = tuple(symbols)
         self.exchanges = tuple(exchanges)
         self._exchanges_of_mode = exchanges_of_mode
-        self._book = book
-        self._flusher = flusher
-        self._window = window
-        self._rows = NewestRows(store)
+        self._newest = newest
         self._spans = spans
         self._pages = pages
         self._clock = clock
@@ -69,7 +57,7 @@ class Queries:
             UnknownSymbol, UnknownExchange, NoData, NothingCanAnswer
         """
         pairs = self.pairs(symbol, exchange)
-        found = await self._newest(pairs)
+        found = await self._newest.of(pairs)
         if not found:
             raise NoData(f"no update of {symbol} was ever seen")
         newest = max(found, key=lambda pair: (found[pair][0].timestamp, found[pair][0].sequence))
@@ -82,41 +70,8 @@ class Queries:
             UnknownSymbol, UnknownExchange, NothingCanAnswer
         """
         pairs = self.pairs(symbol, exchange)
-        found = await self._newest(pairs)
+        found = await self._newest.of(pairs)
         return [_latest(*found[pair]) for pair in pairs if pair in found]
-
-    async def _newest(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
-        """Of each pair that has one the newest update and its source: window, then bars, then rows.
-
-        Raises:
-            NothingCanAnswer: none is known, and a store that might know one is away.
-        """
-        found = await self._newest_here(pairs)
-        # As long as the bars of earlier boots are unread, rows may tell of newer updates than ours.
-        wanted = [pair for pair in pairs if pair not in found or not self._flusher.history_known]
-        if not wanted:
-            return found
-        try:
-            rows = await self._rows.of(wanted)
-        except StoreAway:
-            if not found:
-                raise NothingCanAnswer from None
-            return found
-        for pair, update in rows.items():
-            if pair not in found or found[pair][0].timestamp < update.timestamp:
-                found[pair] = (update, POSTGRES)
-        if not found and not self._flusher.history_known:
-            raise NothingCanAnswer
-        return found
-
-    async def _newest_here(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
-        """From the bars: those of a whole window are all that it has, and what is pending is among them."""
-        source: AnswerSource = REDIS if await self._flusher.can_answer_from_redis() else MEMORY
-        return {
-            pair: (PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence), source)
-            for pair in pairs
-            if (bar := self._book.bars.newest(pair)) is not None
-        }
 
     # ---- over a period ----
 
@@ -136,7 +91,7 @@ class Queries:
     async def statistics(
         self, kind: StatisticKind, symbol: str | None, exchange: str | None, period: str
     ) -> list[Statistic]:
-        """The same for each symbol that has updates in the span.
+        """The highest, lowest or average price of each symbol that has updates in the span.
 
         Raises:
             UnknownSymbol, UnknownExchange, BadPeriod, NothingCanAnswer
@@ -149,7 +104,7 @@ class Queries:
         return [_statistic(kind, bars, exchange, period, found) for bars in by_symbol.values()]
 
     async def summary(self, symbol: str, exchange: str | None, period: str) -> Summary:
-        """All of [now - period, now) at once.
+        """All statistics of [now - period, now) at once.
 
         Raises:
             UnknownSymbol, UnknownExchange, BadPeriod, NoData, NothingCanAnswer
@@ -184,7 +139,6 @@ class Queries:
             UnknownSymbol, UnknownExchange, NothingCanAnswer
         """
         pairs = self.pairs(symbol, exchange)
-        await self._flusher.wait_for_history()
         return await self._pages.page(
             pairs,
             interval,
@@ -198,10 +152,10 @@ class Queries:
     async def _over(self, pairs: Sequence[Pair], period: str, kind: StatisticKind | None = None) -> Covered:
         return await self._spans.until(pairs, parse_period(period), self._clock.now(), kind)
 
-    # ---- who is meant ----
+    # ---- exchanges and symbols ----
 
     def pairs(self, symbol: str | None, exchange: str | None) -> list[Pair]:
-        """The exchanges and symbols that a question is about, symbol by symbol.
+        """The exchanges and symbols that a question is about, in the order of the symbols.
 
         Raises:
             UnknownSymbol, UnknownExchange
@@ -227,7 +181,7 @@ def _statistic(
     kind: StatisticKind, bars: Mapping[Pair, Bar], exchange: str | None, period: str, found: Covered
 ) -> Statistic:
     whole = merged(bars.values())
-    assert whole is not None, "a symbol is answered for only where it has bars"  # noqa: S101
+    assert whole is not None, "only symbols with bars are answered for"  # noqa: S101
     match kind:
         case "highest":
             (exchange, _), price = max(bars, key=lambda pair: bars[pair].max), whole.max

@@ -1,20 +1,17 @@
-"""Bars for any span, from wherever they are: the window, the book, the rows. And which of them it was."""
+"""Bars for any span, from the window, the known bars or rows, and which of them it was."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 import attrs
 import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
 from marketflow.app.interface import StatisticKind
+from marketflow.app.knowledge import Knowledge, KnownBars, Standing
 from marketflow.app.ports import AggregateStore, StoreAway, Window
 from marketflow.app.questions.edges import Edges
-from marketflow.app.share.book import Book
-from marketflow.app.share.flushing import Flusher
-from marketflow.app.share.second_bars import BARS_KEPT
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
@@ -24,9 +21,6 @@ Buckets = dict[Pair, dict[int, Bar]]
 
 Parts = dict[Pair, list[tuple[int, Bar]]]
 """Bars by pair, each with its start (ms)."""
-
-_FOREVER: Final = 2**62
-"""A time (ms) after all others."""
 
 
 @attrs.frozen
@@ -39,118 +33,114 @@ class Covered:
 
 
 class Spans:
-    """Bars of the last hour are the book's, which are never behind the window's; past them there are rows.
+    """Reads one-second bars of the last hour, and rows of the time before.
 
-    The window is read for what no bar tells: which updates of a second are in a span.
+    The window is read only for partial seconds: a bar cannot tell which updates of its second are in a span.
     """
 
     def __init__(
         self,
         *,
-        book: Book,
-        flusher: Flusher,
+        bars: KnownBars,
+        standing: Standing,
         window: Window,
         store: AggregateStore,
+        interval: int,
         window_length: int,
         retention: int | None,
     ) -> None:
-        """Times in ms; `retention` is how long rows are kept."""
-        self._book = book
-        self._flusher = flusher
-        self._edges = Edges(book, flusher, window, window_length / 1_000)
+        """Times in ms; `interval` is that of the aggregates, `retention` how long their rows are kept."""
+        self._bars = bars
+        self._standing = standing
+        self._edges = Edges(bars, standing, window)
         self._store = store
+        self._interval = interval
         self._window_length = window_length
         self._retention = retention
-        self._interval = book.bars.interval
 
-    # ---- the last so-and-so long ----
+    async def catch_up(self, pairs: Sequence[Pair]) -> None:
+        """Wait until the history is known, or out of reach; then learn of all that was accepted until now."""
+        await self._standing.wait_for_history()
+        await self._bars.catch_up(pairs)
+
+    def knowledge(self, now: int) -> Knowledge:
+        """What can answer for which time, at `now` (ms). It changes when bars are read or forgotten."""
+        return Knowledge.at(
+            now,
+            interval=self._interval,
+            retention=self._retention,
+            forgotten_to=self._bars.forgotten_to,
+            history_known=self._standing.history_known,
+            began_at=self._standing.began_at,
+        )
+
+    # ---- a period that ends now ----
 
     async def until(
         self, pairs: Sequence[Pair], period: int, now: int, kind: StatisticKind | None = None
     ) -> Covered:
-        """What is known of [now - period, now), as finely as it can be told.
+        """The bars of [now - period, now), or of the nearest span that can be answered.
 
-        Up to the window's length to the ms, longer in whole seconds, and where one-second bars do not reach
-        the beginning is a boundary of the aggregates.
+        A period up to the window's length is exact to the ms if Redis answers. Otherwise the span consists
+        of whole seconds, and where one-second bars do not go back to its start, it starts with an interval of
+        the aggregates. It is shorter than the period if nobody knows its beginning.
 
         Args:
-            pairs: whose.
+            pairs: which exchanges and symbols.
             period: ms.
             now: Unix ms.
-            kind: what of the bars is wanted beside the count; None for all, open and close too.
+            kind: which statistic is wanted beside the count; None for all, open and close too.
 
         Raises:
             NothingCanAnswer: no part of it is known for sure.
         """
-        await self._flusher.wait_for_history()
-        if period <= self._window_length and now - period >= self.reach(now):
+        await self.catch_up(pairs)
+        if period <= self._window_length and now - period >= self.knowledge(now).bars_from:
             exact = await self._to_the_ms(pairs, Span(now - period, now), kind)
             if exact is not None:
                 return exact
-        while True:
-            reach = self.reach(now)
-            covered = await self._in_seconds(pairs, period, now, reach)
-            if self.reach(now) == reach:
-                return covered
-            # Bars were forgotten meanwhile, since Redis had lost others: the answer may lack them.
-
-    async def _in_seconds(self, pairs: Sequence[Pair], period: int, now: int, reach: int) -> Covered:
-        """The same in whole seconds; bars reach back to `reach` (ms)."""
         end = floor_to(now, BAR_WIDTH)
-        start = end - period
+        while True:
+            knowledge = self.knowledge(now)
+            covered = await self._in_seconds(pairs, Span(end - period, end), knowledge)
+            if self.knowledge(now).bars_from == knowledge.bars_from:
+                return covered
+            # Rows showed meanwhile that Redis had lost bars, and the bars of that time were forgotten.
+
+    async def _in_seconds(self, pairs: Sequence[Pair], span: Span, knowledge: Knowledge) -> Covered:
+        """The bars of the span, whose bounds are whole seconds, as far back as it is known."""
+        bars_from, start = knowledge.bars_from, knowledge.whole_from(span.start)
         rows: Buckets = {}
-        if start < reach:
+        if start < bars_from:
             try:
-                known = max(self.rows_start(now), ceil_to(self.unknown().end, self._interval))
-                row_start = min(max(floor_to(start, self._interval), known), reach)
-                rows = await self.rows(pairs, Span(row_start, reach), DAY)
-                start = row_start
+                rows = await self.rows(pairs, Span(start, bars_from), DAY)
             except StoreAway:
-                start = reach
-        if start >= end:
+                start = bars_from
+        if start >= span.end:
             raise NothingCanAnswer
-        parts = await self.bars(pairs, Span(max(start, reach), end))
+        parts = await self.bars(pairs, Span(max(start, bars_from), span.end))
         source: AnswerSource = (
-            POSTGRES if start < reach else REDIS if await self._flusher.can_answer_from_redis() else MEMORY
+            POSTGRES
+            if start < bars_from
+            else REDIS
+            if await self._standing.can_answer_from_redis()
+            else MEMORY
         )
         bars = {
             pair: bar
             for pair in pairs
             if (bar := merged([*(bar for _, bar in parts[pair]), *rows.get(pair, {}).values()])) is not None
         }
-        return Covered(bars, Span(start, end), source)
-
-    def reach(self, now: int) -> int:
-        """From when on (ms) every accepted update is in a one-second bar that is known."""
-        kept = max(floor_to(now - BARS_KEPT, self._interval), self._book.bars.pruned_to)
-        # The clock may have stepped back behind what it was when bars were forgotten last.
-        return max(min(kept, floor_to(now, self._interval)), self.unknown().end)
-
-    def rows_start(self, now: int) -> int:
-        """From when on (ms) no row was deleted because of its age."""
-        return 0 if self._retention is None else ceil_to(now - self._retention, self._interval)
-
-    def unknown(self) -> Span:
-        """The part of an interval that nobody knows: what earlier boots accepted of that in which we began.
-
-        Empty once the history is known. Before that interval rows tell what there is to tell. Until this boot
-        accepts updates itself, another one may be running: then nothing is known.
-        """
-        if self._flusher.history_known:
-            return Span(0, 0)
-        began_at = self._book.began_at
-        if began_at is None:
-            return Span(0, _FOREVER)
-        return Span(floor_to(began_at, self._interval), ceil_to(began_at, BAR_WIDTH))
+        return Covered(bars, Span(start, span.end), source)
 
     # ---- to the millisecond ----
 
     async def _to_the_ms(
         self, pairs: Sequence[Pair], span: Span, kind: StatisticKind | None
     ) -> Covered | None:
-        """Whole seconds from the bars and the edges from the raw updates; None if these are not complete.
+        """Whole seconds from bars, the edges from raw updates; None if these lack an accepted update.
 
-        What is accepted meanwhile may be in the answer.
+        Updates that are accepted meanwhile may be in the answer.
         """
         first, last = ceil_to(span.start, BAR_WIDTH), floor_to(span.end, BAR_WIDTH)
         edges = [Span(span.start, first)]
@@ -158,7 +148,7 @@ class Spans:
             last = span.end
         else:
             edges.append(Span(last, span.end))
-        inner = {pair: self._book.bars.bar(pair, Span(first, last)) for pair in pairs}
+        inner = {pair: self._bars.bar(pair, Span(first, last)) for pair in pairs}
         outer = await self._edges.bars([edge for edge in edges if not edge.empty], inner, kind)
         if outer is None:
             return None
@@ -166,12 +156,13 @@ class Spans:
         return Covered({pair: bar for pair, bar in bars.items() if bar is not None}, span, REDIS)
 
     def _ends_before(self, end: int, pairs: Sequence[Pair]) -> bool:
-        """Whether all that was accepted of the second of `end` (ms) is before that.
+        """Whether all updates of the second of `end` (ms) are before `end`.
 
-        Most often it is: then it needs no raw updates, nor that they have been flushed.
+        They usually are: only an exchange whose clock is ahead sends others. Then the bars of that second are
+        enough, and the question does not wait until its updates have been flushed.
         """
         second = Span(floor_to(end, BAR_WIDTH), end)
-        newest = (self._book.bars.bar(pair, second) for pair in pairs)
+        newest = (self._bars.bar(pair, second) for pair in pairs)
         return all(bar is None or bar.close_time < end for bar in newest)
 
     # ---- bars, rows ----
@@ -179,16 +170,13 @@ class Spans:
     async def bars(self, pairs: Sequence[Pair], span: Span, *, by_second: bool = False) -> Parts:
         """Bars of the seconds that start in the span, with their start (ms).
 
-        They are of whole minutes where it can be, unless wanted `by_second`.
+        Whole minutes are merged into one bar unless they are wanted `by_second`.
         """
         parts: Parts = {}
+        read = self._bars.seconds if by_second else self._bars.minutes
         for pair in pairs:
-            if by_second:
-                known = self._book.bars.fields(pair, span)
-                parts[pair] = [(second, bar) for (second, _), bar in known.items()]
-            else:
-                parts[pair] = self._book.bars.parts(pair, span)
-            await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
+            parts[pair] = read(pair, span)
+            await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up all other tasks.
         return parts
 
     async def skip(self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool) -> int | None:
@@ -200,19 +188,19 @@ class Spans:
         return await self._store.skip(pairs, span, rows, backwards=backwards)
 
     async def rows(self, pairs: Sequence[Pair], span: Span, width: int) -> Buckets:
-        """Aggregates within the span in buckets of `width` ms, rows that are yet to be written included.
+        """Aggregates within the span in buckets of `width` ms, those that are yet to be written included.
 
         Raises:
             StoreAway: PostgreSQL is.
         """
-        # Looked at first: what is written meanwhile would be in neither.
-        unwritten = {pair: self._book.rows.unwritten_between(pair, span) for pair in pairs}
+        # Before the store: a row that is written in between is in both, and not in neither.
+        unwritten = {pair: self._bars.unwritten(pair, span) for pair in pairs}
         stored = await self._store.bars(pairs, span, width)
         buckets: Buckets = {pair: dict(stored.get(pair, {})) for pair in pairs}
         starts = [start for bars in unwritten.values() for start in bars]
         if not starts:
             return buckets
-        # Row by row only where one is yet to be written: which of both knows more is decided for each.
+        # Where both know an interval the fuller one counts: such buckets are made row by row.
         first = max(span.start, floor_to(min(starts), width))
         last = min(span.end, floor_to(max(starts), width) + width)
         fine = await self._store.bars(pairs, Span(first, last), self._interval)

@@ -8,10 +8,10 @@ from typing import Final
 import structlog
 import trio
 
+from marketflow.app.knowledge import BARS_KEPT
 from marketflow.app.ports import AggregateStore, Clock
 from marketflow.app.share.book import Book
 from marketflow.app.share.flushing import Flusher
-from marketflow.app.share.second_bars import BARS_KEPT
 from marketflow.app.watch.clocks import DataClock
 from marketflow.domain.periods import Span, floor_to
 

@@ -7,20 +7,18 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
 
+from marketflow.app.knowledge import BARS_KEPT
 from marketflow.app.ports import Field, FieldBars
 from marketflow.app.share.newest_bars import NewestBars
 from marketflow.app.share.outbox import Outbox
 from marketflow.app.share.unwritten import Unwritten
 from marketflow.app.share.whole_minutes import WholeMinutes
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
-from marketflow.domain.periods import HOUR, MINUTE, Span, ceil_to, floor_to
+from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 Key = tuple[Pair, Field]
 """Names one bar."""
-
-BARS_KEPT: Final = HOUR
-"""How long (ms) one-second bars are kept, in memory and in Redis."""
 
 PRUNE_MARGIN: Final = MINUTE
 """How much longer (ms) they are kept in memory, for questions that are being answered."""

@@ -10,42 +10,42 @@ from operator import attrgetter, itemgetter
 import trio
 
 from marketflow.app.answers import MEMORY, Latest, PriceEvent
-from marketflow.app.share.book import Book
+from marketflow.app.knowledge import KnownBars
 from marketflow.domain.prices import Pair
 
 Filter = tuple[str | None, str | None]
-"""An exchange or all of the mode, and a symbol or all."""
+"""An exchange, or None for all of the mode, and a symbol, or None for all."""
 
 
 class Board:
-    """The newest update of each pair, as events."""
+    """Keeps one event for each pair: its newest update."""
 
-    def __init__(self, book: Book, pairs: Sequence[Pair]) -> None:
+    def __init__(self, bars: KnownBars, pairs: Sequence[Pair]) -> None:
         """`pairs` are those of both modes."""
         self.events: list[PriceEvent] = []
         """Ascending by id."""
         self._changed: dict[Filter, trio.Event] = {}
-        """What those wait for who have all that they asked for: who asks for what is quiet is not woken."""
-        self._book = book
+        """What clients wait for, by what they asked for: events of other pairs do not wake them."""
+        self._bars = bars
         self._pairs = pairs
         self._next_id = 0
         self._seen: dict[Pair, int] = {}
-        """Sequences of the newest updates."""
+        """The sequence of each pair's newest update."""
         self._newest: dict[Pair, PriceEvent] = {}
         """Ascending by id."""
 
     def refresh(self) -> None:
-        """Take over from the book what is newer. New events get their ids in the order of receipt."""
+        """Make events of updates that are newer than those on the board; ids are in the order of receipt."""
         newer = [
             (bar.close_sequence, pair, bar)
             for pair in self._pairs
-            if (bar := self._book.bars.newest(pair)) and self._seen.get(pair) != bar.close_sequence
+            if (bar := self._bars.newest(pair)) and self._seen.get(pair) != bar.close_sequence
         ]
         if not newer:
             return
         if not self._newest:
-            # So ids are greater than those of earlier boots, as sequences are.
-            self._next_id = self._book.next_sequence
+            # Sequences grow from boot to boot, and so do ids that begin with one.
+            self._next_id = self._bars.next_sequence
         for sequence, pair, bar in sorted(newer, key=itemgetter(0)):
             self._seen[pair] = sequence
             self._newest.pop(pair, None)
@@ -59,21 +59,21 @@ class Board:
         self.events = [*self._newest.values()]
 
     async def wait_changed(self, asked: Filter) -> None:
-        """Wait for an event of what is asked for, or the end."""
+        """Wait until there is a new event of what was asked for, or the stream ends."""
         if asked not in self._changed:
             self._changed[asked] = trio.Event()
         await self._changed[asked].wait()
 
     def end(self) -> None:
-        """There will be no more events: wake everybody."""
+        """There will be no more events: wake all clients that wait."""
         for changed in self._changed.values():
             changed.set()
 
     @property
     def last_id(self) -> int:
-        """No event has had a greater one."""
+        """The greatest id that an event has had."""
         return self._next_id - 1
 
     def after(self, cursor: int) -> list[PriceEvent]:
-        """Those with a greater id."""
+        """The events with a greater id than the cursor."""
         return self.events[bisect_right(self.events, cursor, key=attrgetter("id")) :]

@@ -1,13 +1,13 @@
-"""The live stream: the newest update of each pair to many clients, each at the pace that it can take.
+"""The live stream: the newest update of each pair to many clients, each as fast as it can take them.
 
-Nothing is queued for anybody, and the way of an update knows nothing of clients:
+There are no queues for clients, and the data path knows nothing of clients:
 
 - The board has the newest update of each pair, as events whose ids grow. While there are clients it is
-  brought up to date from the book, once a tick at most.
-- A client is a cursor: the id up to which it has been given what it asked for. Whenever it is ready for more
-  it gets what is newer, at most one event of each pair. So a slow client gets the newest, and costs nothing.
-- Sends take turns. A client that is alone gets every tick; of many each gets its share, and all together they
-  never take more than a bounded part of the thread.
+  brought up to date from the known bars, at most once a tick.
+- A client is a cursor: the id of the last event that it was given. When it is ready for more it gets the
+  newer events, at most one of each pair. So a slow client skips updates, and costs no memory.
+- Sends take turns. A client that is alone gets every tick. Many clients share the turns evenly, and all sends
+  together take only a bounded part of the thread.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ import trio
 from trio_util import AsyncValue, move_on_when
 
 from marketflow.app.answers import PriceEvent, TooManyClients
-from marketflow.app.share.book import Book
+from marketflow.app.knowledge import KnownBars
 from marketflow.app.stream.board import Board
 from marketflow.app.stream.turns import Turns
 from marketflow.domain.prices import Pair
 
 TICK: Final = 0.01
-"""Seconds between two looks at the book."""
+"""Seconds between two looks at the known bars."""
 
 LONGEST_TICK: Final = 1.0
-"""The same while nothing enters: bars of earlier boots come without updates."""
+"""The same while no update comes in: bars of earlier boots may have been read, which wakes nobody."""
 
 HEARTBEAT: Final = 15.0
-"""Seconds without an event after which a client is told that the connection lives."""
+"""Seconds without an event after which a client gets a sign of life."""
 
 
 @attrs.define(eq=False)
 class Subscription:
-    """What one client asked for, and how far it has been given it. For one task."""
+    """What one client asked for, and how far it has got. Only one task may use it."""
 
     exchange: str | None
     symbol: str | None
     exchanges: Callable[[], Collection[str]]
-    """Asked anew each time: the mode may have changed."""
+    """Called for each send: the mode may have changed."""
     cursor: int
     board: Board
     turns: Turns
@@ -51,9 +51,9 @@ class Subscription:
     ended: trio.Event
 
     async def receive(self) -> Sequence[PriceEvent] | None:
-        """Wait for what is new: at most one event of each pair, with growing ids.
+        """Wait for newer events: at most one of each pair, with growing ids.
 
-        Empty if there was nothing for the time of a heartbeat; None, at once, when the service is stopping.
+        Empty if there were none for the time of a heartbeat. None, at once, when the service is stopping.
         """
         while True:
             with trio.move_on_after(self.heartbeat) as quiet:
@@ -64,7 +64,7 @@ class Subscription:
             await self.turns.wait()
             if self.ended.is_set():
                 return None
-            # Meanwhile there may be newer ones; or, the mode having changed, none.
+            # While it waited for its turn newer events may have come; if the mode changed there may be none.
             if events := list(self._new()):
                 self.cursor = events[-1].id
                 self.turns.charge(len(events))
@@ -78,30 +78,30 @@ class Subscription:
 
 
 class PriceStream:
-    """What all clients share."""
+    """Fills the port StreamQuestions: the board, the turns, and how many clients there are."""
 
     def __init__(
         self,
         *,
-        book: Book,
+        bars: KnownBars,
         pairs: Sequence[Pair],
         exchanges_of_mode: Callable[[], Collection[str]],
         check: Callable[[str | None, str | None], object],
         most_clients: int,
         heartbeat: float = HEARTBEAT,
     ) -> None:
-        """Nobody listens yet.
+        """There are no clients yet.
 
         Args:
-            book: has the newest bar of each pair.
+            bars: tells the newest update of each pair.
             pairs: those of both modes.
-            exchanges_of_mode: the current mode's.
-            check: raises UnknownSymbol or UnknownExchange for what is not configured.
+            exchanges_of_mode: returns the exchanges of the current mode.
+            check: raises UnknownSymbol or UnknownExchange for a name that is not configured.
             most_clients: how many there may be at a time.
-            heartbeat: seconds without an event after which a client is told so.
+            heartbeat: seconds without an event after which `receive` returns without one.
         """
-        self._book = book
-        self._board = Board(book, pairs)
+        self._bars = bars
+        self._board = Board(bars, pairs)
         self._exchanges_of_mode = exchanges_of_mode
         self._check = check
         self._most_clients = most_clients
@@ -124,7 +124,7 @@ class PriceStream:
                 while True:
                     await self._clients.wait_value(lambda clients: clients > 0)
                     with trio.move_on_after(LONGEST_TICK):
-                        sequence = await self._book.wait_entered(sequence)
+                        sequence = await self._bars.wait_for_updates(sequence)
                     self._board.refresh()
                     await trio.sleep(TICK)
         finally:
@@ -135,12 +135,12 @@ class PriceStream:
     def subscribed(
         self, symbol: str | None, exchange: str | None, since: int | None = None
     ) -> Iterator[Subscription]:
-        """A client for the length of the block. It begins with the newest of each pair that it asks for.
+        """A client for the length of the block. Its first events are the newest of each pair it asks for.
 
         Args:
             symbol: None for all.
-            exchange: None for all of the mode, whichever it is at the time.
-            since: the id of the last event that the client has had; None if it has had none.
+            exchange: None for all of the current mode, also after a switch.
+            since: the id of the last event that the client was given; None if there was none.
 
         Raises:
             UnknownSymbol, UnknownExchange, TooManyClients
@@ -149,7 +149,7 @@ class PriceStream:
         if self._clients.value >= self._most_clients:
             raise TooManyClients(self._most_clients)
         self._board.refresh()
-        if since is None or since > self._board.last_id:  # the latter is no id of ours
+        if since is None or since > self._board.last_id:  # No event has had such an id.
             since = -1
         self._clients.value += 1
         try:

@@ -1,0 +1,234 @@
+"""What questions and the live stream read: the bars that are known, and how far that knowledge goes.
+
+Questions and the stream do not know what fills the two ports. On a machine with feeds the book and the
+flusher do (`marketflow/app/share/knowing.py`); tests fill them from Redis alone as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, Literal, Protocol
+
+import attrs
+
+from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.periods import HOUR, Span, ceil_to, floor_to
+from marketflow.domain.prices import Pair
+
+BARS_KEPT: Final = HOUR
+"""How long (ms) one-second bars are kept, in memory and in Redis."""
+
+BARS: Final = "bars"
+ROWS: Final = "rows"
+Origin = Literal["bars", "rows"]
+"""What can tell of a span: one-second bars, or rows of aggregates."""
+
+_FOREVER: Final = 2**62
+"""A time (ms) after all others."""
+
+
+class KnownBars(Protocol):
+    """One-second bars, and the rows that are not in the database yet.
+
+    Only `catch_up` and `wait_for_updates` may wait for a store. All other methods read memory, in one step.
+    """
+
+    @property
+    def forgotten_to(self) -> int:
+        """One-second bars before this time (ms) have been forgotten."""
+        ...
+
+    @property
+    def next_sequence(self) -> int:
+        """Greater than the sequences of all updates that are known. It grows from boot to boot."""
+        ...
+
+    async def catch_up(self, pairs: Sequence[Pair]) -> None:
+        """Learn of all updates of these pairs that were accepted (or are in Redis) before this call.
+
+        A question calls it before it reads. Bars that are made of updates as these come in are always up to
+        date: there it does nothing.
+        """
+        ...
+
+    async def wait_for_updates(self, since: int) -> int:
+        """Wait until `next_sequence` is greater than `since`; returns it."""
+        ...
+
+    def newest(self, pair: Pair) -> Bar | None:
+        """The bar with the newest update; its close is the latest price. None: no update is known."""
+        ...
+
+    def bar(self, pair: Pair, span: Span) -> Bar | None:
+        """The updates of the seconds that start within the span, as one bar; None if there are none."""
+        ...
+
+    def seconds(self, pair: Pair, span: Span) -> list[tuple[int, Bar]]:
+        """The bars of the seconds that start within the span, with their start (ms).
+
+        Each boot has a bar of its own, so that a second may occur more than once.
+        """
+        ...
+
+    def minutes(self, pair: Pair, span: Span) -> list[tuple[int, Bar]]:
+        """The same updates in fewer bars: whole minutes are merged, the seconds at both ends are not."""
+        ...
+
+    def unwritten(self, pair: Pair, span: Span) -> dict[int, Bar]:
+        """Intervals within the span whose rows are not up to date in the database: by start (ms) the bar."""
+        ...
+
+    def may_lack(self, exchange: str) -> bool:
+        """Whether updates of this exchange may be missing in the window for good.
+
+        They are in the bars all the same. Updates are dropped while Redis is away and the buffers are full.
+        """
+        ...
+
+
+class Standing(Protocol):
+    """How far the known bars can be trusted: the history of earlier boots, and the window in Redis."""
+
+    @property
+    def began_at(self) -> int | None:
+        """When this boot began to accept updates (Unix ms); None before that."""
+        ...
+
+    @property
+    def history_known(self) -> bool:
+        """Whether the known bars include those that earlier boots made in the last hour."""
+        ...
+
+    async def wait_for_history(self) -> None:
+        """Wait until the history of earlier boots is known, or has turned out to be out of reach.
+
+        This takes long only just after the start. The wait is bounded.
+        """
+        ...
+
+    async def can_answer_from_redis(self) -> bool:
+        """Whether Redis answers, and holds all that it should. The wait for its answer is bounded."""
+        ...
+
+    async def flushed(self) -> bool:
+        """Wait until the window holds all updates accepted before this call; returns whether it does.
+
+        The wait is bounded. False: Redis is away, or too slow.
+        """
+        ...
+
+
+@attrs.frozen
+class Part:
+    """A part of a span."""
+
+    span: Span
+    origin: Origin | None
+    """What it can be answered from; None: nobody knows all of its updates."""
+
+
+@attrs.frozen
+class Knowledge:
+    """What can answer for which time, at one moment. All times are Unix ms.
+
+    One-second bars tell of the time from `bars_from` on, rows of whole intervals tell of the time before it.
+    Two parts are known to nobody: the time whose rows were deleted, and the interval in which this boot
+    began, until the bars that earlier boots made in it have been read.
+    """
+
+    interval: int
+    """The length of an aggregate."""
+    bars_from: int
+    """Every update accepted from here on is in a known one-second bar."""
+    rows_from: int
+    """No row from here on was deleted because of its age."""
+    unread: Span
+    """The time about which only unread bars of earlier boots can tell. Empty once they have been read."""
+
+    @classmethod
+    def at(
+        cls,
+        now: int,
+        *,
+        interval: int,
+        retention: int | None,
+        forgotten_to: int,
+        history_known: bool,
+        began_at: int | None,
+    ) -> Knowledge:
+        """What is known at `now`. All times in ms.
+
+        Args:
+            now: Unix ms.
+            interval: the length of an aggregate.
+            retention: how long rows are kept; None for ever.
+            forgotten_to: bars before this time have been forgotten.
+            history_known: whether the bars of earlier boots have been read.
+            began_at: when this boot began to accept updates; None before that.
+        """
+        unread = Span(0, 0) if history_known else _unread(interval, began_at)
+        kept_from = max(floor_to(now - BARS_KEPT, interval), forgotten_to)
+        # After the clock was set back, `forgotten_to` may be later than now.
+        bars_from = max(min(kept_from, floor_to(now, interval)), unread.end)
+        rows_from = 0 if retention is None else ceil_to(now - retention, interval)
+        return cls(interval, bars_from, rows_from, unread)
+
+    def parts(self, span: Span) -> list[Part]:
+        """The span, cut into parts in ascending order by what can answer for them."""
+        if span.empty:
+            return []
+        cuts = {self.rows_from, self._gap.start, self._gap.end, self.bars_from}
+        inner = sorted(cut for cut in cuts if span.start < cut < span.end)
+        found: list[Part] = []
+        for start, end in pairwise([span.start, *inner, span.end]):
+            origin = self._origin(start)
+            joined = found and found[-1].origin == origin
+            found.append(Part(Span(found.pop().span.start if joined else start, end), origin))
+        return found
+
+    def whole_from(self, start: int) -> int:
+        """The earliest time from which on nothing is missing, up to now; not before the interval of `start`.
+
+        It is a boundary of intervals where rows tell of it.
+        """
+        if start >= self.bars_from:
+            return start
+        known_from = max(floor_to(start, self.interval), self.rows_from, self._gap.end)
+        return min(known_from, self.bars_from)
+
+    def buckets_from(self, width: int) -> int:
+        """The start of the first bucket of `width` ms whose beginning was neither forgotten nor deleted."""
+        if width % self.interval:  # Rows cannot make up such a bucket.
+            return ceil_to(self.bars_from, width)
+        return ceil_to(min(self.bars_from, self.rows_from), width)
+
+    def has_unread(self, span: Span) -> bool:
+        """Whether bars of earlier boots that have yet to be read may tell of a part of the span."""
+        return max(span.start, self.unread.start) < min(span.end, self.unread.end)
+
+    @property
+    def _gap(self) -> Span:
+        """The unread time, and what has been forgotten of the interval that it lies in.
+
+        Such an interval gets its row only once the history is known.
+        """
+        if self.unread.empty:
+            return self.unread
+        return Span(self.unread.start, min(ceil_to(self.unread.end, self.interval), self.bars_from))
+
+    def _origin(self, timestamp: int) -> Origin | None:
+        if timestamp >= self.bars_from:
+            return BARS
+        return ROWS if timestamp >= self.rows_from and timestamp not in self._gap else None
+
+
+def _unread(interval: int, began_at: int | None) -> Span:
+    """The time about which only unread bars of earlier boots can tell, before their history is known.
+
+    It is the interval in which this boot began, up to the first whole second of its own: earlier intervals
+    have rows. Until this boot accepts updates another one may be running, and nothing is known for sure.
+    """
+    if began_at is None:
+        return Span(0, _FOREVER)
+    return Span(floor_to(began_at, interval), ceil_to(began_at, BAR_WIDTH))

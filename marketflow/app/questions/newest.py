@@ -1,0 +1,54 @@
+"""The newest update of each pair: from its bars, or from its newest row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
+from marketflow.app.knowledge import KnownBars, Standing
+from marketflow.app.ports import AggregateStore, StoreAway
+from marketflow.app.questions.newest_rows import NewestRows
+from marketflow.domain.prices import Pair, PriceUpdate
+
+
+class NewestUpdates:
+    """Finds the newest update of each pair, however old it is."""
+
+    def __init__(self, *, bars: KnownBars, standing: Standing, store: AggregateStore) -> None:
+        self._bars = bars
+        self._standing = standing
+        self._rows = NewestRows(store)
+
+    async def of(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
+        """The newest update of each pair that has one, and where it comes from.
+
+        Raises:
+            NothingCanAnswer: no update is known, and a store that might know one is away.
+        """
+        await self._bars.catch_up(pairs)
+        found = await self._in_bars(pairs)
+        # As long as the bars of earlier boots are unread, rows may tell of newer updates than ours.
+        wanted = [pair for pair in pairs if pair not in found or not self._standing.history_known]
+        if not wanted:
+            return found
+        try:
+            rows = await self._rows.of(wanted)
+        except StoreAway:
+            if not found:
+                raise NothingCanAnswer from None
+            return found
+        for pair, update in rows.items():
+            if pair not in found or found[pair][0].timestamp < update.timestamp:
+                found[pair] = (update, POSTGRES)
+        if not found and not self._standing.history_known:
+            raise NothingCanAnswer
+        return found
+
+    async def _in_bars(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
+        """What the bars tell. They have every update that is in the window, and those that are pending."""
+        source: AnswerSource = REDIS if await self._standing.can_answer_from_redis() else MEMORY
+        return {
+            pair: (PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence), source)
+            for pair in pairs
+            if (bar := self._bars.newest(pair)) is not None
+        }

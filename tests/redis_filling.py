@@ -1,0 +1,92 @@
+"""Fills the ports of questions and the live stream from Redis alone, as a node without feeds would.
+
+It reads all bars of the pairs of a question each time: slow, but enough to show what the ports ask for. It
+knows what Redis has acknowledged, and no more: not what is pending or dropped, nor which rows are yet to be
+written, nor whether Redis was emptied and is not whole again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from marketflow.app.ports import FieldBars, StoreAway, Window
+from marketflow.domain.bars import Bar, merged
+from marketflow.domain.periods import MINUTE, Span, floor_to
+from marketflow.domain.prices import Pair
+
+POLL_SECONDS = 0.01
+"""How often the bars are read while a client of the live stream waits."""
+
+
+class RedisBars:
+    """Fills KnownBars and Standing. While Redis does not answer, nothing is known."""
+
+    def __init__(self, window: Window, pairs: Sequence[Pair]) -> None:
+        """`pairs` are those of both modes."""
+        self.forgotten_to = 0
+        self.began_at: int | None = None
+        self.history_known = False
+        """Whether Redis has answered the last time: it has the bars of all boots."""
+        self._window = window
+        self._pairs = pairs
+        self._read: dict[Pair, FieldBars] = {}
+
+    # ---- KnownBars ----
+
+    @property
+    def next_sequence(self) -> int:
+        return (
+            max((bar.close_sequence for bars in self._read.values() for bar in bars.values()), default=-1) + 1
+        )
+
+    async def catch_up(self, pairs: Sequence[Pair]) -> None:
+        try:
+            self._read |= await self._window.all_bars(pairs)
+            self.history_known = True
+        except StoreAway:
+            self._read.clear()
+            self.history_known = False
+
+    async def wait_for_updates(self, since: int) -> int:
+        while True:
+            await self.catch_up(self._pairs)
+            if self.next_sequence > since:
+                return self.next_sequence
+            await trio.sleep(POLL_SECONDS)
+
+    def newest(self, pair: Pair) -> Bar | None:
+        bars = self._read.get(pair, {}).values()
+        return max(bars, key=lambda bar: (bar.close_time, bar.close_sequence), default=None)
+
+    def bar(self, pair: Pair, span: Span) -> Bar | None:
+        return merged(bar for _, bar in self.seconds(pair, span))
+
+    def seconds(self, pair: Pair, span: Span) -> list[tuple[int, Bar]]:
+        return [(second, bar) for (second, _), bar in self._read.get(pair, {}).items() if second in span]
+
+    def minutes(self, pair: Pair, span: Span) -> list[tuple[int, Bar]]:
+        found: dict[int, list[Bar]] = {}
+        for second, bar in self.seconds(pair, span):
+            minute = floor_to(second, MINUTE)
+            whole = span.start <= minute and minute + MINUTE <= span.end
+            found.setdefault(minute if whole else second, []).append(bar)
+        return [(start, whole) for start, bars in found.items() if (whole := merged(bars)) is not None]
+
+    def unwritten(self, pair: Pair, span: Span) -> dict[int, Bar]:  # noqa: ARG002 - a port
+        return {}
+
+    def may_lack(self, exchange: str) -> bool:  # noqa: ARG002 - a port
+        return True  # The owner of the exchange may have dropped updates; Redis does not tell.
+
+    # ---- Standing ----
+
+    async def wait_for_history(self) -> None:
+        pass  # `catch_up` reads it.
+
+    async def can_answer_from_redis(self) -> bool:
+        return self.history_known
+
+    async def flushed(self) -> bool:
+        return self.history_known

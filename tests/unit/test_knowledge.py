@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketflow.app.knowledge import BARS, BARS_KEPT, ROWS, Knowledge, Part
+from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, ceil_to, floor_to
+
+NOON = 1_795_348_800_000
+"""A boundary of hours."""
+NOW = NOON + 30 * SECOND
+BEGAN = NOON - 10 * MINUTE + 12_345
+"""Within an interval, and within a second."""
+
+
+def known(now=NOW, *, retention=None, forgotten_to=0, history_known=True, began_at=BEGAN, interval=MINUTE):
+    return Knowledge.at(
+        now,
+        interval=interval,
+        retention=retention,
+        forgotten_to=forgotten_to,
+        history_known=history_known,
+        began_at=began_at,
+    )
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "parts"),
+    [
+        pytest.param(known(), [(-HOUR, BARS), (-2 * HOUR, ROWS)], id="an hour of bars, rows before"),
+        pytest.param(
+            known(forgotten_to=NOON - 30 * MINUTE),
+            [(-30 * MINUTE, BARS), (-2 * HOUR, ROWS)],
+            id="bars were forgotten",
+        ),
+        pytest.param(
+            known(forgotten_to=NOON + HOUR), [(0, BARS), (-2 * HOUR, ROWS)], id="the clock was set back"
+        ),
+        pytest.param(
+            known(retention=90 * MINUTE),
+            [(-HOUR, BARS), (-89 * MINUTE, ROWS), (-2 * HOUR, None)],
+            id="old rows were deleted",
+        ),
+        pytest.param(
+            known(retention=MINUTE), [(-HOUR, BARS), (-2 * HOUR, None)], id="rows are kept shorter than bars"
+        ),
+        pytest.param(
+            known(history_known=False),
+            [(-10 * MINUTE + 13 * SECOND, BARS), (-10 * MINUTE, None), (-2 * HOUR, ROWS)],
+            id="the history is unread",
+        ),
+        pytest.param(
+            known(history_known=False, began_at=NOON - 10 * MINUTE),
+            [(-10 * MINUTE, BARS), (-2 * HOUR, ROWS)],
+            id="it is unread, and this boot began with an interval",
+        ),
+        pytest.param(
+            known(history_known=False, began_at=BEGAN - 80 * MINUTE),
+            [(-HOUR, BARS), (-89 * MINUTE, ROWS), (-90 * MINUTE, None), (-2 * HOUR, ROWS)],
+            id="it is unread for more than an hour",
+        ),
+        pytest.param(
+            known(history_known=False, began_at=None), [(-2 * HOUR, None)], id="another boot may be running"
+        ),
+    ],
+)
+def test_what_answers_for_the_last_two_hours(knowledge, parts):
+    """Each part by its start (ms from noon), the newest first."""
+    found = knowledge.parts(Span(NOON - 2 * HOUR, NOW))
+    assert [(part.span.start - NOON, part.origin) for part in reversed(found)] == parts
+    assert found[-1].span.end == NOW
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "start", "expected"),
+    [
+        (known(), NOON - HOUR, NOON - HOUR),
+        (known(), NOON - HOUR + 5, NOON - HOUR + 5),
+        (known(), NOON - HOUR - 5, NOON - HOUR - MINUTE),
+        (known(retention=90 * MINUTE), NOON - 2 * HOUR, NOON - 89 * MINUTE),
+        (known(history_known=False), NOON - HOUR, NOON - 10 * MINUTE + 13 * SECOND),
+        (known(history_known=False, began_at=BEGAN - 80 * MINUTE), NOON - 2 * HOUR, NOON - 89 * MINUTE),
+    ],
+)
+def test_from_when_on_nothing_is_missing(knowledge, start, expected):
+    assert knowledge.whole_from(start) == expected
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "width", "expected"),
+    [
+        (known(NOW + 7 * MINUTE), 5 * SECOND, NOON - 53 * MINUTE),
+        (known(NOW + 7 * MINUTE), HOUR, 0),
+        (known(NOW, retention=90 * MINUTE), HOUR, NOON - HOUR),
+        (known(NOW, retention=90 * MINUTE), DAY, ceil_to(NOON - 89 * MINUTE, DAY)),
+        (known(NOW, retention=MINUTE), 5 * MINUTE, NOON - HOUR),
+        (known(NOW + 4 * SECOND, interval=2 * SECOND), 5 * SECOND, NOON - HOUR + 35 * SECOND),
+    ],
+)
+def test_the_first_bucket_that_has_its_beginning(knowledge, width, expected):
+    """Buckets that rows cannot make up begin with the bars."""
+    assert knowledge.buckets_from(width) == expected
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        (Span(NOON - HOUR, NOON - 10 * MINUTE), False),
+        (Span(NOON - HOUR, NOON - 10 * MINUTE + 1), True),
+        (Span(NOON - 10 * MINUTE + 12_999, NOON), True),
+        (Span(NOON - 10 * MINUTE + 13_000, NOON), False),
+        (Span(NOON - 10 * MINUTE + 5, NOON - 10 * MINUTE + 5), False),
+    ],
+)
+def test_what_earlier_boots_may_tell_of(span, expected):
+    assert known(history_known=False).has_unread(span) is expected
+    assert not known().has_unread(span)
+
+
+TIMES = st.integers(NOON - 3 * HOUR, NOON + HOUR)
+KNOWN = st.builds(
+    known,
+    TIMES,
+    interval=st.sampled_from([2 * SECOND, 20 * SECOND, MINUTE, 5 * MINUTE]),
+    retention=st.none() | st.integers(MINUTE, 3 * HOUR),
+    forgotten_to=st.just(0) | TIMES.map(lambda time: floor_to(time, 5 * MINUTE)),
+    history_known=st.booleans(),
+    began_at=st.none() | TIMES,
+)
+
+
+@given(KNOWN, TIMES, TIMES)
+def test_the_parts_make_up_the_span(knowledge, start, end):
+    """Without a gap, neighbours differ, and rows answer for whole intervals of time before the bars."""
+    span = Span(start, end)
+    parts = knowledge.parts(span)
+    if span.empty:
+        assert parts == []
+        return
+    assert (parts[0].span.start, parts[-1].span.end) == (start, end)
+    for first, second in pairwise(parts):
+        assert first.span.end == second.span.start
+        assert first.origin != second.origin
+    for part in parts:
+        assert not part.span.empty
+        assert (part.origin == BARS) == (part.span.start >= knowledge.bars_from)
+        if part.origin == ROWS:
+            assert all(
+                bound % knowledge.interval == 0 for bound in {part.span.start, part.span.end} - {start, end}
+            )
+            assert part.span.start >= knowledge.rows_from
+            assert not knowledge.has_unread(part.span)
+
+
+@given(KNOWN, TIMES, TIMES)
+def test_from_there_on_all_is_known(knowledge, start, now):
+    """And before it, if it is later than was asked for, something is unknown."""
+    first = knowledge.whole_from(start)
+    assert first >= floor_to(start, knowledge.interval)
+    assert all(part.origin is not None for part in knowledge.parts(Span(first, now)))
+    if first > start:
+        assert knowledge.parts(Span(start, first))[-1].origin is None
+
+
+@given(KNOWN, TIMES, st.sampled_from([SECOND, 5 * SECOND, MINUTE, 15 * MINUTE, HOUR]))
+def test_a_bucket_that_is_not_unread_is_known_whole(knowledge, time, width):
+    """As candles take them: those from `buckets_from` on of which no unread bar can tell."""
+    start = max(floor_to(time, width), knowledge.buckets_from(width))
+    bucket = Span(start, start + width)
+    if width % knowledge.interval and width < knowledge.interval:
+        assert {part.origin for part in knowledge.parts(bucket)} == {BARS}
+    elif width % knowledge.interval == 0 and not knowledge.has_unread(bucket):
+        assert None not in {part.origin for part in knowledge.parts(bucket)}
+
+
+@given(KNOWN)
+def test_bars_are_known_for_an_hour_at_most(knowledge):
+    assert knowledge.bars_from >= NOON - 3 * HOUR - BARS_KEPT - 5 * MINUTE
+    assert knowledge.parts(Span(knowledge.bars_from, knowledge.bars_from + 1)) == [
+        Part(Span(knowledge.bars_from, knowledge.bars_from + 1), BARS)
+    ]
