@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 
 import attrs
+import pytest
 import trio
 from hypothesis import strategies as st
 from redis_filling import RedisBars
@@ -45,6 +46,10 @@ SEEDS = st.builds(lambda seed, _: seed, st.integers(0, 2**32), st.random_module(
 
 Without `random_module` Hypothesis seeds the latter with 0 for each example: all would be played in one order.
 """
+
+
+FILLINGS = pytest.mark.parametrize("from_redis_alone", [False, True], ids=["book", "redis"])
+"""What fills the ports of questions: book and flusher, or Redis alone. The answers are the same."""
 
 
 def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
@@ -331,7 +336,7 @@ class World:
     async def answerable(self) -> None:
         """Wait until questions can know all that was sent: from Redis alone, until it has acknowledged it."""
         if self.from_redis_alone:
-            await until(lambda: self.book.drained or self.window.away)
+            await until(lambda: self.book.drained or self.window.away, seconds=70)
 
     # ---- run ----
 

@@ -5,7 +5,7 @@ import random
 import attrs
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, World, summary_of, until
+from builders import EXCHANGES, FILLINGS, NOON, SYMBOLS, World, summary_of, until
 
 from marketflow.app.answers import NothingCanAnswer
 from marketflow.domain.periods import CANDLE_INTERVALS, DAY, HOUR, MINUTE, SECOND, floor_to
@@ -27,6 +27,7 @@ async def play(world, seconds, every, *, seed=1):
 
 async def page(world, interval, *, exchange=None, start=None, end=None, limit=500):
     """A page, each candle of which was checked against the model."""
+    await world.answerable()
     found = await world.queries.candles(BTC, exchange, interval, start, end, limit)
     width = CANDLE_INTERVALS[interval]
     assert (found.symbol, found.exchange, found.interval) == (BTC, exchange, interval)
@@ -77,14 +78,15 @@ def without_average(candle):
     return attrs.evolve(candle, average=0.0)
 
 
+@FILLINGS
 @pytest.mark.parametrize("interval", ["1s", "5s", "15s", "1m"])
-async def test_candles_are_those_of_the_updates(autojump_clock, interval):
+async def test_candles_are_those_of_the_updates(autojump_clock, from_redis_alone, interval):
     """The open one too; of one exchange and of all; with the window up and away."""
-    world = World(flush_interval=0.5)
+    world = World(flush_interval=0.5, from_redis_alone=from_redis_alone)
     async with world.running() as nursery:
         nursery.start_soon(play, world, 400, 1.0)
         await trio.sleep(200.3)
-        for away in (False, True):
+        for away in (False,) if from_redis_alone else (False, True):
             world.window.away = away
             await trio.sleep(1.5)
             for exchange in (None, "exchange1"):
@@ -95,10 +97,11 @@ async def test_candles_are_those_of_the_updates(autojump_clock, interval):
                 assert found.next is None
 
 
+@FILLINGS
 @pytest.mark.parametrize("interval", ["1s", "15s", "1m"])
 @pytest.mark.parametrize("limit", [1, 2, 7, 50])
-async def test_all_pages_together_are_one_big_page(autojump_clock, interval, limit):
-    world = World(flush_interval=5.0)
+async def test_all_pages_together_are_one_big_page(autojump_clock, from_redis_alone, interval, limit):
+    world = World(flush_interval=5.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True):
         await play(world, 300, 4.0)
         end = floor_to(world.now, MINUTE)
@@ -108,8 +111,9 @@ async def test_all_pages_together_are_one_big_page(autojump_clock, interval, lim
         assert len(whole.candles) > 4
 
 
-async def test_without_a_start_the_newest_ones(autojump_clock):
-    world = World(flush_interval=5.0)
+@FILLINGS
+async def test_without_a_start_the_newest_ones(autojump_clock, from_redis_alone):
+    world = World(flush_interval=5.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True):
         await play(world, 600, 7.0)
         every = starts_of(world, "5s", NOON, world.now)
@@ -122,9 +126,10 @@ async def test_without_a_start_the_newest_ones(autojump_clock):
         assert [candle.start for candle in found.candles] == every[-15:-10]
 
 
-async def test_a_candle_belongs_where_it_begins(autojump_clock):
+@FILLINGS
+async def test_a_candle_belongs_where_it_begins(autojump_clock, from_redis_alone):
     """Those that begin within [start, end): whole ones at both sides, whatever the bounds are."""
-    world = World(flush_interval=5.0)
+    world = World(flush_interval=5.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True):
         for minute in range(5):
             world.send_one(1.0 + minute)
@@ -161,19 +166,22 @@ async def test_long_intervals_go_over_rows_bars_and_the_open_minute(autojump_clo
             assert [candle.start for candle in together] == starts_of(world, interval, 0, world.now)
 
 
-async def test_fine_candles_reach_back_as_far_as_the_bars(autojump_clock):
-    world = World(flush_interval=30.0)
+@FILLINGS
+async def test_fine_candles_reach_back_as_far_as_the_bars(autojump_clock, from_redis_alone):
+    world = World(flush_interval=30.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True):
         await play(world, 2 * 3_600, 9.0)
+        await world.answerable()
         reach = floor_to(world.now - HOUR, MINUTE)
         found = await page(world, "15s", start=NOON, limit=1_000)
         assert [candle.start for candle in found.candles] == starts_of(world, "15s", reach, world.now)
 
 
+@FILLINGS
 @pytest.mark.parametrize("seconds", [2, 6, 12, 20])
-async def test_the_first_fine_candle_is_whole(autojump_clock, seconds):
+async def test_the_first_fine_candle_is_whole(autojump_clock, from_redis_alone, seconds):
     """Where the aggregates' interval is no multiple of it, the bars may begin in the middle of one."""
-    world = World(flush_interval=30.0, interval=seconds * SECOND)
+    world = World(flush_interval=30.0, interval=seconds * SECOND, from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
         await trio.sleep(3_600 - 120)
@@ -187,11 +195,13 @@ async def test_the_first_fine_candle_is_whole(autojump_clock, seconds):
                 assert (await page(world, interval, start=NOON, limit=1_000)).candles, offset
 
 
-async def test_with_postgres_away_what_it_would_tell_is_not_made_up(autojump_clock):
+@FILLINGS
+async def test_with_postgres_away_what_it_would_tell_is_not_made_up(autojump_clock, from_redis_alone):
     """The newest ones as far as the bars reach; asked for older ones, nothing can answer."""
-    world = World(flush_interval=30.0)
+    world = World(flush_interval=30.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True):
         await play(world, 3 * 3_600, 30.0)
+        await world.answerable()
         world.store.away = True
         reach = floor_to(world.now - HOUR, MINUTE)
         found = await page(world, "1m", limit=1_000)
@@ -227,17 +237,19 @@ async def test_before_the_history_is_known_no_candle_is_half_told(autojump_clock
         assert [candle.start for candle in found.candles] == starts_of(world, "1m", NOON, world.now)
 
 
-async def test_candles_of_deleted_rows_are_not_half_told(autojump_clock):
-    world = World(flush_interval=30.0, retention=2 * HOUR)
+@FILLINGS
+async def test_candles_of_deleted_rows_are_not_half_told(autojump_clock, from_redis_alone):
+    world = World(flush_interval=30.0, retention=2 * HOUR, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True):
         await play(world, 5 * 3_600, 60.0)
         for interval in ("1m", "15m", "1h", "1d"):
             await page(world, interval, start=NOON - DAY, limit=1_000)
 
 
+@FILLINGS
 @pytest.mark.parametrize(("start", "end"), [(0, None), (-(10**18), None), (0, 10**18), (10**18, None)])
-async def test_any_bounds_are_answered(autojump_clock, start, end):
-    world = World()
+async def test_any_bounds_are_answered(autojump_clock, from_redis_alone, start, end):
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         world.send_one(1.0)
         await trio.sleep(65)

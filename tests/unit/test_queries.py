@@ -4,7 +4,7 @@ import random
 
 import pytest
 import trio
-from builders import EXCHANGES, SYMBOLS, TEST_EXCHANGES, World, summary_of, until
+from builders import EXCHANGES, FILLINGS, SYMBOLS, TEST_EXCHANGES, World, summary_of, until
 
 from marketflow.app.answers import (
     MEMORY,
@@ -117,13 +117,17 @@ async def test_latest_is_the_newest_whatever_happens_to_the_window(autojump_cloc
             await trio.sleep(rng.choice([0.001, 0.3, 1.1]))
 
 
-async def test_of_equal_timestamps_the_later_received_wins_within_and_across_exchanges(autojump_clock):
-    world = World()
+@FILLINGS
+async def test_of_equal_timestamps_the_later_received_wins_within_and_across_exchanges(
+    autojump_clock, from_redis_alone
+):
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         await until(lambda: world.flusher.up)
         now = world.now
         world.send("exchange2", [(BTC, 9.0, now), (BTC, 100.0, now)])
         world.send("exchange1", [(BTC, 5.0, now), (BTC, 7.0, now), (BTC, 6.0, now)])
+        await world.answerable()
         assert (await world.queries.latest(BTC, "exchange2")).price == 100.0
         found = await world.queries.latest(BTC, None)
         assert (found.exchange, found.price, found.source) == ("exchange1", 6.0, REDIS)
@@ -158,14 +162,16 @@ async def test_with_the_window_away_the_book_answers(autojump_clock):
         await check_latest(world, source=MEMORY)
 
 
-async def test_where_there_never_was_an_update_there_is_no_data(autojump_clock):
-    world = World()
+@FILLINGS
+async def test_where_there_never_was_an_update_there_is_no_data(autojump_clock, from_redis_alone):
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         await until(lambda: world.flusher.up)
         with pytest.raises(NoData):
             await world.queries.latest(BTC, None)
         assert await world.queries.latest_of_all(None, None) == []
         world.send_one(1.0)
+        await world.answerable()
         assert len(await world.queries.latest_of_all(None, None)) == 1
         with pytest.raises(NoData):
             await world.queries.latest(ETH, None)
@@ -202,10 +208,13 @@ async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_
         assert [found.price for found in await world.queries.latest_of_all(None, None)] == [1.0]
 
 
+@FILLINGS
 @pytest.mark.parametrize("away", ["window", "store", "both"])
-async def test_that_there_never_was_one_nobody_knows_with_a_store_away(autojump_clock, away):
+async def test_that_there_never_was_one_nobody_knows_with_a_store_away(
+    autojump_clock, from_redis_alone, away
+):
     """404 would be a lie."""
-    world = World()
+    world = World(from_redis_alone=from_redis_alone)
     world.window.away = away in ("window", "both")
     world.store.away = away in ("store", "both")
     async with world.running():
@@ -241,10 +250,12 @@ async def test_statistics_agree_with_the_updates(autojump_clock):
             assert (await world.queries.summary(BTC, None, period)).source == REDIS
 
 
-async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock):
-    world = World()
+@FILLINGS
+async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock, from_redis_alone):
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         await play(world, 5)
+        await world.answerable()
         for kind in ("highest", "lowest", "average"):
             every = await world.queries.statistics(kind, None, None, "1m")
             assert every == [await world.queries.statistic(kind, symbol, None, "1m") for symbol in SYMBOLS]
@@ -253,19 +264,24 @@ async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock):
             ]
 
 
-async def test_an_extreme_that_two_exchanges_share_is_told_of_one_that_has_it(autojump_clock):
-    world = World()
+@FILLINGS
+async def test_an_extreme_that_two_exchanges_share_is_told_of_one_that_has_it(
+    autojump_clock, from_redis_alone
+):
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         await until(lambda: world.flusher.up)
         world.send_one(7.0, exchange="exchange2", age=5)
         world.send_one(7.0, exchange="exchange1", age=5)
         world.send_one(8.0, exchange="exchange1", age=5)
+        await world.answerable()
         assert (await world.queries.statistic("lowest", BTC, None, "1m")).exchange in EXCHANGES
         assert (await world.queries.statistic("highest", BTC, None, "1m")).exchange == "exchange1"
 
 
-async def test_a_span_without_updates_is_no_data(autojump_clock):
-    world = World()
+@FILLINGS
+async def test_a_span_without_updates_is_no_data(autojump_clock, from_redis_alone):
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         world.send_one(1.0)
         await trio.sleep(70)
@@ -278,29 +294,33 @@ async def test_a_span_without_updates_is_no_data(autojump_clock):
         assert (await world.queries.summary(BTC, None, "2m")).updates == 1
 
 
+@FILLINGS
 @pytest.mark.parametrize("price", [5e-324, 2e-07, 1e308, 1.7976931348623157e308])
-async def test_averages_of_extreme_prices_are_numbers(autojump_clock, price):
+async def test_averages_of_extreme_prices_are_numbers(autojump_clock, from_redis_alone, price):
     """Sums overflow where no price does."""
-    world = World()
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         await until(lambda: world.flusher.up)
         for exchange in EXCHANGES:
             for _ in range(10):
                 world.send_one(price, exchange=exchange, age=3)
+        await world.answerable()
         assert (await world.queries.statistic("average", BTC, None, "1m")).price == price
 
 
 # ---- who is meant ----
 
 
-async def test_questions_without_an_exchange_are_about_the_mode_alone(autojump_clock):
+@FILLINGS
+async def test_questions_without_an_exchange_are_about_the_mode_alone(autojump_clock, from_redis_alone):
     """Generated data never mixes in; asked for by name it is there."""
     mode = list(EXCHANGES)
-    world = World(mode_exchanges=mode)
+    world = World(mode_exchanges=mode, from_redis_alone=from_redis_alone)
     async with world.running():
         await until(lambda: world.flusher.up)
         world.send_one(1.0, exchange="exchange1", age=5)
         world.send_one(999.0, exchange="test1", age=3)
+        await world.answerable()
         assert (await world.queries.latest(BTC, None)).exchange == "exchange1"
         assert (await world.queries.summary(BTC, None, "1m")).max_price == 1.0
         assert [each.exchange for each in await world.queries.latest_of_all(None, None)] == ["exchange1"]
@@ -311,8 +331,9 @@ async def test_questions_without_an_exchange_are_about_the_mode_alone(autojump_c
         assert (await world.queries.summary(BTC, None, "1m")).max_price == 999.0
 
 
-async def test_what_is_not_configured_is_told_with_what_is(autojump_clock):
-    world = World()
+@FILLINGS
+async def test_what_is_not_configured_is_told_with_what_is(autojump_clock, from_redis_alone):
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         with pytest.raises(UnknownSymbol) as symbol:
             await world.queries.latest("XRPUSDT", None)

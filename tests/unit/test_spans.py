@@ -5,7 +5,7 @@ import random
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, World, run_virtual, summary_of, until
+from builders import EXCHANGES, FILLINGS, NOON, SEEDS, SYMBOLS, World, run_virtual, summary_of, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +45,7 @@ def check(world, covered, kind=None):
 
 async def ask(world, period, *, source, start=None, end=None):
     """Ask for a period that ends now; the span is exactly that one unless it is told otherwise."""
+    await world.answerable()
     now = world.now
     covered = await world.spans.until(PAIRS, period, now)
     assert covered.source == source
@@ -128,10 +129,11 @@ def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa:
     run_virtual(main)
 
 
+@FILLINGS
 @pytest.mark.parametrize("period", [1_000, 2_000, 3_000, 17_000, 60_000])
-async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock, period):
+async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock, from_redis_alone, period):
     """At any part of a second, with updates that came just before the question."""
-    world = World()
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False) as nursery:
         nursery.start_soon(play, world, 75)
         await trio.sleep(65)
@@ -141,10 +143,13 @@ async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock,
             await ask(world, period, source=REDIS)
 
 
+@FILLINGS
 @pytest.mark.parametrize("kind", ["highest", "lowest"])
-async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(autojump_clock, kind):
+async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(
+    autojump_clock, from_redis_alone, kind
+):
     """Millions a minute are tens of thousands in an edge."""
-    world = World()
+    world = World(from_redis_alone=from_redis_alone)
     beyond, within = {"highest": (9.0, 1.0), "lowest": (1.0, 9.0)}[kind]
     read = world.window.prices_of
     async with world.running(aggregating=False):
@@ -167,11 +172,14 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(auto
         assert read == [PAIR] * 2
 
 
+@FILLINGS
 @pytest.mark.parametrize("kind", ["highest", "lowest", "average"])
 @pytest.mark.parametrize("edges", [("oldest",), ("newest",), ("oldest", "newest")], ids="+".join)
-async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(autojump_clock, kind, edges):
+async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(
+    autojump_clock, from_redis_alone, kind, edges
+):
     """With a partial second at one end or at both. Both ways give the right answer, so calls are checked."""
-    world = World()
+    world = World(from_redis_alone=from_redis_alone)
     period = 5_000 if "oldest" in edges else 5_250
     async with world.running(aggregating=False):
         await trio.sleep(20.25)
@@ -206,9 +214,10 @@ async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(au
         assert world.window.prices_of == [p for p in whose for _ in edges]
 
 
-async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock):
+@FILLINGS
+async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock, from_redis_alone):
     """Neither one that has more than was accepted: which of them were not is to be read."""
-    world = World()
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await trio.sleep(10.5)
         for price, age in ((1.0, 2_000), (1.0, 1_900), (9.0, 1_000)):
@@ -226,8 +235,9 @@ async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock):
         assert covered.span == Span(now - 2_250, now)
 
 
-async def test_the_span_is_left_closed_and_right_open(autojump_clock):
-    world = World()
+@FILLINGS
+async def test_the_span_is_left_closed_and_right_open(autojump_clock, from_redis_alone):
+    world = World(from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await trio.sleep(20.25)
         now = world.now
@@ -251,9 +261,10 @@ async def test_what_comes_in_meanwhile_does_not_cost_the_milliseconds(autojump_c
         assert summary_of(before).says(covered.bars[PAIR])
 
 
-async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_clock):
+@FILLINGS
+async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_clock, from_redis_alone):
     """Dropped in an outage, they are missing in the window for as long as it reaches."""
-    world = World(limit=5)
+    world = World(limit=5, from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await play(world, 10)
         world.window.away = True
@@ -270,10 +281,13 @@ async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_c
         await ask(world, 20_000, source=REDIS)
 
 
+@FILLINGS
 @pytest.mark.parametrize("kind", [None, "highest", "average"])
-async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(autojump_clock, kind):
+async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(
+    autojump_clock, from_redis_alone, kind
+):
     """Redis is back within the second of a dropped update, and one more is written while it is read."""
-    world = World(limit=4)
+    world = World(limit=4, from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await trio.sleep(10.0)
         world.window.away = True
@@ -337,11 +351,13 @@ async def test_a_window_that_goes_away_during_the_question(autojump_clock):
 # ---- longer ----
 
 
-async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autojump_clock):
-    world = World(flush_interval=30.0)
+@FILLINGS
+async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autojump_clock, from_redis_alone):
+    world = World(flush_interval=30.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 3 * 3_600, 17.3)
         await trio.sleep(2.5 * 3_600 + 12.3)
+        await world.answerable()
         whole = floor_to(world.now, SECOND)
         await ask(world, 10 * MINUTE, source=REDIS, start=whole - 10 * MINUTE, end=whole)
         whole = floor_to(world.now, SECOND)
@@ -351,19 +367,25 @@ async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autoj
             await ask(world, period, source=POSTGRES, start=floor_to(whole - period, MINUTE), end=whole)
         world.window.away = True
         await trio.sleep(31)  # No flush interval has gone by without a sign of it.
+        if from_redis_alone:
+            with pytest.raises(NothingCanAnswer):
+                await world.spans.until(PAIRS, HOUR, world.now)
+            return
         whole = floor_to(world.now, SECOND)
         await ask(world, 2 * HOUR, source=POSTGRES, start=floor_to(whole - 2 * HOUR, MINUTE), end=whole)
         await ask(world, HOUR, source=MEMORY, start=whole - HOUR, end=whole)
 
 
-async def test_with_postgres_away_as_far_as_the_bars_reach(autojump_clock):
+@FILLINGS
+async def test_with_postgres_away_as_far_as_the_bars_reach(autojump_clock, from_redis_alone):
     """And the answer says that it is no further."""
-    world = World(flush_interval=30.0)
+    world = World(flush_interval=30.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 3 * 3_600, 17.3)
         await trio.sleep(2 * 3_600 + 12.3)
         world.store.away = True
         await trio.sleep(1)
+        await world.answerable()
         whole, reach = floor_to(world.now, SECOND), floor_to(world.now - HOUR, MINUTE)
         await ask(world, 2 * HOUR, source=REDIS, start=reach, end=whole)
 
@@ -424,11 +446,13 @@ async def test_bars_forgotten_during_the_question_are_not_missing(autojump_clock
         check(world, covered)
 
 
-async def test_nothing_is_claimed_of_rows_that_were_deleted(autojump_clock):
-    world = World(flush_interval=30.0, retention=2 * HOUR)
+@FILLINGS
+async def test_nothing_is_claimed_of_rows_that_were_deleted(autojump_clock, from_redis_alone):
+    world = World(flush_interval=30.0, retention=2 * HOUR, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 6 * 3_600, 37.3)
         await trio.sleep(5 * 3_600)
+        await world.answerable()
         whole = floor_to(world.now, SECOND)
         start = ceil_to(world.now - 2 * HOUR, MINUTE)
         await ask(world, 4 * HOUR, source=POSTGRES, start=start, end=whole)
@@ -523,8 +547,9 @@ async def test_a_question_goes_over_the_bars_of_all_boots(autojump_clock):
         await ask(world, 5_000, source=MEMORY, start=whole - 5_000, end=whole)
 
 
-async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock):
-    world = World()
+@FILLINGS
+async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock, from_redis_alone):
+    world = World(from_redis_alone=from_redis_alone)
     second = NOON + 2 * SECOND
     world.window.stored_bars[PAIR] = {(second, "boot0"): Bar.of([second + 700], [3.0])}
     async with world.running():

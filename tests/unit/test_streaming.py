@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
+from builders import EXCHANGES, FILLINGS, NOON, SEEDS, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
 from hypothesis import given, settings
 from redis_filling import POLL_SECONDS, RedisBars
 
@@ -86,10 +86,6 @@ async def nothing_more(client, seconds=1.0):
         events = await client.receive()
         raise AssertionError(events)
     assert scope.cancelled_caught
-
-
-FILLINGS = pytest.mark.parametrize("from_redis_alone", [False, True], ids=["book", "redis"])
-"""What fills the ports. From Redis alone news are a poll later, and the rest is the same."""
 
 
 # ---- what is told ----
