@@ -243,7 +243,9 @@ async def test_the_span_is_left_closed_and_right_open(autojump_clock, from_redis
         now = world.now
         for timestamp in (now - 5_001, now - 5_000, now - 1, now):
             world.send(PAIR[0], [(PAIR[1], float(timestamp), timestamp)])
-        covered = await ask(world, 5_000, source=REDIS)
+        await world.answerable()
+        covered = await world.spans.until(PAIRS, 5_000, now)
+        assert (covered.span, covered.source) == (Span(now - 5_000, now), REDIS)
         assert (covered.bars[PAIR].min, covered.bars[PAIR].max) == (now - 5_000, now - 1)
 
 
