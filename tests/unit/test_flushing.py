@@ -194,7 +194,7 @@ async def test_emptied_again_while_it_is_made_whole(autojump_clock):
         world.window.write_seconds = 0.02
         world.window.empty()
         await trio.sleep(0.8)
-        assert not world.flusher.whole  # 39 flushes of 20 ms are under way
+        assert not world.flusher.up  # 39 flushes of 20 ms are under way
         world.window.empty()
         await trio.sleep(0.1)
         assert nursery.child_tasks

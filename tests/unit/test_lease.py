@@ -229,7 +229,7 @@ async def test_a_start_beside_a_living_boot_writes_nothing_and_ends(autojump_clo
         with pytest.raises(StoreTaken, match="running on this Redis: it holds it"):
             await takes_hold(second)
         assert not second.window.attempts
-        assert not second.flusher.history_read.is_set()
+        assert not second.flusher.history.value.read
         assert "another marketflow holds it" in second.redis.error
         assert world.flusher.up
 

@@ -32,9 +32,7 @@ LATER = "it is to be split: "
 PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
-    "app.share.flushing.Flusher": Known(
-        27, LATER + "the link to the window, its hold, history, replay, trims"
-    ),
+    "app.share.flushing.Flusher": Known(14, LATER + "the lease, what questions wait for"),
     "app.share.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
     "app.share.book.Book": Known(11, "it puts five parts together, and takes batches in"),
     "app.share.second_bars.SecondBars": Known(
@@ -58,7 +56,8 @@ FIELDS_KNOWN = {
 }
 METHODS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(14, "what is read of bars, and how they come and go"),
-    "app.share.flushing.Flusher": Known(13, LATER + "see its fields"),
+    "app.share.flushing.Flusher": Known(14, LATER + "see its fields"),
+    "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
 }
@@ -70,7 +69,7 @@ IMPORTS_KNOWN = {
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
     "app.share.aggregating": Known(10, LATER + "see the fields of its class"),
-    "app.share.flushing": Known(9, LATER + "see the fields of its class"),
+    "app.share.flushing": Known(13, "it puts the parts of the writer together"),
     "cli": Known(10, "it words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),

@@ -142,7 +142,7 @@ async def test_the_spool_stays_as_long_as_its_rows_may_be_rewritten(autojump_clo
     world.window.away = False
     async with trio.open_nursery() as nursery:
         await Service(world, spool).start(nursery)
-        await world.flusher.history_read.wait()
+        await world.flusher.wait_until_history_read()
         world.window.away = True
         await trio.sleep(60)
         world.check_rows(NOON + MINUTE)

@@ -158,8 +158,8 @@ class Aggregator:
         while not last:
             with trio.move_on_after(self._until_next_second()):
                 # While another service holds the stores nothing can be compared: once a second is enough.
-                if self._flusher.history_doubted and self._taken_since is None:
-                    await wait_any(ended.wait, self._flusher.history_read.wait)
+                if self._flusher.history.value.doubted and self._taken_since is None:
+                    await wait_any(ended.wait, self._flusher.wait_until_history_read)
                 else:
                     await ended.wait()
             # Looked at before the write: what comes in while rows are written is due after it.
@@ -243,7 +243,7 @@ class Aggregator:
 
     def _due(self, now: int) -> list[Due]:
         due = self._book.rows.due(now - self._grace)
-        if not self._flusher.history_read.is_set():
+        if not self._flusher.history.value.read:
             # Intervals that were open when this boot began need the bars of earlier boots.
             interval, began_at = self._book.bars.interval, self._book.began_at
             due = [row for row in due if began_at is not None and row.end - interval >= began_at]

@@ -72,7 +72,7 @@ class Comparison:
         """
         if lease != self._lease:
             self._lease, self._next = lease, -math.inf
-        renewed, known = lease != self._compared_lease, self._flusher.history_read.is_set()
+        renewed, known = lease != self._compared_lease, self._flusher.history.value.read
         if trio.current_time() < self._next if known else lease == self._own_lease:
             return
         bars, now, began = self._book.bars, self._clock.now(), self._began

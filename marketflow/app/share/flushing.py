@@ -1,19 +1,27 @@
-"""From the book to the window: one write after another, and the window made whole when it was away."""
+"""From the book to the window: the only writer, one write after another.
+
+What is written when is decided here. How it is sent is in `sending`, how the window is made whole in
+`joining`, what is removed in `trimming`. `link` and `history` are the states that all of them share.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 import structlog
 import trio
+from trio_util import AsyncValue
 
-from marketflow.app.ports import EncodedFlush, Flush, StoreAway, StoreRefuses, StoreTaken, Window
+from marketflow.app.ports import StoreAway, StoreTaken, Window
 from marketflow.app.share.book import Book
+from marketflow.app.share.history import History
+from marketflow.app.share.joining import Joining
 from marketflow.app.share.lease import LOOK_SECONDS, HeldByAnother, Lease, LeaseState
-from marketflow.app.share.second_bars import Key
-from marketflow.app.share.trials import Task, Trials
+from marketflow.app.share.link import Task
+from marketflow.app.share.sending import Sender
+from marketflow.app.share.trials import Trials
+from marketflow.app.share.trimming import Ages, Trimming
 from marketflow.app.watch.clocks import AFTER_FEEDS, CautiousClock, DataClock, next_beat
 from marketflow.app.watch.histogram import Histogram
 from marketflow.app.watch.stores import StoreState
@@ -25,21 +33,10 @@ PROBE_SECONDS: Final = 0.25
 """How often a window that is away is tried."""
 HEARTBEAT_SECONDS: Final = 0.5
 """How often at least an idle window is written to: the marker tells whether it was emptied."""
-TRIM_SECONDS: Final = 0.5
-"""How often what is too old is removed."""
-WINDOW_MARGIN: Final = 4_000
-"""How much longer (ms) than its length the window is kept, so that no answer misses its oldest edge.
-
-With the time between two trims it stays under the promised 5 s.
-"""
 LAST_TRIES: Final = 2
 """How often the last flush is tried at a stop."""
 RELEASE_SECONDS: Final = 1.0
 """How long it may take to give the hold back."""
-
-
-def _nothing() -> None:
-    """Nobody is to be told."""
 
 
 class Flusher:
@@ -72,41 +69,34 @@ class Flusher:
             patience: how long (seconds) a question waits for what is pending.
             granted: whether the database has given this boot its lock.
         """
-        self.whole = False
-        """Whether the window holds all that it should."""
-        self.history_read = trio.Event()
-        """Set when the bars of earlier boots have been read, a new one when they are to be read again."""
-        self._believed = trio.Event()
-        """Set unless rows have yet to tell if they are all."""
-        self._believed.set()
+        self.history = AsyncValue(History())
+        """What is known of the bars of earlier boots."""
         self.ended = trio.Event()
         """Set when it has written its last."""
-        self.write_seconds = Histogram()
-        """How long each write took that the window has acknowledged."""
-        self._tried = trio.Event()
         self._book = book
         self._window = window
-        self._lease = Lease(window, boot=book.boot, granted=granted)
-        self._state = state
-        self._trials = Trials(state, partial(book.buffers.set_dropping, dropping=False))
         self._clock = clock
-        self._data_clock = data_clock
-        self._pairs = dict.fromkeys(pairs)
         self._flush_interval = flush_interval
-        self._window_length = window_length
         self._patience = patience
+        self._configured = dict.fromkeys(pairs)
         self._asked = trio.Event()
-        self._doubted = False
-        """Whether somebody wants to know if the window still answers."""
-        self._heard = trio.Event()
-        """Set when the window has acknowledged something, or has failed, and a new one then."""
-        self._emptied = self._replayed = 0
-        self._outdated: list[Key] = []
-        self._made_whole: dict[str, int] | None = None
-        """What making it whole took, until that is told."""
-        self._last_write = self._last_trim = -1.0
-        self._posted: list[tuple[float, Callable[[], None]]] = []
-        """Of each flush on its way when it was sent (seconds of Trio's clock), and whom to tell."""
+        """Set when somebody wants the next flush now; a new one for each flush."""
+        self._lease = Lease(window, boot=book.boot, granted=granted)
+        self._trials = Trials(state, book.buffers.set_dropping)
+        self._sender = Sender(window, self._lease, self._trials)
+        ages = Ages(book, clock=clock, data_clock=data_clock, window_length=window_length)
+        self._trimming = Trimming(
+            ages, window=window, sender=self._sender, trials=self._trials, pairs=lambda: self.pairs
+        )
+        self._joining = Joining(
+            book=book,
+            window=window,
+            sender=self._sender,
+            trials=self._trials,
+            trimming=self._trimming,
+            history=self.history,
+            pairs=lambda: self.pairs,
+        )
 
     @property
     def pairs(self) -> Sequence[Pair]:
@@ -115,64 +105,65 @@ class Flusher:
         Earlier boots had other symbols and exchanges, and may have left rows that are due. Their bars are
         kept and removed like all others.
         """
-        others = [pair for pair in self._book.bars.pairs if pair not in self._pairs]
-        return [*self._pairs, *others]
+        others = [pair for pair in self._book.bars.pairs if pair not in self._configured]
+        return [*self._configured, *others]
 
     @property
     def up(self) -> bool:
         """Whether questions can be answered from the window."""
-        return self._state.up and self.whole
+        return self._trials.link.up
 
     @property
     def history_known(self) -> bool:
         """Whether it is known what earlier boots have accepted in the last hour."""
-        return self.history_read.is_set() and self._believed.is_set()
+        history: History = self.history.value  # trio-util has no types
+        return history.known
 
     @property
-    def history_doubted(self) -> bool:
-        """Whether rows have yet to tell if what was read is all."""
-        return not self._believed.is_set()
+    def write_seconds(self) -> Histogram:
+        """How long each write took that the window has acknowledged."""
+        return self._sender.write_seconds
 
     def doubt_history(self, *, doubted: bool) -> None:
-        """Say whether rows have yet to tell if what was, or will be, read is all."""
-        if not doubted:
-            self._believed.set()
-        elif self._believed.is_set():
-            self._believed = trio.Event()
-
-    async def wait_for_history(self) -> None:
-        """Just started, wait until it is known what is known; no longer than the patience."""
-        with trio.move_on_after(self._patience):
-            await self._tried.wait()
-            if self.history_read.is_set():
-                await self._believed.wait()
+        """Say whether rows have yet to tell if the bars of earlier boots are all."""
+        self.history.value = self.history.value.doubt(doubted=doubted)
 
     def read_history(self) -> None:
         """Have the bars of other boots read (again), also if they are being read just now."""
-        self.history_read = trio.Event()
-        self.whole = False
+        self.history.value = self.history.value.read_again()
+        self._trials.become(self._trials.link.outdated())
         self._asked.set()
+
+    async def wait_for_history(self) -> None:
+        """Just started, wait until the history of earlier boots is known, no longer than the patience."""
+        with trio.move_on_after(self._patience):
+            await self._trials.first()
+            if self.history.value.read:
+                await self.history.wait_value(lambda history: not history.doubted)
+
+    async def wait_until_history_read(self) -> None:
+        """Wait until the bars of earlier boots have been read; rows may have yet to tell if these are all."""
+        await self.history.wait_value(lambda history: history.read)
 
     async def can_answer_from_redis(self) -> bool:
         """Whether questions can be answered from the window: it acknowledged a write a flush interval ago.
 
         If that was longer ago it waits for the next, one for all who ask, no longer than the patience.
         """
-        if self._tried.is_set() and not self._unheard:
+        if self._trials.link.tried and not self._unheard:
             return self.up
         with trio.move_on_after(self._patience):
-            await self._tried.wait()
+            await self._trials.first()
             if self._unheard:
-                self._doubted = True
                 self._asked.set()
-                await self._heard.wait()
+                await self._sender.heard()
             return self.up
         return False
 
     @property
     def _unheard(self) -> bool:
         """Whether a window that is up may have gone since it acknowledged a write."""
-        return self.up and trio.current_time() - self._last_write > self._flush_interval
+        return self.up and trio.current_time() - self._sender.acknowledged_at > self._flush_interval
 
     async def flushed(self, *, bars: bool = False) -> bool:
         """Wait until all updates that were accepted before are in the window, and say whether that is so.
@@ -184,8 +175,7 @@ class Flusher:
         """
         position = self._book.flushes.position()
         with trio.move_on_after(self._patience):
-            # Just started, it is not known yet whether the window is away.
-            await self._tried.wait()
+            await self._trials.first()
             while self.up and not (
                 self._book.flushes.settled(position)
                 and (not bars or self._book.flushes.bars_settled(position))
@@ -221,7 +211,7 @@ class Flusher:
                 await self._lease.ensure()
             except StoreAway as error:
                 if isinstance(error, HeldByAnother):
-                    self._state.failed(error)
+                    self._trials.state.failed(error)
                     seen = error
                 if seen is None:
                     return
@@ -244,7 +234,7 @@ class Flusher:
             self.ended.set()
 
     async def _release(self) -> None:
-        if not self._state.up:
+        if not self._trials.link.answers:
             return  # It expires.
         with trio.move_on_after(RELEASE_SECONDS):
             try:
@@ -265,19 +255,21 @@ class Flusher:
                 self._asked.set()
             began = trio.current_time()
             await self._flush()
-            self._tried.set()
-            self._tell_waiting()
+            self._trials.become(self._trials.link.tried_once())
+            self._sender.tell_waiting()
             if ending:
                 tries += 1
-                if self._book.flushes.drained and (self.up or (self._state.up and tries > LAST_TRIES)):
+                if self._book.flushes.drained and (
+                    self.up or (self._trials.link.answers and tries > LAST_TRIES)
+                ):
                     return
-                if tries >= LAST_TRIES and not self._state.up:
+                if tries >= LAST_TRIES and not self._trials.link.answers:
                     self._book.flushes.drop_pending()
                     return
             await self._pause(began)
 
     async def _pause(self, began: float) -> None:
-        if self._state.up:
+        if self._trials.link.answers:
             # Twice in an interval: with the time of a write, an update is in the window within it.
             # And no later than the heartbeat, whatever the interval: the hold would expire.
             beat = min(self._flush_interval / 2, HEARTBEAT_SECONDS)
@@ -288,129 +280,32 @@ class Flusher:
             await trio.sleep(PROBE_SECONDS)
 
     async def _flush(self) -> None:
-        now = self._clock.now()
+        now, joined = self._clock.now(), None
         try:
             # First, since a Redis that is full takes nothing until it has been trimmed.
-            await self._trim()
-            if not self.whole:
-                await self._make_whole()
+            await self._trimming.trim()
+            if not self._trials.link.whole:
+                joined = await self._joining.join()
             with self._trials.of(Task.WRITE):
                 await self._write_pending(now)
-                if self._posted:
-                    self._acknowledged(intact=await self._window.collect())
-            if Task.TRIM in self._trials.failed:
-                await self._trim(due=True)  # Last, so that the rest had its turn.
-            if self.whole and self._made_whole is not None:
-                made, self._made_whole = self._made_whole, None
-                log.info("window whole", **made)
-        except StoreAway as error:
-            self._state.failed(error)
-            self._posted.clear()
-            self.whole = False
-            if isinstance(error, StoreRefuses) and Task.WRITE in self._trials.failed:
-                self._emptied += 1  # A key of another type has taken the place of what we had written.
-            self._book.buffers.set_dropping(True)
-            self._book.flushes.expire(now)
-            self._book.bars.prune(self._data_clock.now())
+                await self._sender.collect()
+            await self._trimming.try_again()
+        except StoreAway:
+            self._sender.give_up()
+            self._trimming.while_away()
+        else:
+            if joined is not None and self._trials.link.whole:
+                log.info("window whole", **joined)
 
     async def _write_pending(self, now: int) -> None:
         # Up to what was accepted by now: more may come in for ever, and there is other work.
-        position, settled = self._book.flushes.position(), False
-        while not settled and (flush := self._book.flushes.next(self._window, now)) is not None:
-            alone = not self._posted and not self._book.flushes.waiting
-            send = self._write if alone else self._post
-            await send(flush.encoded, self._book.flushes.acknowledge)
-            settled = self._book.flushes.settled(position)
-            await self._trim()
-        if self._doubted or trio.current_time() - self._last_write >= HEARTBEAT_SECONDS:
-            await self._write(self._window.encode(Flush((), ())))
-
-    async def _write(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
-        """Send a flush, and wait until it is acknowledged."""
-        await self._lease.ensure()
-        self._posted.append((trio.current_time(), acknowledge))
-        self._acknowledged(intact=await self._window.write(flush))
-
-    async def _post(self, flush: EncodedFlush, acknowledge: Callable[[], None] = _nothing) -> None:
-        """Send a flush that is acknowledged with the next: one is always on its way."""
-        await self._lease.ensure()
-        began = trio.current_time()
-        self._acknowledged(intact=await self._window.post(flush))
-        self._posted.append((began, acknowledge))
-
-    def _acknowledged(self, *, intact: bool) -> None:
-        """All that was posted is in the window."""
-        if not self._posted:
-            return
-        now = trio.current_time()
-        for began, acknowledge in self._posted:
-            self.write_seconds.observe(now - began)
-            acknowledge()
-            self._last_write = now
-            self._doubted = False
-        if not intact:
-            self._emptied += 1
-            self.whole = False
-        sent_at = self._posted[-1][0]
-        self._posted.clear()
-        self._tell_waiting()
-        self._lease.wrote(sent_at)
-
-    def _tell_waiting(self) -> None:
-        self._heard.set()
-        self._heard = trio.Event()
-
-    async def _make_whole(self) -> None:
-        """After an outage, also one that emptied it, and at the start: one way for all.
-
-        An empty flush sets the marker and tells whether it was emptied. Then the flushes in flight, and bars:
-        what we lack is adopted, what it lacks written with the next flushes. Then, if it was emptied, the
-        updates of the last minute. Emptied again meanwhile, or asked again, all is done again.
-        """
-        history = self.history_read  # another one by the end, if it was asked for again
-        with self._trials.of(Task.MARK):
-            await self._write(self._window.encode(Flush((), ())))
-        with self._trials.of(Task.WRITE):
-            for on_its_way in list(self._book.flushes.in_flight):
-                await self._write(on_its_way.encoded, self._book.flushes.acknowledge)
-        emptied = self._emptied
-        pairs = self.pairs
-        with self._trials.of(Task.READ):
-            if not history.is_set():
-                pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
-            stored = await self._window.all_bars(pairs)
-        self._outdated.extend(self._book.bars.prune(self._data_clock.now()))
-        for pair, bars in stored.items():
-            self._book.bars.adopt(pair, bars)
-            # By whole intervals, as everywhere: half of one would be less than its row.
-            outdated = self._book.bars.pruned_to
-            self._outdated.extend((pair, field) for field in bars if field[0] < outdated)
-        missing = self._book.bars.mark_missing(stored)
-        if self.history_read is history:
-            history.set()
-        flushes = self._book.flushes.replay.flushes() if self._replayed != emptied else ()
-        with self._trials.of(Task.REPLAY):
-            for flush in flushes:
-                await self._write(flush)
-        if self._emptied == emptied:
-            self._replayed = emptied
-            self.whole = self.history_read is history
-        self._made_whole = {"bars_written": missing, "flushes_replayed": len(flushes)}
-
-    async def _trim(self, *, due: bool = False) -> None:
-        if not due and trio.current_time() - self._last_trim < TRIM_SECONDS:
-            return
-        self._last_trim = trio.current_time()  # of the try: while the window is away, tries take turns
-        now = self._data_clock.now()
-        self._outdated.extend(self._book.bars.prune(now))
-        self._book.flushes.expire(self._clock.now())
-        outdated, self._outdated = self._outdated, []
-        trim = self._window.encode_trim(
-            self.pairs, older_than=now - self._window_length - WINDOW_MARGIN, bars=outdated
-        )
-        try:
-            with self._trials.of(Task.TRIM):
-                await self._write(trim)
-        except StoreAway:
-            self._outdated.extend(outdated)
-            raise
+        flushes, sender = self._book.flushes, self._sender
+        position, settled = flushes.position(), False
+        while not settled and (flush := flushes.next(self._window, now)) is not None:
+            alone = sender.idle and not flushes.waiting
+            send = sender.write if alone else sender.post
+            await send(flush.encoded, flushes.acknowledge)
+            settled = flushes.settled(position)
+            await self._trimming.trim()
+        if sender.asked or trio.current_time() - sender.acknowledged_at >= HEARTBEAT_SECONDS:
+            await sender.mark()

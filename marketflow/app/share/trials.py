@@ -1,53 +1,52 @@
-"""Whether the window does all that is asked of it: that it answers is not enough."""
+"""What is asked of the window and how it turned out: keeps the link, and all that follows from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 
-from marketflow.app.ports import StoreAway
+from trio_util import AsyncValue
+
+from marketflow.app.ports import StoreAway, StoreRefuses
+from marketflow.app.share.link import Link, Task
 from marketflow.app.watch.stores import StoreState
 
 
-class Task(Enum):
-    """What is asked of the window."""
-
-    MARK = "mark"
-    """A write of nothing but the marker."""
-    WRITE = "write"
-    """Updates and bars."""
-    READ = "read"
-    """All bars."""
-    REPLAY = "replay"
-    """The updates of the last minute, once more."""
-    TRIM = "trim"
-    """What is too old is removed."""
-
-
 class Trials:
-    """Tells the window's state: it is up once each task that has failed has worked again.
+    """Keeps the link to the window. Others read it, and wait for its changes."""
 
-    A Redis that is full, that has a key of another type in the way, or lets us do some things and not others,
-    takes the marker and refuses the rest. Else it would be up and away again four times a second.
-    """
+    def __init__(self, state: StoreState, set_dropping: Callable[[bool], None]) -> None:
+        """`state` and the policy for full buffers follow the link."""
+        self.state = state
+        self._set_dropping = set_dropping
+        self._link = AsyncValue(Link())
 
-    def __init__(self, state: StoreState, came_up: Callable[[], None]) -> None:
-        """`came_up` is called when it is up again."""
-        self._state = state
-        self._came_up = came_up
-        self.failed = {Task.MARK}
-        """What has failed, or was not tried yet, and has not worked since."""
+    @property
+    def link(self) -> Link:
+        """As it is now."""
+        link: Link = self._link.value  # trio-util has no types
+        return link
+
+    async def first(self) -> None:
+        """Wait until it is known whether the window is there."""
+        await self._link.wait_value(lambda link: link.tried)
+
+    def become(self, link: Link) -> None:
+        """The link after an event."""
+        if link is self._link.value:
+            return
+        self._link.value = link
+        if link.answers and not self.state.up:
+            self.state.answered()
+        self._set_dropping(link.dropping)
 
     @contextmanager
     def of(self, task: Task) -> Iterator[None]:
         """Note whether what is done inside works: all of it acknowledged, or StoreAway."""
         try:
             yield
-        except StoreAway:
-            self.failed |= {Task.MARK, task}
+        except StoreAway as error:
+            self.state.failed(error)
+            self.become(self.link.failed(task, refused=isinstance(error, StoreRefuses)))
             raise
-        self.failed.discard(task)
-        if not self.failed and not self._state.up:
-            self._state.answered()
-            self._came_up()
+        self.become(self.link.worked(task))

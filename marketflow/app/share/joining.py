@@ -1,0 +1,85 @@
+"""The window made whole: after an outage, after it was emptied, and at the start. One way for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from trio_util import AsyncValue
+
+from marketflow.app.ports import FieldBars, Window
+from marketflow.app.share.book import Book
+from marketflow.app.share.history import History
+from marketflow.app.share.link import Task
+from marketflow.app.share.sending import Sender
+from marketflow.app.share.trials import Trials
+from marketflow.app.share.trimming import Trimming
+from marketflow.domain.prices import Pair
+
+
+class Joining:
+    """Writes to the window what it lacks, and adopts the bars of earlier boots that the book lacks."""
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        window: Window,
+        sender: Sender,
+        trials: Trials,
+        trimming: Trimming,
+        history: AsyncValue[History],
+        pairs: Callable[[], Sequence[Pair]],
+    ) -> None:
+        """`pairs`: the configured ones, and others that the book has bars of."""
+        self._book = book
+        self._window = window
+        self._sender = sender
+        self._trials = trials
+        self._trimming = trimming
+        self._history = history
+        self._pairs = pairs
+
+    async def join(self) -> dict[str, int]:
+        """Make the window whole; returns what that took.
+
+        A write of the marker tells whether the window was emptied. Then come the flushes that were on their
+        way, then bars: the book adopts what it lacks, and what the window lacks goes with the next flushes.
+        If the window was emptied, the updates of the last minute follow. If it was emptied again meanwhile,
+        or the history is to be read again, the link does not become whole, and all is done again.
+
+        Raises:
+            StoreAway
+        """
+        reading = self._history.value.wanted
+        with self._trials.of(Task.MARK):
+            await self._sender.mark()
+        with self._trials.of(Task.WRITE):
+            for on_its_way in list(self._book.flushes.in_flight):
+                await self._sender.write(on_its_way.encoded, self._book.flushes.acknowledge)
+        epoch = self._trials.link.epoch
+        missing = self._adopt(await self._read())
+        self._history.value = self._history.value.was_read(reading)
+        flushes = self._book.flushes.replay.flushes() if self._trials.link.replay_due else ()
+        with self._trials.of(Task.REPLAY):
+            for flush in flushes:
+                await self._sender.write(flush)
+        self._trials.become(self._trials.link.replayed_all(epoch))
+        if self._history.value.wanted == reading:
+            self._trials.become(self._trials.link.made_whole(epoch))
+        return {"bars_written": missing, "flushes_replayed": len(flushes)}
+
+    async def _read(self) -> Mapping[Pair, FieldBars]:
+        pairs = self._pairs()
+        with self._trials.of(Task.READ):
+            if not self._history.value.read:
+                pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
+            return await self._window.all_bars(pairs)
+
+    def _adopt(self, stored: Mapping[Pair, FieldBars]) -> int:
+        """Adopt the bars that the window has; returns how many it lacks."""
+        self._trimming.prune()
+        for pair, bars in stored.items():
+            self._book.bars.adopt(pair, bars)
+            # By whole intervals, as everywhere: half of one would be less than its row.
+            self._trimming.found(pair, bars, self._book.bars.pruned_to)
+        return self._book.bars.mark_missing(stored)
