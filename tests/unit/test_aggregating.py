@@ -544,7 +544,7 @@ async def test_what_comes_in_while_the_last_rows_are_written_is_written_too(auto
 
     monkeypatch.setattr(world.store, "write", write_slowly)
     async with trio.open_nursery() as nursery:
-        await world.aggregator.take_hold()
+        await world.aggregator.take_lease()
         nursery.start_soon(world.aggregator.run)
         nursery.start_soon(world.flusher.run)
         await play(world, 61)
