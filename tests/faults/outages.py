@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import trio
 from rig import Exchange, Service, check_summary, eventually, now_ms, rows_are_right, window_is_whole
+from trio_util import AsyncValue
 
 
 async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, seconds: float) -> None:
@@ -77,13 +78,16 @@ class Proxy:
         self._open: set[trio.SocketStream] = set()
         self.delay = 0.0
         """Seconds that each piece from a client is held back."""
+        self.losing = AsyncValue[str | None](None)
+        """Requests or answers: pieces of that direction wait, and so do the ends of connections."""
         self.refusing = False
         """Whether new connections are ended at once."""
 
     @property
     def url(self) -> str:
         """For clients."""
-        return self._parts._replace(netloc=f"127.0.0.1:{self._port}").geturl()
+        user = "".join(self._parts.netloc.rpartition("@")[:2])
+        return self._parts._replace(netloc=f"{user}127.0.0.1:{self._port}").geturl()
 
     async def drop(self) -> None:
         """End all connections."""
@@ -119,10 +123,16 @@ class Proxy:
             async for piece in source:
                 if asking:
                     await trio.sleep(self.delay)
+                await self._not_losing(asking=asking)
                 await target.send_all(piece)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        await self._not_losing(asking=asking)
         scope.cancel()
+
+    async def _not_losing(self, *, asking: bool) -> None:
+        direction = "requests" if asking else "answers"
+        await self.losing.wait_value(lambda lost: lost != direction)
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from marketflow.adapters.state.spool import FileSpool
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 from marketflow.domain.bars import Bar
 
+ROOT = Path(__file__).parents[2]
 STORES = "redis://127.0.0.1:6379/0 postgresql://marketflow:secret@127.0.0.1/marketflow"
 
 
@@ -253,3 +256,41 @@ async def test_an_hour_of_bars_is_spooled_within_its_limit(tmp_path):
     assert logs == []
     (path,) = tmp_path.glob("spool-*.json")
     assert len(json.loads(path.read_text())) == 54_000
+
+
+SAVES = """
+import sys
+import trio
+from pathlib import Path
+from marketflow.adapters.state.spool import FileSpool
+from tests.integration.test_spool import STORES, bars_of
+
+async def main():
+    spool = FileSpool(Path(sys.argv[1]), STORES)
+    await spool.load()
+    print("saving", flush=True)
+    while True:
+        for count in (20_000, 30_000):
+            await spool.save(bars_of(count))
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.12, 0.31])
+async def test_killed_in_the_middle_of_a_save(tmp_path, seconds):
+    """The next start finds whole files only: of the save before, or of this one, or both."""
+    await FileSpool(tmp_path, STORES).save(bars_of(10_000))
+    command = [sys.executable, "-c", SAVES, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as saving:  # noqa: ASYNC220 - killed soon
+        assert await trio.to_thread.run_sync(saving.stdout.readline) == b"saving\n"
+        await trio.sleep(seconds)
+        saving.kill()
+    with capture_logs() as logs:
+        spool = FileSpool(tmp_path, STORES)
+        found = await spool.load()
+    assert [each["event"] for each in logs] == []
+    sizes = {10_000, 20_000, 30_000}
+    assert len(found) in sizes | {one + other for one in sizes for other in sizes if one != other}
+    await spool.save([])
+    assert list(tmp_path.glob("*.json")) == []
