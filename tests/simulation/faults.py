@@ -12,7 +12,7 @@ import trio
 from marketflow.app.answers import NothingCanAnswer
 from tests.simulation.plan import LIVE, TEST, Fault
 from tests.simulation.process import Process, Wrong
-from tests.simulation.stores import Way
+from tests.simulation.stores import OwnWay, Way
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -21,6 +21,18 @@ STOP_SECONDS: Final = 10.5
 """A stop takes no longer than `shutdown_timeout`, and a little for what follows it."""
 SECOND_SECONDS: Final = 8.0
 """A second service runs so much longer than the fault lasts, or twice as much, or not."""
+CANCEL_SECONDS: Final = 5.0
+"""A process that was cancelled ends within this: only a write on its way and the spool are shielded."""
+STEPS: Final = 100
+"""What happens at a step does so before one of so many."""
+SAVE_STEPS: Final = 6
+"""About the steps of a save."""
+OWN_WAYS: Final[tuple[OwnWay, ...]] = ("refused", "requests lost", "answers lost")
+NETWORK_WAYS: Final[dict[str, OwnWay]] = {
+    "down": "refused",
+    "loses requests": "requests lost",
+    "loses answers": "answers lost",
+}
 OLDER: Final = 4
 """A store that comes back older has the state of one of so many last snapshots."""
 REDIS_WAYS: Final[dict[str, Way]] = {
@@ -52,8 +64,11 @@ class Faults:
             "mode": self._switch,
             "killed": self._kill,
             "stopped": self._stop,
+            "signalled": self._signal_twice,
+            "cancelled": self._cancel,
             "frozen": self._freeze,
-            "cut": self._cut_off,
+            "network": self._network,
+            "spool": self._spool,
             "second": self._second,
         }
 
@@ -155,8 +170,20 @@ class Faults:
 
     # ---- processes ----
 
-    async def _switch(self, _fault: Fault, _: random.Random) -> None:
+    async def _at_a_step(self, rng: random.Random, act: Callable[[], None], most: int = STEPS) -> None:
+        """Act before one of the next `most` steps of any tasks; returns once that is done."""
+        done = trio.Event()
+
+        def now() -> None:
+            act()
+            done.set()
+
+        self._world.steps.at(self._world.steps.count + rng.randint(1, most), now)
+        await done.wait()
+
+    async def _switch(self, _fault: Fault, rng: random.Random) -> None:
         """Switch the mode: nothing of the old one is lost, and nothing of it comes afterwards."""
+        await self._at_a_step(rng, lambda: None)
         process = self._world.serving
         if process is None or process.questions is None:
             return
@@ -170,7 +197,7 @@ class Faults:
             return
         finally:
             process.switching -= 1
-        if process.ended.is_set() or process.dead:
+        if process.ended.is_set() or process.dead or process.outcome:
             return
         old = LIVE if wanted == "test" else TEST
         given = Counter(update.exchange for update in self._world.updates_of(process, entered=False))
@@ -178,40 +205,64 @@ class Faults:
         for name in old:
             if given[name] != taken[name]:
                 raise Wrong(f"{process.boot} left {name}: {taken[name]} of {given[name]} accepted")
+        self._world.coverage[f"switched to {wanted}"] += 1
         if modes.mode == wanted:
             process.left = frozenset(old)
 
-    async def _kill(self, _: Fault, rng: random.Random) -> None:
-        """Kill the oldest process between two steps of any tasks."""
+    async def _kill(self, _: Fault, rng: random.Random, victim: Process | None = None) -> None:
+        """Kill a process, by default the oldest, between two steps of any tasks."""
+        process = victim or self._world.serving
+        if process is not None:
+            await self._at_a_step(rng, process.kill)
+            await process.ended.wait()
+
+    async def _stop(self, _fault: Fault, rng: random.Random) -> None:
+        process = self._world.serving
+        if process is not None:
+            await self._at_a_step(rng, process.stop)
+            await stop(process)
+
+    async def _signal_twice(self, _fault: Fault, rng: random.Random) -> None:
+        """A stop, and a second signal at one of its steps: the process leaves at once."""
+        process = self._world.serving
+        if process is not None:
+            await self._at_a_step(rng, process.stop)
+            await self._at_a_step(rng, process.kill, rng.choice((20, 100, 500)))
+            await process.ended.wait()
+
+    async def _cancel(self, _fault: Fault, rng: random.Random) -> None:
+        """Cancel all tasks at their next checkpoint, as if one of them had failed; in a stop as well."""
         process = self._world.serving
         if process is None:
             return
-        self._world.steps.at(self._world.steps.count + rng.randint(1, 100), process.kill)
-        await process.ended.wait()
+        if rng.random() < 0.3:
+            await self._at_a_step(rng, process.stop)
+        await self._at_a_step(rng, process.cancel)
+        await ended_in_time(process, CANCEL_SECONDS)
 
-    async def _stop(self, _fault: Fault, _: random.Random) -> None:
-        process = self._world.serving
-        if process is not None:
-            await stop(process)
-
-    async def _freeze(self, fault: Fault, _: random.Random) -> None:
-        process = self._world.serving
-        if process is None or process.redis.thawed is not None:
+    async def _freeze(self, fault: Fault, _: random.Random, victim: Process | None = None) -> None:
+        process = victim or self._world.serving
+        if process is None or process.redis.thawed is not None or process.dead:
             return
         with self._world.redis_in_trouble():
             process.freeze()
-            await trio.sleep(fault.lasts)
-            process.thaw()
+            try:
+                await trio.sleep(fault.lasts)
+            finally:
+                process.thaw()
 
-    async def _cut_off(self, fault: Fault, rng: random.Random) -> None:
-        """The oldest process alone cannot reach one of the stores, or both."""
-        process = self._world.serving
+    async def _network(self, fault: Fault, rng: random.Random, victim: Process | None = None) -> None:
+        """The network fails between one process alone and one of the stores, or both."""
+        process = victim or self._world.serving
         if process is None:
             return
         links = rng.choice(([process.redis], [process.postgres], [process.redis, process.postgres]))
+        what = fault.kind.rpartition(" network ")[2].removeprefix("network ")
         with self._world.redis_in_trouble():
             for link in links:
-                link.cut = True
+                way: OwnWay = rng.choice(OWN_WAYS) if what == "fails" else NETWORK_WAYS[what]
+                self._world.coverage[f"{'redis' if link is process.redis else 'postgres'}: {way}"] += 1
+                link.turn(way)
             if process.postgres in links and rng.random() < 0.5:
                 process.store.die()  # The server has noticed.
             await trio.sleep(fault.lasts)
@@ -219,25 +270,82 @@ class Faults:
             for number, link in enumerate(links):
                 if number:  # One comes back first, often a while before the other.
                     await trio.sleep(rng.choice((0.0, rng.uniform(0.0, 12.0))))
-                link.cut = False
+                link.turn("up")
                 process.back_at = trio.current_time()
 
-    async def _second(self, fault: Fault, rng: random.Random) -> None:
-        """Another service on the same stores, while the first is well, frozen, killed or cut off."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._live_beside, fault)
-            match fault.kind.rpartition(" ")[2]:
-                case "frozen":
-                    nursery.start_soon(self._freeze, fault, rng)
-                case "killed":
-                    nursery.start_soon(self._kill, fault, rng)
-                case "off":
-                    nursery.start_soon(self._cut_off, fault, rng)
+    # ---- the spool ----
 
-    async def _live_beside(self, fault: Fault) -> None:
+    async def _spool(self, fault: Fault, rng: random.Random) -> None:
+        """Both stores are away at a stop, so that there is something to spool; and the disk may fail, too."""
+        process, what, disk = self._world.serving, fault.kind.partition(" ")[2], self._world.disk
+        if process is None:
+            return
+        with self._world.redis_in_trouble():
+            for server in (self._world.redis, self._world.postgres):
+                server.turn("refused")
+            await trio.sleep(rng.uniform(0.2, 2.0))
+            if what == "disk full":
+                disk.turn("full")
+            elif what == "disk hangs":
+                disk.turn("hanging")
+            await self._at_a_step(rng, process.stop)
+            if what == "save killed":
+                await self._kill_while_saving(process, rng)
+            else:
+                await stop(process)
+            if what == "unreadable":
+                disk.turn("unreadable")
+            elif what == "damaged":
+                self._damage(rng)
+            await trio.sleep(fault.lasts)
+            disk.turn("up")
+            for server in (self._world.redis, self._world.postgres):
+                server.turn("up")
+
+    async def _kill_while_saving(self, process: Process, rng: random.Random) -> None:
+        """At one of the first steps after it has begun to save."""
+
+        def kill_or_look_again() -> None:
+            if process.spool.saving:
+                self._world.coverage["killed in a save"] += 1
+                self._world.steps.at(self._world.steps.count + rng.randint(0, SAVE_STEPS), process.kill)
+            elif not process.ended.is_set():
+                self._world.steps.at(self._world.steps.count + 1, kill_or_look_again)
+
+        self._world.steps.at(self._world.steps.count + 1, kill_or_look_again)
+        await stop(process)
+
+    def _damage(self, rng: random.Random) -> None:
+        disk = self._world.disk
+        if not disk.readable():
+            return
+        number = rng.choice(disk.readable())
+        disk.damaged.add(number)
+        self._world.note(f"spool {number} damaged")
+        if not any(number in process.spool.known for process in self._world.processes):
+            self._world.count_losses(None)
+
+    # ---- two services ----
+
+    async def _second(self, fault: Fault, rng: random.Random) -> None:
+        """Another service on the same stores, while the first or the second is well or in trouble."""
         if not self._world.processes:
             return
-        second = self._world.start(self._living)
+        first, second = self._world.serving, self._world.start(self._living)
+        trouble = {"frozen": self._freeze, "killed": self._kill, "network": self._network}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._live_beside, fault, second)
+            _, _, what = fault.kind.partition(", ")
+            if not what:
+                return
+            role, what = what.split(" ")[:2]
+            if role == "second":
+                await trio.sleep(rng.uniform(0, fault.lasts / 2))
+            victim = first if role == "first" else second
+            if victim is not None and not victim.ended.is_set():
+                nursery.start_soon(trouble[what], fault, rng, victim)
+
+    async def _live_beside(self, fault: Fault, second: Process) -> None:
         with trio.move_on_after(fault.lasts + fault.detail % 3 * SECOND_SECONDS):
             await second.ended.wait()
         if not second.ended.is_set() and not second.stopping.is_set():
@@ -246,13 +354,27 @@ class Faults:
 
 
 async def stop(process: Process) -> None:
-    """Stop a process in order.
+    """Stop a process in order. One that is frozen has its time after that.
 
     Raises:
         Wrong: it takes too long.
     """
     process.stop()
-    with trio.move_on_after(STOP_SECONDS):
-        await process.ended.wait()
-    if not process.ended.is_set():
-        raise Wrong(f"{process.boot} has not stopped {STOP_SECONDS} s after it was asked to")
+    await ended_in_time(process, STOP_SECONDS)
+
+
+async def ended_in_time(process: Process, seconds: float) -> None:
+    """Wait for the end of a process.
+
+    Raises:
+        Wrong: it takes longer than that, since it was thawed.
+    """
+    while not process.ended.is_set():
+        thawed = process.redis.thawed
+        with trio.move_on_after(seconds):
+            await process.ended.wait()
+            return
+        if thawed is None and process.redis.thawed is None:
+            raise Wrong(f"{process.boot} has not ended {seconds} s after it was told to")
+        if process.redis.thawed is not None:
+            await process.redis.thawed.wait()

@@ -15,6 +15,7 @@ from tests.simulation.mutants import mutated
 from tests.simulation.plan import Fault, Plan
 from tests.simulation.planted import PLANTED
 from tests.simulation.scheduling import Steps, run
+from tests.simulation.states import counted
 from tests.simulation.world import World
 
 
@@ -41,10 +42,11 @@ def run_history(plan: Plan, mutant: str | None = None, *, told: bool = False) ->
     """
     worlds: list[World] = []
     failure = None
-    with mutated(PLANTED[mutant] if mutant else None), logged(told=told):
+    coverage: Counter[str] = Counter()
+    with mutated(PLANTED[mutant] if mutant else None), logged(told=told), counted(coverage):
 
         async def main(steps: Steps) -> None:
-            worlds.append(World(plan, steps))
+            worlds.append(World(plan, steps, coverage))
             await worlds[0].run()
 
         try:

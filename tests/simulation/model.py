@@ -142,11 +142,18 @@ class Model:
             return [f"row wrong: {key}: {row}, right is {right}"]
         return []
 
-    def taints(self, exchanges: Collection[str], symbol: str, start: int, end: int) -> bool:
-        """Whether something was lost of what an answer is about."""
+    def taints(
+        self,
+        exchanges: Collection[str],
+        symbol: str,
+        start: int,
+        end: int,
+        unread: Collection[Interval] = (),
+    ) -> bool:
+        """Whether something was lost of what an answer is about, or is in these unread intervals."""
         return any(
             exchange in exchanges and name == symbol and over > start and over - self.interval < end
-            for (exchange, name), over in self.tainted
+            for (exchange, name), over in (*self.tainted, *unread)
         )
 
 

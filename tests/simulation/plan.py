@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -19,42 +19,123 @@ SYMBOLS: Final = ("BTCUSDT", "DOGEUSDT", "ETHUSDT")
 LIVE: Final = ("exchange1", "exchange2")
 TEST: Final = ("test1",)
 
+
+class Kind(NamedTuple):
+    """A kind of fault."""
+
+    weight: int
+    """How often it is drawn."""
+    lasts: float
+    """Seconds at most; 0: it is over at once."""
+    shown: str
+    """The test, below tests/, that shows it on real servers, processes or disks."""
+
+
 KINDS: Final = {
-    # Kind: how often it is drawn, and how long (seconds) it lasts; 0: it is over at once.
-    "redis refuses": (3, 8.0),
-    "redis hangs": (3, 6.0),
-    "redis loses replies": (3, 3.0),
-    "redis applies half": (3, 3.0),
-    "redis slow": (1, 6.0),
-    "redis emptied": (3, 0.0),
-    "redis restarted empty": (2, 3.0),
-    "redis older": (2, 0.0),
-    "postgres refuses": (3, 10.0),
-    "postgres hangs": (3, 8.0),
-    "postgres loses replies": (2, 4.0),
-    "postgres refuses rows": (2, 8.0),
-    "postgres breaks connections": (2, 0.0),
-    "postgres older": (2, 0.0),
-    "exchange down": (2, 5.0),
-    "exchange breaks": (3, 0.0),
-    "exchange closes": (2, 0.0),
-    "exchange mute": (1, 10.0),
-    "exchange mad": (1, 5.0),
-    "exchange ahead": (1, 6.0),
-    "exchange bursts": (2, 3.0),
-    "clock ahead": (2, 8.0),
-    "clock behind": (1, 8.0),
-    "mode switched": (4, 0.0),
-    "killed": (4, 0.0),
-    "stopped": (3, 0.0),
-    "frozen": (2, 8.0),
-    "cut off": (2, 8.0),
-    "second service": (1, 12.0),
-    "second service, first frozen": (1, 15.0),
-    "second service, first killed": (1, 12.0),
-    "second service, first cut off": (1, 15.0),
-    "both stores away": (2, 6.0),
+    "redis refuses": Kind(3, 8.0, "faults/test_redis_away.py::test_redis_comes_back"),
+    "redis hangs": Kind(
+        3, 6.0, "integration/test_window_contract.py::test_a_server_that_hangs_is_away_within_the_time_limit"
+    ),
+    "redis loses replies": Kind(
+        3, 3.0, "faults/test_redis_refuses.py::test_connections_to_redis_that_do_not_last"
+    ),
+    "redis applies half": Kind(
+        3, 3.0, "faults/test_redis_refuses.py::test_redis_takes_the_marker_and_refuses_the_rest"
+    ),
+    "redis slow": Kind(1, 6.0, "faults/test_redis_refuses.py::test_redis_takes_half_a_second_a_call"),
+    "redis emptied": Kind(3, 0.0, "faults/test_redis_away.py::test_redis_is_emptied_under_a_live_connection"),
+    "redis restarted empty": Kind(2, 3.0, "faults/test_redis_away.py::test_redis_comes_back"),
+    "redis older": Kind(
+        2, 0.0, "faults/test_redis_away.py::test_redis_comes_back_with_what_it_had_some_time_ago"
+    ),
+    "postgres refuses": Kind(3, 10.0, "faults/test_postgres_returns.py::test_postgres_comes_back"),
+    "postgres hangs": Kind(
+        3, 8.0, "faults/test_postgres_away.py::test_a_frozen_server_is_away_within_the_time_limit"
+    ),
+    "postgres loses replies": Kind(
+        2, 4.0, "faults/test_postgres_away.py::test_an_ambiguous_write_may_be_repeated"
+    ),
+    "postgres refuses rows": Kind(
+        2, 8.0, "faults/test_postgres_returns.py::test_a_row_that_postgres_refuses"
+    ),
+    "postgres breaks connections": Kind(
+        2, 0.0, "integration/test_postgres.py::test_the_lock_goes_with_the_connection"
+    ),
+    "postgres older": Kind(2, 0.0, "faults/test_postgres_returns.py::test_it_comes_back_in_an_older_state"),
+    "exchange down": Kind(
+        2, 5.0, "e2e/test_exchange_outages.py::test_one_that_was_away_flows_again_within_three_seconds"
+    ),
+    "exchange breaks": Kind(3, 0.0, "integration/test_tcp_source.py::test_a_reset_is_an_os_error"),
+    "exchange closes": Kind(
+        2, 0.0, "e2e/test_exchange_outages.py::test_one_that_ends_every_connection_is_not_flooded"
+    ),
+    "exchange mute": Kind(1, 10.0, "e2e/test_exchange_outages.py::test_one_without_updates_is_stale"),
+    "exchange mad": Kind(
+        1, 5.0, "e2e/test_bad_lines.py::test_garbage_from_one_exchange_costs_the_others_nothing"
+    ),
+    "exchange ahead": Kind(1, 6.0, "faults/test_hostile_exchanges.py::test_a_clock_that_is_an_hour_off"),
+    "exchange bursts": Kind(2, 3.0, "faults/test_redis_refuses.py::test_a_flood_while_redis_is_slow"),
+    "clock ahead": Kind(2, 8.0, "faults/test_clock_steps.py::test_our_clock_alone_steps"),
+    "clock behind": Kind(1, 8.0, "faults/test_clock_steps.py::test_our_clock_alone_steps"),
+    "mode switched": Kind(4, 0.0, "faults/test_modes_under_load.py::test_switches_under_load"),
+    "killed": Kind(4, 0.0, "faults/test_crashes.py::test_killed_again_and_again"),
+    "stopped": Kind(3, 0.0, "e2e/test_stops.py::test_a_stop_in_mid_stream_loses_nothing"),
+    "signalled twice": Kind(2, 0.0, "e2e/test_stops.py::test_a_second_signal_leaves_at_once"),
+    "cancelled": Kind(
+        3, 0.0, "faults/test_partitions.py::test_a_service_that_is_cancelled_keeps_what_no_store_has"
+    ),
+    "frozen": Kind(2, 8.0, "faults/test_stopped_program.py::test_what_was_sent_during_a_standstill_is_read"),
+    "network down": Kind(2, 8.0, "faults/test_redis_refuses.py::test_connections_to_redis_that_do_not_last"),
+    "network loses requests": Kind(
+        2, 8.0, "faults/test_partitions.py::test_the_network_to_redis_loses_one_direction"
+    ),
+    "network loses answers": Kind(
+        2, 8.0, "faults/test_partitions.py::test_the_network_to_redis_loses_one_direction"
+    ),
+    "network fails": Kind(
+        2, 8.0, "faults/test_partitions.py::test_the_network_to_postgres_loses_one_direction"
+    ),
+    "spool used": Kind(1, 4.0, "faults/test_crashes.py::test_stopped_with_redis_away"),
+    "spool disk full": Kind(
+        1, 4.0, "integration/test_spool.py::test_a_save_that_fails_leaves_the_old_file_whole"
+    ),
+    "spool disk hangs": Kind(
+        1, 4.0, "faults/test_stop_cut_short.py::test_a_disk_that_hangs_cannot_hold_the_stop"
+    ),
+    "spool unreadable": Kind(
+        1, 4.0, "integration/test_spool.py::test_a_file_that_can_be_read_later_is_brought_in_then"
+    ),
+    "spool damaged": Kind(
+        1, 4.0, "integration/test_spool.py::test_a_file_that_cannot_be_read_does_not_stop_the_start"
+    ),
+    "spool save killed": Kind(2, 4.0, "integration/test_spool.py::test_killed_in_the_middle_of_a_save"),
+    "second service": Kind(1, 12.0, "faults/test_crashes.py::test_a_second_service_on_the_same_stores"),
+    "second service, first frozen": Kind(
+        1, 15.0, "faults/test_one_writer.py::test_one_that_was_frozen_while_another_took_over_ends"
+    ),
+    "second service, first killed": Kind(
+        1, 12.0, "faults/test_one_writer.py::test_a_start_right_after_a_kill"
+    ),
+    "second service, first network fails": Kind(
+        2, 15.0, "faults/test_partitions.py::test_one_that_no_answer_reached_while_another_took_over_ends"
+    ),
+    "second service, second frozen": Kind(
+        1, 15.0, "faults/test_one_writer.py::test_one_that_was_frozen_while_another_took_over_ends"
+    ),
+    "second service, second killed": Kind(
+        1, 12.0, "faults/test_one_writer.py::test_a_start_right_after_a_kill"
+    ),
+    "second service, second network fails": Kind(
+        2, 15.0, "faults/test_partitions.py::test_one_that_no_answer_reached_while_another_took_over_ends"
+    ),
+    "both stores away": Kind(2, 6.0, "faults/test_postgres_returns.py::test_both_stores_away"),
 }
+
+
+def shown_table() -> str:
+    """The kinds of faults as the table of docs/determinism.md."""
+    rows = [f"| {name} | `tests/{kind.shown}` |" for name, kind in KINDS.items()]
+    return "\n".join(["| fault | seen on the real thing by |", "|---|---|", *rows]) + "\n"
 
 
 @attrs.frozen(order=True)
@@ -103,7 +184,7 @@ class Plan:
         rng = random.Random(f"plan {seed}")
         seconds = rng.choice((8.0, 15.0, 25.0))
         kinds = list(KINDS)
-        weights = [KINDS[kind][0] for kind in kinds]
+        weights = [KINDS[kind].weight for kind in kinds]
         if rng.random() < 0.5:
             # Few kinds, again and again: so rare ones meet each other.
             chosen = sorted(set(rng.choices(range(len(kinds)), weights, k=5)))
@@ -132,7 +213,7 @@ class Plan:
 
 def _fault(rng: random.Random, kind: str, seconds: float, before: Sequence[Fault]) -> Fault:
     """A fault of that kind, within so many seconds: at any time, while another lasts, or at the beginning."""
-    lasts = round(KINDS[kind][1] * rng.uniform(0.1, 1.0), 3)
+    lasts = round(KINDS[kind].lasts * rng.uniform(0.1, 1.0), 3)
     at, when = rng.uniform(0, seconds), rng.random()
     if before and when < 0.5:
         other = rng.choice(before)

@@ -11,7 +11,9 @@ import attrs
 import trio
 
 from marketflow.app.interface import Counters, Questions
+from marketflow.app.share.spooling import BarsLost
 from marketflow.outside import Front
+from tests.simulation.disk import SimulatedSpool
 from tests.simulation.model import Update
 from tests.simulation.stores import Link, SimulatedStore, SimulatedWindow
 
@@ -50,8 +52,7 @@ class Process:
     postgres: Link
     window: SimulatedWindow
     store: SimulatedStore
-    spools: frozenset[int]
-    """The spools that lay there when it started: it must bring them in."""
+    spool: SimulatedSpool
     stopping: trio.Event = attrs.field(factory=trio.Event)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     ended: trio.Event = attrs.field(factory=trio.Event)
@@ -61,6 +62,8 @@ class Process:
     """Whether it has begun to serve."""
     outcome: str = ""
     """How it ended."""
+    told_lost: BarsLost | None = None
+    """What it said to have lost at its end."""
     given: defaultdict[str, list[Update]] = attrs.field(factory=lambda: defaultdict(list))
     """By exchange, the updates among the lines that its feed was given."""
     refused: Counter[tuple[str, str]] = attrs.field(factory=Counter)
@@ -107,8 +110,14 @@ class Process:
         if not self.dead and not self.ended.is_set():
             self.redis.dead = self.postgres.dead = True
             self.killed_at = trio.current_time()
-            self.store.die()
+            self.store.leave()
             self.thaw()
+            self.scope.cancel()
+
+    def cancel(self) -> None:
+        """Cancel all its tasks, as Trio does when one of them fails."""
+        if not self.dead and not self.ended.is_set() and not self.outcome:
+            self.outcome = "cancelled"
             self.scope.cancel()
 
     def freeze(self) -> None:

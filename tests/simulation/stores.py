@@ -1,14 +1,20 @@
 """Simulated Redis and PostgreSQL: the twins in memory, shared by several processes, behind links that fail.
 
-Each way to fail was seen on a real server:
-- refused: the server is not there, connections are refused;
-- hanging: it is stopped or cut off; what was sent may still take effect when it goes on;
+A server fails for all processes at once:
+- refused: it is not there, connections are refused;
+- hanging: it is stopped; what was sent may still take effect when it goes on;
 - no replies: the connection breaks after the server did the work, before its answer came;
 - half: the connection breaks in the middle of a pipeline, or the server refuses what follows the marker
   (out of memory, no permission);
 - emptied, older: FLUSHALL, a restart without persistence, a failover to a replica that lags;
 - rows refused: a trigger, a constraint.
-tests/integration and tests/faults show the same on real servers.
+
+The network fails for one process alone:
+- refused: its connections break, and new ones are refused;
+- requests lost: nothing that it sends arrives, and its connections stay open;
+- answers lost: what it sends arrives and takes effect, and no answer comes back.
+
+`KINDS` in plan.py names for each fault the test that shows it on a real server.
 """
 
 from __future__ import annotations
@@ -32,6 +38,13 @@ TURNS_SECONDS: Final = 2.0
 
 T = TypeVar("T")
 Way = Literal["up", "refused", "hanging", "no replies", "half"]
+OwnWay = Literal["up", "refused", "requests lost", "answers lost"]
+SILENT: Final = frozenset({"hanging", "requests lost"})
+"""Ways on which nothing happens, and nothing breaks either."""
+KEEPALIVE_SECONDS: Final = 20.0
+"""A server notices within this that a client is gone which could not say goodbye."""
+RESET_SECONDS: Final = 1.0
+"""Or within this after the network is whole again: the client's host resets the connection."""
 
 
 class Server:
@@ -57,6 +70,10 @@ class Server:
                 for request in backlog:
                     request()
         self.way = way
+        self.wake()
+
+    def wake(self) -> None:
+        """Have those that wait for an answer look how the way is now."""
         self._changed.set()
         self._changed = trio.Event()
 
@@ -86,17 +103,38 @@ class Link:
         self.server = server
         self.dead = False
         """The process was killed: nothing that it does has any effect."""
-        self.cut = False
-        """This process alone cannot reach the server."""
+        self.own: OwnWay = "up"
+        """The network between this process alone and the server."""
+        self.whole_since = -math.inf
+        """When the network became whole the last time."""
+        self.backlog: list[Callable[[], object]] = []
+        """What the process sent while its requests were lost. Its host may send that again."""
         self.thawed: trio.Event | None = None
         """The process is frozen until this is set."""
         self._rng = rng
         self._timeout = timeout
 
+    def draw(self, most: float) -> float:
+        """A time (seconds) up to that."""
+        return self._rng.uniform(0.0, most)
+
     @property
-    def way(self) -> Way:
+    def way(self) -> Way | OwnWay:
         """How a request fares."""
-        return "refused" if self.cut or self.dead else self.server.way
+        if self.dead or self.server.way == "refused":
+            return "refused"
+        return self.server.way if self.own == "up" else self.own
+
+    def turn(self, way: OwnWay) -> None:
+        """Change the network between this process and the server."""
+        backlog, self.backlog = self.backlog, []
+        if way == "up":
+            self.whole_since = trio.current_time()
+            if self.server.way == "up":
+                for request in backlog:
+                    request()
+        self.own = way
+        self.server.wake()
 
     async def carry(
         self,
@@ -110,20 +148,20 @@ class Link:
         Args:
             request: takes effect in the server, at once.
             half: takes half of that effect.
-            late: takes that effect in a server that hung, when it goes on and nobody waits any more.
+            late: takes that effect when the server or the network goes on and nobody waits any more.
 
         Raises:
             StoreAway: there was no answer.
         """
         with trio.move_on_after(self._timeout):
             return await self._carry(request, half)
-        if late is not None and self.way == "hanging" and self._rng.random() < 0.5:
-            self.server.backlog.append(late)
+        if late is not None and self.way in SILENT and self._rng.random() < 0.5:
+            (self.server if self.way == "hanging" else self).backlog.append(late)
         raise StoreAway("simulated: no answer in time")
 
     async def _carry(self, request: Callable[[], T], half: Callable[[], object] | None) -> T:
         await self._travel()
-        while self.way == "hanging":
+        while self.way in SILENT:
             await self.server.wait_changed()
         match self.way:
             case "refused":
@@ -135,6 +173,11 @@ class Link:
                 request()
                 raise StoreAway("simulated: the connection broke before the answer")
         answer = request()
+        if self.way == "answers lost":
+            while self.way == "answers lost":
+                await self.server.wait_changed()
+            if self.way != "up":
+                raise StoreAway("simulated: the connection broke before the answer")
         await self._travel()
         if self.dead:
             await trio.sleep_forever()
@@ -262,14 +305,35 @@ class SimulatedWindow(MemoryWindow):
 # ---- PostgreSQL ----
 
 
+class Session:
+    """The connection of a process that writes, as the server sees it."""
+
+    def __init__(self, boot: str, link: Link) -> None:
+        self.boot = boot
+        self._link = link
+        self._notice_at = math.inf
+
+    def leave(self, within: float) -> bool:
+        """The process has left it. Returns whether the server knows; else it does so after that time."""
+        if self._link.own in {"up", "answers lost"}:
+            return True
+        self._notice_at = min(self._notice_at, trio.current_time() + within)
+        return False
+
+    def noticed(self) -> bool:
+        """Whether the server knows by now that the process has left it."""
+        now = trio.current_time()
+        whole = self._link.own == "up" and now >= self._link.whole_since + RESET_SECONDS
+        return self._notice_at < math.inf and (whole or now >= self._notice_at)
+
+
 class SimulatedPostgres(Server):
     """The server's state."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: dict[tuple[str, str, int], Aggregate] = {}
-        self.holder: object | None = None
-        """Whose connection has the lock."""
+        self._holder: Session | None = None
         self.refuses_rows = False
         self.refused: set[tuple[str, str, int]] = set()
         """Rows that were refused at least once."""
@@ -287,6 +351,17 @@ class SimulatedPostgres(Server):
         }
         self.refused |= found
         return bool(found)
+
+    @property
+    def holder(self) -> Session | None:
+        """Which connection has the lock."""
+        if self._holder is not None and self._holder.noticed():
+            self._holder = None
+        return self._holder
+
+    @holder.setter
+    def holder(self, session: Session | None) -> None:
+        self._holder = session
 
     def break_connections(self) -> None:
         """End all of them, and the lock with them."""
@@ -318,6 +393,7 @@ class SimulatedStore(MemoryStore):
         self._boot = boot
         self._server = server
         self._link = link
+        self._session: Session | None = None
         self.rows = server.rows
         self.leased_at = -math.inf
         """When the lock was this process's the last time it asked."""
@@ -329,37 +405,53 @@ class SimulatedStore(MemoryStore):
 
     async def __aexit__(self, *_: object) -> None:
         """Give the lock back, if the server can be reached."""
-        self.die()
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the connection. A server that does not hear of it keeps the lock for a while."""
+        session, self._session = self._session, None
+        if session is not None and session.leave(self._link.draw(KEEPALIVE_SECONDS)):
+            self._end(session)
 
     def die(self) -> None:
-        """Its connections have ended."""
-        if self._server.holder is self:
+        """The server ends the connection, and the lock with it."""
+        if self._session is not None:
+            self._end(self._session)
+
+    def _end(self, session: Session) -> None:
+        if self._server.holder is session:
             self._server.holder = None
+
+    @property
+    def _holds_lock(self) -> bool:
+        return self._session is not None and self._server.holder is self._session
 
     async def lease(self) -> int:
         """See the port."""
 
         def take() -> int:
-            if self._server.holder is None:
-                self._server.holder = self
+            if not self._holds_lock:
+                holder = self._server.holder
+                # A former connection of the same process is ended by it.
+                if holder is not None and holder.boot != self._boot:
+                    raise StoreTaken
+                self._server.holder = self._session = Session(self._boot, self._link)
                 self._leases += 1
-            elif self._server.holder is not self:
-                raise StoreTaken
             self.leased_at = trio.current_time()
             return self._leases
 
         try:
             return await self._link.carry(take)
         except StoreAway:
-            # The connection is given up, and the server ends it in time.
-            self.die()
+            self.leave()
             raise
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""
+        session = self._session
 
         def write() -> None:
-            if self._server.holder is not self:
+            if not self._holds_lock:
                 raise StoreAway("simulated: not connected")
             if self._server.refuses(aggregates):
                 raise RowsRefused("simulated: a trigger")
@@ -370,10 +462,14 @@ class SimulatedStore(MemoryStore):
             for aggregate in aggregates:
                 self._put(aggregate)
 
+        def late() -> None:
+            if self._link.own == "up" or self._server.holder is session:
+                put()
+
         try:
-            await self._link.carry(write, late=put)
+            await self._link.carry(write, late=late)
         except StoreAway:
-            self.die()
+            self.leave()
             raise
 
     def _put(self, aggregate: Aggregate) -> None:
@@ -391,38 +487,7 @@ class SimulatedStore(MemoryStore):
 
     async def _answer(self, *, held: bool = False) -> None:
         def answer() -> None:
-            if held and self._server.holder is not self:
+            if held and not self._holds_lock:
                 raise StoreAway("simulated: not connected")
 
         await self._link.carry(answer)
-
-
-class SimulatedSpool:
-    """Fills the port Spool for one process: files on a disk that outlives it, one for each save.
-
-    It removes only what it has read or written itself, as the real one does.
-    """
-
-    def __init__(self, disk: dict[int, Sequence[Any]], is_dead: Callable[[], bool]) -> None:
-        """`disk`: what was saved, by number of the file."""
-        self._disk = disk
-        self._is_dead = is_dead
-        self._seen: list[int] = []
-
-    async def load(self) -> Sequence[Any]:
-        """See the port."""
-        await trio.lowlevel.checkpoint()
-        self._seen = list(self._disk)
-        return [bar for number in self._seen for bar in self._disk[number]]
-
-    async def save(self, bars: Sequence[Any], within: float = math.inf) -> None:  # noqa: ARG002 - of the port
-        """See the port."""
-        await trio.lowlevel.checkpoint()
-        if self._is_dead():
-            return
-        number = max(self._disk, default=0) + 1
-        if bars:
-            self._disk[number] = list(bars)
-        for each in self._seen:
-            self._disk.pop(each, None)
-        self._seen = [number]

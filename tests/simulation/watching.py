@@ -142,7 +142,7 @@ class Watch:
             return
         held = max(process.beside, process.store.leased_at, self._world.redis.last_write(process.boot))
         until = true_time() + int((held + 1.0 - trio.current_time()) * 1_000)
-        bars = [bar for file in self._world.disk.values() for bar in file if bar.boot == process.boot]
+        bars = [bar for file in self._world.disk.files.values() for bar in file if bar.boot == process.boot]
         if late := [bar for bar in bars if not bar.whole and bar.start > until]:
             raise Wrong(f"{process.boot} has spooled what another has too: {late[0]}, held until {until}")
 

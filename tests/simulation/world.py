@@ -15,10 +15,13 @@ import trio
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.ports import StoreTaken
 from marketflow.app.share.ledger import SHUTDOWN
+from marketflow.app.share.spooling import BarsLost
+from marketflow.failures import FAILED, problems_of
 from marketflow.outside import Outside
 from marketflow.service import serve
 from marketflow.sources import line_decoder, line_reader
 from tests.simulation.checks import WHOLE_SECONDS, Checks
+from tests.simulation.disk import SimulatedDisk, SimulatedSpool
 from tests.simulation.exchanges import SimulatedExchange, SimulatedSource, reason_against
 from tests.simulation.faults import Faults
 from tests.simulation.model import Model, Update
@@ -29,7 +32,6 @@ from tests.simulation.stores import (
     Link,
     SimulatedPostgres,
     SimulatedRedis,
-    SimulatedSpool,
     SimulatedStore,
     SimulatedWindow,
 )
@@ -43,20 +45,28 @@ HARMLESS: Final = frozenset({"postgres refuses rows", "mode switched", "exchange
 """Faults that must not hold up rows; those that are refused aside."""
 WELL_SECONDS: Final = 5.0
 """So long after the last trouble of Redis a stop has everything written to it."""
-FORGETFUL: Final = frozenset({"postgres older", "clock ahead", "clock behind"})
+FORGETFUL: Final = frozenset({"postgres older", "spool damaged", "clock ahead", "clock behind"})
 """Faults after which a store may not have what it, or the spool, has had."""
 LEEWAY: Final = 0.1
 """Seconds that what was received may take to Redis beyond the flush interval."""
 
 
+MOST_SECONDS: Final = 300.0
+"""A history takes a third of that at most. If it takes longer, something waits for ever."""
+ORDERLY: Final = frozenset({"stopped", "bars lost"})
+"""Ends of a process that has come to the end of its work."""
+KEEPS_ALL: Final = ORDERLY | {"cancelled"}
+"""Ends at which nothing is lost that is not told."""
+
+
 class World:
     """Everything of one history."""
 
-    def __init__(self, plan: Plan, steps: Steps) -> None:
+    def __init__(self, plan: Plan, steps: Steps, coverage: Counter[str]) -> None:
+        """`coverage` counts what has happened."""
         self.plan = plan
         self.steps = steps
-        self.coverage: Counter[str] = Counter()
-        """What has happened, how often."""
+        self.coverage = coverage
         self.log: list[str] = []
         """What has happened, in words."""
         self.model = Model(plan.interval)
@@ -64,8 +74,8 @@ class World:
         self.clock = SimulatedClock()
         self.processes: list[Process] = []
         """Those that run, the oldest first."""
-        self.disk: dict[int, Sequence[Any]] = {}
-        """What was spooled, by file."""
+        self.disk = SimulatedDisk()
+        """What was spooled."""
         self.watch = Watch(self)
         self._rng = self.generator("world")
         self._traffic_over = False
@@ -145,6 +155,12 @@ class World:
         Raises:
             Wrong: a promise was broken.
         """
+        with trio.move_on_after(MOST_SECONDS):
+            await self._run()
+            return
+        raise Wrong(f"the history has not ended after {MOST_SECONDS:.0f} s")
+
+    async def _run(self) -> None:
         checks = Checks(self)
         self.steps.after_each = checks.check_ledgers
         self.postgres.written = checks.check_write
@@ -198,7 +214,7 @@ class World:
             postgres,
             SimulatedWindow(boot=boot, link=redis, server=self.redis),
             SimulatedStore(self.plan.interval, boot=boot, link=postgres, server=self.postgres),
-            frozenset(self.disk),
+            SimulatedSpool(self.disk, lambda: redis.dead),
         )
         process.predecessors = frozenset(self._ended)
         self.processes.append(process)
@@ -234,6 +250,9 @@ class World:
             process.outcome = "taken"
         except* TimeoutError as group:
             process.outcome = f"the stop was cut short: {group.exceptions[0]}"
+        except* BarsLost as group:
+            process.outcome = process.outcome or "bars lost"
+            process.told_lost = _only(group)
 
     @asynccontextmanager
     async def _outside(self, process: Process, rng: random.Random) -> AsyncIterator[Outside]:
@@ -260,7 +279,7 @@ class World:
                 entropy=rng,
                 window=process.window,
                 store=process.store,
-                spool=SimulatedSpool(self.disk, lambda: process.dead),
+                spool=process.spool,
                 sources={"live": sources(LIVE, reader), "test": sources(TEST, LineReader(process.clock))},
                 front=quiet_front(process),
             )
@@ -307,6 +326,7 @@ class World:
         updates = self.updates_of(process)
         self.model.ended += updates
         self.model.doubt(update for update in updates if update.at >= process.beside)
+        self._check_told(process)
         if process.dead:
             process.outcome = "killed"
         elif not process.outcome:
@@ -316,7 +336,7 @@ class World:
         self.coverage[f"outcome {process.outcome.split(':')[0]}"] += 1
         if process.outcome.startswith("the stop") and not process.was_frozen:
             raise Wrong(f"{process.boot}: {process.outcome}")
-        if process.outcome == "stopped" and process.questions is not None:
+        if process.outcome in ORDERLY and process.questions is not None:
             missed = len(self.updates_of(process, entered=False)) - len(self.updates_of(process))
             if missed:
                 raise Wrong(f"{process.boot} stopped without {missed} updates that its feeds were given")
@@ -326,14 +346,24 @@ class World:
                 }
                 if {reason: count for reason, count in ledger.rejected.items() if count} != refused:
                     raise Wrong(f"{process.boot} {exchange}: rejected {ledger.rejected}, right is {refused}")
-            pending = sum(ledger.pending for ledger in process.counters().values())
-            if pending:
-                raise Wrong(f"{process.boot} stopped with {pending} updates pending")
             dropped = sum(ledger.dropped.get(SHUTDOWN, 0) for ledger in process.counters().values())
             if dropped and self.redis_well_since < process.stopped_at - WELL_SECONDS:
                 raise Wrong(f"{process.boot} dropped {dropped} updates at its stop though Redis answered")
+        pending = sum(ledger.pending for ledger in process.counters().values())
+        if pending and not process.dead:
+            raise Wrong(f"{process.boot} {process.outcome} with {pending} updates pending")
         self.watch.check_spooled(process)
         self.count_losses(process)
+
+    def _check_told(self, process: Process) -> None:
+        """What could not be spooled is told, in words and by the exit code."""
+        told = process.told_lost
+        if process.dead:
+            return
+        if (told is not None) != process.spool.failed:
+            raise Wrong(f"{process.boot}: the spool failed: {process.spool.failed}, told: {told}")
+        if told is not None and set(problems_of(told, ("", "")).values()) != {FAILED}:
+            raise Wrong(f"{process.boot}: bars lost, and the exit code is another: {told}")
 
     def count_losses(self, process: Process | None) -> None:
         """Find out what ended processes accepted and no store has."""
@@ -341,7 +371,7 @@ class World:
         for pair, fields in self.redis.shelf.bars.items():
             for (second, boot), bar in fields.items():
                 bars[pair, second, boot] = bar.count
-        for each in (bar for file in self.disk.values() for bar in file):
+        for each in self.disk.bars():
             if not each.whole:
                 key = each.pair, each.start, each.boot
                 bars[key] = max(bars.get(key, 0), each.bar.count)
@@ -357,11 +387,19 @@ class World:
             return
         self.note(f"{len(lost)} updates are in no store")
         self.coverage["updates lost"] += len(lost)
-        if process is not None and process.outcome == "stopped" and not process.robbed:
-            raise Wrong(f"{process.boot} stopped, and {len(lost)} updates are in no store: {lost[:3]}")
-        gone = [update for update in lost if self._ended[update.boot] == "stopped"]
+        if process is not None and not process.dead and process.outcome in KEEPS_ALL and not process.robbed:
+            untold = [each for each in lost if not _is_told(process.told_lost, each, self.plan.interval)]
+            if untold and process.beside < math.inf:
+                # It spools nothing of the time in which it could not know whether the other served.
+                self.coverage["lost beside another service"] += 1
+            elif untold:
+                what = f"{len(untold)} updates are in no store, and this is not told"
+                raise Wrong(f"{process.boot} {process.outcome}, {what}: {untold[:3]}")
+        gone = [update for update in lost if self._ended[update.boot] in {"stopped", "cancelled"}]
         if gone and not (self.redis_forgot or {fault.kind for fault in self.plan.faults} & FORGETFUL):
-            raise Wrong(f"{gone[0].boot} had stopped, and now {len(gone)} of its updates are lost: {gone[0]}")
+            raise Wrong(
+                f"{gone[0].boot} had ended in order, and now {len(gone)} of its updates are lost: {gone[0]}"
+            )
         now = trio.current_time() if process is None else min(process.killed_at, trio.current_time())
         well = not self._troubles and now - self._trouble_ended > WHOLE_SECONDS
         age = now - min(update.at for update in lost)
@@ -375,3 +413,18 @@ class World:
     def serving(self) -> Process | None:
         """The oldest process that has begun to serve."""
         return next((process for process in self.processes if process.started and process.questions), None)
+
+
+def _only(group: BaseExceptionGroup[BarsLost]) -> BarsLost:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, BarsLost)
+    return error
+
+
+def _is_told(told: BarsLost | None, update: Update, interval: int) -> bool:
+    """Whether an update is among those that a stop has said to have lost."""
+    if told is None or update.exchange not in told.exchanges:
+        return False
+    return told.first <= update.timestamp < told.last + interval
