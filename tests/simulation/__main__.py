@@ -19,9 +19,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
+from marketflow.app.share.lease import LeaseState
 from tests.simulation.history import History, run_history, shrunk
 from tests.simulation.plan import KINDS, Plan
 from tests.simulation.planted import PLANTED
+from tests.simulation.regressions import frozen
 
 CHUNK = 5
 """Seeds that a process takes at a time."""
@@ -58,10 +60,10 @@ def _one(seed: int, mutant: str | None) -> int:
     print("", *history.log, "", sep="\n")
     if history.failure is None:
         print(f"{history.steps} steps, {history.seconds:.1f} virtual seconds: all is right")
-        print(f"hash {history.digest}")
-        return 0
-    print(f"FAILED: {history.failure}")
-    return 1
+    else:
+        print(f"FAILED: {history.failure}")
+    print(f"hash {history.digest}")
+    return 0 if history.failure is None else 1
 
 
 def _many(first: int, count: int, minutes: float | None, mutant: str | None) -> int:
@@ -103,6 +105,9 @@ def _explain(seed: int, mutant: str | None) -> None:
     plan, history = shrunk(Plan.of(seed), mutant)
     print("\nwith as few faults as it takes:", _described(plan), "", *history.log, sep="\n")
     print(f"{history.failure}\n\nagain, with the service's log: nox -s simulate -- --seed {seed}")
+    if mutant is None:
+        print("once it is mended, for tests/simulation/regressions.toml:", "", sep="\n")
+        print(frozen(plan, f"seed-{seed}", "what it showed"))
 
 
 def _described(plan: Plan) -> str:
@@ -114,11 +119,33 @@ def _described(plan: Plan) -> str:
 
 
 def _table(coverage: Counter[str]) -> None:
-    never = [kind for kind in KINDS if not coverage[kind]]
-    for name, times in sorted(coverage.items()):
-        print(f"  {name:<28} {times:>9,}")
+    """What was covered, in groups, and what never was."""
+    states = [f"state lease {state.value}" for state in LeaseState]
+    states += [f"state {store} {state}" for store in ("redis", "postgres") for state in ("up", "away")]
+    groups: dict[str, list[str]] = {"faults": list(KINDS), "states": states}
+    groups |= {name: [] for name in ("modes", "network", "outcomes", "answers", "other")}
+    for name in sorted(coverage):
+        if name not in KINDS and name not in states:
+            groups[_group(name)].append(name)
+    for group, names in groups.items():
+        print(group)
+        for name in names:
+            print(f"  {name:<38} {coverage[name]:>9,}")
+    never = [name for name in (*KINDS, *states) if not coverage[name]]
     if never:
-        print(f"  never: {', '.join(never)}")
+        print(f"never: {', '.join(never)}")
+
+
+def _group(name: str) -> str:
+    beginnings = {
+        "switched": "modes",
+        "redis: ": "network",
+        "postgres: ": "network",
+        "outcome": "outcomes",
+        "answer": "answers",
+        "state": "states",
+    }
+    return next((group for text, group in beginnings.items() if name.startswith(text)), "other")
 
 
 if __name__ == "__main__":

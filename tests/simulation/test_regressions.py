@@ -1,0 +1,31 @@
+"""Plans that once failed do not fail again."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from tests.simulation.history import run_history
+from tests.simulation.plan import KINDS, Plan
+from tests.simulation.regressions import frozen, read, regressions
+
+KEPT = regressions()
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_it_does_not_fail_again(name):
+    assert run_history(KEPT[name].plan).failure is None, KEPT[name].showed
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_its_faults_still_exist(name):
+    """A kind that was renamed must be renamed there as well."""
+    assert {fault.kind for fault in KEPT[name].plan.faults} <= KINDS.keys()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_is_read_as_it_was_frozen(seed):
+    plan = Plan.of(seed)
+    (fields,) = tomllib.loads(frozen(plan, "name", "what")).values()
+    assert read(fields).plan == plan
