@@ -401,7 +401,8 @@ class SimulatedStore(MemoryStore):
     @property
     def lost_to_another(self) -> bool:
         """Whether another process has the lock that this one has had."""
-        return self._leases > 0 and self._server.holder not in {None, self}
+        holder = self._server.holder
+        return self._leases > 0 and holder is not None and holder.boot != self._boot
 
     async def __aexit__(self, *_: object) -> None:
         """Give the lock back, if the server can be reached."""

@@ -113,6 +113,8 @@ class Watch:
         Raises:
             Wrong
         """
+        if process.stopping.is_set():
+            return  # It was stopped while it waited, and accepts nothing.
         since = trio.current_time() - HELD_SECONDS
         for other in self._world.processes:
             serves = other is not process and other.started_at < since and not other.stopping.is_set()

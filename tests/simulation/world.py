@@ -387,7 +387,15 @@ class World:
             return
         self.note(f"{len(lost)} updates are in no store")
         self.coverage["updates lost"] += len(lost)
-        if process is not None and not process.dead and process.outcome in KEEPS_ALL and not process.robbed:
+        gone = [update for update in lost if self._ended[update.boot] in {"stopped", "cancelled"}]
+        if gone and not (self.redis_forgot or {fault.kind for fault in self.plan.faults} & FORGETFUL):
+            raise Wrong(f"{gone[0].boot} had ended in order, and now {len(gone)} updates are lost: {gone[0]}")
+        if process is not None:
+            self._judge_end(process, lost)
+
+    def _judge_end(self, process: Process, lost: list[Update]) -> None:
+        """A process has ended, and these updates are in no store: whether that may be."""
+        if not process.dead and process.outcome in KEEPS_ALL and not process.robbed:
             untold = [each for each in lost if not _is_told(process.told_lost, each, self.plan.interval)]
             if untold and process.beside < math.inf:
                 # It spools nothing of the time in which it could not know whether the other served.
@@ -395,15 +403,10 @@ class World:
             elif untold:
                 what = f"{len(untold)} updates are in no store, and this is not told"
                 raise Wrong(f"{process.boot} {process.outcome}, {what}: {untold[:3]}")
-        gone = [update for update in lost if self._ended[update.boot] in {"stopped", "cancelled"}]
-        if gone and not (self.redis_forgot or {fault.kind for fault in self.plan.faults} & FORGETFUL):
-            raise Wrong(
-                f"{gone[0].boot} had ended in order, and now {len(gone)} of its updates are lost: {gone[0]}"
-            )
-        now = trio.current_time() if process is None else min(process.killed_at, trio.current_time())
+        now = min(process.killed_at, trio.current_time())
         well = not self._troubles and now - self._trouble_ended > WHOLE_SECONDS
         age = now - min(update.at for update in lost)
-        if process is not None and process.dead and well and age > self.plan.flush_interval / 1_000 + LEEWAY:
+        if process.dead and well and age > self.plan.flush_interval / 1_000 + LEEWAY:
             raise Wrong(
                 f"{process.boot} was killed while Redis answered, and what was received {age:.3f} s before is"
                 f" lost: {len(lost)} updates, {lost[0]}"
