@@ -71,10 +71,13 @@ def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[
 def _of_lost(error: BarsLost) -> str:
     times = (datetime.fromtimestamp(each / 1_000, UTC) for each in (error.first, error.last))
     first, last = (f"{each:%Y-%m-%dT%H:%M:%SZ}" for each in times)
-    return (
-        f"{error.count} bars lost, of {', '.join(error.exchanges)} from {first} to {last}: "
-        f"no store would take them, and they could not be written to {error.place}: {error.reason.lower()}"
-    )
+    bars = f"of {', '.join(error.exchanges)} from {first} to {last}"
+    refused = "no store would take them, and"
+    if (failure := error.failure) is None:
+        other = "another marketflow was on the stores by then. What it had not received itself is lost"
+        return f"{error.count} bars not kept, {bars}: {refused} {other}"
+    where = f"they could not be written to {failure.place}: {failure.reason.lower()}"
+    return f"{error.count} bars lost, {bars}: {refused} {where}"
 
 
 def _os_problem(error: OSError, host: str, port: str) -> str:

@@ -443,16 +443,19 @@ def raising(monkeypatch, tmp_path):
 
 NOON = 1_795_348_800_000
 BAR = Bar.of([NOON], [1.0])
-LOST = BarsLost(
-    [
-        SpooledBar((exchange, "BTCUSDT"), NOON + offset, "boot", BAR, whole=False)
-        for exchange, offset in (("exchange2", 61_000), ("exchange1", 0))
-    ],
-    SpoolFailed("/state", "No space left on device"),
-)
+LOST_BARS = [
+    SpooledBar((exchange, "BTCUSDT"), NOON + offset, "boot", BAR, whole=False)
+    for exchange, offset in (("exchange2", 61_000), ("exchange1", 0))
+]
+LOST = BarsLost(LOST_BARS, SpoolFailed("/state", "No space left on device"))
 LOST_LINE = (
     "2 bars lost, of exchange1, exchange2 from 2026-11-22T12:00:00Z to 2026-11-22T12:01:01Z: "
     "no store would take them, and they could not be written to /state: no space left on device"
+)
+NOT_KEPT_LINE = (
+    "2 bars not kept, of exchange1, exchange2 from 2026-11-22T12:00:00Z to 2026-11-22T12:01:01Z: "
+    "no store would take them, and another marketflow was on the stores by then. "
+    "What it had not received itself is lost"
 )
 
 
@@ -490,6 +493,11 @@ def in_use() -> OSError:
         ),
         (TimeoutError(), 1, ["TimeoutError"]),
         (LOST, 1, [LOST_LINE]),
+        (
+            ExceptionGroup("", [StoreTaken("another marketflow is here"), BarsLost(LOST_BARS, None)]),
+            1,
+            ["another marketflow is here", NOT_KEPT_LINE],
+        ),
         (
             BaseExceptionGroup("", [TimeoutError("the stop took too long"), ExceptionGroup("", [LOST])]),
             1,

@@ -114,7 +114,7 @@ class Checks:
             or any(each.beside < math.inf for each in self._world.processes)
         ):
             return
-        if (pair, row.end) in self._unread():
+        if (pair, row.end) in self._world.unread():
             return
         before = trio.current_time() - MADE_SECONDS
         earlier = next((each.predecessors for each in self._world.processes if each.boot == boot), ())
@@ -154,7 +154,7 @@ class Checks:
         after = self._about(symbol, meant)
         if kind == "latest":
             self._check_latest(answer, newest, before, after, process)
-        elif not self._world.model.taints(meant, symbol, answer.start, answer.end, self._unread()):
+        elif not self._world.model.taints(meant, symbol, answer.start, answer.end, self._world.unread()):
             self._check_span(kind, answer, before, after)
 
     def _about(self, symbol: str, exchanges: Sequence[str]) -> list[Update]:
@@ -232,17 +232,7 @@ class Checks:
 
     def _unknown(self) -> set[Interval]:
         """Intervals of which something was lost, or cannot be known."""
-        return self._unread() | self._world.model.tainted.keys()
-
-    def _unread(self) -> set[Interval]:
-        """Intervals of which bars are in a spool that a process could not read: it cannot know of them."""
-        model, disk = self._world.model, self._world.disk
-        return {
-            (bar.pair, model.end_of(bar.start))
-            for process in self._world.processes
-            for number in process.spool.unread
-            for bar in disk.files[number]
-        }
+        return self._world.unread() | self._world.model.tainted.keys()
 
     def _check_span(self, kind: str, answer: Any, before: list[Update], after: list[Update]) -> None:
         within = [each for each in after if answer.start <= each.timestamp < answer.end]

@@ -94,10 +94,11 @@ class Watch:
             closed = interval[1] + world.plan.grace
             if update.at < now - patience and wall - 20_000 < closed < wall - 1_000 * patience:
                 least[interval] += 1
+        unknown = world.model.tainted.keys() | world.unread()
         for (pair, end), count in least.items():
             if (
                 end <= world.model.told_by_rows
-                or (pair, end) in world.model.tainted
+                or (pair, end) in unknown
                 or (*pair, end) in world.postgres.refused
             ):
                 continue

@@ -24,7 +24,7 @@ from tests.simulation.checks import WHOLE_SECONDS, Checks
 from tests.simulation.disk import SimulatedDisk, SimulatedSpool
 from tests.simulation.exchanges import SimulatedExchange, SimulatedSource, reason_against
 from tests.simulation.faults import Faults
-from tests.simulation.model import Model, Update
+from tests.simulation.model import Interval, Model, Update
 from tests.simulation.plan import LIVE, TEST, Plan, settings_of
 from tests.simulation.process import Process, SimulatedClock, Wrong, quiet_front, true_time
 from tests.simulation.scheduling import Steps
@@ -55,7 +55,7 @@ MOST_SECONDS: Final = 300.0
 """A history takes a third of that at most. If it takes longer, something waits for ever."""
 ORDERLY: Final = frozenset({"stopped", "bars lost"})
 """Ends of a process that has come to the end of its work."""
-KEEPS_ALL: Final = ORDERLY | {"cancelled"}
+KEEPS_ALL: Final = ORDERLY | {"cancelled", "taken"}
 """Ends at which nothing is lost that is not told."""
 
 
@@ -321,6 +321,15 @@ class World:
         """All that was accepted, by whichever process."""
         return [*self.model.ended, *(each for process in self.processes for each in self.updates_of(process))]
 
+    def unread(self) -> set[Interval]:
+        """Intervals of which bars are in a spool that a process could not read: it cannot know of them."""
+        return {
+            (bar.pair, self.model.end_of(bar.start))
+            for process in self.processes
+            for number in process.spool.unread
+            for bar in self.disk.files[number]
+        }
+
     def _account(self, process: Process) -> None:
         """A process has ended: what it accepted, and what of that is lost."""
         updates = self.updates_of(process)
@@ -356,11 +365,12 @@ class World:
         self.count_losses(process)
 
     def _check_told(self, process: Process) -> None:
-        """What could not be spooled is told, in words and by the exit code."""
+        """What was not spooled is told, in words and by the exit code."""
         told = process.told_lost
         if process.dead:
             return
-        if (told is not None) != process.spool.failed:
+        failed = told is not None and told.failure is not None
+        if failed != process.spool.failed:
             raise Wrong(f"{process.boot}: the spool failed: {process.spool.failed}, told: {told}")
         if told is not None and set(problems_of(told, ("", "")).values()) != {FAILED}:
             raise Wrong(f"{process.boot}: bars lost, and the exit code is another: {told}")
@@ -397,10 +407,7 @@ class World:
         """A process has ended, and these updates are in no store: whether that may be."""
         if not process.dead and process.outcome in KEEPS_ALL and not process.robbed:
             untold = [each for each in lost if not _is_told(process.told_lost, each, self.plan.interval)]
-            if untold and process.beside < math.inf:
-                # It spools nothing of the time in which it could not know whether the other served.
-                self.coverage["lost beside another service"] += 1
-            elif untold:
+            if untold:
                 what = f"{len(untold)} updates are in no store, and this is not told"
                 raise Wrong(f"{process.boot} {process.outcome}, {what}: {untold[:3]}")
         now = min(process.killed_at, trio.current_time())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
@@ -50,16 +49,17 @@ class SpoolFailed(Exception):
 class BarsLost(Exception):
     """A stop has ended with bars that neither a store nor the spool has taken."""
 
-    def __init__(self, bars: Sequence[SpooledBar], failure: SpoolFailed) -> None:
-        super().__init__(f"{len(bars)} bars could not be spooled to {failure}")
+    def __init__(self, bars: Sequence[SpooledBar], failure: SpoolFailed | None) -> None:
+        """`failure` of the spool; None: it was not asked, since another service may have the bars too."""
+        what = "not spooled beside another service" if failure is None else f"not spooled to {failure}"
+        super().__init__(f"{len(bars)} bars {what}")
+        self.failure = failure
         self.count = len(bars)
         self.exchanges = sorted({each.pair[0] for each in bars})
         self.first = min(each.start for each in bars)
         """The start of the oldest (Unix ms)."""
         self.last = max(each.start for each in bars)
         """The start of the newest."""
-        self.place = failure.place
-        self.reason = failure.reason
 
 
 class Spool(Protocol):
@@ -143,25 +143,35 @@ class Spooling:
     async def save(self, within: float) -> None:
         """At the end: spool what no store has taken, or what its rows may yet need.
 
-        With another service on the stores, only what we accepted as long as we held them: the rest it has
-        accepted too, and brought in by a start these updates would count twice.
+        With another service on the stores, only what we accepted as long as we held them. The rest it may
+        have accepted too, from the moment on at which it began: we cannot know when. Spooled, these updates
+        would count twice at the next start. Not spooled, some may be lost, so this is an error.
 
         Raises:
-            BarsLost: it could not be spooled `within` this many seconds.
+            BarsLost: some could not be spooled `within` this many seconds, or were not because of another.
         """
-        left = list(self._left())
-        if self._leased_until() < math.inf:
-            ours = [each for each in left if each.boot != self._book.boot or each.start < self._last_held]
-            log.warning("bars not spooled, another service has them", bars=len(left) - len(ours))
-            left = ours
-        if left:
+        left, held = list(self._left()), self._last_held
+        ours = [each for each in left if self._is_ours(each, held)]
+        others = [each for each in left if not self._is_ours(each, held)]
+        if ours:
             try:
-                await self._spool.save(left, within)
+                await self._spool.save(ours, within)
             except SpoolFailed as failure:
                 raise BarsLost(left, failure) from failure
-            log.warning("bars spooled, no store would take them", bars=len(left))
+            log.warning("bars spooled, no store would take them", bars=len(ours))
         elif self._spooled:
             await self._spool.save([], within)
+        if lost := [each for each in others if each.whole or not self._is_in_redis(each)]:
+            log.error("bars not spooled, another service may not have them", bars=len(lost))
+            raise BarsLost(lost, None)
+
+    def _is_ours(self, bar: SpooledBar, held: float) -> bool:
+        """Whether nobody else can have counted its updates. `held`: until when (ms) we held the stores."""
+        return bar.boot != self._book.boot or bar.start < held
+
+    def _is_in_redis(self, bar: SpooledBar) -> bool:
+        """Whether Redis has acknowledged the bar of a second."""
+        return self._book.bars_acknowledged({(bar.pair, (bar.start, bar.boot))})
 
     @property
     def _last_held(self) -> float:
