@@ -171,7 +171,7 @@ class Spooling:
 
     def _is_in_redis(self, bar: SpooledBar) -> bool:
         """Whether Redis has acknowledged the bar of a second."""
-        return self._book.bars_acknowledged({(bar.pair, (bar.start, bar.boot))})
+        return (bar.pair, (bar.start, bar.boot)) not in self._book.bars.outbox
 
     @property
     def _last_held(self) -> float:
