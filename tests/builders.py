@@ -336,7 +336,7 @@ class World:
     async def answerable(self) -> None:
         """Wait until questions can know all that was sent: from Redis alone, until it has acknowledged it."""
         if self.from_redis_alone:
-            await until(lambda: self.book.drained or self.window.away, seconds=70)
+            await until(lambda: self.book.flushes.drained or self.window.away, seconds=70)
 
     # ---- run ----
 

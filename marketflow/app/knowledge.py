@@ -12,12 +12,10 @@ from typing import Final, Literal, Protocol
 
 import attrs
 
+from marketflow.app.ports import BARS_KEPT
 from marketflow.domain.bars import BAR_WIDTH, Bar
-from marketflow.domain.periods import HOUR, Span, ceil_to, floor_to
+from marketflow.domain.periods import Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
-
-BARS_KEPT: Final = HOUR
-"""How long (ms) one-second bars are kept, in memory and in Redis."""
 
 BARS: Final = "bars"
 ROWS: Final = "rows"

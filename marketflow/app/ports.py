@@ -9,13 +9,16 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 import attrs
 
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import Span
+from marketflow.domain.periods import HOUR, Span
 from marketflow.domain.prices import Pair, PriceUpdate
 
 Field = tuple[int, str]
 """(second, boot): the place of a one-second bar. The second is its start in Unix ms."""
 
 FieldBars = Mapping[Field, Bar]
+
+BARS_KEPT: Final = HOUR
+"""How long (ms) one-second bars are kept, in memory and in the window."""
 
 
 class StoreAway(Exception):

@@ -278,7 +278,7 @@ def test_a_forbidden_import_is_found(module: str, source: str, violation: str) -
             "import trio\nfrom marketflow.app.knowledge import KnownBars\nfrom .edges import Edges",
         ),
         ("marketflow.app.stream.board", "from ..answers import Latest\nfrom .turns import Turns"),
-        ("marketflow.app.share.knowing", "from marketflow.app.knowledge import BARS_KEPT"),
+        ("marketflow.app.share.knowing", "from marketflow.app.knowledge import KnownBars"),
         ("marketflow.app.watch.measuring", "from marketflow.app.share.book import Book"),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.app.knowledge import BARS, BARS_KEPT, ROWS, Knowledge, Part
+from marketflow.app.knowledge import BARS, ROWS, Knowledge, Part
+from marketflow.app.ports import BARS_KEPT
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, ceil_to, floor_to
 
 NOON = 1_795_348_800_000

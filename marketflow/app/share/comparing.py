@@ -8,8 +8,7 @@ from typing import Final
 import structlog
 import trio
 
-from marketflow.app.knowledge import BARS_KEPT
-from marketflow.app.ports import AggregateStore, Clock
+from marketflow.app.ports import BARS_KEPT, AggregateStore, Clock
 from marketflow.app.share.book import Book
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.watch.clocks import DataClock

@@ -7,8 +7,7 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
 
-from marketflow.app.knowledge import BARS_KEPT
-from marketflow.app.ports import Field, FieldBars
+from marketflow.app.ports import BARS_KEPT, Field, FieldBars
 from marketflow.app.share.newest_bars import NewestBars
 from marketflow.app.share.outbox import Outbox
 from marketflow.app.share.unwritten import Unwritten
