@@ -1,4 +1,4 @@
-"""What questions are answered with, and why they are not. Times are Unix ms; spans are [start, end)."""
+"""Answers to questions about prices, and errors in their place. Times are Unix ms, spans [start, end)."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class UnknownExchange(LookupError):
 
 
 class NoData(LookupError):
-    """Known, but there were no updates in the span."""
+    """The names are known, but there were no updates in the span."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
 
 
 class NothingCanAnswer(Exception):
-    """Neither store nor the memory can tell."""
+    """Neither a store nor the memory can answer for sure."""
 
     def __init__(self, retry_after: int = 1) -> None:
         super().__init__("what could tell is in a store that is away")
         self.retry_after = retry_after
-        """Seconds."""
+        """After how many seconds it is worth asking again."""
 
 
 class TooManyClients(Exception):
@@ -68,10 +68,10 @@ class Latest:
 
 @attrs.frozen(eq=False)
 class PriceEvent:
-    """A pair's newest update, as the live stream tells it. One object for all clients."""
+    """A pair's newest update, as an event of the live stream. All clients get the same object."""
 
     id: int
-    """Greater than those of all events before it, whatever their pair, and whichever the boot."""
+    """Greater than the ids of all earlier events, those of other pairs and earlier boots included."""
     latest: Latest
 
 
@@ -81,7 +81,7 @@ class Statistic:
 
     symbol: str
     exchange: str | None
-    """Where the extreme stood; of an average the exchange that was asked for."""
+    """The exchange that had the highest or lowest price; for an average the exchange that was asked for."""
     period: str
     price: float
     updates: int
@@ -92,7 +92,7 @@ class Statistic:
 
 @attrs.frozen
 class Summary:
-    """All of a span at once."""
+    """All statistics of a span at once."""
 
     symbol: str
     exchange: str | None
@@ -135,4 +135,4 @@ class Candles:
     next: int | None
     """The start of the following page."""
     known_from: int | None = None
-    """Set where there may be older ones, in a store that is away (ms)."""
+    """From which time on (ms) candles are known, if older ones may be in a store that is away."""

@@ -1,7 +1,7 @@
-"""What the outside asks: ports that the HTTP adapter holds and the use cases fill.
+"""What can be asked of the service: ports that the use cases fill and the HTTP adapter calls.
 
-Prices are answered with the classes of `answers`, the rest with the ones here. Every wait is bounded by
-whoever answers.
+Questions about prices are answered with the classes of `answers`, all others with the classes here. The parts
+that answer bound every wait.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class PriceQuestions(Protocol):
 
     An exchange of None stands for all exchanges of the current mode. Every awaited method raises:
 
-    - UnknownSymbol, UnknownExchange: what was named is not configured;
-    - NoData: it is, but there are no updates in the span;
-    - NothingCanAnswer: what could tell is in a store that is away;
-    - BadPeriod: the text (`30s`, `5m`) is no period, where one is asked for.
+    - UnknownSymbol, UnknownExchange: the name is not configured;
+    - NoData: there are no updates in the span;
+    - NothingCanAnswer: the answer is in a store that is away;
+    - BadPeriod: a period is asked for, and the text is not one (`30s`, `5m`).
     """
 
     @property
@@ -51,7 +51,7 @@ class PriceQuestions(Protocol):
         ...
 
     async def latest_of_all(self, symbol: str | None, exchange: str | None) -> list[Latest]:
-        """One for each exchange and symbol that has any, narrowed to what is named."""
+        """The newest update of each exchange and symbol that has one; with a name only of that one."""
         ...
 
     async def statistic(
@@ -63,11 +63,11 @@ class PriceQuestions(Protocol):
     async def statistics(
         self, kind: StatisticKind, symbol: str | None, exchange: str | None, period: str
     ) -> list[Statistic]:
-        """One for each symbol that has any updates in the span, narrowed to what is named."""
+        """The same for each symbol that has updates in the span; with a name only for that one."""
         ...
 
     async def summary(self, symbol: str, exchange: str | None, period: str) -> Summary:
-        """All of [now - period, now) at once."""
+        """All statistics of [now - period, now) at once."""
         ...
 
     async def candles(
@@ -75,7 +75,7 @@ class PriceQuestions(Protocol):
     ) -> Candles:
         """A page of at most `limit` candles within [start, end) (Unix ms), oldest first.
 
-        `interval` is a key of CANDLE_INTERVALS. Without `start` it is the newest ones.
+        `interval` is a key of CANDLE_INTERVALS. Without `start` these are the newest ones.
         """
         ...
 
@@ -84,12 +84,12 @@ class PriceQuestions(Protocol):
 
 
 class Subscription(Protocol):
-    """What one client of the live stream asked for."""
+    """One client of the live stream."""
 
     async def receive(self) -> Sequence[PriceEvent] | None:
-        """Wait for what is new: at most one event of each pair, the newest, with growing ids.
+        """Wait for newer events: at most one of each pair, the newest, with growing ids.
 
-        Empty: there was nothing for a while. None: the service is stopping, and the stream is to end.
+        Empty: there were none for a while. None: the service is stopping, and the stream must end.
         """
         ...
 
@@ -100,10 +100,10 @@ class StreamQuestions(Protocol):
     def subscribed(
         self, symbol: str | None, exchange: str | None, since: int | None
     ) -> AbstractContextManager[Subscription]:
-        """A client for the length of the block; `since` is the id of the last event it has had.
+        """A client for the length of the block; `since` is the id of the last event that it was given.
 
-        An exchange of None stands for all exchanges of the mode, whichever it is at the time. On entering it
-        raises UnknownSymbol, UnknownExchange, or TooManyClients.
+        An exchange of None stands for all exchanges of the current mode, also after a switch. Entering the
+        block raises UnknownSymbol, UnknownExchange, or TooManyClients.
         """
         ...
 
@@ -113,7 +113,10 @@ class StreamQuestions(Protocol):
 
 @attrs.frozen
 class Counters:
-    """What became of every line; received = accepted + rejected, accepted = all that follow it."""
+    """What became of every line.
+
+    received = accepted + rejected, and accepted = cached + expired + dropped + pending.
+    """
 
     received: int
     accepted: int
@@ -128,18 +131,18 @@ class Counters:
 
 @attrs.frozen
 class StoreHealth:
-    """How a store is."""
+    """The state of a store."""
 
     status: StoreStatus
     since: int
-    """Unix ms: since when it has been so."""
+    """When the status last changed (Unix ms)."""
     error: str | None = None
-    """Why it is away, or, if it is up, why it took no row at all."""
+    """Why it is away; or, if it is up, why it refused all rows."""
 
 
 @attrs.frozen
 class ExchangeHealth:
-    """How an exchange is."""
+    """The state of an exchange's feed."""
 
     status: ExchangeStatus
     last_update_age: float | None
@@ -150,7 +153,7 @@ class ExchangeHealth:
 
 @attrs.frozen
 class HealthReport:
-    """How the service is."""
+    """The state of the service."""
 
     status: ServiceStatus
     mode: Mode
@@ -160,9 +163,9 @@ class HealthReport:
     redis: StoreHealth
     postgres: StoreHealth
     exchanges: Mapping[str, ExchangeHealth]
-    """Both modes', by name; the other mode's are off."""
+    """The exchanges of both modes, by name; those of the other mode are off."""
     updates: Counters
-    """Those of all exchanges together."""
+    """The sums over all exchanges."""
 
 
 @attrs.frozen
@@ -176,16 +179,16 @@ class ExchangeState:
 
 
 class HealthQuestions(Protocol):
-    """How the service is, without any wait."""
+    """The state of the service. No method waits."""
 
     @property
     def live(self) -> bool:
-        """Whether the process is worth keeping."""
+        """Whether the process works. If not, it should be restarted."""
         ...
 
     @property
     def ready(self) -> bool:
-        """Whether questions should be sent here: neither starting nor stopping, and something can answer."""
+        """Whether questions should be sent here: it is neither starting nor stopping, and can answer."""
         ...
 
     def report(self) -> HealthReport:
@@ -193,11 +196,11 @@ class HealthQuestions(Protocol):
         ...
 
     def counters(self) -> Mapping[str, Counters]:
-        """By exchange, what became of its lines; all read in one step."""
+        """By exchange the counters of its lines, all read in one step."""
         ...
 
     def exchange_list(self) -> Sequence[ExchangeState]:
-        """Both modes' exchanges."""
+        """The exchanges of both modes."""
         ...
 
 
@@ -206,27 +209,27 @@ class HealthQuestions(Protocol):
 
 @attrs.frozen
 class Measurements:
-    """What the service counts and times, since its start."""
+    """The counters and durations of the service since its start."""
 
     health: HealthReport
     ready: bool
     pending_limits: Mapping[str, int]
     """Pending updates at most, by exchange."""
     latency_seconds: Distribution
-    """Of every cached update, from its receipt until Redis had acknowledged it."""
+    """How long each cached update took from its receipt until Redis had acknowledged it."""
     flush_seconds: Distribution
-    """Of every write to the window that Redis has acknowledged."""
+    """How long each acknowledged write to Redis took."""
     aggregates_written: int
     aggregates_pending: int
     """Rows of closed intervals that are not up to date in PostgreSQL."""
     aggregates_refused: int
-    """Those of them that PostgreSQL did not take, though it answers."""
+    """Pending rows that PostgreSQL has refused, although it answers."""
     stream_clients: int
-    """Of the live stream, at this moment."""
+    """Clients of the live stream at this moment."""
 
 
 class MeasurementQuestions(Protocol):
-    """What monitoring asks, without any wait."""
+    """Measurements for monitoring. No method waits."""
 
     def measurements(self) -> Measurements:
         """Everything, read in one step."""
@@ -241,13 +244,13 @@ class ModeQuestions(Protocol):
 
     @property
     def mode(self) -> Mode:
-        """The current one; during a switch the one that is left."""
+        """The current mode; during a switch the old one."""
         ...
 
     async def switch(self, mode: Mode) -> bool:
-        """Switch to `mode`; returns whether it was another one before.
+        """Switch to `mode`; returns whether the mode was another one before.
 
-        Switches are serialised. Once begun, one is carried through even if the caller is cancelled.
+        Switches are serialised. A switch that has begun is completed even if the caller is cancelled.
         """
         ...
 
@@ -257,7 +260,7 @@ class ModeQuestions(Protocol):
 
 @attrs.frozen
 class Questions:
-    """Everything that can be asked of the service."""
+    """All ports of this module together."""
 
     prices: PriceQuestions
     stream: StreamQuestions
