@@ -238,7 +238,8 @@ class Faults:
         if rng.random() < 0.3:
             await self._at_a_step(rng, process.stop)
         await self._at_a_step(rng, process.cancel)
-        await ended_in_time(process, CANCEL_SECONDS)
+        # In a stop the spool has what is left of the stop's time.
+        await ended_in_time(process, STOP_SECONDS if process.stopping.is_set() else CANCEL_SECONDS)
 
     async def _freeze(self, fault: Fault, _: random.Random, victim: Process | None = None) -> None:
         process = victim or self._world.serving

@@ -394,15 +394,17 @@ class SimulatedStore(MemoryStore):
         self._server = server
         self._link = link
         self._session: Session | None = None
+        self._granted = False
+        """Whether the process was ever told that it has the lock."""
         self.rows = server.rows
         self.leased_at = -math.inf
         """When the lock was this process's the last time it asked."""
 
     @property
     def lost_to_another(self) -> bool:
-        """Whether another process has the lock that this one has had."""
+        """Whether another process has the lock that this one has had, and knows of."""
         holder = self._server.holder
-        return self._leases > 0 and holder is not None and holder.boot != self._boot
+        return self._granted and holder is not None and holder.boot != self._boot
 
     async def __aexit__(self, *_: object) -> None:
         """Give the lock back, if the server can be reached."""
@@ -442,10 +444,12 @@ class SimulatedStore(MemoryStore):
             return self._leases
 
         try:
-            return await self._link.carry(take)
+            lease = await self._link.carry(take)
         except StoreAway:
             self.leave()
             raise
+        self._granted = True
+        return lease
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""

@@ -397,7 +397,9 @@ class World:
             return
         self.note(f"{len(lost)} updates are in no store")
         self.coverage["updates lost"] += len(lost)
-        gone = [update for update in lost if self._ended[update.boot] in {"stopped", "cancelled"}]
+        ended = process.boot if process is not None else None
+        earlier = [update for update in lost if update.boot != ended]
+        gone = [update for update in earlier if self._ended[update.boot] in {"stopped", "cancelled"}]
         if gone and not (self.redis_forgot or {fault.kind for fault in self.plan.faults} & FORGETFUL):
             raise Wrong(f"{gone[0].boot} had ended in order, and now {len(gone)} updates are lost: {gone[0]}")
         if process is not None:
