@@ -276,7 +276,7 @@ async def test_what_redis_has_is_not_lost_to_another_service(autojump_clock):
         world.send_one(2.0)
         await trio.sleep(2)
         nursery.cancel_scope.cancel()
-    world.book.drop_pending()
+    world.book.flushes.drop_pending()
     service.another = True
     with pytest.raises(BarsLost) as caught:
         await service.spooling.save(1.0)
