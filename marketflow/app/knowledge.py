@@ -176,8 +176,8 @@ class Knowledge:
         """The span, cut into parts in ascending order by what can answer for them."""
         if span.empty:
             return []
-        cuts = {self.rows_from, self._gap.start, self._gap.end, self.bars_from}
-        inner = sorted(cut for cut in cuts if span.start < cut < span.end)
+        cuts = (self.rows_from, self._gap.start, self._gap.end, self.bars_from)
+        inner = sorted(dict.fromkeys(cut for cut in cuts if span.start < cut < span.end))
         found: list[Part] = []
         for start, end in pairwise([span.start, *inner, span.end]):
             origin = self._origin(start)
@@ -212,7 +212,7 @@ class Knowledge:
         Such an interval gets its row only once the history is known.
         """
         if self.unread.empty:
-            return self.unread
+            return Span(0, 0)
         return Span(self.unread.start, min(ceil_to(self.unread.end, self.interval), self.bars_from))
 
     def _origin(self, timestamp: int) -> Origin | None:
