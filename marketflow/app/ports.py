@@ -155,7 +155,7 @@ class Decoded(NamedTuple):
 
 
 class Decode(Protocol[Payload_contra]):
-    """A source's codec: turns a payload into updates. Must not raise, whatever the exchange has sent.
+    """A source's codec: turns a payload into updates. Must not raise for anything that an exchange may send.
 
     If it does, that is a bug of the source: the payload's messages are counted as malformed.
     """
@@ -346,7 +346,7 @@ class Window(Protocol):
         So one flush is on its way while the next is being encoded. What is posted is written in that order.
         Returns whether the store still held, at each of the writes that are acknowledged now, the marker of
         the one before: if not, it was emptied, is new, or has come back with an older state, and what was
-        written before may be gone; or a write without an answer has found it so. Each write sets it anew.
+        written before may be gone; or a write without an answer has found it so. Each write sets it again.
 
         After StoreAway nothing is on its way any more: what was posted may have been written, or not.
         """
@@ -437,7 +437,7 @@ class AggregateStore(Protocol):
     async def lease(self) -> int:
         """Make sure that we hold the stores: connected, the only service on them, the schema up to date.
 
-        Quick when we do already. Returns a number that is another one each time that the lock was taken anew.
+        Quick when we do already. Returns a number that changes each time the lock is taken again.
 
         Raises:
             StoreTaken: another service holds the lock just now. Ask again.

@@ -1,13 +1,12 @@
 """Connections to Redis, used from threads: redis-py has no Trio support.
 
-Every call is bounded. Every failure is StoreAway: connections refused or broken, no answer in time, error
-replies (out of memory, read-only, loading), since none of them took what was asked, and whatever else comes
-out of redis-py or of an answer that is none.
+Every call is bounded. Every failure is StoreAway: connections that are refused or break, no answer in time,
+error replies (out of memory, read-only, loading), and any other error of redis-py.
 
 A thread cannot be cancelled, so each kind of work has its own way of ending in time:
 - Connecting includes looking up a host name, for which no limit can be set. Its thread is left behind, at
   most `OPENERS` of them at a time, and what it comes to have made is closed.
-- A write is never left behind: it could take effect after its caller was told that it failed. Past its time
+- A write is never left behind: it could take effect after its caller got an error. Past its time
   limit its socket is shut down, which ends the thread's wait, and the end of the thread is awaited.
 - A read is left behind, and its socket is shut down.
 """
@@ -39,7 +38,7 @@ OPENERS: Final = 4
 MOST_SLACK: Final = 1.0
 """Seconds past its time limit (but no more than that again) after which a write is cut off.
 
-The socket's own limits end nearly all of them before. They count anew with each byte that comes in or, with
+The socket's own limits end nearly all of them before. They start again with each byte that comes in or, with
 TLS, goes out, so that a peer which is slow enough never meets them."""
 ENDING_SECONDS: Final = 1.0
 """How long the end of a thread is waited for whose socket was shut down."""

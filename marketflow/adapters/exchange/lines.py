@@ -29,7 +29,7 @@ class Lines(NamedTuple):
 
 
 class LineFramer:
-    """Cuts the bytes of one connection into lines, wherever they were split on their way.
+    """Cuts the bytes of one connection into lines. They may have been split anywhere.
 
     It holds at most `limit` bytes and a carriage return. A longer line is counted once, as soon as it is too
     long; none of its bytes is passed on. No other line is lost.

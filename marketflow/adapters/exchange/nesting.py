@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 LEVELS: Final = 200
-"""How many levels are decoded at a time: fewer than any Python's limit, wherever we are called from."""
+"""How many levels are decoded at a time: fewer than any Python's limit, even deep in a stack of calls."""
 
 # A string without an end is one up to the end, so that each byte is looked at once.
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)

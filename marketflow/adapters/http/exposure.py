@@ -29,7 +29,7 @@ async def warn_while_exposed(listener: socket.socket, token: str | None, *, stop
             "mode switch unguarded",
             host=host,
             port=port,
-            detail="http.host is not loopback, and without http.token whoever reaches it may switch the mode",
+            detail="http.host is not loopback, and without http.token any client may switch the mode",
         )
         with trio.move_on_after(EVERY):
             await stopping.wait()

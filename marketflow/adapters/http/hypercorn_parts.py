@@ -94,7 +94,7 @@ class Hypercorn:
 
         Args:
             tasks: the open block that `tasks` gave.
-            socket: its addresses are told to the application.
+            socket: the application gets its addresses.
             state: is found in the scope of each request, under `state`.
             wire: sends what is to be sent.
 

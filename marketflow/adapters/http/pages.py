@@ -66,7 +66,7 @@ def asset_names(bundle: Path = BUNDLE) -> Sequence[str]:
 
 
 def page_routes(*, stale_after: int, bundle: Path = BUNDLE) -> Blueprint:
-    """The routes of the page, which is told `stale_after` (ms).
+    """The routes of the page, which gets `stale_after` (ms).
 
     Its files are read here, once: nothing that is asked for ever names a path.
     """

@@ -71,7 +71,7 @@ def choice(name: str, text: str, allowed: Collection[str]) -> str:
 
 
 def one_exchange(in_path: str | None, in_query: str | None) -> str | None:
-    """The exchange that is asked for, wherever it stands; None where nowhere.
+    """The exchange in the path or in the query; None if it is in neither.
 
     Raises:
         BadParameter: it stands in the path and in the query, and they differ.

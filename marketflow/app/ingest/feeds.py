@@ -35,7 +35,7 @@ the tasks of a source. Any other error is a bug of the source."""
 class Feed:
     """Runs the source of one exchange again and again until the stop, with a pause after each failure.
 
-    Whatever a source raises costs its connection, and never the service; what its codec raises costs the
+    An error of a source costs its connection, and never the service; an error of its codec costs the
     payload. An error of ours (in a send to the workers, for example) ends the service as anywhere else.
     """
 

@@ -41,7 +41,7 @@ LOCK_PATIENCE: Final = 10.0
 LOST_PATIENCE: Final = 1.0
 """How long (seconds) to wait for the lock that we have held, and another service has now."""
 PROGRESS_SECONDS: Final = 1.0
-"""How often it is told how many of many rows are written."""
+"""How often (seconds) the progress of a long backfill is logged."""
 LOCK_PROBE: Final = 0.25
 """How often (seconds) the lock is tried meanwhile."""
 CLEARING_PAUSE: Final = MINUTE
@@ -169,7 +169,7 @@ class Aggregator:
                 await self.write_due()
 
     def _until_next_second(self) -> float:
-        # Computed anew from the wall clock each time, and in step with the closes: these are not held up.
+        # Computed from the wall clock each time, so that no close of a minute is missed or late.
         return (SECOND - (self._clock.now() - self._grace) % SECOND) / 1_000
 
     async def _keep_lease(self) -> bool:

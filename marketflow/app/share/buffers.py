@@ -33,7 +33,7 @@ class Taken:
 class Buffers:
     """The buffer of each exchange, and what happens when one is full.
 
-    While Redis answers, whoever reads the exchange waits, and so does its socket. With Redis away the oldest
+    While Redis answers, the feed waits, and with it the exchange's socket. With Redis away the oldest
     updates are dropped. The limits are per exchange, so that one that floods never starves another.
 
     Updates that leave a buffer without being written are counted in the exchange's ledger.

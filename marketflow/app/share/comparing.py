@@ -84,7 +84,7 @@ class Comparison:
         closed = floor_to(now - self._grace, bars.interval)
         lost = await self._compare(Span(first, max(began, closed) if renewed else began), renewed=renewed)
         if lost > first:
-            log.warning("bars are missing from Redis, what was before is told by rows", before=lost)
+            log.warning("bars are missing from Redis, rows answer for the time before", before=lost)
             bars.forget(lost)
         if known:
             self._compared_lease = lease

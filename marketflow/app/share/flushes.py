@@ -17,7 +17,7 @@ from marketflow.app.share.second_bars import Key, SecondBars
 from marketflow.app.watch.histogram import Histogram
 
 FLUSH_BARS: Final = 5_000
-"""Bars in one flush at most. Only a window that is made whole needs as many."""
+"""Bars in one flush at most. Only restoring the window needs as many."""
 
 
 @attrs.frozen

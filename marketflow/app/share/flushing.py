@@ -1,6 +1,6 @@
 """From the book to the window: the only writer, one write after another.
 
-What is written when is decided here. How it is sent is in `sending`, how the window is made whole in
+What is written when is decided here. How it is sent is in `sending`, how the window is restored in
 `joining`, what is removed in `trimming`. `link` and `history` are the states that all of them share.
 """
 
@@ -115,7 +115,7 @@ class Flusher:
 
     @property
     def history_known(self) -> bool:
-        """Whether it is known what earlier boots have accepted in the last hour."""
+        """Whether the bars of earlier boots, of the last hour, are known."""
         history: History = self.history.value  # trio-util has no types
         return history.known
 
@@ -271,7 +271,7 @@ class Flusher:
     async def _pause(self, began: float) -> None:
         if self._trials.link.answers:
             # Twice in an interval: with the time of a write, an update is in the window within it.
-            # And no later than the heartbeat, whatever the interval: the hold would expire.
+            # And no later than the heartbeat, even if the interval is longer: the lease would expire.
             beat = min(self._flush_interval / 2, HEARTBEAT_SECONDS)
             with trio.move_on_at(next_beat(began - AFTER_FEEDS, beat) + AFTER_FEEDS):
                 await self._asked.wait()

@@ -57,7 +57,7 @@ class History:
 
     @property
     def known(self) -> bool:
-        """Whether it is known what earlier boots have accepted in the last hour."""
+        """Whether the bars of earlier boots, of the last hour, are known."""
         return self.state is HistoryState.KNOWN
 
     # ---- events ----

@@ -1,4 +1,4 @@
-"""The window made whole: after an outage, after it was emptied, and at the start. One way for all."""
+"""Restores the window after an outage, after Redis was emptied, and at the start, always in the same way."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ class LeaseMachine:
             self.state = LeaseState.LAPSED
 
     def lost_sight(self) -> None:
-        """The window is away: nobody could have written, and whoever waits begins again."""
+        """The window is away: no boot could have written, and a wait begins again."""
         self._stillness.forget()
         self.deadline = None
 
@@ -224,7 +224,7 @@ class Lease:
 
     @property
     def another(self) -> bool:
-        """Whether another boot has it for sure: we were told so, or have seen it write."""
+        """Whether another boot has it for sure: Redis says so, or we have seen it write."""
         return self._machine.rival_writes or self._machine.state is LeaseState.TAKEN
 
     def wait_until(self, deadline: float) -> None:

@@ -7,10 +7,10 @@ A pure state machine: a `Link` is a value, each event returns the next one, and 
  starting ───────────────> away <──────────────────────────┐
    │  │                    │  ^                            │
    │  │       mark worked  v  │ failed                     │
-   │  └── tried ──────> joining ────── made whole ──────> whole
+   │  └── tried ──────> joining ────── restored ────────> whole
    │                       ^                             ^ │
    │                       └──── emptied, outdated ──────┼─┘
-   └────────────────── made whole ───────────────────────┘
+   └────────────────── restored ─────────────────────────┘
 ```
 """
 

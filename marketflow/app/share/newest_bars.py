@@ -7,7 +7,7 @@ from marketflow.domain.prices import Pair
 
 
 class NewestBars:
-    """Of all bars that have come in, whichever boot they are of."""
+    """Of all bars that have come in, of every boot."""
 
     def __init__(self) -> None:
         self._bars: dict[Pair, Bar] = {}

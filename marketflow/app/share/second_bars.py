@@ -57,7 +57,7 @@ class Horizon:
 class SecondBars:
     """Bars by exchange, symbol, second and boot.
 
-    A bar only grows: of two copies the one with more updates is the newer. Whatever changes is to be written,
+    A bar only grows: of two copies the one with more updates is the newer. Every change is to be written,
     the bar to Redis and the row of its interval to PostgreSQL.
     """
 

@@ -19,7 +19,7 @@ export const INTERVALS: ReadonlyMap<string, number> = new Map([
  *
  * A live price moves the newest candle, or begins one. How many updates it had and their average are the
  * service's to say: the stream may leave updates out. So may a candle's high and low be wrong until it is
- * told again, which `openFrom` says from when on.
+ * sent again; `openFrom` says from when on.
  */
 export class Candles {
   #candles: Candle[] = [];
