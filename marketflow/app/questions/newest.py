@@ -27,8 +27,12 @@ class NewestUpdates:
         """
         await self._bars.catch_up(pairs)
         found = await self._in_bars(pairs)
-        # As long as the bars of earlier boots are unread, rows may tell of newer updates than ours.
-        wanted = [pair for pair in pairs if pair not in found or not self._standing.history_known]
+        if self._standing.history_known:
+            wanted = [pair for pair in pairs if pair not in found]
+        else:
+            wanted = list(
+                pairs
+            )  # Earlier boots' bars are unread, and rows may tell of newer updates than ours.
         if not wanted:
             return found
         try:

@@ -95,15 +95,17 @@ class Spans:
             NothingCanAnswer: no part of it is known for sure.
         """
         await self.catch_up(pairs)
-        if period <= self._window_length and now - period >= self.knowledge(now).bars_from:
+        knowledge = self.knowledge(now)
+        if period <= self._window_length and now - period >= knowledge.bars_from:
             exact = await self._to_the_ms(pairs, Span(now - period, now), kind)
             if exact is not None:
                 return exact
+            knowledge = self.knowledge(now)
         end = floor_to(now, BAR_WIDTH)
         while True:
+            before, covered = knowledge, await self._in_seconds(pairs, Span(end - period, end), knowledge)
             knowledge = self.knowledge(now)
-            covered = await self._in_seconds(pairs, Span(end - period, end), knowledge)
-            if self.knowledge(now).bars_from == knowledge.bars_from:
+            if knowledge.bars_from == before.bars_from:
                 return covered
             # Rows showed meanwhile that Redis had lost bars, and the bars of that time were forgotten.
 
