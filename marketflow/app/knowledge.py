@@ -192,8 +192,10 @@ class Knowledge:
         """
         if start >= self.bars_from:
             return start
-        known_from = max(floor_to(start, self.interval), self.rows_from, self._gap.end)
-        return min(known_from, self.bars_from)
+        # While the history is unread, not before this boot began: the boot before may not have written its
+        # last rows. This holds even if this boot began exactly with an interval, so that no part is unread.
+        after_unread = ceil_to(self.unread.end, self.interval)
+        return min(max(floor_to(start, self.interval), self.rows_from, after_unread), self.bars_from)
 
     def buckets_from(self, width: int) -> int:
         """The start of the first bucket of `width` ms whose beginning was neither forgotten nor deleted."""
