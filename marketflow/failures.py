@@ -74,7 +74,7 @@ def _of_lost(error: BarsLost) -> str:
     bars = f"of {', '.join(error.exchanges)} from {first} to {last}"
     refused = "no store would take them, and"
     if (failure := error.failure) is None:
-        other = "another marketflow was on the stores by then. What it had not received itself is lost"
+        other = "another marketflow was using the stores. Updates that it did not receive are lost"
         return f"{error.count} bars not kept, {bars}: {refused} {other}"
     where = f"they could not be written to {failure.place}: {failure.reason.lower()}"
     return f"{error.count} bars lost, {bars}: {refused} {where}"

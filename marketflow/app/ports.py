@@ -57,8 +57,10 @@ class Scope:
     Each scope has a lease of its own. Scopes in use at the same time must have no exchange in common.
     """
 
-    exchanges: frozenset[str] | None = None
-    """None for all, configured or not."""
+    exchanges: frozenset[str] | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.min_len(1))
+    )
+    """None for all, configured or not. A scope of no exchange is a ValueError."""
 
     @property
     def name(self) -> str:

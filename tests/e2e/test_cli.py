@@ -454,8 +454,8 @@ LOST_LINE = (
 )
 NOT_KEPT_LINE = (
     "2 bars not kept, of exchange1, exchange2 from 2026-11-22T12:00:00Z to 2026-11-22T12:01:01Z: "
-    "no store would take them, and another marketflow was on the stores by then. "
-    "What it had not received itself is lost"
+    "no store would take them, and another marketflow was using the stores. "
+    "Updates that it did not receive are lost"
 )
 
 

@@ -18,7 +18,7 @@ import trio
 
 from marketflow.adapters.exchange.lines import Lines
 from marketflow.adapters.exchange.reading import LineReader
-from marketflow.app.ports import Decode, Intake
+from marketflow.app.ports import Decode, Decoded, Intake
 
 GARBAGE = (
     b"hello",
@@ -204,22 +204,42 @@ class SimulatedSource:
         closed: Callable[[SimulatedConnection], None],
         decode: Decode[Lines],
         reader: LineReader,
+        failed: Callable[[Exception], None],
     ) -> None:
         """What the process can do is asked of it: `reachable`, and `frozen` (an event that thaws it).
 
-        `closed` is called with each connection that the feed has left in order, because of a stop.
+        `closed` is called with each connection that the feed has left in order, because of a stop; `failed`
+        with what is no outage: a check that failed, or a bug. The feed logs it and goes on.
         """
         self._closed = closed
+        self._failed = failed
         self.exchange = exchange.name
-        self.decode = decode
+        self._decode = decode
         self._reader = reader
         self._simulated = exchange
         self._note = note
         self._reachable = reachable
         self._frozen = frozen
 
+    def decode(self, payload: Lines) -> Decoded:
+        """See the port."""
+        try:
+            return self._decode(payload)
+        except Exception as error:
+            self._failed(error)
+            raise
+
     async def run(self, intake: Intake[Lines]) -> None:
         """Connect and read, until the connection ends or the stop comes."""
+        try:
+            await self._run(intake)
+        except OSError:
+            raise
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    async def _run(self, intake: Intake[Lines]) -> None:
         async with AsyncExitStack() as stack:
             connection = await intake.outside(partial(stack.enter_async_context, self._connect()))
             if connection is None or intake.stopping:

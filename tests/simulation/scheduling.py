@@ -56,7 +56,7 @@ class Steps(trio.abc.Instrument):
         if now != self._moment:
             self._moment, self._first_of_moment = now, self.count
         elif self.count - self._first_of_moment > TURNS_WITHOUT_TIME:
-            self._fail(Livelock(f"{TURNS_WITHOUT_TIME} steps at {now:.6f} s, the last of {task.name}"))
+            self.fail(Livelock(f"{TURNS_WITHOUT_TIME} steps at {now:.6f} s, the last of {task.name}"))
         self._hash.update(f"{task.name} {now!r}\n".encode())
         while self._calls and self._calls[0][0] <= self.count:
             heapq.heappop(self._calls)[2]()
@@ -67,9 +67,10 @@ class Steps(trio.abc.Instrument):
             try:
                 self.after_each()
             except Exception as error:  # noqa: BLE001 - kept, and raised by `run`
-                self._fail(error)
+                self.fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """The history is wrong. It ends, and `run` raises this, even if the product catches the error."""
         if self.failure is None:
             self.failure = error
             self.scope.cancel()

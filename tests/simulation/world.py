@@ -268,6 +268,7 @@ class World:
                     partial(self.watch.check_left, process),
                     decode,
                     reader,
+                    self.steps.fail,
                 )
                 for name in names
             ]

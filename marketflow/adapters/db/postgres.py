@@ -103,7 +103,7 @@ class PostgresStore:
         self._made = False
         """Whether we have made the tables, or found them."""
         self._hangs: str | None = None
-        """Why the last `hold` got no answer. No question waits for its own time limit then."""
+        """Why the last `lease` got no answer. No question waits for its own time limit then."""
         self._next_loan = 0.0
         """When the writing connection may be a reader's again (seconds of Trio's clock)."""
 

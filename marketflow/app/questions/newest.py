@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
 from marketflow.app.knowledge import KnownBars, Standing
 from marketflow.app.ports import AggregateStore, StoreAway
 from marketflow.app.questions.newest_rows import NewestRows
 from marketflow.domain.prices import Pair, PriceUpdate
+
+ROWS_PATIENCE: Final = 0.25
+"""Seconds that an answer which could be given from memory waits for newer rows."""
 
 
 class NewestUpdates:
@@ -30,13 +37,15 @@ class NewestUpdates:
         if self._standing.history_known:
             wanted = [pair for pair in pairs if pair not in found]
         else:
-            wanted = list(
-                pairs
-            )  # Earlier boots' bars are unread, and rows may tell of newer updates than ours.
+            # Earlier boots' bars are unread, and rows may tell of newer updates than ours.
+            wanted = list(pairs)
         if not wanted:
             return found
+        rows: Mapping[Pair, PriceUpdate] = {}
         try:
-            rows = await self._rows.of(wanted)
+            # What is known already does not wait for a PostgreSQL that hangs.
+            with trio.move_on_after(math.inf if len(found) < len(pairs) else ROWS_PATIENCE):
+                rows = await self._rows.of(wanted)
         except StoreAway:
             if not found:
                 raise NothingCanAnswer from None

@@ -143,9 +143,9 @@ class Spooling:
     async def save(self, within: float) -> None:
         """At the end: spool what no store has taken, or what its rows may yet need.
 
-        With another service on the stores, only what we accepted as long as we held them. The rest it may
-        have accepted too, from the moment on at which it began: we cannot know when. Spooled, these updates
-        would count twice at the next start. Not spooled, some may be lost, so this is an error.
+        With another service on the stores, only what we accepted as long as we held them. The other
+        service may have accepted the rest too; we cannot know since when. Spooled, these updates would count
+        twice at the next start. Not spooled, some may be lost, so this is an error.
 
         Raises:
             BarsLost: some could not be spooled `within` this many seconds, or were not because of another.
@@ -153,20 +153,21 @@ class Spooling:
         left, held = list(self._left()), self._last_held
         ours = [each for each in left if self._is_ours(each, held)]
         others = [each for each in left if not self._is_ours(each, held)]
+        lost = [each for each in others if each.whole or not self._is_in_redis(each)]
         if ours:
             try:
                 await self._spool.save(ours, within)
             except SpoolFailed as failure:
-                raise BarsLost(left, failure) from failure
+                raise BarsLost([*ours, *lost], failure) from failure
             log.warning("bars spooled, no store would take them", bars=len(ours))
         elif self._spooled:
             await self._spool.save([], within)
-        if lost := [each for each in others if each.whole or not self._is_in_redis(each)]:
+        if lost:
             log.error("bars not spooled, another service may not have them", bars=len(lost))
             raise BarsLost(lost, None)
 
     def _is_ours(self, bar: SpooledBar, held: float) -> bool:
-        """Whether nobody else can have counted its updates. `held`: until when (ms) we held the stores."""
+        """Whether it is of the time before `held` (ms), when we held the stores, or of an earlier boot."""
         return bar.boot != self._book.boot or bar.start < held
 
     def _is_in_redis(self, bar: SpooledBar) -> bool:
