@@ -34,6 +34,8 @@ OPTIONS = ShareOptions(
     patience=1_000,
 )
 SYMBOL = "BTCUSDT"
+MOST_LOST = 50
+"""Updates, one each 10 ms: the flush interval, and half a second for a machine that is busy."""
 
 
 def now() -> int:
@@ -134,7 +136,7 @@ async def test_two_shares_run_side_by_side_and_one_is_ended_and_begun_again(
             # It knows what the one before has accepted, but for the last flush interval if that was killed.
             bars = again.book.bars.fields(("exchange1", SYMBOL), Span(first_part[0][0] - SECOND, now()))
             known = sum(bar.count for (_, boot), bar in bars.items() if boot != again.book.boot)
-            assert len(first_part) - (10 if killed else 0) <= known <= len(first_part)
+            assert len(first_part) - (MOST_LOST if killed else 0) <= known <= len(first_part)
             await trio.sleep(3)
         # The other has not noticed anything.
         assert beside.redis.up
@@ -144,16 +146,16 @@ async def test_two_shares_run_side_by_side_and_one_is_ended_and_begun_again(
     with redis.Redis.from_url(redis_url) as client:
         assert client.zcard(f"prices:exchange2:{SYMBOL}") == len(other.accepted)
         held = client.zcard(f"prices:exchange1:{SYMBOL}")
-        assert len(one.accepted) - (10 if killed else 0) <= held <= len(one.accepted)
+        assert len(one.accepted) - (MOST_LOST if killed else 0) <= held <= len(one.accepted)
         assert client.exists("marketflow:lock", "marketflow:marker") == 0
     assert not list(tmp_path.glob("**/*.spool*"))
-    rows = rows_of(postgres_dsn, "exchange2")
     right = right_rows(other.accepted, until - INTERVAL)
-    assert len(right) >= 3
+    assert len(right) >= 2
+    rows = rows_of(postgres_dsn, "exchange2")
     assert {end: rows.get(end) for end in right} == right
     rows, right = rows_of(postgres_dsn, "exchange1"), right_rows(one.accepted, until - INTERVAL)
     if killed:
-        assert sum(row[0] for row in rows.values()) >= sum(row[0] for row in right.values()) - 10
+        assert sum(row[0] for row in rows.values()) >= sum(row[0] for row in right.values()) - MOST_LOST
         assert rows.keys() >= right.keys()
     else:
         assert {end: rows.get(end) for end in right} == right
