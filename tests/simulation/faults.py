@@ -108,7 +108,7 @@ class Faults:
         lose()
         for process in self._world.processes:
             process.robbed = process.robbed or process.window.released
-        self._world.redis_forgot = True
+        self._world.redis_forgot_at = trio.current_time()
         if all(process.robbed or not process.window.histories_read for process in self._world.processes):
             self._world.count_losses(None)
 

@@ -106,7 +106,7 @@ class World:
         self._disturbances = 0
         self.quiet_since = 0.0
         """When the last fault ended that may hold up rows; inf while there is one."""
-        self.redis_forgot = False
+        self.redis_forgot_at = -math.inf
         """Whether Redis has lost something that it had."""
 
     def generator(self, purpose: str) -> random.Random:
@@ -401,14 +401,20 @@ class World:
         ended = process.boot if process is not None else None
         earlier = [update for update in lost if update.boot != ended]
         gone = [update for update in earlier if self._ended[update.boot] in {"stopped", "cancelled"}]
-        if gone and not (self.redis_forgot or {fault.kind for fault in self.plan.faults} & FORGETFUL):
+        if gone and not (
+            self.redis_forgot_at > -math.inf or {fault.kind for fault in self.plan.faults} & FORGETFUL
+        ):
             raise Wrong(f"{gone[0].boot} had ended in order, and now {len(gone)} updates are lost: {gone[0]}")
         if process is not None:
             self._judge_end(process, lost)
 
     def _judge_end(self, process: Process, lost: list[Update]) -> None:
         """A process has ended, and these updates are in no store: whether that may be."""
-        if not process.dead and process.outcome in KEEPS_ALL and not process.robbed:
+        # One that has lost its place may write nothing again, also if Redis loses something just then.
+        robbed = process.robbed or (
+            process.outcome == "taken" and trio.current_time() - self.redis_forgot_at < WHOLE_SECONDS
+        )
+        if not process.dead and process.outcome in KEEPS_ALL and not robbed:
             untold = [each for each in lost if not _is_told(process.told_lost, each, self.plan.interval)]
             if untold:
                 what = f"{len(untold)} updates are in no store, and this is not told"
