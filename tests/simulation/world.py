@@ -107,7 +107,7 @@ class World:
         self.quiet_since = 0.0
         """When the last fault ended that may hold up rows; inf while there is one."""
         self.redis_forgot_at = -math.inf
-        """Whether Redis has lost something that it had."""
+        """When Redis has last lost something that it had."""
 
     def generator(self, purpose: str) -> random.Random:
         """A generator of its own, so that what one part draws does not shift what another gets."""
