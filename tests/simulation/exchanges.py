@@ -10,7 +10,7 @@ import json
 import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
@@ -232,20 +232,12 @@ class SimulatedSource:
     async def run(self, intake: Intake[Lines]) -> None:
         """Connect and read, until the connection ends or the stop comes."""
         try:
-            await self._run(intake)
+            await self._reader.connect_and_read(intake, self._connect())
         except OSError:
             raise
         except Exception as error:
             self._failed(error)
             raise
-
-    async def _run(self, intake: Intake[Lines]) -> None:
-        async with AsyncExitStack() as stack:
-            connection = await intake.outside(partial(stack.enter_async_context, self._connect()))
-            if connection is None or intake.stopping:
-                return
-            intake.connected()
-            await self._reader.read(intake, connection.receive)
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[_Framed]:

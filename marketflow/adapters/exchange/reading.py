@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -17,6 +19,14 @@ LITTLE: Final = 32_768
 much as a hundred of its lines. An exchange that has sent as much is read again at once."""
 
 
+class Connection(Protocol):
+    """A connection that gives bytes."""
+
+    async def receive(self) -> bytes:
+        """The next bytes; none at the end. Raises OSError."""
+        ...
+
+
 @attrs.frozen
 class LineReader:
     """Reads the connections of sources whose lines come as a stream of bytes."""
@@ -26,6 +36,22 @@ class LineReader:
     """What ends the pauses after small receives; None: no pauses. One for all sources, so that they wake up
     together. Pauses are a matter of streams of bytes: what is sent meanwhile waits in the socket, and one
     receive takes all of it. Where each receive gives one message, a pause would only be a delay."""
+
+    async def connect_and_read(
+        self, intake: Intake[Lines], connecting: AbstractAsyncContextManager[Connection]
+    ) -> None:
+        """Make a connection and read it, until it ends or the stop comes.
+
+        Raises:
+            OSError: no connection could be made, or it ended.
+        """
+        async with AsyncExitStack() as stack:
+            # Entering is a wait for the outside, what follows is not: so the block is not within the wait.
+            connection = await intake.outside(partial(stack.enter_async_context, connecting))
+            if connection is None or intake.stopping:
+                return
+            intake.connected()
+            await self.read(intake, connection.receive)
 
     async def read(self, intake: Intake[Lines], receive: Callable[[], Awaitable[bytes]]) -> None:
         """Send whole lines until the stop, or until the connection ends.

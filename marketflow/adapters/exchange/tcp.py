@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -74,13 +74,7 @@ class TcpSource:
         Raises:
             OSError: no connection could be made, or it ended.
         """
-        async with AsyncExitStack() as stack:
-            # Entering is a wait for the outside, what follows is not: so the block is not within the wait.
-            connection = await intake.outside(partial(stack.enter_async_context, self.connect()))
-            if connection is None or intake.stopping:
-                return
-            intake.connected()
-            await self.reader.read(intake, connection.receive)
+        await self.reader.connect_and_read(intake, self.connect())
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[TcpConnection]:
