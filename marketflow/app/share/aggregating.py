@@ -173,7 +173,7 @@ class Aggregator:
         return (SECOND - (self._clock.now() - self._grace) % SECOND) / 1_000
 
     async def _keep_lease(self) -> bool:
-        """Whether we hold the stores just now."""
+        """Whether we have the lease of PostgreSQL just now."""
         self._leased = False
         try:
             lease = await self._store.lease()

@@ -36,7 +36,7 @@ HEARTBEAT_SECONDS: Final = 0.5
 LAST_TRIES: Final = 2
 """How often the last flush is tried at a stop."""
 RELEASE_SECONDS: Final = 1.0
-"""How long it may take to give the hold back."""
+"""How long (seconds) it may take to give the lease back."""
 
 
 class Flusher:
@@ -196,9 +196,11 @@ class Flusher:
         return self._lease.another
 
     async def take_lease(self, deadline: float) -> None:
-        """At the start: hold the window, waiting for another boot to end until `deadline` (Trio's clock).
+        """At the start: take the lease of the window.
 
-        Without Redis the service starts all the same; the window is then held once it answers. But not
+        It waits for another boot to end, until `deadline` (seconds of Trio's clock).
+
+        Without Redis the service starts all the same; the lease is then taken once it answers. But not
         if another boot was seen before Redis went away: both would serve until a store is back.
 
         Raises:

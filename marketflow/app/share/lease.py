@@ -1,4 +1,4 @@
-"""The hold on the window: one boot writes to it at a time, and a key with an expiry says which.
+"""The lease of the window: one boot writes to it at a time, and a key with an expiry says which.
 
 `LeaseMachine` decides and does no I/O; `Lease` looks, takes and gives back. docs/architecture.md draws the
 states.
@@ -19,17 +19,17 @@ from marketflow.app.ports import Sight, StoreAway, StoreTaken, Window
 log = structlog.get_logger()
 
 LEASE_PATIENCE: Final = 10.0
-"""How long (seconds) the hold of another boot is waited for."""
+"""How long (seconds) to wait for the lease of another boot."""
 LEASE_SECONDS: Final = 4.0
 """How long after it was sent a write is sure to have renewed the hold: 1 s less than the key's expiry."""
 DEAD_SECONDS: Final = 1.5
-"""So long the marker of the holder must stand still before its hold is taken over. A boot that lives writes
+"""So long the marker of the holder must stand still before its lease is taken over. A boot that lives writes
 each half second."""
 FREE_SECONDS: Final = 0.75
 """The same where nobody has the hold, but the marker shows that somebody wrote: it may be a marketflow that
 does not know of the hold."""
 LOOK_SECONDS: Final = 0.1
-"""How often the hold is looked at while a start waits for it."""
+"""How often (seconds) a start that waits for the lease looks at it."""
 MOST_BETWEEN_LOOKS: Final = 0.5
 """Of the time between two looks no more counts as standing still. Redis or we may have hung meanwhile, and
 nobody could have written."""
@@ -90,7 +90,7 @@ class Stillness:
 
 
 class LeaseMachine:
-    """The states of the hold and what leads from one to another. Times in seconds of one clock."""
+    """The states of the lease and what leads from one to another. Times in seconds of one clock."""
 
     def __init__(self, boot: str) -> None:
         self.state = LeaseState.SEEKING
@@ -103,7 +103,7 @@ class LeaseMachine:
         """Boots that were dead when we took the hold. A Redis that comes back older may show their hold."""
         self._stillness = Stillness()
         self.renewed = -math.inf
-        """When the hold was ours for sure the last time."""
+        """When the lease was ours for sure the last time."""
         self._first_write = True
         """Whether no write was acknowledged since we took the hold. A foreign marker is an old one then."""
 
@@ -163,7 +163,7 @@ class LeaseMachine:
         return Move.WAIT
 
     def took(self, sight: Sight, now: float) -> None:
-        """We have taken the hold as it was seen."""
+        """We have taken the lease as it was seen."""
         boots = {sight.holder, None if sight.marker is None else self._boot_of(sight.marker)}
         self._outlived |= {boot for boot in boots if boot is not None and boot != self._boot}
         self.state, self.deadline, self.renewed = LeaseState.HELD, None, now
@@ -232,7 +232,7 @@ class Lease:
         self._machine.deadline = deadline
 
     async def ensure(self) -> None:
-        """Return once we hold the window: at once if we do.
+        """Return once we have the lease: at once if we have it already.
 
         Raises:
             HeldByAnother: not yet.
@@ -279,7 +279,7 @@ class Lease:
         """Writes were acknowledged, the last of them sent at that time (seconds of Trio's clock).
 
         Raises:
-            StoreTaken: they have met the hold of another boot.
+            StoreTaken: they have met the lease of another boot.
         """
         met = self._window.met
         self._machine.wrote(met, sent_at)
@@ -288,7 +288,7 @@ class Lease:
             raise self._taken()
 
     async def release(self) -> None:
-        """Give the hold back, if we have it: a restart then waits for nothing.
+        """Give the lease back, if we have it: a restart then waits for nothing.
 
         Raises:
             StoreAway: it expires.
