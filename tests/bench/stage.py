@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,8 @@ class Stage:
             wait_until(service.exchanges.connected, "every exchange has its client")
             # It first asks Redis what it holds; with many symbols that takes a while.
             wait_until(lambda: service.logged("window whole"), "the service knows what Redis holds")
+            # Until the rows have told that Redis lost nothing, a question about an unseen price gets a 503.
+            wait_until(lambda: service.get("/prices/latest")[0] == HTTPStatus.OK, "questions are answered")
             yield service
 
 

@@ -105,13 +105,13 @@ def watched(
         assert time.monotonic() < end + MORE, f"not enough yet: {seen}"
         for _ in range(LOOK_EVERY):
             asked, before, ours = time.monotonic(), starved(service), run_delay(OURSELVES)
-            status, _ = service.get("/prices/latest")
+            status, answer = service.get("/prices/latest")
             wait = time.monotonic() - asked
             seen.waits.append(wait * 1_000)
             # We wait for them, or for our own turn, one after the other.
             others = more(before, starved(service)) + run_delay(OURSELVES) - ours
             seen.took.append((wait - others) * 1_000)
-            assert status == 200
+            assert status == 200, answer
             time.sleep(BETWEEN)
         seen.looks.append(look(service))
         seen.starved = more(at_first, starved(service)) / (time.monotonic() - began)
