@@ -43,6 +43,12 @@ def install(session: nox.Session, extra: str) -> None:
         )
 
 
+def parallel() -> list[str]:
+    """How pytest runs tests in several processes: twice as many as processors, since most tests wait."""
+    workers = min(8, 2 * (os.cpu_count() or 2))
+    return ["-n", str(workers), "--dist", "worksteal"]
+
+
 def npm(session: nox.Session, *arguments: str) -> None:
     """Run npm for the dashboard: the system's, or one from a wheel."""
     session.chdir(DASHBOARD)
@@ -109,12 +115,9 @@ def dashboard(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     install(session, "dev")
-    # Twice as many as processors: most of the tests' time is waiting.
-    workers = min(8, 2 * (os.cpu_count() or 2))
-    parallel = ["-n", str(workers), "--dist", "worksteal"]
     # Of the tests that are asked for, all or none may be of one kind.
     codes = [0, 5] if session.posargs else [0]
-    session.run("pytest", *parallel, "-m", "not alone", *session.posargs, success_codes=codes)
+    session.run("pytest", *parallel(), "-m", "not alone", *session.posargs, success_codes=codes)
     session.run("pytest", "-m", "alone", *session.posargs, success_codes=codes)
 
 
@@ -129,7 +132,7 @@ def contracts(session: nox.Session) -> None:
             session.warn(f"SKIPPED {name}: this machine has none")
         else:
             session.log(f"on {name}: {program}")
-            session.run("pytest", *suites, *session.posargs, env={variable: str(program)})
+            session.run("pytest", *parallel(), *suites, *session.posargs, env={variable: str(program)})
     if len(missing) == len(SERVERS):
         session.skip(f"this machine has none of {', '.join(missing)}")
 
