@@ -28,7 +28,7 @@ from marketflow.outside import Outside
 
 @attrs.frozen
 class Parts:
-    """What the task tree runs."""
+    """The parts that the task tree runs."""
 
     boot: str
     feeds: Mapping[Mode, Sequence[Feed]]
@@ -139,7 +139,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
 
 
 def share_options(settings: Settings) -> ShareOptions:
-    """What the settings say of a share."""
+    """The options of a share, from the settings."""
     return ShareOptions(
         interval=settings.aggregation.interval,
         grace=settings.aggregation.grace,

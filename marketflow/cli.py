@@ -72,7 +72,7 @@ def main() -> None:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError):
-            # The reader has closed it. Python would flush again at its end, and exit with 120.
+            # The reader has closed it. Without this Python would flush again at exit, and exit with 120.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     sys.exit(code)
 
@@ -126,7 +126,7 @@ def _complain(problem: str) -> None:
 
 
 def _to_stderr(text: str) -> None:
-    """Write it after the log; a blocked stderr does not delay the exit."""
+    """Write the text after all log lines; a blocked stderr does not delay the exit."""
     import logging  # noqa: PLC0415
 
     for handler in logging.getLogger().handlers:

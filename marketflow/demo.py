@@ -45,7 +45,7 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
         directory.chmod(0o711)  # noqa: ASYNC240 - at once; the stores run as another user when we are root
         redis, postgres = EmbeddedRedis(directory / "redis"), EmbeddedPostgres(directory / "postgres")
         for server in (redis, postgres):
-            # The data is in another place if TMPDIR is in a home of root's.
+            # The data is outside of this directory if TMPDIR is in root's home.
             leaving.callback(server.remove)
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, stopping)
@@ -91,7 +91,7 @@ async def _run(settings: Settings, stopping: trio.Event, duration: float | None,
 
 
 async def _pass(duration: float, service: Running) -> None:
-    """Wait; on a terminal say how far it is."""
+    """Wait; show the progress if stderr is a terminal."""
     end = trio.current_time() + duration
     if sys.stderr is not None and sys.stderr.isatty():
         err = open_writer(sys.stderr)

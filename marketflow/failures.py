@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
-"""Or wrong configuration."""
+"""The exit code for wrong usage or a wrong configuration."""
 
 
 def problems_of(error: BaseException, address: tuple[str, str]) -> dict[str, int]:
@@ -27,11 +27,11 @@ def problems_of(error: BaseException, address: tuple[str, str]) -> dict[str, int
 
 
 def _loud(error: BaseException) -> Iterator[BaseException]:
-    """The error, or all errors in a group; without those that are no failures."""
+    """The error, or all errors in a group, except for those that are not failures."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from _loud(each)
-    # Interrupted before anything ran, or the reader of our output has closed it.
+    # No failures: an interrupt before anything ran, and a stdout that its reader has closed.
     elif not (isinstance(error, KeyboardInterrupt) or _is_of_stdout(error)):
         yield error
 
@@ -86,7 +86,7 @@ def _os_problem(error: OSError, host: str, port: str) -> str:
     if isinstance(error, socket.gaierror):
         return f"unknown host {host}: {reason}"
     if error.errno is None or reason != os.strerror(error.errno):
-        return reason  # its text is already a message for people
+        return reason  # already a message for people
     if error.filename is not None:
         return f"{reason.lower()}: {error.filename}"
     words = {

@@ -32,7 +32,7 @@ _CONNECTIONS: Final = ("url", "dsn")
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
-    """Log from `level` on, as `text` or `json`, to the stream (by default stderr, as it is at this moment).
+    """Log events of `level` and above, as `text` or `json`, to the stream (by default the current stderr).
 
     Tracebacks are for `debug` only; otherwise an exception is one line.
     """
@@ -47,7 +47,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     ]
     if threshold > logging.DEBUG:
         first.append(_shorten_exception)
-    # Through `logging`, so that there is one place that writes, and one that survives a write that fails.
+    # Through `logging`, so that one handler writes everything, and handles failed writes in one place.
     structlog.configure(
         processors=[*first, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -77,14 +77,14 @@ class _Handler(logging.Handler):
         self._writer = open_writer(stream, _tell_dropped)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have it written."""
+        """Queue the line for writing."""
         try:
             self._writer.write(f"{self.format(record)}\n")
         except Exception:  # noqa: BLE001 - a value that cannot be shown, for example
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until it is, for a short time."""
+        """Wait for a short time until all lines are written."""
         self._writer.flush()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802

@@ -36,7 +36,7 @@ HTTP_GRACE: Final = 2.0
 
 
 class Front(Protocol):
-    """Lets people ask."""
+    """Serves the questions of clients, as the HTTP server does."""
 
     async def __call__(
         self, questions: Questions, stopping: trio.Event, *, task_status: trio.TaskStatus[str]

@@ -1,9 +1,9 @@
-"""A time limit for a wait on a peer that does not blame the peer for a standstill of our own process.
+"""A time limit for waiting on a peer. A standstill of our own process does not count against the peer.
 
-A process may be stopped (SIGSTOP, Ctrl-Z, a suspended machine) past the deadline of a wait, while data comes
-in. When it goes on, Python's `epoll.poll` reports no event, because its own time is up, and Trio cancels the
-wait with the data unread. So a wait gets one more moment after its deadline, in which Trio looks at the
-sockets again.
+A process may be stopped (SIGSTOP, Ctrl-Z, a suspended machine) past the deadline of a wait, while data
+arrives. When it goes on, Python's `epoll.poll` reports no event, because its own timeout is over, and Trio
+cancels the wait with the data unread. So a wait gets a short extension after its deadline, in which Trio
+polls the sockets again.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import trio
 T = TypeVar("T")
 
 SECOND_LOOK: Final = 0.1
-"""Seconds after the deadline in which data that has arrived is still read."""
+"""The extension in seconds, in which data that has already arrived is still read."""
 
 
 async def within(seconds: float, wait: Callable[[], Awaitable[T]]) -> T:
     """Call `wait`, and return what it returns.
 
-    A result is never lost: if a cancellation from outside comes after `wait` has returned, the result is
-    returned, and the caller meets the cancellation at its next checkpoint.
+    A result is never lost: if an outer scope is cancelled after `wait` has returned, the result is returned,
+    and the cancellation is raised at the caller's next checkpoint.
 
     Raises:
-        trio.TooSlowError: it took longer than `seconds`, and `SECOND_LOOK`.
+        trio.TooSlowError: it took longer than `seconds` and `SECOND_LOOK` together.
     """
     results: list[T] = []
     failure: BaseException | None = None

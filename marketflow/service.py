@@ -1,4 +1,4 @@
-"""The service as a task tree, from top to bottom. What the parts are is assembly's affair.
+"""The service as a task tree, from top to bottom. The parts are made in assembly.py.
 
 ```
  run_service
@@ -10,13 +10,13 @@
     │  └─ run_sources
     │     └─ run_pool, for each exchange
     │        ├─ feed, its source   end with the stop, or the switch
-    │        ├─ worker x5          end because the feed has
-    │        └─ fan-in             ends because the workers have; all is in the book
+    │        ├─ worker x5          end when the feed has ended
+    │        └─ fan-in             ends when the workers have ended; all updates are in the book
     ├─ stream                      ends with the stop
     └─ share
-       ├─ flusher                  ends because no update will enter any more
-       ├─ aggregator               ends because the flusher has
-       └─ spooling                 the same; what no store has taken is saved at the very end
+       ├─ flusher                  ends when no update can enter any more
+       ├─ aggregator               ends when the flusher has ended
+       └─ spooling                 the same; saves at the very end what no store has taken
 ```
 """
 
@@ -51,20 +51,20 @@ log = structlog.get_logger()
 Server = TypeVar("Server", EmbeddedRedis, EmbeddedPostgres)
 
 ECHO_SECONDS: Final = 0.1
-"""The same signal so soon after the first is its echo: some send it to a process and its group. So is any
-other one so soon after a SIGHUP."""
+"""Seconds after the first signal in which the same signal does not count as a second one: some senders signal
+a process and also its group. After a SIGHUP no signal counts as a second one in this time."""
 
 SPOOL_GRACE: Final = 2.0
-"""Seconds of `shutdown_timeout` that are kept for the spool, when all before it has taken too long."""
+"""Seconds of `shutdown_timeout` that are reserved for the spool, if the stages before it take too long."""
 
 CLOSE_GRACE: Final = 1.0
-"""Seconds of it that are kept for what comes after the spool: the lock is given back, connections close."""
+"""Seconds of it that are reserved for the end, after the spool: to release the lock and close connections."""
 
 SPOOL_LEAST: Final = 1.0
-"""Seconds that the spool has in any case: a stop rather takes longer than a very short `shutdown_timeout`."""
+"""Seconds that the spool has in any case; with a very short `shutdown_timeout` the stop takes longer."""
 
 REVIVE_SECONDS: Final = 2.0
-"""How often it is looked whether the embedded servers run."""
+"""Seconds between two checks whether the embedded servers run."""
 
 
 @attrs.frozen
@@ -103,7 +103,7 @@ async def stop_on_signal(
 ) -> None:
     """Set `stopping` at the first signal; at a second SIGINT or SIGTERM leave at once, even from a hang.
 
-    A SIGHUP is never that second signal: systemd and closing terminals send it beside another one.
+    A SIGHUP is never that second signal: systemd and closing terminals send it together with another one.
     """
     with trio.open_signal_receiver(*stop_signals()) as signals:
         task_status.started()
@@ -120,14 +120,14 @@ async def stop_on_signal(
 
 
 def _is_echo(number: int, first: int, at: float) -> bool:
-    """Whether a signal belongs to the first one, which came at that time."""
+    """Whether a signal is an echo of the first one, which arrived at time `at`."""
     return first in {number, signal.SIGHUP} and trio.current_time() <= at + ECHO_SECONDS
 
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Server]:
-    """An embedded server that runs, and is started again if it has ended by itself."""
-    # Each takes a second or so, and a first start of PostgreSQL, which makes a database, some more.
+    """Run an embedded server during the block, and start it again if it ends by itself."""
+    # A start takes about a second; the first start of PostgreSQL creates a database and takes longer.
     log.info("starting embedded server", server=server.name, first_start=not server.directory.exists())
     server.start()  # on the main thread, see there
     log.info("embedded server runs", server=server.name, pid=server.pid, at=server.address)
@@ -161,18 +161,18 @@ async def serve(
     outside: AbstractAsyncContextManager[Outside] | None = None,
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the service until `stopping` is set and everything received has found its place.
+    """Run the service until `stopping` is set and everything received is stored.
 
     Args:
         settings: all of them.
-        stopping: set from outside.
+        stopping: set by the caller to stop the service.
         stores: a name for the stores that is the same from run to run; by default their addresses.
         clock: the wall clock; the system's by default.
-        outside: what it works with; by default the real stores, exchanges and port of the settings.
-        task_status: told once questions are answered and the sources have been started.
+        outside: the outside world; by default the real stores, exchanges and port of the settings.
+        task_status: reports the start, once questions are answered and the sources have been started.
 
     Raises:
-        OSError: the port is in use, and the like.
+        OSError: the service cannot listen, for example because the port is in use.
         TimeoutError: the stop took longer than `shutdown_timeout`.
         BarsLost: bars that no store has taken could not be spooled.
         StoreTaken: another service is running on the same stores.
@@ -203,7 +203,7 @@ async def serve(
 
 
 class StopTime:
-    """How the time for a stop, `shutdown_timeout`, is shared out."""
+    """Divides the time for a stop, `shutdown_timeout`, among its stages."""
 
     def __init__(self, limit: float) -> None:
         """The limit in seconds."""
@@ -211,17 +211,17 @@ class StopTime:
         self._end = math.inf
 
     def begin(self) -> None:
-        """The stop begins now."""
+        """Start the clock: the stop begins now."""
         self._end = trio.current_time() + self._limit
 
     @property
     def stages_end(self) -> float:
-        """Until when all that comes before the spool must have ended (Trio's clock)."""
+        """The time (Trio's clock) by which all stages before the spool must have ended."""
         return self._end - min(SPOOL_GRACE + CLOSE_GRACE, self._limit / 2)
 
     @property
     def for_the_spool(self) -> float:
-        """Seconds that the spool may take from now on; without an orderly stop as many as are kept for it."""
+        """Seconds that the spool may take from now on; if no orderly stop has begun, the reserved ones."""
         end = self._end - min(CLOSE_GRACE, self._limit / 4)
         return max(SPOOL_LEAST, SPOOL_GRACE if end == math.inf else end - trio.current_time())
 
@@ -231,7 +231,7 @@ async def spooling_at_the_end(parts: Parts, time: StopTime) -> AsyncIterator[Non
     """At the end of the block, however it ends, spool the bars that no store has taken.
 
     Raises:
-        BarsLost: that failed; together with what has ended the block, if it was an error.
+        BarsLost: that failed; in a group with the error that ended the block, if there is one.
     """
     errors: list[BaseException] = []
     try:
@@ -239,7 +239,7 @@ async def spooling_at_the_end(parts: Parts, time: StopTime) -> AsyncIterator[Non
     except BaseException as error:  # noqa: BLE001 - raised below
         errors.append(error)
     try:
-        with trio.CancelScope(shield=True):  # bounded by its limit
+        with trio.CancelScope(shield=True):  # `save` has a time limit
             await parts.share.save(time.for_the_spool)
     except BarsLost as error:
         errors.append(error)
@@ -251,7 +251,7 @@ async def spooling_at_the_end(parts: Parts, time: StopTime) -> AsyncIterator[Non
 
 
 async def run_modes(parts: Parts, workers: int, stopping: trio.Event) -> None:
-    """Run the sources, mode after mode. When they have ended for good, no update will enter any more."""
+    """Run the sources of one mode after the other. After this no update can enter any more."""
 
     async def run_sources(mode: Mode, leave: trio.Event) -> None:
         async with trio.open_nursery() as nursery:

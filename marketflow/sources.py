@@ -1,4 +1,4 @@
-"""The sources of both modes, as configured: the real exchanges, and the generators that take their place."""
+"""The sources of both modes, as configured: the real exchanges, and the generators that replace them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from marketflow.app.watch.clocks import Beat
 from marketflow.config import Settings
 
 MOST_PACE: Final = 0.0125
-"""Seconds that a source waits at most for more to come in after a small receive: nobody notices the delay."""
+"""The most seconds that a source waits for more data after a small receive; too short to be noticed."""
 
 
 def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Source[Any]]]:
@@ -44,5 +44,5 @@ def line_decoder(settings: Settings) -> Decoder:
 
 
 def line_reader(settings: Settings, clock: Clock) -> LineReader:
-    """The reader of all sources that receive lines, which keep a common beat."""
+    """The reader for all sources that receive lines. It gives them a common beat."""
     return LineReader(clock, Beat(min(settings.pipeline.flush_interval / 4_000, MOST_PACE)))

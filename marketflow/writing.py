@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final, Protocol, TextIO
 
 MOST_WAITING: Final = 1024 * 1024
-"""Bytes that may wait to be written; more are dropped."""
+"""The most bytes that wait to be written; lines beyond that are dropped."""
 
 FLUSH_SECONDS: Final = 1.0
 """How long the exit waits for unwritten output."""
@@ -25,11 +25,11 @@ class Writer(Protocol):
     """A destination of text. Its methods never raise."""
 
     def write(self, text: str) -> None:
-        """Write it, soon."""
+        """Write the text soon."""
         ...
 
     def flush(self, seconds: float = ...) -> None:
-        """Wait until all is written, for so long at most."""
+        """Wait until all is written, for at most `seconds`."""
         ...
 
 
@@ -50,7 +50,7 @@ def open_writer(stream: TextIO | None, tell: Callable[[int], None] | None = None
 
 
 class DirectWriter:
-    """Writes at once, to what is in memory."""
+    """Writes directly to a stream in memory."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -63,7 +63,7 @@ class DirectWriter:
                 self._stream.flush()
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """All is written."""
+        """No-op: everything is written already."""
 
 
 class ThreadWriter:
@@ -91,11 +91,11 @@ class ThreadWriter:
         """Bytes not written yet, including those being written."""
         self._dropped = 0
         self._stuck = False
-        """Whether a flush has timed out, and nothing was written since."""
+        """Whether a flush has timed out and nothing has been written since."""
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> None:
-        """Have it written, or drop it if too much waits."""
+        """Queue the text for writing, or drop it if too much waits."""
         data = text.encode(self._encoding, "backslashreplace")
         with self._changed:
             if self._waiting + len(data) > self._most_waiting:
@@ -110,8 +110,8 @@ class ThreadWriter:
             self._changed.notify_all()
 
     def _start(self) -> bool:
-        """Start the thread, if there may be one more."""
-        # A daemon: no exit waits for it, it may be stuck.
+        """Start the thread; returns whether the system allowed another one."""
+        # A daemon: the thread may be stuck, and the exit must not wait for it.
         thread = threading.Thread(target=self._run, name="writer", daemon=True)
         try:
             thread.start()
@@ -121,7 +121,7 @@ class ThreadWriter:
         return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until all is written, or the time is over; do not wait again after a flush that timed out."""
+        """Wait until all is written or the time is over; after a flush that timed out, do not wait again."""
         with self._changed:
             if not self._stuck:
                 self._stuck = not self._changed.wait_for(lambda: self._waiting == 0, seconds)
@@ -149,7 +149,7 @@ class ThreadWriter:
         while text:
             try:
                 text = text[os.write(self._descriptor, text) :]
-            except BlockingIOError:  # another process that shares it has made it non-blocking
+            except BlockingIOError:  # another process has made the shared descriptor non-blocking
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()

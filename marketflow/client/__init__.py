@@ -1,4 +1,4 @@
 """A client of the HTTP API, for the terminal: questions, and the live table.
 
-It knows the service by its answers alone: nothing of it is imported here.
+It depends only on the API: it imports nothing of the service.
 """

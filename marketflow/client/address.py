@@ -1,4 +1,4 @@
-"""Where the service is."""
+"""The address of the service."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @attrs.frozen
 class Address:
-    """Where to connect to, and what to ask for there."""
+    """The address of a service: where to connect to, and the prefix of its paths."""
 
     host: str
     port: int
     secure: bool
-    """Whether with TLS."""
+    """Whether to use TLS."""
     prefix: str
     """The prefix of every path, if a proxy serves the API below one."""
 
@@ -42,7 +42,7 @@ def parse_address(text: str) -> Address:
     """Read `http://127.0.0.1:8080`, `https://host/prefix` or `host:port`.
 
     Raises:
-        ValueError: it is none of these; says why.
+        ValueError: it is not such an address; the message says why.
     """
     text = text.strip()
     if not text.isprintable() or " " in text:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Price:
-    """The newest price of an exchange and symbol; the same in an answer and in the stream."""
+    """The newest price of an exchange and symbol. Answers and the stream have the same fields."""
 
     symbol: str
     exchange: str
@@ -27,7 +27,7 @@ class Price:
 
 @attrs.frozen
 class Prices:
-    """One for each exchange and symbol."""
+    """The newest prices, one for each exchange and symbol."""
 
     prices: list[Price]
 
@@ -48,14 +48,14 @@ class Statistic:
 
 @attrs.frozen
 class Statistics:
-    """One for each symbol."""
+    """Statistics, one for each symbol."""
 
     prices: list[Statistic]
 
 
 @attrs.frozen
 class Aggregate:
-    """All of a span [start, end) at once."""
+    """All statistics of a span [start, end)."""
 
     symbol: str
     exchange: str | None
@@ -87,7 +87,7 @@ class Candle:
 
 @attrs.frozen
 class Candles:
-    """A page of them, oldest first."""
+    """A page of candles, oldest first."""
 
     candles: list[Candle]
     next: int | None
@@ -96,7 +96,7 @@ class Candles:
 
 @attrs.frozen
 class Symbols:
-    """Those that are configured."""
+    """The configured symbols."""
 
     symbols: list[str]
 
@@ -112,14 +112,14 @@ class Exchange:
 
 @attrs.frozen
 class Exchanges:
-    """Those of both modes."""
+    """The exchanges of both modes."""
 
     exchanges: list[Exchange]
 
 
 @attrs.frozen
 class Mode:
-    """The mode, and whether it has just been changed."""
+    """The mode, and whether the request has changed it."""
 
     mode: str
     changed: bool
@@ -184,10 +184,10 @@ class Problem:
 
 
 def read(url: str, body: bytes | bytearray | str, kind: type[T]) -> T:
-    """An answer of this kind, from its JSON.
+    """Decode an answer of this kind from JSON.
 
     Raises:
-        NotUnderstood: it is none.
+        NotUnderstood: it is not such an answer.
     """
     try:
         return msgspec.json.decode(body, type=kind)

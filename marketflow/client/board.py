@@ -26,11 +26,11 @@ class Quote:
 
 @attrs.frozen
 class Spread:
-    """How far the exchanges are apart."""
+    """The difference between the highest and the lowest price of a symbol on several exchanges."""
 
     amount: float
     part: float
-    """Of the lowest price."""
+    """The difference as a fraction of the lowest price."""
 
 
 @attrs.define
@@ -60,7 +60,7 @@ class Board:
             self._quotes[pair] = Quote(new.price, new.timestamp, change)
 
     def quote(self, exchange: str, symbol: str) -> Quote | None:
-        """The newest of a pair; None before the first."""
+        """The newest price of a pair; None before the first."""
         return self._quotes.get((exchange, symbol))
 
     @property

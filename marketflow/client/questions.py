@@ -25,11 +25,11 @@ PROBLEM: Final = "application/problem+json"
 
 
 async def ask(address: Address, request: Request) -> bytes:
-    """The body of the answer, which is JSON.
+    """Send a request and return the body of the answer, which is JSON.
 
     Raises:
-        Unreachable, NotUnderstood: there is none.
-        Refused: it is an error.
+        Unreachable, NotUnderstood: there is no usable answer.
+        Refused: the answer is an error.
     """
     async with answering(address, request) as incoming:
         return await body_of(incoming, address, request)
@@ -64,7 +64,7 @@ async def body_of(incoming: Incoming, address: Address, request: Request) -> byt
 
 
 def _worded(incoming: Incoming, problem: Problem, address: Address) -> str:
-    """The text of the error, with the allowed values and advice."""
+    """The error message, with the allowed values and advice."""
     words = problem.detail or problem.title or f"{address} answered {_named(incoming.status)}"
     if problem.allowed:
         words += f"; allowed: {', '.join(problem.allowed)}"

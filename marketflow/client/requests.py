@@ -10,7 +10,7 @@ import attrs
 
 OK: Final = 200
 UNAVAILABLE: Final = 503
-"""Plain numbers, since importing `http.HTTPStatus` would take longer than the rest of the command line."""
+"""A plain number, since importing `http.HTTPStatus` would take longer than the rest of the command line."""
 
 
 @attrs.frozen
@@ -18,13 +18,13 @@ class Request:
     """A request of the API."""
 
     path: tuple[str, ...]
-    """Its parts, in plain text."""
+    """The parts of the path, not encoded."""
     parameters: Mapping[str, str | int | None] = attrs.field(factory=dict)
-    """Those that are None are left out."""
+    """Query parameters. Those with the value None are left out."""
     method: str = "GET"
     headers: Mapping[str, str] = attrs.field(factory=dict)
     good: Collection[int] = (OK,)
-    """Statuses of an answer to this, and not of an error."""
+    """The statuses that are not an error."""
 
     @property
     def target(self) -> str:
@@ -37,4 +37,4 @@ SYMBOLS: Final = Request(("symbols",))
 EXCHANGES: Final = Request(("exchanges",))
 MODE: Final = Request(("mode",))
 HEALTH: Final = Request(("health",), good=(OK, UNAVAILABLE))
-"""Its answer is the whole report even when the service is unavailable."""
+"""The report comes with status 503 if the service is unavailable."""

@@ -15,7 +15,7 @@ from marketflow.client.words import age, moment, plain, rounded
 _NAME_WIDTH: Final = 10
 _CELL_WIDTH: Final = 18
 _SPREAD_WIDTH: Final = 14
-"""Each with the gap behind it. Three exchanges fit into a window of 80 columns."""
+"""Widths of columns, gaps included. Three exchanges fit into a window of 80 columns."""
 
 _UNICODE: Final = {1: "▲", -1: "▼", 0: " "}
 _ASCII: Final = {1: "^", -1: "v", 0: " "}
@@ -24,7 +24,7 @@ _STATUS_COLOURS: Final = {"ok": "green", "connected": "green", "unavailable": "r
 
 
 class Screen:
-    """Draws a board for a console, as wide as that is at the moment."""
+    """Draws a board for a console, with the console's current width."""
 
     def __init__(self, url: str, console: Console) -> None:
         self._url = url
@@ -46,12 +46,12 @@ class Screen:
         return Group(*parts)
 
     def table(self, board: Board, now: int) -> RenderableType:
-        """The prices alone."""
+        """The table of prices."""
         shown, _ = self._fitting(board.exchanges)
         return self._prices(board, shown, now)
 
     def _fitting(self, exchanges: Sequence[str]) -> tuple[Sequence[str], int]:
-        """Those that there is room for, and how many there are besides."""
+        """The exchanges that fit, and the number of those that do not."""
         room = (self._console.width - _NAME_WIDTH - _SPREAD_WIDTH) // _CELL_WIDTH
         shown = exchanges[: max(1, room)]
         return shown, len(exchanges) - len(shown)

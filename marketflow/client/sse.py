@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 LARGEST_EVENT: Final = 1024 * 1024
-"""Bytes: more than the service ever sends at once."""
+"""In bytes. It is more than the service ever sends at once."""
 
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -26,7 +26,7 @@ class ServerEvent:
     """Lines, joined by newlines."""
     type: str = "message"
     id: str = ""
-    """The last that was given, by this event or by one before it."""
+    """The last id in the stream so far, from this event or an earlier one."""
 
 
 class EventParser:
@@ -38,18 +38,18 @@ class EventParser:
         """The beginning of a line that has not ended."""
         self._at_start = True
         self._after_return = False
-        """Whether the last byte was a carriage return: a newline that comes now belongs to it."""
+        """Whether the last byte was a carriage return: a newline that follows belongs to it."""
         self._data: list[str] = []
         self._type = ""
         self._id = ""
         self._size = 0
-        """Of the event's lines so far, in bytes."""
+        """The size of the current event's lines so far, in bytes."""
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
         """The events that these bytes complete.
 
         Raises:
-            EventTooLarge: the parser is of no use any more.
+            EventTooLarge: the parser cannot be used any more.
         """
         if self._after_return and chunk:
             chunk = chunk.removeprefix(b"\n")
@@ -64,7 +64,7 @@ class EventParser:
         return events
 
     def _take(self, line: bytes) -> ServerEvent | None:
-        """Take a line in; returns the event that it completes."""
+        """Process a line; returns the event that it completes."""
         if self._at_start:
             line = line.removeprefix(_BYTE_ORDER_MARK)
             self._at_start = False
@@ -83,7 +83,7 @@ class EventParser:
             case "id" if "\0" not in value:
                 self._id = value
             case _:
-                pass  # a comment, which begins with the colon; `retry`; or what nobody knows yet
+                pass  # a comment (it begins with a colon), `retry`, or an unknown field
         return None
 
     def _complete(self) -> ServerEvent | None:

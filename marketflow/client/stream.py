@@ -1,4 +1,4 @@
-"""The live stream, read until cancelled: a lost connection is made again."""
+"""Reads the live stream until cancelled, and connects again after a lost connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from marketflow.patience import within
 CONTENT_TYPE: Final = "text/event-stream"
 
 SILENCE_LIMIT: Final = 45.0
-"""Seconds without a byte after which a connection is lost: three heartbeats."""
+"""Seconds without a byte after which a connection counts as lost: three heartbeats."""
 
 RETRY_SECONDS: Final = 1.0
 """Seconds between two attempts."""
@@ -33,14 +33,14 @@ class LivePrice:
 
     price: Price
     text: str
-    """The JSON that it came as."""
+    """The received JSON."""
 
 
 class Listener(Protocol):
     """Receives the events of `follow`."""
 
     def connected(self, symbols: Sequence[str]) -> None:
-        """The stream has begun; these are the symbols that it is about."""
+        """The stream has begun; it has these symbols."""
         ...
 
     async def arrived(self, prices: Sequence[LivePrice]) -> None:
@@ -48,7 +48,7 @@ class Listener(Protocol):
         ...
 
     def lost(self, reason: str) -> None:
-        """The connection was lost, with the reason. It will be made again."""
+        """The connection was lost for this reason; `follow` will connect again."""
         ...
 
 
@@ -59,19 +59,19 @@ async def follow(
     listener: Listener,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
-    """Tell `listener` every price that comes, until cancelled.
+    """Pass every event of the stream to `listener`, until cancelled.
 
     Args:
-        address: where the service is.
-        symbols: those to follow; none: all.
-        exchange: the one to follow; None: all exchanges of the current mode, also after a switch.
-                listener: gets the events.
-        task_status: told once somebody has answered.
+        address: the address of the service.
+        symbols: the symbols to follow; if empty, all.
+        exchange: the exchange to follow; None: all exchanges of the current mode, also after a switch.
+        listener: gets the events.
+        task_status: reports the start at the first answer of the service.
 
     Raises:
-        Unreachable: before that. Later it is tried again.
-        Refused: a symbol or exchange is unknown, and the like.
-        NotUnderstood: what answers is no marketflow.
+        Unreachable: the first attempt failed. Later failures are not raised: it connects again.
+        Refused: the service refuses the request, for example because a symbol is unknown.
+        NotUnderstood: the server is not marketflow.
     """
     answered = False
 
@@ -100,7 +100,7 @@ async def follow(
 
 
 async def _known(address: Address, symbols: Collection[str]) -> Sequence[str]:
-    """Those of the service's symbols that are to be followed, in its order."""
+    """The symbols of the service that are to be followed, in the service's order."""
     url = str(address)
     configured = read(url, await ask(address, SYMBOLS), Symbols).symbols
     unknown = [symbol for symbol in symbols if symbol not in configured]

@@ -58,7 +58,7 @@ def statistics(answer: Statistic | Statistics) -> str:
 
 
 def aggregate(answer: Aggregate) -> str:
-    """All of a span, a line each."""
+    """All statistics of a span, one on each line."""
     return fields(
         ("exchange", answer.exchange or ALL),
         ("symbol", answer.symbol),
@@ -75,7 +75,7 @@ def aggregate(answer: Aggregate) -> str:
 
 
 def candles(answer: Candles) -> str:
-    """A candle a line; one that may still change is not closed."""
+    """One candle on each line. A candle that may still change is marked as not closed."""
     head = ("from", "open", "high", "low", "close", "average", "updates", "closed")
     rows = [
         (
@@ -95,19 +95,19 @@ def candles(answer: Candles) -> str:
 
 
 def symbols(answer: Symbols) -> str:
-    """One a line."""
+    """One symbol on each line."""
     return "\n".join(map(plain, answer.symbols))
 
 
 def exchanges(answer: Exchanges) -> str:
-    """One a line."""
+    """One exchange on each line."""
     return table(
         ("exchange", "mode", "status"), [(each.name, each.mode, each.status) for each in answer.exchanges]
     )
 
 
 def mode(answer: Mode) -> str:
-    """The mode alone."""
+    """The name of the mode."""
     return plain(answer.mode)
 
 
@@ -171,13 +171,13 @@ def _ledger(updates: Updates) -> tuple[int, ...]:
 
 
 def fields(*pairs: tuple[str, str | float]) -> str:
-    """A name and its value a line."""
+    """One name and value on each line."""
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{plain(name):<{width}}{_GAP}{_text(value)}" for name, value in pairs)
 
 
 def table(head: Sequence[str], rows: Sequence[Row]) -> str:
-    """Columns under a head; those of numbers stand at the right."""
+    """Columns under a head; columns of numbers are right-aligned."""
     texts = [head, *([_text(value) for value in row] for row in rows)]
     right = [rows != [] and all(not isinstance(row[at], str) for row in rows) for at in range(len(head))]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]

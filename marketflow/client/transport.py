@@ -26,22 +26,22 @@ _READ: Final = 64 * 1024
 
 
 class Incoming:
-    """An answer. Its head is there; its body is read as it comes."""
+    """An answer whose head was received; its body is read as it arrives."""
 
     def __init__(self, address: Address, stream: trio.abc.Stream) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        """By name, in lower case."""
+        """The headers, by name in lower case."""
         self._address = address
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT)
 
     async def read(self) -> bytes:
-        """The next bytes of the body; none at its end.
+        """The next bytes of the body; empty at its end.
 
         Raises:
             Unreachable: the connection was lost before the end.
-            NotUnderstood: this is no HTTP.
+            NotUnderstood: the server does not speak HTTP.
         """
         event = await self._next()
         return bytes(event.data) if isinstance(event, h11.Data) else b""
@@ -66,7 +66,7 @@ class Incoming:
         with _telling(self._address):
             await self._stream.send_all(b"".join(data))
         while not isinstance(event := await self._next(), h11.Response):
-            pass  # of the kind 1xx: the answer is still to come
+            pass  # an interim answer (1xx): the final one follows
         self.status = event.status_code
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
 
@@ -133,5 +133,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"no TLS: {error.reason or error}"
     if isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno:
-        return os.strerror(error.errno).lower()  # without the address, which is known
+        return os.strerror(error.errno).lower()  # without the address, which the message has already
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()

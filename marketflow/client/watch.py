@@ -1,15 +1,15 @@
-"""`marketflow watch`: a live table on a terminal, or a line for each price that comes.
+"""`marketflow watch`: a live table on a terminal, or a line for each price.
 
 ```
  watch_table                    one nursery, until cancelled
  ├─ follow                      reads the stream into the board, and connects again
- ├─ ask_health                  asks how the service is, into the board
- ├─ suspend                     gives the terminal back at Ctrl-Z
+ ├─ ask_health                  requests the service's health for the board
+ ├─ suspend                     restores the terminal at Ctrl-Z
  └─ paint                       draws the board
 ```
 
-They share the board and nothing else. It is plain data: they run in one thread, and none of them awaits
-while it changes it, so there is nothing to lock.
+These tasks share only the board. It needs no lock: they run in one thread, and none of them awaits while it
+changes the board.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ async def paint(live: Live, drawn: Callable[[], RenderableType]) -> NoReturn:
 
 
 async def suspend(live: Live) -> NoReturn:
-    """Give the terminal back at Ctrl-Z, and take it again afterwards."""
+    """Restore the terminal at Ctrl-Z, and take it over again afterwards."""
     with trio.open_signal_receiver(signal.SIGTSTP) as signals:
         async for _ in signals:
             live.stop()
@@ -156,12 +156,12 @@ class _IntoLines:
 
     async def arrived(self, prices: Sequence[LivePrice]) -> None:
         data = "".join(f"{self.wording(each)}\n" for each in prices).encode()
-        # In a thread: a reader that does not read must not keep us from exiting. Not through sys.stdout,
-        # since an abandoned thread would keep its lock.
+        # In a thread, so that a blocked pipe cannot keep us from exiting. Not through sys.stdout, since an
+        # abandoned thread would keep its lock.
         await trio.to_thread.run_sync(_write, data, abandon_on_cancel=True)
 
     def lost(self, reason: str) -> None:
-        if not self.is_lost:  # Once: it is tried each second.
+        if not self.is_lost:  # report it once, not for each attempt
             self.tell(f"connection lost ({reason}), trying again")
         self.is_lost = True
 

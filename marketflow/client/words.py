@@ -9,7 +9,7 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 
 def rounded(price: float) -> str:
-    """A price to look at while it moves, with as many digits as mean something."""
+    """A price for a table that changes, with only as many digits as are useful."""
     if price >= 1_000:  # noqa: PLR2004
         return f"{price:.2f}"
     return f"{price:.4f}" if price >= 1 else f"{price:#.4g}"
@@ -20,12 +20,12 @@ def age(seconds: float) -> str:
     for unit, name in _UNITS:
         if seconds >= unit:
             return f"{int(seconds // unit)}{name}"
-    # Never rounded up: an age that is a little too small is one that was.
+    # Rounded down: an age that is slightly too small was true a moment ago.
     return f"{int(seconds)}s" if seconds >= 10 else f"{max(0, int(seconds * 10)) / 10}s"  # noqa: PLR2004
 
 
 def moment(timestamp: int) -> str:
-    """Unix ms as people and programs read it: ISO 8601, UTC."""
+    """Unix ms as ISO 8601, in UTC."""
     try:
         at = datetime.fromtimestamp(timestamp / 1_000, UTC)
     except (OverflowError, ValueError, OSError):
@@ -34,5 +34,5 @@ def moment(timestamp: int) -> str:
 
 
 def plain(text: str) -> str:
-    """The text without what a terminal would obey."""
+    """The text without characters that control a terminal."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -1,1 +1,1 @@
-"""The commands, a module for each kind. They import what they run when they run it, so that help is quick."""
+"""The commands, a module for each kind. They import what they need when they run, so that help is fast."""

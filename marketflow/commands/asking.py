@@ -1,4 +1,4 @@
-"""The commands that ask a running service: thin clients of its HTTP API."""
+"""The commands that query a running service: thin clients of its HTTP API."""
 
 from __future__ import annotations
 

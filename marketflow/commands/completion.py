@@ -1,4 +1,4 @@
-"""Completion by the shell: click's own, and the command that sets it up."""
+"""Shell completion: click's own, and the command that sets it up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROGRAM: Final = "marketflow"
 
 
 def completed(commands: click.Group) -> int | None:
-    """Answer a shell's request for completions; returns the exit code then, else None."""
+    """Answer a shell's request for completions; returns the exit code, or None without such a request."""
     instruction = os.environ.get(VARIABLE)
     return shell_complete(commands, {}, _PROGRAM, VARIABLE, instruction) if instruction else None
 
@@ -33,7 +33,7 @@ def completion(context: click.Context, /, *, shell: str) -> None:
     bash: echo 'eval "$(marketflow completion bash)"' >> ~/.bashrc
     zsh:  echo 'eval "$(marketflow completion zsh)"' >> ~/.zshrc
     fish: marketflow completion fish > ~/.config/fish/completions/marketflow.fish
-    """  # noqa: D301 - click's sign for lines to be left as they are
+    """  # noqa: D301 - \b is click's mark for a paragraph that is not rewrapped
     kind = get_completion_class(shell)
     commands = context.find_root().command
     if kind is not None:

@@ -19,7 +19,7 @@ class Run:
     log_level: str = "info"
     log_format: str = "text"
     address: tuple[str, str] = ("", "")
-    """Host and port that it listens on, for the wording of errors."""
+    """Host and port that the command listens on, for error messages."""
 
 
 class Finite(click.FloatRange):
@@ -28,7 +28,7 @@ class Finite(click.FloatRange):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, checked."""
+        """Convert and check the number."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)

@@ -28,7 +28,7 @@ def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
 
     try:
         cwd = Path.cwd()
-    except FileNotFoundError:  # somebody has removed it
+    except FileNotFoundError:  # the working directory was removed
         cwd = Path()
     return load(file, flags, os.environ, cwd)
 
@@ -54,7 +54,7 @@ def _hidden(module: str) -> Iterator[None]:
 
 
 COLLECT_AFTER: Final = 10_000
-"""New objects before a collection of the youngest: those of dozens of requests, instead of one or two."""
+"""New objects before the youngest generation is collected: those of dozens of requests, not of one or two."""
 OTHER_FILES: Final = 512
 """Open files in addition to clients' connections: exchanges, stores, refused connections."""
 
@@ -95,8 +95,8 @@ def serve(
 def _sparing_the_collector() -> Iterator[None]:
     """Exclude permanent objects (modules, classes) from garbage collection.
 
-    Collecting the garbage of imports, which is hardly any, takes a tenth of a start. Later all these objects
-    would be scanned several times a second while there are many requests.
+    Imports create hardly any garbage, but looking for it takes a tenth of a start. Later all these objects
+    would be scanned several times a second under many requests.
     """
     gc.disable()
     try:
@@ -108,10 +108,10 @@ def _sparing_the_collector() -> Iterator[None]:
 
 
 def with_open_files(settings: Settings) -> Settings:
-    """The settings with `max_connections` reduced to the limit of open files, after raising that limit.
+    """Raise the limit of open files, and reduce `max_connections` in the settings if it is still too low.
 
-    Otherwise many clients could use up the files that a feed needs to connect again. The usual limit is
-    1,024, and can be raised far above.
+    Otherwise many clients could use up the file descriptors that a feed needs to connect again. The usual
+    soft limit is 1,024, and the hard limit is far higher.
     """
     import resource  # noqa: PLC0415
 
@@ -181,7 +181,7 @@ def exchange(
     get the same lines.
     """
     _start_logging(this)
-    host = host.removeprefix("[").removesuffix("]")  # IPv6, as it stands in URLs
+    host = host.removeprefix("[").removesuffix("]")  # IPv6 addresses have brackets in URLs
     this.address = host, str(port)
 
     import trio  # noqa: PLC0415

@@ -22,16 +22,16 @@ from marketflow.signals import stop_signals
 T = TypeVar("T")
 
 COMPLETION_SECONDS: Final = 1.0
-"""How long a shell waits for names."""
+"""How long shell completion waits for names from the service."""
 
 
 class _ServiceUrl(click.ParamType[Address]):
-    """Where a service is."""
+    """The address of a service."""
 
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        """The address, checked."""
+        """Parse and check the address."""
         if isinstance(value, Address):
             return value
         try:
@@ -44,11 +44,11 @@ class _ServiceUrl(click.ParamType[Address]):
 
 
 def from_dotenv(name: str, otherwise: str | None) -> str | None:
-    """A variable from `.env`, where the settings of the service may stand too."""
+    """A variable from `.env`, which may also contain settings of the service."""
     from dotenv.parser import parse_stream  # noqa: PLC0415
 
     text = ""
-    with suppress(OSError, UnicodeDecodeError):  # not there, a directory, or nobody's text: nothing of ours
+    with suppress(OSError, UnicodeDecodeError):  # missing, a directory, or not text: ignored
         text = Path(".env").read_text("utf-8-sig")
     given = {binding.key: binding.value for binding in parse_stream(io.StringIO(text))}
     return given.get(name) or otherwise
@@ -77,7 +77,7 @@ class Service:
         """Send a request, and print the answer as text or unchanged.
 
         Raises:
-            ClientError: there is none, or an error.
+            ClientError: there is no answer, or it is an error.
         """
         import trio  # noqa: PLC0415
 
@@ -111,8 +111,8 @@ def asking(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Exit by the signal when a request is interrupted: there was no answer, so the exit is not clean."""
-    if threading.current_thread() is not threading.main_thread():  # signals are that one's affair
+    """End by the signal if a request is interrupted: without an answer the exit must not look successful."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
     before = {number: signal.signal(number, signal.SIG_DFL) for number in stop_signals()}
@@ -127,7 +127,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def complete_symbols(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The symbols that the service has."""
+    """Complete with the symbols of the service."""
     from marketflow.client.answers import Symbols  # noqa: PLC0415
 
     found = _asked_quietly(context, SYMBOLS, Symbols)
@@ -135,7 +135,7 @@ def complete_symbols(context: click.Context, _: click.Parameter, incomplete: str
 
 
 def complete_exchanges(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The exchanges that the service has."""
+    """Complete with the exchanges of the service."""
     from marketflow.client.answers import Exchanges  # noqa: PLC0415
 
     found = _asked_quietly(context, EXCHANGES, Exchanges)
@@ -143,7 +143,7 @@ def complete_exchanges(context: click.Context, _: click.Parameter, incomplete: s
 
 
 def complete_pair(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Symbols, and, as the first of two, exchanges."""
+    """Complete with symbols and, for the first of two arguments, also with exchanges."""
     found = complete_symbols(context, param, incomplete)
     given = context.params.get(str(param.name)) or ()
     return found if given else found + complete_exchanges(context, param, incomplete)
@@ -154,7 +154,7 @@ def _beginning(incomplete: str, names: list[str]) -> list[CompletionItem]:
 
 
 def _asked_quietly(context: click.Context, request: Request, kind: type[T]) -> T | None:
-    """An answer, if there is one soon."""
+    """The answer to a request; None if there is none within `COMPLETION_SECONDS`, or an error."""
     import trio  # noqa: PLC0415
 
     from marketflow.client.answers import read  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The end of what runs until somebody ends it."""
+"""Runs a task until a signal ends it."""
 
 from __future__ import annotations
 

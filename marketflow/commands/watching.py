@@ -21,8 +21,8 @@ from marketflow.commands.signals import until_signal
 def watch(*, symbols: tuple[str, ...], exchange: str | None, url: Address, as_json: bool) -> None:
     """Watch prices live.
 
-    On a terminal it is a table, elsewhere a line for each price. Ctrl-C ends it.
-    When the connection is lost it is tried again.
+    On a terminal it shows a table, otherwise it prints a line for each price. Ctrl-C ends it.
+    After a lost connection it connects again.
     """
     import trio  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Files that settings are read from: secrets that are mounted as files, and folders that cannot be read."""
+"""Files with settings: secrets that are mounted as files, and directories that cannot be read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MOST: Final = 64 * 1024
 
 @attrs.frozen
 class SecretFile:
-    """A file with a secret in it, and nothing else."""
+    """A file that contains only a secret."""
 
     name: str
 
     def read(self, cwd: Path) -> str:
-        """The secret, without the line's end that editors add.
+        """The secret, without the line end that editors add.
 
         Raises:
-            ValueError: there is none. The message gives the reason and the name, masked, since it may be the
-                secret itself, given by mistake.
+            ValueError: there is none. The message gives the reason and the file's name, which is masked: it
+                may be the secret itself, given by mistake.
         """
         shown = mask_value(self.name)
         try:
@@ -46,6 +46,6 @@ class SecretFile:
 
 
 def is_out_of_reach(path: Path) -> bool:
-    """Whether we may not enter the folder of a file, so that the file cannot be meant for us."""
+    """Whether we cannot enter the directory of a file. Such a file is not meant for us."""
     effective = os.access in os.supports_effective_ids
     return not os.access(path.parent, os.X_OK, effective_ids=effective)

@@ -1,8 +1,8 @@
-"""Variables that begin with `MARKETFLOW_` and are not ours: Kubernetes makes them.
+"""Recognises variables that begin with `MARKETFLOW_` but are set by Kubernetes.
 
-For each service of a namespace, here one called `marketflow` or `marketflow-something`, it sets variables
-that say where it is ("service links"). They are recognised by the shape of their names and of their values,
-so that a misspelt variable of ours stays an error.
+For each service in a namespace, such as one named `marketflow` or `marketflow-something`, Kubernetes sets
+variables with its address ("service links"). They are recognised by the form of their names and values, so
+that a misspelt variable of ours is still an error.
 """
 
 from __future__ import annotations

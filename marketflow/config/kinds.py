@@ -1,6 +1,6 @@
-"""The types of settings' values: how each is parsed, strictly, and how it is shown.
+"""The kinds of values of settings: how each is parsed, strictly, and how it is shown.
 
-A kind reads a value from a TOML or JSON parser, or an untyped `Text`.
+A kind reads a value that a TOML or JSON parser returned, or an untyped `Text`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND
 _DURATIONS: Final = {"d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND, "ms": 1}
 _SIZES: Final = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1}
 
-# ASCII digits only, and few enough that no conversion is ever slow.
+# ASCII digits only, and so few that the conversion is never slow.
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _DURATION: Final = re.compile(rf"({_NUMBER.pattern}) ?({'|'.join(_DURATIONS)})")
@@ -44,24 +44,24 @@ class Text(str):
 
 
 class UnexpectedError(ValueError):
-    """A value is not what its key wants."""
+    """A value is not of its key's kind."""
 
     def __init__(self, expected: str, value: object) -> None:
         super().__init__(f"expected {expected}, got {_shown(value)}")
         self.expected = expected
-        """What was expected; contains nothing of the value."""
+        """What was expected. It contains no part of the value."""
 
 
 @attrs.frozen
 class Kind:
-    """How a value of a setting is read, and how it is shown."""
+    """A kind of setting: how a value is read, and how it is shown."""
 
     read: Callable[[object], Any]
     """Raises UnexpectedError."""
     takes: str
-    """What may be written, for people."""
+    """A description of the allowed values, for people."""
     show: Callable[[Any], str] = str
-    """A value that `read` returned, for people; secrets masked."""
+    """Formats a value that `read` returned, for people; masks secrets."""
     secret: bool = False
     """Whether not even a wrong value may be shown."""
     none: Sequence[str] = ()
@@ -78,7 +78,7 @@ def _shown(value: object) -> str:
         case dict() | list():
             return "a table" if isinstance(value, dict) else "a list"
         case int() if abs(value) > _LARGEST_SHOWN:
-            # Python refuses to write out one of thousands of digits.
+            # Python refuses to format a number with thousands of digits.
             return "a huge number"
         case _:
             return "null" if value is None else str(value)
@@ -166,8 +166,8 @@ def _duration(value: object) -> Fraction | None:
 
 
 def show_duration(ms: int) -> str:
-    """In a form that `duration` reads: `50ms`, `60s`, `7d`."""
-    # Up to two minutes people say seconds.
+    """Format a duration so that `duration` can read it: `50ms`, `60s`, `7d`."""
+    # Up to two minutes are written in seconds, as people do.
     units = {"s": SECOND, "ms": 1} if ms <= 2 * MINUTE else _DURATIONS
     return next(f"{ms // size}{unit}" for unit, size in units.items() if ms % size == 0)
 
@@ -192,12 +192,12 @@ def size(low: int, high: int) -> Kind:
 
 
 def show_size(size_bytes: int) -> str:
-    """In a form that `size` reads: `64 MiB`."""
+    """Format a size so that `size` can read it: `64 MiB`."""
     return next(f"{size_bytes // size} {unit}" for unit, size in _SIZES.items() if size_bytes % size == 0)
 
 
 def text(expected: str = "text", matches: Callable[[str], object] = len) -> Kind:
-    """Text that `matches` finds true; without NUL and not broken, so that it can be passed on anywhere."""
+    """Text that `matches` accepts, without NUL and valid as UTF-8, so that every library accepts it."""
 
     def read(value: object) -> str:
         if not isinstance(value, str) or "\0" in value or not _encodable(value) or not matches(value):
@@ -208,12 +208,12 @@ def text(expected: str = "text", matches: Callable[[str], object] = len) -> Kind
 
 
 def _encodable(value: str) -> bool:
-    # An environment that is not UTF-8 comes with lone surrogates.
+    # Python decodes an environment that is not UTF-8 to lone surrogates.
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def pattern(expected: str, regex: str) -> Kind:
-    """Text that is wholly of the pattern."""
+    """Text that matches the pattern as a whole."""
     return text(f"{expected} {regex}", re.compile(regex).fullmatch)
 
 
@@ -225,7 +225,7 @@ def choice(*allowed: str) -> Kind:
 def host(*, socket_directory: bool = False) -> Kind:
     """The name or address of a host, or the directory of its Unix socket.
 
-    An IPv6 address may be in brackets, as in URLs; it is held without.
+    An IPv6 address may be in brackets, as in URLs; the value has none.
     """
     kind = text(
         "a host name or address",
@@ -237,7 +237,7 @@ def host(*, socket_directory: bool = False) -> Kind:
 
 
 def host_name() -> Kind:
-    """The name or address of a host. A port behind it is an error."""
+    """The name or address of a host, without a port."""
     kind = text("a host name or address without a port", _is_host_name)
     return attrs.evolve(kind, read=lambda value: _without_brackets(kind.read(value)))
 
@@ -263,7 +263,7 @@ def _is_ipv6(value: str) -> bool:
 
 
 def secret(kind: Kind, show: Callable[[Any], str] = lambda _: MASK) -> Kind:
-    """The same, never shown as it is."""
+    """The same kind, but its values are never shown."""
     return attrs.evolve(kind, show=show, secret=True)
 
 
@@ -273,7 +273,7 @@ def token() -> Kind:
 
 
 def redis_url() -> Kind:
-    """Where a Redis is."""
+    """The URL of a Redis."""
     kind = text(EXAMPLE)
 
     def read(value: object) -> str:
@@ -286,7 +286,7 @@ def redis_url() -> Kind:
 
 
 def postgres_dsn() -> Kind:
-    """Where a PostgreSQL is, in either of libpq's forms."""
+    """A connection string of PostgreSQL, in either of libpq's forms."""
     expected = "a connection string like postgresql://user@127.0.0.1:5432/database"
     kind = text(expected)
 
@@ -304,7 +304,7 @@ def postgres_dsn() -> Kind:
 
 
 def directory() -> Kind:
-    """A directory, which need not be there yet."""
+    """A directory, which need not exist yet."""
     # A remaining tilde means that the user's home is unknown.
     kind = text("a directory", lambda value: value and not value.startswith("~"))
     return attrs.evolve(kind, read=lambda value: Path(kind.read(value)))

@@ -1,4 +1,4 @@
-"""The layers of settings, read and merged."""
+"""Reads and merges the layers of settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PREFIX: Final = "MARKETFLOW_"
 _TOML_PLACE: Final = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 
 Given = tuple[object, str]
-"""A value, and the source that it came from."""
+"""A value and its source."""
 
 
 def variable_of(key: str) -> str:
@@ -36,14 +36,14 @@ def variable_of(key: str) -> str:
 
 
 _OF_CLIENTS: Final = frozenset({"MARKETFLOW_URL", "MARKETFLOW_TOKEN"})
-"""Not settings of the service, but of the client commands."""
+"""Variables of the client commands. They are not settings of the service."""
 _VARIABLES: Final = {variable_of(key): key for key in (*GROUPS, *KEYS)}
 _FILES: Final = {
     f"{variable_of(key)}_FILE": key
     for key in KEYS
     if (kind := kind_of(KEYS[key])) is not None and kind.secret
 }
-"""The variables that name a file with a secret in it, as Docker and Kubernetes mount them."""
+"""The variables that name a file with a secret, as Docker and Kubernetes mount it."""
 
 
 @attrs.define
@@ -87,7 +87,8 @@ class Layers:
             for name, value in variables.items()
             if name.startswith(_PREFIX) and name not in _OF_CLIENTS
         }
-        # Tables first: a variable of one key is more to the point. Files last: an empty variable is not set.
+        # Tables first, since a variable for one key overrides them. Files last, after it is known which
+        # variables are empty: an empty variable counts as not set.
         for name in sorted(ours, key=lambda name: (name in _FILES, _VARIABLES.get(name) in KEYS)):
             key = _VARIABLES.get(name)
             if name in _FILES:
@@ -120,7 +121,7 @@ class Layers:
                     self.problems.append(f"{key}: {error} ({source})")
 
     def add_flags(self, flags: Mapping[str, object]) -> None:
-        """Lay flags, by key, over what is there."""
+        """Merge flags, given by key, over the values so far."""
         for key, value in flags.items():
             if value is not None:
                 typed = Text(value) if isinstance(value, str) else value
@@ -132,7 +133,7 @@ class Layers:
         self._add_table({key: value}, None, "", source)
 
     def _add_table(self, table: Mapping[str, object], cls: Any, prefix: str, source: str) -> None:
-        """Add what is in a table of the class `cls`; without one its names are whole keys."""
+        """Add the values of a table of the class `cls`; without a class its names are whole keys."""
         known = fields(cls) if cls else {**KEYS, **GROUPS}
         for name, value in table.items():
             key = prefix + name
@@ -152,7 +153,7 @@ class Layers:
         self.given[key] = value, source
         item = item_of(KEYS[key])
         if attrs.has(item) and isinstance(value, list):
-            # Their values are checked only if they take effect, but an unknown key is always wrong.
+            # Values are checked only if they take effect, but an unknown key is always an error.
             for index, table in enumerate(value):
                 for name in table if isinstance(table, dict) else ():
                     if name not in fields(item):
@@ -162,7 +163,7 @@ class Layers:
 
     def _read(self, path: Path, name: str, *, required: bool) -> str | None:
         try:
-            # Some editors begin a file with a byte order mark.
+            # Some editors write a byte order mark at the beginning of a file.
             return path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
@@ -171,7 +172,7 @@ class Layers:
             if required:
                 self._break(f"{name}: no such file (--config)")
         except (OSError, ValueError) as error:
-            # Some keep a virtual environment in a directory called .env.
+            # Some people keep a virtual environment in a directory named .env.
             is_environment = name == DOTENV and isinstance(error, IsADirectoryError)
             if not required and (is_environment or is_out_of_reach(path)):
                 return None
@@ -189,7 +190,7 @@ def _toml_problem(error: Exception, content: str) -> str:
         return "nested too deeply"
     match = _TOML_PLACE.fullmatch(str(error))
     if match is None:
-        # Valid by the grammar, but not a value: a number of thousands of digits, or the 31st of February.
+        # Valid by the grammar but not a value, such as a number of thousands of digits, or 31 February.
         return f"not TOML: {error}"
     line = match[2] or content.count("\n") + 1
     return f"line {line}: {match[1][:1].lower()}{match[1][1:]}"

@@ -1,6 +1,6 @@
-"""From the layers to checked settings.
+"""Loads the settings from all layers, and checks them.
 
-Flags > environment > `.env` > config file > defaults, key by key; a list or table is replaced whole.
+Flags > environment > `.env` > config file > defaults, key by key. A list or table is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from marketflow.config.structuring import GROUPS, KEYS, fields, shown, structure
 DEFAULT: Final = "default"
 
 _WHOLES: Final = {"redis": "url", "postgres": "dsn"}
-"""For each table the key that overrides those that it can be composed of."""
+"""For each of these tables, the key that overrides the others, which are its parts."""
 _OWN: Final = "timeout"
-"""The key of these tables that it cannot."""
+"""The key of these tables that is not such a part."""
 
 
 class ConfigError(Exception):
@@ -29,22 +29,22 @@ class ConfigError(Exception):
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
-        """All problems, a line each; without secrets."""
+        """One line for each problem; without secrets."""
 
 
 @attrs.frozen
 class Row:
-    """A setting as people see it."""
+    """A setting in the output of `marketflow config`."""
 
     key: str
     value: str
-    """Secrets masked."""
+    """The value, with secrets masked."""
     source: str
 
 
 @attrs.frozen
 class Loaded:
-    """Settings, and where each came from."""
+    """Settings, and the source of each."""
 
     settings: Settings
     sources: Mapping[str, str]
@@ -79,13 +79,13 @@ def load(
     """Read, merge and check all layers.
 
     Args:
-        config_file: must be there; None: `config.toml` in `cwd`, where there is one.
-        flags: by key (`http.port`); None counts as not given. The flag's name is the key's last part.
+        config_file: must exist; None: `config.toml` in `cwd`, if it exists.
+        flags: by key (`http.port`); None means not given. The name of a flag is the last part of its key.
         environ: the environment.
-        cwd: where `.env` is, and what a relative `state_dir` starts from.
+        cwd: the directory of `.env`; a relative `state_dir` is relative to it.
 
     Raises:
-        ConfigError: with everything that is wrong.
+        ConfigError: has all problems.
     """
     layers = Layers()
     layers.add_config_file(config_file, cwd)

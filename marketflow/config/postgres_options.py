@@ -1,6 +1,6 @@
 """Checks a PostgreSQL connection string for values that parse but cannot work.
 
-libpq looks at most values only when it connects. An impossible one would make PostgreSQL seem away for ever.
+libpq checks most values only when it connects. An impossible one would make PostgreSQL seem away for ever.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHOICES: Final = {
     "sslcertmode": ("disable", "allow", "require"),
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
-    # Rows must be written: a standby takes none.
+    # We write rows, which a standby does not accept.
     "target_session_attrs": ("any", "read-write", "primary"),
     # A replication connection does not accept our statements.
     "replication": ("false", "off", "no", "0"),
@@ -42,7 +42,7 @@ _NUMBER: Final = re.compile(r"\s*[+-]?[0-9]{1,9}\s*")
 
 
 def problems(dsn: str) -> Iterator[str]:
-    """What is wrong with a connection string. Each problem completes "expected a connection string ...".
+    """The problems of a connection string. Each completes the sentence "expected a connection string ...".
 
     Raises:
         ValueError: it is not a connection string.
@@ -68,13 +68,13 @@ def problems(dsn: str) -> Iterator[str]:
 
 
 def _places(found: dict[str, str]) -> Iterator[str]:
-    """Hosts, addresses and ports: lists that go together."""
+    """Problems of hosts, addresses and ports, which are lists that must fit each other."""
     counts = {name: found[name].count(",") + 1 for name in ("host", "hostaddr") if found.get(name)}
     if len(set(counts.values())) > 1:
         yield "with as many hosts as addresses"
     ports = found.get("port", "").split(",")
     if not all(re.fullmatch("[0-9]*", port) for port in ports):
-        raise ValueError("a port that is no number")  # Part of a password, as likely as not.
+        raise ValueError("a port that is no number")  # not shown: it may be part of a password
     if counts and len(ports) not in {1, *counts.values()}:
         yield "with one port, or as many as hosts"
     if not all(len(port) <= len(str(_LAST_PORT)) and 1 <= int(port) <= _LAST_PORT for port in ports if port):

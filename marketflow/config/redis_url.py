@@ -1,4 +1,4 @@
-"""The allowed options of a Redis URL: those of redis-py that do not change what the service relies on.
+"""The allowed options of a Redis URL: the options of redis-py that the service does not depend on.
 
 The service itself sets the protocol, decoding, retries, health checks and the number of connections.
 """
@@ -26,7 +26,7 @@ _TEXT: Final = ("text", bool)
 _BOOLEAN: Final = ("true or false", lambda value: value.lower() in _BOOLEANS)
 
 Option = tuple[str, Callable[[str], object]]
-"""What is expected, and whether a value is that."""
+"""What is expected, and a function that checks a value."""
 
 _ANYWHERE: Final[dict[str, Option]] = {
     "client_name": ("visible ASCII characters", re.compile(r"[!-~]+").fullmatch),
@@ -57,7 +57,7 @@ OPTIONS: Final[dict[str, dict[str, Option]]] = {
 
 
 def expected_of(url: str) -> str | None:
-    """What was expected instead of the URL; None if it is usable. Does not repeat any of its values."""
+    """What was expected instead of the URL; None if it is usable. The text has no value of the URL."""
     parts = _split(url)
     if parts is None:
         return EXAMPLE
@@ -76,7 +76,7 @@ def expected_of(url: str) -> str | None:
 
 
 def _split(url: str) -> SplitResult | None:
-    """The parts of the URL; None if it is not the URL of a Redis."""
+    """The parts of the URL; None if it is not a Redis URL."""
     if "://" not in url or url != url.strip() or not url.isprintable():
         return None
     try:

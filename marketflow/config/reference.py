@@ -30,15 +30,15 @@ _WIDTH: Final = 110
 
 @attrs.frozen
 class Entry:
-    """A setting, as people read about it."""
+    """The documentation of a setting."""
 
     key: str
     meaning: str
     takes: str
     default: object
-    """As TOML or JSON have it; None where it must be given."""
+    """The default as a value of TOML or JSON; None if the setting must be given."""
     items: tuple[Entry, ...] = ()
-    """What each table of a list of tables holds."""
+    """For a list of tables: the settings of each table."""
 
     @property
     def name(self) -> str:
@@ -48,10 +48,10 @@ class Entry:
 
 @attrs.frozen
 class Group:
-    """Settings that belong together."""
+    """The settings of one table."""
 
     name: str
-    """That of their table; empty for those of none."""
+    """The name of the table; empty for the settings outside of tables."""
     meaning: str
     entries: tuple[Entry, ...]
 
@@ -63,10 +63,10 @@ def main() -> None:
 
 
 def rewritten(text: str, made: str) -> str:
-    """A file's text with another made part.
+    """The text of a file with its generated part replaced.
 
     Raises:
-        ValueError: no line of it says where that begins.
+        ValueError: it has no line that marks the beginning of that part.
     """
     by_hand, mark, rest = text.partition(MADE)
     if not mark:
@@ -78,7 +78,7 @@ def rewritten(text: str, made: str) -> str:
 
 
 def groups() -> list[Group]:
-    """All settings, in the order of the classes; first those that are in no table."""
+    """All settings, in the order of the classes; the ones outside of tables come first."""
     tables = {name: cls for name, cls in fields(Settings).items() if attrs.has(cls)}
     alone = tuple(entry for entry in _entries(Settings) if entry.name not in tables)
     return [Group("", "", alone)] + [
@@ -99,7 +99,7 @@ def _entries(cls: Any, prefix: str = "") -> Iterator[Entry]:
 
 
 def _meanings(cls: Any) -> dict[str, str]:
-    """The docstrings of a class's fields, which Python itself does not keep."""
+    """The docstrings of a class's fields, read from its source, since Python does not keep them."""
     (tree,) = ast.parse(inspect.getsource(cls)).body
     found = {}
     for field, text in pairwise(getattr(tree, "body", ())):
@@ -124,7 +124,7 @@ def _takes(annotation: Any) -> str:
 
 
 def _written(field: attrs.Attribute[Any]) -> object:
-    """The default, as somebody would write it."""
+    """The default as people would write it."""
     kind, value = kind_of(field.type), field.default
     if value is attrs.NOTHING:
         return None
@@ -143,14 +143,14 @@ def _written(field: attrs.Attribute[Any]) -> object:
 
 
 def toml() -> str:
-    """The made part of config.toml: each key with its default, under its meaning."""
+    """The generated part of config.toml: each key with its default, below its meaning."""
     return "\n".join(line for group in groups() for line in _toml_group(group)).lstrip("\n") + "\n"
 
 
 def _toml_group(group: Group) -> Iterator[str]:
     if group.name:
         yield from ["", *_comment(group.meaning), f"[{group.name}]"]
-    # A key after a table would be one of that table.
+    # Tables come last: a key after a table would belong to that table.
     for entry in sorted(group.entries, key=lambda entry: bool(entry.items)):
         if not group.name:
             yield ""
@@ -159,7 +159,7 @@ def _toml_group(group: Group) -> Iterator[str]:
 
 
 def _toml_tables(entry: Entry) -> Iterator[str]:
-    """A list of tables; the first says what its keys mean."""
+    """A list of tables; the first one has the meanings of the keys."""
     tables: Any = entry.default
     for number, table in enumerate(tables):
         yield from ["", f"[[{entry.key}]]"] if number else [f"[[{entry.key}]]"]
@@ -173,7 +173,7 @@ def _comment(text: str) -> list[str]:
 
 
 def markdown() -> str:
-    """The made part of docs/configuration.md: a table for each group."""
+    """The generated part of docs/configuration.md: a table for each group."""
     return "\n".join(line for group in groups() for line in _markdown_group(group))
 
 

@@ -9,20 +9,20 @@ from urllib.parse import unquote_plus
 MASK: Final = "***"
 
 _SECRET_NAME: Final = re.compile(r"password|passwd|secret|token|scram_\w+_key", re.IGNORECASE)
-# In `user:password@` all between the first colon and the last at sign is taken for the password: of a URL
-# whose password was not percent-encoded rather too much is hidden than too little.
+# In `user:password@` everything between the first colon and the last at sign counts as the password. If a
+# password was not percent-encoded, this hides too much rather than too little.
 _USER_AND_PASSWORD: Final = re.compile(r"://([^:@]*):.*@", re.DOTALL)
 # libpq's key=value: a value in single quotes, or up to the next blank; a backslash escapes.
 _ASSIGNMENT: Final = re.compile(r"(\w+)(\s*=\s*)('(?:\\.|[^'\\])*'?|(?:\\.|[^\s\\])*)", re.DOTALL)
 
 
 def is_secret(name: str) -> bool:
-    """Whether what goes by this name is never shown."""
+    """Whether the value of a parameter of this name must never be shown."""
     return _SECRET_NAME.search(name) is not None
 
 
 def mask_connection(text: str) -> str:
-    """A URL, or a connection string of key=value, without its passwords. Masking it again changes nothing."""
+    """A URL or a key=value connection string, with passwords masked. Masking twice changes nothing more."""
     if "://" not in text:
         return _ASSIGNMENT.sub(_mask_assignment, text)
     address, mark, query = _USER_AND_PASSWORD.sub(rf"://\1:{MASK}@", text).partition("?")
@@ -30,7 +30,7 @@ def mask_connection(text: str) -> str:
 
 
 def mask_value(text: str) -> str:
-    """A text that was meant to be something else, without what may be a password in it."""
+    """A text of unknown form, with everything masked that may be a password."""
     _, at, host = text.rpartition("@")
     return mask_connection(f"{MASK}@{host}" if at else text)
 

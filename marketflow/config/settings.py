@@ -36,14 +36,14 @@ LONGEST_LATENESS: Final = 30 * MINUTE
 def default_state_dir(environ: Mapping[str, str]) -> Path:
     """`$XDG_STATE_HOME/marketflow`, else `~/.local/state/marketflow`."""
     state_home = environ.get("XDG_STATE_HOME", "")
-    # The specification wants a relative one ignored.
+    # The XDG specification says that a relative path must be ignored.
     if not state_home.startswith("/"):
         state_home = expand_home("~/.local/state", environ)
     return Path(state_home) / "marketflow"
 
 
 def expand_home(path: str, environ: Mapping[str, str]) -> str:
-    """The path with a leading `~` or `~user` replaced, where that home is known."""
+    """The path with a leading `~` or `~user` replaced, if that home directory is known."""
     home = environ.get("HOME")
     if home and (path == "~" or path.startswith("~/")):
         return home + path[1:]
@@ -52,14 +52,14 @@ def expand_home(path: str, environ: Mapping[str, str]) -> str:
 
 @attrs.frozen
 class ExchangeSettings:
-    """An exchange, and where it listens."""
+    """An exchange and its address."""
 
     name: ExchangeName
     """Its unique name in requests, answers and stores."""
     host: Host
-    """Where it listens."""
+    """The host on which it listens."""
     port: Port
-    """At which TCP port."""
+    """The TCP port on which it listens."""
 
 
 @attrs.frozen
@@ -96,11 +96,11 @@ class RedisSettings:
     """`redis://`, `rediss://` or `unix://`. Allowed options are those for TLS, names and shorter time limits.
     Overrides `host`, `port`, `password` and `db`."""
     host: Host = "127.0.0.1"
-    """Where it listens."""
+    """The host on which it listens."""
     port: Port = 6379
-    """At which TCP port."""
+    """The TCP port on which it listens."""
     password: Password = None
-    """Empty: none. Better in the environment."""
+    """The password; empty: none. Better set in the environment."""
     db: Annotated[int, kinds.integer(0, 1_000_000)] = 0
     """The number of the database."""
     timeout: Duration = 1 * SECOND
@@ -120,13 +120,13 @@ class PostgresSettings:
     dsn: Annotated[str | None, kinds.optional(kinds.postgres_dsn())] = None
     """A URL, or libpq's `key=value`. Overrides `host`, `port`, `user`, `password` and `database`."""
     host: Annotated[str, kinds.host(socket_directory=True)] = "127.0.0.1"
-    """Where it listens, or the directory of its Unix socket."""
+    """The host on which it listens, or the directory of its Unix socket."""
     port: Port = 5432
-    """At which TCP port."""
+    """The TCP port on which it listens."""
     user: Annotated[str, kinds.text()] = "marketflow"
     """The role to connect as. It should own the database, since a start upgrades the schema."""
     password: Password = None
-    """Empty: none. Better in the environment."""
+    """The password; empty: none. Better set in the environment."""
     database: Annotated[str, kinds.text()] = "marketflow"
     """The name of the database."""
     timeout: Duration = 5 * SECOND
@@ -146,7 +146,7 @@ def _authority(host: str) -> str:
 
 @attrs.frozen
 class PipelineSettings:
-    """From the exchanges to Redis."""
+    """The pipeline from the exchanges to Redis."""
 
     workers_per_exchange: Annotated[int, kinds.integer(1, 64)] = 5
     """How many tasks decode and check the lines of an exchange."""
@@ -161,7 +161,7 @@ class WindowSettings:
     """The raw updates in Redis."""
 
     length: Annotated[int, kinds.duration(SECOND, HOUR)] = 60 * SECOND
-    """How long they are kept."""
+    """How long updates are kept."""
     replay_memory: Annotated[int, kinds.size(1, 1024**4)] = 64 * 1024**2
     """The most memory for updates already written, which are written again when Redis comes back empty."""
 
@@ -189,7 +189,7 @@ class FeedSettings:
     stale_after: Duration = 5 * SECOND
     """The time without an accepted update after which an exchange is stale."""
     idle_timeout: Duration = 30 * SECOND
-    """The time without a byte after which its connection is closed and made again."""
+    """The time without a byte after which the connection to an exchange is closed and made again."""
     backoff_min: Duration = 250
     """The delay between attempts to connect is random, up to a limit that starts at this and doubles."""
     backoff_max: Duration = 2 * SECOND
@@ -201,7 +201,7 @@ class GeneratorSettings:
     """The exchanges of the test mode, whose prices are generated."""
 
     exchanges: tuple[ExchangeName, ...] = ("test1", "test2", "test3")
-    """Their names, different from those in `exchanges`."""
+    """The names of these exchanges, different from those in `exchanges`."""
     rate: Annotated[float, kinds.number(0.001, 100_000)] = 10.0
     """Ticks a second; a tick is an update of every symbol."""
 
@@ -240,7 +240,7 @@ class Clash:
     """Settings that are valid alone, but not together."""
 
     keys: tuple[str, ...]
-    """Those involved."""
+    """The keys of the settings involved."""
     message: str
 
 

@@ -18,17 +18,17 @@ converter: Final = Converter()
 
 
 def kind_of(annotation: Any) -> Kind | None:
-    """The kind that an annotation carries."""
+    """The kind in an annotation; None if it has none."""
     return next((each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Kind)), None)
 
 
 def fields(cls: Any) -> dict[str, Any]:
-    """The annotations of a class of settings by the names of its fields."""
+    """The annotations of a settings class, by field."""
     return {field.name: field.type for field in attrs.fields(attrs.resolve_types(cls))}
 
 
 def item_of(annotation: Any) -> Any:
-    """What a list of settings consists of; None for anything else."""
+    """The type of the items, if the annotation is a list of settings; else None."""
     return get_args(annotation)[0] if get_origin(annotation) is tuple else None
 
 
@@ -77,7 +77,7 @@ def _read_table(cls: Any) -> Any:
 
 
 def structured(values: Mapping[str, object]) -> tuple[Settings, dict[str, list[str]]]:
-    """The settings for values by key, and the problems by key; a wrong value is replaced by its default.
+    """The settings made from values by key, and the problems by key. Wrong values are replaced by defaults.
 
     A problem begins with the exact place, `exchanges[1].port: ...`.
     """
@@ -121,12 +121,12 @@ def _worded(cause: BaseException, key: str) -> str:
         case UnexpectedError():
             return str(cause)
         case _:
-            # Not about the value: a mistake of ours.
+            # Not about a value, so it is a bug.
             raise cause
 
 
 def shown(settings: Settings) -> dict[str, str]:
-    """Each value by its key, as people may see it."""
+    """Each value by its key, for people, with secrets masked."""
     texts = {}
     for key, annotation in KEYS.items():
         value: Any = settings

@@ -26,8 +26,8 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     except for the rounding of the average. The average is stored instead of the sum, since the sum of large
     prices can overflow a float.
 
-    A Struct, since there may be millions: it takes half the memory and a fifth of the time of a frozen attrs
-    class, and the garbage collector need not look at it.
+    A Struct, since there may be millions of bars: it takes half the memory and a fifth of the time of a
+    frozen attrs class, and the garbage collector does not track it.
     """
 
     count: int
@@ -43,7 +43,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, timestamps: Sequence[int], prices: Sequence[float], first_sequence: int = 0) -> Bar:
-        """The bar of updates, given as columns in the order of receipt; at least one."""
+        """The bar of one or more updates, given as columns in the order of receipt."""
         return _bar(timestamps, prices, min(timestamps), max(timestamps), first_sequence)
 
     @classmethod
@@ -96,9 +96,9 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         return (self.close_time, self.close_sequence) > (other.close_time, other.close_sequence)
 
     def followed_by(self, other: Bar, sequence: int) -> Bar:
-        """The bar of both, where all updates of `other` came later and its sequences count from there.
+        """The bar of both, if all updates of `other` were received later, with sequences from `sequence` on.
 
-        The same as shifting and merging, written out for speed: it is called for each symbol of each chunk.
+        The same as `shifted` and `merge`, written out for speed: it is called for each symbol of each chunk.
         """
         count = self.count + other.count
         lowest = min(self.min, other.min)
@@ -130,7 +130,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         )
 
     def with_count(self, count: int) -> Bar:
-        """The same bar with another count: a bound for any so many of its updates."""
+        """The same bar with another count: min and max still bound any `count` of its updates."""
         return msgspec.structs.replace(self, count=count)
 
 
@@ -175,7 +175,7 @@ def merged(bars: Iterable[Bar]) -> Bar | None:
 
 
 def _joined(parts: Sequence[Bar]) -> Bar:
-    # Lists take half the time of generators, and no more than one plain loop.
+    # Lists take half the time of generators, and about the same as one plain loop.
     count = sum([bar.count for bar in parts])
     lowest = min([bar.min for bar in parts])
     highest = max([bar.max for bar in parts])
@@ -205,7 +205,7 @@ def by_second(
     Sequences count from 0, the first of the columns. `ascending`: whether the timestamps are known to ascend.
     """
     if len(timestamps) == 1:
-        # Of many symbols a chunk has one update of each.
+        # With many symbols a chunk often has a single update of each.
         (first,), (price,) = timestamps, prices
         return {floor_to(first, BAR_WIDTH): Bar(1, price, price, price, price, first, 0, price, first, 0)}
     if ascending:

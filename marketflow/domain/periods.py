@@ -26,14 +26,14 @@ CANDLE_INTERVALS: Final = {
 
 PERIOD_UNITS: Final = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 PERIOD_DIGITS: Final = 9
-"""The most digits before the unit, so that no conversion is slow."""
+"""The most digits before the unit, so that the conversion is never slow."""
 
 # ASCII digits only.
 _PERIOD: Final = re.compile(rf"([0-9]{{1,{PERIOD_DIGITS}}})([{''.join(PERIOD_UNITS)}])")
 
 
 class BadPeriod(ValueError):
-    """A text that is no period."""
+    """The text is not a valid period."""
 
     def __init__(self, text: str) -> None:
         super().__init__(
@@ -79,5 +79,5 @@ class Span:
 
     @property
     def empty(self) -> bool:
-        """Whether no timestamp can be in it."""
+        """Whether the span contains no timestamp."""
         return self.start >= self.end

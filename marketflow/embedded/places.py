@@ -1,7 +1,7 @@
-"""The private directories of a server's data and of its sockets.
+"""The private directories for a server's data and sockets.
 
-A server listens on a Unix socket only. Who may connect is decided by the directory of the socket, which has
-the mode 0700: no password is needed, and nothing listens on the network.
+A server listens only on a Unix socket. The directory of the socket has the mode 0700, so only its account can
+connect. No password is needed, and nothing listens on the network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from marketflow.embedded import account
 from marketflow.embedded.errors import EmbeddedError
 
 SOCKET_PATH_LIMIT: Final = 103
-"""The most bytes in a socket's path: Linux takes 107, macOS 103."""
+"""The most bytes in a socket's path: Linux allows 107, macOS 103."""
 
 
 @attrs.frozen
@@ -27,22 +27,22 @@ class Places:
     """The directories of one server."""
 
     home: Path
-    """The parent of the two others. All accounts can enter it, only we can write to it."""
+    """The parent of the two others. All accounts can enter it, but only we can write to it."""
     data: Path
-    """What the server keeps. Private to its account, once it is made."""
+    """The server's data. Private to its account, once it is made."""
     sockets: Path
-    """Where it listens. Private to its account, once it is made."""
+    """The server's sockets. Private to its account, once it is made."""
 
 
 def places_in(directory: Path, name: str, socket: str, user: pwd.struct_passwd | None) -> Places:
-    """The places of the server of that name in a directory.
+    """Choose the places of a server.
 
     Args:
-        directory: where the caller wants the data. If the user cannot enter it, a directory below
-            `account.SHARED` takes its place.
-        name: of the server.
+        directory: the caller's choice for the data. If the user cannot enter it, a directory below
+            `account.SHARED` is used instead.
+        name: the name of the server.
         socket: the longest file name that the server uses in the directory of its sockets.
-        user: the account that it runs under, None for our own.
+        user: the account that it runs under; None means our own.
     """
     home = directory
     if user is not None and not account.can_enter(user, directory):
@@ -53,13 +53,13 @@ def places_in(directory: Path, name: str, socket: str, user: pwd.struct_passwd |
 
 
 def _sockets_in(home: Path, socket: str, user: pwd.struct_passwd | None) -> Path:
-    """`run` in the home; if that is too long for a socket's path, a directory named after the home."""
+    """`run` in the home, or a short path made from its name if a socket's path would be too long."""
     number = os.geteuid() if user is None else user.pw_uid
     short = f"marketflow-{number}-{_fingerprint(home)}"
     temporary = [Path(tempfile.gettempdir()).resolve(), Path("/tmp").resolve()]  # noqa: S108 - private below it
     reached = [place / short for place in temporary if user is None or account.can_enter(user, place)]
     for candidate in (home / "run", *reached):
-        # To PostgreSQL's clients a comma ends the name of a host.
+        # PostgreSQL's clients read a comma as the end of a host.
         if len(os.fsencode(candidate / socket)) <= SOCKET_PATH_LIMIT and "," not in str(candidate):
             return candidate
     raise EmbeddedError(

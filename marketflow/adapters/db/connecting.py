@@ -1,7 +1,7 @@
-"""Making a connection, in a thread, within a time limit that the hosts share.
+"""Makes a connection, in a thread, within a time limit that all hosts share.
 
-psycopg gives each host of a connection string, and each address of a name, the whole limit: with the first
-one silent the second would never have its turn. Its limit is 2 s at least. So libpq is driven here.
+psycopg gives each host of a connection string, and each address of a name, the whole time limit, which is at
+least 2 s. If the first one is silent, the second would never be tried. So this module drives libpq itself.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from marketflow.adapters.db.verdicts import NoAnswer
 from marketflow.app.ports import StoreAway
 
 CONNECT_SHARE: Final = 0.8
-"""Of the time that is left what connecting may take; the rest is for what is asked then."""
+"""The share of the remaining time that connecting may take; the rest is for the query."""
 
 
 def always() -> bool:
-    """The default of `wanted`: nobody gives the connection up."""
+    """The default of `wanted`: the attempt is never abandoned."""
     return True
 
 
@@ -35,13 +35,13 @@ class Connector:
     """Makes connections, all with the same parameters and settings."""
 
     def __init__(self, parameters: dict[str, Any], hosts: Hosts, pins: Pins, *, writes: bool = False) -> None:
-        """With `writes`, a host that takes rows is looked for, unless the user says otherwise."""
+        """With `writes`, look for a host that accepts writes, unless the user's settings say otherwise."""
         self._parameters = parameters
         self._hosts = hosts
         self._pins = pins
         self._writes = writes
         self.password: str | None = parameters.get("password")
-        """Never to be shown."""
+        """The password, which must never be shown."""
 
     def connect(
         self, until: float, wanted: Callable[[], bool] = always, *, pinned: bool = True
@@ -50,12 +50,12 @@ class Connector:
 
         Args:
             until: when to give up; a time of the monotonic clock.
-            wanted: tells whether the connection is still wanted.
-            pinned: whether to set what our statements rely on.
+            wanted: returns whether the connection is still wanted.
+            pinned: whether to set the session settings that our statements rely on.
 
         Raises:
-            StoreAway: there is none to be had. NoAnswer if a host was silent.
-            StoreUnfit: the parameters never lead to a server that can be written to.
+            StoreAway: no host accepts a connection. NoAnswer if a host was silent.
+            StoreUnfit: the parameters can only lead to servers that cannot be written to.
             psycopg.Error: the settings were refused.
         """
         given = effective(self._parameters)
@@ -75,7 +75,7 @@ class Connector:
     def _first_of(
         self, hosts: list[Host], given: dict[str, str], until: float, wanted: Callable[[], bool]
     ) -> psycopg.Connection:
-        """A connection to the first of the hosts that gives one; each has its share of the time left."""
+        """A connection to the first host that accepts one; each host has its share of the remaining time."""
         limit = _own_limit(given)
         several = len(hosts) > 1
         attributes = {}
@@ -113,7 +113,7 @@ class Connector:
         last = StoreAway(f"host {host} has no address")
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             now = time.monotonic()
-            # Empty values too, so that those of a service file or the environment do not come in.
+            # Set empty values too, so that a service file or the environment cannot supply others.
             place = {"host": host.name or "", "hostaddr": address or "", "port": host.port or ""}
             conninfo = make_conninfo(**(self._parameters | attributes | place))
             try:
@@ -124,7 +124,7 @@ class Connector:
 
 
 def _own_limit(given: dict[str, str]) -> float | None:
-    """The user's connect_timeout in seconds; 0 and less are none, as in libpq."""
+    """The user's connect_timeout in seconds; 0 and less mean none, as in libpq."""
     with suppress(ValueError):
         limit = float(given.get("connect_timeout", ""))
         return limit if limit > 0 else None
@@ -148,7 +148,7 @@ def _connect(conninfo: str, until: float, wanted: Callable[[], bool]) -> psycopg
 
 
 def _next_event(pgconn: pq.abc.PGconn) -> int | None:
-    """Go on connecting; returns what to wait for, None if connected."""
+    """Continue connecting; returns the event to wait for, or None if connected."""
     if pgconn.status != pq.ConnStatus.BAD:
         match pgconn.connect_poll():
             case pq.PollingStatus.OK:
@@ -161,7 +161,7 @@ def _next_event(pgconn: pq.abc.PGconn) -> int | None:
 
 
 def _wait(descriptor: int, event: int, started: float, until: float, wanted: Callable[[], bool]) -> None:
-    """Wait for an event on a descriptor. Raises NoAnswer when time is up or nobody wants it any more."""
+    """Wait for an event on a descriptor. Raises NoAnswer if time is up or the result is no longer wanted."""
     poll = select.poll()
     poll.register(descriptor, event)
     while True:

@@ -2,7 +2,7 @@
 
 The system's resolver cannot be interrupted and may take half a minute. So each name is looked up in a thread
 of its own, at most one for each name, and a connection waits for it only as long as its time limit allows.
-While the resolver is silent the addresses that it gave before are used.
+While the resolver is silent, the addresses of its last answer are used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _AVOIDED_SECONDS: Final = 60.0
 
 
 class Unresolved(Exception):
-    """A host name has no address, or none is known in time. The message says why."""
+    """A host name has no address, or the resolver was too slow. The message says why."""
 
 
 @attrs.frozen
 class Host:
-    """One host of the connection string; None where it leaves the choice to libpq."""
+    """One host of the connection string. Parts that are None are left to libpq."""
 
     name: str | None
     address: str | None
@@ -47,7 +47,7 @@ def hosts_of(given: dict[str, str]) -> list[Host]:
     count = max(len(names), len(addresses))
     if len(ports) == 1:
         ports *= count
-    # Where only names or only addresses are given, or fewer ports than hosts, the other is left out.
+    # Hosts may have only names or only addresses, and there may be fewer ports than hosts.
     columns = [[value or None for value in values] for values in (names, addresses, ports)]
     return [Host(*parts) for parts, _ in zip(zip_longest(*columns), range(count), strict=False)]
 
@@ -59,7 +59,7 @@ class _Lookup:
         self._name = name
         self._mutex = threading.Lock()
         self._asked: threading.Event | None = None
-        """Set once the resolver has answered; None while it is not being asked."""
+        """Set once the resolver has answered; None if no lookup is running."""
         self._known: list[str] = []
         self._error: OSError | None = None
 
@@ -72,7 +72,7 @@ class _Lookup:
                     target=self._ask, args=[self._asked], name=f"resolver {self._name}", daemon=True
                 ).start()
             asked, known = self._asked, self._known
-        if known:  # Half of the time is left for them.
+        if known:  # leave half of the time for connecting to them
             until -= (until - time.monotonic()) / 2
         while not asked.wait(max(0.0, min(SLICE, until - time.monotonic()))):
             if time.monotonic() >= until or not wanted():
@@ -82,7 +82,7 @@ class _Lookup:
         with self._mutex:
             if self._error is None:
                 return self._known
-            # The name is still there, as far as anybody knows: the resolver has trouble.
+            # A temporary failure of the resolver: the name has probably not changed.
             if known and self._error.errno == socket.EAI_AGAIN:
                 return known
             raise Unresolved(self._error.strerror or str(self._error)) from self._error
@@ -136,7 +136,7 @@ class Hosts:
             self._failed_at.pop(host, None)
 
     def failed(self, host: Host) -> None:
-        """None could be made."""
+        """A connection to it could not be made."""
         with self._mutex:
             self._failed_at[host] = time.monotonic()
 

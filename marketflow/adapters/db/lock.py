@@ -1,4 +1,4 @@
-"""The advisory lock of the one service on a database. It belongs to the server's process of a connection."""
+"""The advisory lock that keeps a second service off a database. It belongs to a session's server process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marketflow.adapters.db.connecting import Connector
 from marketflow.app.ports import Scope, StoreAway
 
 LOCK: Final = 0x6D61726B6574666C
-"""Advisory lock of the one service on a database ("marketfl")."""
+"""The key of the advisory lock ("marketfl")."""
 
 _PROBE_SECONDS: Final = 1.0
 
@@ -45,7 +45,7 @@ class Backend:
 
 
 def try_lock(connection: psycopg.Connection, key: int) -> Backend | None:
-    """Take the database's advisory lock for this connection; returns our process, None if another has it."""
+    """Take the advisory lock; returns the server process of this connection, None if another has the lock."""
     row = connection.execute(
         "SELECT pg_try_advisory_lock(%s), pid, (extract(epoch FROM backend_start) * 1000000)::bigint"
         " FROM pg_stat_activity WHERE pid = pg_backend_pid()",
@@ -55,7 +55,7 @@ def try_lock(connection: psycopg.Connection, key: int) -> Backend | None:
 
 
 def holds(connection: psycopg.Connection, key: int, backend: Backend) -> bool:
-    """Whether the connection is still served by this process, and the process still has the lock."""
+    """Whether this process still serves the connection and still has the lock."""
     row = connection.execute(
         "SELECT pg_backend_pid() = %s AND EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'"
         " AND pid = pg_backend_pid() AND objsubid = 1 AND granted"
@@ -66,7 +66,7 @@ def holds(connection: psycopg.Connection, key: int, backend: Backend) -> bool:
 
 
 def unlock(connection: psycopg.Connection, key: int) -> None:
-    """Release the lock now, not some time after the connection was closed."""
+    """Release the lock now. Closing the connection would release it only after a while."""
     connection.execute("SELECT pg_advisory_unlock(%s)", [key])
 
 
@@ -81,7 +81,7 @@ def end(connection: psycopg.Connection, backend: Backend) -> bool:
 
 
 def is_shared(connection: psycopg.Connection, connector: Connector) -> bool:
-    """Whether a pooler gives the process that serves the connection to other clients as well.
+    """Whether a pooler shares the server process of the connection with other clients.
 
     If the process is not the one that was announced at connecting, there is a pooler. Then a second client
     begins a transaction. If it gets the process of the first, or blocks it, they share the process.
@@ -93,12 +93,12 @@ def is_shared(connection: psycopg.Connection, connector: Connector) -> bool:
     try:
         other = connector.connect(until, pinned=False)
     except StoreAway:
-        return False  # No second client gets a connection, so the process is not shared.
+        return False  # a second client gets no connection, so the process is not shared
     with closing(other):
         state, others = _begin(other.pgconn, until)
         if state == "08P01":  # Transactions are refused: this is statement pooling.
             return True
-        if others is None:  # It waits for a process: ours is not to be had.
+        if others is None:  # it waits for a process, so it cannot get ours
             return False
         return others == own or _pid(connection) != own
 
@@ -109,7 +109,7 @@ def _pid(connection: psycopg.Connection) -> int:
 
 
 def _begin(pgconn: pq.abc.PGconn, until: float) -> tuple[str | None, int | None]:
-    """Begin a transaction; the SQLSTATE of an error, and the process that serves it, if one does in time."""
+    """Begin a transaction; returns the SQLSTATE of an error, and the serving process if it answers."""
     pgconn.send_query(b"BEGIN; SELECT pg_backend_pid()")
     poll = select.poll()
     poll.register(pgconn.socket, select.POLLIN)

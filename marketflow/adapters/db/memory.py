@@ -24,11 +24,11 @@ class MemoryStore:
     def __init__(self, interval: int) -> None:
         """`interval` of the aggregates in ms."""
         self.rows: dict[tuple[str, str, int], Aggregate] = {}
-        """By exchange, symbol and end."""
+        """The rows, by exchange, symbol and end."""
         self.taken = False
-        """Whether another service has the lock when we come to take it."""
+        """Whether another service has the lock when we try to take it."""
         self.refuses: Callable[[Aggregate], bool] = lambda _: False
-        """Tells the rows that are not taken."""
+        """Returns whether a row is refused."""
         self._interval = interval
         self._away = False
         self._held = False

@@ -22,14 +22,14 @@ _DEFAULTS: Final[dict[str, Any]] = {
 _FIXED: Final = {"client_encoding": "UTF8"}
 
 WRITABLE: Final = frozenset({"any", "read-write", "primary"})
-"""Values of target_session_attrs that can lead to a server that takes rows."""
+"""The values of target_session_attrs that allow a server that accepts writes."""
 
 
 def connection_parameters(dsn: str, timeout: float) -> dict[str, Any]:
-    """The parameters that every connection of ours is made with; `timeout` in seconds.
+    """The parameters of all our connections; `timeout` in seconds.
 
     Raises:
-        ValueError: the dsn is none. The message does not repeat it, a password may be in it.
+        ValueError: the dsn is not valid. The message does not repeat it, since it may contain a password.
     """
     try:
         parameters: dict[str, Any] = dict(conninfo_to_dict(dsn))
@@ -41,13 +41,13 @@ def connection_parameters(dsn: str, timeout: float) -> dict[str, Any]:
 
 
 def effective(parameters: dict[str, Any]) -> dict[str, str]:
-    """All parameters as libpq sees them: with those of the environment and of the service file.
+    """All parameters as libpq resolves them, including those from the environment and the service file.
 
-    Empty if libpq does not get that far, for example because the service file is missing. Connecting then
-    gives the reason.
+    Empty if libpq fails earlier, for example because the service file is missing. Connecting then gives the
+    reason.
     """
-    # libpq tells the parameters of a connection only. An impossible value stops this one after all of them
-    # have been read, and before anything is looked up or connected to.
+    # libpq shows resolved parameters only for a connection. An impossible value stops this connection after
+    # all parameters were resolved, and before a name is looked up or a server connected to.
     impossible = make_conninfo(**(parameters | {"channel_binding": "?"}))
     found = pq.PGconn.connect_start(impossible.encode()).info
     return {
@@ -58,10 +58,10 @@ def effective(parameters: dict[str, Any]) -> dict[str, str]:
 
 
 def check_target(given: dict[str, str]) -> None:
-    """Of a target_session_attrs that excludes every server that can be written to, say so.
+    """Check that target_session_attrs does not exclude every server that accepts writes.
 
     Raises:
-        StoreUnfit
+        StoreUnfit: it does.
     """
     target = given.get("target_session_attrs", "any")
     if target not in WRITABLE:

@@ -1,7 +1,8 @@
 """The settings of a session on the server.
 
-A server, a database or a role may have other defaults than PostgreSQL's. What our statements rely on is set
-on each new connection, in one round trip. It is not sent with the connection's start: PgBouncer refuses that.
+A server, a database or a role may have defaults other than PostgreSQL's. So the settings that our statements
+rely on are set on each new connection, in one round trip. They are not part of the startup message, since
+PgBouncer refuses that.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from marketflow.adapters.db import statements
 log = structlog.get_logger()
 
 STATEMENT_SHARE: Final = 0.9
-"""The server's share of the time limit of a statement. So the server can report that a statement takes too
-long (a locked table), and we keep the connection with its lock."""
+"""The share of a call's time limit that the server gets as its statement timeout. So the server can report a
+statement that takes too long (a locked table), and we keep the connection with its lock."""
 
-# Never another value: our statements or psycopg rely on it. `default_transaction_read_only` is not among
-# them. Providers set it when a disk is nearly full, and nothing should be written then.
+# Always set, since our statements or psycopg rely on these values. `default_transaction_read_only` is not
+# among them: providers set it when a disk is nearly full, and then nothing should be written.
 _FIXED: Final = {
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
@@ -37,8 +38,8 @@ _FIXED: Final = {
     "exit_on_error": "off",
     "idle_session_timeout": "0",
 }
-# Defaults, unless they are set for this role or database, or in the connection string. Compiling
-# would cost more than any of our queries. The keepalives free our lock some 20 s after our host has vanished.
+# Defaults, unless they are set for this role or database, or in the connection string. JIT compilation would
+# cost more than any of our queries. The keepalives free our lock about 20 s after our host has vanished.
 _DEFAULTS: Final = {
     "jit": "off",
     "tcp_keepalives_idle": "10",
@@ -46,7 +47,7 @@ _DEFAULTS: Final = {
     "tcp_keepalives_count": "2",
 }
 _FOR_US: Final = ("client", "user", "database", "database user", "global")
-"""The sources in pg_settings of values that are specific to us, and not to the whole server."""
+"""The sources in pg_settings of values that were set for our role, database or client."""
 
 
 class Pins:
@@ -70,7 +71,7 @@ class Pins:
         self._told: set[tuple[str, str]] = set()
 
     def set(self, connection: psycopg.Connection) -> None:
-        """Set them; overridden settings of the user are logged once."""
+        """Set the settings of a connection; overridden settings of the user are logged once."""
         overridden = {
             name: (shown, ours)
             for name, shown, told, ours in connection.execute(statements.PIN, self._parameters)
@@ -79,7 +80,7 @@ class Pins:
         self.tell(overridden)
 
     def tell(self, overridden: dict[str, tuple[str, str]]) -> None:
-        """By the setting's name: the user's value, and the value used instead."""
+        """Log overridden settings, by name: the user's value, and the value used instead."""
         with self._mutex:
             new = {name: values for name, values in overridden.items() if (name, values[0]) not in self._told}
             self._told |= {(name, values[0]) for name, values in new.items()}

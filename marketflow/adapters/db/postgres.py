@@ -1,8 +1,8 @@
-"""Aggregates in PostgreSQL: one connection that writes and holds the lock, and a few that read.
+"""Aggregates in PostgreSQL: one connection that writes and has the lock, and a few that read.
 
-The lock belongs to the writing connection and is taken as part of making it, so that being connected and
-being the only service on the stores are one state: what is written is written under the lock.
-Needs PostgreSQL 14 or newer, and no transaction pooler in between: the lock is the session's.
+The lock belongs to the writing connection and is taken while connecting. So being connected and being the
+only service on the stores is one state, and nothing is written without the lock. It needs PostgreSQL 14 or
+newer, without a transaction pooler in between, since the lock belongs to the session.
 """
 
 from __future__ import annotations
@@ -57,38 +57,38 @@ T = TypeVar("T")
 
 
 OLDEST_SERVER: Final = 14
-"""The major version of PostgreSQL that has all that we ask of it (`date_bin`)."""
+"""The oldest major version of PostgreSQL that has everything we use (`date_bin`)."""
 READERS: Final = 4
 DELETED_AT_ONCE: Final = 10_000
-"""Rows, about: those that end at the same time are deleted together."""
+"""The approximate number of rows in a deletion; rows that end at the same time are deleted together."""
 
 _INTERVAL: Final = "aggregation.interval"
 _UNLOCK_SECONDS: Final = 1.0
 LOAN_SECONDS: Final = 5.0
-"""How often the writing connection may be a reader's, when the server gives us no other."""
+"""The least time between two loans of a reader's connection for writing, if the server refuses a new one."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
-# Sums of prices overflow, which PostgreSQL makes an error of, as of a product that vanishes. Averages from
-# here on are summed apart, scaled down by a power of two, which loses nothing; and Python divides.
+# Sums of large prices overflow, which is an error in PostgreSQL; so is an underflow to zero. Averages from
+# this value on are summed separately, scaled down by a power of two, which is exact, and divided in Python.
 _LARGE: Final = 1e280
 _SCALE: Final = 2.0**100
 
 
 class PostgresStore:
-    """The port `AggregateStore` on PostgreSQL. An async context manager; entering it connects to nothing.
+    """The port `AggregateStore` on PostgreSQL. An async context manager; entering it does not connect.
 
-    All calls end within `timeout` (each batch of `delete_before` does). They only raise the port's errors.
+    All calls end within `timeout` (for `delete_before`: each batch). They only raise the port's errors.
     """
 
     def __init__(self, dsn: str, *, interval: int, timeout: float, scope: Scope = ALL) -> None:
-        """`interval` of the aggregates in ms, `timeout` of a call in seconds; the lock is the scope's.
+        """`interval` of the aggregates in ms, `timeout` of a call in seconds; `scope` names the lock.
 
         Raises:
-            ValueError: the dsn is none.
+            ValueError: the dsn is not valid.
         """
         parameters = connection_parameters(dsn, timeout)
         hosts, pins = Hosts(), Pins(timeout)
@@ -99,13 +99,13 @@ class PostgresStore:
         self._readers = Readers([Session(reading, timeout=timeout) for _ in range(READERS)], timeout)
         self._lock = lock_of(scope)
         self._backend: Backend | None = None
-        """The server process that had the lock for us last."""
+        """The server process that last had the lock for us."""
         self._made = False
-        """Whether we have made the tables, or found them."""
+        """Whether the tables exist: we have made or found them."""
         self._hangs: str | None = None
-        """Why the last `lease` got no answer. No question waits for its own time limit then."""
+        """Why the last `lease` got no answer. While it is set, questions fail at once instead of waiting."""
         self._next_loan = 0.0
-        """When the writing connection may be a reader's again (seconds of Trio's clock)."""
+        """When a reader's connection may be borrowed for writing again (seconds of Trio's clock)."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,7 +115,7 @@ class PostgresStore:
     ) -> None:
         """Release the lock and close all connections; takes at most a second."""
         with trio.move_on_after(_UNLOCK_SECONDS, shield=True):
-            # Closing releases it too, but only after a while: a successor would have to wait.
+            # Closing would release it too, but only after a while, for which a successor would have to wait.
             with suppress(StoreAway):
                 await self._writing.run(lambda connection: unlock(connection, self._lock), connect=False)
         self._writing.close()
@@ -123,7 +123,7 @@ class PostgresStore:
 
     @property
     def threads(self) -> int:
-        """How many are at work, those left behind included."""
+        """The number of threads in use, including abandoned ones."""
         return self._writing.threads + self._readers.threads
 
     async def lease(self) -> int:
@@ -144,7 +144,7 @@ class PostgresStore:
             raise
         self._hangs = None
         if not held:
-            # The next connection finds the reason, and whether another service used the store in between.
+            # The next connection will find the reason, and whether another service used the store meanwhile.
             self._writing.close()
             raise StoreAway("the server has taken the lock from our connection, perhaps a pooler has")
         if self._writing.connections != connections:
@@ -156,9 +156,9 @@ class PostgresStore:
         return self._backend is not None and holds(connection, self._lock, self._backend)
 
     def _borrow(self) -> None:
-        """If the server refuses the writing connection, let the next call use a reader's.
+        """If the server refuses the writing connection, let the next call use a reader's connection.
 
-        This is done rarely: there may be other reasons, and questions lose that reader.
+        This is done rarely: the refusal may have other reasons, and questions lose that reader.
         """
         if self._writing.connected or trio.current_time() < self._next_loan:
             return
@@ -259,16 +259,16 @@ class PostgresStore:
     def _rows(
         self, connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object]
     ) -> list[TupleRow]:
-        """All rows; none where the tables have not been made yet."""
+        """All rows of the result; none if the tables have not been made yet."""
         try:
             return connection.execute(query, parameters, binary=True).fetchall()
         except psycopg.errors.UndefinedTable:
-            if self._made:  # Somebody has taken them away.
+            if self._made:  # the tables were removed
                 raise
             return []
 
     def _take(self, connection: psycopg.Connection) -> None:
-        """Make a new connection the one that writes: lock, schema, interval.
+        """Prepare a new connection for writing: take the lock, check the schema and the interval.
 
         Raises:
             StoreTaken, StoreUnfit, SchemaTooNew, psycopg.Error
@@ -277,11 +277,12 @@ class PostgresStore:
         if version < OLDEST_SERVER:
             raise StoreUnfit(f"PostgreSQL {version} is too old: it must be {OLDEST_SERVER} or newer")
         if is_shared(connection, self._connector):
-            # At the start nothing is lost by ending. Later the service goes on with what it has, until the
-            # pooler is as it was.
+            # At the start ending loses nothing. Later the service goes on from memory until the pooler pools
+            # sessions again.
             raise StoreUnfit(POOLED) if self._backend is None else StoreAway(POOLED)
         backend = try_lock(connection, self._lock)
-        # The process of our former connection still has it if it was busy and has not noticed the disconnect.
+        # If it was busy, the process of our former connection may not have noticed the disconnect, and still
+        # have the lock.
         if backend is None and self._backend is not None and end(connection, self._backend):
             backend = try_lock(connection, self._lock)
         if backend is None:
@@ -311,13 +312,13 @@ def _columns(pairs: Sequence[Pair]) -> dict[str, object]:
 
 
 def _row(aggregate: Aggregate) -> dict[str, object]:
-    """As `statements.WRITE` takes it."""
+    """The row in the form that `statements.WRITE` expects."""
     bar = msgspec.structs.asdict(aggregate.bar)
     return bar | {"exchange": aggregate.exchange, "symbol": aggregate.symbol, "end": aggregate.end}
 
 
 def _bar(columns: Sequence[Any]) -> Bar:
-    """The bar in the columns that statements.ROWS and statements.BUCKETS have in common."""
+    """The bar in the columns that statements.ROWS and statements.BUCKETS share."""
     count, small, large, lowest, highest, opened, open_time, closed, close_time = columns
     average = small
     if large is not None:
@@ -326,10 +327,10 @@ def _bar(columns: Sequence[Any]) -> Bar:
 
 
 def _moment(timestamp: int) -> datetime:
-    """Exactly that time: timedelta counts in whole numbers. OverflowError beyond the years 1 to 9999."""
+    """The exact time: timedelta uses integers. Raises OverflowError beyond the years 1 to 9999."""
     return _EPOCH + timedelta(milliseconds=timestamp)
 
 
 def _limit(timestamp: int) -> datetime:
-    """The same for a limit of a search, which may lie anywhere."""
+    """The same for the limit of a search, clamped to the years 1 to 9999."""
     return _moment(min(max(timestamp, _EARLIEST), _LATEST))

@@ -1,7 +1,7 @@
-"""The connections that questions are answered over.
+"""The connections for questions.
 
-A server may give us fewer of them than there are sessions: because of a limit of the role, of the database or
-of a pooler. Then questions wait for a connection that works.
+A server may allow fewer connections than there are sessions, because of a limit of the role, the database or
+a pooler. Then questions wait for a connection that works.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONNECT_SHARE: Final = 0.5
 
 
 class Readers:
-    """A few sessions; each question has one for itself."""
+    """A few sessions. Each question uses one exclusively."""
 
     def __init__(self, sessions: list[Session], timeout: float) -> None:
         """`timeout` of a call in seconds."""
@@ -35,13 +35,13 @@ class Readers:
         self._returned = trio.Event()
         self._fewer_until = 0.0
         self._connecting: dict[trio.CancelScope, float] = {}
-        """For each question that waits for a new connection, when it gives up if another connection works."""
+        """For each question that waits for a new connection: when it gives up if another connection works."""
         self._outdated: set[Session] = set()
         """Sessions in use whose connection is dropped once the question has been answered."""
 
     @property
     def threads(self) -> int:
-        """How many are at work, those left behind included."""
+        """The number of threads in use, including abandoned ones."""
         return sum(session.threads for session in self._sessions)
 
     async def run(self, fn: Callable[[psycopg.Connection], T]) -> T:
@@ -61,11 +61,11 @@ class Readers:
                     finally:
                         self._connecting.pop(scope, None)
                         self._give_back(session)
-                # It could not connect, and others may work: the server may have none left for us.
+                # It could not connect, but other connections may work: the server may allow no more of them.
                 self._fewer_until = trio.current_time() + FEWER_SECONDS
 
     def spare(self) -> Iterator[Session]:
-        """The sessions that have a connection and are not used just now."""
+        """The sessions that have a connection and are idle."""
         return (session for session in self._idle if session.connected)
 
     def renew(self) -> None:
@@ -81,13 +81,13 @@ class Readers:
 
     @property
     def _others(self) -> bool:
-        """Whether, beside the caller's, a session is connected, or in use and so may be."""
+        """Whether another session than the caller's is connected, or in use and so perhaps connected."""
         in_use = len(self._sessions) - len(self._idle)
         return in_use > 1 or any(self.spare())
 
     async def _take(self) -> Session:
         while True:
-            # Of those that are connected the one that was used last.
+            # Prefer the connected session that was used last.
             session = next((each for each in reversed(self._idle) if each.connected), None)
             if session is None and self._idle:
                 all_idle = len(self._idle) == len(self._sessions)

@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 Prepare = Callable[[psycopg.Connection], object]
 
-# One at work; the others are for abandoned threads, which end soon.
+# One thread works; the others allow for abandoned threads, which end soon.
 _THREADS: Final = 3
 
 
 class _Link:
-    """One connection from its making to its end, and who ends it.
+    """One connection from its beginning to its end.
 
-    A thread may still use the connection when it is given up, and the connection must not be freed then: its
+    A thread may still use the connection when it is given up. The connection must not be freed then: its
     socket is shut down, and the thread closes it. An idle connection is closed at once.
     """
 
@@ -46,21 +46,21 @@ class _Link:
         self._connector = connector
         self._mutex = threading.Lock()
         self._connection: psycopg.Connection | None = None
-        # A duplicate of the descriptor, ours alone: libpq may close its own at any moment, and its number
-        # would then be another's.
+        # A duplicate of the descriptor that only we close: libpq may close its own at any moment, and the
+        # number could then belong to another file.
         self._plug: socket.socket | None = None
         self._in_use = False
         self._given_up = False
         self.prepared: Prepare | None = None
-        """What has been run on the connection, before its first call."""
+        """The `prepare` function that was run on the connection before its first call."""
         self.sound = False
         """Whether it may be used again although the last call failed."""
 
     def call(self, fn: Callable[[psycopg.Connection], T], prepare: Prepare | None, until: float) -> T:
-        """In a thread: connect unless connected, and run `fn`. `until` is a time of the monotonic clock.
+        """Connect if necessary, and run `fn`. Called in a thread; `until` is a time of the monotonic clock.
 
         Raises:
-            StoreAway, StoreTaken, StoreUnfit, RowsRefused: nothing else.
+            StoreAway, StoreTaken, StoreUnfit, RowsRefused: no other errors.
         """
         with self._mutex:
             self._in_use = True
@@ -89,7 +89,7 @@ class _Link:
             raise
 
     def give_up(self) -> None:
-        """Never use it again, and end the call of a thread that uses it. Does not wait."""
+        """Give up the connection, and end the call of a thread that uses it. Does not wait."""
         with self._mutex:
             self._given_up = True
             if not self._in_use:
@@ -98,14 +98,14 @@ class _Link:
                 try:
                     self._plug.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    return  # Not connected any more: nothing to end.
+                    return  # not connected any more, so there is nothing to end
 
     def alive(self) -> bool:
-        """Whether an idle connection is still there, as far as the kernel knows. Does not wait."""
+        """Whether an idle connection still exists, as far as the kernel knows. Does not wait."""
         if self._connection is None or self._connection.closed:
             return False
         try:
-            # A server may send a message before it closes; the end of the stream comes after that.
+            # A server may send a message before it closes, so read that before looking for the end.
             self._connection.pgconn.consume_input()
             self._connection.pgconn.consume_input()
         except psycopg.Error:
@@ -151,16 +151,17 @@ class Session:
 
     @property
     def threads(self) -> int:
-        """How many are at work, those left behind included."""
+        """The number of threads in use, including abandoned ones."""
         return self._threads.borrowed_tokens
 
     async def run(self, fn: Callable[[psycopg.Connection], T], *, connect: bool = True) -> T:
         """Run `fn` in a thread with the connection, which is in autocommit mode.
 
-        Cancelled, or out of time, it returns at once; whether the server did the work is unknown then.
+        If it is cancelled or out of time, it returns at once; then it is unknown whether the server did the
+        work.
 
         Raises:
-            StoreAway: the store failed, or time ran out; or there is no connection and `connect` is false.
+            StoreAway: the store failed, time ran out, or there is no connection and `connect` is false.
             StoreTaken, StoreUnfit, RowsRefused: what `fn` and `prepare` raise.
         """
         with time_limit(self._timeout):
@@ -177,7 +178,7 @@ class Session:
                 link.sound = False
                 left = (
                     ends - trio.current_time()
-                )  # A caller with a shorter limit cancels; that is not a failure of the store.
+                )  # a caller with a shorter limit cancels, which is not a failure of the store
                 try:
                     return await trio.to_thread.run_sync(
                         link.call,
@@ -202,7 +203,7 @@ class Session:
         return True
 
     def close(self) -> None:
-        """Drop the connection, also in the middle of a call. Does not wait."""
+        """Drop the connection, even during a call. Does not wait."""
         if self._link is not None:
             self._drop(self._link)
 

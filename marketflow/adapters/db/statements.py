@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-# All rows as one parameter: a parameter for each column of each row took eight times the processor's time.
-# JSON has numbers as shortest texts that are exact; times are Unix ms.
+# All rows are one parameter: a parameter for each column of each row took eight times the processor time.
+# Numbers in JSON are the shortest texts that are exact; times are Unix ms.
 WRITE: Final = """
 INSERT INTO price_aggregates AS stored (
     pair_name, exchange, "timestamp", average_price, min_price, max_price, open_price, close_price,
@@ -25,8 +25,8 @@ ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
 WHERE excluded.update_count >= stored.update_count
 """
 
-# Buckets as wide as the rows: nothing to merge. Times come out as Unix ms, exactly (`extract` is numeric) and
-# in half the time that Python takes to make dates of them and ms of the dates.
+# For buckets as wide as the rows: nothing is merged. Times are returned as Unix ms, which is exact (`extract`
+# is numeric) and takes half the time of converting them to dates and back in Python.
 ROWS: Final = """
 SELECT pair_name, exchange,
        (extract(epoch FROM date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s)) * 1000)::bigint,
@@ -38,8 +38,8 @@ JOIN price_aggregates USING (pair_name, exchange)
 WHERE "timestamp" BETWEEN %(first)s AND %(last)s
 """
 
-# One range of the primary key a pair. The first and the last row of a bucket are then looked up by key:
-# sorting for them costs twice as much, and without LIMIT the planner joins the whole table.
+# Reads one range of the primary key for each pair. Then the first and the last row of a bucket are looked up
+# by key: sorting for them costs twice as much, and without LIMIT the planner joins the whole table.
 BUCKETS: Final = """
 SELECT pair_name, exchange, (extract(epoch FROM bucket) * 1000)::bigint,
        updates, small, large, lowest, highest,
@@ -103,10 +103,11 @@ CROSS JOIN LATERAL (
 ) AS earlier
 """
 
-# The oldest rows, and all others of the last of their timestamps. A range of timestamps is right in each
-# partition of a table; a ctid is unique within one only. Joined with the oldest rows, each row was compared
-# with all of its timestamp, or all old rows were read: it depended on the planner's statistics, which may be
-# missing. The lower bound tells the planner that the range is narrow, so that it takes the index.
+# Deletes the oldest rows, and all rows with the last timestamp among them. A range of timestamps is correct
+# for partitioned tables, too, where a ctid is unique only within a partition. A join with the oldest rows
+# compared each row with all rows of its timestamp, or read all old rows, depending on the planner's
+# statistics, which may be missing. The lower bound tells the planner that the range is narrow, so that it
+# uses the index.
 DELETE: Final = """
 DELETE FROM price_aggregates
 WHERE "timestamp" < %(limit)s
@@ -120,9 +121,10 @@ WHERE "timestamp" < %(limit)s
   )
 """
 
-# What was set before is read as a whole first: MATERIALIZED. Of a limit the smaller one holds, 0 being none.
-# The schemas of the search path that exist are kept, without pg_catalog and pg_temp. pg_catalog is searched
-# first unless it is named, so that no other function takes the place of PostgreSQL's; pg_temp comes last.
+# MATERIALIZED makes it read all previous settings before it changes one. Of two limits the smaller one is
+# used, where 0 means none. Existing schemas of the search path are kept, without pg_catalog and pg_temp.
+# pg_catalog is searched first unless it is named, so no other function can shadow one of PostgreSQL; pg_temp
+# comes last.
 PIN: Final = """
 WITH before AS MATERIALIZED (
     SELECT name, setting, source, current_setting(name) AS shown

@@ -1,7 +1,8 @@
-"""What an error of PostgreSQL or psycopg means: a refusal of the rows, or a store that is away.
+"""Decides what an error of PostgreSQL or psycopg means: the rows are refused, or the store is away.
 
-An error of a write on a connection that can still be used is a refusal of these rows, with any SQLSTATE,
-since triggers may raise their own codes. An error about the server itself means that the store is away.
+An error of a write on a connection that can still be used means that these rows are refused, with any
+SQLSTATE, since triggers may raise their own codes. An error about the server itself means that the store is
+away.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from psycopg.pq import TransactionStatus
 
 from marketflow.app.ports import StoreAway
 
-# What a server says about itself: connection (08), not let in (28), rolled back for others' sake (40), out of
-# resources (53), stopped by an operator or a time limit (57), its system (58), its configuration (F0).
+# Errors about the server itself: connection (08), authorization (28), rollback because of other transactions
+# (40), resources (53), operator or time limit (57), system (58), configuration (F0).
 _ITSELF: Final = frozenset({"08", "28", "40", "53", "57", "58", "F0"})
-# Read-only (a standby, a disk that filled up), and what others have locked.
+# Read-only (a standby, a full disk), and objects that others have locked.
 _ITS_STATE: Final = frozenset({"25006", "55P03", "55006"})
-# What only the values of rows bring about: cardinality (21), data (22), constraints (23), a view's check
+# Errors that only values of rows can cause: cardinality (21), data (22), constraints (23), a view's check
 # (44), a trigger (P0).
 _VALUES: Final = frozenset({"21", "22", "23", "44", "P0"})
 
@@ -32,7 +33,7 @@ class NoAnswer(StoreAway):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise NoAnswer when what is inside takes longer."""
+    """Raise NoAnswer if the block takes longer."""
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
@@ -40,7 +41,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def usable(connection: psycopg.Connection) -> bool:
-    """Whether the connection is open, and no transaction is."""
+    """Whether the connection is open and has no open transaction."""
     return not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE
 
 
@@ -49,13 +50,13 @@ def may_be_refusal(error: psycopg.Error, connection: psycopg.Connection) -> bool
     if not usable(connection):
         return False
     state = error.sqlstate
-    if state is None:  # of psycopg's own making
+    if state is None:  # raised by psycopg itself
         return not isinstance(error, psycopg.OperationalError)
     return state[:2] not in _ITSELF and state not in _ITS_STATE
 
 
 def is_of_values(error: psycopg.Error) -> bool:
-    """Whether such an error can only be about rows. Others may be about the table as well."""
+    """Whether such an error can only be about rows. Other errors may also be about the table."""
     return (error.sqlstate or "")[:2] in _VALUES
 
 

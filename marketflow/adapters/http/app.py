@@ -62,7 +62,7 @@ def create_app(
     prices, health = questions.prices, questions.health
     app = App("marketflow", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=max_body_size, BODY_TIMEOUT=BODY_TIMEOUT)
-    # No redirects: a path is right or it is not.
+    # No redirects from paths with a slash at the end: such a path is not found.
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
@@ -88,7 +88,7 @@ def create_app(
 
 
 def _described(prices: PriceQuestions, *, guarded: bool) -> Mapping[str, Any]:
-    """The API's description. Made when first asked for: making it would be a twentieth of each start."""
+    """The API's description. It is made at the first request: making it takes a twentieth of a start."""
     from marketflow.adapters.http.description.document import document  # noqa: PLC0415
 
     return document(symbols=prices.symbols, exchanges=prices.exchanges, assets=asset_names(), guarded=guarded)
@@ -103,7 +103,7 @@ async def _begin_websocket() -> None:
 
 
 def _identify(asked: BaseRequestWebsocket) -> None:
-    """Give the request its id, also in the log. Each request has a task of its own, and so a log context."""
+    """Give the request an id, which the log shows too: each request's task has its own log context."""
     g.began = trio.current_time()
     given = asked.headers.get(REQUEST_ID, "")
     g.request_id = given if _SANE_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
@@ -111,7 +111,7 @@ def _identify(asked: BaseRequestWebsocket) -> None:
 
 
 async def _refuse_unless_ready(health: HealthQuestions) -> Response | None:
-    """Refuse prices while the service starts or stops: a moment later it would know newer ones."""
+    """Refuse price requests while the service starts or stops, since its prices are not up to date then."""
     if request.blueprint not in {"prices", "candles", "stream"} or health.ready:
         return None
     return _not_ready()
@@ -165,14 +165,14 @@ class App(QuartTrio):
             if own is not None and peer is not None:
                 peer.wire.failed(own, logged=isinstance(own, Exception | BaseExceptionGroup))
             if isinstance(passed_on, BaseExceptionGroup):
-                # Hypercorn logs a group and goes on, even if the group holds what is to end the process.
+                # Hypercorn logs an exception group and goes on, even if it contains an exit of the process.
                 for kind in (KeyboardInterrupt, SystemExit):
                     if passed_on.subgroup(kind) is not None:
                         raise kind from error
             raise
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
-        """Match by path and method alone, so that a strange Host header does no harm."""
+        """Match by path and method alone: by default a malformed Host header would make routing fail."""
         if request is None:
             return super().create_url_adapter(request)
         return self.url_map.bind(

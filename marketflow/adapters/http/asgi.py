@@ -1,8 +1,8 @@
-"""How Quart's application is asked by Hypercorn (ASGI): a request in, the parts of its answer out.
+"""The ASGI side of Quart's application: a request in, the parts of its answer out.
 
-Quart lets the class that does this be replaced (`asgi_http_class`). quart-trio's own opens a nursery with two
-tasks for each request, one of which receives a body that most requests do not have. That is a tenth of what
-an answer costs.
+Quart allows this class to be replaced (`asgi_http_class`). quart-trio's own class opens a nursery with two
+tasks for each request; one of them receives a body, which most requests do not have. That is a tenth of the
+cost of an answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from marketflow.adapters.http.peers import peer_of
 
 CLOSING: Final = "marketflow.closing"
-"""Where a request's scope has an ExitStack, which is closed when the request ends."""
+"""The key in a request's ASGI scope of an ExitStack, which is closed when the request ends."""
 LINGER: Final = 1.0
 """Seconds for which the body of a request is still read after its answer."""
 
@@ -47,7 +47,7 @@ class HttpRequest:
                     await self._answer(request, send)
                     nursery.cancel_scope.cancel()
             else:
-                # Without a body there is nothing to receive. That the client leaves the connection notices.
+                # Without a body there is nothing to receive. The connection's reader notices a disconnect.
                 request.body.set_complete()
                 self._body_received.set()
                 with self._peer.answering():
@@ -102,23 +102,23 @@ class HttpRequest:
     async def _send(self, send: ASGISendCallable, event: ASGISendEvent) -> None:
         if event["type"] == "http.response.start":
             if len(self._headers(b"content-length", b"transfer-encoding")) > 1:
-                # RFC 9112, 6.1: h11 goes by Transfer-Encoding, a proxy in front may go by Content-Length.
-                # They disagree about where the next request begins, so none is read.
+                # RFC 9112, 6.1: h11 uses Transfer-Encoding, but a proxy may use Content-Length. They then
+                # disagree about where the next request begins, so the connection ends after this one.
                 event["headers"] = [*event["headers"], (b"connection", b"close")]
             if self._peer is not None and any(name == b"content-length" for name, _ in event["headers"]):
                 self._peer.wire.hold()
         if event["type"] != "http.response.body" or event["more_body"]:
             await send(event)
             return
-        # If the body has not come to its end by now, Hypercorn closes the connection. If bytes are still on
-        # their way, the kernel then resets it, and the client would lose an answer such as 405 or 413.
+        # If the body is not complete by now, Hypercorn closes the connection. If bytes then still arrive, the
+        # kernel resets it, and the client would lose an answer such as 405 or 413. So read on for a moment.
         if not self._body_received.is_set():
             if self._peer is not None:
                 await self._peer.wire.release()
             with trio.move_on_after(LINGER):
                 await self._body_received.wait()
-        # With the end of the answer Hypercorn reports a disconnect, which cancels this request. Without the
-        # shield that could be before the connection is marked idle, and an idle one would stay for ever.
+        # At the end of the answer Hypercorn reports a disconnect, which cancels this request. Without the
+        # shield that could happen before the connection is marked as idle, and it would stay open for ever.
         with nullcontext() if self._peer is None else self._peer.wire.ending.shielded():
             if self._peer is not None:
                 await self._peer.wire.release()
@@ -152,9 +152,9 @@ async def _no_push(path: str, headers: Headers) -> None:
 
 
 async def without_messages(receive: ASGIReceiveCallable) -> ASGIReceiveEvent:
-    """The next event of a WebSocket, without what its client says: no route reads it.
+    """The next event of a WebSocket. Messages of the client are skipped, since no route reads them.
 
-    quart-trio keeps ten messages for the route, and if nobody takes them it does not notice a disconnect.
+    quart-trio keeps ten messages for the route, and does not notice a disconnect while that queue is full.
     """
     while (event := await receive())["type"] == "websocket.receive":
         pass

@@ -13,7 +13,7 @@ import trio
 import wsproto.utilities
 
 LOG_EVERY: Final = 1.0
-"""Seconds between two lines in the log: a client can send nonsense as often as it likes."""
+"""The least number of seconds between two log lines, since a client can send nonsense at any rate."""
 
 _CLIENTS_DOING: Final = (
     h11.ProtocolError,
@@ -21,7 +21,7 @@ _CLIENTS_DOING: Final = (
     UnicodeError,
     trio.BusyResourceError,
 )
-"""What Hypercorn is known to raise when a client sends nonsense. Anything else may be a mistake of ours."""
+"""Errors that Hypercorn is known to raise when a client sends nonsense. Any other may be a bug of ours."""
 
 _PASSED_ON: Final = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
 """These are about the whole task tree or the process, not about one connection."""
@@ -32,7 +32,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Split an error into the part that must be passed on and the part that is the connection's own.
 
-    They come together in a group when one task of a connection fails while another is being cancelled.
+    A group can have both: one task of the connection fails while another one is being cancelled.
     """
     if isinstance(error, BaseExceptionGroup):
         return error.split(_PASSED_ON)
@@ -64,7 +64,7 @@ class Fence:
 
 
 class ConnectionErrors:
-    """How many connections have failed by an error."""
+    """Counts and logs connections that end because of an error."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -75,8 +75,8 @@ class ConnectionErrors:
         """Count a connection that failed, and log why, at most once in `LOG_EVERY` seconds.
 
         Args:
-            error: what ended it.
-            logged: whether it is in the log already.
+            error: the error that ended it.
+            logged: whether the error was logged already.
         """
         self.count += 1
         if logged:
@@ -109,7 +109,7 @@ class OneConnection:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """All errors in a group and its subgroups; an error alone as it is."""
+    """All errors in a group and its subgroups; an error that is not a group gives itself."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from _leaves(each)

@@ -10,12 +10,12 @@ from typing import Final
 import trio
 
 CLOSE_TIMEOUT: Final = 3.0
-"""Seconds that a connection has to end in once either side closes it: for the client to take what is still
-being sent, and to leave."""
+"""Seconds from the moment that either side closes a connection until its socket is closed. In this time the
+client can read what is still being sent, and close its side."""
 
 
 class Ending:
-    """The scope that a connection is served in, and the blocks in it that a cancellation does not reach."""
+    """The cancel scope of a connection, and shielded blocks in it."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
@@ -29,7 +29,7 @@ class Ending:
             scope.deadline = min(scope.deadline, self._at)
 
     def now(self) -> None:
-        """End the connection, once what is being sent is on its way."""
+        """End the connection when the current send is complete."""
         self.soon()
         self.scope.cancel()
 

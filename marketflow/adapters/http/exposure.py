@@ -10,7 +10,7 @@ import structlog
 import trio
 
 EVERY: Final = 86_400.0
-"""Seconds between two warnings: once a day, so that each day's log has one."""
+"""Seconds between two warnings: a day, so that each day's log has one."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -18,8 +18,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 async def warn_while_exposed(listener: socket.socket, token: str | None, *, stopping: trio.Event) -> None:
     """Warn now and each day, if other machines can reach the listener and no token is set.
 
-    What counts is the address of the listener, not the name in the settings. Returns when `stopping` is set,
-    or at once if there is nothing to warn about.
+    The address of the listener decides, not the name in the settings. Returns when `stopping` is set, or at
+    once if there is nothing to warn about.
     """
     host, port = listener.getsockname()[:2]
     if token is not None or ipaddress.ip_address(host.partition("%")[0]).is_loopback:

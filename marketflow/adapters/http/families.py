@@ -16,7 +16,7 @@ from marketflow.domain.prices import REASONS
 EXCHANGE: Final = "exchange"
 REASON: Final = "reason"
 
-# Of each exchange its name, help text, and value. Together they are the equations of conservation:
+# For each counter its name, help text, and value. Together they are the equations of the ledger:
 # received = accepted + rejected, accepted = cached + expired + dropped + pending.
 _COUNTS: Final[tuple[tuple[str, str, Callable[[Counters], int]], ...]] = (
     ("received", "Lines received, blank ones left out.", lambda counters: counters.received),
@@ -28,7 +28,7 @@ _COUNTS: Final[tuple[tuple[str, str, Callable[[Counters], int]], ...]] = (
         lambda counters: counters.expired,
     ),
 )
-# The same by reason. All reasons are there from the start: Prometheus needs a first value for a rate.
+# The same, by reason. All reasons are present from the start: Prometheus needs a first value for a rate.
 _LOSSES: Final[tuple[tuple[str, str, tuple[str, ...], Callable[[Counters], Mapping[str, int]]], ...]] = (
     ("rejected", "Lines rejected.", REASONS, lambda counters: counters.rejected),
     (
@@ -123,7 +123,7 @@ def _feed_families(exchanges: Mapping[str, ExchangeHealth]) -> Iterable[Metric]:
     for name, each in exchanges.items():
         reconnects.add_metric([name], each.reconnects)
     yield reconnects
-    # NaN before the first: 0 would be wrong, and an alert cannot ask for a series that is missing.
+    # NaN before the first update: 0 would be wrong, and alerts cannot be written for a missing series.
     yield _gauge(
         "marketflow_feed_last_update_age_seconds",
         "Time since the last update was accepted, NaN before the first.",

@@ -1,24 +1,25 @@
-"""Who may change what the service does: today, switch the mode.
+"""Decides which requests may change the service. Today the only change is a switch of the mode.
 
-With a token set, only a request that has it may. Without one the service trusts everybody who can reach it.
-Pages of other sites in these people's browsers can reach it too, and are not trusted. There are two attacks:
+If a token is configured, only requests with that token may. Without one the service trusts every client that
+can reach it. But pages of other sites, in the browsers of trusted users, can reach it too, and must not be
+trusted. There are two attacks:
 
-- A page of another site sends a request to this service (CSRF). The browser says so in `Origin`.
+- A page of another site sends a request to this service (CSRF). The browser names that site in `Origin`.
 - The owner of a page's host name makes it point to this machine (DNS rebinding). To the browser, page and
   service are then one site, and `Origin` equals `Host`. But `Host` is not a name of this service.
 
-So a request may pass by either of two signs:
+So a request passes if it meets one of two conditions:
 
-1. `Sec-Fetch-Site: same-origin`. The browser sends this header itself, and no page can set it. It sends it to
-   URLs that are "potentially trustworthy" only: https, and http to loopback. That is why a page with a
-   rebound name does not have this sign: its http requests come without the header, and https would need a
-   certificate for its name. The dashboard has it behind a proxy with TLS, also if the proxy replaces `Host`,
-   as nginx does by default.
-2. `Host` is a name that an attacker cannot point anywhere: loopback, `http.host` or one of
-   `http.allowed_hosts`; and `Origin` is absent or equal to it. Programs have this sign, since they send no
-   `Origin`, and the dashboard has it without TLS, or in an old browser.
+1. `Sec-Fetch-Site: same-origin`. The browser sets this header itself, and no page can set it. Browsers send
+   it only to "potentially trustworthy" URLs: https, and http to loopback. So a page with a rebound name
+   cannot have it: its http requests come without the header, and https would need a certificate for its name.
+   The dashboard meets this condition behind a proxy with TLS, even if the proxy replaces `Host`, as nginx
+   does by default.
+2. `Host` is a name that an attacker cannot redirect: loopback, `http.host` or one of `http.allowed_hosts`;
+   and `Origin` is absent or equal to it. Programs meet this condition, since they send no `Origin`, and so
+   does the dashboard without TLS, or in an old browser.
 
-`X-Forwarded-Host` and the like are not looked at: any client can send them.
+`X-Forwarded-Host` and similar headers are ignored: any client can send them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from marketflow.adapters.http.hosts import (
 from marketflow.adapters.http.problem import problem
 
 _SHOWN: Final = 100
-"""Characters of a header that an error message repeats."""
+"""The most characters of a header that an error message repeats."""
 _OR_TOKEN: Final = "or set http.token, and send it as Authorization: Bearer <http.token>"  # noqa: S105
 
 
@@ -49,7 +50,7 @@ class Guard:
     """Decides whether a request may change what the service does."""
 
     def __init__(self, token: str | None, hosts: Iterable[str]) -> None:
-        """`hosts`: the names of the service beside loopback: `http.host` and `http.allowed_hosts`."""
+        """`hosts`: the names of the service in addition to loopback: `http.host` and `http.allowed_hosts`."""
         self._token = token
         self._hosts = frozenset(map(canonical_host, hosts)) - {None}
 

@@ -22,11 +22,11 @@ class Authority:
     host: str
     """As `canonical_host` gives it."""
     port: int | None
-    """None where it is not given."""
+    """None if it is not given."""
 
 
 def canonical_host(text: str) -> str | None:
-    """The one spelling of a host that two texts of the same host share; None if the text is no host.
+    """The canonical spelling of a host, for comparisons; None if the text is not a host.
 
     Lower case, without brackets, without the dot at the end of a full name; addresses in their short form.
     """
@@ -48,7 +48,7 @@ def _name(text: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a canonical host is always the machine that uses it. No DNS server can change that."""
+    """Whether a canonical host always means the client's own machine; no DNS server can change that."""
     if host == "localhost":
         return True
     try:
@@ -72,8 +72,8 @@ def parse_authority(text: str) -> Authority | None:
 def is_origin_of(origin: str, authority: Authority) -> bool:
     """Whether a page of this origin came from that host and port.
 
-    Without a port, it is the default of the origin's scheme. `Host` has no scheme, and the connection does
-    not tell it either: a proxy may have ended TLS.
+    A missing port is the default of the origin's scheme: `Host` has no scheme, and the connection does not
+    show it either, since a proxy may have ended TLS.
     """
     match = _ORIGIN.fullmatch(origin)
     if match is None:  # `null` is the origin of pages that have none

@@ -1,10 +1,10 @@
-"""All that the service uses of Hypercorn without Hypercorn documenting it. No other module may do so.
+"""The only module that uses undocumented parts of Hypercorn.
 
 Hypercorn documents `hypercorn.trio.serve`, its settings and its logger. That function is not enough for a
 public server, for these reasons, all seen in Hypercorn 0.18:
 
 - An error while a connection is being closed leaves the connection's task, and ends the whole server.
-- It shields each send from every cancellation, so that a client that does not read holds a stop.
+- It shields each send from cancellation, so a client that does not read delays a stop.
 - A connection whose client has left stays until its idle time is over.
 - It starts and cancels a task after each answer, which is a tenth of what an answer costs.
 - It has no limit for the number of connections, and no setting to refuse HTTP/2.
@@ -16,7 +16,8 @@ has a public name, and sets one public attribute (`H11Protocol.connection`). An 
 one connection (`connection_errors.Fence`).
 
 tests/unit/test_hypercorn_parts.py fails when an update of Hypercorn changes what is used here. It also
-reproduces each fault of Hypercorn without our cure. When such a test fails, the cure that it names may go.
+reproduces each fault of Hypercorn without our workaround. If such a test fails, the workaround that it names
+can be removed.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ from quart_trio import QuartTrio
 from marketflow.adapters.http.strict_http import Phase, StrictHttp
 
 _CLOSE_FRAME: Final = b"\x88"
-"""How a WebSocket frame begins that closes it. Hypercorn sends each frame by a call of its own."""
+"""The first byte of a frame that closes a WebSocket. Hypercorn sends each frame in a separate call."""
 
 
 class Wire(Protocol):
-    """What a conversation does to its connection."""
+    """The calls that a conversation makes to its connection."""
 
     async def send(self, data: bytes) -> None:
         """Send these bytes."""
@@ -54,13 +55,13 @@ class Wire(Protocol):
         """Close the connection: the last answer was sent."""
 
     async def idle(self) -> None:
-        """Nothing is being asked from now on."""
+        """Mark the connection as idle: no request is being answered."""
 
     async def busy(self) -> None:
-        """A request has come."""
+        """Mark the connection as busy: a request has arrived."""
 
     def leave(self) -> None:
-        """End the connection at once: the client does not keep to the protocol."""
+        """End the connection at once: the client violates the protocol."""
 
 
 class Hypercorn:
@@ -77,13 +78,13 @@ class Hypercorn:
         return self._context.terminated
 
     async def stop(self) -> None:
-        """Have each connection end after the answer that is being made."""
+        """Make each connection end after its current answer."""
         await self._context.terminated.set()
 
     def tasks(self) -> TaskGroup:
         """An async context manager for the tasks of one connection.
 
-        Put a cancel scope of its own around it: a cancellation of the nursery inside would get out of it.
+        The caller must put a cancel scope around it: a cancellation of the nursery inside would leave it.
         """
         return TaskGroup()
 
@@ -93,10 +94,10 @@ class Hypercorn:
         """Begin a conversation on a connection.
 
         Args:
-            tasks: the open block that `tasks` gave.
+            tasks: the context that `tasks` returned, entered.
             socket: the application gets its addresses.
-            state: is found in the scope of each request, under `state`.
-            wire: sends what is to be sent.
+            state: is put into the ASGI scope of each request, under `state`.
+            wire: sends the bytes of answers.
 
         Raises:
             OSError: the client has left already.
@@ -122,7 +123,7 @@ class Hypercorn:
 
 
 class Conversation:
-    """What is said on one connection: bytes in and out on one side, requests and answers on the other."""
+    """One connection's protocol: bytes in and out on one side, requests and answers on the other."""
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class Conversation:
         http: StrictHttp,
         wire: Wire,
     ) -> None:
-        """`protocol` makes Hypercorn's side, given what that calls with each event for the wire."""
+        """`protocol` makes Hypercorn's side; it gets a function that Hypercorn calls with each event."""
         self._http = http
         self._wire = wire
         self._protocol = protocol(self._tell)
@@ -142,10 +143,10 @@ class Conversation:
         return self._http.phase is Phase.FRAMES
 
     async def receive(self, data: bytes) -> None:
-        """Take what the client sent.
+        """Take bytes that the client sent.
 
-        After our close of a WebSocket it is dropped: Hypercorn would keep a message that was too large, and
-        all that follows it. Bytes between a handshake and its answer end the connection: Hypercorn would
+        After our close of a WebSocket they are dropped: Hypercorn would keep a message that was too large,
+        and all bytes after it. Bytes between a handshake and its answer end the connection: Hypercorn would
         refuse the handshake while the application accepts it, and two answers would be sent.
         """
         if self._http.phase is Phase.HANDSHAKE:
@@ -154,17 +155,17 @@ class Conversation:
             await self._protocol.handle(RawData(data))
 
     async def received_all(self) -> None:
-        """The client sends no more. What it was waiting for is given up."""
+        """Report that the client has closed its side; requests that it waits for are abandoned."""
         if self._http.phase is not Phase.CLOSING:
             await self._protocol.handle(RawData(b""))
         await self.broken()
 
     async def broken(self) -> None:
-        """The client does not get any more."""
+        """Report that nothing more can be sent to the client."""
         await self._protocol.handle(Closed())
 
     async def _tell(self, event: Event) -> None:
-        """Do what Hypercorn wants done."""
+        """Carry out an event of Hypercorn."""
         if isinstance(event, RawData):
             if self.takes_frames and event.data.startswith(_CLOSE_FRAME):
                 self._http.close_web_socket()

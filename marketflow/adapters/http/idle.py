@@ -18,17 +18,18 @@ class Happening(Protocol):
 
 
 class IdleTimer:
-    """Closes a connection on which nothing has been asked for too long.
+    """Closes a connection that has been without a request for too long.
 
-    One task for the whole connection, whose deadline moves: a task for each wait would be a tenth of what an
-    answer costs.
+    One task serves the whole connection, with a deadline that moves: a task for each wait would be a tenth of
+    the cost of an answer.
     """
 
     def __init__(self, *, patience: float, stopping: Happening, close: Callable[[], Awaitable[None]]) -> None:
-        """The patience in seconds. At the beginning nothing is being asked.
+        """The connection begins idle.
 
         Args:
-            stopping: happens when the server stops: what is idle then is closed at once.
+            patience: seconds that it may be idle.
+            stopping: happens when the server stops; an idle connection is then closed at once.
             close: closes the connection.
         """
         self._patience = patience
@@ -40,12 +41,12 @@ class IdleTimer:
         self.idle()
 
     def idle(self) -> None:
-        """From now on nothing is being asked."""
+        """Start the idle time: no request is being answered."""
         self._idle.value = True
         self._wait.deadline = trio.current_time() + self._patience
 
     def busy(self) -> None:
-        """A request has come."""
+        """Stop the idle time: a request has arrived."""
         self._idle.value = False
         self._wait.deadline = math.inf
 
@@ -55,14 +56,14 @@ class IdleTimer:
         self._wait.cancel()
 
     async def run(self) -> None:
-        """Close the connection in time."""
+        """Close the connection when its idle time is over."""
         while True:
             with self._wait:
                 await self._stopping.wait()
                 await self._idle.wait_value(True)  # noqa: FBT003
             if self._left or self._idle.value:
                 break
-            # A request came at the very moment when the time was over.
+            # A request arrived at the moment when the time was over.
             self._wait = trio.CancelScope()
         if not self._left:
             with trio.CancelScope(shield=True):

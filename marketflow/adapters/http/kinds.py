@@ -54,23 +54,25 @@ KINDS: Final[Mapping[str, Kind]] = {
         Kind(
             "bad-period",
             _BAD,
-            "The period is no whole number followed by s, m, h or d, or is not from 1s to 30d.",
+            "The period is not a whole number followed by s, m, h or d, or it is not between 1s and 30d.",
         ),
-        Kind("bad-interval", _BAD, "There are no candles of this interval; `allowed` lists those there are."),
-        Kind("bad-limit", _BAD, "The limit is no whole number, or is out of bounds, which `detail` tells."),
-        Kind("bad-start", _BAD, "The start is no time in Unix ms, or is after the end."),
-        Kind("bad-end", _BAD, "The end is no time in Unix ms."),
+        Kind("bad-interval", _BAD, "There are no candles of this interval; `allowed` lists the intervals."),
+        Kind(
+            "bad-limit", _BAD, "The limit is not a whole number or is out of bounds; `detail` has the bounds."
+        ),
+        Kind("bad-start", _BAD, "The start is not a time in Unix ms, or it is after the end."),
+        Kind("bad-end", _BAD, "The end is not a time in Unix ms."),
         Kind("bad-request", _BAD, "The request is malformed, or ended before its body did."),
         Kind(
             "unauthorized",
             HTTPStatus.UNAUTHORIZED,
-            "The mode is switched only for those who send the header `Authorization: Bearer <http.token>`.",
+            "Switching the mode needs the header `Authorization: Bearer <http.token>`.",
         ),
         Kind(
             "cross-site-request",
             HTTPStatus.FORBIDDEN,
-            "The page of another site may have sent this. Set `http.token` and send it, or add the host that "
-            "was asked to `http.allowed_hosts`; `detail` tells more.",
+            "A page of another site may have sent this request. Set `http.token` and send it, or add the "
+            "requested host to `http.allowed_hosts`; `detail` says more.",
         ),
         Kind("not-found", _NOT_FOUND, "There is no such path."),
         Kind("unknown-symbol", _NOT_FOUND, "No such symbol is configured; `allowed` lists those that are."),
@@ -80,44 +82,44 @@ KINDS: Final[Mapping[str, Kind]] = {
         Kind(
             "no-data",
             _NOT_FOUND,
-            "Symbol and exchange are known, but no updates in the span. Ask for a longer period, or later.",
+            "Symbol and exchange are known but have no updates in the span. Try a longer period, or later.",
         ),
         Kind(
             "method-not-allowed",
             HTTPStatus.METHOD_NOT_ALLOWED,
             "The path exists, but not with this method; `allowed` and the header `Allow` list those it has.",
         ),
-        Kind("request-timeout", HTTPStatus.REQUEST_TIMEOUT, "The request's body did not come in time."),
+        Kind("request-timeout", HTTPStatus.REQUEST_TIMEOUT, "The request's body did not arrive in time."),
         Kind(
             "request-entity-too-large",
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            "The request's body is too large. No route wants one at all.",
+            "The request's body is too large. No route needs a body.",
         ),
         Kind(
             "upgrade-required",
             HTTPStatus.UPGRADE_REQUIRED,
-            "The path is a WebSocket's. Connect with a WebSocket client, or ask `/stream` for the same.",
+            "The path is for WebSockets. Connect with a WebSocket client, or use `/stream`.",
         ),
         Kind(
             "internal-server-error",
             HTTPStatus.INTERNAL_SERVER_ERROR,
-            "A mistake of the service, which is in its log under the request's id. Nothing else is harmed.",
+            "A bug in the service. The log has the error and the request's id. No other request is harmed.",
         ),
         Kind(
             "nothing-can-answer",
             _UNAVAILABLE,
-            "What could tell is in a store that is away. Ask again after `Retry-After` seconds.",
+            "The store that has the answer is away. Try again after `Retry-After` seconds.",
         ),
         Kind(
             "not-ready",
             _UNAVAILABLE,
-            "The service is starting or stopping. Ask again after `Retry-After` seconds.",
+            "The service is starting or stopping. Try again after `Retry-After` seconds.",
         ),
         Kind(
             "too-many-clients",
             _UNAVAILABLE,
-            "The live stream has as many clients as it may have. Try again after `Retry-After` seconds, or "
-            "raise `http.max_stream_clients`.",
+            "The live stream has the largest allowed number of clients. Try again after `Retry-After` "
+            "seconds, or raise `http.max_stream_clients`.",
         ),
         Kind("not-live", _UNAVAILABLE, "The process is beyond recovery. Restart it."),
     )

@@ -1,4 +1,4 @@
-"""/metrics: what Prometheus asks for."""
+"""/metrics, the endpoint that Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from marketflow.adapters.http.traffic import Traffic
 from marketflow.app.interface import MeasurementQuestions
 
 NAME: Final = "name[]"
-"""The parameter, given any number of times, with which Prometheus' clients ask for some series only."""
+"""The parameter that selects series; it may be repeated. Prometheus' client libraries define it."""
 
 _KNOWN_VERSION: Final = re.compile(r";\s*version=(?:0\.0\.1|0\.0\.4|1\.0\.0)\s*(?:;|$)")
 
@@ -36,7 +36,7 @@ def metric_routes(measuring: MeasurementQuestions, traffic: Traffic) -> Blueprin
         parameters((pair for pair in given if pair[0] != NAME), (NAME,))
         names = [value for name, value in given if name == NAME]
         encode, content_type = choose_encoder(_offers(request.headers.getlist("Accept")))
-        # There is no wait in here, so that all numbers are of the same moment.
+        # No await here, so that all numbers are of the same moment.
         text = encode(registry.restricted_registry(names) if names else registry)
         return TrioResponse(text, content_type=content_type)
 
@@ -44,7 +44,7 @@ def metric_routes(measuring: MeasurementQuestions, traffic: Traffic) -> Blueprin
 
 
 def _registry(measuring: MeasurementQuestions, traffic: Traffic) -> CollectorRegistry:
-    """A registry of our own: the library's is shared by the process, and tests serve several times in one."""
+    """A registry of our own: the library's default is global, and tests run several services in a process."""
     registry = CollectorRegistry(auto_describe=True)
     registry.register(_ServiceCollector(measuring, traffic))
     ProcessCollector(registry=registry)
@@ -54,7 +54,7 @@ def _registry(measuring: MeasurementQuestions, traffic: Traffic) -> CollectorReg
 
 
 class _ServiceCollector(Collector):
-    """Reads the measurements whenever Prometheus asks for them."""
+    """Reads the measurements at each scrape."""
 
     def __init__(self, measuring: MeasurementQuestions, traffic: Traffic) -> None:
         self._measuring = measuring
@@ -66,9 +66,9 @@ class _ServiceCollector(Collector):
 
 
 def _offers(headers: Iterable[str]) -> str:
-    """The formats that a client accepts, without those of an unknown version.
+    """The formats that a client accepts, without formats of an unknown version.
 
-    The library fails on some, and would say of its answer that it is of that version.
+    The library raises for some of these, and would label its answer with the unknown version.
     """
     offers = [offer for header in headers for offer in header.split(",")]
     return ",".join(offer for offer in offers if "version" not in offer or _KNOWN_VERSION.search(offer))

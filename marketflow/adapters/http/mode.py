@@ -1,4 +1,4 @@
-"""/mode, and its switch, which is guarded: no other route changes anything."""
+"""/mode, and the switch of the mode. The switch is guarded: it is the only route that changes anything."""
 
 from __future__ import annotations
 

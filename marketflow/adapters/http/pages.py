@@ -1,4 +1,4 @@
-"""/ and /assets: the files of the dashboard, as they were built."""
+"""/ and /assets: the built files of the dashboard."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class File:
 
 
 def asset_names(bundle: Path = BUNDLE) -> Sequence[str]:
-    """The files of the dashboard beside the page itself; none if it was not built."""
+    """The names of the dashboard's files, except for the page itself; none if it was not built."""
     return sorted(_read_all(bundle / "assets"))
 
 
 def page_routes(*, stale_after: int, bundle: Path = BUNDLE) -> Blueprint:
     """The routes of the page, which gets `stale_after` (ms).
 
-    Its files are read here, once: nothing that is asked for ever names a path.
+    Its files are read here, once, so that a request never becomes a file path.
     """
     routes = Blueprint("pages", __name__)
     page = _read(bundle / "index.html")
@@ -111,7 +111,7 @@ def _read(path: Path) -> File | None:
 
 def _file(name: str, content: bytes) -> File:
     guessed, _ = mimetypes.guess_type(name)
-    # Not from the system's tables, which may differ: a browser runs no script of another type.
+    # Fixed, since the system's tables may differ, and a browser runs no script of another type.
     kind = {".js": "text/javascript", ".css": "text/css"}.get(Path(name).suffix, guessed)
     kind = kind or "application/octet-stream"
     text = kind.startswith("text/")

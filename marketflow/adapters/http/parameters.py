@@ -43,7 +43,7 @@ def integer(name: str, text: str, *, least: int, most: int) -> int:
     """A whole number in ASCII digits, from `least` (0 or more) to `most`.
 
     Raises:
-        BadParameter: it is none, or is out of bounds.
+        BadParameter: the text is not such a number, or is out of bounds.
     """
     if _INTEGER.fullmatch(text) is not None and least <= (number := int(text)) <= most:
         return number
@@ -54,16 +54,16 @@ def optional_timestamp(name: str, text: str | None) -> int | None:
     """A time in Unix ms; None if it is not given.
 
     Raises:
-        BadParameter: it is no such number.
+        BadParameter: it is not a valid time.
     """
     return None if text is None else integer(name, text, least=0, most=LARGEST_INTEGER)
 
 
 def choice(name: str, text: str, allowed: Collection[str]) -> str:
-    """One of the values that are allowed.
+    """The text, if it is one of the allowed values.
 
     Raises:
-        BadParameter: it is another.
+        BadParameter: it is not.
     """
     if text in allowed:
         return text
@@ -74,7 +74,7 @@ def one_exchange(in_path: str | None, in_query: str | None) -> str | None:
     """The exchange in the path or in the query; None if it is in neither.
 
     Raises:
-        BadParameter: it stands in the path and in the query, and they differ.
+        BadParameter: path and query have different exchanges.
     """
     if in_path is None:
         return in_query

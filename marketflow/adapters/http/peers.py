@@ -1,4 +1,4 @@
-"""Clients' connections: how many there are, and each from its beginning to its end."""
+"""Connections of clients: their number is limited, and each is served from its beginning to its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marketflow.adapters.http.sending import GONE
 from marketflow.adapters.http.wire import ClientWire
 
 UNREAD_TIMEOUT_MS: Final = 2_000
-"""How long a client may leave what was sent to it unread before its connection is dropped."""
+"""How long sent data may stay unread by a client before its connection is dropped."""
 STREAM_UNREAD_TIMEOUT_MS: Final = 60_000
 """The same for a client of a stream: after a minute without a network it goes on with the newest prices."""
 MOST_RECEIVED: Final = 64 * 1024
@@ -29,11 +29,11 @@ TOO_MANY: Final = (
     b'{"type":"about:blank","title":"Service Unavailable","status":503,'
     b'"detail":"the service has as many connections as http.max_connections, try again later"}'
 )
-"""The answer to one connection too many, sent before it asks for anything."""
+"""The answer to a connection over the limit. It is sent without waiting for a request."""
 REFUSAL_SECONDS: Final = 0.5
 """How long that client has to read the answer."""
 MOST_REFUSED: Final = 256
-"""How many are answered so at a time; more are closed without an answer."""
+"""The most connections that are refused with an answer at a time; more are closed without one."""
 
 _PEER: Final = "marketflow.peer"
 
@@ -42,10 +42,10 @@ class Peers:
     """The connections that are open."""
 
     def __init__(self, most: int, errors: ConnectionErrors) -> None:
-        """`most`: how many there may be at a time. `errors` counts those that fail."""
+        """`most`: the limit of open connections. `errors` counts those that fail."""
         self.errors = errors
         self._refusing = 0
-        """How many are being answered that they are too many."""
+        """The number of connections that are being refused with an answer."""
         self._most = most
         self._peers: set[Peer] = set()
 
@@ -62,7 +62,7 @@ class Peers:
             self._peers.discard(peer)
 
     def cut_off(self) -> None:
-        """Close all of them at once, also those that are sending."""
+        """Close all connections at once, even those that are sending."""
         for peer in self._peers:
             peer.cut_off()
 
@@ -74,7 +74,8 @@ class Peers:
             with trio.move_on_after(REFUSAL_SECONDS), suppress(*GONE):
                 await stream.send_all(REFUSAL % (len(TOO_MANY), TOO_MANY))
                 await stream.send_eof()
-                # If something is unread at the close, the kernel resets the connection: the answer is lost.
+                # If received data is unread at the close, the kernel resets the connection, and the answer
+                # is lost.
                 while await stream.receive_some():
                     pass
         finally:
@@ -94,7 +95,7 @@ class Peer:
         """Serve it until it ends."""
         with self.wire.ending.scope:
             async with self._hypercorn.tasks() as tasks:
-                with suppress(OSError):  # The client has left already: it has no address any more.
+                with suppress(OSError):  # The client has left already, so the socket has no peer address.
                     self.wire.conversation = self._hypercorn.converse(
                         tasks, self._stream.socket, {_PEER: self}, self.wire
                     )
@@ -110,7 +111,7 @@ class Peer:
                 while data := await self._stream.receive_some(MOST_RECEIVED):
                     await conversation.receive(bytes(data))
         finally:
-            # Nobody reads any more, so nothing else would notice that the connection should end.
+            # Nothing reads from the connection any more, so nothing else would end it.
             self.wire.ending.soon()
         await conversation.received_all()
         self.wire.timer.end()
@@ -118,24 +119,24 @@ class Peer:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Lasts as long as an answer is made: it ends when the client leaves."""
+        """A block in which an answer is made; it is cancelled when the client leaves."""
         with trio.CancelScope() as self._answering:
             yield
 
     async def send_frames(self, frames: bytes) -> None:
-        """Send whole WebSocket frames, however many; nothing if the WebSocket is not open any more."""
+        """Send whole WebSocket frames in one call; does nothing if the WebSocket is not open any more."""
         if self.wire.conversation.takes_frames:
             await self.wire.send(frames)
 
     def cut_off(self) -> None:
-        """Close the connection at once, also while something is being sent."""
+        """Close the connection at once, even during a send."""
         self._stream.socket.close()
         self.wire.ending.soon(0.0)
 
     def become_stream(self) -> None:
-        """Be patient with a client that does not read. It holds little: old prices are not kept for it.
+        """Allow the client to leave data unread for longer. This costs little: no old prices are kept for it.
 
-        Trio lets the kernel take no more than 16 KiB ahead of what the client's window has room for.
+        Trio lets the kernel buffer at most 16 KiB beyond the client's receive window.
         """
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             with suppress(OSError):  # It may be closed already.
@@ -145,13 +146,13 @@ class Peer:
 
 
 def become_stream(scope: WWWScope) -> None:
-    """The answer to this request is a stream: it goes on for as long as the client stays."""
+    """Declare the answer to this request a stream, which lasts as long as the client stays."""
     peer = peer_of(scope)
     if peer is not None:  # there is none in a test without a server
         peer.become_stream()
 
 
 def peer_of(scope: WWWScope) -> Peer | None:
-    """The connection that a request came by; None in a test without a server."""
+    """The connection of a request; None in a test without a server."""
     state = cast("Mapping[str, Any]", scope.get("state", {}))
     return cast("Peer | None", state.get(_PEER))

@@ -13,7 +13,7 @@ DEFAULT_PERIOD = "1m"
 
 
 def price_routes(prices: PriceQuestions) -> Blueprint:
-    """The routes that answer with prices, now and back in time."""
+    """The routes for current and past prices."""
     routes = Blueprint("prices", __name__)
 
     @routes.get("/symbols")

@@ -1,4 +1,4 @@
-"""All error answers of the service as RFC 9457 problems, the router's own too."""
+"""All error answers of the service as RFC 9457 problems, including those of the router."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from marketflow.domain.periods import BadPeriod
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-# Seconds. A start takes about as long, and so does a store to come back.
+# Seconds. A start takes about that long, and so does the return of a store.
 RETRY_SOON: Final = 1
-# Seconds. Clients for whom there is no room should not try each second.
+# Seconds. Clients over the limit should not try again each second.
 RETRY_LATER: Final = 10
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -116,7 +116,7 @@ async def _http_exception(error: HTTPException) -> Response:
 
 
 async def _unexpected(error: Exception) -> Response:
-    """Answer a request that failed by a mistake of ours. The log has the error with the request's id."""
+    """Answer a request that failed because of a bug. The log has the error with the request's id."""
     log.error("request_failed", exc_info=error)
     if has_websocket_context() and (peer := peer_of(websocket.scope)) is not None:
         # Requests are counted by their status, which a WebSocket does not have.

@@ -1,4 +1,4 @@
-"""What is sent on a connection: in order, whole, and in few calls."""
+"""The sending half of a connection: data is sent in order, as a whole, and in few calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 from marketflow.adapters.http.ending import Ending
 
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
-"""What is raised when the client has ended the connection, or we have."""
+"""The errors of a connection that the client or we have closed."""
 
 
 class Sending:
@@ -24,11 +24,11 @@ class Sending:
         self._finished = False
 
     def hold(self) -> None:
-        """Keep what is to be sent until `release`: one call for all of it is a tenth of an answer cheaper."""
+        """Collect data until `release`. Sending it in one call saves a tenth of the cost of an answer."""
         self._held = []
 
     async def release(self) -> None:
-        """Send what was kept, if anything was.
+        """Send the data collected since `hold`, if there is any.
 
         Raises:
             BrokenResourceError, ClosedResourceError: the connection has ended.
@@ -38,7 +38,7 @@ class Sending:
             await self._write(b"".join(held), last=False)
 
     async def send(self, data: bytes) -> None:
-        """Send these bytes, or keep them since `hold`. Nothing is sent after `send_last`.
+        """Send these bytes, or collect them after `hold`. Nothing is sent after `send_last`.
 
         Raises:
             BrokenResourceError, ClosedResourceError: the connection has ended.
@@ -49,19 +49,19 @@ class Sending:
             self._held.append(data)
 
     async def send_last(self, data: bytes) -> None:
-        """Send these bytes, and tell the client that nothing more comes."""
+        """Send these bytes, then close the sending side."""
         await self.release()
         await self._write(data, last=True)
 
     async def _write(self, data: bytes, *, last: bool) -> None:
-        if not data:  # the end of an answer that has told its length
+        if not data:  # the end of an answer with a Content-Length
             return
         async with self._lock:
             if self._finished:
                 return
             self._finished = last
             try:
-                # Half of a frame or of an answer is of no use, so a cancellation waits for the rest of it.
+                # Half of a frame or an answer is useless, so a cancellation waits until all of it is sent.
                 with self._ending.shielded() as sending:
                     await self._stream.send_all(data)
                     if last:
@@ -69,14 +69,14 @@ class Sending:
             except GONE:
                 raise
             except BaseException:
-                # Nobody knows how much of it was sent, so nothing may follow it.
+                # It is unknown how much of it was sent, so nothing may follow it.
                 self._ending.scope.cancel()
                 raise
             if sending.cancelled_caught:
                 self._ending.now()
 
     async def close(self) -> None:
-        """Close the connection when what is being sent was sent."""
+        """Close the connection after the current send."""
         async with self._lock:
             self._finished = True
             with suppress(*GONE, trio.BusyResourceError):

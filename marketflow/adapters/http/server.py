@@ -1,4 +1,4 @@
-"""The server: it accepts connections, and has Hypercorn serve each in a task of its own."""
+"""The server: accepts connections, and serves each with Hypercorn in its own task."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from marketflow.adapters.http.hypercorn_parts import Hypercorn, url_of
 from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, Peers
 
 IDLE_TIMEOUT: Final = 15.0
-"""Seconds that a connection may be without a request. Half of a request's head counts as none."""
+"""Seconds that a connection may be without a complete head of a request."""
 MESSAGE_LIMIT: Final = 16 * 1024
 """Bytes of a WebSocket message from a client; no route reads any."""
 REQUESTS_PER_CONNECTION: Final = 100_000
 BACKLOG: Final = 1024
 ACCEPT_AGAIN: Final = 0.1
-"""Seconds until the next try to accept a connection, when the system had no room for one."""
+"""Seconds until the next attempt to accept a connection after the system had no resources for one."""
 
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""The system has no file descriptor, or no memory, for one more connection."""
+"""The errors when the system has no file descriptor or no memory for another connection."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @attrs.frozen
 class Limits:
-    """How much clients may use."""
+    """Limits for clients."""
 
     connections: int
-    """How many there may be at a time; one more is refused."""
+    """The most open connections; more are refused."""
     head_size: int
     """Bytes of a request's line and headers."""
 
@@ -66,7 +66,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Accepted sockets inherit it. A client that does not read its answer keeps it in memory.
+            # Accepted sockets inherit it. Otherwise a client that does not read keeps its answer in memory.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -91,11 +91,11 @@ async def serve_http(
     limits: Limits,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `shutdown` returns; reports the URL once requests are answered. Owns the listener.
+    """Serve until `shutdown` returns. Owns the listener. Started, with the URL, once requests are answered.
 
-    Then no more connections are accepted, idle ones are closed at once, and running requests have
-    `graceful_timeout` seconds to end. What is left then is cut off; so is everything if this is cancelled.
-    An error of a connection ends that connection only, and is counted in an `App`'s `connection_errors`.
+    After `shutdown` no more connections are accepted, idle ones are closed at once, and running requests have
+    `graceful_timeout` seconds to end. Then all other connections are closed; so are all if this is cancelled.
+    An error of a connection ends only that connection, and is counted in an `App`'s `connection_errors`.
     """
     errors = app.connection_errors if isinstance(app, App) else ConnectionErrors()
     hypercorn = Hypercorn(app, _configured(limits, graceful_timeout))
@@ -112,7 +112,7 @@ async def _serve(
     shutdown: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[str],
 ) -> None:
-    """Serve each connection in a task that no error of the connection leaves.
+    """Serve each connection in its own task. Errors of a connection do not leave its task.
 
     There are no lifespan events: the application does not use them.
     """
@@ -158,7 +158,7 @@ async def _accept(
 
 
 async def _cut_off(peers: Peers, graceful_timeout: float, shutdown: Callable[[], Awaitable[None]]) -> None:
-    """End also what is shielded from a cancellation: a send to a client that does not read."""
+    """End sends that are shielded from cancellation, such as one to a client that does not read."""
     try:
         await shutdown()
         await trio.sleep(graceful_timeout)
@@ -173,7 +173,7 @@ def _configured(limits: Limits, graceful_timeout: float) -> Config:
     config.accesslog = None
     config.graceful_timeout = graceful_timeout
     config.include_server_header = False
-    # The only time limit until the head of a request is complete: it ends a slow loris too.
+    # This is the only time limit until the head of a request is complete, so it also stops a slowloris.
     config.keep_alive_timeout = IDLE_TIMEOUT
     config.keep_alive_max_requests = REQUESTS_PER_CONNECTION
     config.h11_max_incomplete_size = limits.head_size
@@ -182,10 +182,10 @@ def _configured(limits: Limits, graceful_timeout: float) -> Config:
 
 
 class _HypercornLog(Logger):
-    """Hypercorn's log, passed on to ours. What is no warning is logged at debug level."""
+    """Passes Hypercorn's log to ours. Messages below a warning are logged at debug level."""
 
     async def access(self, request: WWWScope, response: ResponseSummary, request_time: float) -> None:
-        """Nothing: the application logs its requests."""
+        """No-op: the application logs its requests."""
 
     async def log(self, level: int, message: str, *args: Any, **kwargs: Any) -> None:
         log.log(

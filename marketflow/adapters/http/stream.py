@@ -1,4 +1,4 @@
-"""/stream and /ws: the live stream as Server-Sent Events, and as messages of a WebSocket."""
+"""/stream and /ws: the live stream as Server-Sent Events and as WebSocket messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RETRY_MS: Final = 1_000
 _BEGINNING: Final = b"retry: %d\n\n" % RETRY_MS
 _HEARTBEAT: Final = b": heartbeat\n\n"
 _EVENTS_KEPT: Final = 2_048
-"""Encoded events. Only the newest of each pair is of use; two thousand take less than 1 MB."""
+"""The number of encoded events in the cache. Only the newest of each pair matter; all take less than 1 MB."""
 
 _PARAMETERS: Final = ("symbol", "exchange")
 _LINGER: Final = 1.0
@@ -56,7 +56,7 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
             body = _Events(subscription, block)
         response = TrioResponse(body, content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+        response.headers["X-Accel-Buffering"] = "no"  # otherwise nginx buffers events
         response.timeout = None
         return response
 
@@ -69,7 +69,8 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
             while (events := await subscription.receive()) is not None:
                 await _send(b"".join(map(frame, events)) or PING)
             await websocket.close(GOING_AWAY, "the service is stopping")
-            # Closed with the client's answer unread, the connection would be reset, and our close be lost.
+            # If we closed before the client's answer is read, the connection would be reset, and our close
+            # frame could be lost.
             await trio.sleep(_LINGER)
 
     @routes.get("/ws")
@@ -84,14 +85,14 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
 
 
 async def _send(frames: bytes) -> None:
-    """Send WebSocket frames. Quart and Hypercorn send one message at a time, each as dear as this."""
+    """Send WebSocket frames in one call. Quart and Hypercorn would use a call of the same cost for each."""
     peer = peer_of(websocket.scope)
     if peer is not None:  # there is none in a test without a server
         await peer.send_frames(frames)
 
 
 def _last_event_id() -> int | None:
-    """The last event that the client had before it connected again; None if that is no id of ours."""
+    """The id of the last event that a reconnecting client got; None if it sent none or an invalid one."""
     presented = request.headers.get("Last-Event-Id", "")
     return int(presented) if _ID.fullmatch(presented) else None
 
@@ -116,7 +117,7 @@ class _Events(ResponseBody):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing: the subscription belongs to the request."""
+        """No-op: the subscription belongs to the request."""
 
     def __aiter__(self) -> Self:
         return self

@@ -16,41 +16,41 @@ _EXTENSIONS: Final = b"sec-websocket-extensions"
 _VERSION: Final = b"13"
 
 Fields = dict[bytes, bytes]
-"""Headers by their name in lower case. Of several with one name the last counts, as it does in Hypercorn."""
+"""Headers by name, in lower case. If a name is repeated, its last value counts, as in Hypercorn."""
 
 
 class Phase(Enum):
-    """What is spoken on a connection."""
+    """The protocol state of a connection."""
 
     HTTP = auto()
     """Requests and answers."""
     HANDSHAKE = auto()
-    """The client has asked for a WebSocket, and has no answer yet. It may send nothing until then."""
+    """The client has requested a WebSocket and has no answer yet. Until then it must not send anything."""
     FRAMES = auto()
     """A WebSocket."""
     CLOSING = auto()
-    """We have sent the frame that closes the WebSocket. No frame may follow it."""
+    """We have sent the frame that closes the WebSocket. We must not send another frame."""
 
 
 class StrictHttp(h11.Connection):
     """The server's side of HTTP/1.1.
 
-    - An offer to change to another protocol than WebSocket is dropped, as a server may do.
+    - An offer to upgrade to a protocol other than WebSocket is ignored, as the standard allows.
     - The beginning of an HTTP/2 connection is refused.
     - A WebSocket handshake that Hypercorn cannot serve is refused (see `_refusal`).
-    - A WebSocket is never compressed. Compression costs 300 KB for each client and more time than all else,
-      and a message of 64 KiB could unfold to 64 MiB.
+    - A WebSocket is never compressed. Compression takes 300 KB for each client and more time than everything
+      else, and a message of 64 KiB could decompress to 64 MiB.
     """
 
     def __init__(self, max_head_size: int) -> None:
-        """The size in bytes."""
+        """`max_head_size` is in bytes."""
         super().__init__(h11.SERVER, max_incomplete_event_size=max_head_size)
         self._asked = False
         self._closing = False
 
     @property
     def phase(self) -> Phase:
-        """What is spoken now."""
+        """The current state."""
         if self._closing:
             return Phase.CLOSING
         if self.our_state is h11.SWITCHED_PROTOCOL:
@@ -58,7 +58,7 @@ class StrictHttp(h11.Connection):
         return Phase.HANDSHAKE if self._asked else Phase.HTTP
 
     def close_web_socket(self) -> None:
-        """From now on no frame may follow."""
+        """Note that we have sent the closing frame."""
         self._closing = True
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
@@ -101,7 +101,7 @@ def _without(request: h11.Request, header: bytes) -> h11.Request:
 
 
 def _asks_for_web_socket(request: h11.Request, fields: Fields) -> bool:
-    """Whether Hypercorn takes a request for a handshake."""
+    """Whether Hypercorn treats a request as a WebSocket handshake."""
     return (
         request.method.upper() == b"GET"
         and fields[b"upgrade"].strip().lower() == b"websocket"
@@ -112,9 +112,9 @@ def _asks_for_web_socket(request: h11.Request, fields: Fields) -> bool:
 def _refusal(request: h11.Request, fields: Fields) -> str | None:
     """Why a handshake is refused; None if it is in order.
 
-    Hypercorn would refuse most of these too, but would then leave the connection open for ever. It fails on
-    text that is not ASCII. After a handshake with a body it would take for frames what a proxy takes for the
-    body.
+    Hypercorn would refuse most of these too, but would then leave the connection open for ever. It raises for
+    text that is not ASCII. With a body in the handshake, Hypercorn would read as frames the bytes that a
+    proxy reads as the body.
     """
     if request.http_version < b"1.1" or b"sec-websocket-key" not in fields:
         return "no WebSocket handshake"

@@ -9,7 +9,7 @@ _ABSOLUTE_FORM: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 
 
 def origin_form(path: str) -> str:
-    """The path of a request target that may also be an absolute URI, `*`, or without any path."""
+    """The path of a request target, which may be a path, an absolute URI, `*`, or empty."""
     if path.startswith("/"):
         return path
     return "/" + _ABSOLUTE_FORM.sub("", path, count=1).removeprefix("/")

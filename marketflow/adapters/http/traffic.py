@@ -1,4 +1,4 @@
-"""Requests counted and timed by route. Not by path: clients can invent any number of paths."""
+"""Counts and times requests by route, not by path: clients can invent any number of paths."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 OTHER: Final = "other"
 """Any method that is not in METHODS."""
 UNMATCHED: Final = "unmatched"
-"""Any path that is no route, and any route with a wrong method."""
+"""Any path that is not a route, and any route with a wrong method."""
 
 _VARIABLE: Final = re.compile(r"<(?:[^<>]*:)?([^<>:]+)>")
 
 
 @cache
 def _route(rule: str) -> str:
-    """A rule of the router as documents write it: `/x/{name}`."""
+    """A rule of the router in the form that documents use: `/x/{name}`."""
     return _VARIABLE.sub(r"{\1}", rule)
 
 
@@ -46,7 +46,7 @@ class Traffic:
     def watch(self, app: Quart) -> None:
         """Count every request of the application.
 
-        What runs before a request has set `g.began` by then, on Trio's clock.
+        A function that runs before each request must set `g.began`, on Trio's clock.
         """
         app.before_request(self._begin)
         app.after_request(self._answer)
@@ -65,7 +65,7 @@ class Traffic:
         return response
 
     async def _end(self, _: BaseException | None) -> None:
-        if "began" in g:  # else its client left before that
+        if "began" in g:  # otherwise its client left before that
             self._in_flight -= 1
 
     def families(self) -> Iterable[Metric]:

@@ -1,4 +1,4 @@
-"""What Hypercorn does to a client's connection: send, close, and say whether something is being asked."""
+"""The side of a client's connection that Hypercorn calls: to send, to close, and to report busy and idle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClientWire:
             patience=hypercorn.config.keep_alive_timeout, stopping=hypercorn.stopping, close=stream.aclose
         )
         self.conversation: Conversation
-        """Set once Hypercorn has begun to speak."""
+        """Set as soon as Hypercorn's conversation has begun."""
         self._sending = Sending(stream, self.ending)
         self._errors = errors
 
@@ -45,11 +45,11 @@ class ClientWire:
                 await self._gone()
 
     def hold(self) -> None:
-        """Keep what is to be sent until `release`, to send it in one call."""
+        """Collect data until `release`, to send it in one call."""
         self._sending.hold()
 
     async def release(self) -> None:
-        """Send what was kept since `hold`."""
+        """Send the data collected since `hold`."""
         with self.reported():
             try:
                 await self._sending.release()
@@ -65,16 +65,16 @@ class ClientWire:
             await self._sending.close()
 
     async def idle(self) -> None:
-        """Nothing is being asked from now on."""
+        """Mark the connection as idle: no request is being answered."""
         await self.release()
         self.timer.idle()
 
     async def busy(self) -> None:
-        """A request has come."""
+        """Mark the connection as busy: a request has arrived."""
         self.timer.busy()
 
     def leave(self) -> None:
-        """End the connection, once what is being sent is on its way."""
+        """End the connection when the current send is complete."""
         self.ending.now()
 
     async def _gone(self) -> None:
@@ -88,7 +88,7 @@ class ClientWire:
 
     @contextmanager
     def reported(self) -> Iterator[None]:
-        """A block whose errors are reported at once: in Hypercorn another may take their place."""
+        """A block whose errors are reported at once, since Hypercorn may replace them by other errors."""
         try:
             yield
         except BaseException as error:

@@ -1,1 +1,1 @@
-"""What is kept on disk between two runs."""
+"""Data that is kept on disk between two runs."""

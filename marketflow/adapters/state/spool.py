@@ -1,7 +1,7 @@
 """The spool: JSON files in the state directory.
 
-Each save writes a file with a new name, and then removes those that were read or written before. So a file
-that could not be read is never overwritten or removed: it stays where it is, and each start tries it again.
+Each save writes a file with a new name, and then removes the files that were read or written before. So a
+file that could not be read is never overwritten or removed, and each start tries to read it again.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SPOOL_SECONDS: Final = 5.0
 
 _BARS: Final = msgspec.json.Decoder(list[SpooledBar])
 _PROBE: Final = b"\n" * 4096
-"""On a full disk an empty file can be made, but nothing can be written to it."""
+"""Written to test the directory: on a full disk an empty file can be made, but not written to."""
 
 
 @attrs.frozen
 class _Found:
-    """What is in the directory."""
+    """The files in the directory."""
 
     bars: Sequence[SpooledBar]
     read: Sequence[Path]
@@ -44,22 +44,22 @@ class _Found:
 
 
 class FileSpool:
-    """Fills the port Spool. The name of a file says which stores its bars belong to."""
+    """Implements the port Spool. The name of a file identifies the stores that its bars belong to."""
 
     def __init__(self, directory: Path, stores: str, earlier: str | None = None) -> None:
         """A spool for these stores.
 
         Args:
-            directory: made at the start, or when something is saved.
-            stores: names the stores, with or without secrets: only its hash is used.
-            earlier: the name that version 0.1 gave to the same stores, where no others can have had it. A
-                file of that name is read, too.
+            directory: made at the start, or when bars are saved.
+            stores: identifies the stores. It may contain secrets: only its hash is used.
+            earlier: the name that version 0.1 gave to the same stores, if it cannot mean other stores. A file
+                of that name is read, too.
         """
         self._directory = directory
         self._prefix = f"spool-{_hash(stores)}"
         self._earlier = None if earlier is None else f"spool-{_hash(earlier)}.json"
         self._known: set[Path] = set()
-        """Files whose bars the book has, so that they may go."""
+        """Files whose bars are in the book, so that they can be removed."""
 
     async def load(self) -> Sequence[SpooledBar]:
         """All saved bars that can be read; warns about unreadable files and an unwritable directory."""
@@ -148,7 +148,7 @@ class FileSpool:
         path = self._directory / f"{self._prefix}-{secrets.token_hex(4)}.json"
         # Atomic: write a temporary file, sync it, then rename it.
         _write(path.with_suffix(".tmp"), msgspec.json.encode(bars), on_disk=True).rename(path)
-        with suppress(OSError):  # not every file system can do that
+        with suppress(OSError):  # not all file systems support it
             _sync_directory(self._directory)
         return path
 
@@ -158,7 +158,7 @@ def _hash(stores: str) -> str:
 
 
 def _write(path: Path, content: bytes, *, on_disk: bool = False) -> Path:
-    """Write a new file, or leave none."""
+    """Write a new file; leaves none if that fails."""
     try:
         with path.open("xb") as file:
             file.write(content)
@@ -182,7 +182,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _remove(paths: Iterable[Path]) -> None:
-    """Remove files whose bars are elsewhere. One that stays costs nothing: its bars count only once."""
+    """Remove files whose bars are elsewhere. A file that remains does no harm: its bars count only once."""
     for path in paths:
         try:
             path.unlink(missing_ok=True)

@@ -40,10 +40,10 @@ def document(
     """The description of a service.
 
     Args:
-        symbols: those that are configured.
-        exchanges: those of both modes.
+        symbols: the configured symbols.
+        exchanges: the exchanges of both modes.
         assets: the names of the dashboard's files.
-        guarded: whether switching the mode wants a token.
+        guarded: whether switching the mode needs a token.
     """
     answered = examples(symbols[0], exchanges[0])
     paths: dict[str, Json] = {}

@@ -1,4 +1,4 @@
-"""Answers as they might be: made by the classes that real ones are made by."""
+"""Example answers, made by the same classes as real answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be asked, route by route: parameters, the answer, and the problems that may come instead."""
+"""The routes of the API: for each its parameters, its answer, and the problems that it may answer with."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Tag = Literal[
 TAGS: Final[dict[Tag, str]] = {
     "prices": "Current prices, and prices over a period.",
     "candles": "Prices in regular intervals, page by page.",
-    "stream": "Prices as they come.",
-    "exchanges": "Where the prices come from.",
-    "mode": "Prices of the exchanges, or of a generator.",
-    "health": "How the service is.",
-    "metrics": "What is counted and timed.",
-    "dashboard": "The same for people.",
+    "stream": "Live prices.",
+    "exchanges": "The sources of the prices.",
+    "mode": "Whether prices come from the exchanges or from a generator.",
+    "health": "The state of the service.",
+    "metrics": "Counters and durations.",
+    "dashboard": "A page with live prices.",
     "description": "This description, and the meaning of problems.",
 }
 
@@ -39,26 +39,26 @@ class Operation:
     tag: Tag
     summary: str
     answer: str | None
-    """The schema of its answer, and the example's name; None if it ends HTTP on the connection."""
+    """The name of the answer's schema and example; None for a WebSocket, which has no HTTP answer."""
     text: str = ""
     method: str = "get"
     parameters: tuple[str, ...] = ()
-    """The parameters that are not in the path, by their names among the components."""
+    """The parameters outside of the path, by their names in the document's components."""
     kinds: tuple[str, ...] = ()
-    """The kinds of problems, but for those that every route may have."""
+    """The kinds of problems that it may answer with, except for those that every route has."""
     media: tuple[str, ...] = (JSON,)
     guarded: bool = False
-    """Whether it wants the token, where there is one."""
+    """Whether it needs the token, if one is configured."""
     strict: bool = True
-    """Whether query parameters that it does not know are an error."""
+    """Whether unknown query parameters are an error."""
     cached: bool = False
-    """Whether who has it already may learn that nothing has changed."""
+    """Whether it can answer 304 to a client that has the current version."""
     unavailable: bool = False
-    """Whether it answers with 503 too, and not with a problem then."""
+    """Whether it has a second answer with status 503, which is not a problem."""
 
 
 def operations() -> Iterator[Operation]:
-    """All of them, in the order of the documentation."""
+    """All operations, in the order of the documentation."""
     yield from _prices()
     yield from _candles()
     yield from _stream()
@@ -139,12 +139,12 @@ def _stream() -> Iterator[Operation]:
     yield Operation(
         "/stream",
         "stream",
-        "Prices as they come",
+        "Live prices",
         "Event",
-        "Server-Sent Events without an end. First the newest update of each pair that is asked for, then "
-        "each pair's newest as it changes: a client that reads slowly misses those in between, and is never "
-        "behind. After 15 s without any there is a comment as a heartbeat. Without `exchange` it follows the "
-        "mode.",
+        "Server-Sent Events without an end. First come the newest updates of all requested pairs, then the "
+        "newest update of each pair whenever it changes. A client that reads slowly skips updates, but what "
+        "it gets is always the newest. After 15 s without an update a comment is sent as a heartbeat. "
+        "Without `exchange` the stream has the exchanges of the current mode, also after a switch.",
         parameters=("symbol", "exchange", "last-event-id"),
         kinds=(*_SYMBOL[1:], *_EXCHANGE[1:], "too-many-clients", "not-ready"),
         media=("text/event-stream",),
@@ -152,11 +152,11 @@ def _stream() -> Iterator[Operation]:
     yield Operation(
         "/ws",
         "stream",
-        "Prices as they come, over a WebSocket",
+        "Live prices over a WebSocket",
         None,
-        "The same as `/stream` for WebSocket clients: each message is a `Latest` as JSON text. It begins "
-        "with the newest of each pair each time, and pings where `/stream` has a heartbeat. What a client "
-        "says is ignored.",
+        "The same as `/stream`, for WebSocket clients. Each message is a `Latest` as JSON text. Every "
+        "connection begins with the newest update of each pair. Heartbeats are pings. Messages of the client "
+        "are ignored.",
         parameters=("symbol", "exchange"),
         kinds=(*_SYMBOL[1:], *_EXCHANGE[1:], "upgrade-required", "too-many-clients", "not-ready"),
     )
@@ -171,8 +171,9 @@ def _others() -> Iterator[Operation]:
             "mode",
             f"Switch to {what}",
             "ModeState",
-            "Answered once the switch is done: no update of the other mode comes after that, and none is "
-            "lost. It may be repeated. A body is read and ignored; half a body switches nothing.",
+            "The answer comes when the switch is complete: no update of the other mode is accepted after it, "
+            "and none was lost. Repeating the request changes nothing. A body is read and ignored; with an "
+            "incomplete body nothing is switched.",
             method="post",
             kinds=(
                 "bad-request",
@@ -187,17 +188,17 @@ def _others() -> Iterator[Operation]:
     yield Operation(
         "/health",
         "health",
-        "Everything about the service's state",
+        "The state of the service, its stores and its exchanges",
         "HealthReport",
-        "Of each exchange, at every moment: received = accepted + rejected, and accepted = cached + expired "
+        "For each exchange, at every moment: received = accepted + rejected, and accepted = cached + expired "
         "+ dropped + pending.",
         unavailable=True,
     )
     yield Operation(
-        "/health/live", "health", "Whether the process is worth keeping", "Probe", kinds=("not-live",)
+        "/health/live", "health", "Whether the process should be kept running", "Probe", kinds=("not-live",)
     )
     yield Operation(
-        "/health/ready", "health", "Whether questions should be sent here", "Probe", kinds=("not-ready",)
+        "/health/ready", "health", "Whether it can answer requests", "Probe", kinds=("not-ready",)
     )
     yield Operation(
         "/metrics",
@@ -214,7 +215,7 @@ def _others() -> Iterator[Operation]:
     yield Operation(
         "/assets/{name}",
         "dashboard",
-        "What the dashboard is made of",
+        "A file of the dashboard",
         "Text",
         kinds=("not-found",),
         media=("text/javascript", "text/css", "image/svg+xml"),
@@ -226,7 +227,7 @@ def _others() -> Iterator[Operation]:
     yield Operation(
         "/docs/{file}",
         "description",
-        "What the page is made of",
+        "A file of that page",
         "Text",
         kinds=("not-found",),
         media=tuple(dict.fromkeys(file.media for file in FILES.values())),
@@ -242,7 +243,7 @@ def _others() -> Iterator[Operation]:
 
 
 def _with_and_without_exchange(operation: Operation) -> Iterator[Operation]:
-    """The route, where the exchange stands in the query, and its twin that has it in the path."""
+    """The route, which takes the exchange in the query, and its variant with the exchange in the path."""
     kinds = (*operation.kinds, *_EXCHANGE[1:])
     yield attrs.evolve(operation, kinds=kinds)
     yield attrs.evolve(

@@ -1,4 +1,4 @@
-"""The page that shows the description: Swagger UI, which a dependency brings, and three files of ours."""
+"""The page that shows the description: Swagger UI, from a dependency, and three files of ours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-# All that the page needs comes from here, and nothing may come from elsewhere. Swagger UI's icons are data.
+# The page may load files of this service only. Swagger UI has its icons in `data:` URLs.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -28,7 +28,7 @@ class PageFile:
     media: str
 
     async def read(self) -> bytes:
-        """All of it."""
+        """Read the whole file."""
         return await trio.to_thread.run_sync(self.place.read_bytes)
 
 
@@ -39,4 +39,4 @@ FILES: Final[Mapping[str, PageFile]] = {
     "swagger-ui.css": PageFile(_SWAGGER_UI / "swagger-ui.css", "text/css"),
     "swagger-ui.js": PageFile(_SWAGGER_UI / "swagger-ui-bundle.js", "text/javascript"),
 }
-"""What it is made of, by the name under `/docs/`."""
+"""The files of the page, by their name under `/docs/`."""

@@ -1,4 +1,4 @@
-"""The responses of an operation: its answer, and by status the problems that may come instead."""
+"""The responses of an operation: its answer, and for each error status the possible problems."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from marketflow.adapters.http.kinds import KINDS, Kind
 from marketflow.adapters.http.problem import PROBLEM_JSON
 
 STRICT: Final = ("unknown-parameter", "repeated-parameter")
-"""The kinds of problems that every route has that is strict about its parameters."""
+"""The kinds of problems of every route that is strict about its parameters."""
 ALWAYS: Final = ("internal-server-error",)
 """The kinds of problems that any route may have."""
 
 HEADERS: Final[Mapping[str, Json]] = {
     "X-Request-Id": {
-        "description": "The request's id, as the log has it: the one that was sent, if it is of this form.",
+        "description": "The request's id, which is also in the log. If the request has one of this form, it "
+        "is used.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
@@ -28,7 +29,7 @@ HEADERS: Final[Mapping[str, Json]] = {
         "schema": {"type": "integer", "minimum": 1},
     },
     "WWW-Authenticate": {
-        "description": "How to say who one is.",
+        "description": "The authentication scheme to use.",
         "required": True,
         "schema": {"type": "string"},
     },
@@ -58,7 +59,10 @@ def responses(operation: Operation, examples: Mapping[str, object]) -> Iterator[
         answer["content"] = dict.fromkeys(operation.media, content)
         yield "200", answer | _headers(200)
     if operation.cached:
-        yield "304", {"description": "It is as it was: what `If-None-Match` names."} | _headers(304)
+        yield (
+            "304",
+            {"description": "It has not changed since the version in `If-None-Match`."} | _headers(304),
+        )
     if operation.unavailable:
         yield "503", answer | _headers(503) | {"description": "The same, while it is unavailable."}
     for status, kinds in _by_status(operation):
@@ -72,7 +76,7 @@ def problem_responses(operations: Iterable[Operation]) -> dict[str, Json]:
         for operation in operations
         for status, kinds in _by_status(operation)
     }
-    # No operation has it: it is what all methods but theirs are answered with.
+    # 405 belongs to no operation: it is the answer to all methods that a path does not have.
     return {**shared, "405": _problems(405, [KINDS["method-not-allowed"]])}
 
 

@@ -22,7 +22,7 @@ from marketflow.adapters.http.responses import as_json
 def description_routes(describe: Callable[[], Mapping[str, Any]]) -> Blueprint:
     """The routes that serve the description, show it, and explain the problems in it.
 
-    `describe` takes its time. It is called in a thread, when somebody asks for the first time.
+    `describe` is slow. It is called once, in a thread, at the first request for the description.
     """
     routes = Blueprint("description", __name__)
     described = cache(describe)

@@ -16,7 +16,7 @@ from marketflow.domain.prices import REASONS
 
 
 def answers() -> dict[str, Json]:
-    """The schemas of whole answers and of what they hold, by name."""
+    """The schemas of whole answers and of their parts, by name."""
     _, classes = msgspec.json.schema_components(
         (Latest, Statistic, Summary, Candles, HealthReport, ExchangeState),
         ref_template="#/components/schemas/{name}",
@@ -26,15 +26,15 @@ def answers() -> dict[str, Json]:
             field: _explained(generated, WORDS.get(name, {}).get(field) or EVERYWHERE[field])
             for field, generated in schema["properties"].items()
         }
-        # What has a default in its class is encoded as well.
+        # Fields with a default in the class are always encoded, too.
         schema["required"] = list(schema["properties"])
-    # But for this one, which is left out where there is nothing to say.
+    # Except for this one, which is left out if it has no value.
     classes["Candles"]["required"].remove("known_from")
     return {**classes, **_BY_HAND}
 
 
 def _explained(generated: Json, words: Json) -> Json:
-    """A field's schema with words; a reference among them says all that the generated one does, and more."""
+    """A field's schema with its description. If that has a reference, it replaces the generated schema."""
     if "$ref" in words or "anyOf" in words or "type" in words:
         return words
     return {name: value for name, value in generated.items() if name != "default"} | words
@@ -57,12 +57,12 @@ def _value_or_null(name: str, text: str) -> Json:
 
 
 EVERYWHERE: Final[Mapping[str, Json]] = {
-    "symbol": _value("Symbol", "The symbol that it is about."),
-    "exchange": _value_or_null("Exchange", "The requested exchange; null: all those of the mode."),
-    "source": _value("Source", "What answered."),
-    "period": _value("Period", "The period as it was asked for."),
-    "updates": {"description": "How many updates there are in the span.", "minimum": 1},
-    "start": _value("Timestamp", "The beginning of the span, which belongs to it."),
+    "symbol": _value("Symbol", "The symbol."),
+    "exchange": _value_or_null("Exchange", "The requested exchange; null: all exchanges of the mode."),
+    "source": _value("Source", "Where the answer comes from."),
+    "period": _value("Period", "The requested period."),
+    "updates": {"description": "The number of updates in the span.", "minimum": 1},
+    "start": _value("Timestamp", "The beginning of the span (inclusive)."),
     "end": _value("Timestamp", "The end of the span (exclusive)."),
     "mode": _value("Mode", "The current mode."),
 }
@@ -77,8 +77,8 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
     "Statistic": {
         "exchange": _value_or_null(
             "Exchange",
-            "The exchange where the extreme stood; of an average the one that was asked for, null: all those "
-            "of the mode.",
+            "The exchange with the highest or lowest price. For an average it is the requested exchange; "
+            "null: all exchanges of the mode.",
         ),
         "price": _price("The highest or lowest price, or the mean over all updates of the span."),
     },
@@ -96,16 +96,17 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "close": _price("The last price."),
         "average": _price("The mean over all updates."),
         "closed": {
-            "description": "Whether its end and the grace for late updates have passed. Until then it grows."
+            "description": "Whether its end and the grace for late updates have passed. Until then it may "
+            "change."
         },
     },
     "Candles": {
-        "interval": _value("Interval", "The width of each."),
-        "candles": {"description": "The oldest first. Where there were no updates there is no candle."},
+        "interval": _value("Interval", "The width of each candle."),
+        "candles": {"description": "The oldest first. Intervals without updates have no candle."},
         "next": _value_or_null("Timestamp", "The `start` of the following page; null: there is none."),
         "known_from": _value(
             "Timestamp",
-            "Only there if PostgreSQL is away and there may be older candles in it: these are known from "
+            "Only present if PostgreSQL is away and may have older candles: the candles are complete from "
             "this time on.",
         ),
     },
@@ -114,27 +115,30 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
             "description": "`degraded`: a store is away, or a source of the mode is not connected or stale. "
             "`unavailable`: starting, stopping, or nothing can answer."
         },
-        "version": {"description": "Of marketflow."},
+        "version": {"description": "The version of marketflow."},
         "uptime": _number("Seconds since the start."),
         "redis": _value("StoreHealth", "The store of the last minute's updates and of the last hour's bars."),
         "postgres": _value("StoreHealth", "The store of the aggregates."),
-        "exchanges": {"description": "By name, those of both modes; the other mode's are `off`."},
-        "updates": _value("Counters", "Those of all exchanges together."),
+        "exchanges": {
+            "description": "The exchanges of both modes, by name; those of the other mode are `off`."
+        },
+        "updates": _value("Counters", "The counters of all exchanges together."),
     },
     "StoreHealth": {
         "status": {"description": "`away`: it failed or did not answer in time, and has not answered since."},
-        "since": _value("Timestamp", "Since when it has been so."),
-        "error": {"description": "Why it is away, or takes no rows though it is up."},
+        "since": _value("Timestamp", "The time since which it has this status."),
+        "error": {"description": "Why it is away, or, if it is up, why it refuses all rows."},
     },
     "ExchangeHealth": {
         "status": {
-            "description": "`stale`: connected, but no accepted update for a while. `off`: of the other mode."
+            "description": "`stale`: connected, but without an accepted update for `feeds.stale_after`. "
+            "`off`: it belongs to the other mode."
         },
         "last_update_age": _number(
             "Seconds since the receipt of the last accepted update; null: there was none."
         ),
-        "reconnects": _number("How often it was connected again since the start."),
-        "updates": _value("Counters", "What became of its lines."),
+        "reconnects": _number("The number of reconnects since the start."),
+        "updates": _value("Counters", "The counters of its lines."),
     },
     "ExchangeState": {
         "name": _value("Exchange", "Its configured name."),
@@ -142,10 +146,10 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "status": {"description": "As in the answer of `/health`."},
     },
     "Counters": {
-        "received": _number("Lines that came in."),
-        "accepted": _number("Of these the good ones."),
+        "received": _number("Received lines."),
+        "accepted": _number("Accepted lines."),
         "rejected": {
-            "description": "The bad ones, by the reason.",
+            "description": "Rejected lines, by reason.",
             "type": "object",
             "propertyNames": {"enum": list(REASONS)},
             "additionalProperties": {"type": "integer", "minimum": 1},
@@ -153,13 +157,13 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "cached": _number("Updates that Redis has acknowledged."),
         "expired": _number("Updates that were too old for the window before they could be written to it."),
         "dropped": {
-            "description": "Updates dropped while Redis was away, by the reason: `overflow`, to "
-            "keep memory bounded; `shutdown`, at a stop. Bars count them all the same.",
+            "description": "Updates dropped while Redis was away, by reason: `overflow`, to keep memory "
+            "bounded; `shutdown`, at a stop. Bars still count them.",
             "type": "object",
             "propertyNames": {"enum": [OVERFLOW, SHUTDOWN]},
             "additionalProperties": {"type": "integer", "minimum": 1},
         },
-        "pending": _number("Updates that are on their way to Redis."),
+        "pending": _number("Updates that are not in Redis yet."),
     },
 }
 """The fields that have a special meaning, by class."""
@@ -190,7 +194,7 @@ _BY_HAND: Final[Mapping[str, Json]] = {
             "changed": {"type": "boolean", "description": "Whether it was another one before."},
         },
     ),
-    "Probe": _object("It is well.", {"status": {"const": "ok"}}),
+    "Probe": _object("The check has passed.", {"status": {"const": "ok"}}),
     "Problem": _object(
         "Why there is no answer (RFC 9457).",
         {
@@ -202,7 +206,7 @@ _BY_HAND: Final[Mapping[str, Json]] = {
             },
             "title": {"type": "string", "description": "The kind of problem, for people."},
             "status": {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."},
-            "detail": {"type": "string", "description": "What is wrong with this very request."},
+            "detail": {"type": "string", "description": "What is wrong with this request."},
             "allowed": {
                 "type": "array",
                 "items": {"type": "string"},
@@ -217,7 +221,7 @@ _BY_HAND: Final[Mapping[str, Json]] = {
             "type": {"type": "string", "format": "uri-reference"},
             "title": {"type": "string"},
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "meaning": {"type": "string", "description": "What is the case, and what to do about it."},
+            "meaning": {"type": "string", "description": "What is wrong, and what to do about it."},
         },
     ),
     "Description": _object(
@@ -229,14 +233,14 @@ _BY_HAND: Final[Mapping[str, Json]] = {
         },
     ),
     "Event": _object(
-        "One of the stream's events, by the fields of Server-Sent Events.",
+        "An event of the stream: the fields of a Server-Sent Event.",
         {
             "event": {"const": "price"},
-            "id": {"type": "string", "pattern": "^[0-9]+$", "description": "It grows from event to event."},
+            "id": {"type": "string", "pattern": "^[0-9]+$", "description": "Grows from event to event."},
             "data": {"type": "string", "contentMediaType": JSON, "contentSchema": ref("Latest")},
         },
     ),
-    "Metrics": {"description": "Series, a line each.", "type": "string"},
+    "Metrics": {"description": "One line for each series.", "type": "string"},
     "Text": {"type": "string"},
     "ProblemKinds": _list("problems", "ProblemKind", "All kinds of problems that this service answers with."),
 }

@@ -1,4 +1,4 @@
-"""The values that stand in questions and in answers, and the parameters that take them."""
+"""The schemas of values in requests and answers, and the parameters that take such values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ref(name: str, kind: str = "schemas") -> Json:
 
 
 def values(symbols: Sequence[str], exchanges: Sequence[str]) -> dict[str, Json]:
-    """The schemas of values, by name, as this service takes them."""
+    """The schemas of values, by name, with the configured symbols and exchanges."""
     return {
         "Symbol": {"description": "A configured trading pair.", "type": "string", "enum": list(symbols)},
         "Exchange": {
@@ -76,43 +76,41 @@ def values(symbols: Sequence[str], exchanges: Sequence[str]) -> dict[str, Json]:
 def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequence[str]) -> dict[str, Json]:
     """The parameters, by name; those in a path have a name that begins with `path-`."""
     return {
-        "path-symbol": _in_path("symbol", "The symbol that is asked about.", "Symbol", symbols[0]),
-        "path-exchange": _in_path(
-            "exchange", "The one exchange that is asked about.", "Exchange", exchanges[0]
-        ),
+        "path-symbol": _in_path("symbol", "The requested symbol.", "Symbol", symbols[0]),
+        "path-exchange": _in_path("exchange", "The requested exchange.", "Exchange", exchanges[0]),
         "path-kind": _in_path("kind", "The last part of a problem's type.", "ProblemName", "unknown-symbol"),
         "path-name": {
             **_in_path("name", "The name of the file.", "Text", next(iter(assets), "index.js")),
             "schema": {"type": "string", "enum": list(assets)} if assets else ref("Text"),
         },
         "path-file": _in_path("file", "The name of the file.", "PageFile", "page.js"),
-        # Without an example: pages that try a route out would fill it in, and narrow what is asked.
+        # No example: Swagger UI would fill it in when it tries out a route, and so narrow the request.
         "symbol": _in_query("symbol", "Only this symbol. All of them by default.", ref("Symbol")),
         "exchange": _in_query(
             "exchange",
-            "Only this exchange, of either mode. All those of the current mode by default. Where the path "
-            "names one too, it must be the same.",
+            "Only this exchange, of either mode. By default all exchanges of the current mode. If the path "
+            "has an exchange too, both must be the same.",
             ref("Exchange"),
         ),
         "last-event-id": {
             "name": "Last-Event-ID",
             "in": "header",
-            "description": "The id of the last event that a client had before it lost its connection: it "
-            "gets what has changed since. Browsers send it by themselves. What is no such id is ignored.",
+            "description": "The id of the last event that the client got before it lost its connection. The "
+            "stream then continues with the changes since that event. Browsers send it by themselves. An "
+            "invalid id is ignored.",
             "schema": {"type": "string"},
         },
         "name": _in_query(
             NAME,
-            "Only the series of this name. It may be given any number of times; names that there are not are "
-            "ignored.",
+            "Only the series with this name. It may be given any number of times; unknown names are ignored.",
             {"type": "array", "items": {"type": "string"}},
             ["marketflow_up"],
         ),
         "period": _in_query(
             "period",
-            "The span [now - period, now) by the exchanges' own time. Up to a minute it is exact to the "
-            "millisecond; longer ones, and those that the memory answers, are in whole seconds, past an hour "
-            "in whole minutes. `start` and `end` of the answer say what was truly covered.",
+            "The span [now - period, now) by the exchanges' own time. Periods of up to a minute are exact to "
+            "the millisecond. Longer ones, and answers from memory, are in whole seconds; periods over an "
+            "hour are in whole minutes. `start` and `end` of the answer give the span that was covered.",
             ref("Period") | {"default": DEFAULT_PERIOD},
             "5m",
         ),
@@ -121,7 +119,7 @@ def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequenc
         ),
         "start": _in_query(
             "start",
-            "Only candles that begin at this time or later, the oldest first. Without it: the newest ones.",
+            "Only candles that begin at this time or later. Without it the newest candles are returned.",
             ref("Timestamp"),
         ),
         "end": _in_query(
@@ -129,7 +127,7 @@ def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequenc
         ),
         "limit": _in_query(
             "limit",
-            "At most so many candles.",
+            "The largest number of candles to return.",
             {"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT, "default": DEFAULT_LIMIT},
             10,
         ),
@@ -161,7 +159,7 @@ def _up_to(most: int) -> str:
     """A pattern of the whole numbers from 1 to `most`, without leading zeros."""
     digits = str(most)
     shorter = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"] if len(digits) > 1 else []
-    # As long, and less by the digit at `place` for the first time.
+    # Numbers of the same length that are less: equal up to `place`, with a smaller digit there.
     less = [
         f"{digits[:place]}[{0 if place else 1}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
         for place, digit in enumerate(digits)
