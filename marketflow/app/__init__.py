@@ -1,1 +1,1 @@
-"""The use cases, on Trio, over the ports that the adapters fill."""
+"""The use cases, on Trio. They use ports, which the adapters implement."""

@@ -1,4 +1,4 @@
-"""Answers to questions about prices, and errors in their place. Times are Unix ms, spans [start, end)."""
+"""Answers to questions about prices, and the errors instead. Times are Unix ms, spans [start, end)."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class NothingCanAnswer(Exception):
     def __init__(self, retry_after: int = 1) -> None:
         super().__init__("what could tell is in a store that is away")
         self.retry_after = retry_after
-        """After how many seconds it is worth asking again."""
+        """The number of seconds after which to ask again."""
 
 
 class TooManyClients(Exception):
-    """The live stream has as many clients as it may have."""
+    """The live stream has reached its limit of clients."""
 
     def __init__(self, most: int) -> None:
         super().__init__(f"the live stream has {most} clients already, as many as http.max_stream_clients")
@@ -71,7 +71,7 @@ class PriceEvent:
     """A pair's newest update, as an event of the live stream. All clients get the same object."""
 
     id: int
-    """Greater than the ids of all earlier events, those of other pairs and earlier boots included."""
+    """Greater than the ids of all earlier events, including those of other pairs and earlier boots."""
     latest: Latest
 
 
@@ -135,4 +135,4 @@ class Candles:
     next: int | None
     """The start of the following page."""
     known_from: int | None = None
-    """From which time on (ms) candles are known, if older ones may be in a store that is away."""
+    """The time (ms) from which candles are complete, if older ones may be in a store that is away."""

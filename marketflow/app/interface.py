@@ -1,7 +1,7 @@
-"""What can be asked of the service: ports that the use cases fill and the HTTP adapter calls.
+"""The service's questions as ports: the use cases implement them, the HTTP adapter calls them.
 
-Questions about prices are answered with the classes of `answers`, all others with the classes here. The parts
-that answer bound every wait.
+Questions about prices are answered with the classes of `answers`, all others with the classes here. Every
+wait has a time limit.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ ExchangeStatus = Literal["connected", "stale", "reconnecting", "off"]
 
 
 class PriceQuestions(Protocol):
-    """Prices, now and back in time.
+    """Questions about current and past prices.
 
     An exchange of None stands for all exchanges of the current mode. Every awaited method raises:
 
     - UnknownSymbol, UnknownExchange: the name is not configured;
     - NoData: there are no updates in the span;
     - NothingCanAnswer: the answer is in a store that is away;
-    - BadPeriod: a period is asked for, and the text is not one (`30s`, `5m`).
+    - BadPeriod: the text of the period is not valid (valid are `30s`, `5m`).
     """
 
     @property
@@ -47,11 +47,11 @@ class PriceQuestions(Protocol):
         ...
 
     async def latest(self, symbol: str, exchange: str | None) -> Latest:
-        """The newest update known, however old."""
+        """The newest known update, of any age."""
         ...
 
     async def latest_of_all(self, symbol: str | None, exchange: str | None) -> list[Latest]:
-        """The newest update of each exchange and symbol that has one; with a name only of that one."""
+        """The newest update of each exchange and symbol that has one; with a name, only of that one."""
         ...
 
     async def statistic(
@@ -63,7 +63,7 @@ class PriceQuestions(Protocol):
     async def statistics(
         self, kind: StatisticKind, symbol: str | None, exchange: str | None, period: str
     ) -> list[Statistic]:
-        """The same for each symbol that has updates in the span; with a name only for that one."""
+        """The same for each symbol that has updates in the span; with a name, only for that one."""
         ...
 
     async def summary(self, symbol: str, exchange: str | None, period: str) -> Summary:
@@ -100,7 +100,7 @@ class StreamQuestions(Protocol):
     def subscribed(
         self, symbol: str | None, exchange: str | None, since: int | None
     ) -> AbstractContextManager[Subscription]:
-        """A client for the length of the block; `since` is the id of the last event that it was given.
+        """A client for the length of the block; `since` is the id of the last event that it got.
 
         An exchange of None stands for all exchanges of the current mode, also after a switch. Entering the
         block raises UnknownSymbol, UnknownExchange, or TooManyClients.
@@ -113,7 +113,7 @@ class StreamQuestions(Protocol):
 
 @attrs.frozen
 class Counters:
-    """What became of every line.
+    """The counters of received lines.
 
     received = accepted + rejected, and accepted = cached + expired + dropped + pending.
     """
@@ -188,7 +188,7 @@ class HealthQuestions(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether questions should be sent here: it is neither starting nor stopping, and can answer."""
+        """Whether it can answer questions: it is neither starting nor stopping."""
         ...
 
     def report(self) -> HealthReport:
@@ -196,7 +196,7 @@ class HealthQuestions(Protocol):
         ...
 
     def counters(self) -> Mapping[str, Counters]:
-        """By exchange the counters of its lines, all read in one step."""
+        """The counters of each exchange's lines, all read in one step."""
         ...
 
     def exchange_list(self) -> Sequence[ExchangeState]:
@@ -214,9 +214,9 @@ class Measurements:
     health: HealthReport
     ready: bool
     pending_limits: Mapping[str, int]
-    """Pending updates at most, by exchange."""
+    """The most pending updates, by exchange."""
     latency_seconds: Distribution
-    """How long each cached update took from its receipt until Redis had acknowledged it."""
+    """The time from the receipt of each cached update until Redis acknowledged it."""
     flush_seconds: Distribution
     """How long each acknowledged write to Redis took."""
     aggregates_written: int
@@ -225,7 +225,7 @@ class Measurements:
     aggregates_refused: int
     """Pending rows that PostgreSQL has refused, although it answers."""
     stream_clients: int
-    """Clients of the live stream at this moment."""
+    """The current number of clients of the live stream."""
 
 
 class MeasurementQuestions(Protocol):

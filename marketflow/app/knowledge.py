@@ -1,7 +1,7 @@
-"""What questions and the live stream read: the bars that are known, and how far that knowledge goes.
+"""The two ports that questions and the live stream read: the known bars, and how far they can be trusted.
 
-Questions and the stream do not know what fills the two ports. On a machine with feeds the book and the
-flusher do (`marketflow/app/share/knowing.py`); tests fill them from Redis alone as well.
+Questions and the stream do not depend on what implements the ports. On a machine with feeds that is the book
+and the flusher (`marketflow/app/share/knowing.py`); tests also implement them with Redis alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from marketflow.domain.prices import Pair
 BARS: Final = "bars"
 ROWS: Final = "rows"
 Origin = Literal["bars", "rows"]
-"""What can tell of a span: one-second bars, or rows of aggregates."""
+"""What can answer for a span: one-second bars, or rows of aggregates."""
 
 _FOREVER: Final = 2**62
 """A time (ms) after all others."""
@@ -45,8 +45,8 @@ class KnownBars(Protocol):
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
         """Learn of all updates of these pairs that were accepted (or are in Redis) before this call.
 
-        A question calls it before it reads. Bars that are made of updates as these come in are always up to
-        date: there it does nothing.
+        A question calls it before it reads. If bars are made from updates as they arrive, they are always up
+        to date, and it does nothing.
         """
         ...
 
@@ -80,7 +80,7 @@ class KnownBars(Protocol):
     def may_lack(self, exchange: str) -> bool:
         """Whether updates of this exchange may be missing in the window for good.
 
-        They are in the bars all the same. Updates are dropped while Redis is away and the buffers are full.
+        Such updates are dropped while Redis is away and the buffers are full. The bars still count them.
         """
         ...
 
@@ -99,14 +99,14 @@ class Standing(Protocol):
         ...
 
     async def wait_for_history(self) -> None:
-        """Wait until the history of earlier boots is known, or has turned out to be out of reach.
+        """Wait until the history of earlier boots is known, or it is clear that it cannot be read.
 
         This takes long only just after the start. The wait is bounded.
         """
         ...
 
     async def can_answer_from_redis(self) -> bool:
-        """Whether Redis answers, and holds all that it should. The wait for its answer is bounded."""
+        """Whether Redis answers and is complete. The wait for its answer is bounded."""
         ...
 
     async def flushed(self) -> bool:
@@ -123,16 +123,16 @@ class Part:
 
     span: Span
     origin: Origin | None
-    """What it can be answered from; None: nobody knows all of its updates."""
+    """What it can be answered from; None: not all of its updates are known."""
 
 
 @attrs.frozen
 class Knowledge:
     """What can answer for which time, at one moment. All times are Unix ms.
 
-    One-second bars tell of the time from `bars_from` on, rows of whole intervals tell of the time before it.
-    Two parts are known to nobody: the time whose rows were deleted, and the interval in which this boot
-    began, until the bars that earlier boots made in it have been read.
+    One-second bars answer for the time from `bars_from` on, rows of whole intervals for the time before it.
+    Two parts cannot be answered for: the time whose rows were deleted, and the interval in which this boot
+    began, until the bars of earlier boots in it have been read.
     """
 
     interval: int
@@ -142,7 +142,7 @@ class Knowledge:
     rows_from: int
     """No row from here on was deleted because of its age."""
     unread: Span
-    """The time about which only unread bars of earlier boots can tell. Empty once they have been read."""
+    """The time that only unread bars of earlier boots can answer for. Empty once they have been read."""
 
     @classmethod
     def at(
@@ -186,9 +186,9 @@ class Knowledge:
         return found
 
     def whole_from(self, start: int) -> int:
-        """The earliest time from which on nothing is missing, up to now; not before the interval of `start`.
+        """The earliest time from which nothing is missing up to now; not before the interval of `start`.
 
-        It is a boundary of intervals where rows tell of it.
+        If rows answer for it, it is a boundary of intervals.
         """
         if start >= self.bars_from:
             return start
@@ -199,17 +199,17 @@ class Knowledge:
 
     def buckets_from(self, width: int) -> int:
         """The start of the first bucket of `width` ms whose beginning was neither forgotten nor deleted."""
-        if width % self.interval:  # Rows cannot make up such a bucket.
+        if width % self.interval:  # rows cannot be merged into such a bucket
             return ceil_to(self.bars_from, width)
         return ceil_to(min(self.bars_from, self.rows_from), width)
 
     def has_unread(self, span: Span) -> bool:
-        """Whether bars of earlier boots that have yet to be read may tell of a part of the span."""
+        """Whether a part of the span may have bars of earlier boots that have not been read yet."""
         return max(span.start, self.unread.start) < min(span.end, self.unread.end)
 
     @property
     def _gap(self) -> Span:
-        """The unread time, and what has been forgotten of the interval that it lies in.
+        """The unread time, together with the forgotten part of its interval.
 
         Such an interval gets its row only once the history is known.
         """
@@ -224,7 +224,7 @@ class Knowledge:
 
 
 def _unread(interval: int, began_at: int | None) -> Span:
-    """The time about which only unread bars of earlier boots can tell, before their history is known.
+    """The time that only unread bars of earlier boots can answer for, before the history is known.
 
     It is the interval in which this boot began, up to the first whole second of its own: earlier intervals
     have rows. Until this boot accepts updates another one may be running, and nothing is known for sure.

@@ -1,4 +1,4 @@
-"""What the use cases ask of the outside world. Adapters fill these, tests too."""
+"""The ports through which the use cases use the outside world. Adapters implement them, and so do tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from marketflow.domain.periods import HOUR, Span
 from marketflow.domain.prices import Pair, PriceUpdate
 
 Field = tuple[int, str]
-"""(second, boot): the place of a one-second bar. The second is its start in Unix ms."""
+"""(second, boot): the key of a one-second bar. The second is its start in Unix ms."""
 
 FieldBars = Mapping[Field, Bar]
 
@@ -26,19 +26,19 @@ class StoreAway(Exception):
 
 
 class StoreRefuses(StoreAway):
-    """A store answers, and refuses a part of what was asked; the rest took effect."""
+    """A store answers but refused a part of a write; the rest took effect."""
 
 
 class StoreTaken(Exception):
-    """Another marketflow holds the stores. The message says how that shows, where there is one."""
+    """Another marketflow has the lease or lock of a store. The message, if any, says how that shows."""
 
 
 class RowsRefused(Exception):
-    """The store answers, and does not take these rows: none of them was written. The message says why."""
+    """The store answers but refuses these rows: none of them was written. The message says why."""
 
 
 class StoreUnfit(Exception):
-    """The store answers, and waiting does not make it fit for us. The message says why."""
+    """The store answers but cannot be used, and waiting would not help. The message says why."""
 
 
 class IntervalMismatch(StoreUnfit):
@@ -52,7 +52,7 @@ class IntervalMismatch(StoreUnfit):
 
 @attrs.frozen
 class Scope:
-    """What of the stores one share holds: some exchanges, or all there are.
+    """The part of the stores that belongs to one share: some exchanges, or all.
 
     Each scope has a lease of its own. Scopes in use at the same time must have no exchange in common.
     """
@@ -60,11 +60,11 @@ class Scope:
     exchanges: frozenset[str] | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.min_len(1))
     )
-    """None for all, configured or not. A scope of no exchange is a ValueError."""
+    """None: all exchanges, configured or not. A scope without any exchange is a ValueError."""
 
     @property
     def name(self) -> str:
-        """The same for the same exchanges; empty for all."""
+        """A name that is the same for the same exchanges; empty for all."""
         return "+".join(sorted(self.exchanges or ()))
 
     def __contains__(self, exchange: str) -> bool:
@@ -79,26 +79,26 @@ class Clock(Protocol):
     """The wall clock."""
 
     def now(self) -> int:
-        """Unix ms, UTC. May step."""
+        """The time in Unix ms, UTC. It may step."""
         ...
 
 
 class Entropy(Protocol):
-    """Where everything random comes from: ids of boots, jitter, generated prices. `random.Random` fills it.
+    """The source of all randomness: ids of boots, jitter, generated prices. `random.Random` implements it.
 
-    With a seeded one a run repeats itself, see docs/determinism.md.
+    With a seed, a run can be repeated: see docs/determinism.md.
     """
 
     def random(self) -> float:
-        """A number of [0, 1)."""
+        """A number in [0, 1)."""
         ...
 
     def uniform(self, a: float, b: float) -> float:
-        """A number between the two."""
+        """A number between `a` and `b`."""
         ...
 
     def getrandbits(self, k: int, /) -> int:
-        """A whole number of `k` bits."""
+        """An integer of `k` random bits."""
         ...
 
 
@@ -116,7 +116,7 @@ class Updates(NamedTuple):
 
 
 class Payload(Protocol):
-    """What a source received in one go. What else it holds is between the source and its codec."""
+    """The data that a source received together. Only source and codec know more than these properties."""
 
     @property
     def received_at(self) -> int:
@@ -130,7 +130,7 @@ class Payload(Protocol):
 
     @property
     def messages(self) -> int:
-        """How many messages of it stand for an update. Asked for only if the codec has failed on it."""
+        """The number of messages that should be updates. It is only used if the codec has raised."""
         ...
 
 
@@ -168,7 +168,7 @@ class Decode(Protocol[Payload_contra]):
 
 
 class Intake(Protocol[Payload_contra]):
-    """What a feed gives to its source: waits that a stop ends, and the way to the workers.
+    """The services of a feed for its source: waits that a stop ends, and the way to the workers.
 
     All tasks of the source may use it at the same time.
     """
@@ -187,8 +187,8 @@ class Intake(Protocol[Payload_contra]):
     ) -> Result | None:
         """Call `wait` and return its result; None if a stop or the time limit ended it.
 
-        For every wait on the outside world: connecting, a pause, a reply. A send is none of them. After the
-        stop there is a moment left: what is there already is taken, and nothing is waited for.
+        Use it for every wait on the outside world, such as connecting, a pause or a reply, but not for a
+        send. After the stop there is only a moment left: data that is already there is taken.
         """
         ...
 
@@ -196,7 +196,7 @@ class Intake(Protocol[Payload_contra]):
         """Call `receive` again and again and yield what it returns, until the stop.
 
         Any result counts as life: the idle timeout begins again. After the stop `receive` is called once
-        more, so that what has come in by then is not lost. A cancelled `receive` must not lose anything.
+        more, so that data which has arrived is not lost. A cancelled `receive` must not lose data.
 
         Raises:
             TimeoutError: nothing was received for the idle timeout.
@@ -204,7 +204,7 @@ class Intake(Protocol[Payload_contra]):
         ...
 
     async def send(self, payload: Payload_contra) -> None:
-        """Pass a payload on to the workers, in the order of the calls; waits while they are behind.
+        """Pass a payload on to the workers, in the order of the calls. It waits while the workers are behind.
 
         A stop does not end this wait.
         """
@@ -227,8 +227,8 @@ class Source(Protocol[AnyPayload]):
     async def run(self, intake: Intake[AnyPayload]) -> None:
         """Connect, and send what is received, until the connection ends or the stop comes.
 
-        It may open a nursery for its tasks, and waits only as `intake` offers. It returns soon after the
-        stop. The feed calls it again after a pause when it has raised or returned before that.
+        It may open a nursery for its tasks. It must wait only through `intake`, and return soon after the
+        stop. If it raises or returns before that, the feed calls it again after a pause.
 
         Raises:
             OSError: no connection could be made, or it ended. From several tasks it may be a group.
@@ -248,11 +248,11 @@ class Chunk(NamedTuple, Generic[AnyPayload]):
 
 @attrs.frozen
 class Batch:
-    """What a worker made of a chunk."""
+    """The result of decoding a chunk."""
 
     exchange: str
     number: int
-    """The chunk's."""
+    """The number of the chunk."""
     received: int
     """As in `Decoded`."""
     rejected: Mapping[str, int]
@@ -277,14 +277,14 @@ class Written(NamedTuple):
     exchange: str
     symbol: str
     sequences: Sequence[int]
-    """Of each update its place in the order of receipt. Unique within the boot; mostly a range."""
+    """The place of each update in the order of receipt. Unique within the boot; usually a range."""
     timestamps: list[int]
     prices: list[float]
 
 
 @attrs.frozen
 class Flush:
-    """What is written to the window in one go. Writing it twice changes nothing."""
+    """Updates and bars that are written to the window together. Writing them twice changes nothing."""
 
     updates: Sequence[Written]
     bars: Sequence[tuple[Pair, Field, Bar]]
@@ -292,7 +292,7 @@ class Flush:
 
 
 class EncodedFlush(Protocol):
-    """A flush in the window's own form, fixed for good: repeated byte for byte."""
+    """A flush in the window's own format. It never changes, so a repeated write is the same byte for byte."""
 
     @property
     def size(self) -> int:
@@ -300,30 +300,30 @@ class EncodedFlush(Protocol):
         ...
 
     def without_bars(self) -> EncodedFlush:
-        """Its updates alone: to be written again later, when the bars have gone on."""
+        """The flush without its bars, for a later replay: by then the bars have changed."""
         ...
 
 
 @attrs.frozen
 class Edge:
-    """What the window's raw updates say of a span of one exchange and symbol."""
+    """The window's raw updates in a span of one exchange and symbol, as a bar."""
 
     bar: Bar | None
     """The updates within the span; None without any."""
     seconds: Mapping[int, int]
-    """How many updates it holds in each whole second (start, ms) that the span touches.
+    """The number of raw updates in each whole second (start, ms) that the span touches.
 
-    Compared with the bars of these seconds this shows whether the raw updates are complete.
+    Comparing these with the bars of the same seconds shows whether the raw updates are complete.
     """
 
 
 class Sight(NamedTuple):
-    """Who holds the window, and who has written to it."""
+    """Which boot has the lease of the window, and which one wrote last."""
 
     holder: str | None
-    """The boot that holds it; None: nobody."""
+    """The boot that has the lease; None: nobody."""
     marker: str | None
-    """`<boot>:<number>` of the last write; None: there was none, or the hold was given back since."""
+    """`<boot>:<number>` of the last write; None: there was none, or the lease was released since."""
 
 
 class Window(Protocol):
@@ -343,19 +343,20 @@ class Window(Protocol):
         ...
 
     async def post(self, flush: Any) -> bool:
-        """Send what was encoded, and wait until all that was posted *before* it is acknowledged.
+        """Send an encoded flush, and wait until all flushes posted *before* it are acknowledged.
 
-        So one flush is on its way while the next is being encoded. What is posted is written in that order.
-        Returns whether the store still held, at each of the writes that are acknowledged now, the marker of
-        the one before: if not, it was emptied, is new, or has come back with an older state, and what was
-        written before may be gone; or a write without an answer has found it so. Each write sets it again.
+        So one flush is on its way while the next one is being encoded. Flushes are written in this order.
+        Each write sets a marker and checks the one before. Returns whether each write that is acknowledged
+        now has found the marker of the write before it. If not, earlier data may be gone: the store was
+        emptied, is new, or has come back with an older state. Or a write whose answer was lost has found
+        this.
 
-        After StoreAway nothing is on its way any more: what was posted may have been written, or not.
+        After StoreAway nothing is on its way any more: it is unknown which of the flushes were written.
         """
         ...
 
     async def collect(self) -> bool:
-        """Wait until all that was posted is acknowledged. Returns the same."""
+        """Wait until all posted flushes are acknowledged. Returns the same as `post`."""
         ...
 
     async def write(self, flush: Any) -> bool:
@@ -364,42 +365,42 @@ class Window(Protocol):
 
     @property
     def met(self) -> Sight:
-        """What the writes that were acknowledged last have found.
+        """What the last acknowledged writes have found.
 
-        Its marker is one of another boot, if one of them has found such a marker instead of ours, else None.
+        The marker is that of another boot, if one of these writes has found it instead of ours, else None.
         """
         ...
 
     async def look(self) -> Sight:
-        """Who holds the window, and the marker. Writes nothing."""
+        """Read which boot has the lease, and the marker. Writes nothing."""
         ...
 
     async def take(self, found: Sight) -> bool:
-        """Hold the window, unless the holder has changed since it was `found`; returns whether we do.
+        """Take the lease, unless its holder has changed since it was `found`; returns whether we have it.
 
-        With a holder in it, it is also not taken if the marker has changed. The hold expires 5 s after it was
-        taken, or after the last write, each of which renews it. After StoreAway it may have been taken.
+        If another boot has it, it is also not taken if the marker has changed. The lease expires 5 s after it
+        was taken or renewed; every write renews it. After StoreAway it may have been taken.
         """
         ...
 
     async def release(self) -> None:
-        """Give the hold back, if it is ours, and remove the marker: nobody writes any more."""
+        """Release the lease, if it is ours, and remove the marker, to show that nobody writes any more."""
         ...
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
-        """Every bar that the store holds, of all boots. What cannot be read is left out and logged."""
+        """All bars in the store, of all boots. Unreadable ones are left out and logged."""
         ...
 
     async def pairs_with_bars(self) -> Sequence[Pair]:
-        """Pairs that the store holds bars of, configured or not, as far as it can tell in bounded time.
+        """Pairs that have bars in the store, configured or not, as far as can be found in bounded time.
 
-        Nothing that looks like a bar but is not of our form makes a pair. Does not raise StoreAway: if this
-        cannot be found out, there are none, and it is logged.
+        Keys that only look like bars do not count. Does not raise StoreAway: if the store fails, that is
+        logged, and the result is empty.
         """
         ...
 
     async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
-        """The bars in the given fields; those that the store does not hold are left out."""
+        """The bars in the given fields; fields that the store does not have are left out."""
         ...
 
     async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
@@ -407,11 +408,11 @@ class Window(Protocol):
         ...
 
     async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
-        """How many updates each pair has within its span; what is not of our form counts as well."""
+        """The number of members of each pair within its span, including those of another format."""
         ...
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
-        """The prices that each pair has within its span, in any order; of what is not of our form none."""
+        """The prices of each pair within its span, in any order; without members of another format."""
         ...
 
 
@@ -427,7 +428,7 @@ class Aggregate:
     end: int
     """The end of the interval in Unix ms: it covers [end - interval, end)."""
     bar: Bar
-    """Read back from the store its sequences are 0."""
+    """The bar. If it was read from the store, its sequences are 0."""
 
 
 class AggregateStore(Protocol):
@@ -437,55 +438,55 @@ class AggregateStore(Protocol):
     """
 
     async def lease(self) -> int:
-        """Make sure that we hold the stores: connected, the only service on them, the schema up to date.
+        """Make sure that we are connected, have the lock, and that the schema is up to date.
 
-        Quick when we do already. Returns a number that changes each time the lock is taken again.
+        It is quick if all this is so already. Returns a number that changes each time the lock is taken
+        again.
 
         Raises:
-            StoreTaken: another service holds the lock just now. Ask again.
+            StoreTaken: another service has the lock at the moment. Try again later.
             IntervalMismatch: the rows are of another interval.
-            StoreUnfit: there are other reasons that no waiting cures.
+            StoreUnfit: for other reasons that waiting would not cure.
         """
         ...
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
-        """Insert or replace rows in one transaction; a row is never replaced by one of fewer updates.
+        """Insert or replace rows in one transaction. A row is never replaced by one with fewer updates.
 
-        No two of them are of the same interval, exchange and symbol.
+        No two rows may be of the same interval, exchange and symbol.
 
         Raises:
-            StoreAway: also when the lock is not held.
-            RowsRefused: one of them is at fault, or more. We hold the stores as before.
+            StoreAway: the store failed, or we do not have the lock.
+            RowsRefused: at least one row is at fault. We still have the lock.
         """
         ...
 
     async def delete_before(self, end: int) -> int:
-        """Delete the oldest of the rows whose end (ms) lies before; returns how many.
+        """Delete the oldest rows that end before `end` (ms); returns how many.
 
-        A bounded number of them, and all that end at the same time as the last of these. There may be more as
-        long as it is not 0. Raises RowsRefused as well: none was deleted.
+        It deletes a bounded number of rows, and all that end at the same time as the last of them. Call it
+        again until it returns 0. Raises RowsRefused as well; then none was deleted.
         """
         ...
 
     async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
-        """Rows that lie within the span, merged into buckets.
+        """Rows within the span, merged into buckets, by the start (ms) of the bucket.
 
-        By the bucket's start (ms); buckets are `width` ms wide and counted from the epoch. Sequences are 0.
-        Pairs without rows are left out.
-        A row of an interval that is no divisor of `width` falls into the bucket that it starts in.
+        Buckets are `width` ms wide and aligned to the epoch. Sequences are 0. Pairs without rows are left
+        out. If `width` is not a multiple of the interval, a row belongs to the bucket in which it starts.
         """
         ...
 
     async def skip(
         self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool = False
     ) -> int | None:
-        """How far `rows` rows reach: the part of the span up to there (ms) holds as many of one pair.
+        """Where (ms) a page of `rows` rows ends: up to there, one pair has `rows` rows within the span.
 
-        Of the pairs the one counts that gets as far first; None if none has more rows than that in the span.
-        Backwards it is counted from the span's end, and the part from there on is meant.
+        With several pairs, the first one to reach that number decides. None if no pair has more rows than
+        that in the span. Backwards, rows are counted from the span's end, and the page begins at the result.
         """
         ...
 
     async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
-        """The closing update of the newest row of each pair that has one. Its sequence is 0."""
+        """The closing update of the newest row of each pair that has a row. Its sequence is 0."""
         ...

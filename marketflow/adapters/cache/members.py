@@ -1,8 +1,7 @@
-"""The form of what is in Redis: members of the sorted sets, fields of the bars, and the protocol's bytes.
+"""The format of the data in Redis: members of the sorted sets, fields of the bars, and the protocol's bytes.
 
 A flush is encoded once, into the Redis serialization protocol (RESP2), column by column and a whole command
-at a time: this is the hot path, and one join of prepared pieces is several times quicker than packing
-argument by argument.
+at a time. This is the hot path: joining prepared pieces is several times faster than packing each argument.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ SEQUENCE_BASE: Final = 36
 SEQUENCE_DIGITS: Final = 11
 """Sequences are padded to this width, so that equal prices with equal scores are in the order of receipt."""
 BOOT_DIGITS: Final = 4
-"""So much of the boot's id, its end, is in a member: only where a clock was set back can two boots come to
-the same sequences."""
+"""The length of the end of the boot's id that a member has. This is enough: two boots can only have the same
+sequences if a clock was set back."""
 MEMBERS_PER_COMMAND: Final = 1_000
 """A longer ZADD would block Redis."""
 
@@ -46,7 +45,7 @@ _BARS_KEY: Final = re.compile(rb"bars:([A-Za-z0-9_-]{1,32}):([A-Z0-9]{2,20})")
 
 
 def read_bars_key(key: bytes) -> Pair | None:
-    """The exchange and symbol whose bars are in the hash of this name; None for any other name."""
+    """The exchange and symbol of a hash of bars with this name; None for any other name."""
     match = _BARS_KEY.fullmatch(key)
     return (match[1].decode(), match[2].decode()) if match else None
 
@@ -55,7 +54,7 @@ def read_bars_key(key: bytes) -> Pair | None:
 
 
 def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
-    """The update that a member of the window stands for.
+    """The update in a member of the window.
 
     Raises:
         ValueError, OverflowError: it is not of our form.
@@ -76,38 +75,39 @@ def read_sequence(text: bytes) -> int:
 
 
 def in_twos(reply: Iterable[T]) -> Iterable[tuple[T, T]]:
-    """The items two by two."""
+    """The items in pairs."""
     following = iter(reply)
     return zip(following, following, strict=True)
 
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BLOCK: Final = SEQUENCE_BASE**2
-"""Sequences that differ in their last two digits only: the others are found once for all of them."""
+"""Sequences in a block, which differ only in their last two digits; the others are computed once for all."""
 _LAST_TWO: Final = tuple((first + second).encode() for first in _DIGITS for second in _DIGITS)
 _BLOCKS_KEPT: Final = 1_000
-"""Blocks whose digits are remembered: the updates of a flush are of few."""
+"""The number of blocks whose digits are cached. The updates of a flush are in few blocks."""
 _LONGEST_PRICE: Final = 24
-"""The most characters that a float64 takes."""
+"""The most characters of a float64."""
 
 
 class UpdatesPacker:
     """Packs updates of one boot into variadic ZADD commands.
 
-    By columns, each prepared as far as it can be, of all exchanges and symbols at once: 0.35 us a member on
-    the machine where Redis takes 1.4 us for it. Formatting each member, `%` on a template of them all, takes
-    twice that; columns for each pair take 8 us where a flush has one update of it, instead of 3.
+    It works by columns, which are prepared as far as possible, for all exchanges and symbols at once. This
+    takes 0.35 us a member, on a machine where Redis takes 1.4 us for it. Formatting with `%` and a template
+    of all members takes twice as long. Columns for each pair would take 8 us instead of 3 if a flush has one
+    update of it.
     """
 
     def __init__(self, boot: bytes) -> None:
         self._boot = boot[-BOOT_DIGITS:]
         beside = 1 + SEQUENCE_DIGITS + 1 + len(self._boot)
         self._member_heads = [b"\r\n$%d\r\n" % (price + beside) for price in range(_LONGEST_PRICE + 1)]
-        """What stands before a member, by the length of its price."""
+        """The bytes before a member, by the length of its price."""
         self._tails: dict[int, list[bytes]] = {}
-        """What follows a member's block, up to the next score, by the length of that and the place."""
+        """The bytes from a member's block to the next score, by the length of the score and the place."""
         self._blocks: dict[int, bytes] = {}
-        """A colon and the first digits of the sequences of a block, by its number."""
+        """A colon and the first digits of a block's sequences, by the number of the block."""
 
     def pack(self, runs: Mapping[bytes, Iterable[Written]]) -> tuple[bytes, int]:
         """The commands for runs by the key of their sorted set; returns their bytes and number."""
@@ -128,7 +128,7 @@ class UpdatesPacker:
             commands.append((begin, end - begin, key))
         if not commands:
             return b"", 0
-        # Redis reads a score with leading zeros as it is meant.
+        # Redis reads a score with leading zeros correctly.
         width = len(str(max(timestamps)))
         blocks, tails = self._blocks_and_tails(segments, width)
         score_head = b"$%d\r\n" % width
@@ -136,11 +136,11 @@ class UpdatesPacker:
             b"*%d\r\n$4\r\nZADD\r\n%b%b" % (2 + 2 * count, bulk(key), score_head)
             for _, count, key in commands
         ]
-        # The head of a command is a part of the tail before it.
+        # The head of a command is part of the tail before it.
         for (first, _, _), head in zip(commands[1:], heads[1:], strict=True):
             tails[first - 1] = tails[first - 1].removesuffix(score_head) + head
         tails[-1] = tails[-1].removesuffix(score_head)
-        # All prices to their shortest exact text at once.
+        # Convert all prices to their shortest exact texts at once.
         texts = msgspec.json.encode(prices)[1:-1].split(b",")
         member_heads = self._member_heads
         pieces: list[bytes] = [b""] * (1 + 5 * len(texts))
@@ -184,7 +184,7 @@ class UpdatesPacker:
 
 
 def _segments(sequences: Sequence[int]) -> Sequence[tuple[int, int]]:
-    """The first and the number of sequences that follow each other within a block."""
+    """Runs of consecutive sequences within a block: the first of each, and their number."""
     if not isinstance(sequences, range):
         return [(sequence, 1) for sequence in sequences]
     first, end = sequences.start, sequences.stop
@@ -221,13 +221,13 @@ def read_field(name: bytes) -> Field:
 
 
 def pack_bars(bars: Sequence[tuple[Pair, Field, Bar]]) -> tuple[bytes, Sequence[bytes]]:
-    """The HSET commands for bars, and their keys, one each."""
+    """The HSET commands for bars, and the key of each command."""
     if not bars:
         return b"", ()
     # All values at once.
     values = msgspec.json.encode([msgspec.structs.astuple(bar) for _, _, bar in bars])[2:-2].split(b"],[")
     names: dict[Field, bytes] = {}
-    """Most often all are of the same second."""
+    """The names of fields so far. Usually all bars are of the same second."""
     items: dict[Pair, list[bytes]] = {}
     for (pair, field, _), value in zip(bars, values, strict=True):
         if field not in names:
@@ -255,7 +255,7 @@ def read_bar(value: bytes) -> Bar:
 
 
 def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]]) -> dict[Field, Bar]:
-    """Bars by field, of fields and values."""
+    """Bars by field, read from fields and values."""
     bars: dict[Field, Bar] = {}
     for name, value in values:
         try:

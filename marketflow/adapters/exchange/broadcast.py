@@ -1,4 +1,4 @@
-"""One sequence of chunks for any number of readers, as real exchanges send it."""
+"""One sequence of chunks that any number of readers get, like the clients of a real exchange."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BACKLOG: Final = 4 * 1024 * 1024
-"""Bytes that may wait for one reader, beside what the kernel holds for it. With more it is dropped."""
+"""The most bytes that wait for one reader, in addition to the kernel's buffers. With more it is dropped."""
 AHEAD: Final = 1024 * 1024
-"""Bytes that wait for the slowest reader at most when the sequence is as fast as it is read. A quarter of
-it would cost a tenth of the rate: the sender and the readers take turns more often then."""
+"""The most bytes that wait for the slowest reader if the sender keeps pace with its readers. A quarter of
+this would lower the rate by a tenth, since sender and readers would take turns more often."""
 PATIENCE: Final = 1.0
-"""Seconds for which a reader may hold up the others when the sequence is as fast as it is read."""
+"""Seconds for which one reader may delay the others if the sender keeps pace with its readers."""
 
 
 class Reader:
-    """One reader's place in the sequence: what it has still to be sent."""
+    """One reader, with the chunks that it has not been sent yet."""
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._broadcast = broadcast
         self._chunks: deque[bytes] = deque()
         self._arrived = trio.Event()
         self.dropped = trio.CancelScope()
-        """What is cancelled when the reader is too slow."""
+        """The scope that is cancelled if the reader is too slow."""
         self.waiting = 0
-        """Bytes that it has not taken yet, those that `next` has returned last among them."""
+        """Bytes that it has not taken yet, including the chunk that `next` returned last."""
         self._last = 0
         self.last_taken = trio.current_time()
 
     def offer(self, chunk: bytes) -> None:
-        """Put a chunk behind what waits."""
+        """Add a chunk to the queue."""
         self._chunks.append(chunk)
         self.waiting += len(chunk)
         self._arrived.set()
 
     async def next(self) -> bytes:
-        """The next chunk, when there is one. To ask for it says that the last one was taken."""
+        """Wait for the next chunk. The call also reports that the previous chunk was taken."""
         if self._last:
             self.waiting -= self._last
             self._last = 0
@@ -60,8 +60,8 @@ class Reader:
 class Broadcast:
     """Gives every chunk to each reader, and drops a reader for which too much waits.
 
-    A slow reader holds up nobody: `send` does not wait. A sender that wants to be as fast as its readers
-    waits for `room` before each chunk.
+    A slow reader delays nobody: `send` does not wait. A sender that keeps pace with its readers waits for
+    `room` before each chunk.
     """
 
     _readers: set[Reader] = attrs.field(factory=set)
@@ -69,7 +69,7 @@ class Broadcast:
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
-        """A reader of all that is sent from now on. If it is dropped, the block is cancelled."""
+        """A reader that gets every chunk from now on. If it is dropped, the block is cancelled."""
         reader = Reader(self)
         self._readers.add(reader)
         self._changed.set()
@@ -95,10 +95,10 @@ class Broadcast:
             await self._changed.wait()
 
     async def room(self) -> None:
-        """Wait until there is a reader, and little enough waits for each of them.
+        """Wait until there is a reader, and no more than `AHEAD` waits for each of them.
 
-        So all readers go at the pace of the slowest one. If that one takes nothing for `PATIENCE` while
-        another has taken all there is, it is dropped.
+        So the slowest reader determines the pace. If it takes nothing for `PATIENCE` while another reader has
+        taken everything, it is dropped.
         """
         while not self._readers or self._most() > AHEAD:
             self._changed = trio.Event()

@@ -1,4 +1,4 @@
-"""The checks that updates of every kind of source go through. No I/O."""
+"""The checks of updates, the same for every kind of source. No I/O."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Quote(Protocol):
 
     symbol: str
     price: float
-    """Finite."""
+    """A finite number."""
     timestamp: int
     """Unix ms."""
 
@@ -34,16 +34,16 @@ class Checks:
 
     symbols: frozenset[str]
     interval: int
-    """Of the aggregates, ms."""
+    """The aggregation interval, in ms."""
     lateness: int
-    """How long after the end of its interval an update still counts, ms."""
+    """How long after the end of its interval an update is still accepted, in ms."""
 
     def decoded(self, quotes: Sequence[Quote], rejected: Mapping[str, int], received_at: int) -> Decoded:
         """The content of a payload.
 
         Args:
             quotes: the well-formed messages, in the order of their receipt.
-            rejected: how many others there were, by reason.
+            rejected: the number of other messages, by reason.
             received_at: when they were received, Unix ms.
         """
         acceptance = Acceptance.at(
@@ -65,7 +65,7 @@ def _accept(
     for quote in quotes:
         by_symbol[quote.symbol].append(quote)
     timestamps = [quote.timestamp for quote in quotes]
-    # If all of them ascend, as they mostly do, those of each symbol do too.
+    # If all timestamps ascend, as they usually do, those of each symbol ascend too.
     ascending = timestamps == sorted(timestamps)
     accepted: list[Updates] = []
     for symbol, group in by_symbol.items():
@@ -73,7 +73,7 @@ def _accept(
             rejected[SYMBOL] += len(group)
             continue
         updates = _updates(symbol, group, ascending=ascending)
-        # Mostly all are good. The bars show it without a look at each quote.
+        # Usually all updates are good. The bars show this without a check of each update.
         for bar in updates.bars.values():
             if not acceptance.takes(bar):
                 break

@@ -1,8 +1,8 @@
-"""Believable prices: one fair price a symbol, and exchanges that each quote it with a little noise and lag.
+"""Believable prices: each symbol has one fair price, which each exchange quotes with a little noise and lag.
 
-A price is a function of the seed, the exchange, the symbol and the time, and of nothing else. So exchanges
-in different processes agree on the fair price if they have the same seed, and one that was restarted goes on
-where the market is by then.
+A price is a function of only the seed, the exchange, the symbol and the time. So exchanges in different
+processes agree on the fair price if they have the same seed, and a restarted exchange continues with the
+market's current price.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 COMMON_SEED: Final = 0
-"""The default seed: one for all, so that exchanges which are started one by one are of one market."""
+"""The default seed. It is fixed, so that exchanges which are started separately simulate the same market."""
 
 
 @attrs.frozen
 class Symbol:
-    """How a symbol trades."""
+    """The parameters of a symbol's simulated price."""
 
     volatility: float
-    """Standard deviation of the fair price's change within a second, as a part of the price."""
+    """The standard deviation of the fair price's change within a second, as a fraction of the price."""
     digits: int
     """Digits behind the decimal point: the tick size is 10 ** -digits."""
 
@@ -45,13 +45,14 @@ FAIR_SCALES: Final = tuple(0.125 * 4**layer for layer in range(10))
 """Seconds, from an eighth of a second to nine hours. Within these the fair price moves like a random walk;
 over longer times it stays around the start price."""
 NOISE_SCALES: Final = (0.5, 2.0, 8.0)
-"""Seconds. An exchange's deviation from the fair price is forgotten after the longest of them."""
+"""Seconds. An exchange's deviation from the fair price has no memory beyond the longest of these scales."""
 NOISE: Final = 0.4
-"""Standard deviation of an exchange's deviation, in parts of the symbol's volatility."""
+"""The standard deviation of an exchange's deviation, as a multiple of the symbol's volatility."""
 MOST_LAG: Final = 0.25
-"""Seconds that an exchange is behind the fair price at most."""
+"""The most seconds that an exchange lags behind the fair price."""
 
-# A noise whose amplitudes are the roots of its scales (s) changes by this within a second.
+# The standard deviation of the change within a second of a noise whose amplitudes are the roots of its
+# scales.
 _CHANGE_WITHIN_A_SECOND: Final = 0.79
 
 
@@ -89,16 +90,16 @@ class _Quote:
         self._deviation = Noise(f"{seed}/{symbol}/{exchange}", NOISE_SCALES, [even] * len(NOISE_SCALES))
 
     def at(self, now: float, seen: float) -> float:
-        """The price now (s), of an exchange that knows the fair price of `seen` (s)."""
+        """The price at `now` (s) on an exchange that knows the fair price of `seen` (s)."""
         exponent = self._fair.at(seen) + self._deviation.at(now)
         return round(self._start * math.exp(exponent), self._digits)
 
 
 class Noise:
-    """A random curve over time, around 0 and bounded, which can be asked for at any time.
+    """A bounded random curve around 0, which can be evaluated at any time.
 
-    It is a sum of layers. A layer has a random value, evenly distributed, at each multiple of its scale, and
-    straight lines in between. The values come from a hash of the seed and the multiple: none is remembered.
+    It is a sum of layers. A layer has a uniformly distributed random value at each multiple of its scale, and
+    straight lines in between. The values are hashes of the seed and the multiple, so none has to be stored.
     """
 
     def __init__(self, seed: str, scales: Sequence[float], amplitudes: Sequence[float]) -> None:
@@ -107,7 +108,7 @@ class Noise:
             _Layer(f"{seed}/{scale}", scale, amplitude)
             for scale, amplitude in zip(scales, amplitudes, strict=True)
         ]
-        # Between two ends of any layer's lines the sum is one straight line: the last one is kept.
+        # As long as no layer begins a new line, the sum is one straight line; the last one is cached.
         self._line = _Line(math.nan, math.nan, 0.0, 0.0)
 
     def at(self, seconds: float) -> float:
@@ -134,9 +135,9 @@ class _Line(NamedTuple):
     begin: float
     end: float
     value: float
-    """At its begin."""
+    """The value at `begin`."""
     slope: float
-    """A second."""
+    """The change in a second."""
 
 
 class _Layer:
@@ -146,12 +147,12 @@ class _Layer:
         self._seed = seed
         self._scale = scale
         self._amplitude = amplitude
-        # Lines of different layers that began at the same moments would all be steep or flat together.
+        # An offset for each layer: otherwise lines of all layers would begin at the same moments.
         self._offset = scale * _uniform(seed)
         self._line = _Line(math.nan, math.nan, 0.0, 0.0)
 
     def line_at(self, seconds: float) -> _Line:
-        """The line that this moment is on."""
+        """The line at this moment."""
         line = self._line
         if not line.begin <= seconds < line.end:
             multiple = math.floor((seconds - self._offset) / self._scale)
@@ -166,5 +167,5 @@ class _Layer:
 
 
 def _uniform(key: str) -> float:
-    """A number from 0 to 1 that looks random, always the same one for a key."""
+    """A pseudo-random number from 0 to 1, determined by the key."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest()) / 2**56

@@ -1,4 +1,4 @@
-"""The faults that a simulated exchange can be given."""
+"""The faults that a simulated exchange can have."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ GARBAGE: Final = (
     b'{"symbol":"BTCUSDT","price":1.5,"timestamp":1,"note":' + b"[" * 3_000 + b"]" * 3_000 + b"}",
     b"x" * (LINE_LIMIT + 2),
 )
-"""Lines that are to be rejected, without their newlines."""
+"""Lines that must be rejected, without their newlines."""
 
 
 @attrs.frozen
 class Faults:
-    """What a simulated exchange does wrong. Zero: it does not.
+    """The faults of a simulated exchange. Zero means that it does not have the fault.
 
-    Garbage, silence and skew are part of the one sequence that all clients are sent. When a connection is
-    closed, and which of its writes end within a line, differs from connection to connection.
+    Garbage, silence and skew are in the one sequence that all clients get. Closed connections and writes that
+    end within a line differ from connection to connection.
     """
 
     close_every: float = 0.0
     """Seconds after which each connection is closed."""
     garbage: float = 0.0
-    """The part (0 to 1) of the lines that are replaced by garbage; each is to be rejected once."""
+    """The fraction (0 to 1) of lines that are replaced by garbage; each of these must be rejected once."""
     silence: float = 0.0
-    """Seconds: after so much traffic nothing is sent for as long, again and again, from the start on."""
+    """Seconds of traffic and then of silence, in turn, beginning with traffic."""
     half_lines: float = 0.0
-    """The part (0 to 1) of the writes that end within a line. Its rest begins the next write, if any."""
+    """The fraction (0 to 1) of writes that end within a line. The next write begins with the rest."""
     skew: float = 0.0
     """Seconds that the exchange's clock is ahead of ours; may be negative."""
 

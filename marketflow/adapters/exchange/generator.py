@@ -1,4 +1,4 @@
-"""Generated prices in place of an exchange, for the test mode."""
+"""Generated prices, which replace an exchange in the test mode."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from marketflow.app.ports import Clock, Decode, Intake
 
 CATCH_UP: Final = 0.5
-"""Seconds: of ticks that are later than this, the missed ones are left out."""
+"""Seconds. If ticks are later than this, the missed ones are skipped."""
 
 
 class GeneratorSource:
-    """Fills the port `Source`: `rate` ticks a second, each of them one line for each symbol.
+    """Implements the port `Source`: `rate` ticks a second, each with one line for each symbol.
 
-    The lines go through the same codec as those of a real exchange. Nothing has to be framed.
+    The lines go through the same codec as those of a real exchange. They need no framing.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class GeneratorSource:
         self._clock = clock
 
     async def run(self, intake: Intake[Lines]) -> None:
-        """Send ticks until the stop. Raises nothing but what the intake does."""
+        """Send ticks until the stop. Raises only the errors of the intake."""
         intake.connected()
         async for lines in intake.received(self.ticks().next):
             await intake.send(Lines(lines, 0, self._clock.now(), trio.current_time()))
@@ -44,7 +44,7 @@ class GeneratorSource:
 
 
 class Ticks:
-    """Ticks on a schedule. Each has the prices of the moment at which it is made."""
+    """Ticks on a schedule. Each has the prices of the time at which it is made."""
 
     def __init__(self, prices: Prices, interval: float, clock: Clock) -> None:
         self._prices = prices
@@ -53,10 +53,10 @@ class Ticks:
         self._next_tick = trio.current_time()
 
     async def next(self) -> bytes:
-        """The lines of the next tick, when its time has come."""
+        """Wait until the next tick is due; returns its lines."""
         self._next_tick = max(self._next_tick, trio.current_time() - CATCH_UP)
         await trio.sleep_until(self._next_tick)
-        # After the sleep, so that a cancelled wait takes no tick with it.
+        # After the sleep, so that a cancelled wait loses no tick.
         self._next_tick += self._interval
         timestamp = self._clock.now()
         return b"".join(encode_line(symbol, price, timestamp) for symbol, price in self._prices.at(timestamp))

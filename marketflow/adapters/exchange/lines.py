@@ -1,22 +1,22 @@
-"""The framing of lines: bytes as they arrive, cut into whole lines. No I/O."""
+"""The framing of lines: cuts received bytes into whole lines. No I/O."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
 LINE_LIMIT: Final = 65_536
-"""The most bytes in a line, not counting its newline nor a carriage return before that."""
+"""The most bytes in a line, without its newline and a carriage return before it."""
 
 _BLANK: Final = b" \t\r\n"
 
 
 class Lines(NamedTuple):
-    """Whole lines that were received in one go. Fills the port `Payload`."""
+    """Whole lines that were received together. Implements the port `Payload`."""
 
     lines: bytes
     """Zero or more lines, each ended by a newline."""
     oversized: int
-    """Lines that were thrown away because they were too long."""
+    """The number of lines that were discarded because they were too long."""
     received_at: int
     """Unix ms."""
     received_monotonic: float
@@ -24,29 +24,29 @@ class Lines(NamedTuple):
 
     @property
     def messages(self) -> int:
-        """How many lines there were; blank ones are none."""
+        """The number of lines. Blank lines do not count."""
         return self.oversized + sum(bool(line.strip(_BLANK)) for line in self.lines.split(b"\n"))
 
 
 class LineFramer:
-    """Cuts the bytes of one connection into lines. They may have been split anywhere.
+    """Cuts the bytes of one connection into lines. The bytes may be split anywhere.
 
-    It holds at most `limit` bytes and a carriage return. A longer line is counted once, as soon as it is too
-    long; none of its bytes is passed on. No other line is lost.
+    It keeps at most `limit` bytes and a carriage return. A line that is too long is counted once, as soon as
+    that is known, and none of its bytes is passed on. No other line is lost.
     """
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
         self._rest = bytearray()
-        """What there is of a line whose end has not come yet."""
+        """The beginning of a line whose end was not received yet."""
         self._skipping = False
-        """Whether that line is too long. It is counted already; the rest of it is skipped."""
+        """Whether that line is too long. Then it was counted already, and the rest of it is skipped."""
 
     def push(self, data: bytes) -> tuple[bytes, int]:
         """Take the next bytes, of any size.
 
-        Returns the lines that are whole now, each ended by a newline, and how many lines were thrown away
-        because they are too long.
+        Returns the lines that are whole now, each ended by a newline, and the number of lines that were
+        discarded because they are too long.
         """
         end = data.rfind(b"\n") + 1
         if not end:
@@ -61,22 +61,22 @@ class LineFramer:
         return lines, oversized + self._keep(data[end:])
 
     def finish(self) -> tuple[bytes, int]:
-        """Take the end of the connection: what is there of a last line without a newline is a line.
+        """Take the end of the connection. A last line without a newline counts as a line.
 
-        Returns the same as `push`. The framer is as good as new afterwards.
+        Returns the same as `push`. Afterwards the framer can be used for a new connection.
         """
         blank = not self._rest.strip(_BLANK)
         lines, oversized = self.push(b"\n")
         return (b"", oversized) if blank else (lines, oversized)
 
     def _keep(self, data: bytes) -> int:
-        """Add bytes without a newline to the unfinished line; 1 if it is found to be too long."""
+        """Add bytes without a newline to the unfinished line; returns 1 if that makes it too long."""
         if self._skipping:
             return 0
         # Checked before it is copied, since `data` may be of any size.
         size = len(self._rest) + len(data)
         last = data[-1:] or self._rest[-1:]
-        # A carriage return at the end does not count, if a newline follows.
+        # A carriage return at the end does not count if a newline follows.
         if size - (last == b"\r") > self._limit:
             self._rest.clear()
             self._skipping = True
@@ -85,7 +85,7 @@ class LineFramer:
         return 0
 
     def _may_have_oversized(self, lines: bytes) -> bool:
-        """A quick check: in each `limit` bytes it looks for the last newline only."""
+        """A quick check: it looks only for the last newline in each `limit` bytes."""
         begin = 0
         while len(lines) - begin > self._limit + 1:
             newline = lines.rfind(b"\n", begin, begin + self._limit + 1)
@@ -95,7 +95,7 @@ class LineFramer:
         return False
 
     def _without_oversized(self, lines: bytes) -> tuple[bytes, int]:
-        """The lines that are short enough, and how many are not."""
+        """The lines that are not too long, and the number of those that are."""
         all_lines = lines.split(b"\n")[:-1]
         good = [line for line in all_lines if len(line) - line.endswith(b"\r") <= self._limit]
         oversized = len(all_lines) - len(good)

@@ -1,8 +1,8 @@
-"""Lines that are nested deeper than the decoder goes. No I/O.
+"""Decodes lines that are nested more deeply than the decoder allows. No I/O.
 
-An unknown field may hold anything, so a line is good however deep it is nested in one. The decoder is
-recursive, and gives up at a depth that differs between Pythons: at about 1,000 levels in 3.11 and 3.12, far
-later in newer ones. What one Python accepts the others must accept too. So such a line is decoded in parts.
+An unknown field may contain any value, of any depth. The decoder is recursive and has a depth limit that
+depends on the version of Python: about 1,000 levels in 3.11 and 3.12, far more in newer ones. A line must be
+valid with all versions or with none. So such a line is decoded in parts.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from typing import Final
 import msgspec
 
 LEVELS: Final = 200
-"""How many levels are decoded at a time: fewer than any Python's limit, even deep in a stack of calls."""
+"""The levels that are decoded at a time: fewer than the limit of any Python, even in a deep call stack."""
 
-# A string without an end is one up to the end, so that each byte is looked at once.
+# A string without an end matches up to the end of the text, so that each byte is scanned only once.
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class _Anything(msgspec.Struct):
-    """Has no fields, so that the decoder checks every value, and keeps none."""
+    """Has no fields, so that the decoder checks every value but stores none."""
 
 
 _ANYTHING: Final = msgspec.json.Decoder(_Anything)
 
 
 def flattened(line: bytes) -> bytes:
-    """The line with every value deeper than `LEVELS` replaced by null; each of those is checked before.
+    """The line, with every value deeper than `LEVELS` checked and then replaced by null.
 
     Raises:
-        msgspec.MsgspecError, UnicodeDecodeError: one of them is no JSON.
+        msgspec.MsgspecError, UnicodeDecodeError: one of these values is not valid JSON.
         ValueError: there is a closing bracket too many.
     """
     depth, copied = 0, 0
     parts: list[list[bytes]] = [[]]
-    """What there is so far of the line, and of each value in it that is to be replaced and has no end yet."""
+    """The line so far and, nested in it, each value so far that will be replaced."""
     for token in _TOKENS.finditer(line):
         match token[0]:
             case b"[" | b"{":

@@ -15,15 +15,15 @@ from marketflow.app.ports import Clock, Intake
 from marketflow.app.watch.clocks import Beat
 
 LITTLE: Final = 32_768
-"""Bytes. After a receive of less the reader pauses, so that more comes in: the work for each payload costs as
-much as a hundred of its lines. An exchange that has sent as much is read again at once."""
+"""Bytes. After a receive of less the reader waits for more data, since the work for each payload costs as
+much as a hundred of its lines. After a receive of this size or more it reads again at once."""
 
 
 class Connection(Protocol):
     """A connection that gives bytes."""
 
     async def receive(self) -> bytes:
-        """The next bytes; none at the end. Raises OSError."""
+        """The next bytes; empty at the end. Raises OSError."""
         ...
 
 
@@ -33,9 +33,10 @@ class LineReader:
 
     clock: Clock
     beat: Beat | None = None
-    """What ends the pauses after small receives; None: no pauses. One for all sources, so that they wake up
-    together. Pauses are a matter of streams of bytes: what is sent meanwhile waits in the socket, and one
-    receive takes all of it. Where each receive gives one message, a pause would only be a delay."""
+    """The beat that ends the pauses after small receives; None: no pauses. All sources share it, so that they
+    wake up together. Pauses only make sense for streams of bytes: data that arrives meanwhile waits in the
+    socket, and one receive takes all of it. If each receive gave one message, a pause would only be a
+    delay."""
 
     async def connect_and_read(
         self, intake: Intake[Lines], connecting: AbstractAsyncContextManager[Connection]
@@ -46,7 +47,7 @@ class LineReader:
             OSError: no connection could be made, or it ended.
         """
         async with AsyncExitStack() as stack:
-            # Entering is a wait for the outside, what follows is not: so the block is not within the wait.
+            # Only connecting is a wait on the outside world, so the block that follows is not part of it.
             connection = await intake.outside(partial(stack.enter_async_context, connecting))
             if connection is None or intake.stopping:
                 return
@@ -56,7 +57,7 @@ class LineReader:
     async def read(self, intake: Intake[Lines], receive: Callable[[], Awaitable[bytes]]) -> None:
         """Send whole lines until the stop, or until the connection ends.
 
-        `receive` gives the next bytes, and none at the end.
+        `receive` returns the next bytes; empty at the end.
 
         Raises:
             OSError: the connection ended.
@@ -72,7 +73,7 @@ class LineReader:
                 if self.beat is not None and len(data) < LITTLE:
                     await intake.outside(self.beat.wait)
         except OSError:
-            # What came before the end counts, also a last line without a newline.
+            # Everything received before the end counts, even a last line without a newline.
             lines, oversized = framer.finish()
             if lines or oversized:
                 await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))

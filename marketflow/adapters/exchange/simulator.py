@@ -1,4 +1,4 @@
-"""A simulated exchange: a TCP server with the lines and the pace of the real ones, and faults on request."""
+"""A simulated exchange: a TCP server that sends like the real ones, with faults if wanted."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from marketflow.app.ports import Clock
 
 WRITE_INTERVAL: Final = 0.01
-"""Seconds: at higher rates several ticks go into one write, so that no CPU goes into waking up."""
+"""Seconds. At higher rates several ticks share one write, which saves wake-ups."""
 CATCH_UP: Final = 0.5
-"""Seconds: of ticks that are later than this (the process was held up), the missed ones are left out."""
+"""Seconds. If ticks are later than this (the process was delayed), the missed ones are skipped."""
 BLOCK_TICKS: Final = 180
-"""Ticks of one write at most: some 64 KiB with five symbols."""
+"""The most ticks in one write: about 64 KiB with five symbols."""
 BLOCKS: Final = 32
-"""Different blocks of a free walk at full speed, sent over and over with new timestamps."""
+"""The number of different blocks of a free walk at full speed; they are repeated with new timestamps."""
 
-# Stands for the timestamp in a block that is sent more than once.
+# Replaced by the current timestamp whenever a block is sent.
 _PLACEHOLDER: Final = 1_000_000_000_000
 _PLACED: Final = b'"timestamp":%d}'
 
 Kind = Literal["free", "fair"]
-"""`free`: prices walk at random, as on the provided exchanges, and apart from those of other exchanges.
-`fair`: all exchanges with the same seed quote the same market, with a little noise."""
+"""`free`: a random walk, as on the provided exchanges, independent of other exchanges. `fair`: all exchanges
+with the same seed quote the same market, with a little noise."""
 
 logger = structlog.get_logger()
 
@@ -55,16 +55,15 @@ async def simulate(
     clock: Clock | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; started with the port that it listens on (`port` 0: any).
+    """Serve until cancelled. Started, with its port, once it listens (`port` 0: any free one).
 
-    There is one sequence of lines: `rate` ticks a second, a tick being one line a symbol. Each client is sent
-    all of it from the moment it connects, byte for byte the same as the others. The sequence begins with the
-    first connection and goes on in time, also when nobody is connected. A slow client holds up nobody: it is
-    disconnected once too much waits for it.
+    There is one sequence of lines: `rate` ticks a second, where a tick is one line for each symbol. All
+    clients get the same bytes from the moment at which they connect. The sequence begins with the first
+    connection and then continues even if no client is connected. A slow client delays nobody: it is
+    disconnected when too much data waits for it.
 
-    With `rate` 0 the sequence is as fast as its readers take it, and stands still while there is none. It
-    goes at the pace of the slowest reader. A reader that takes nothing for a second while another waits is
-    disconnected.
+    With `rate` 0 the sequence is as fast as its slowest reader, and pauses while there is no reader. A reader
+    that takes nothing for a second while another one waits is disconnected.
 
     Raises:
         OSError: it cannot listen there.
@@ -94,7 +93,7 @@ def _lines_of(
 
 
 class _Exchange:
-    """The sequence, and the connections that it is sent to."""
+    """The sequence, and its connections."""
 
     def __init__(
         self, log: structlog.typing.FilteringBoundLogger, lines: _Lines, faults: Faults, seed: int | None
@@ -107,7 +106,7 @@ class _Exchange:
         self._connections = 0
 
     async def send(self, rate: float) -> None:
-        """Make the sequence, in time, from the first connection on: with a seed, that one sees all of it."""
+        """Make the sequence on schedule. It begins with the first connection, which so gets all of it."""
         await self._broadcast.first_reader()
         pace = _Pace(rate, self._faults.silence)
         while True:
@@ -120,15 +119,15 @@ class _Exchange:
             while ticks > 0:
                 self._broadcast.send(self._lines.next(min(ticks, BLOCK_TICKS)))
                 ticks -= BLOCK_TICKS
-                # Lets the connections send what they have before there is more.
+                # Lets the connections send before there is more.
                 await trio.lowlevel.checkpoint()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection, until it is time to close it or the client has gone."""
+        """Serve one connection, until it is due to be closed or the client has left."""
         self._connections += 1
         log = self.log.bind(connection=self._connections)
         log.info("client connected")
-        # Not the generator that makes the lines: who connects must not change them.
+        # A separate random generator, so that connections do not change the lines.
         rng = random.Random(f"{self._seed} {self._connections}")  # noqa: S311 - no secret
         try:
             with (
@@ -171,7 +170,7 @@ class _Lines:
         self._clock = clock
 
     def next(self, ticks: int) -> bytes:
-        """The next ticks, all of them of now."""
+        """The next ticks, all with the current time."""
         now = self._clock.now()
         return self._ticks(ticks, now, now + self._skew)
 
@@ -179,7 +178,7 @@ class _Lines:
         """The next ticks at full speed."""
         if self._garbage:
             return self.next(BLOCK_TICKS)
-        # Prices of one moment are the same in each of its ticks.
+        # All ticks have the same time and therefore the same prices.
         return self.next(1) * BLOCK_TICKS
 
     def _ticks(self, ticks: int, now: int, timestamp: int) -> bytes:
@@ -197,7 +196,7 @@ class _Lines:
 
 
 class _WalkLines(_Lines):
-    """Lines whose prices do not depend on the time: at full speed, blocks of them are sent over and over."""
+    """Lines whose prices do not depend on the time. At full speed, blocks of them are repeated."""
 
     def __init__(self, prices: Prices, faults: Faults, rng: random.Random, clock: Clock) -> None:
         super().__init__(prices, faults, rng, clock)
@@ -205,7 +204,7 @@ class _WalkLines(_Lines):
         self._next_block = 0
 
     def block(self) -> bytes:
-        """The next ticks at full speed: it takes more time to write prices as text than to send them."""
+        """The next ticks at full speed. Blocks are repeated: formatting prices costs more than sending."""
         if len(self._blocks) < BLOCKS:
             self._blocks.append(self._ticks(BLOCK_TICKS, _PLACEHOLDER, _PLACEHOLDER))
         block = self._blocks[self._next_block]
@@ -214,7 +213,7 @@ class _WalkLines(_Lines):
 
 
 class _Pace:
-    """When ticks are due."""
+    """The schedule of ticks."""
 
     def __init__(self, rate: float, silence: float) -> None:
         self._interval = 1 / rate if rate else 0.0
@@ -224,7 +223,7 @@ class _Pace:
         self._last_write = -math.inf
 
     async def due(self) -> int:
-        """Wait until one tick is due at least; how many are. At full speed: 1, at once."""
+        """Wait until at least one tick is due; returns how many are. At full speed it returns 1 at once."""
         if not self._interval:
             await self._keep_silence()
             return 1

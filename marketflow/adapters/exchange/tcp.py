@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 LEAST_RECEIVED: Final = 65_536
 MOST_RECEIVED: Final = 262_144
 RECEIVED_PER_SYMBOL: Final = 2_600
-"""Bytes: some 35 lines. The work for each symbol of a payload costs as much as ten of its lines."""
+"""Bytes, about 35 lines. The work for each symbol of a payload costs as much as ten of its lines."""
 
 
 def receive_size(symbols: int) -> int:
-    """The most bytes of one receive: enough for some lines of each of so many symbols.
+    """The most bytes of one receive: enough for several lines of each symbol.
 
-    It is no more than that, because what is decoded has to stay in the processor's cache.
+    It is not more than that, so that the decoded data stays in the processor's cache.
     """
     return max(LEAST_RECEIVED, min(symbols * RECEIVED_PER_SYMBOL, MOST_RECEIVED))
 
@@ -56,7 +56,7 @@ class TcpConnection:
 
 @attrs.frozen
 class TcpSource:
-    """Fills the port `Source`."""
+    """Implements the port `Source`: lines over TCP."""
 
     exchange: str
     host: str
@@ -64,7 +64,7 @@ class TcpSource:
     decode: Decode[Lines]
     reader: LineReader
     receive_size: int = LEAST_RECEIVED
-    """Bytes of one receive at most."""
+    """The most bytes of one receive."""
     connect_timeout: float = 5.0
     """Seconds."""
 
@@ -84,7 +84,7 @@ class TcpSource:
             OSError: no connection could be made.
         """
         try:
-            # The exchange sends first, so a connection that was made in time may hold data already.
+            # The exchange sends first, so a connection that was made in time may already have data.
             stream = await within(self.connect_timeout, partial(trio.open_tcp_stream, self.host, self.port))
         except trio.TooSlowError:
             address = f"{self.host}:{self.port}"
@@ -94,17 +94,17 @@ class TcpSource:
         except OSError as error:
             raise OSError(f"{self.host}:{self.port}: {_reason(error)}") from error
         async with stream:
-            # The exchange's port may be one that the kernel gives to clients. If no one listens on it, a
-            # client on loopback can be given that very port: it connects to itself, and blocks the exchange.
+            # The exchange's port may be in the kernel's ephemeral range. If nobody listens on it, a client on
+            # loopback can get that port: it connects to itself, and blocks the exchange.
             if stream.socket.getsockname() == stream.socket.getpeername():
-                # A reset, because after an ordinary close the kernel keeps the port for another minute.
+                # A reset, because after a normal close the kernel keeps the port for another minute.
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 raise ConnectionError(f"no one listens on {self.host}:{self.port}: connected to itself")
             yield TcpConnection(stream, self.receive_size)
 
 
 def _reason(error: OSError) -> str:
-    """Why the first of the addresses was not reached. Trio says only that none of them was."""
+    """Why the first address was not reached. Trio only reports that none was."""
     causes = error.__cause__
     first = causes.exceptions[0] if isinstance(causes, BaseExceptionGroup) else error
     number = getattr(first, "errno", None)

@@ -1,4 +1,4 @@
-"""Where simulated prices come from, and the first kind: a random walk, as the provided exchanges have it."""
+"""The interface of simulated prices, and their first kind: a random walk, as on the provided exchanges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BITCOIN_STEP: Final = 250.0
 LOWEST_FACTOR: Final = 0.99
 STEP: Final = 0.01
 
-# Left alone, steps of per cents come to zero within weeks.
+# Without a lower limit, steps of per cents reach zero within weeks.
 LOWEST: Final = 1e-9
 HIGHEST: Final = 1e12
 
@@ -35,17 +35,14 @@ class Prices(Protocol):
 
 
 class Walk:
-    """Prices that each go a step further with every call; finite and above zero for ever.
-
-    They belong to one exchange: those of two exchanges walk apart.
-    """
+    """Prices of one exchange that move by a step with every call. They are always finite and above zero."""
 
     def __init__(self, symbols: Iterable[str], rng: random.Random) -> None:
         self._rng = rng
         self._prices = {symbol: START_PRICES.get(symbol, OTHER_START_PRICE) for symbol in symbols}
 
     def at(self, timestamp: int) -> Sequence[tuple[str, float]]:  # noqa: ARG002 - a step is one at any time
-        """The prices a step further."""
+        """The prices after the next step."""
         for symbol, price in self._prices.items():
             self._prices[symbol] = min(max(self._step(symbol, price), LOWEST), HIGHEST)
         return list(self._prices.items())

@@ -1,4 +1,4 @@
-"""The codec of lines of JSON, as the exchanges over TCP send them. No I/O."""
+"""The codec of JSON lines, which exchanges over TCP send. No I/O."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ LinesDecoder: TypeAlias = "msgspec.json.Decoder[_Line]"
 
 
 def _decoder_of(symbols: Iterable[str]) -> LinesDecoder:
-    """Decodes lines of these symbols only; their texts are then the same objects each time."""
+    """A decoder that accepts only these symbols. Equal symbols then are the same string object."""
     known = Literal[tuple(sorted(symbols))]  # type: ignore[valid-type]
     line = msgspec.defstruct("_KnownLine", [("symbol", known)], bases=(_Line,), gc=False)
     return msgspec.json.Decoder(line)
 
 
 def encode_line(symbol: str, price: float, timestamp: int) -> bytes:
-    """The line of an update as exchanges send it; `timestamp` in Unix ms."""
+    """The line of an update, in the form that exchanges send; `timestamp` in Unix ms."""
     return f'{{"symbol":"{symbol}","price":{price!r},"timestamp":{timestamp}}}\n'.encode()
 
 
 @attrs.frozen
 class Decoder:
-    """Fills the port `Decode` for lines. The hot path: good lines are decoded all at once."""
+    """Implements the port `Decode` for lines. The hot path: good lines are decoded all at once."""
 
     checks: Checks
     _known: LinesDecoder = attrs.field(init=False, eq=False, repr=False)
@@ -67,16 +67,16 @@ class Decoder:
 
 
 def decode_lines(data: bytes, decoder: LinesDecoder = _LINES) -> tuple[Sequence[_Line], int]:
-    """The well-formed lines, in order, and how many are malformed. Blank lines are neither.
+    """The well-formed lines, in order, and the number of malformed ones. Blank lines count as neither.
 
-    `decoder` is tried first; it may be one that knows some symbols only.
+    `decoder` is tried first; it may accept only some symbols.
     """
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
     count = data.count(b"\n")
-    # For msgspec any white space separates objects, not newlines alone. If each line begins and ends with a
-    # brace, no object can go over two lines: no JSON has a closing brace, white space and an opening brace
-    # within a value, nor a newline within a string. So as many objects as lines means one in each line.
+    # msgspec treats any white space as a separator, not only newlines. If each line begins and ends with a
+    # brace, no object can span two lines: within a value JSON never has a closing brace, white space and an
+    # opening brace, and a string never has a newline. So as many objects as lines means one in each line.
     # ASCII only, because msgspec does not check the UTF-8 of fields that it skips.
     if (
         data.startswith(b"{")
@@ -103,7 +103,7 @@ def _decode_each(raw_lines: Iterable[bytes]) -> tuple[Sequence[_Line], int]:
             if not raw.isascii():
                 raw.decode()
         except Exception:  # noqa: BLE001 - any error costs that line only
-            # Blank lines come here too: so good lines need no look for that.
+            # Only here are blank lines checked for, so good lines need no check.
             malformed += bool(raw.strip(_BLANK))
         else:
             lines.append(line)

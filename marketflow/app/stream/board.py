@@ -14,18 +14,18 @@ from marketflow.app.knowledge import KnownBars
 from marketflow.domain.prices import Pair
 
 Filter = tuple[str | None, str | None]
-"""An exchange, or None for all of the mode, and a symbol, or None for all."""
+"""An exchange (None: all of the mode) and a symbol (None: all)."""
 
 
 class Board:
     """Keeps one event for each pair: its newest update."""
 
     def __init__(self, bars: KnownBars, pairs: Sequence[Pair]) -> None:
-        """`pairs` are those of both modes."""
+        """`pairs`: the pairs of both modes."""
         self.events: list[PriceEvent] = []
         """Ascending by id."""
         self._changed: dict[Filter, trio.Event] = {}
-        """What clients wait for, by what they asked for: events of other pairs do not wake them."""
+        """The events on which clients wait, by filter: updates of other pairs do not wake them."""
         self._bars = bars
         self._pairs = pairs
         self._next_id = 0
@@ -44,7 +44,7 @@ class Board:
         if not newer:
             return
         if not self._newest:
-            # Sequences grow from boot to boot, and so do ids that begin with one.
+            # Ids begin with a sequence, since sequences grow from boot to boot.
             self._next_id = self._bars.next_sequence
         for sequence, pair, bar in sorted(newer, key=itemgetter(0)):
             self._seen[pair] = sequence
@@ -59,19 +59,19 @@ class Board:
         self.events = [*self._newest.values()]
 
     async def wait_changed(self, asked: Filter) -> None:
-        """Wait until there is a new event of what was asked for, or the stream ends."""
+        """Wait until there is a new event that passes the filter, or the stream ends."""
         if asked not in self._changed:
             self._changed[asked] = trio.Event()
         await self._changed[asked].wait()
 
     def end(self) -> None:
-        """There will be no more events: wake all clients that wait."""
+        """Wake all waiting clients, since there will be no more events."""
         for changed in self._changed.values():
             changed.set()
 
     @property
     def last_id(self) -> int:
-        """The greatest id that an event has had."""
+        """The greatest id of any event so far."""
         return self._next_id - 1
 
     def after(self, cursor: int) -> list[PriceEvent]:

@@ -1,11 +1,11 @@
 """The live stream: the newest update of each pair to many clients, each as fast as it can take them.
 
-There are no queues for clients, and the data path knows nothing of clients:
+There are no queues for clients, and the data path does not know about clients:
 
 - The board has the newest update of each pair, as events whose ids grow. While there are clients it is
   brought up to date from the known bars, at most once a tick.
-- A client is a cursor: the id of the last event that it was given. When it is ready for more it gets the
-  newer events, at most one of each pair. So a slow client skips updates, and costs no memory.
+- A client is a cursor: the id of the last event that it got. When it is ready for more it gets the newer
+  events, at most one of each pair. So a slow client skips updates, and costs no memory.
 - Sends take turns. A client that is alone gets every tick. Many clients share the turns evenly, and all sends
   together take only a bounded part of the thread.
 """
@@ -27,18 +27,18 @@ from marketflow.app.stream.turns import Turns
 from marketflow.domain.prices import Pair
 
 TICK: Final = 0.01
-"""Seconds between two looks at the known bars."""
+"""Seconds between two updates of the board from the known bars."""
 
 LONGEST_TICK: Final = 1.0
-"""The same while no update comes in: bars of earlier boots may have been read, which wakes nobody."""
+"""The same while no update arrives. Bars of earlier boots may have been read, which wakes nobody."""
 
 HEARTBEAT: Final = 15.0
-"""Seconds without an event after which a client gets a sign of life."""
+"""Seconds without an event after which a client gets a heartbeat."""
 
 
 @attrs.define(eq=False)
 class Subscription:
-    """What one client asked for, and how far it has got. Only one task may use it."""
+    """One client: its filter, and the last event that it got. Only one task may use it."""
 
     exchange: str | None
     symbol: str | None
@@ -64,7 +64,7 @@ class Subscription:
             await self.turns.wait()
             if self.ended.is_set():
                 return None
-            # While it waited for its turn newer events may have come; if the mode changed there may be none.
+            # While it waited for its turn there may be newer events or, if the mode changed, none.
             if events := list(self._new()):
                 self.cursor = events[-1].id
                 self.turns.charge(len(events))
@@ -78,7 +78,7 @@ class Subscription:
 
 
 class PriceStream:
-    """Fills the port StreamQuestions: the board, the turns, and how many clients there are."""
+    """Implements the port StreamQuestions with a board, turns, and a count of clients."""
 
     def __init__(
         self,
@@ -93,11 +93,11 @@ class PriceStream:
         """There are no clients yet.
 
         Args:
-            bars: tells the newest update of each pair.
-            pairs: those of both modes.
+            bars: has the newest update of each pair.
+            pairs: the pairs of both modes.
             exchanges_of_mode: returns the exchanges of the current mode.
             check: raises UnknownSymbol or UnknownExchange for a name that is not configured.
-            most_clients: how many there may be at a time.
+            most_clients: the limit of clients at a time.
             heartbeat: seconds without an event after which `receive` returns without one.
         """
         self._bars = bars
@@ -112,7 +112,7 @@ class PriceStream:
 
     @property
     def clients(self) -> int:
-        """How many there are."""
+        """The current number of clients."""
         clients: int = self._clients.value
         return clients
 
@@ -140,7 +140,7 @@ class PriceStream:
         Args:
             symbol: None for all.
             exchange: None for all of the current mode, also after a switch.
-            since: the id of the last event that the client was given; None if there was none.
+            since: the id of the last event that the client got; None if there was none.
 
         Raises:
             UnknownSymbol, UnknownExchange, TooManyClients
@@ -149,7 +149,7 @@ class PriceStream:
         if self._clients.value >= self._most_clients:
             raise TooManyClients(self._most_clients)
         self._board.refresh()
-        if since is None or since > self._board.last_id:  # No event has had such an id.
+        if since is None or since > self._board.last_id:  # there was no event with such an id
             since = -1
         self._clients.value += 1
         try:

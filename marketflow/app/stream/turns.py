@@ -8,17 +8,17 @@ from typing import Final
 import trio
 
 SEND_SECONDS: Final = 0.000_5
-"""Seconds from one send to the next. A send takes a fraction of that, so most of the thread stays free."""
+"""Seconds from one send to the next. A send takes a fraction of that, so most of the thread is free."""
 
 MOST_BEHIND: Final = 0.002
-"""How far (seconds) sends may be behind their times and still catch up, since wake-ups are late."""
+"""The most seconds of delay that later sends catch up with, since wake-ups are late."""
 
 EVENT_SECONDS: Final = 0.000_002
-"""How many seconds later the next send is for each event in this one."""
+"""Seconds by which each event in a send delays the next send."""
 
 
 class Turns:
-    """Keeps a distance between sends, all clients together.
+    """Keeps a minimum time between the sends of all clients.
 
     There is at most one send in each round of Trio's scheduler. So a busy machine sends less often, and an
     update on its way to Redis never waits behind many sends.
@@ -37,7 +37,7 @@ class Turns:
             if not self._ended.is_set():
                 with trio.move_on_at(self._free_at):
                     await self._ended.wait()
-            # Wake-ups are late by a ms or so. That much may be made up for, but not a longer pause.
+            # Wake-ups are late by about a ms. Catch up with that much, but not with a longer pause.
             behind = trio.current_time() - MOST_BEHIND
             self._free_at = max(self._free_at, behind) + SEND_SECONDS
 

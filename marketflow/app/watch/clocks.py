@@ -18,9 +18,9 @@ log = structlog.get_logger()
 STEP: Final = 1_000
 """A step of the wall clock by more ms than this is logged."""
 DOUBT: Final = 60_000
-"""A step ahead is accepted after so many ms, where accepting it discards data."""
+"""The time in ms after which a step ahead is accepted, if accepting it discards data."""
 AFTER_FEEDS: Final = 0.004
-"""Seconds from a beat, on which feeds read, to a flush: their chunks are in the book by then."""
+"""Seconds from a beat, at which feeds read, to a flush. By then their chunks are in the book."""
 
 
 def next_beat(now: float, interval: float) -> float:
@@ -75,8 +75,8 @@ class CautiousClock:
     def __init__(self, clock: Clock, *, doubt: int = DOUBT) -> None:
         """`doubt`: how long (ms) a step ahead must have lasted; at least `DOUBT`.
 
-        With the window's length, updates that waited when the clock stepped have left the window anyway by
-        the time the step is believed.
+        It should be at least the window's length. Then updates that waited when the clock stepped have left
+        the window anyway when the step is accepted.
         """
         self._clock = clock
         self._doubt = max(doubt, DOUBT)
@@ -129,7 +129,7 @@ class DataClock:
         self._ahead = -math.inf
         """How far (ms) the data is ahead of Trio's clock."""
         self._generated_ahead = -math.inf
-        """The same of generated data."""
+        """The same for generated data."""
 
     def see(self, exchange: str, timestamp: int) -> None:
         """Take note of data of that timestamp (Unix ms)."""

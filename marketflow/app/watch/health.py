@@ -1,4 +1,4 @@
-"""What is up, how stale, and where every line went."""
+"""The health of the service: stores, exchanges, and the counters of lines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Health:
 
     @property
     def live(self) -> bool:
-        """While it can be asked, it lives."""
+        """Always true: if the process can answer, it works."""
         return True
 
     @property
@@ -62,17 +62,17 @@ class Health:
         return self.serving
 
     def status_of(self, feed: Feed) -> ExchangeStatus:
-        """How the exchange of a feed is."""
+        """The status of a feed's exchange."""
         if feed not in self._feeds[self._mode()]:
             return "off"
         if not feed.connected:
             return "reconnecting"
-        # Not since it was connected: an exchange that reconnects without sending a good line is stale.
+        # Not since the connection: an exchange that reconnects again and again without a good line is stale.
         heard = max(feed.running_since, self._book.last_accepted.get(feed.exchange, feed.running_since))
         return "stale" if trio.current_time() - heard > self._stale_after else "connected"
 
     def exchange_list(self) -> list[ExchangeState]:
-        """Both modes' exchanges."""
+        """The exchanges of both modes."""
         return [
             ExchangeState(feed.exchange, mode, self.status_of(feed))
             for mode, feeds in self._feeds.items()
@@ -80,7 +80,7 @@ class Health:
         ]
 
     def counters(self) -> Mapping[str, Counters]:
-        """By exchange, what became of its lines."""
+        """The counters of each exchange's lines."""
         return {exchange: _counters(ledger) for exchange, ledger in self._book.ledgers.items()}
 
     def report(self) -> HealthReport:

@@ -11,12 +11,12 @@ from typing import Final
 import attrs
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds for durations of some 50 ms in normal operation, and up to a time limit otherwise."""
+"""Upper bounds for durations that are normally about 50 ms, and at most a time limit."""
 
 
 @attrs.frozen
 class Distribution:
-    """What a histogram said at one moment."""
+    """The state of a histogram at one moment."""
 
     buckets: Sequence[tuple[float, int]]
     """Ascending upper bounds, the last infinite, each with the number of values up to it."""
@@ -24,12 +24,12 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         return self.buckets[-1][1]
 
 
 class Histogram:
-    """Counts values by the smallest bound that is not below them."""
+    """Counts each value in the bucket of the smallest bound that is not below it."""
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         """`bounds` ascend; one more bucket counts the values above the last."""

@@ -22,13 +22,13 @@ class StoreState:
         """Seconds of Trio's clock."""
 
     def answered(self) -> None:
-        """It did what was asked."""
+        """Note that the store has answered."""
         if not self.up:
             log.info("store up", store=self.name, away_seconds=self._since_change())
             self.up, self.error, self.changed_at = True, None, trio.current_time()
 
     def failed(self, error: Exception) -> None:
-        """It failed, or did not answer in time."""
+        """Note that the store failed or did not answer in time."""
         reason = str(error)
         if self.up or self.error is None:
             log.warning("store away", store=self.name, error=reason)
@@ -37,13 +37,13 @@ class StoreState:
         self.up, self.error = False, reason
 
     def refused(self, reason: str) -> None:
-        """It answers but has refused all rows: the fault may be in our statement."""
+        """Note that it answers but has refused all rows; the fault may be in our statement."""
         if self.refusal is None:
             log.error("all rows refused", store=self.name, error=reason)
         self.refusal = reason
 
     def took(self) -> None:
-        """It has taken rows."""
+        """Note that it has accepted rows."""
         if self.refusal is not None:
             log.info("rows taken again", store=self.name)
         self.refusal = None
