@@ -1,4 +1,4 @@
-"""The use cases put together over stores in memory, and a model that recomputes what they answer."""
+"""The use cases over stores in memory, and a model that computes the expected answers independently."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
 from marketflow.domain.prices import Pair
 
 NOON = floor_to(1_795_343_351_549, HOUR)
-"""Unix ms when Trio's virtual clock shows 0."""
+"""The Unix ms at which Trio's virtual clock shows 0."""
 EXCHANGES = ("exchange1", "exchange2")
 TEST_EXCHANGES = ("test1",)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -53,17 +53,17 @@ FILLINGS = pytest.mark.parametrize("from_redis_alone", [False, True], ids=["book
 
 
 def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
-    """Run an async function on a clock of its own that jumps: for tests that Hypothesis repeats."""
+    """Run an async function on its own virtual clock, for tests that Hypothesis repeats."""
     with capture_logs():
         trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 class WallClock:
-    """The wall clock, in step with Trio's but for the steps that a test makes it take."""
+    """A wall clock that runs with Trio's clock, except for steps that a test makes."""
 
     def __init__(self) -> None:
         self.offset = 0
-        """ms"""
+        """The sum of the steps, in ms."""
 
     def now(self) -> int:
         return NOON + round(trio.current_time() * 1_000) + self.offset
@@ -71,20 +71,20 @@ class WallClock:
 
 @attrs.frozen
 class Sent:
-    """An update as the model remembers it."""
+    """An update in the model."""
 
     exchange: str
     symbol: str
     price: float
     timestamp: int
     order: int
-    """Of receipt."""
+    """The order of receipt."""
 
 
 def batch_of(
     exchange: str, updates: Iterable[tuple[str, float, int]], *, number: int = 0, rejected: int = 0
 ) -> Batch:
-    """What a worker makes of lines: (symbol, price, timestamp) in the order of receipt."""
+    """The batch that a worker makes of lines: (symbol, price, timestamp) in the order of receipt."""
     columns: dict[str, tuple[list[int], list[float]]] = {}
     for symbol, price, timestamp in updates:
         timestamps, prices = columns.setdefault(symbol, ([], []))
@@ -107,7 +107,7 @@ def batch_of(
 
 @attrs.frozen
 class Summary:
-    """What a bar says of updates, computed on its own."""
+    """The content of a bar, computed independently."""
 
     count: int
     mean: Fraction
@@ -119,7 +119,7 @@ class Summary:
     close_time: int
 
     def says(self, bar: Bar, *, tolerance: float = 1e-9) -> bool:
-        """Whether the bar says the same: all of it exactly, the mean within a relative tolerance."""
+        """Whether the bar is equal: exactly, except for the mean, which has a relative tolerance."""
         # Half a unit in the last place of the least numbers is more than that; each rounding may cost one.
         least = self.count * 5e-324
         return (
@@ -132,7 +132,7 @@ class Summary:
 
 
 def summary_of(updates: Iterable[Sent]) -> Summary:
-    """All of the updates, of which there must be one, from first principles."""
+    """The summary of one or more updates, computed from first principles."""
     ordered = sorted(updates, key=lambda update: (update.timestamp, update.order))
     prices = [update.price for update in ordered]
     return Summary(
@@ -148,7 +148,7 @@ def summary_of(updates: Iterable[Sent]) -> Summary:
 
 
 class WatchedWindow(MemoryWindow):
-    """Remembers what was tried to be written, and takes time for it if told to."""
+    """A window that records attempted writes, and delays them if a test wants it."""
 
     def __init__(self, *, boot: str, shelf: MemoryShelf | None = None) -> None:
         super().__init__(boot=boot, shelf=shelf)
@@ -156,14 +156,14 @@ class WatchedWindow(MemoryWindow):
         self.write_seconds = 0.0
         self.read_seconds = 0.0
         self.hung = False
-        """While it is set nothing is acknowledged: what is sent is taken, and there it ends."""
+        """While it is set, writes are accepted but never acknowledged."""
         self.trims = 0
         self.after_edges: Callable[[], None] = lambda: None
-        """Called when edges have been read, before they are handed over."""
+        """Called after edges have been read, before they are returned."""
         self.prices_of: list[Pair] = []
-        """Whose prices were asked for, by `prices`: once for each span."""
+        """The pairs whose prices were read by `prices`, once for each span."""
         self.edges_of: list[Pair] = []
-        """Whose raw updates were read, by `edges`."""
+        """The pairs whose raw updates were read by `edges`."""
 
     async def post(self, flush: MemoryFlush) -> bool:
         self.attempts.append(flush)
@@ -194,24 +194,24 @@ class WatchedWindow(MemoryWindow):
         return found
 
     def snapshot(self) -> MemoryShelf:
-        """What the store holds now, for `restore`."""
+        """The current content of the store, for `restore`."""
         return copy.deepcopy(self.shelf)
 
     def restore(self, snapshot: MemoryShelf) -> None:
-        """Go back to what it held then, as a store does that is started from an older file."""
+        """Restore an earlier content, like a store that was started from an older file."""
         older = copy.deepcopy(snapshot)
         self.shelf.members, self.shelf.bars = older.members, older.bars
         self.shelf.marker, self.shelf.lock = older.marker, older.lock
 
     def successor(self, boot: str) -> WatchedWindow:
-        """The same store as another boot sees it."""
+        """The same store, as another boot sees it."""
         window = WatchedWindow(boot=boot, shelf=self.shelf)
         window.away = self.away
         return window
 
 
 def lose_lock(store: MemoryStore) -> None:
-    """As with the connection of a boot that has ended."""
+    """Lose the lock, like the connection of a boot that has ended."""
     away = store.away
     store.away = True
     store.away = away
@@ -250,7 +250,7 @@ class World:
         self.window = window or WatchedWindow(boot=boot)
         self.store = store or MemoryStore(interval)
         self.sent: list[Sent] = [] if sent is None else sent
-        """All that was accepted, that of earlier boots included."""
+        """All accepted updates, including those of earlier boots."""
         self.received = self.rejected = 0
         self.redis, self.postgres = StoreState("redis"), StoreState("postgres")
         self.book = Book(
@@ -318,23 +318,23 @@ class World:
     # ---- in ----
 
     def send(self, exchange: str, updates: Sequence[tuple[str, float, int]], *, rejected: int = 0) -> None:
-        """Have a batch of (symbol, price, timestamp) enter now."""
+        """Enter a batch of (symbol, price, timestamp) now."""
         self.note(exchange, updates, rejected=rejected)
         self.book.apply(batch_of(exchange, updates, rejected=rejected))
 
     def note(self, exchange: str, updates: Sequence[tuple[str, float, int]], *, rejected: int = 0) -> None:
-        """Have the model remember what enters by another way."""
+        """Record updates in the model that enter in another way."""
         self.received += len(updates) + rejected
         self.rejected += rejected
         for symbol, price, timestamp in updates:
             self.sent.append(Sent(exchange, symbol, price, timestamp, len(self.sent)))
 
     def send_one(self, price: float, *, age: int = 0, exchange: str = "exchange1", symbol: str = "BTCUSDT"):
-        """One update, `age` ms old."""
+        """Send one update that is `age` ms old."""
         self.send(exchange, [(symbol, price, self.now - age)])
 
     async def answerable(self) -> None:
-        """Wait until questions can know all that was sent: from Redis alone, until it has acknowledged it."""
+        """Wait until questions can know all sent updates: from Redis alone, once it has acknowledged them."""
         if self.from_redis_alone:
             await until(lambda: self.book.flushes.drained or self.window.away, seconds=70)
 
@@ -360,7 +360,7 @@ class World:
             await self.aggregator.write_due()
 
     def successor(self, boot: str, **options) -> World:
-        """The next boot on the same stores; the lock has gone with the one before."""
+        """The next boot on the same stores; the lock of this boot is released."""
         lose_lock(self.store)
         return World(
             boot=boot,
@@ -375,7 +375,7 @@ class World:
     # ---- the model ----
 
     def of(self, pair: tuple[str, str] | None = None, span: Span | None = None) -> list[Sent]:
-        """The updates accepted of a pair (or all) and in a span (or ever)."""
+        """The accepted updates, filtered by pair and span if these are given."""
         return [
             update
             for update in self.sent
@@ -384,7 +384,7 @@ class World:
         ]
 
     def expected_rows(self, before: int) -> dict[tuple[str, str, int], Summary]:
-        """The rows of intervals that ended at or before `before` (ms)."""
+        """The expected rows of intervals that ended at or before `before` (ms)."""
         groups: dict[tuple[str, str, int], list[Sent]] = {}
         for update in self.sent:
             end = floor_to(update.timestamp, self.interval) + self.interval
@@ -393,7 +393,7 @@ class World:
         return {key: summary_of(group) for key, group in groups.items()}
 
     def check_rows(self, before: int) -> None:
-        """The rows of intervals that ended at or before `before` are those of the model, and no others."""
+        """Check that the rows of intervals that ended at or before `before` (ms) are the model's."""
         expected = self.expected_rows(before)
         rows = {key: row for key, row in self.store.rows.items() if key[2] <= before}
         assert rows.keys() == expected.keys()
@@ -401,7 +401,7 @@ class World:
             assert expected[key].says(row.bar), (key, row, expected[key])
 
     def check_ledgers(self) -> None:
-        """Both equations of conservation hold for each exchange, and nothing was counted out of nothing."""
+        """Check both equations of the ledger for each exchange, and that no counter is too large."""
         for ledger in self.book.ledgers.values():
             assert ledger.received == ledger.accepted + ledger.rejected.total()
             lost = ledger.expired + ledger.dropped.total()
@@ -413,7 +413,7 @@ class World:
         assert sum(ledger.rejected.total() for ledger in ledgers) == self.rejected
 
     def window_prices(self, span: Span) -> dict[tuple[str, str], list[tuple[int, float]]]:
-        """(timestamp, price) of all the window's members in a span, in order of both."""
+        """(timestamp, price) of all members in the window within a span, sorted."""
         found = {}
         for pair, held in self.window.members.items():
             inside = sorted((each.timestamp, each.price) for each in held.values() if each.timestamp in span)
@@ -422,7 +422,7 @@ class World:
         return found
 
     def sent_prices(self, span: Span) -> dict[tuple[str, str], list[tuple[int, float]]]:
-        """The same of all that was accepted."""
+        """(timestamp, price) of all accepted updates within a span, sorted."""
         found: dict[tuple[str, str], list[tuple[int, float]]] = {}
         for update in sorted(self.sent, key=lambda update: (update.timestamp, update.price)):
             if update.timestamp in span:
@@ -432,13 +432,13 @@ class World:
         return found
 
     def check_window(self) -> None:
-        """The window holds each accepted update of its length exactly once, and the bars of all seconds."""
+        """Check that the window has each accepted update of its length once, and the bars of all seconds."""
         span = Span(self.now - self.window_length, self.now + 10_000)
         assert self.window_prices(span) == self.sent_prices(span)
         self.check_stored_bars()
 
     def check_stored_bars(self) -> None:
-        """The window's bars of the last hour tell of every accepted update, also of those it never held."""
+        """Check that the bars in the window count every accepted update of the last hour."""
         groups: dict[tuple[str, str, int], list[Sent]] = {}
         for update in self.sent:
             if update.timestamp >= self.now - HOUR + MINUTE:
@@ -452,7 +452,7 @@ class World:
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    """Wait for a condition, of the virtual clock's time at most so long."""
+    """Wait for a condition, with a time limit on the virtual clock."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - any condition, on a virtual clock
             await trio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Answers of the API as a client gets them, without a service."""
+"""Answers of the API, as a client receives them, without a service."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ NONE: dict[str, Any] = {
     "dropped": {},
     "pending": 0,
 }
-"""A ledger in which nothing stands."""
+"""An empty ledger."""
 
 
 def health_of(*, postgres: str = "up", error: str | None = None, **statuses: str) -> Health:
-    """A report about these exchanges."""
+    """A health report about these exchanges."""
     updates = NONE | {"received": 9, "accepted": 7, "rejected": {"price": 2, "late": 0}, "cached": 7}
     exchanges = {
         name: {

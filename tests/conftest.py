@@ -61,7 +61,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture
 def server_directory() -> Iterator[Path]:
-    """A new directory that a server of another account can reach, which pytest's own are not."""
+    """A new directory that a server under another account can reach; pytest's own cannot be reached."""
     yield from _server_directory()
 
 
@@ -74,7 +74,7 @@ def _server_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[TcpRedis]:
-    """A Redis for all tests of this process. Leave it running; use `redis_url`, or `own_redis`."""
+    """A Redis for all tests of this process. Do not stop it; use `redis_url` or `own_redis`."""
     for directory in _server_directory():
         with TcpRedis(directory) as server:
             yield server
@@ -83,14 +83,14 @@ def redis_server() -> Iterator[TcpRedis]:
 
 @pytest.fixture(scope="session")
 def _embedded_postgres() -> None:
-    """Skips what needs one where none can be installed. Else one that is missing is an error."""
+    """Skip tests that need PostgreSQL if it cannot be installed here; otherwise a missing one is an error."""
     if sys.version_info[:2] > LAST_PYTHON and not chosen():
         pytest.skip("there is no embedded PostgreSQL for this Python yet")
 
 
 @pytest.fixture(scope="session")
 def postgres_server(_embedded_postgres: None) -> Iterator[TcpPostgres]:
-    """A PostgreSQL for all tests of this process. Leave it running; use `postgres_dsn`, or `own_postgres`."""
+    """A PostgreSQL for all tests of this process. Do not stop it; use `postgres_dsn` or `own_postgres`."""
     for directory in _server_directory():
         with TcpPostgres(directory, durable=False) as server:
             yield server
@@ -133,7 +133,7 @@ def own_redis(server_directory: Path) -> Iterator[TcpRedis]:
 def own_postgres(server_directory: Path, _embedded_postgres: None) -> Iterator[TcpPostgres]:
     """A PostgreSQL with an empty database that the test may stop, kill and freeze.
 
-    Durable: else it forgets commits that it acknowledged before it was killed.
+    It is durable: otherwise it loses acknowledged commits when it is killed.
     """
     with TcpPostgres(server_directory) as server:
         yield server

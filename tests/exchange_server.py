@@ -1,4 +1,4 @@
-"""An exchange that a test plays: a real TCP server that sends, and fails, as it is told to."""
+"""An exchange that a test controls: a real TCP server that sends and fails as the test wants."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ExchangeServer:
-    """Listens on a port of its own, which stays its own when it refuses connections.
+    """Listens on a port of its own, which it keeps even while it refuses connections.
 
-    It is silent by itself: a connection gets only what `send` is given. Methods that are not async take
-    effect at once. `send`, `close` and `reset` are about the newest connection.
+    It sends only the bytes that `send` gets. Methods that are not async take effect at once. `send`, `close` and
+    `reset` apply to the newest connection.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -26,11 +26,11 @@ class ExchangeServer:
         self._holder = _bound(0)
         self._listener: trio.socket.SocketType | None = None
         self._streams: list[trio.SocketStream] = []
-        """Those that have not ended."""
+        """Connections that have not ended."""
         self._changed = trio.Event()
         self.port: int = self._holder.getsockname()[1]
         self.connections = 0
-        """How many were accepted, since the beginning."""
+        """The number of accepted connections so far."""
         self.listen()
 
     # ---- what it does ----
@@ -61,13 +61,13 @@ class ExchangeServer:
         self._nursery.start_soon(self._accept, listener)
 
     def refuse(self) -> None:
-        """Refuse connections from now on; those that are there stay."""
+        """Refuse connections from now on; existing ones stay."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
 
     def kill(self) -> None:
-        """End as a process that is killed: refuse, and reset every connection."""
+        """End like a killed process: refuse connections, and reset the existing ones."""
         self.refuse()
         while self._streams:
             self.reset()
@@ -80,12 +80,12 @@ class ExchangeServer:
     # ---- what is done to it ----
 
     async def connected(self, count: int) -> None:
-        """Wait until so many connections were accepted since the beginning."""
+        """Wait until that many connections were accepted in total."""
         while self.connections < count:
             await self._changed.wait()
 
     async def left(self) -> None:
-        """Wait until no connection is there: the readers have ended theirs."""
+        """Wait until no connection is left because the readers have closed theirs."""
         while self._streams:
             await self._changed.wait()
 

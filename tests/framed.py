@@ -1,11 +1,11 @@
-"""A second kind of exchange, for tests: it shares nothing with lines of JSON but the checks.
+"""A second kind of exchange, for tests. It shares only the checks with the source of JSON lines.
 
 Its frames are four bytes of length and a JSON array of messages, each an array itself:
 
     ["t","BTC-USDT","100150.75",1795343351549]    a trade; the price is a string
     ["h"]                                         a heartbeat
 
-A client subscribes first, waits for the answer, and sends a ping now and then; without one it is cut off.
+A client first subscribes and waits for the answer. It must send a ping now and then, or it is disconnected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from marketflow.app.ports import Clock, Decoded, Intake
 from marketflow.domain.prices import MALFORMED, OVERSIZED
 
 MOST_FRAME = 10_000
-"""Bytes of a frame."""
+"""The most bytes of a frame."""
 PING_EVERY = 0.05
 """Seconds between a client's pings."""
 PATIENCE = 1.0
@@ -52,7 +52,7 @@ def trade(symbol: str, price: float, timestamp: int) -> list[Any]:
 
 
 class FrameError(ConnectionError):
-    """The stream has lost its frames."""
+    """The stream is not a sequence of frames any more."""
 
 
 class Framer:
@@ -62,7 +62,7 @@ class Framer:
         self.rest = b""
 
     def push(self, data: bytes) -> tuple[list[bytes], int]:
-        """The bodies that are whole now, and how many were too long, of which nothing is kept."""
+        """Returns the bodies that are whole now, and the number of discarded frames, which were too long."""
         self.rest += data
         bodies: list[bytes] = []
         oversized = 0
@@ -85,7 +85,7 @@ class Framer:
 
 @attrs.frozen
 class Frames:
-    """What was received in one go. Fills the port `Payload`."""
+    """Data that was received together. Implements the port `Payload`."""
 
     bodies: tuple[bytes, ...]
     oversized: int
@@ -106,7 +106,7 @@ class Trade:
 
 @attrs.frozen
 class FramedCodec:
-    """Fills the port `Decode`."""
+    """Implements the port `Decode`."""
 
     checks: Checks
 
@@ -144,14 +144,14 @@ def _price(text: str) -> float | None:
 
 @attrs.define(eq=False)
 class FramedSource:
-    """Fills the port `Source`, with a task that pings beside the one that reads."""
+    """Implements the port `Source`, with one task that reads and one that pings."""
 
     exchange: str
     port: int
     decode: Callable[[Frames], Decoded]
     clock: Clock
     beside: Callable[[], Awaitable[None]] | None = None
-    """One more task of each connection, for the tests to let fail."""
+    """One more task for each connection, which tests let fail."""
 
     async def run(self, intake: Intake[Frames]) -> None:
         stream = await intake.outside(partial(trio.open_tcp_stream, "127.0.0.1", self.port), PATIENCE)
@@ -207,15 +207,15 @@ class FramedSource:
 
 
 class FramedServer:
-    """Serves clients, and sends what the test says to the newest one that has subscribed."""
+    """Serves clients, and sends the test's messages to the newest client that has subscribed."""
 
     def __init__(self) -> None:
         self.port = 0
         self.connections = 0
-        """How many have subscribed so far."""
+        """The number of subscriptions so far."""
         self.pings = 0
         self.mute = False
-        """Whether subscriptions are left without an answer."""
+        """Whether it leaves subscriptions without an answer."""
         self._streams: list[trio.SocketStream] = []
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -228,7 +228,7 @@ class FramedServer:
 
     @property
     def connected(self) -> bool:
-        """Whether somebody has subscribed."""
+        """Whether a client has subscribed."""
         return bool(self._streams)
 
     async def send(self, data: bytes) -> None:

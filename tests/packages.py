@@ -1,6 +1,6 @@
-"""What `nox -s build` has made: packages with the right files, and a program that runs without this checkout.
+"""Checks what `nox -s build` has made: the packages' files, and that the program runs without the checkout.
 
-No test for pytest, which has no packages: `python tests/packages.py DIST DIRECT PYTHON`.
+It is not a pytest test, since pytest has no packages: `python tests/packages.py DIST DIRECT PYTHON`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BUILT = ("index.html", "licenses.md", "assets/")
 
 DEMO_SECONDS = 8
 START_LIMIT = 120
-"""Seconds until it says where to look: a first start makes a database."""
+"""Seconds until the demo prints its address; a first start creates a database."""
 
 
 def check_files(dist: Path, direct: Path) -> None:
-    """The wheel holds the program and the built dashboard, and nothing else; each way to it gives the same.
+    """Check that the wheel has only the program and the built dashboard, in both ways of building it.
 
     Args:
         dist: has the sdist, and the wheel that was made of it.
@@ -50,7 +50,7 @@ def check_files(dist: Path, direct: Path) -> None:
 
 
 def committed() -> set[Path]:
-    """The files of the package, but for the dashboard's."""
+    """The files of the package, except for the dashboard's."""
     listed = subprocess.run(
         ["git", "ls-files", "marketflow"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -59,7 +59,7 @@ def committed() -> set[Path]:
 
 
 def built() -> set[Path]:
-    """What the dashboard was built to."""
+    """The files of the built dashboard."""
     bundle = DASHBOARD / "dist"
     return {
         path
@@ -69,7 +69,7 @@ def built() -> set[Path]:
 
 
 def check_demo(python: Path) -> None:
-    """The demo of an installed wheel answers, has its dashboard, stops by itself, and has lost nothing."""
+    """Check that the demo of an installed wheel answers, has its dashboard, stops, and has lost nothing."""
     program = python.absolute().with_name("marketflow")
     command = [program, "demo", "--port", "0", "--duration", str(DEMO_SECONDS)]
     clean = {
@@ -96,7 +96,7 @@ def check_demo(python: Path) -> None:
 
 
 def told_url(said: IO[str], demo: subprocess.Popen[bytes]) -> str:
-    """The address that the demo tells once it serves."""
+    """The address that the demo prints once it serves."""
     until = time.monotonic() + START_LIMIT
     while time.monotonic() < until:
         assert demo.poll() is None, f"the demo has ended with {demo.returncode}"

@@ -1,4 +1,4 @@
-"""A server that answers with bytes that the test wrote, right or wrong."""
+"""A server that answers with bytes of the test, valid or not."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import trio
 from marketflow.client.address import Address
 
 Answer = Callable[[bytes, trio.abc.Stream], Awaitable[None]]
-"""Gets the request's head, and the stream to answer on, which is closed afterwards."""
+"""Gets the request's head and the stream for the answer, which is closed afterwards."""
 
 
 def with_bytes(*pieces: bytes) -> Answer:
-    """Always the same, a piece at a time."""
+    """Always answer with the same bytes, one piece at a time."""
 
     async def answer(_: bytes, stream: trio.abc.Stream) -> None:
         for piece in pieces:
@@ -27,14 +27,14 @@ def with_bytes(*pieces: bytes) -> Answer:
 
 
 async def silent(_: bytes, stream: trio.abc.Stream) -> None:
-    """Say nothing, and do not hang up."""
+    """Send nothing, and keep the connection open."""
     await stream.receive_some()
 
 
 def json_answer(
     body: str, *, status: str = "200 OK", kind: str = "application/json", head: str = ""
 ) -> bytes:
-    """An answer as the service gives it."""
+    """An answer in the form of the service's."""
     data = body.encode()
     fields = f"Content-Type: {kind}\r\nContent-Length: {len(data)}\r\n{head}"
     return f"HTTP/1.1 {status}\r\n{fields}\r\n".encode() + data

@@ -1,8 +1,8 @@
-"""Fills the ports of questions and the live stream from Redis alone, as a node without feeds would.
+"""Implements the ports of questions and the live stream with Redis alone, like a node without feeds.
 
-It reads all bars of the pairs of a question each time: slow, but enough to show what the ports ask for. It
-knows what Redis has acknowledged, and no more: not what is pending or dropped, nor which rows are yet to be
-written, nor whether Redis was emptied and is not whole again.
+It reads all bars of a question's pairs each time. That is slow, but enough to show what the ports require. It
+only knows what Redis has acknowledged: not pending or dropped updates, nor which rows are not written yet, nor
+whether Redis was emptied and is not restored yet.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ POLL_SECONDS = 0.01
 
 
 class RedisBars:
-    """Fills KnownBars and Standing. While Redis does not answer, nothing is known."""
+    """Implements KnownBars and Standing. While Redis does not answer, nothing is known."""
 
     def __init__(self, window: Window, pairs: Sequence[Pair]) -> None:
         """`pairs` are those of both modes."""
         self.forgotten_to = 0
         self.began_at: int | None = None
         self.history_known = False
-        """Whether Redis has answered the last time: it has the bars of all boots."""
+        """Whether Redis answered the last time: it has the bars of all boots."""
         self._window = window
         self._pairs = pairs
         self._read: dict[Pair, FieldBars] = {}

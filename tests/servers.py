@@ -1,7 +1,7 @@
-"""The embedded servers as tests and benchmarks want them: on a TCP port, and with everything permitted.
+"""The embedded servers for tests and benchmarks: on a TCP port, and with all commands allowed.
 
-A port can be proxied, refused and taken by others, as that of a server somewhere on the network. CONFIG and
-DEBUG make a Redis refuse what it is asked. Which programs are started the environment may say: see below.
+A port can be proxied, refused or taken by others, like that of a remote server. CONFIG and DEBUG can make a
+Redis refuse commands. Variables of the environment choose the programs: see below.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
 from marketflow.embedded.server import Server
 
 REDIS_PROGRAM: Final = "TEST_REDIS_SERVER"
-"""The variable that names another program than the embedded Redis."""
+"""The variable that names a program to use instead of the embedded Redis."""
 POSTGRES_PROGRAMS: Final = "TEST_POSTGRES_PROGRAMS"
-"""The variable that names another directory than that of the embedded PostgreSQL's programs."""
+"""The variable that names a directory to use instead of the embedded PostgreSQL's programs."""
 
 
 def chosen() -> dict[str, str]:
-    """What the environment says: the version that each chosen program tells of itself, by its variable.
+    """The version of each program that the environment chooses, by its variable.
 
-    So what a run is about stands in its report, and a program that is not there ends the run.
+    So the report of a run shows what it ran with, and a missing program ends the run.
     """
     programs = {REDIS_PROGRAM: "", POSTGRES_PROGRAMS: "postgres"}
     return {
@@ -52,14 +52,14 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free at this moment."""
+    """A port of 127.0.0.1 that is free at the moment."""
     while not is_free(port := secrets.choice(PORTS)):
         pass
     return port
 
 
 class _OnPort(Server):
-    """Keeps its port from start to start; it takes another one only if it was taken before the first."""
+    """Keeps its port over restarts. It changes it only if the port was taken before the first start."""
 
     port = 0
     has_served = False
@@ -75,7 +75,7 @@ class _OnPort(Server):
 
 
 class TcpRedis(_OnPort, EmbeddedRedis):
-    """On 127.0.0.1, without a password, and with all commands."""
+    """A Redis on 127.0.0.1, without a password and with all commands."""
 
     @property
     def url(self) -> str:
@@ -95,7 +95,7 @@ class TcpRedis(_OnPort, EmbeddedRedis):
 
 
 class TcpPostgres(_OnPort, EmbeddedPostgres):
-    """On 127.0.0.1, where everybody is let in as any user."""
+    """A PostgreSQL on 127.0.0.1 that everybody can connect to, as any user."""
 
     def _dsn(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"

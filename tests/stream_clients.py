@@ -36,7 +36,7 @@ class Event:
 
 
 def parsed(block: str) -> Event:
-    """A block by its lines; fields that no event of ours has are an error."""
+    """A block of an event stream, from its lines; unknown fields are an error."""
     fields: dict[str, str] = {}
     comments = []
     for line in block.split("\n"):
@@ -58,7 +58,7 @@ def parsed(block: str) -> Event:
 
 
 async def connected(port: int, receive_buffer: int | None) -> trio.SocketStream:
-    """A connection, on which the kernel holds at most so many bytes until they are read."""
+    """A connection with a small receive buffer, so that the kernel holds at most so many unread bytes."""
     sock = trio.socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
@@ -136,7 +136,7 @@ async def event_source(
     method: str = "GET",
     receive_buffer: int | None = None,
 ) -> AsyncIterator[EventSource]:
-    """A stream; `receive_buffer` (bytes) makes the kernel hold less of it than it would."""
+    """A stream; `receive_buffer` (bytes) makes the kernel buffer less of it."""
     async with await connected(port, receive_buffer) as stream:
         source = EventSource(stream)
         await source.open(target, headers, method)
@@ -144,7 +144,7 @@ async def event_source(
 
 
 class Socket:
-    """A WebSocket that was accepted, or refused."""
+    """A WebSocket that was accepted or refused."""
 
     def __init__(self, stream: trio.SocketStream, *, compress: bool) -> None:
         self.stream = stream
@@ -185,7 +185,7 @@ class Socket:
         return event
 
     async def message(self) -> Any:
-        """The next message's JSON, None once the server has closed."""
+        """The next message's JSON; None once the server has closed."""
         text = ""
         while True:
             match await self.next_event():
@@ -208,7 +208,7 @@ class Socket:
         return [await self.message() for _ in range(count)]
 
     async def close(self) -> None:
-        """Close in an orderly way: say so, and wait for the answer."""
+        """Close in an orderly way: send the close, and wait for the answer."""
         await self.send(CloseConnection(1000))
         while await self.message() is not None:
             pass

@@ -1,4 +1,4 @@
-"""TLS in front of a server that has none: a real listener with a real certificate, and what is behind it."""
+"""TLS in front of a server that has none: a real listener with a real certificate."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import trio
 
 HOST = "127.0.0.1"
 _SSL_REQUEST = struct.pack("!II", 8, 80877103)
-"""How a client of PostgreSQL asks for TLS, which then begins if the server says `S`."""
+"""The request of a PostgreSQL client for TLS, which begins if the server answers `S`."""
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 @attrs.define
 class Front:
-    """Where it listens, and what has come so far."""
+    """The address of the front, and counters of what its clients did."""
 
     port: int
     handshakes: int = 0
-    """Clients that trusted it and went on."""
+    """Clients that trusted the certificate and went on."""
     refused: int = 0
-    """Clients that did not."""
+    """Clients that did not trust the certificate."""
     in_clear: int = 0
-    """Clients that did not even ask for TLS; they are not let in."""
+    """Clients that did not ask for TLS; they are disconnected."""
     received: int = 0
-    """Bytes that they sent under TLS."""
+    """Bytes that clients sent under TLS."""
     _open: set[trio.SocketStream] = attrs.field(factory=set)
 
     def cut(self) -> None:
-        """End every connection there is."""
+        """End all connections."""
         for stream in self._open:
             stream.socket.close()
 
 
 @asynccontextmanager
 async def tls_front(port: int, context: ssl.SSLContext, *, postgres: bool = False) -> AsyncIterator[Front]:
-    """Take off the TLS of every client and pass the rest on to `port`, until the end of the block.
+    """Terminate the TLS of every client and forward the rest to `port`, until the end of the block.
 
-    `postgres`: TLS begins as PostgreSQL's does, after a request in clear.
+    `postgres`: TLS begins in PostgreSQL's way, after an unencrypted request.
     """
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host=HOST)
@@ -81,7 +81,7 @@ async def _asked_for_tls(stream: trio.SocketStream) -> bool:
 
 
 async def _both_ways(client: trio.abc.Stream, server: trio.abc.Stream, front: Front) -> None:
-    """Pass on what comes, until one of them ends."""
+    """Forward data in both directions, until one side ends."""
     async with trio.open_nursery() as nursery:
 
         async def pass_on(source: trio.abc.Stream, target: trio.abc.Stream) -> None:

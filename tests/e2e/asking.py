@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float = 10.0) -> T:
-    """Wait until the condition is true; returns what it gave.
+    """Wait until the condition is true; returns its value.
 
     Raises:
-        AssertionError: it was not within so many seconds. Says what it gave last.
+        AssertionError: it was not true in time. The message has the last value.
     """
     last: Any = None
     with trio.move_on_after(within):
@@ -36,7 +36,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float
 
 
 class Client:
-    """Asks, with a connection for each question."""
+    """Sends requests, each on a new connection."""
 
     def __init__(self, url: str) -> None:
         self.address = urlsplit(url).netloc

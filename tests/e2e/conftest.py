@@ -1,4 +1,4 @@
-"""Exchanges that the test plays, real stores, and the settings of a service between them."""
+"""Exchanges that the test controls, real stores, and the settings of a service between them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def window(redis_url: str) -> Iterator[redis.Redis]:
 def settings(
     redis_url: str, postgres_dsn: str, tmp_path: Path, exchanges: dict[str, ExchangeServer]
 ) -> Settings:
-    """For a service between the exchanges and the stores."""
+    """Settings for a service between the exchanges and the stores."""
     return Settings(
         exchanges=tuple(ExchangeSettings(name, HOST, server.port) for name, server in exchanges.items()),
         http=HttpSettings(port=0),

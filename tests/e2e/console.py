@@ -1,4 +1,4 @@
-"""The console blocks of a document: read, run line by line in a shell, and compared with what they show."""
+"""Reads the console blocks of a document, runs them in a shell, and compares the output with the document."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import attrs
 import trio
 
 LIMIT = 60
-"""Seconds until an answer must be the one shown: a first start makes a database, on a busy machine slowly."""
+"""Seconds until the output must match; a first start creates a database, slowly on a busy machine."""
 
 STABLE = {"reconnects", "expired", "pending"}
-"""Numbers that are the same from run to run; of others only the type is compared."""
+"""The numbers that are the same in every run; of all others only the type is compared."""
 
 _EVENT_ID = re.compile(r"id: [0-9]+")
 _EVENT_DATA = re.compile(r"data: (\{.*\})")
@@ -31,19 +31,19 @@ _QUESTION = re.compile(r"curl (?!.* -X)|marketflow (?:prices|candles|health|watc
 
 @attrs.frozen
 class Command:
-    """A line after a `$`, and what is shown to come of it."""
+    """A line after a `$`, and the output that the document shows for it."""
 
     line: str
     shown: str
 
     @property
     def asks(self) -> bool:
-        """Whether it only asks: it may be repeated until things have come so far."""
+        """Whether it only queries, so that it may be repeated until the output matches."""
         return _QUESTION.match(self.line) is not None
 
 
 def commands(document: Path, title: str | None = None) -> list[Command]:
-    """Those of a document's `console` blocks in order, or of its section with the title."""
+    """The commands of a document's `console` blocks in order, or of the section with this title."""
     text = document.read_text(encoding="utf-8")
     if title is not None:
         pattern = rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)"
@@ -60,7 +60,7 @@ def commands(document: Path, title: str | None = None) -> list[Command]:
 
 
 def alike(shown: str, said: str) -> bool:
-    """Whether a command said what is shown: JSON and numbers in shape, any other text to the letter."""
+    """Whether the output matches the document: JSON and numbers by shape, any other text exactly."""
     if shown.startswith("{"):
         return _alike_json(shown, said)
     lines = shown.splitlines(), said.strip().splitlines()
@@ -76,7 +76,7 @@ def _alike_json(shown: str, said: str) -> bool:
 
 
 def _alike_line(shown: str, said: str) -> bool:
-    """Lines of text, of an event stream, of metrics, or of a table."""
+    """Whether lines of text, of an event stream, of metrics or of a table match."""
     if (one := _EVENT_DATA.fullmatch(shown)) and (other := _EVENT_DATA.fullmatch(said)):
         return _alike_json(one[1], other[1])
     if (one := _SAMPLE.fullmatch(shown)) and (other := _SAMPLE.fullmatch(said)):
@@ -87,12 +87,12 @@ def _alike_line(shown: str, said: str) -> bool:
 
 
 def _cells(row: str) -> list[str]:
-    """Those of a row, without what numbers and times they have, and so without the number of an exchange."""
+    """The cells of a row, without numbers and times (and so without the number in an exchange's name)."""
     return _NUMBER.sub("0", row).split()
 
 
 def same(shown: object, real: object, name: str = "") -> bool:
-    """Keys and values are equal, but for numbers and for which exchange of a mode it was. `…`: and others."""
+    """Whether keys and values are equal, except for numbers and exchanges. `…` allows further ones."""
     match shown, real:
         case dict(), dict():
             wanted = {key: value for key, value in shown.items() if key != "…"}
@@ -120,7 +120,7 @@ def ledgers(said: object) -> Iterator[dict]:
 
 
 def assert_adds_up(ledger: dict) -> None:
-    """Every line is accounted for."""
+    """Check that every line is accounted for."""
     assert ledger["received"] == ledger["accepted"] + sum(ledger["rejected"].values())
     settled = ledger["cached"] + ledger["expired"] + sum(ledger["dropped"].values())
     assert ledger["accepted"] == settled + ledger["pending"]
@@ -130,14 +130,14 @@ def assert_adds_up(ledger: dict) -> None:
 
 
 class Shell:
-    """A shell that is given one line after another."""
+    """A shell that runs one line after the other."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self._said = b""
 
     async def run(self, line: str) -> str:
-        """What the line writes to stdout."""
+        """Run a line; returns its stdout."""
         mark = b"--- done ---\n"
         await self._process.stdin.send_all(f"{line}\nprintf '\\n%s'  '{mark.decode()}'\n".encode())
         while mark not in self._said:
@@ -148,11 +148,11 @@ class Shell:
         return said.decode()
 
     async def check(self, command: Command, fit: Callable[[str], str]) -> None:
-        """Run a command and see that it says what is shown; what only asks may take its time for that.
+        """Run a command and check its output; a query is repeated until it matches.
 
         Args:
-            command: as the document has it.
-            fit: makes of its line the one that is run.
+            command: from the document.
+            fit: changes the line before it is run.
         """
         line = fit(command.line)
         with trio.fail_after(LIMIT):
@@ -168,7 +168,7 @@ class Shell:
 
 
 async def end_group(group: int) -> None:
-    """End a group of processes: in good order if there is time, so that servers leave no work half done."""
+    """End a group of processes: in order if there is time, so that servers finish their work."""
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)
         for _ in range(100):
@@ -179,7 +179,7 @@ async def end_group(group: int) -> None:
 
 @asynccontextmanager
 async def open_shell(directory: Path, env: Mapping[str, str]) -> AsyncIterator[Shell]:
-    """A shell in a directory; whatever it has started ends with it."""
+    """A shell in a directory. Everything that it has started ends with it."""
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
             partial(

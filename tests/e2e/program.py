@@ -1,4 +1,4 @@
-"""The real program as a process of its own: started, signalled, and what it said."""
+"""The real program in its own process: started and signalled, with its log."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import trio
 from asking import Client, eventually
 
 START_LIMIT = 30.0
-"""Seconds until it serves."""
+"""Seconds until it must serve."""
 
 
 class Program:
-    """`marketflow`, in a process group of its own. It writes to files, so that it never waits for us."""
+    """`marketflow` in its own process group. It writes to files, so that it never blocks on us."""
 
     def __init__(self, process: trio.Process, stdout: Path, stderr: Path) -> None:
         self.process = process
@@ -37,7 +37,7 @@ class Program:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What it has logged. Every line must be an object: no traceback, and nobody else's words."""
+        """Its log so far. Every line must be a JSON object: no traceback, and no other output."""
         whole, _, _ = self.stderr.rpartition("\n")
         return [_event(line) for line in whole.splitlines()]
 
@@ -63,13 +63,13 @@ class Program:
         self.process.send_signal(number)
 
     async def ended(self, *, within: float = 10.0) -> int:
-        """Wait for its end; returns the exit code."""
+        """Wait for it to end; returns the exit code."""
         with trio.move_on_after(within):
             return await self.process.wait()
         raise AssertionError(f"it has not ended within {within} s")
 
     async def stopped(self, number: Signals = SIGTERM, *, within: float = 10.0) -> dict[str, Any]:
-        """Signal it, and expect a clean stop; returns the ledger that it logged at its end."""
+        """Signal it and expect a clean stop; returns the ledger that it logged at its end."""
         self.signal(number)
         assert await self.ended(within=within) == 0
         last = self.events[-1]
@@ -92,14 +92,13 @@ async def program(
 ) -> AsyncIterator[Program]:
     """Run `marketflow` in a directory, with settings given as `MARKETFLOW_` variables without that prefix.
 
-    Afterwards it is killed if it has not ended, and its stderr printed, which pytest shows where the test
-    failed.
+    Afterwards it is killed if it still runs, and its stderr is printed, so that pytest shows it with a failure.
 
     Args:
-        directory: its working directory, where its output goes too.
+        directory: its working directory, which also gets its output.
         arguments: its command line.
-        environment: texts are taken as they are, anything else as JSON.
-        temporary: where it keeps temporary files.
+        environment: strings are used as they are, anything else as JSON.
+        temporary: its directory for temporary files.
     """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
     values = {

@@ -1,4 +1,4 @@
-"""What Schemathesis has to be told of the API beside its description. It loads this; holds no tests."""
+"""Hooks for Schemathesis, for what the API's description cannot express. It has no tests."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import schemathesis
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Make parameters agree that contradict each other.
+    """Make parameters consistent that would contradict each other.
 
-    No schema can say that one parameter depends on another. What the service answers when they contradict
-    each other is tested in test_http_problems.
+    A schema cannot say that one parameter depends on another. test_http_problems tests the contradictions.
     """
     in_path, in_query = case.path_parameters or {}, case.query or {}
     known = context.operation.schema.raw_schema["components"]["schemas"]["Exchange"]["enum"]
@@ -27,5 +26,5 @@ def is_number(value):
 
 @schemathesis.deserializer("text/*", "image/svg+xml", "application/openmetrics-text")
 def text(_, response):
-    """Text is a string."""
+    """Treat text as a string."""
     return response.content.decode()

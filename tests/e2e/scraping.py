@@ -1,4 +1,4 @@
-"""What /metrics says, as numbers."""
+"""The answers of /metrics as numbers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ class Scrape:
     """One answer of /metrics."""
 
     samples: dict[str, dict[tuple[tuple[str, str], ...], float]]
-    """By name, and then by labels."""
+    """The samples by name, then by labels."""
     counters: frozenset[str]
-    """The names of those that may only grow."""
+    """The names of the counters, which may only grow."""
 
     def one(self, name: str, **labels: str) -> float:
-        """The sample with just these labels."""
+        """The sample with exactly these labels."""
         return self.samples[name][tuple(sorted(labels.items()))]
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of all samples that have these labels, and perhaps others."""
+        """The sum of all samples that have these labels."""
         return sum(
             value for found, value in self.samples[name].items() if labels.items() <= dict(found).items()
         )
 
     def updates(self, exchange: str) -> dict[str, object]:
-        """The ledger of an exchange in the form that /health has; reasons that have not occurred left out."""
+        """The ledger of an exchange in the form of /health, without reasons that have not occurred."""
         counts = {
             name: self.one(f"marketflow_updates_{name}_total", exchange=exchange)
             for name in ("received", "accepted", "cached", "expired")
@@ -50,7 +50,7 @@ class Scrape:
 
 
 async def scrape(client: Client) -> Scrape:
-    """Ask for all of it."""
+    """Request /metrics and parse it."""
     status, body = await client.read("/metrics")
     assert status == 200
     samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = defaultdict(dict)

@@ -16,24 +16,24 @@ from marketflow.service import Running, serve
 
 @attrs.frozen
 class Service:
-    """One that runs."""
+    """A running service."""
 
     client: Client
     report: Callable[[], HealthReport]
 
     async def accepted(self, count: int) -> None:
-        """Wait until so many updates were accepted since its start."""
+        """Wait until that many updates were accepted since its start."""
         await eventually(lambda: self.report().updates.accepted >= count)
         assert self.report().updates.accepted == count
 
     async def healthy(self) -> None:
-        """Wait until all that it needs is there: the stores may answer after the exchanges."""
+        """Wait until exchanges and stores are connected: the stores may answer after the exchanges."""
         await eventually(lambda: self.report().status == "ok")
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Service]:
-    """Serve until the end of the block, then stop in an orderly way, in time."""
+    """Serve until the end of the block, then stop in order and in time."""
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         started: Running = await nursery.start(serve, settings, stopping)

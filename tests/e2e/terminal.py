@@ -1,4 +1,4 @@
-"""The real program on a real terminal: what a person would see, and a keyboard."""
+"""The real program on a real terminal, with a screen and a keyboard."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class Terminal:
     def __init__(self, process: trio.Process, keyboard: int, columns: int, lines: int) -> None:
         self.process = process
         self.received = b""
-        """All that the program wrote."""
+        """Everything that the program wrote."""
         self._keyboard = keyboard
         self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
 
     @property
     def text(self) -> str:
-        """What stands on the screen."""
+        """The text on the screen."""
         return "\n".join(line.rstrip() for line in self._screen.display)
 
     def colour(self, text: str) -> str:
-        """The colour in which a text begins."""
+        """The colour of the first character of a text."""
         row, line = next((row, line) for row, line in enumerate(self._screen.display) if text in line)
         colour: str = self._screen.buffer[row][line.index(text)].fg
         return colour
 
     async def shows(self, *texts: str, within: float = 30.0) -> None:
-        """Wait until all of these stand on the screen."""
+        """Wait until all these texts are on the screen."""
         try:
             await eventually(lambda: all(text in self.text for text in texts), within=within)
         except AssertionError:
@@ -59,7 +59,7 @@ class Terminal:
             return await self.process.wait()
 
     async def read(self) -> None:
-        """Show what the program writes, until it has ended."""
+        """Show the program's output until it has ended."""
         while True:
             await trio.lowlevel.wait_readable(self._keyboard)
             try:
@@ -74,7 +74,7 @@ class Terminal:
 async def terminal(
     directory: Path, *arguments: str, columns: int = 80, lines: int = 24, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Terminal]:
-    """Run `marketflow` in a terminal of its own, which goes away at the end of the block."""
+    """Run `marketflow` in its own terminal, which is closed at the end of the block."""
     ours, theirs = pty.openpty()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))

@@ -25,7 +25,7 @@ GRACE = 200
 
 
 def keep_history(dsn: str) -> None:
-    """Have the database itself note each write of a row."""
+    """Make the database record each write of a row."""
     with psycopg.connect(dsn) as connection:
         connection.execute("CREATE TABLE history (key text, ends float8, updates bigint, at float8)")
         connection.execute(
@@ -41,7 +41,7 @@ def keep_history(dsn: str) -> None:
 
 
 def history(dsn: str) -> dict[str, list[tuple[float, int, float]]]:
-    """By row what was written, in order: the interval's end (s), the updates, and when (s)."""
+    """The writes of each row, in order: the interval's end (s), the updates, and the time (s)."""
     with psycopg.connect(dsn) as connection:
         noted = connection.execute("SELECT key, ends, updates, at FROM history ORDER BY at").fetchall()
     found: dict[str, list[tuple[float, int, float]]] = {}
@@ -51,7 +51,7 @@ def history(dsn: str) -> dict[str, list[tuple[float, int, float]]]:
 
 
 async def rows_equal(dsn: str, sent: list[Sent], interval: int, *, within: float = 6) -> None:
-    """Wait until the rows are those of the lines, exactly: each there is, and equal, and no other."""
+    """Wait until the rows are exactly those of the lines."""
     wanted = rows(sent, interval)
 
     def differing() -> dict[Key, object]:
@@ -76,7 +76,7 @@ async def rows_equal(dsn: str, sent: list[Sent], interval: int, *, within: float
 
 
 async def play(service: Service, exchanges: Exchanges, sent: list[Sent], before: int) -> None:
-    """Send lines, and wait until all of this boot's (those since `before`) are accepted."""
+    """Send lines, and wait until all that this boot sent (since `before`) are accepted."""
     for name, exchange in exchanges.items():
         await exchange.send(lines(each for each in sent[before:] if each.exchange == name))
     await service.accepted(len(sent) - before)
@@ -85,7 +85,7 @@ async def play(service: Service, exchanges: Exchanges, sent: list[Sent], before:
 async def test_rows_equal_the_lines_across_a_restart(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """Late and out-of-order lines, before and after an orderly restart in the middle of an interval."""
+    """Rows are exact with late and disordered lines, before and after a restart within an interval."""
     dsn = settings.postgres.effective_dsn
     interval = settings.aggregation.interval
     sent: list[Sent] = []
@@ -120,7 +120,7 @@ async def test_rows_equal_the_lines_across_a_restart(
 async def test_each_boundary_brings_its_rows_in_time(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """Live traffic, interval by interval: a row within a second of its grace, then left alone."""
+    """With live traffic each interval's row is written within a second of its grace, and not again."""
     grace = 1_200
     settings = attrs.evolve(settings, aggregation=AggregationSettings(interval=1_000, grace=grace))
     dsn = settings.postgres.effective_dsn
@@ -188,7 +188,7 @@ async def test_past_the_lateness_a_row_stays_as_it_is(settings: Settings, exchan
 async def test_a_second_service_on_the_same_stores_does_not_start(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the first to end, not for ever; the first goes on."""
+    """It waits for the first to end, then gives up; the first one is not affected."""
     monkeypatch.setattr(aggregating, "LOCK_PATIENCE", 0.3)
     async with running(settings) as first:
         with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
@@ -200,7 +200,7 @@ async def test_a_second_service_on_the_same_stores_does_not_start(
 async def test_the_next_service_takes_over(
     settings: Settings, exchanges: Exchanges, rng: random.Random, nursery: trio.Nursery
 ) -> None:
-    """Started while another still runs, it serves once that has stopped; the interval goes on."""
+    """If it is started while another runs, it serves once that has stopped, and continues the interval."""
     sent: list[Sent] = []
     at = now()
     serves = trio.Event()

@@ -1,4 +1,4 @@
-"""A backup made and restored as docs/operations.md says."""
+"""A backup that is made and restored as docs/operations.md describes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 async def run(program: str, dsn: str, directory: Path, server: EmbeddedPostgres) -> None:
-    """Run the line that the document has for a program, in a directory."""
+    """Run the document's command line for a program, in a directory."""
     (line,) = re.findall(rf"^{program} .*$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
     environment = os.environ | {"DSN": dsn, "PATH": f"{server._programs}:{os.environ['PATH']}"}
     await trio.run_process(["sh", "-c", line], cwd=directory, env=environment)
@@ -28,7 +28,7 @@ async def run(program: str, dsn: str, directory: Path, server: EmbeddedPostgres)
 async def test_restored_backup_is_made_whole(
     settings: Settings, postgres_server: EmbeddedPostgres, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """It is made while the service runs, and what came after it is written again from the bars in Redis."""
+    """Rows that were written after the backup are written again from the bars in Redis."""
     settings = attrs.evolve(settings, mode="test")
     async with running(settings):
         await eventually(lambda: stored_rows(postgres_dsn))

@@ -1,4 +1,4 @@
-"""A bad line costs one counted line: never a good one, never the connection, never the process."""
+"""Each bad line is counted once, and affects no good line, no connection and no process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from traffic import NAMES, Sent, any_lines, line, lines, now
 from marketflow.config import Settings
 
 LIMIT = 65_536
-"""Bytes of a line at most, its end not counted."""
+"""The most bytes of a line, without its end."""
 
 
 def padded(at: int, size: int, end: bytes) -> bytes:
@@ -26,7 +26,7 @@ def padded(at: int, size: int, end: bytes) -> bytes:
 
 
 def bad_lines(at: int) -> dict[str, list[bytes]]:
-    """By reason, each without what ends it."""
+    """Bad lines by reason, each without its line end."""
 
     def with_price(text: str) -> bytes:
         return f'{{"symbol":"BTCUSDT","price":{text},"timestamp":{at}}}'.encode()
@@ -80,7 +80,7 @@ def bad_lines(at: int) -> dict[str, list[bytes]]:
 async def test_exactly_the_good_lines_are_accepted(
     settings: Settings, exchanges: dict[str, ExchangeServer], window: redis.Redis, rng: random.Random
 ) -> None:
-    """10,000 lines of which 1,000 are bad, in pieces of any size: 9,000 accepted, on one connection."""
+    """Of 10,000 lines in pieces of any size, of which 1,000 are bad, 9,000 are accepted on one connection."""
     at = now()
     ways = bad_lines(at)
     bad = [(reason, text) for reason, texts in ways.items() for text in texts]
@@ -131,7 +131,7 @@ async def test_exactly_the_good_lines_are_accepted(
 async def test_each_bad_line_between_two_good_ones(
     settings: Settings, exchanges: dict[str, ExchangeServer]
 ) -> None:
-    """Whatever its kind, it costs itself alone, also where both neighbours come in the same read."""
+    """A bad line of any kind costs only itself, even if both neighbours are received with it."""
     at = now()
     every = [(reason, text) for reason, texts in bad_lines(at).items() for text in texts]
     good = Sent("exchange1", "ETHUSDT", 3_000.5, at).line
@@ -148,7 +148,7 @@ async def test_each_bad_line_between_two_good_ones(
 async def test_garbage_from_one_exchange_costs_the_others_nothing(
     settings: Settings, exchanges: dict[str, ExchangeServer], rng: random.Random
 ) -> None:
-    """Endless bytes without a newline, and half a line before each end of a connection."""
+    """Endless bytes without a newline, and half lines before each close, do not affect other exchanges."""
     at = now()
     sent = {
         name: any_lines(rng, name, 500, earliest=at - 1_000, latest=at)

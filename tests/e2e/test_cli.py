@@ -1,4 +1,4 @@
-"""The command line from outside: exit codes, one clear line for each error, and nothing else."""
+"""The command line as users see it: exit codes, one clear line for each error, and no other output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMIT = 60
 
 
 class Program:
-    """marketflow, run in a directory and an environment of its own."""
+    """Runs marketflow in its own directory and environment."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -50,7 +50,7 @@ class Program:
         )
 
     def run(self, *arguments: str, **options) -> tuple[int, str, str]:
-        """Run it to its end: exit code, stdout, stderr."""
+        """Run it to its end; returns exit code, stdout and stderr."""
         with self.start(*arguments, **options) as process:
             try:
                 out, err = process.communicate(timeout=LIMIT)
@@ -65,13 +65,13 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path) -> Program:
-    """In an empty directory."""
+    """A Program in an empty directory."""
     return Program(tmp_path)
 
 
 @pytest.fixture
 def taken_port():
-    """A port that somebody listens on."""
+    """A port on which another process listens."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         yield listener.getsockname()[1]
 
@@ -83,7 +83,7 @@ def taken_port():
     "command", [[], ["serve"], ["exchange"], ["demo"], ["config"], ["prices", "latest"], ["watch"]]
 )
 def test_help(program, command):
-    """On stdout, clean."""
+    """Help goes to stdout, without escape sequences, with exit code 0."""
     code, out, err = program.run(*command, "--help")
 
     assert (code, err) == (0, "")
@@ -91,7 +91,7 @@ def test_help(program, command):
 
 
 def test_help_names_all_commands_and_flags():
-    """Those of the documentation."""
+    """Help names all commands and flags of the documentation."""
     groups = {"": cli.commands, "prices ": cli.commands.commands["prices"]}
     flags = {
         group + name: {flag for option in command.params for flag in option.opts if flag.startswith("-")}
@@ -136,13 +136,13 @@ def test_help_names_all_commands_and_flags():
 
 
 def imported_by(program, *arguments):
-    """The exit code, and the modules that were imported."""
+    """The exit code, and the imported modules."""
     code, _, err = program.run(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
     return code, {line.rpartition("|")[2].strip() for line in err.splitlines()}
 
 
 def test_help_imports_no_more_than_it_needs(program):
-    """It is there at once, whatever the other commands need."""
+    """Help appears at once, even though other commands have slow imports."""
     code, imported = imported_by(program, "--help")
     assert code == 0
     assert "click" in imported
@@ -150,7 +150,7 @@ def test_help_imports_no_more_than_it_needs(program):
 
 
 def test_a_start_imports_no_more_than_it_needs(program):
-    """It takes as long as its imports."""
+    """A start imports only what it needs, since imports take most of its time."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         code, imported = imported_by(program, "serve", "--port", str(taken.getsockname()[1]))
     assert code == 1
@@ -185,7 +185,7 @@ def test_version(program):
     ],
 )
 def test_wrong_usage(capsys, arguments, line):
-    """Exit code 2, one line on stderr, nothing on stdout."""
+    """Wrong usage gives exit code 2, one line on stderr, and nothing on stdout."""
     assert cli.run(arguments) == 2
 
     out, err = capsys.readouterr()
@@ -202,7 +202,7 @@ def test_wrong_usage_from_outside(program):
 
 
 def test_nobody_to_tell(program):
-    """Without stderr the exit code is what remains."""
+    """Without stderr the exit code still shows the error."""
     closed = subprocess.run(
         ["sh", "-c", 'exec "$0" -m marketflow --foo 2>&-', sys.executable],
         cwd=program.directory,
@@ -221,7 +221,7 @@ COMMANDS = pytest.mark.parametrize("command", [[], ["serve"], ["config"]])
 
 @COMMANDS
 def test_all_configuration_errors_at_once(program, command):
-    """A line each, exit code 2, nothing on stdout, no traceback."""
+    """Each error has a line; the exit code is 2, and there is no stdout and no traceback."""
     program.write("config.toml", 'htp = 1\nhttp.port = "x"\nmode = "dead"')
     program.write(".env", "MARKETFLOW_REDIS__DB=x")
 
@@ -252,7 +252,7 @@ def test_broken_toml(program, command):
 
 
 def test_working_directory_that_is_gone(program):
-    """It holds no settings, then."""
+    """A working directory that was removed counts as one without settings."""
     gone = program.directory / "gone"
     gone.mkdir()
     code = subprocess.run(
@@ -272,7 +272,7 @@ def test_missing_configuration(program):
 
 
 def test_wrong_flags_of_serve(program):
-    """Checked with the rest, named as they were written."""
+    """Wrong flags are reported with the other errors, under the names that were used."""
     code, out, err = program.run("--port", "99999", "--mode", "dead", "--host", "a b")
 
     assert (code, out) == (2, "")
@@ -295,7 +295,7 @@ def test_wrong_port_of_the_demo(program):
 
 
 def test_config(program):
-    """Every setting, a line each, with its source; secrets masked."""
+    """It prints one line for each setting, with its source; secrets are masked."""
     program.write("config.toml", "http.port = 81")
     program.write(".env", "MARKETFLOW_MODE=test")
 
@@ -315,7 +315,7 @@ def test_config(program):
 
 
 def test_reader_that_has_seen_enough_is_no_error(program):
-    """`marketflow config | true`."""
+    """`marketflow config | true` is not an error."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -339,7 +339,7 @@ def test_full_disk_is_an_error(program):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_exchange_serves_until_a_signal(program, number):
-    """Lines like the real ones, but for the faults asked for, on the port that it says; then a clean stop."""
+    """It sends lines like the real ones, with faults if wanted, on the port it prints; then it stops cleanly."""
     arguments = ["--name", "e", "--port", "0", "--skew", "3600", "--log-format", "json"]
     with program.start("exchange", *arguments) as process:
         try:
@@ -359,7 +359,7 @@ def test_exchange_serves_until_a_signal(program, number):
 
 
 def first_tick(program, *arguments):
-    """The prices that a simulated exchange sends first, by symbol."""
+    """The prices of a simulated exchange's first tick, by symbol."""
     with program.start("exchange", "--port", "0", "--log-format", "json", *arguments) as process:
         try:
             said = json.loads(process.stderr.readline())
@@ -374,7 +374,7 @@ def first_tick(program, *arguments):
 
 
 def test_exchanges_of_one_market_agree(program):
-    """Each is a process of its own: the time and the seed are all that they share."""
+    """Exchanges in separate processes that share only time and seed quote the same market."""
     names = ("exchange1", "exchange2")
     for seed in ([], ["--seed", "5"]):
         one, other = (first_tick(program, "--walk", "fair", "--name", name, *seed) for name in names)
@@ -383,7 +383,7 @@ def test_exchanges_of_one_market_agree(program):
 
 
 def test_exchanges_walk_by_themselves_unless_a_seed_is_given(program):
-    """As the provided ones do, from the same prices on; a seed gives the same walk each time."""
+    """They start at the provided exchanges' prices and then differ; a seed gives the same walk each time."""
     one, other = first_tick(program), first_tick(program)
     assert one != other
     assert one == pytest.approx(other, rel=0.021)
@@ -392,7 +392,7 @@ def test_exchanges_walk_by_themselves_unless_a_seed_is_given(program):
 
 @pytest.mark.parametrize("command", [["exchange"], ["serve"]])
 def test_port_in_use(program, command, taken_port):
-    """One line that says which; the rest is the log's."""
+    """One line names the port; all other output is the log."""
     code, out, err = program.run(*command, "--port", str(taken_port), "--log-level", "error")
 
     assert (code, out) == (1, "")
@@ -419,7 +419,7 @@ def test_address_of_another_machine(program):
 
 @pytest.fixture
 def raising(monkeypatch, tmp_path):
-    """Make `serve` raise something, in this process."""
+    """Make `serve` raise an error, in this process."""
     monkeypatch.chdir(tmp_path)
     for name in os.environ:
         if name.startswith("MARKETFLOW_"):
@@ -460,7 +460,7 @@ NOT_KEPT_LINE = (
 
 
 def in_use() -> OSError:
-    """As the operating system has it."""
+    """The operating system's error for a port in use."""
     return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
@@ -529,7 +529,7 @@ def in_use() -> OSError:
     ],
 )
 def test_what_is_raised_is_put_into_words(raising, capsys, error, code, lines):
-    """A line each, the worst code, no traceback."""
+    """Each error gives a line, the exit code is the worst one, and there is no traceback."""
     raising(error)
 
     assert cli.run(["--log-level", "error"]) == code
@@ -550,7 +550,7 @@ def test_debug_traceback_holds_no_password(raising, capsys):
 
 
 def test_settings_are_logged_at_the_start(raising, capsys, monkeypatch):
-    """With secrets masked."""
+    """Settings are logged with secrets masked."""
     monkeypatch.setenv("MARKETFLOW_HTTP__TOKEN", "hunter2")
     raising(KeyboardInterrupt())
 
@@ -563,7 +563,7 @@ def test_settings_are_logged_at_the_start(raising, capsys, monkeypatch):
 
 @pytest.mark.parametrize("arguments", [[], ["serve"]])
 def test_serve_is_the_default(raising, capsys, arguments):
-    """With its flags, and without any."""
+    """`serve` runs if no command is given, with or without flags."""
     raising(StoreTaken())
 
     assert cli.run(arguments) == 1
@@ -579,7 +579,7 @@ def test_variables_of_the_client_do_not_disturb_the_service(raising, monkeypatch
 
 
 def test_serve_gets_settings_and_flags(raising, monkeypatch):
-    """What was set is what runs."""
+    """The service runs with the settings and flags that were given."""
     raising(KeyboardInterrupt())
     got = []
 

@@ -1,6 +1,6 @@
-"""The commands that ask a running service: what they print, and how they fail.
+"""The commands that query a running service: their output, and their errors.
 
-Most run in this process, in a thread beside the service: it is the same code, and starts in no time.
+Most run in this process, in a thread beside the service: it is the same code and starts faster.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROBLEM = "application/problem+json"
 
 
 class Shell:
-    """Runs commands in an environment and a directory of its own."""
+    """Runs commands in its own environment and directory."""
 
     def __init__(
         self, directory: Path, environment: pytest.MonkeyPatch, output: pytest.CaptureFixture
@@ -44,19 +44,19 @@ class Shell:
                 environment.delenv(name)
 
     def at(self, url: object) -> Self:
-        """Ask the service at this address from now on."""
+        """Use the service at this address from now on."""
         self._environment.setenv("MARKETFLOW_URL", str(url))
         return self
 
     async def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command to its end: exit code, stdout, stderr."""
+        """Run a command to its end; returns exit code, stdout and stderr."""
         self._output.readouterr()
         with trio.fail_after(30):
             code = await trio.to_thread.run_sync(cli.run, arguments)
         return code, *self._output.readouterr()
 
     async def printed(self, *arguments: str) -> list[list[str]]:
-        """The words of each line that a good run prints."""
+        """The words of each line that a successful run prints."""
         code, out, err = await self.run(*arguments)
         assert (code, err) == (0, "")
         return [line.split() for line in out.splitlines()]
@@ -64,13 +64,13 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch, capsys) -> Iterator[Shell]:
-    """In an empty directory. What the service logs goes elsewhere."""
+    """A Shell in an empty directory. The service's log goes elsewhere."""
     with capture_logs():
         yield Shell(tmp_path, monkeypatch, capsys)
 
 
 async def test_every_question(settings, exchanges, shell):
-    """What was sent comes out: in words, and with --json as the service answers."""
+    """The answers contain what was sent: as text, and with --json exactly as the service answers."""
     calm = attrs.evolve(settings, feeds=FeedSettings(stale_after=100_000, idle_timeout=100_000))
     async with running(calm) as service:
         at = now() - 3_000  # so that an answer in whole seconds has it too
@@ -115,7 +115,7 @@ async def test_every_question(settings, exchanges, shell):
 
 
 async def same_as_over_http(shell: Shell, service: Service) -> None:
-    """With --json nothing is added and nothing is lost."""
+    """Check that --json prints exactly the service's answer."""
     questions = {
         "/prices/latest?exchange=exchange1": ["prices", "latest", "--exchange", "exchange1"],
         "/candles/BTCUSDT?interval=5m&start=5&limit=3": [
@@ -133,7 +133,7 @@ async def same_as_over_http(shell: Shell, service: Service) -> None:
 
 
 async def test_a_switch_of_the_mode(settings, exchanges, shell):
-    """With the token from the option, the environment or `.env`. Without it one is told what is missing."""
+    """The token is an option, a variable, or in `.env`; without one the error says what is missing."""
     guarded = attrs.evolve(settings, http=attrs.evolve(settings.http, token="hunter2"))  # noqa: S106
     async with running(guarded) as service:
         shell.at(f"http://{service.client.address}")
@@ -159,7 +159,7 @@ async def test_a_switch_of_the_mode(settings, exchanges, shell):
 
 
 async def test_errors_are_one_line(settings, exchanges, shell):
-    """With what is allowed; with --json the problem itself too, for programs."""
+    """The line has the allowed values; with --json the problem is printed for programs."""
     async with running(settings) as service:
         shell.at(f"http://{service.client.address}")
         unknown = "marketflow: unknown symbol 'XYZ'; allowed: BTCUSDT, DOGEUSDT, TONUSDT, SOLUSDT, ETHUSDT\n"
@@ -197,7 +197,7 @@ async def test_nobody_there(shell):
     ],
 )
 async def test_another_service(shell, answer, words):
-    """One line that the terminal need not fear."""
+    """An answer of a foreign server gives one line without control characters."""
     async with raw_server(with_bytes(answer)) as address:
         code, out, err = await shell.at(address).run("symbols")
 
@@ -237,7 +237,7 @@ async def test_an_unavailable_service_has_a_report_and_fails(shell):
     ],
 )
 def test_wrong_usage(capsys, arguments, words):
-    """Found before anybody is asked."""
+    """Wrong usage is reported before a request is sent."""
     assert cli.run(arguments) == 2
 
     out, err = capsys.readouterr()
@@ -247,7 +247,7 @@ def test_wrong_usage(capsys, arguments, words):
 
 
 async def test_a_question_that_is_interrupted_is_no_success(tmp_path):
-    """A script must not take the lack of an answer for one."""
+    """An interrupted request must not look like an empty answer to a script."""
     asked = trio.Event()
 
     async def answer(head: bytes, stream: trio.abc.Stream) -> None:

@@ -1,4 +1,4 @@
-"""Completion, asked for as shells ask for it."""
+"""Shell completion, requested as shells do it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 60
 
 @pytest.fixture
 def completed(monkeypatch, capsys):
-    """Ask, in this process, what could come at a place of a command line."""
+    """The completions at a place of a command line, computed in this process."""
 
     def ask(words: str, at: int, url: str = "http://127.0.0.1:1") -> list[str]:
         for name, value in (
@@ -55,7 +55,7 @@ def completed(monkeypatch, capsys):
     ],
 )
 def test_commands_and_values(completed, words, at, expected):
-    """Without a service too: what only it knows is then missing, and nothing is said."""
+    """It also works without a service, but without the names that only the service knows."""
     assert completed(words, at) == expected
 
 
@@ -88,7 +88,7 @@ async def check_names(completed, settings):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash, which CI has")
 def test_bash(tmp_path: Path):
-    """Set up as --help says, in a real bash."""
+    """It works in a real bash, set up as --help says."""
     program = tmp_path / "marketflow"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m marketflow "$@"\n')
     program.chmod(0o755)

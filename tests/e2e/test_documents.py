@@ -1,4 +1,4 @@
-"""Documents show what commands really say, since these are run; and what documents name is there."""
+"""Commands in documents print what the documents show, and files that documents name exist."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ WIRE = ROOT / "docs" / "wire.md"
 DOCUMENTS = (README, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").glob("*.md"))
 
 PORTS = range(10_000, 20_000)
-"""Below the ephemeral ports and the embedded servers': nobody gets one of these while an exchange is down."""
+"""Below the ephemeral ports and those of the embedded servers, so that no client gets one by chance."""
 
 
 def free_ports(shown: list[str]) -> dict[str, str]:
-    """Free ports in place of those shown."""
+    """Free ports, by the ports in the document."""
     ports: dict[str, str] = {}
     while len(ports) < len(shown):
         port = random.choice(PORTS)
@@ -51,7 +51,7 @@ def free_ports(shown: list[str]) -> dict[str, str]:
 
 @pytest.fixture
 def programs(server_directory: Path) -> dict[str, str]:
-    """An environment without settings, and with a `marketflow` that is the one under test."""
+    """An environment without settings, whose `marketflow` is the one under test."""
     directory = server_directory / "bin"
     directory.mkdir()
     (directory / "marketflow").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m marketflow "$@"\n')
@@ -62,7 +62,7 @@ def programs(server_directory: Path) -> dict[str, str]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documents ask with curl")
 async def test_quick_start_says_what_is_shown(server_directory: Path, programs: dict[str, str]) -> None:
-    """The README's first look too, asked of the service that the quick start starts."""
+    """The quick start and the README's first look show the real output, with one service."""
     ports = free_ports(["8080", "40101", "40102", "40103"])
     state = server_directory / "state"
     env = programs | {
@@ -92,7 +92,7 @@ async def test_quick_start_says_what_is_shown(server_directory: Path, programs: 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the documents ask with curl")
 async def test_exchange_of_the_wire_page_works(server_directory: Path, programs: dict[str, str]) -> None:
-    """Its ten lines, and the service that reads from them."""
+    """The ten lines of Python work as an exchange, and the service reads from it."""
     ports = free_ports(["8080", "40101"])
     state = server_directory / "state"
     env = programs | {"MARKETFLOW_HTTP__PORT": ports["8080"], "MARKETFLOW_STATE_DIR": str(state)}
@@ -111,7 +111,7 @@ async def test_exchange_of_the_wire_page_works(server_directory: Path, programs:
 
 
 def test_wire_page_has_every_reason() -> None:
-    """In the order in which they are tried."""
+    """The reasons are in the order in which they are checked."""
     text = WIRE.read_text(encoding="utf-8")
     (table,) = re.findall(r"^\| reason \| the line \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
 
@@ -128,7 +128,7 @@ async def test_guide_says_what_is_shown(
     postgres_dsn: str,
     tmp_path: Path,
 ) -> None:
-    """Of a service with three exchanges, and no past."""
+    """The guides show the real output of a new service with three exchanges."""
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         settings = Settings(
@@ -160,7 +160,7 @@ async def test_guide_says_what_is_shown(
 
 
 def test_api_guide_has_every_route() -> None:
-    """But for those of the pages' files. That an exchange may stand in any path is said once."""
+    """The guide has all routes, except for files of pages and the variants with an exchange in the path."""
     text = API.read_text(encoding="utf-8")
     left_out = ("/{exchange}/{symbol}", "/{file}", "/{name}", "/{kind}")
     asked = {operation.path for operation in operations() if not operation.path.endswith(left_out)}
@@ -170,7 +170,7 @@ def test_api_guide_has_every_route() -> None:
 
 
 def test_commands_are_explained() -> None:
-    """Each of them, in the table."""
+    """The table has every command."""
     text = COMMANDS.read_text(encoding="utf-8")
     (table,) = re.findall(r"^\| command \| does \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
 
@@ -179,7 +179,7 @@ def test_commands_are_explained() -> None:
 
 
 def test_every_alert_is_explained() -> None:
-    """With the severity that it has, in the same order."""
+    """The document has all alerts, with their severity, in the same order."""
     rules = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text(encoding="utf-8"))
     alerts = [
         (rule["alert"], rule["labels"]["severity"]) for group in rules["groups"] for rule in group["rules"]
@@ -191,7 +191,7 @@ def test_every_alert_is_explained() -> None:
 
 
 def test_events_of_the_log_are_there() -> None:
-    """Those that are explained are logged somewhere."""
+    """Each explained event is logged somewhere in the code."""
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"^\| event \| meaning \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
     explained = re.findall(r"`([^`]+)`", "\n".join(row.split("|")[1] for row in table.splitlines()))
@@ -243,13 +243,13 @@ def test_api_guide_has_every_problem() -> None:
     ],
 )
 def test_what_is_shown_is_compared(shown: str, said: str, expected: bool) -> None:
-    """The comparison itself."""
+    """The comparison finds differences."""
     assert alike(shown, said) is expected
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_what_documents_name_is_there(document: Path) -> None:
-    """Links to files, and paths of code and tests in backticks."""
+    """Linked files, and paths of code and tests in backticks, exist."""
     text = document.read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     named = re.findall(r"`((?:marketflow|tests|docs|deploy)/[\w./-]+)`", text)

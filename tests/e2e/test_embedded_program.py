@@ -1,4 +1,4 @@
-"""`serve --embedded` and the demo: with servers of their own, of which none is left running."""
+"""`serve --embedded` and the demo run their own servers, and leave none of them running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from traffic import SYMBOLS, Sent, lines, now, rows
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that is dead and has not been waited for does not."""
+    """Whether the process runs; a zombie does not count."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -28,7 +28,7 @@ def alive(pid: int) -> bool:
 
 
 def family(pid: int) -> set[int]:
-    """The process, its children, and theirs, as far as they run."""
+    """The running processes among this one, its children and their children."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -44,7 +44,7 @@ def left_in(directory: Path) -> list[Path]:
 
 
 def users(directory: Path, name: bytes = b"") -> set[int]:
-    """The processes (of that name) that were told of the directory, as far as they run."""
+    """The running processes (of that name) whose command line names the directory."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -72,7 +72,7 @@ def environment(directory: Path, exchange: ExchangeServer) -> dict[str, object]:
 
 
 async def whole_family(run: Program) -> set[int]:
-    """All its processes, the two servers and PostgreSQL's own children among them."""
+    """Wait for all its processes: both servers and PostgreSQL's children; returns them."""
     found = family(run.process.pid)
     assert len(found) > 5, found
     return found
@@ -81,7 +81,7 @@ async def whole_family(run: Program) -> set[int]:
 async def test_embedded_servers_end_with_the_service(
     tmp_path: Path, server_directory: Path, exchanges: dict[str, ExchangeServer]
 ) -> None:
-    """Also with kill -9 of it; the next start finds the rows, and what is lost is lost alone."""
+    """The servers end even if the service is killed; the next start finds the rows."""
     exchange = exchanges["exchange1"]
     started = ["serve", "--embedded", "--log-format", "json"]
     settings = environment(server_directory, exchange)
@@ -122,7 +122,7 @@ async def test_embedded_servers_end_with_the_service(
 
 
 def where(state: Path) -> tuple[str, str]:
-    """The DSN and the URL of the servers that run under the directory: their sockets are in a known place."""
+    """The DSN and the URL of the servers under the directory, found by their sockets."""
     at = state / "embedded"
     return (
         f"postgresql://postgres@/marketflow?host={quote(str(at / 'postgres' / 'run'), safe='')}",
@@ -131,7 +131,7 @@ def where(state: Path) -> tuple[str, str]:
 
 
 def listening(pids: set[int]) -> list[tuple[str, int]]:
-    """Address and port of every TCP socket that one of these processes listens at."""
+    """Address and port of every TCP socket on which one of these processes listens."""
     held = set()
     for pid in pids:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
@@ -148,7 +148,7 @@ def listening(pids: set[int]) -> list[tuple[str, int]]:
 
 
 def told_in_the_demo(text: str) -> tuple[dict[str, list[int]], list[list[str]]]:
-    """What its summary says: the ledger's numbers by exchange, and the rows."""
+    """The content of the demo's summary: the ledger's numbers by exchange, and the rows."""
     ledger: dict[str, list[int]] = {}
     found: list[list[str]] = []
     for words in map(str.split, text.splitlines()):
@@ -169,7 +169,7 @@ def check_ledger(ledger: dict[str, list[int]], seconds: float) -> None:
 
 
 async def test_the_demo_stops_by_itself(tmp_path: Path, server_directory: Path) -> None:
-    """It tells what came in and what was cached, the ledger and the first interval's rows; and cleans up."""
+    """It prints what was received and cached and the first interval's rows, and removes its data."""
     settings = {"AGGREGATION__INTERVAL": 1, "AGGREGATION__GRACE": 0.2}
     async with program(
         tmp_path,
@@ -204,7 +204,7 @@ async def test_the_demo_stops_by_itself(tmp_path: Path, server_directory: Path) 
 async def test_on_a_terminal_the_demo_says_how_long_it_goes_on(
     tmp_path: Path, server_directory: Path
 ) -> None:
-    """And takes it back at the end, when there is a summary."""
+    """The countdown is removed at the end, before the summary."""
     arguments = ["demo", "--duration", "3", "--port", "0"]
     temporary = {"TMPDIR": str(server_directory)}
     async with terminal(tmp_path, *arguments, lines=60, columns=100, env=temporary) as shown:
@@ -215,7 +215,7 @@ async def test_on_a_terminal_the_demo_says_how_long_it_goes_on(
 
 
 async def test_ctrl_c_in_the_demo_is_a_clean_stop(tmp_path: Path, server_directory: Path) -> None:
-    """The terminal signals the whole group; the servers must outlive the last flush."""
+    """The terminal signals the whole process group, but the servers must outlive the last flush."""
     async with program(tmp_path, "demo", "--port", "0", temporary=server_directory) as run:
         await eventually(lambda: "Ctrl-C stops it." in run.stdout, within=30)
         (url,) = re.findall(r"curl (http://[^/]+)/health", run.stdout)
@@ -249,7 +249,7 @@ async def test_ctrl_c_in_the_demo_is_a_clean_stop(tmp_path: Path, server_directo
 
 
 async def test_ctrl_c_while_the_servers_start(tmp_path: Path, server_directory: Path) -> None:
-    """Also in the middle of initdb nothing is left behind."""
+    """Even during initdb no process and no file is left behind."""
     async with program(tmp_path, "demo", "--port", "0", temporary=server_directory) as run:
         await eventually(lambda: users(server_directory, b"initdb"), within=30)
         os.killpg(run.process.pid, SIGINT)

@@ -1,4 +1,4 @@
-"""Exchanges that go away, come back, or fall silent: said in health, and mended."""
+"""Exchanges that go away, come back, or fall silent: health reports it, and the service recovers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Exchanges = dict[str, ExchangeServer]
 
 
 async def health_when(service: Service, name: str, status: str, *, within: float) -> Any:
-    """Wait until health says so of an exchange; returns the whole report."""
+    """Wait until health reports this about an exchange; returns the whole report."""
     seen: Any = None
 
     async def said() -> Any:
@@ -36,7 +36,7 @@ async def health_when(service: Service, name: str, status: str, *, within: float
 async def test_one_that_was_away_flows_again_within_three_seconds(
     settings: Settings, exchanges: Exchanges, rng: random.Random, way: str, seconds: float
 ) -> None:
-    """Health says so meanwhile, the others flow on, and nothing that was sent is lost or counted twice."""
+    """Health reports the outage, other exchanges go on, and no update is lost or counted twice."""
     away = exchanges["exchange1"]
     sent = 0
 
@@ -94,7 +94,7 @@ async def test_one_that_is_away_at_the_start_is_found_when_it_comes(
 async def test_one_without_updates_is_stale(
     settings: Settings, exchanges: Exchanges, rng: random.Random, said: bytes
 ) -> None:
-    """Whatever else it says; the next accepted update ends it. Connected it stays."""
+    """Other bytes do not matter; the next accepted update ends it. The connection stays."""
     settings = attrs.evolve(settings, feeds=FeedSettings(stale_after=400))
     silent = exchanges["exchange1"]
     async with running(settings) as service:
@@ -122,7 +122,7 @@ async def test_one_without_updates_is_stale(
 async def test_a_silent_connection_is_made_again(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """No byte for `idle_timeout`: the other end may be gone without a word. A heartbeat is a byte."""
+    """After `idle_timeout` without a byte it is made again. A heartbeat counts as a byte."""
     settings = attrs.evolve(settings, feeds=FeedSettings(stale_after=300, idle_timeout=600))
     silent, beating = exchanges["exchange1"], exchanges["exchange2"]
     async with running(settings) as service, trio.open_nursery() as nursery:
@@ -149,7 +149,7 @@ async def test_a_silent_connection_is_made_again(
 async def test_one_that_ends_every_connection_is_not_flooded(
     settings: Settings, exchanges: Exchanges
 ) -> None:
-    """It is asked again and again, ever more slowly."""
+    """Attempts to connect become less frequent."""
     mad = exchanges["exchange1"]
     async with running(settings) as service:
         until = trio.current_time() + 2

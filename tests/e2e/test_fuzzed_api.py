@@ -1,4 +1,4 @@
-"""The API does what its description says, and nothing else: tried out by Schemathesis on the live service."""
+"""Schemathesis tests on the live service that the API is as its description says."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from marketflow.config.settings import GeneratorSettings, HttpSettings
 HERE = Path(__file__).parent
 TOKEN = "s3cret"  # noqa: S105
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-"""Few, for each is asked about."""
+"""Only two, since each one adds requests."""
 EXAMPLES = 5
-"""Random ones for each operation. To look for more: more of them, and other seeds."""
+"""Random examples for each operation. To search for more faults, raise it and vary the seed."""
 SEED = 1
 
 
@@ -47,7 +47,7 @@ async def test_the_api_is_as_described(
     tmp_path: Path,
     selected: dict[str, str],
 ) -> None:
-    """The boundary values of each parameter, in parts, and values and sequences of questions at random."""
+    """It tests the boundary values of each parameter, and random values and sequences of requests."""
     settings = attrs.evolve(
         settings,
         mode="test",
@@ -70,7 +70,7 @@ async def test_the_api_is_as_described(
 
 
 def told_by(service: Service, exchange: str) -> bool:
-    """Whether it has told of every symbol."""
+    """Whether an exchange has sent every symbol."""
     return service.report().exchanges[exchange].updates.accepted >= len(SYMBOLS)
 
 
@@ -82,7 +82,7 @@ def switch_to_live(address: str) -> None:
 
 
 async def send_for_ever(name: str, exchange: ExchangeServer) -> None:
-    """Updates of every symbol, as real exchanges send them; a switch of the mode ends the connection."""
+    """Send updates of every symbol, as real exchanges do; a switch of the mode ends the connection."""
     while True:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await exchange.send(lines(Sent(name, symbol, 100.0, now()) for symbol in SYMBOLS))
@@ -90,7 +90,7 @@ async def send_for_ever(name: str, exchange: ExchangeServer) -> None:
 
 
 async def fuzzed(url: str, selected: dict[str, str], directory: Path) -> Any:
-    """Run Schemathesis, which fails where an answer is not as described; returns its report."""
+    """Run Schemathesis, which fails if an answer is not as described; returns its report."""
     options = {
         "--checks": "all",
         **selected,

@@ -1,4 +1,4 @@
-"""The test mode's prices come as often as they are to, and are believable."""
+"""Prices of the test mode have the configured rate and are believable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from marketflow.config.settings import GeneratorSettings
 
 
 async def test_hundreds_of_ticks_a_second(settings: Settings) -> None:
-    """Feeds of exchanges let more come in before they read on: of these, 1,200 ticks would take 15 s."""
+    """The generator has no pauses between reads, with which 1,200 ticks would take 15 s."""
     settings = attrs.evolve(
         settings, mode="test", generator=GeneratorSettings(exchanges=("test1",), rate=400.0)
     )
@@ -25,7 +25,7 @@ async def test_hundreds_of_ticks_a_second(settings: Settings) -> None:
 
 
 async def test_generators_are_of_one_market(settings: Settings) -> None:
-    """Their prices stay together, and have as few digits as those of real exchanges."""
+    """Their prices stay close to each other, and have as few digits as real ones."""
     settings = attrs.evolve(settings, mode="test", generator=GeneratorSettings(rate=100.0))
     async with running(settings) as service:
         await eventually(lambda: service.report().updates.accepted >= 1_500)

@@ -1,4 +1,4 @@
-"""IPv6 addresses with the brackets that they have in URLs: what listens, what asks, and what is printed."""
+"""IPv6 addresses in brackets, as in URLs: for listening, for requests, and in printed URLs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def _has_ipv6() -> bool:
 pytestmark = pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 here")
 
 NOWHERE = 9
-"""A port that nobody listens on."""
+"""A port on which nothing listens."""
 
 
 @pytest.mark.parametrize("host", ["[::1]", "::1"])
 async def test_a_service_an_exchange_and_a_command(tmp_path, host):
-    """Each of them takes brackets, and prints URLs that have them."""
+    """Each accepts an address in brackets, and prints URLs with brackets."""
     directories = [tmp_path / name for name in ("exchange", "service", "command", "another")]
     for directory in directories:
         directory.mkdir()

@@ -1,4 +1,4 @@
-"""The live stream of the whole service: what exchanges send comes out, as events and as messages."""
+"""The live stream of the whole service, over Server-Sent Events and over WebSockets."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def port_of(client: Client) -> int:
 
 
 def as_told(sent: Sent) -> dict[str, Any]:
-    """What is told of an update."""
+    """The fields that the stream sends for an update."""
     return attrs.asdict(sent) | {"source": "memory"}
 
 
 @asynccontextmanager
 async def flowing(exchanges: Exchanges, rng: random.Random, *, pause: float = 0.01, times: int = 1):
-    """Every exchange sends so many updates of each symbol again and again."""
+    """Each exchange sends that many updates of each symbol, again and again."""
 
     async def play(name: str, exchange: ExchangeServer) -> None:
         while True:
@@ -57,7 +57,7 @@ async def flowing(exchanges: Exchanges, rng: random.Random, *, pause: float = 0.
 
 
 async def test_updates_come_out_as_they_went_in(settings: Settings, exchanges: Exchanges) -> None:
-    """At a rate that a client can follow it gets each of them, as /prices/latest would tell it."""
+    """At a rate that a client can follow it gets every update, with the fields of /prices/latest."""
     async with running(settings) as service:
         port = port_of(service.client)
         async with (
@@ -79,7 +79,7 @@ async def test_updates_come_out_as_they_went_in(settings: Settings, exchanges: E
 
 
 async def test_a_client_that_comes_again_gets_what_is_new(settings: Settings, exchanges: Exchanges) -> None:
-    """From the same boot what it has not had; from the next all that is newest. Ids go on growing."""
+    """From the same boot it gets the changes since its last event, from the next boot all. Ids grow."""
 
     async def send(name: str, symbol: str, price: float) -> Sent:
         sent = Sent(name, symbol, price, now())
@@ -111,7 +111,7 @@ async def test_a_client_that_comes_again_gets_what_is_new(settings: Settings, ex
 async def test_a_client_that_does_not_read_gets_the_newest(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """What it has missed is nowhere; then it is up to date again."""
+    """A client that reads again skips the missed updates and is up to date."""
     async with running(settings) as service:
         port = port_of(service.client)
         async with event_source(port, "/stream?exchange=exchange1", receive_buffer=4_096) as events:
@@ -142,7 +142,7 @@ def post(client: Client, path: str) -> int:
 async def test_the_mode_is_switched_there_and_back(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """The stream goes on with the other mode's exchanges, and neither is among the other's."""
+    """The stream goes on with the other mode's exchanges, and never mixes the two."""
     told: list[str] = []
     named: list[str] = []
 
@@ -171,7 +171,7 @@ async def test_the_mode_is_switched_there_and_back(
 
 
 async def test_two_hundred_clients(settings: Settings, exchanges: Exchanges, rng: random.Random) -> None:
-    """All of them are told all the time, and when they have left their places are free."""
+    """All of them get prices all the time, and their places are free when they have left."""
     limited = attrs.evolve(settings, http=HttpSettings(port=0, max_stream_clients=200))
 
     async def listen(port: int, number: int) -> None:
@@ -215,7 +215,7 @@ async def test_as_many_clients_as_may_be(settings: Settings, exchanges: Exchange
 async def test_a_stop_ends_all_streams_at_once(
     redis_url: str, postgres_dsn: str, tmp_path: Path, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """In an orderly way those that read; one that does not read holds the stop for its grace only."""
+    """Clients that read get an orderly end; one that does not read delays the stop only for its grace."""
     environment = {
         "EXCHANGES": [{"name": name, "host": HOST, "port": each.port} for name, each in exchanges.items()],
         "REDIS__URL": redis_url,

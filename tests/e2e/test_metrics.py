@@ -1,4 +1,4 @@
-"""What is scraped is what happened: it adds up at every moment, and says what /health says."""
+"""/metrics reports what happened: it adds up in every scrape, and agrees with /health."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BAD = b'{"symbol":"BTCUSDT","price":0,"timestamp":1}\nnonsense\n{"symbol":"NOSUC
 
 
 async def flood(rng: random.Random, name: str, exchange: ExchangeServer, until: trio.Event) -> int:
-    """Good and bad lines, some thousands a second; returns how many."""
+    """Send good and bad lines, some thousands a second; returns how many."""
     sent = 0
     while not until.is_set():
         good = any_lines(rng, name, 40, earliest=now() - 70_000, latest=now())
@@ -35,7 +35,7 @@ async def flood(rng: random.Random, name: str, exchange: ExchangeServer, until: 
 
 
 def check(found: Scrape, before: Scrape | None = None) -> None:
-    """One scrape adds up in itself, and nothing has become less than in an earlier one."""
+    """Check that one scrape adds up, and that no counter has shrunk since an earlier one."""
     assert len(found.exchanges) == 6
     for exchange in found.exchanges:
         assert adds_up(found.updates(exchange)), exchange
@@ -51,7 +51,7 @@ def check(found: Scrape, before: Scrape | None = None) -> None:
 
 
 async def check_while(service: Service, scrapes: int) -> Scrape:
-    """Scrape again and again; returns the last."""
+    """Scrape and check again and again; returns the last scrape."""
     last = None
     for _ in range(scrapes):
         found = await scrape(service.client)
@@ -61,7 +61,7 @@ async def check_while(service: Service, scrapes: int) -> Scrape:
 
 
 async def check_equal_to_health(service: Service) -> Scrape:
-    """Once nothing happens any more, /metrics and /health have the same numbers."""
+    """Check that /metrics and /health have the same numbers once nothing happens any more."""
 
     async def settled() -> bool:
         before = await service.client.health()
@@ -144,7 +144,7 @@ async def test_an_outage_of_redis_is_seen_and_adds_up(
 
 
 async def test_rows_and_modes(settings: Settings, exchanges: Exchanges, rng: random.Random) -> None:
-    """Rows are counted once they are in PostgreSQL; the other mode's exchanges are told of, too."""
+    """Rows are counted once they are in PostgreSQL; exchanges of the other mode are reported too."""
     async with running(settings) as service:
         good = any_lines(rng, "exchange1", 50, earliest=now() - 500, latest=now() - 500)
         await exchanges["exchange1"].send(lines(good))
@@ -175,7 +175,7 @@ async def test_rows_and_modes(settings: Settings, exchanges: Exchanges, rng: ran
 
 
 async def test_clients_of_the_live_stream(settings: Settings) -> None:
-    """A stream that goes on is no request in flight, and is counted when it began."""
+    """A running stream is not a request in flight; it is counted when it began."""
     async with running(settings) as service:
         port = int(service.client.address.rpartition(":")[2])
 

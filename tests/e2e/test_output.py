@@ -1,4 +1,4 @@
-"""Whatever becomes of its output and its terminal, the service answers, and a clean stop is one."""
+"""With its output blocked and its terminal closed, the service still answers, and stops cleanly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from program import program
 
 LIMIT = 30.0
 NOWHERE = "127.0.0.1:9"
-"""Nobody but root could listen there."""
+"""Only root could listen there."""
 FULL = Path("/dev/full")
 
 
@@ -41,14 +41,14 @@ async def serving(
     prepared: Callable[[], object] | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[trio.Process, Client]]:
-    """`marketflow serve` without stores, once it answers.
+    """Run `marketflow serve` without stores, until it answers.
 
     Args:
-        directory: where it runs.
-        arguments: more of them.
+        directory: its working directory.
+        arguments: further arguments.
         through: a command that runs it.
         prepared: called in the new process.
-        options: its stdout and stderr, and the like.
+        options: further options of the process, such as its stdout and stderr.
     """
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
@@ -91,7 +91,7 @@ async def ended(process: trio.Process, within: float = 10.0) -> int:
 
 @contextmanager
 def output(kind: str) -> Iterator[int]:
-    """A descriptor that takes nothing."""
+    """A descriptor to which nothing can be written."""
     with ExitStack() as stack:
         if kind == "full":
             if not FULL.exists():
@@ -118,7 +118,7 @@ def output(kind: str) -> Iterator[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("kind", ["full", "broken", "blocked"])
 async def test_output_that_nobody_takes(tmp_path: Path, kind: str, number: signal.Signals) -> None:
-    """It serves all the same, at its most talkative, and ends in time with 0."""
+    """It still serves with the most verbose log, and stops in time with exit code 0."""
     with output(kind) as descriptor:
         async with serving(tmp_path, "--log-level", "debug", stdout=descriptor, stderr=descriptor) as (
             process,
@@ -131,7 +131,7 @@ async def test_output_that_nobody_takes(tmp_path: Path, kind: str, number: signa
 
 
 async def test_output_that_is_closed(tmp_path: Path) -> None:
-    """Nor does anything that it opens get what is meant for stderr."""
+    """With stderr closed, no file or socket that it opens gets log lines."""
     async with serving(tmp_path, through=("sh", "-c", 'exec "$@" >&- 2>&-', "sh")) as (process, client):
         standard = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in (1, 2)]  # noqa: PTH115
         assert standard == [os.devnull, os.devnull]
@@ -141,7 +141,7 @@ async def test_output_that_is_closed(tmp_path: Path) -> None:
 
 
 async def test_an_error_that_nobody_reads(tmp_path: Path) -> None:
-    """The exit code is what remains, and it comes in time."""
+    """If stderr is blocked, the exit code still comes in time."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken, output("blocked") as descriptor:
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "marketflow", "exchange", "--port", str(taken.getsockname()[1])],
@@ -153,7 +153,7 @@ async def test_an_error_that_nobody_reads(tmp_path: Path) -> None:
 
 
 async def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
-    """The kernel sends SIGHUP, and its stderr fails from then on."""
+    """The kernel sends SIGHUP, and writes to stderr fail from then on; the stop is clean."""
     controlling, terminal = pty.openpty()
     async with serving(
         tmp_path, stdout=terminal, stderr=terminal, start_new_session=True, prepared=attach_terminal
@@ -169,7 +169,7 @@ def attach_terminal() -> None:
 
 
 async def test_under_nohup_it_outlives_its_terminal(tmp_path: Path) -> None:
-    """SIGHUP was ignored when it started."""
+    """SIGHUP was ignored when it started, so it goes on."""
     ignore = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
     async with serving(tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, prepared=ignore) as (
         process,
@@ -190,7 +190,7 @@ async def test_a_simulated_exchange_ends_with_its_terminal(tmp_path: Path) -> No
 
 
 async def test_the_demo_ends_with_its_terminal(tmp_path: Path) -> None:
-    """Its servers too, and it says what came of it."""
+    """Its servers end too, and it still writes its summary."""
     async with program(tmp_path, "demo", "--port", "0", temporary=tmp_path) as run:
         await eventually(lambda: "Ctrl-C stops it" in run.stdout, within=60)
         run.signal(signal.SIGHUP)
@@ -199,7 +199,7 @@ async def test_the_demo_ends_with_its_terminal(tmp_path: Path) -> None:
 
 
 async def test_the_demo_on_a_full_disk(tmp_path: Path) -> None:
-    """Its words are lost, and nothing else."""
+    """Only its output is lost."""
     with output("full") as full:
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "marketflow", "demo", "--port", "0", "--duration", "1"],

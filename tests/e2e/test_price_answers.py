@@ -1,4 +1,4 @@
-"""What exchanges send is what the service answers, and what is in Redis: exactly."""
+"""The service's answers, and the data in Redis, are exactly what exchanges sent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def as_members(sent: list[Sent]) -> Counter[tuple[str, str, float, int]]:
 async def check(
     service: Service, sent: list[Sent], kind: str, symbol: str, exchange: str | None, period: str
 ) -> None:
-    """Ask, and compare with the lines of the span that the answer says it covers."""
+    """Ask, and compare the answer with the lines of the span that it covers."""
     path = f"/prices/{kind}/{symbol}?period={period}" + (f"&exchange={exchange}" if exchange else "")
     before = now()
     status, answer = await service.client.get(path)
@@ -74,7 +74,7 @@ async def check(
 async def test_the_latest_price_is_the_newest_line_within_a_second(
     settings: Settings, exchanges: Exchanges
 ) -> None:
-    """Exact, whatever the price; of equal timestamps the later received; never an older one."""
+    """It is exact for any price; of equal timestamps the later received counts; an older one never does."""
     async with running(settings) as service:
         at = now() - 2_000
         prices = [100150.75492142327, 0.1 + 0.2, 2e-07, 5e-324, 1.7976931348623157e308, 9.0, 10.0, 9.5]
@@ -107,7 +107,7 @@ async def test_the_latest_price_is_the_newest_line_within_a_second(
 async def test_every_good_line_is_one_member(
     settings: Settings, exchanges: Exchanges, window: redis.Redis, rng: random.Random
 ) -> None:
-    """Equal lines in one ms are as many members as lines, and every price is in Redis to the last digit."""
+    """Equal lines in one ms are separate members, and every price is in Redis to the last digit."""
     at = now()
     sent = [
         line
@@ -137,7 +137,7 @@ async def test_every_good_line_is_one_member(
 
 
 async def test_every_span_is_exact(settings: Settings, exchanges: Exchanges, rng: random.Random) -> None:
-    """All kinds, of one exchange and of all, cut to the ms by [start, end), future lines left out."""
+    """All statistics, of one exchange and of all, are exact to the ms, without future lines."""
     at = now()
     sent = [
         line
@@ -157,7 +157,7 @@ async def test_every_span_is_exact(settings: Settings, exchanges: Exchanges, rng
 async def test_an_answer_contains_all_that_was_accepted_before(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """While traffic flows; and at every moment the ledgers add up."""
+    """This holds while traffic flows, and the ledgers add up at every moment."""
     sent: list[Sent] = []
     kinds = ["highest", "lowest", "average", "aggregate"]
     async with running(settings) as service:
@@ -184,7 +184,7 @@ async def test_an_answer_contains_all_that_was_accepted_before(
 async def test_nothing_stays_in_redis_for_longer_than_promised(
     settings: Settings, exchanges: Exchanges, window: redis.Redis, rng: random.Random
 ) -> None:
-    """Nothing older than the window and 5 s, at any moment, and every key expires."""
+    """No member is older than the window and 5 s at any moment, and every key expires."""
     settings = attrs.evolve(settings, window=WindowSettings(length=1_000))
     sent = 0
     first = now()
@@ -217,7 +217,7 @@ async def test_nothing_stays_in_redis_for_longer_than_promised(
 async def test_a_start_between_lines_of_the_provided_kind(
     settings: Settings, exchanges: Exchanges, rng: random.Random
 ) -> None:
-    """Five lines each 100 ms on three ports: each symbol is answered for at once, from the first tick on."""
+    """With five lines every 100 ms on three ports, each symbol has a price from the first tick on."""
     async with running(settings) as service:
         for name, exchange in exchanges.items():
             await exchange.send(lines(tick(rng, name, now())))
@@ -232,7 +232,7 @@ async def test_a_start_between_lines_of_the_provided_kind(
 async def test_the_first_question_waits_for_the_first_answer_of_redis(
     settings: Settings, exchanges: Exchanges, rng: random.Random, own_redis: EmbeddedRedis
 ) -> None:
-    """A service that has just started does not take a Redis for away that nobody has heard of yet."""
+    """A service that has just started waits for Redis instead of treating it as away."""
     settings = attrs.evolve(settings, redis=RedisSettings(url=own_redis.url, timeout=5_000))
     own_redis.pause()
     async with running(settings) as service, trio.open_nursery() as nursery:

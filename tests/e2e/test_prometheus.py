@@ -1,4 +1,4 @@
-"""What deploy/ has for Prometheus and Grafana, with the real programs on a running service."""
+"""The files of deploy/ for Prometheus and Grafana, with the real programs and a running service."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ needs_prometheus = pytest.mark.skipif(
 
 
 def promtool(*arguments: object, text: str | None = None) -> str:
-    """What promtool says; it must have no complaint."""
+    """The output of promtool, which must report no fault."""
     done = subprocess.run(
         ["promtool", *map(str, arguments)],
         input=text,
@@ -85,7 +85,7 @@ def dashboards() -> Iterator[dict[str, Any]]:
 
 
 def expressions() -> dict[str, str]:
-    """Every question of the dashboards' panels, annotations included, with its variables filled in."""
+    """All queries of the dashboards' panels and annotations, with variables filled in."""
     found: dict[str, str] = {}
     for dashboard in dashboards():
         for panel in dashboard["panels"]:
@@ -102,7 +102,7 @@ def expressions() -> dict[str, str]:
 
 
 def test_panels_have_their_place_and_their_question() -> None:
-    """Each has an id, a title and a source of its own choice; none lies on another."""
+    """Each panel has an id, a title and a selectable source, and none overlaps another."""
     assert DASHBOARDS
     for dashboard in dashboards():
         names = {variable["name"] for variable in dashboard["templating"]["list"]}
@@ -134,7 +134,7 @@ def test_panels_have_their_place_and_their_question() -> None:
 async def service(
     settings: Settings, exchanges: dict[str, ExchangeServer], rng: random.Random
 ) -> AsyncIterator[Service]:
-    """One that gets lines all the time, of which some are bad."""
+    """A running service that gets lines all the time, some of them bad."""
 
     async def publish(name: str) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -154,14 +154,14 @@ async def service(
 
 @needs_promtool
 async def test_promtool_has_no_complaint(service: Service) -> None:
-    """Neither of the form nor of the names, texts and types."""
+    """promtool accepts the format, the names, the help texts and the types."""
     _, body = await service.client.read("/metrics")
     told = await trio.to_thread.run_sync(lambda: promtool("check", "metrics", text=body.decode()))
     assert told == ""
 
 
 async def test_alerts_and_dashboards_ask_for_what_there_is(service: Service) -> None:
-    """Every name of ours in an expression is a series; what texts name may be a whole histogram, too."""
+    """Each of our names in an expression is a series; texts may also name a whole histogram."""
     _, body = await service.client.read("/metrics")
     series = set(re.findall(r"^(\w+)[{ ]", body.decode(), re.MULTILINE))
     families = set(re.findall(r"^# TYPE (\w+)", body.decode(), re.MULTILINE))
@@ -177,7 +177,7 @@ async def test_alerts_and_dashboards_ask_for_what_there_is(service: Service) -> 
 
 @asynccontextmanager
 async def prometheus(directory: Path, target: str) -> AsyncIterator[Client]:
-    """Prometheus with the configuration of deploy/, on a port of its own, but quicker.
+    """Prometheus with the configuration of deploy/, on its own port, but faster.
 
     Intervals are a quarter of a second, and alerts fire at once.
     """
@@ -221,7 +221,7 @@ async def prometheus(directory: Path, target: str) -> AsyncIterator[Client]:
 
 
 async def query(client: Client, expression: str) -> list[Any]:
-    """What a PromQL expression gives just now."""
+    """The current result of a PromQL expression."""
     status, body = await client.get(f"/api/v1/query?query={quote(expression)}")
     assert status == 200, body
     return body["data"]["result"]
@@ -255,7 +255,7 @@ async def test_prometheus_scrapes_it_and_answers_what_the_dashboard_asks(
 async def test_alerts_are_told_in_words(
     service: Service, exchanges: dict[str, ExchangeServer], tmp_path: Path
 ) -> None:
-    """The real rules on the real service: an exchange that is gone, and lines that are bad."""
+    """The real rules fire on the real service, for an exchange that is gone and for bad lines."""
     exchanges["exchange2"].kill()
     async with prometheus(tmp_path, service.client.address) as client:
 

@@ -1,4 +1,4 @@
-"""The real program is told to stop: it loses nothing, says what it did, and ends in time."""
+"""The real program gets a stop signal: it loses nothing, reports what it did, and ends in time."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Exchanges = dict[str, ExchangeServer]
 Environment = dict[str, object]
 
 RATE = 20_000
-"""Updates a second, of all exchanges."""
+"""Updates a second, all exchanges together."""
 NOWHERE = 9
-"""A port that nobody listens on, since nobody but root could."""
+"""A port on which nothing listens: only root could."""
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def serve(directory: Path, environment: Environment) -> AsyncIterator[Prog
 
 
 async def flow(exchanges: Exchanges, rng: random.Random, rate: int = RATE) -> None:
-    """Send so many updates a second, as fast as the readers take it, to every client. Never ends."""
+    """Send that many updates a second, as fast as the readers take them, to every client. Never ends."""
 
     async def play(exchange: ExchangeServer) -> None:
         per_chunk = rate // len(exchanges) // 50
@@ -75,7 +75,7 @@ def members(window: redis.Redis) -> int:
 
 
 def counted(window: redis.Redis) -> int:
-    """Updates in all one-second bars."""
+    """The number of updates in all one-second bars."""
     return sum(
         json.loads(value)[0] for key in window.keys("bars:*") for value in window.hgetall(key).values()
     )
@@ -90,7 +90,7 @@ async def test_a_stop_in_mid_stream_loses_nothing(
     rng: random.Random,
     number: Signals,
 ) -> None:
-    """At 20,000 updates/s: exit 0 well within 10 s, and the ledger is what Redis holds."""
+    """At 20,000 updates/s it exits with 0 well within 10 s, and the ledger equals the content of Redis."""
     async with serve(tmp_path, environment) as run, trio.open_nursery() as nursery:
         client = await run.serving()
         nursery.start_soon(flow, exchanges, rng)
@@ -119,7 +119,7 @@ async def test_a_restart_in_mid_stream_makes_no_row_wrong(
     window: redis.Redis,
     rng: random.Random,
 ) -> None:
-    """Stopped and started in full flow, then stopped for good: each row counts what Redis counts."""
+    """After stops and a start in full flow, each row counts what Redis counts."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(flow, exchanges, rng)
         ledgers = []
@@ -141,7 +141,7 @@ async def test_a_restart_in_mid_stream_makes_no_row_wrong(
 
 
 async def test_a_stop_with_nothing_there(tmp_path: Path, environment: Environment) -> None:
-    """No exchange, no Redis, no PostgreSQL: it serves, and it stops at once."""
+    """Without exchanges, Redis and PostgreSQL it serves, and it stops at once."""
     environment |= {
         "EXCHANGES": [{"name": "exchange1", "host": HOST, "port": NOWHERE}],
         "REDIS__URL": f"redis://{HOST}:{NOWHERE}/0",
@@ -156,7 +156,7 @@ async def test_a_stop_with_nothing_there(tmp_path: Path, environment: Environmen
 
 
 async def test_a_stop_with_silent_exchanges(settings: Settings, exchanges: Exchanges) -> None:
-    """Connections that say nothing are ended at once; what has no end of line was not received."""
+    """Silent connections are ended at once; a line without its end was not received."""
     async with running(settings) as service:
         for exchange in exchanges.values():
             await exchange.send(b'{"symbol":"BTCUSDT"')
@@ -172,7 +172,7 @@ async def test_a_stop_with_silent_exchanges(settings: Settings, exchanges: Excha
 async def test_a_stop_during_the_start(
     tmp_path: Path, environment: Environment, number: Signals, seconds: float
 ) -> None:
-    """So many seconds after its first word: it never has to serve first."""
+    """It stops cleanly if the signal comes so many seconds after its first log line."""
     async with serve(tmp_path, environment) as run:
         await run.logged("starting")
         await trio.sleep(seconds)
@@ -184,7 +184,7 @@ async def test_a_stop_during_the_start(
 async def test_a_stop_while_waiting_for_another_service(
     tmp_path: Path, settings: Settings, environment: Environment
 ) -> None:
-    """Told to stop meanwhile it does, and the one that runs does not care."""
+    """It stops while it waits, and the running service is not affected."""
     async with running(settings) as first, serve(tmp_path, environment) as second:
         await second.logged("another marketflow holds the database, waiting")
         second.signal(SIGTERM)
@@ -195,7 +195,7 @@ async def test_a_stop_while_waiting_for_another_service(
 async def test_a_client_that_does_not_read_cannot_hold_the_stop(
     tmp_path: Path, environment: Environment, exchanges: Exchanges, window: redis.Redis, rng: random.Random
 ) -> None:
-    """Nor idle ones, nor one in the middle of its request; and no update is lost because of them."""
+    """Nor can idle clients or half requests; and no update is lost because of them."""
     async with AsyncExitStack() as stack:
         run = await stack.enter_async_context(serve(tmp_path, environment))
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -233,7 +233,7 @@ async def connect(address: str) -> trio.SocketStream:
 
 
 async def test_a_second_signal_leaves_at_once(tmp_path: Path, environment: Environment) -> None:
-    """Whatever hangs, here a request that never comes to its end."""
+    """It ends even if something hangs, here a request that never ends."""
     async with serve(tmp_path, environment) as run:
         client = await run.serving()
         async with await connect(client.address) as half:
@@ -273,7 +273,7 @@ async def test_during_the_stop_it_says_so_and_takes_no_new_questions(
 async def test_another_interval_than_the_database_remembers_is_refused(
     tmp_path: Path, settings: Settings, environment: Environment
 ) -> None:
-    """One clear line, and the code of a wrong configuration."""
+    """It prints one clear line, with the exit code of a wrong configuration."""
     async with running(settings):
         pass
     environment |= {"AGGREGATION__INTERVAL": 5}

@@ -1,4 +1,4 @@
-"""`marketflow watch` on a service that runs: on a terminal, and into a pipe."""
+"""`marketflow watch` on a running service: on a terminal, and into a pipe."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def send(exchange: ExchangeServer, name: str, price: float, symbol: str = 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Exchanges say what they have to say, and are not stale for that."""
+    """Settings with which silent exchanges do not become stale."""
     return attrs.evolve(settings, feeds=FeedSettings(stale_after=100_000, idle_timeout=100_000))
 
 
@@ -46,7 +46,7 @@ def settings(settings: Settings) -> Settings:
 
 
 async def test_the_table_shows_what_comes(settings, exchanges, tmp_path):
-    """Every symbol a row, every exchange a column; the newest price, its change in colour, and the spread."""
+    """It has a row for each symbol, a column for each exchange, the change in colour, and the spread."""
     async with running(settings) as service:
         await send(exchanges["exchange1"], "exchange1", 100_000.0)
         await service.accepted(1)
@@ -96,7 +96,7 @@ async def test_a_switch_of_the_mode_changes_the_columns(settings, exchanges, tmp
 
 
 async def test_a_lost_connection_is_made_again(settings, exchanges, tmp_path):
-    """The service is stopped and started again: the table says so, and goes on by itself."""
+    """If the service restarts, the table shows the outage and then continues by itself."""
     async with trio.open_nursery() as nursery:
         started, stop = await first_service(nursery, settings)
         await send(exchanges["exchange1"], "exchange1", 1234.0)
@@ -113,13 +113,13 @@ async def test_a_lost_connection_is_made_again(settings, exchanges, tmp_path):
 
 
 async def first_service(nursery: trio.Nursery, settings: Settings) -> tuple[Running, Callable[[], None]]:
-    """A service that somebody outlives; and how to stop it."""
+    """A service, and a function that stops it."""
     stopping = trio.Event()
     return await nursery.start(serve, settings, stopping), stopping.set
 
 
 def at_port_of(started: Running, settings: Settings) -> Settings:
-    """For another service in its place."""
+    """The settings with the port of another service."""
     port = int(started.url.rpartition(":")[2])
     return attrs.evolve(settings, http=attrs.evolve(settings.http, port=port))
 
@@ -153,7 +153,7 @@ async def test_nobody_there_is_one_line_on_the_normal_screen(tmp_path):
 
 
 async def asked(directory: Path, service: Service, *arguments: str) -> tuple[int, str, str]:
-    """Run a command of the client: exit code, stdout, stderr."""
+    """Run a command of the client; returns exit code, stdout and stderr."""
     done = await trio.run_process(
         [sys.executable, "-m", "marketflow", *arguments, "--url", url(service)],
         capture_stdout=True,
@@ -165,7 +165,7 @@ async def asked(directory: Path, service: Service, *arguments: str) -> tuple[int
 
 
 async def test_into_a_pipe_it_is_a_line_for_each_price(settings, exchanges, tmp_path):
-    """Time, exchange, symbol and the exact price; SIGTERM ends it like Ctrl-C."""
+    """Each line has time, exchange, symbol and the exact price; SIGTERM ends it like Ctrl-C."""
     async with running(settings) as service:
         sent = Sent("exchange1", "BTCUSDT", 100_508.6038528067, 1_000 * (now() // 1_000) + 7)
         await exchanges["exchange1"].send(lines([sent]))
@@ -204,7 +204,7 @@ async def test_json_lines_are_those_of_the_stream(settings, exchanges, tmp_path)
 
 
 async def test_lines_go_on_after_the_connection_was_lost(settings, exchanges, tmp_path):
-    """Told on stderr, once."""
+    """The outage is reported once on stderr."""
     async with trio.open_nursery() as nursery:
         started, stop = await first_service(nursery, settings)
         await send(exchanges["exchange1"], "exchange1", 1.5)
@@ -223,7 +223,7 @@ async def test_lines_go_on_after_the_connection_was_lost(settings, exchanges, tm
 
 
 async def test_a_reader_that_has_seen_enough_ends_it(settings, exchanges, tmp_path):
-    """`marketflow watch | head -1`."""
+    """`marketflow watch | head -1` ends."""
     async with running(settings) as service:
         reading, writing = os.pipe()
         process = await trio.lowlevel.open_process(
@@ -246,7 +246,7 @@ async def test_a_reader_that_has_seen_enough_ends_it(settings, exchanges, tmp_pa
 
 
 async def test_a_reader_that_does_not_read_keeps_nobody_from_ending(settings, exchanges, tmp_path):
-    """The pipe is full: Ctrl-C ends it all the same."""
+    """Ctrl-C ends it even if the pipe is full."""
     async with running(settings) as service:
         reading, writing = os.pipe()
         process = await trio.lowlevel.open_process(

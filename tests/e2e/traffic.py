@@ -1,4 +1,4 @@
-"""What was sent to the service, and what follows from it: computed here a second time, and plainly."""
+"""The lines that were sent to the service, and the expected results, computed independently and simply."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAMES = ("exchange1", "exchange2", "exchange3")
 
 
 def now() -> int:
-    """Unix ms."""
+    """The current time in Unix ms."""
     return time.time_ns() // 1_000_000
 
 
 def line(symbol: Any, price: Any, timestamp: Any) -> bytes:
-    """A line as exchanges send it, whatever the values."""
+    """A line in the form that exchanges send, with any values."""
     fields = {"symbol": symbol, "price": price, "timestamp": timestamp}
     return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
@@ -47,7 +47,7 @@ def lines(sent: Iterable[Sent]) -> bytes:
 
 
 def any_lines(rng: random.Random, exchange: str, count: int, *, earliest: int, latest: int) -> list[Sent]:
-    """Good lines in no order of time, many in the same ms, some equal; `latest` is included."""
+    """Good lines in random order of time, many in the same ms, some equal; `latest` is among them."""
     made: list[Sent] = []
     for _ in range(count):
         if made and rng.random() < 0.05:
@@ -60,7 +60,7 @@ def any_lines(rng: random.Random, exchange: str, count: int, *, earliest: int, l
 
 
 def tick(rng: random.Random, exchange: str, timestamp: int) -> list[Sent]:
-    """A line a symbol, as the real ones send them each 100 ms."""
+    """One line for each symbol, as the real exchanges send every 100 ms."""
     return [
         Sent(exchange, symbol, START_PRICES[symbol] * rng.uniform(0.99, 1.01), timestamp)
         for symbol in SYMBOLS
@@ -69,22 +69,22 @@ def tick(rng: random.Random, exchange: str, timestamp: int) -> list[Sent]:
 
 @attrs.frozen
 class Expected:
-    """The bar of a span, recomputed from the lines."""
+    """The expected bar of a span, computed from the lines."""
 
     count: int
     average: float
     min: float
     max: float
     opens: frozenset[float]
-    """Of equal timestamps the first sent; which exchange's came first is not known."""
+    """The first price. Of equal timestamps of several exchanges, any one may be the first."""
     closes: frozenset[float]
-    """Of equal timestamps the last sent; the same."""
+    """The last price, with the same ambiguity."""
     lowest_on: frozenset[str]
     highest_on: frozenset[str]
 
 
 def expected(sent: Iterable[Sent]) -> Expected | None:
-    """The bar of lines given in the order in which each exchange sent them; None of none."""
+    """The bar of lines, given in the order in which each exchange sent them; None without lines."""
     chosen = list(sent)
     if not chosen:
         return None
@@ -121,7 +121,7 @@ def within(
 
 
 def rows(sent: Iterable[Sent], interval: int) -> dict[tuple[str, str, int], Expected]:
-    """What the aggregates must be: by symbol, exchange and the interval's end (ms)."""
+    """The expected aggregates, by symbol, exchange and the interval's end (ms)."""
 
     def key(each: Sent) -> tuple[str, str, int]:
         return each.symbol, each.exchange, (each.timestamp // interval + 1) * interval
