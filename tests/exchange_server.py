@@ -16,8 +16,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class ExchangeServer:
     """Listens on a port of its own, which it keeps even while it refuses connections.
 
-    It sends only the bytes that `send` gets. Methods that are not async take effect at once. `send`, `close` and
-    `reset` apply to the newest connection.
+    It sends only the bytes that `send` gets. Methods that are not async take effect at once. `send`, `close`
+    and `reset` apply to the newest connection.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:

@@ -1,8 +1,8 @@
 """Implements the ports of questions and the live stream with Redis alone, like a node without feeds.
 
 It reads all bars of a question's pairs each time. That is slow, but enough to show what the ports require. It
-only knows what Redis has acknowledged: not pending or dropped updates, nor which rows are not written yet, nor
-whether Redis was emptied and is not restored yet.
+only knows what Redis has acknowledged: not pending or dropped updates, nor which rows are not written yet,
+nor whether Redis was emptied and is not restored yet.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the data path does at its limit, each row beside the limit itself: `python -m tests.bench`."""
+"""Measures the data path at its limit, with the limit itself beside each row: `python -m tests.bench`."""

@@ -45,7 +45,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, or write what was measured; returns the exit code: 1 if anything could not be measured."""
+    """Measure, or write earlier results to the docs; returns 1 if a measurement failed."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.json and not options.json.parent.is_dir():

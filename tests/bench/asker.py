@@ -1,7 +1,7 @@
-"""A client that asks one question over many connections, each again as soon as it is answered.
+"""A client that repeats one request on many connections, each as soon as the last is answered.
 
-A process of its own, so that what it costs is not the bench's: `python -m tests.bench.asker PORT PATH
-CONNECTIONS SECONDS` prints what it has seen as JSON.
+It is a separate process, so that its cost is not the bench's: `python -m tests.bench.asker PORT PATH
+CONNECTIONS SECONDS` prints its results as JSON.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ PATIENCE = 30.0
 
 @attrs.frozen
 class Answers:
-    """What came of it."""
+    """The results."""
 
     rate: float
     """Answers a second."""
     p50: float
-    """Milliseconds."""
+    """In ms."""
     p99: float
     longest: float
     count: int
     failed: int
     """Answers with another status than 200."""
     sample: str
-    """The body of the last one."""
+    """The body of the last answer."""
 
 
 def ask(port: int, path: str, *, connections: int, seconds: float) -> Answers:
-    """Ask for so long."""
+    """Send requests for so long."""
     with child("tests.bench.asker", port, path, connections, seconds, stdout=subprocess.PIPE) as process:
         said, _ = process.communicate()
     if not said:
@@ -65,7 +65,7 @@ class _Connection:
         self.socket.sendall(self._request)
 
     def answer(self) -> tuple[bytes, bytes] | None:
-        """Head and body, once they are whole."""
+        """Read head and body of an answer."""
         data = self.socket.recv(262_144)
         if not data:
             raise ConnectionError("closed by the server")

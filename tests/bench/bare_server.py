@@ -1,4 +1,4 @@
-"""The limits of the questions: hypercorn with next to nothing behind it, and Quart-Trio with a hello.
+"""The limits for requests: hypercorn with almost nothing behind it, and a Quart-Trio hello.
 
 `python -m tests.bench.bare_server quart` (or `asgi`) prints its port, and serves until stdin ends.
 """
@@ -24,7 +24,7 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % l
 
 @contextmanager
 def bare_server(kind: str) -> Iterator[int]:
-    """Serve in a process of its own, `quart` or `asgi`; gives its port."""
+    """Serve in a separate process, `quart` or `asgi`; gives its port."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with child("tests.bench.bare_server", kind, **pipes) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""A run of the bench: what it may take, how it tells of its progress."""
+"""A run of the bench: its options, and its progress messages."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import attrs
 from tests.bench.stage import Stage
 
 WINDOW = 60.0
-"""Seconds: the service's default."""
+"""The service's default, in seconds."""
 SHORTEST_WINDOW = 10.0
-"""What waits for Redis at flood is some seconds old; past the window it would expire."""
+"""At flood, updates wait for Redis for some seconds; with a shorter window they would expire."""
 
 
 @attrs.define
 class Bench:
-    """What the measurements are given."""
+    """The context of all measurements."""
 
     stage: Stage
     rounds: int
     duration: float
     """Seconds of a sustained measurement."""
     quick: bool
-    """For correctness only: every measurement as short as can be."""
+    """Whether to make every measurement as short as possible, to test only that it works."""
     _doing: str = ""
 
     @property
     def window(self) -> float:
-        """Seconds of the window in a sustained measurement: such that much of it has trimming."""
+        """Seconds of the window in a sustained measurement, so short that most of it includes trimming."""
         return WINDOW if self.duration > WINDOW else max(SHORTEST_WINDOW, self.duration // 3)
 
     @property
@@ -38,15 +38,15 @@ class Bench:
         return 0.2 if self.quick else 2.0
 
     def doing(self, what: str) -> None:
-        """Name what is measured from now on."""
+        """Set the name of the current measurement."""
         self._doing = what
 
     def say(self, text: str) -> None:
-        """Tell of the progress."""
+        """Print a progress message."""
         print(f"{time.strftime('%H:%M:%S')} {self._doing}: {text}", file=sys.stderr, flush=True)
 
     def wait(self, seconds: float) -> None:
-        """Let the load go on for so long, with a count-down on a terminal."""
+        """Wait while the load goes on, with a countdown on a terminal."""
         end = time.monotonic() + seconds
         terminal = sys.stderr.isatty()
         while (left := end - time.monotonic()) > 0:

@@ -1,4 +1,4 @@
-"""The bench's own child processes: parts of it that must not share its interpreter."""
+"""The bench's child processes: parts that must not share its interpreter."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def child(*arguments: object, **popen: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m` with these arguments, from the top of the tree; killed at the end of the block.
+    """Run `python -m` with these arguments, from the top of the tree; it is killed at the end of the block.
 
-    It ends with us, however we end, but not with a Ctrl-C that is meant for us.
+    It ends with us in any case, but not by a Ctrl-C that is meant for us.
     """
     command = [sys.executable, "-m", *map(str, arguments)]
     with subprocess.Popen(command, **(child_arguments(SIGKILL) | {"cwd": ROOT} | popen)) as process:

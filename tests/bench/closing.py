@@ -1,12 +1,12 @@
-"""How long it takes to close a minute, and whether the exchanges notice.
+"""Measures how long it takes to close a minute, and whether exchanges are read meanwhile.
 
-A minute that is over gets updates in each of its seconds, of every exchange and symbol; its rows are written.
-Then it gets one more of each, again and again: at the next whole second all rows are written again, which is
-the work of a first close (all bars of the minute are read from Redis, merged and written), and needs no
-waiting for a minute's end. From that second until PostgreSQL shows all of them.
+A past minute gets updates in each of its seconds, for every exchange and symbol, and its rows are written.
+Then it repeatedly gets one more update for each: at the next whole second all rows are written again. This is
+the work of a first close (all bars of the minute are read and merged, and rows written), without waiting for
+the end of a minute. The time runs from that second until PostgreSQL shows all rows.
 
-Meanwhile updates come in at a rate that the service takes with ease, and the kernel tells what it has left
-unread: as long as that grows, nothing is taken in.
+Meanwhile updates arrive at a moderate rate, and the kernel shows how much of them is unread: as long as that
+grows, the exchange is not read.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tests.bench.stage import BenchError, Service, wait_until
 RATE = 10_000.0
 """Updates a second meanwhile: 20 x 50 keys at the pace of the real exchanges."""
 GRACE = 2 * SECOND
-"""aggregation.grace: closes are due at whole seconds."""
+"""The setting aggregation.grace: closes are due at whole seconds."""
 LEAD = 0.6
 """Seconds between the updates and the second at which they are due."""
 QUEUE_SECONDS = 0.003
-"""How often the kernel is asked."""
+"""Seconds between two readings of the kernel's queues."""
 PAUSE_GOAL = 20
 
 COUNT_ROWS = """
@@ -44,7 +44,7 @@ COUNT_ROWS = """
 
 @attrs.frozen
 class Size:
-    """How many keys there are, and how soon (ms) their minute is to be closed."""
+    """The number of keys, and the goal (ms) for closing their minute."""
 
     exchanges: int
     symbols: int
@@ -60,14 +60,14 @@ QUICK_SIZES = (Size(3, 5, 50), Size(6, 20, 500))
 
 @attrs.frozen
 class Close:
-    """One round."""
+    """The result of one round."""
 
     took: float
     """Milliseconds until the rows were there."""
     unread: float
-    """The longest time (ms) meanwhile that an exchange was not read."""
+    """The longest time (ms) for which an exchange was not read."""
     unread_quiet: float
-    """The same over as much time without a close."""
+    """The same for an equal time without a close."""
 
 
 def closing(bench: Bench) -> list[Row]:
@@ -149,7 +149,7 @@ def _closes(bench: Bench, service: Service, size: Size) -> Iterator[Close]:
 
 
 def _next_due() -> int:
-    """A whole second (Unix ms) soon to come at which no other minute is closed."""
+    """A whole second (Unix ms) in the near future at which no other minute is closed."""
     due = (_now() // SECOND + 2) * SECOND
     while (due - GRACE) % MINUTE < 2 * SECOND:
         due += SECOND
@@ -167,12 +167,12 @@ def _sleep_until(moment: float) -> None:
 # ---- what is left unread ----
 
 Sample = tuple[float, dict[int, int]]
-"""When (seconds, monotonic), and the unread bytes by the exchange's port."""
+"""The time (seconds, monotonic), and the unread bytes by the exchange's port."""
 
 
 @contextmanager
 def _unread(ports: Sequence[int]) -> Iterator[list[Sample]]:
-    """Samples, which grow until the end of the block."""
+    """A list of samples that grows until the end of the block."""
     samples: list[Sample] = []
     wanted = {f"{port:04X}": port for port in ports}
     stopping = threading.Event()
@@ -199,7 +199,7 @@ def _unread(ports: Sequence[int]) -> Iterator[list[Sample]]:
 
 
 def _longest_unread(samples: Sequence[Sample], began: float, ended: float) -> float:
-    """For how long (ms) between two moments an exchange's bytes lay unread, and became no fewer."""
+    """The longest time (ms) between two moments in which an exchange's unread bytes did not shrink."""
     longest = 0.0
     since: dict[int, float] = {}
     before: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""What decoding costs: msgspec alone, and what a worker does to a chunk."""
+"""The cost of decoding: msgspec alone, and all the work of a worker for a chunk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Line(msgspec.Struct, gc=False):
 
 
 def decoding(bench: Bench) -> list[Row]:
-    """The rows of the decoding: one core, processor time."""
+    """The rows for decoding: processor time on one core."""
     now = time.time_ns() // 1_000_000
     block, count = Lines(SYMBOLS).block(0, BLOCK, now)
     payload = lines.Lines(block, oversized=0, received_at=now, received_monotonic=0.0)
@@ -52,7 +52,7 @@ def decoding(bench: Bench) -> list[Row]:
 
 
 def _cost(decode: Callable[[], object], blocks: int, lines: int) -> float:
-    """Microseconds a line."""
+    """Microseconds for each line."""
     began = time.process_time()
     for _ in range(blocks):
         decode()

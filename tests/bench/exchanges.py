@@ -1,4 +1,4 @@
-"""The flooding exchanges as seen from the bench: their process, and what it is told."""
+"""The bench's control of the flooding exchanges, which are a separate process."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.bench.sender import LISTENING
 
 @attrs.frozen
 class Sent:
-    """What the exchanges have sent, in whole lines."""
+    """Complete lines that the exchanges have sent."""
 
     lines: Sequence[int]
-    """By exchange."""
+    """The number of lines, by exchange."""
     seconds: Sequence[dict[int, int]]
-    """By exchange: lines by the second (Unix) of their timestamp."""
+    """The number of lines by exchange, and by the second (Unix) of their timestamp."""
 
     @property
     def total(self) -> int:
-        """Of all exchanges."""
+        """The sum over all exchanges."""
         return sum(self.lines)
 
 
 class Exchanges:
-    """Told what to send. Use `sending`."""
+    """Controls the exchanges. Use `sending`."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -38,24 +38,24 @@ class Exchanges:
         self.ports: list[int] = self._answer()[LISTENING]
 
     def flood(self, *places: int) -> None:
-        """Send as much as is read: all exchanges, or those at these places alone."""
+        """Send as much as is read: all exchanges, or only those at these places."""
         self._tell(rate=None, flooding=places or [*range(len(self.ports))])
 
     def send(self, rate: float) -> None:
-        """Send so many lines a second, all exchanges together."""
+        """Send that many lines a second, all exchanges together."""
         self._tell(rate=rate)
 
     def probe(self, *, probing: bool) -> None:
-        """Add a numbered line of the symbol PROBE each 10 ms on the first exchange, or no longer."""
+        """Start or stop a numbered line of the symbol PROBE every 10 ms on the first exchange."""
         self._tell(probing=probing)
 
     def probes(self) -> list[int]:
-        """When probe 1, 2, … were sent (ns, monotonic)."""
+        """The times (ns, monotonic) at which probes 1, 2, … were sent."""
         sent: list[int] = self._tell(told_probes=True)["probes"]
         return sent
 
     def send_each(self, timestamps: Sequence[int]) -> None:
-        """Send, on every exchange, a line of each symbol at each of these times (ms)."""
+        """Send a line of each symbol at each of these times (ms), on every exchange."""
         self._tell(each_at=list(timestamps))
 
     def connected(self) -> bool:
@@ -63,11 +63,11 @@ class Exchanges:
         return all(self._tell()["connected"])
 
     def sent(self) -> int:
-        """Lines sent whole up to now, by all exchanges."""
+        """The complete lines that all exchanges have sent so far."""
         return sum(self._tell()["sent"])
 
     def finish(self) -> Sent:
-        """Send nothing more but the rest of what was begun, and tell what was sent."""
+        """Send only the rest of what was begun; returns what was sent."""
         said = self._tell(rate=0, probing=False, finish=True)
         seconds = [{int(second): count for second, count in each.items()} for each in said["seconds"]]
         return Sent(said["sent"], seconds)
@@ -86,7 +86,7 @@ class Exchanges:
 
 @contextmanager
 def sending(exchanges: int, symbols: Sequence[str]) -> Iterator[Exchanges]:
-    """So many exchanges that listen, and send nothing yet."""
+    """That many exchanges, which listen and send nothing yet."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with child("tests.bench.sender", exchanges, ",".join(symbols), **pipes) as process:
         yield Exchanges(process)

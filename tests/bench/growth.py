@@ -1,4 +1,4 @@
-"""How the cost of an update grows with the rate, the symbols and the exchanges."""
+"""Measures how the cost of an update grows with the rate, the symbols and the exchanges."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tests.bench.rows import Row
 from tests.bench.stage import BenchError, Service, lost_of
 
 FACTOR = 1.5
-"""By how much the cost may differ."""
+"""The factor by which the cost may differ."""
 
 
 @attrs.frozen
 class Load:
-    """What comes in."""
+    """A load on the service."""
 
     exchanges: int
     symbols: int
     rate: float | None
-    """Updates a second; None: as many as are taken."""
+    """Updates a second; None: as many as are read."""
 
     @property
     def name(self) -> str:
-        """For programs."""
+        """A name for programs."""
         return f"{self.exchanges}x{self.symbols}.{'flood' if self.rate is None else f'{self.rate:.0f}'}"
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ AT_100K = Load(3, 5, 100_000.0)
 
 
 def growth(bench: Bench) -> list[Row]:
-    """A row for each load, beside the one that it is to cost as much as."""
+    """A row for each load, with the load that it is compared with."""
     symbols, exchanges = (20, 6) if bench.quick else (100, 20)
     # One after another on one service, and another service for the next.
     services = (

@@ -1,8 +1,9 @@
-"""How long an update takes from the exchange into Redis.
+"""Measures how long an update takes from the exchange into Redis.
 
-Each 10 ms one exchange sends a numbered line behind the others. Redis tells, by a keyspace notification,
-when a flush has added to that line's sorted set; its newest member says how far they have come. From the
-moment before the line is given to the socket to the notification: receipt to Redis, and a little more.
+Every 10 ms one exchange sends a numbered line after its other lines. Redis reports each flush that adds to
+that line's sorted set by a keyspace notification; the newest member shows which number has arrived. The time
+runs from before the line is written to the socket until the notification, so it includes slightly more than
+the time from receipt to Redis.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from tests.bench.stage import LIMIT, BenchError, Service, lost_of
 RATE = 100_000.0
 """Updates a second."""
 P50_GOAL, P99_GOAL = 35, 100
-"""Milliseconds."""
+"""In ms."""
 KEY = f"prices:exchange1:{PROBE}"
 
 
 def latency(bench: Bench) -> list[Row]:
-    """The rows of the latency."""
+    """The rows for the latency."""
     seconds = 1.5 if bench.quick else 10.0
     rounds: list[list[float]] = []
     seen: list[list[float]] = []
@@ -64,14 +65,14 @@ def latency(bench: Bench) -> list[Row]:
 
 
 def probed(bench: Bench, service: Service, seconds: float) -> list[float]:
-    """Send probes for so long; returns how long they took (ms)."""
+    """Send probes for so long; returns the durations (ms)."""
     return [(arrived - sent) / 1e6 for sent, arrived in probes(service, seconds, bench.wait)]
 
 
 def probes(
     service: Service, seconds: float, wait: Callable[[float], None] = time.sleep
 ) -> list[tuple[int, int]]:
-    """Send probes for so long; returns when each was sent, and when it was in Redis (ns, monotonic)."""
+    """Send probes for so long; returns the times of sending and of arrival in Redis (ns, monotonic)."""
     first = len(service.exchanges.probes())
     with _arrivals(service) as arrivals:
         service.exchanges.probe(probing=True)
@@ -96,7 +97,7 @@ def probes(
 
 @contextmanager
 def _arrivals(service: Service) -> Iterator[list[tuple[int, int]]]:
-    """When (ns, monotonic) something was added, and the number of the newest probe then; grows meanwhile."""
+    """A growing list: when (ns, monotonic) a flush arrived, and the number of the newest probe then."""
     arrivals: list[tuple[int, int]] = []
     stopping = threading.Event()
     with service.stage.client() as client, client.pubsub() as notices:

@@ -1,7 +1,7 @@
-"""Clients of the live stream, all in one process of its own, which looks at the age of what it is given.
+"""Clients of the live stream, all in one separate process, which measures the age of events.
 
 `python -m tests.bench.listeners PORT KIND CLIENTS` (KIND is `stream` or `ws`) prints a line of JSON once all
-have begun to get events, and another each time that it is told to by a line on stdin: what has come since.
+have begun to get events, and another one for each line on stdin, with the figures since the last.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ REQUESTS = {
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
 }
 PATIENCE = 60.0
-"""Seconds until all are served."""
+"""Seconds until all clients must have events."""
 
 
 @attrs.frozen
 class Heard:
-    """What came to the clients since the last time."""
+    """The events of all clients since the last time."""
 
     seconds: float
     events: int
-    """Of all clients."""
+    """The number for all clients together."""
     fewest: int
-    """Of the client that got the fewest."""
+    """The number for the client with the fewest."""
     age_p50: float
-    """Milliseconds from the timestamp of the newest event in a read until it was read."""
+    """Milliseconds from the timestamp of the newest event in a read to that read."""
     age_p99: float
 
     def __str__(self) -> str:
@@ -54,20 +54,20 @@ class Heard:
 
 
 class Listeners:
-    """The process of the clients."""
+    """Controls the process of the clients."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     def heard(self) -> Heard:
-        """What came since the last time."""
+        """The figures since the last time."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
         return self.answer()
 
     def answer(self) -> Heard:
-        """Wait for what it says."""
+        """Wait for its next line."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -77,7 +77,7 @@ class Listeners:
 
 @contextmanager
 def listening(port: int, kind: str, clients: int) -> Iterator[Listeners]:
-    """So many clients, each of which has got something."""
+    """That many clients, each of which has got an event."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with child("tests.bench.listeners", port, kind, clients, **pipes) as process:
         listeners = Listeners(process)
@@ -100,7 +100,7 @@ class _Ears:
             self.poll.register(client, select.EPOLLIN)
 
     def listen(self) -> bool:
-        """Read what there is; whether stdin has something."""
+        """Read all available data; returns whether stdin has a line."""
         told = False
         for number, _ in self.poll.poll(1.0):
             if number == 0:

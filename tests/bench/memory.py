@@ -1,4 +1,4 @@
-"""What the service holds in memory at a high rate, and how soon it serves."""
+"""Measures the memory of the service at a high rate, and the time of a start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START_RATE = 1_000.0
 
 
 def memory(bench: Bench) -> list[Row]:
-    """The row of the memory, taken after a sustained measurement's time."""
+    """The row for memory, after the time of a sustained measurement."""
     ours: list[float] = []
     peaks: list[float] = []
     for number in range(bench.rounds):
@@ -49,7 +49,7 @@ def memory(bench: Bench) -> list[Row]:
 
 
 def start(bench: Bench) -> list[Row]:
-    """The row of the start: from starting the process to the first price that it answers with."""
+    """The row for the start: from starting the process to the first price in an answer."""
     ours: list[float] = []
     for number in range(bench.rounds):
         ours.append(_started(bench))
@@ -76,7 +76,7 @@ def _started(bench: Bench) -> float:
 
 
 def _price(port: int) -> float | None:
-    """The price that it answers with, if it does."""
+    """The price in its answer, if there is one."""
     with contextlib.suppress(OSError, urllib.error.HTTPError):
         url = f"http://127.0.0.1:{port}/prices/latest/BTCUSDT"
         with urllib.request.urlopen(url, timeout=5) as answer:

@@ -1,4 +1,4 @@
-"""What /proc tells of a process, and of the machine."""
+"""Figures of a process and of the machine, from /proc."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, with the children that it has waited for."""
+    """User and system time of a process and of the children that it has waited for."""
     fields = _stat(pid)
     return sum(map(int, fields[11:15])) / TICKS
 
 
 def cpu_seconds_of_all(pid: int) -> float:
-    """The same of a process and its living children: PostgreSQL has one for each connection."""
+    """The same for a process and its living children: PostgreSQL has one for each connection."""
     children = 0.0
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -29,12 +29,12 @@ def cpu_seconds_of_all(pid: int) -> float:
 
 
 def rss(pid: int) -> int:
-    """Bytes of memory that a process has now."""
+    """The current memory of a process in bytes."""
     return _memory(pid, "VmRSS")
 
 
 def peak_rss(pid: int) -> int:
-    """Bytes of memory that it had at most."""
+    """The largest memory of a process so far, in bytes."""
     return _memory(pid, "VmHWM")
 
 
@@ -45,7 +45,7 @@ def busy_seconds() -> float:
 
 
 def stolen_seconds() -> float:
-    """Processor time that other guests of this host took from us."""
+    """Processor time that other guests of this host have taken from us."""
     return _machine()[7]
 
 
@@ -56,7 +56,7 @@ def _machine() -> list[float]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the state on (its third)."""
+    """The fields of /proc/<pid>/stat from the third one (the state) on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

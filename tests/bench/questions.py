@@ -1,4 +1,4 @@
-"""Questions while updates come in, beside servers that have nothing to do but to answer."""
+"""Requests while updates arrive, compared with servers that do nothing else than answer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.bench.rows import Row
 from tests.bench.stage import BenchError
 
 RATE = 100_000.0
-"""Updates a second while the latest prices are asked for."""
+"""Updates a second during the requests for the latest prices."""
 WINDOW_UPDATES = 5_000_000
 WINDOW_SECONDS = 60
 FEW_CONNECTIONS = 8
 MANY_CONNECTIONS = 32
-"""As many that never pause wait for each other above all: a bare server answers each of them after 45 ms."""
+"""With so many, requests mostly wait for each other: a bare server answers each after 45 ms."""
 HIGHEST_CONNECTIONS = 4
 
 
 def latest(bench: Bench) -> list[Row]:
-    """The rows of `/prices/latest`, and the bare servers."""
+    """The rows of `/prices/latest`, and of the bare servers."""
     seconds = 1.0 if bench.quick else 5.0
     few, many = FEW_CONNECTIONS, MANY_CONNECTIONS
     asgi: list[Answers] = []
@@ -91,7 +91,7 @@ def latest(bench: Bench) -> list[Row]:
 
 
 def _p99(name: str, what: str, ours: Sequence[Answers], hello: Sequence[Answers]) -> Row:
-    """How long answers take beside those of a hello to as many clients."""
+    """The p99 of answers, compared with a hello for as many clients."""
     return Row(
         name=name,
         what=what,

@@ -1,10 +1,10 @@
-"""The limit of the data path: what Redis takes in when nothing but its own work is in the way.
+"""The limit of the data path: how much Redis takes in if only its own work limits it.
 
-Flushes as docs/storage.md has them (variadic ZADDs of 1,000 members, an EXPIRE for each key of a flush, which
-the service has less often, trimming each half second), rendered beforehand. Only the digits of timestamps and
-sequences are put in each time: all members of a command are of one length, so that one digit of all of them
-is one assignment to a slice.
-One raw socket, the next flush sent before the last is answered, so that Redis never waits.
+It sends flushes like those of docs/storage.md (variadic ZADDs of 1,000 members, an EXPIRE for each key of a
+flush, which the service sends less often, and trimming every half second). They are rendered beforehand; only
+the digits of timestamps and sequences are filled in. All members of a command have the same length, so one
+digit of all of them is one assignment to a slice. The next flush is sent on one raw socket before the last is
+answered, so that Redis never waits.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ FLUSH = 20_000
 COMMAND = 1_000
 """Members in a ZADD."""
 SPREAD = 20
-"""Milliseconds that the timestamps of a flush lie apart: five flushes share the first digits of theirs."""
+"""The range of a flush's timestamps in ms: five flushes share the first digits of theirs."""
 SLOTS = 100 // SPREAD
 TIME_DIGITS = 11
-"""The first of a timestamp's 13, which are put in."""
+"""The number of leading digits of a timestamp's 13 that are filled in."""
 NUMBER_DIGITS = 6
-"""The first of a sequence's 11, which are put in: the flush's number."""
+"""The number of leading digits of a sequence's 11 that are filled in: the flush's number."""
 PRICE_DIGITS = 17
 MEMBER = re.compile(rb"[0-9.e+-]+:[0-9a-z]{11}:[0-9a-f]{4}")
-"""What both are to write."""
+"""The form of all members that are written."""
 TRIM_SECONDS = 0.5
 MARGIN_MS = 4_000
-"""As the service: what is older than the window and that is removed."""
+"""Updates older than the window and this are removed, as the service does."""
 
 
 @attrs.frozen
 class RawRedis:
-    """One run."""
+    """The result of one run."""
 
     rate: float
     """Members a second."""
     cpu_us: float
-    """Of Redis, user and system, for each member."""
+    """User and system time of Redis for each member."""
     busy: float
-    """Part of a core that Redis used."""
+    """The fraction of a core that Redis used."""
     members: int
-    """Left at the end."""
+    """The number of members at the end."""
 
 
 def raw_redis(stage: Stage, *, exchanges: int, symbols_count: int, seconds: float, window: float) -> RawRedis:
-    """Feed an empty Redis for so long; timestamps are of real time, as the trimming."""
+    """Feed an empty Redis for so long; timestamps are the real time, so that trimming works."""
     stage.fresh()
     return feed(stage.redis, window_keys(exchanges, symbols_count), seconds=seconds, window=window)
 
 
 def window_keys(exchanges: int, symbols_count: int) -> list[str]:
-    """The sorted sets of these."""
+    """The sorted sets of these exchanges and symbols."""
     return [
         f"prices:exchange{number + 1}:{symbol}"
         for number in range(exchanges)
@@ -72,7 +72,7 @@ def window_keys(exchanges: int, symbols_count: int) -> list[str]:
 
 
 def feed(server: TcpRedis, keys: list[str], *, seconds: float, window: float) -> RawRedis:
-    """Feed a Redis that is empty."""
+    """Feed an empty Redis."""
     flushes = [_Flush(keys, slot) for slot in range(SLOTS)]
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,13 +104,13 @@ def feed(server: TcpRedis, keys: list[str], *, seconds: float, window: float) ->
 
 
 class _Flush:
-    """A flush whose timestamps lie in one of the five parts of a tenth of a second."""
+    """A flush whose timestamps are in one of the five parts of a tenth of a second."""
 
     def __init__(self, keys: list[str], slot: int) -> None:
         self.replies = 0
         self._bytes = bytearray()
         self._places: list[tuple[int, int, int, int]] = []
-        """Of each command: where the first timestamp and sequence are, the members' length and number."""
+        """For each command: places of the first timestamp and sequence, and the members' length and number."""
         rng = random.Random(slot)
         for place, key in enumerate(keys):
             price = STARTS[place % len(STARTS)]
@@ -135,7 +135,7 @@ class _Flush:
         self.replies += 1
 
     def at(self, tenths: int, number: int) -> bytearray:
-        """It, at that tenth of a second (Unix), as the flush of that number."""
+        """The flush with this number, at this tenth of a second (Unix)."""
         first, second = str(tenths).zfill(TIME_DIGITS).encode(), str(number).zfill(NUMBER_DIGITS).encode()
         for timestamp, sequence, length, count in self._places:
             for start, digits in ((timestamp, first), (sequence, second)):
@@ -157,14 +157,14 @@ def _words(*words: bytes) -> bytes:
 
 
 class _Replies:
-    """Integer replies, of which only the number matters."""
+    """Reads integer replies, of which only the number matters."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._ahead = 0
 
     def read(self, count: int) -> None:
-        """Wait until so many more have come."""
+        """Wait for that many more replies."""
         while self._ahead < count:
             data = self._connection.recv(65_536)
             if not data or b"-" in data:

@@ -1,4 +1,4 @@
-"""What a run has found: as a table for people, as JSON for programs, and in docs/performance.md."""
+"""The results of a run: as a table for people, as JSON for programs, and in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ END = "<!-- bench: end -->"
 
 @attrs.frozen
 class Run:
-    """Where and when, and what was found."""
+    """The circumstances of a run, and its rows."""
 
     circumstances: dict[str, Any]
     rows: Sequence[Row]
@@ -61,7 +61,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
@@ -84,7 +84,7 @@ def from_json(text: str) -> Run:
 
 
 def write_docs(path: Path, runs: Sequence[Run]) -> None:
-    """Put the runs' tables in place of what stands between the marks.
+    """Replace the text between the marks by the tables of these runs.
 
     Raises:
         ValueError: the marks are not there.

@@ -1,4 +1,4 @@
-"""What was measured: the lines of the table."""
+"""The rows of the table, one for each measured value."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One line of the table. Its goal, if it has one, is for the median of its rounds."""
+    """One row of the table. Its goal, if it has one, is for the median of its rounds."""
 
     name: str
     what: str
     goal: str = ""
-    """For people."""
+    """The goal as text."""
     at_most: float | None = None
     """The goal in units of the row."""
     at_least: float | None = None
     unit: str
     rounds: Sequence[float]
-    """Ours, by round."""
+    """The value of each round."""
     limit: float | None = None
     limit_is: str = ""
-    """What the limit is, for people."""
+    """What the limit is, as text."""
     raw: dict[str, Any] = attrs.field(factory=dict)
-    """All that was measured beside."""
+    """Other measured values."""
 
     @property
     def median(self) -> float:
-        """Over the rounds."""
+        """The median of the rounds."""
         return statistics.median(self.rounds)
 
     @property
     def ratio(self) -> float | None:
-        """To the limit; None without one."""
+        """The median divided by the limit; None without a limit."""
         if self.limit is None:
             return None
         return self.median / self.limit if self.limit else math.nan
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is; None without one."""
+        """Whether the goal is met; None without a goal."""
         if self.at_most is None and self.at_least is None:
             return None
         low = -math.inf if self.at_least is None else self.at_least
@@ -53,5 +53,5 @@ class Row:
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """The value that so many percent of them do not exceed."""
+    """The value that this percentage of the values does not exceed."""
     return sorted(values)[max(0, math.ceil(len(values) * part / 100) - 1)]

@@ -1,8 +1,8 @@
-"""Exchanges that send as fast as they are read, or at a rate: a process of its own, for all of them.
+"""Exchanges that send as fast as they are read, or at a rate: one separate process for all of them.
 
-Started by `exchanges.py`, which tells it on stdin what to do; it answers each command by a line of JSON.
-It must cost next to nothing, since it shares the cores with what is measured: lines are rendered once up to
-their timestamp, which joins a whole block of them at once (some 20 ns a line).
+`exchanges.py` starts it and sends commands to its stdin; it answers each by a line of JSON. It must cost very
+little, since it shares the cores with what is measured: lines are rendered once, up to the timestamp, which
+is then put into a whole block of them at once (about 20 ns a line).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from collections.abc import Sequence
 from typing import Any
 
 LINES = 20_000
-"""Rendered once, sent in turn."""
+"""The number of rendered lines, which are sent in turn."""
 BLOCK = 900
-"""Lines sent in one go: some 64 KiB."""
+"""Lines that are sent together: about 64 KiB."""
 TICK = 0.01
 """Seconds between two blocks at a given rate."""
 PROBE = "PROBE"
-"""The symbol of lines whose price is their number: found again in Redis, they tell how long they took."""
+"""The symbol of lines whose price is their number. Their arrival in Redis shows how long they took."""
 SEND_BUFFER = 256 * 1024
-"""What the kernel may hold back; more would only make timestamps older."""
+"""The kernel's buffer; a larger one would only make timestamps older."""
 STARTS = (100_000.0, 0.3, 3.9, 200.0, 3050.0)
 LISTENING = "listening"
 
@@ -41,7 +41,7 @@ class Lines:
         self._heads: list[bytes] = []
         """Lines up to their timestamp."""
         self.prices: list[float] = []
-        """That of each line."""
+        """The price of each line."""
         for number in range(LINES):
             place = number % len(symbols)
             prices[place] *= 1 + rng.uniform(-0.01, 0.01)
@@ -49,7 +49,7 @@ class Lines:
             self._heads.append(_head(symbols[place], prices[place]))
 
     def block(self, first: int, count: int, timestamp: int) -> tuple[bytes, int]:
-        """At most `count` lines from `first` on, and how many they are."""
+        """At most `count` lines from `first` on, and their number."""
         first %= LINES
         heads = self._heads[first : first + count]
         end = b"%d}\n" % timestamp
@@ -61,7 +61,7 @@ def _head(symbol: str, price: float) -> bytes:
 
 
 class Exchange:
-    """One that listens, has at most one client, and counts what it has sent whole."""
+    """An exchange that listens, has at most one client, and counts complete lines."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -72,7 +72,7 @@ class Exchange:
         self._rest: memoryview = memoryview(b"")
         self._after: deque[tuple[bytes, int, int]] = deque()
         self._in_hand = [0, 0]
-        """How many lines, and their timestamp (ms)."""
+        """The number of lines being sent, and their timestamp (ms)."""
         self.sent = 0
         self.seconds: Counter[int] = Counter()
         """Lines by the second (Unix) of their timestamp."""
@@ -85,11 +85,11 @@ class Exchange:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing left to be sent of what was begun."""
+        """Whether everything that was begun has been sent."""
         return not self._rest and not self._after
 
     def offer(self, count: int) -> int:
-        """Begin to send so many lines; returns how many they are."""
+        """Begin to send lines; returns their number."""
         timestamp = time.time_ns() // 1_000_000
         block, number = self._lines.block(self._next, count, timestamp)
         self._next += number
@@ -97,7 +97,7 @@ class Exchange:
         return number
 
     def offer_each(self, symbols: int, timestamp: int) -> None:
-        """Begin to send a line of each symbol, of that time."""
+        """Begin to send a line of each symbol with this timestamp."""
         block, number = self._lines.block(0, symbols, timestamp)
         self._begin(block, number, timestamp)
 
@@ -111,7 +111,7 @@ class Exchange:
             self.push()
 
     def push(self) -> bool:
-        """Send on; returns whether all that was begun is sent."""
+        """Continue to send; returns whether everything that was begun has been sent."""
         while self.client is not None and not self.idle:
             if not self._rest:
                 data, *self._in_hand = self._after.popleft()
@@ -130,7 +130,7 @@ class Exchange:
         return True
 
     def _lose_client(self) -> None:
-        """What it has had half of, and what waited for it, was not sent."""
+        """Count lines that were sent partly, or that waited, as not sent."""
         if self.client is not None:
             self.client.close()
         self.client = None
@@ -146,17 +146,17 @@ class Sender:
         self._symbols = len(symbols)
         self.exchanges = [Exchange(lines) for _ in range(exchanges)]
         self.rate: float | None = 0.0
-        """Lines a second of all exchanges together; None: those that flood send as many as are read."""
+        """Lines a second of all exchanges together; None: the flooding ones send as many as are read."""
         self.flooding = self.exchanges
         self.probing = False
         self._probes: list[int] = []
-        """When each was sent (ns, monotonic)."""
+        """The times of sending (ns, monotonic)."""
         self._since = 0.0
         self._due = 0.0
         self._stdin = b""
 
     def run(self) -> None:
-        """Until stdin ends."""
+        """Run until stdin ends."""
         ports = [each.listener.getsockname()[1] for each in self.exchanges]
         print(json.dumps({LISTENING: ports}), flush=True)
         poll = select.epoll()
@@ -188,7 +188,7 @@ class Sender:
                 self._tick(now)
 
     def _patience(self, next_tick: float) -> float:
-        """Seconds until there is something to do by itself."""
+        """Seconds until something is due."""
         if self.rate is None and any(each.idle and each.client is not None for each in self.flooding):
             return 0.0
         return max(0.0, next_tick - time.monotonic()) if self.rate or self.probing else 0.5
@@ -216,7 +216,7 @@ class Sender:
             self.exchanges[0].offer_probe(len(self._probes))
 
     def _told(self) -> bool:
-        """Obey the commands that came; False at the end."""
+        """Carry out the commands that arrived; returns False at the end of stdin."""
         self._stdin += (data := os.read(0, 65_536))
         *commands, self._stdin = self._stdin.split(b"\n")
         for command in commands:

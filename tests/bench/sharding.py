@@ -1,4 +1,4 @@
-"""What a second Redis would bring, the keys shared out to both: the limit alone, without the service."""
+"""The gain of a second Redis with half of the keys: the limit alone, without the service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXCHANGES, SYMBOLS = 4, 5
 
 
 def sharding(bench: Bench) -> list[Row]:
-    """The row of two servers, each fed by a thread that does little else than wait for it."""
+    """The row of two servers, each fed by a thread that mostly waits for it."""
     seconds = 2.0 if bench.quick else 15.0
     alone: list[RawRedis] = []
     shared: list[tuple[RawRedis, RawRedis]] = []

@@ -1,4 +1,4 @@
-"""Where everything is measured: embedded stores, the real program, the exchanges that feed it."""
+"""The environment of all measurements: embedded stores, the real program, and the exchanges that feed it."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from tests.bench.sender import PROBE
 from tests.servers import TcpPostgres, TcpRedis
 
 LIMIT = 60.0
-"""Seconds that anything may take to happen."""
+"""The time limit in seconds of any wait."""
 DRAIN_LIMIT = 300.0
-"""Seconds that the last of what was sent may take: if less was taken than sent, minutes of it wait."""
+"""Seconds that the last updates may take: if Redis was slower, minutes of them may wait."""
 STOP_LIMIT = 15.0
 
 
 class BenchError(Exception):
-    """A measurement that cannot be trusted, and why."""
+    """A measurement that cannot be trusted. The message says why."""
 
 
 def symbols(count: int) -> list[str]:
-    """So many symbols; the first are the real ones."""
+    """That many symbols; the first ones are the real ones."""
     return [*SYMBOLS, *(f"S{number:03}USDT" for number in range(len(SYMBOLS), count))][:count]
 
 
 def wait_until(
     condition: Callable[[], Any], what: str, *, seconds: float = LIMIT, every: float = 0.02
 ) -> Any:
-    """Poll until the condition is met; returns what it gave."""
+    """Poll until the condition is met; returns its value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -73,7 +73,7 @@ class Cpu:
 
     @property
     def others(self) -> float:
-        """What has nothing to do with the measurement."""
+        """Programs that are not part of the measurement."""
         return self.machine - self.service - self.redis - self.postgres - self.sender - self.bench
 
     def __sub__(self, other: Cpu) -> Cpu:
@@ -83,13 +83,13 @@ class Cpu:
 
 
 def lost_of(ledger: Mapping[str, Any]) -> int:
-    """Updates that are not, and will never be, in Redis."""
+    """Updates that are not in Redis and never will be."""
     lost: int = sum(ledger["dropped"].values()) + sum(ledger["rejected"].values()) + ledger["expired"]
     return lost
 
 
 class Service:
-    """The program, as its users see it."""
+    """The program, as users run it."""
 
     def __init__(
         self,
@@ -113,23 +113,23 @@ class Service:
         self.port = 0
 
     def events(self) -> list[dict[str, Any]]:
-        """What it has logged."""
+        """Its log."""
         whole, _, _ = self._log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def logged(self, event: str) -> dict[str, Any] | None:
-        """The first such event."""
+        """Wait for the first such event."""
         if self._process.poll() is not None:
             raise BenchError(f"the service has ended:\n{self._log.read_text()[-2000:]}")
         return next((each for each in self.events() if each["event"] == event), None)
 
     def get(self, path: str) -> tuple[int, Any]:
-        """Ask; returns the status and what the body says."""
+        """Send a request; returns the status and the decoded body."""
         status, body = self._get(path)
         return status, json.loads(body)
 
     def latency_buckets(self) -> Buckets:
-        """How long updates took from receipt to Redis, as it says itself."""
+        """The service's own figures of the time from receipt to Redis."""
         return read_buckets(self._get("/metrics")[1].decode(), UPDATE_LATENCY)
 
     def _get(self, path: str) -> tuple[int, bytes]:
@@ -143,7 +143,7 @@ class Service:
             connection.close()
 
     def ledger(self) -> dict[str, Any]:
-        """The conservation counters of all exchanges, which must add up."""
+        """The sum of all exchanges' counters, which must add up."""
         updates: dict[str, Any] = self.get("/health")[1]["updates"]
         received, rejected = updates["received"], sum(updates["rejected"].values())
         dropped = sum(updates["dropped"].values())
@@ -153,7 +153,7 @@ class Service:
         return updates
 
     def cpu(self) -> Cpu:
-        """Processor time used up to now."""
+        """Processor time used so far."""
         return Cpu(
             cpu_seconds(self.pid),
             cpu_seconds(self.stage.redis.pid),
@@ -165,10 +165,10 @@ class Service:
         )
 
     def drained(self, sent: Sent) -> dict[str, Any]:
-        """Wait until nothing that was sent is pending; returns the ledger.
+        """Wait until no sent update is pending; returns the ledger.
 
         Raises:
-            BenchError: the service has not received what was sent, or knows not where it is.
+            BenchError: the service has not received all sent updates, or the ledger does not add up.
         """
         wait_until(
             lambda: (found := self.ledger())["received"] >= sent.total and not found["pending"],
@@ -190,7 +190,7 @@ class Stage:
         self.redis = redis_server
         self.postgres = postgres
         self.versions: str | None = None
-        """Which Redis or Valkey and which PostgreSQL these are; None before they were wanted."""
+        """The versions of Redis or Valkey and of PostgreSQL; None before they are started."""
         self._number = 0
 
     def client(self) -> redis.Redis:
@@ -198,7 +198,7 @@ class Stage:
         return redis.Redis.from_url(self.redis.url)
 
     def fresh(self) -> str:
-        """A Redis that never held anything, and an empty database; returns its DSN."""
+        """Make a new, empty Redis and an empty database; returns its DSN."""
         # Quicker than FLUSHALL of millions, and leaves no freed memory behind.
         self.redis.kill()
         self.redis.start()
@@ -221,13 +221,13 @@ class Stage:
         settings: Mapping[str, object] | None = None,
         before: Callable[[Exchanges], None] = lambda _: None,
     ) -> Iterator[Service]:
-        """The program on fresh stores, just started; afterwards stopped.
+        """The program on fresh stores, just started; stopped at the end of the block.
 
         Args:
-            exchanges: how many.
-            symbols_count: how many; PROBE is one more.
-            settings: more of them, `MARKETFLOW_` variables without that prefix.
-            before: what is to be done before the program starts.
+            exchanges: their number.
+            symbols_count: their number; PROBE is one more.
+            settings: further `MARKETFLOW_` variables, without that prefix.
+            before: called before the program starts.
         """
         dsn = self.fresh()
         names = [f"exchange{number + 1}" for number in range(exchanges)]
@@ -291,7 +291,7 @@ def _program(
 
 @contextmanager
 def staged() -> Iterator[Stage]:
-    """Stores in a directory of their own, removed afterwards. They run once they are wanted."""
+    """Stores in a directory of their own, removed afterwards. They start when they are needed."""
     with ExitStack() as stack:
         directory = Path(
             stack.enter_context(

@@ -1,8 +1,8 @@
-"""How long processes were ready to run and did not: what a promise in milliseconds cannot be blamed for.
+"""Measures how long processes were ready to run but had no processor.
 
-Two things are added up. The kernel counts how long each thread waited for a processor (its run delay). And a
-thread of our own sleeps for a few milliseconds again and again: if it wakes up later than that, the whole
-machine may have stood still, which no counter shows.
+Tests with limits in milliseconds leave this time out. It is the sum of two parts. The kernel counts how long
+each thread waited for a processor (its run delay). And a thread of ours sleeps for a few milliseconds
+repeatedly: if it wakes up later, the whole machine may have stood still, which no counter shows.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NOTE_EVERY = 0.005
-"""Seconds."""
+"""In seconds."""
 LONGEST_WAIT = 5.0
-"""Seconds."""
+"""In seconds."""
 OURSELVES = "thread-self"
-"""In place of a process's number: the thread that asks."""
+"""Used instead of a process's number for the calling thread."""
 
 
 def run_delay(pid: int | str) -> float:
-    """Seconds that a process's main thread was ready and had no processor; 0 where nobody counts it."""
+    """Seconds for which a process's main thread had no processor; 0 if the system does not count it."""
     with suppress(FileNotFoundError, ProcessLookupError):
         return _counters(Path(f"/proc/{pid}"))[1]
     return 0.0
 
 
 def _counters(thread: Path) -> tuple[int, float]:
-    """Nanoseconds that it ran, and seconds that it waited. A wait is counted when it is over."""
+    """Nanoseconds that it ran, and seconds that it waited. A wait is counted when it has ended."""
     ran, waited, _ = (thread / "schedstat").read_text().split()
     return int(ran), int(waited) / 1e9
 
@@ -41,25 +41,25 @@ def _is_ready(thread: Path) -> bool:
 
 
 class Starvation:
-    """Of these processes and of our main thread, from any moment to any other (seconds, monotonic).
+    """The starvation of these processes and of our main thread between any two moments (seconds, monotonic).
 
-    It is the time for which any of them waited: what one does waits for what another does. That is rather too
-    much than too little.
+    Time counts if any of them waited, since each of them waits for the others' work. This overestimates
+    rather than underestimates.
     """
 
     def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
-        """`pids` tells which processes there are at the moment."""
+        """`pids` returns the current processes."""
         self._pids = pids
         self._noted = 0.0
-        """When it was last noted."""
+        """The time of the last sample."""
         self._counters: dict[Path, tuple[int, float]] = {}
         """Of each thread, at that time."""
         self._begins: list[float] = []
         self._ends: list[float] = []
-        """Of each wait, in the order in which they ended, or were seen last."""
+        """The waits in the order of their ends, or of the time when they were last seen."""
 
     def note(self) -> None:
-        """Look at the clock and at the counters."""
+        """Read the clock and the counters."""
         now = time.monotonic()
         passed = now - self._noted if self._noted else 0.0
         for thread in self._threads():
@@ -76,7 +76,7 @@ class Starvation:
         yield Path(f"/proc/{os.getpid()}")
 
     def _waited(self, thread: Path, passed: float) -> float:
-        """For how long up to now: since the last note, and longer if a longer wait has ended."""
+        """How long it has waited since the last sample, or longer if a longer wait has ended."""
         counters = _counters(thread)
         before = self._counters.get(thread, counters)
         self._counters[thread] = counters
@@ -90,7 +90,7 @@ class Starvation:
             self._ends.append(now)
 
     def between(self, start: float, end: float) -> float:
-        """Seconds of it. Ask some time after `end`: until then waits may go on that are not counted yet."""
+        """The seconds between two moments. Call it a while after `end`: waits are counted when they end."""
         total, reached = 0.0, start
         first = bisect_left(self._ends, start)
         last = bisect_left(self._ends, end + LONGEST_WAIT)
@@ -102,7 +102,7 @@ class Starvation:
 
 @contextmanager
 def noted(pids: Callable[[], Sequence[int]]) -> Iterator[Starvation]:
-    """Note it every few ms until the end of the block."""
+    """Take a sample every few ms until the end of the block."""
     starvation, ending = Starvation(pids), threading.Event()
 
     def note() -> None:

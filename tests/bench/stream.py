@@ -1,4 +1,4 @@
-"""Whether the clients of the live stream slow down what comes in."""
+"""Measures whether clients of the live stream slow down the ingestion."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ CLIENTS = 500
 
 @attrs.frozen
 class Ingestion:
-    """How updates came in over some seconds."""
+    """The figures of the ingestion over some seconds."""
 
     sent: float
-    """Updates a second that the exchanges have sent, probes included."""
+    """Updates a second that the exchanges sent, probes included."""
     rate: float
     """Updates a second that were accepted."""
     p99: float
-    """From the exchange to Redis (ms)."""
+    """In ms, from the exchange to Redis."""
     busy: float
-    """Part of a core that the service used."""
+    """The fraction of a core that the service used."""
 
     def __str__(self) -> str:
         return f"{self.rate:,.0f} of {self.sent:,.0f} updates/s, p99 {self.p99:.0f} ms, {self.busy:.2f} cores"
@@ -38,7 +38,7 @@ Beside = tuple[Ingestion, Heard]
 
 
 def stream(bench: Bench) -> list[Row]:
-    """The rows of /stream and /ws. In each round first nobody listens, then clients of each."""
+    """The rows of /stream and /ws. Each round first runs without clients, then with clients of each kind."""
     clients = 20 if bench.quick else CLIENTS
     alone: list[Ingestion] = []
     beside: dict[str, list[Beside]] = {kind: [] for kind in REQUESTS}

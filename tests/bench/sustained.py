@@ -1,4 +1,4 @@
-"""The whole way at its limit: exchanges that flood, and what arrives in Redis."""
+"""The whole pipeline at its limit: exchanges that flood, and the updates that arrive in Redis."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ MB = 1_000_000
 
 @attrs.frozen
 class Flood:
-    """One round."""
+    """The result of one round."""
 
     rate: float
-    """Updates a second that Redis has acknowledged."""
+    """Updates a second that Redis acknowledged."""
     service_us: float
     """Processor time for each update."""
     redis_us: float
     postgres_us: float
     sender_us: float
     service_busy: float
-    """Part of a core."""
+    """As a fraction of a core."""
     redis_busy: float
     others_busy: float
-    """What has nothing to do with it."""
+    """Programs that are not part of the measurement."""
     rss: int
     peak_rss: int
     lost: int
-    """Dropped, rejected or expired."""
+    """Updates that were dropped, rejected or expired."""
     checked: int
     """Members in Redis that were compared with what was sent."""
 
@@ -103,7 +103,7 @@ def _round(bench: Bench, window: float) -> Flood:
 
 
 def _compare(service: Service, sent: Sent, window: float) -> int:
-    """What is in Redis, second by second, must be what was sent; returns how many members that is."""
+    """Check that Redis has what was sent, second by second; returns the number of compared members."""
     compared = 0
     with service.stage.client() as client:
         (member,) = client.zrevrange(f"prices:{service.names[0]}:{symbols(SYMBOLS)[0]}", 0, 0)

@@ -1,4 +1,4 @@
-"""Which builds were measured: they weigh as much as what is written here."""
+"""The builds that were measured: they matter as much as the code."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 
 def python() -> str:
-    """The interpreter: its version, the compiler, how it was built, and whether it has the GIL."""
+    """The interpreter: its version, its compiler, how it was built, and whether it has the GIL."""
     details = [platform.python_compiler(), built(sysconfig.get_config_vars()), gil()]
     return f"{platform.python_implementation()} {platform.python_version()} ({', '.join(details)})"
 
 
 def built(variables: Mapping[str, object]) -> str:
-    """Whether it was optimised by a profile (PGO) and at link time (LTO): some 10 to 30 % of its speed."""
+    """Whether it was built with PGO and LTO, which make it 10 to 30 % faster."""
     if variables.get("Py_DEBUG"):
         return "debug build"
     arguments = str(variables.get("CONFIG_ARGS") or "")
@@ -27,14 +27,14 @@ def built(variables: Mapping[str, object]) -> str:
 
 
 def gil() -> str:
-    """Whether the global interpreter lock is there, and is used."""
+    """Whether the global interpreter lock exists and is in use."""
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "with GIL"
     return "free-threaded, GIL on" if sys._is_gil_enabled() else "free-threaded, GIL off"  # type: ignore[attr-defined]
 
 
 def store(info: Mapping[str, object]) -> str:
-    """Redis or Valkey, by what INFO says of the server; Valkey tells a Redis version for old clients, too."""
+    """Redis or Valkey, from INFO; Valkey also reports a Redis version for old clients."""
     if info.get("server_name") == "valkey":
         return f"Valkey {info['valkey_version']}"
     return f"Redis {info['redis_version']}"

@@ -1,4 +1,4 @@
-"""A browser, and a service for it. Skipped, with the reason, where one of them cannot be had."""
+"""A browser, and a service for it. Tests are skipped, with the reason, if one of them is missing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ARGUMENTS = [
 ]
 
 PATIENCE = 15_000
-"""ms that an expectation may take."""
+"""The time limit of an expectation, in ms."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """For a module only: while it runs, its thread has an event loop that other tests are not to meet."""
+    """For one module only: while it runs, its thread has an event loop, which other tests must not meet."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium: apt-get install chromium")
     with sync_playwright() as playwright:
@@ -48,7 +48,7 @@ def market() -> Iterator[Market]:
 
 @pytest.fixture
 def settings() -> dict[str, str]:
-    """What a test's service has set, beside its exchanges and stores."""
+    """Further settings of a test's service, besides exchanges and stores."""
     return {}
 
 
@@ -64,7 +64,7 @@ def desk(
 
 @pytest.fixture
 def complaints() -> Iterator[Complaints]:
-    """Of every page that a test opens. None is allowed, unless the test says so."""
+    """Complaints of all pages that a test opens. None is allowed, unless the test expects it."""
     complaints = Complaints()
     yield complaints
     assert complaints.found == []

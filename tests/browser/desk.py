@@ -1,4 +1,4 @@
-"""The real program between a market and real stores, and questions to it that need no browser."""
+"""The real program between simulated exchanges and real stores, and requests that need no browser."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 from market import Market
 
 START_LIMIT = 30.0
-"""Seconds until it serves."""
+"""Seconds until it must serve."""
 
 
 class Desk:
-    """A service that may be killed and started again, at the same address."""
+    """A service that can be killed and started again, at the same address."""
 
     def __init__(self, directory: Path, market: Market, settings: dict[str, str]) -> None:
         self.market = market
@@ -59,11 +59,11 @@ class Desk:
         raise AssertionError(f"it does not serve:\n{self._log.read_text()}")
 
     def kill(self) -> None:
-        """As kill -9 does."""
+        """Kill it with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """In an orderly way."""
+        """Stop it in order."""
         self._end(signal.SIGTERM)
 
     def _end(self, number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""Three exchanges in a thread of their own, for tests that wait for a browser meanwhile."""
+"""Three exchanges in a separate thread, for tests that wait for a browser."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SYMBOLS = tuple(START_PRICES)
 NAMES = ("exchange1", "exchange2", "exchange3")
 
 PACE = 0.1
-"""Seconds from one line of each symbol to the next."""
+"""Seconds between two lines of a symbol."""
 STEP = 0.0002
-"""How far a price may go in a step, as a part of it."""
+"""The largest change of a price in a step, as a fraction."""
 APART = 0.00008
-"""How far an exchange may be from the others."""
+"""The largest difference between exchanges, as a fraction."""
 
 
 class Market:
-    """Every exchange sends a line of every symbol each 0.1 s: what a test has set, or a random walk."""
+    """Every exchange sends a line of every symbol each 0.1 s: the test's prices, or a random walk."""
 
     def __init__(self, token: trio.lowlevel.TrioToken, exchanges: dict[str, ExchangeServer]) -> None:
         self._token = token
@@ -43,22 +43,22 @@ class Market:
         return {name: exchange.port for name, exchange in self._exchanges.items()}
 
     def set(self, symbol: str, **prices: float) -> None:
-        """From now on these are the prices of a symbol, by exchange."""
+        """Set the prices of a symbol from now on, by exchange."""
         self._set |= {(name, symbol): price for name, price in prices.items()}
 
     def tell_history(self, seconds: int) -> None:
-        """Walk through so many seconds that have gone by, as late lines. Returns once all were sent."""
+        """Send late lines for so many past seconds. Returns once all were sent."""
         self._call(self._tell_history, seconds)
 
     def silence(self, name: str) -> None:
-        """Stay connected, and send nothing."""
+        """Stay connected, but send nothing."""
         self._silent.add(name)
 
     def speak(self, name: str) -> None:
         self._silent.remove(name)
 
     def kill(self, name: str) -> None:
-        """Reset the connection, and refuse others."""
+        """Reset the connection, and refuse new ones."""
         self._call(self._run, self._exchanges[name].kill)
 
     def listen(self, name: str) -> None:

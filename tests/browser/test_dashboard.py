@@ -1,4 +1,4 @@
-"""The dashboard as one uses it, on the real service."""
+"""The dashboard, used like a person would, with the real service."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_spread_is_that_of_the_exchanges(desk, open_page):
 
 
 def painted(page: Page, colour: str) -> int:
-    """How many pixels of the chart have one of the page's colours."""
+    """The number of pixels in the chart with one of the page's colours."""
     return page.locator("#chart").evaluate(
         """(chart, name) => {
           const wanted = getComputedStyle(chart).getPropertyValue(name).match(/\\d+/g).map(Number);
@@ -110,7 +110,7 @@ def test_the_chart_has_the_candles_of_the_service(desk, open_page):
 
 
 def test_the_chart_goes_on_live(desk, open_page, complaints):
-    """By the stream alone: the candles cannot be asked for again."""
+    """The stream alone updates it: requests for candles fail."""
     complaints.expected = re.compile("ERR_FAILED")
     desk.market.set("BTCUSDT", exchange1=110_000.0)
     page = open_page("?symbol=BTCUSDT&exchange=exchange1&interval=1d")
@@ -138,7 +138,7 @@ def test_another_pair_and_interval_by_controls_and_by_the_table(desk, open_page)
 
 
 def test_the_keyboard_alone(desk, open_page):
-    """One stop of Tab for the whole table, arrows within it, and a focus that is seen."""
+    """The whole table is one Tab stop with arrow keys inside, and the focus is visible."""
     page = open_page()
     page.get_by_role("button", name="BTCUSDT chart of all exchanges").focus()
     page.keyboard.press("ArrowDown")

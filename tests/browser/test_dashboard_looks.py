@@ -1,6 +1,6 @@
-"""What it looks like: pictures for people to look at, and what can be checked without eyes.
+"""The look of the dashboard: screenshots for people, and checks that a program can make.
 
-The pictures are in `.screenshots/` of the working tree.
+The screenshots are in `.screenshots/` of the working tree.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def picture(page: Page, name: str, *, whole: bool = True) -> None:
 
 
 def violations(page: Page) -> list[dict[str, Any]]:
-    """What axe finds to be serious or worse, as much as is needed to mend it."""
+    """Serious violations that axe finds, with enough detail to fix them."""
     if not AXE.is_file():
         pytest.skip("there is no axe-core: nox -s dashboard fetches it")
     page.evaluate(AXE.read_text())
@@ -44,7 +44,7 @@ def violations(page: Page) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def opened(desk, open_page, screen, scheme) -> Page:
-    """A page that has something to show."""
+    """A page with data."""
     desk.market.tell_history(110)
     viewport = {"desktop": DESKTOP, "phone": PHONE}[screen]
     page = open_page(
@@ -62,7 +62,7 @@ def opened(desk, open_page, screen, scheme) -> Page:
 
 @pytest.fixture
 def opened_wide(desk, open_page) -> Page:
-    """A page with prices, with their spreads."""
+    """A page with prices and their spreads."""
     desk.market.tell_history(110)
     page = open_page("?interval=1s")
     expect(page.locator("#board .price[data-moved]")).to_have_count(15)
@@ -73,7 +73,7 @@ def opened_wide(desk, open_page) -> Page:
 @SCREENS
 @SCHEMES
 def test_it_looks_right(opened, screen, scheme):
-    """No serious violation, nothing wider than the screen, nothing too small for a thumb."""
+    """There is no serious violation, nothing wider than the screen, and no too small touch target."""
     picture(opened, f"{screen}-{scheme}")
     assert violations(opened) == []
     assert opened.evaluate("document.documentElement.scrollWidth") <= opened.viewport_size["width"]
@@ -91,7 +91,7 @@ def test_it_looks_right(opened, screen, scheme):
 
 @pytest.mark.parametrize("width", [1920, 1440, 1424, 1366, 1280, 1279, 1024])
 def test_the_spread_is_in_sight(opened_wide, width):
-    """Where the prices of three exchanges have rows, nothing of them has to be scrolled to."""
+    """With the prices of three exchanges nothing in the rows has to be scrolled."""
     opened_wide.set_viewport_size({"width": width, "height": 700})
     widths = "each => [each.scrollWidth, each.clientWidth]"
     needed, there = opened_wide.locator(".prices .scroll").evaluate(widths)
@@ -118,7 +118,7 @@ class TestWithMuchToShow:
 @SCREENS
 @pytest.mark.parametrize("scheme", ["light"])
 def test_trouble_looks_right(opened, desk, complaints, screen):
-    """A feed is lost, and then everything."""
+    """First a feed is lost, then everything."""
     complaints.expected = re.compile("Failed to load resource|ERR_|EventSource")
     desk.market.kill("exchange3")
     expect(opened.locator("#board thead th", has_text="exchange3")).to_contain_text("reconnecting")

@@ -34,7 +34,7 @@ def test_there_and_back(desk, open_page):
 
 
 def test_it_asks_before(desk, open_page):
-    """And says no by Escape, too, with the focus back where it was."""
+    """Escape cancels, and returns the focus."""
     page = open_page()
     button = page.get_by_role("button", name="Switch to test")
     for leave in (

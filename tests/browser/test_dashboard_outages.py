@@ -1,4 +1,4 @@
-"""What the page says when feeds and the service itself are lost, and how it comes back."""
+"""The page while feeds and the service itself are lost, and its recovery."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_who_does_not_want_to_wait_tries_now(desk, open_page, complaints):
 
 
 def test_without_the_stream_prices_are_asked_for(desk, browser, complaints):
-    """As where it has as many clients as it may have."""
+    """For example if the stream has reached its limit of clients."""
     complaints.expected = re.compile("status of 503|EventSource")
     page = browser.new_page()
     complaints.watch(page, desk.url)
@@ -120,7 +120,7 @@ def test_without_the_stream_prices_are_asked_for(desk, browser, complaints):
 
 @pytest.fixture
 def without_bundle(tmp_path, market, redis_url, postgres_dsn) -> Iterator[Desk]:
-    """A service whose package has no bundle: a copy, in the directory where it is started."""
+    """A service whose package has no bundle: a copy in its working directory."""
     package = Path(marketflow.__file__).parent
     shutil.copytree(
         package, tmp_path / "marketflow", ignore=shutil.ignore_patterns("dashboard", "__pycache__")
@@ -130,7 +130,7 @@ def without_bundle(tmp_path, market, redis_url, postgres_dsn) -> Iterator[Desk]:
 
 
 def test_without_a_bundle_it_says_how_to_build_it(browser, without_bundle, complaints):
-    """And the API answers."""
+    """The API still answers."""
     complaints.expected = re.compile("status of 404")  # it has no icon
     page = browser.new_page()
     complaints.watch(page, without_bundle.url)

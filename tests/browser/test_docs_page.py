@@ -1,4 +1,4 @@
-"""/docs in a browser: it shows every route, tries them out, and asks nobody but the service."""
+"""/docs in a browser: it shows every route, can try them out, and uses only this service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ expect.set_options(timeout=15_000)
 
 @pytest.fixture
 def desk(tmp_path: Path, market: Market, redis_url: str, postgres_dsn: str) -> Iterator[Desk]:
-    """Without the dashboard, which this page does not need."""
+    """A service without the dashboard, which this page does not need."""
     with open_desk(tmp_path, market, redis_url, postgres_dsn, HTTP__TOKEN=TOKEN) as desk:
         yield desk
 
@@ -43,7 +43,7 @@ def open_docs(browser: Browser, desk: Desk, complaints: Complaints) -> Iterator[
 
 
 def tried(page: Page, operation: str) -> Locator:
-    """Open an operation, let it be carried out, and return what is shown of the answer."""
+    """Open an operation, execute it, and return the displayed answer."""
     block = page.locator(f"#operations-{operation}")
     if block.locator(".opblock-body").count() == 0:
         block.locator(".opblock-summary-control").click()
@@ -64,7 +64,7 @@ def test_every_operation_is_shown(desk: Desk, open_docs: Callable[..., Page], sc
 
 
 def test_a_price_can_be_asked_for(market: Market, open_docs: Callable[..., Page]) -> None:
-    """Of the symbol that is filled in."""
+    """It uses the symbol that is filled in."""
     market.set("BTCUSDT", exchange1=123_456.5, exchange2=123_456.5, exchange3=123_456.5)
     answer = tried(open_docs(), "prices-get_prices_latest_symbol")
     expect(answer).to_contain_text("200")

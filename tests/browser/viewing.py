@@ -1,4 +1,4 @@
-"""What a page is looked at with, and what it may not do meanwhile."""
+"""Watches what a page does while it is open."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PHONE = {"width": 375, "height": 812}
 
 @attrs.define
 class Complaints:
-    """What the browser complained of, and what it asked of others than the service."""
+    """Errors in the browser, and requests to other servers than the service."""
 
     expected: re.Pattern[str] | None = None
-    """Complaints that a test provokes."""
+    """Errors that a test provokes."""
     found: list[str] = attrs.Factory(list)
 
     def watch(self, page: Page, url: str) -> None:

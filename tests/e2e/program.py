@@ -92,7 +92,8 @@ async def program(
 ) -> AsyncIterator[Program]:
     """Run `marketflow` in a directory, with settings given as `MARKETFLOW_` variables without that prefix.
 
-    Afterwards it is killed if it still runs, and its stderr is printed, so that pytest shows it with a failure.
+    Afterwards it is killed if it still runs, and its stderr is printed, so that pytest shows it with a
+    failure.
 
     Args:
         directory: its working directory, which also gets its output.

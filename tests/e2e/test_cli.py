@@ -339,7 +339,7 @@ def test_full_disk_is_an_error(program):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_exchange_serves_until_a_signal(program, number):
-    """It sends lines like the real ones, with faults if wanted, on the port it prints; then it stops cleanly."""
+    """It sends lines like the real ones, with faults if wanted, on the printed port, and stops cleanly."""
     arguments = ["--name", "e", "--port", "0", "--skew", "3600", "--log-format", "json"]
     with program.start("exchange", *arguments) as process:
         try:

@@ -154,7 +154,7 @@ async def service(
 
 @needs_promtool
 async def test_promtool_has_no_complaint(service: Service) -> None:
-    """promtool accepts the format, the names, the help texts and the types."""
+    """The format, the names, the help texts and the types pass promtool's checks."""
     _, body = await service.client.read("/metrics")
     told = await trio.to_thread.run_sync(lambda: promtool("check", "metrics", text=body.decode()))
     assert told == ""

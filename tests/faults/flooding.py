@@ -1,7 +1,7 @@
-"""What the tests under a flood share: exchanges that send all that is read, looks at it, and what is right.
+"""Shared parts of the tests under a flood: exchanges that send all that is read, samples, and a model.
 
-The program is the real one, in a process of its own, on stores of its own; so are the exchanges. All of it is
-that of `nox -s bench`.
+The program is the real one, in its own process and on its own stores; so are the exchanges. They are those of
+`nox -s bench`.
 """
 
 from __future__ import annotations
@@ -29,43 +29,43 @@ from tests.bench.starvation import OURSELVES, run_delay
 
 SYMBOLS = symbols(5)
 INTERVAL = 5
-"""Seconds of an aggregate: nobody wants to wait for the end of a minute."""
+"""Seconds of an aggregate, so that tests need not wait for the end of a minute."""
 SETTINGS = {"AGGREGATION__INTERVAL": f"{INTERVAL}s"}
-"""Beside the defaults."""
+"""Settings in addition to the defaults."""
 BETWEEN = 0.02
-"""Seconds between two questions."""
+"""Seconds between two requests."""
 LOOK_EVERY = 5
-"""Questions for each look at the rest."""
+"""Requests between two samples."""
 NOTE_EVERY = 0.004
-"""Seconds."""
+"""Seconds between two samples of the starvation."""
 MORE = 45
-"""Seconds that it may take longer until enough is seen."""
+"""Further seconds that it may take until enough was seen."""
 ESTABLISHED = "01"
 
 
 @attrs.frozen
 class Look:
-    """What there was to see at one moment."""
+    """One sample."""
 
     pending: int
     cached: int
     dropped: int
     rss: int
     in_kernel: Sequence[int]
-    """By exchange, bytes that it has sent and nobody has read."""
+    """Bytes that were sent and not read yet, by exchange."""
 
 
 @attrs.define
 class Seen:
-    """All looks, and how long questions took."""
+    """All samples, and the durations of requests."""
 
     looks: list[Look] = attrs.field(factory=list)
     waits: list[float] = attrs.field(factory=list)
-    """Ms of each question, by the clock."""
+    """The duration of each request in ms, by the clock."""
     took: list[float] = attrs.field(factory=list)
-    """The same without the time for which service, Redis or we wanted a processor, and others had it."""
+    """The same without the time for which the service, Redis or this process had no processor."""
     starved: float = 0.0
-    """The part of the time for which service or Redis did."""
+    """The share of the time for which the service or Redis had no processor."""
 
     def __str__(self) -> str:
         looks = self.looks
@@ -83,7 +83,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def look(service: Service) -> Look:
-    """Look once; the ledger adds up."""
+    """Take one sample, and check that the ledger adds up."""
     ledger = service.ledger()
     return Look(
         pending=ledger["pending"],
@@ -97,7 +97,7 @@ def look(service: Service) -> Look:
 def watched(
     service: Service, seconds: float, *, at_least: int = 0, until: Callable[[Look], bool] = lambda _: True
 ) -> Seen:
-    """Ask for the latest prices `at_least` so often, and look; until a look says that it is enough."""
+    """Ask for the latest prices `at_least` that often, and take samples until one shows that it is enough."""
     seen = Seen()
     began, at_first = time.monotonic(), starved(service)
     end = began + seconds
@@ -119,34 +119,34 @@ def watched(
 
 
 Starved = tuple[float, float]
-"""Seconds that service and Redis were ready to run and had no processor."""
+"""Seconds for which service and Redis were ready to run but had no processor."""
 
 
 def starved(service: Service) -> Starved:
-    """How long they were up to now; 0 where nobody counts it."""
+    """The starvation so far; 0 if the system does not count it."""
     return run_delay(service.pid), run_delay(service.stage.redis.pid)
 
 
 def more(before: Starved, after: Starved) -> float:
-    """Seconds that they were in between: one of them, the longer, since both may have been at once."""
+    """The seconds of starvation in between: the longer of the two, since both may overlap."""
     return max(late - early for early, late in zip(before, after, strict=True))
 
 
 class Starvation:
-    """How long service and Redis were starved meanwhile, from any moment to any other. Use `noted`."""
+    """The starvation of service and Redis between any two moments. Use `noted`."""
 
     def __init__(self) -> None:
         self._at: list[int] = []
-        """Ns, monotonic."""
+        """Times of the samples (ns, monotonic)."""
         self._starved: list[Starved] = []
 
     def note(self, service: Service) -> None:
-        """How long they were up to now."""
+        """Take a sample."""
         self._at.append(time.monotonic_ns())
         self._starved.append(starved(service))
 
     def between(self, start: int, end: int) -> float:
-        """Ms of it between two moments (ns, monotonic)."""
+        """The starvation in ms between two moments (ns, monotonic)."""
         return more(self._up_to(start), self._up_to(end)) * 1_000
 
     def _up_to(self, at: int) -> Starved:
@@ -155,7 +155,7 @@ class Starvation:
 
 @contextmanager
 def noted(service: Service) -> Iterator[Starvation]:
-    """Note it every few ms until the end of the block."""
+    """Take a sample every few ms until the end of the block."""
     starvation, ending = Starvation(), threading.Event()
 
     def note() -> None:
@@ -189,14 +189,14 @@ def _in_kernel(ports: Sequence[int]) -> list[int]:
 
 
 class Model:
-    """What was sent, line for line: the lines come in turn, and it is known how many in each second."""
+    """The lines that were sent: they come in a fixed order, and their number in each second is known."""
 
     def __init__(self, service: Service, sent: Sent) -> None:
         self._service = service
         self._lines = sent.lines
         self._prices = Lines(SYMBOLS).prices
         self._first: list[dict[int, int]] = []
-        """By exchange and second, the number of its first line."""
+        """The number of the first line, by exchange and second."""
         for counts, lines in zip(sent.seconds, sent.lines, strict=True):
             assert list(counts) == sorted(counts), "the clock was set back"
             firsts = itertools.accumulate(counts.values(), initial=0)
@@ -209,7 +209,7 @@ class Model:
         return [self._prices[number % LINES] for number in range(first, end, len(SYMBOLS))]
 
     def _summaries(self, seconds: int) -> dict[Key, Row]:
-        """By symbol, exchange and end (ms) of each span of so many seconds."""
+        """The summaries of each span of that many seconds, by symbol, exchange and end (ms)."""
         found: dict[Key, Row] = {}
         for name, firsts, lines in zip(self._service.names, self._first, self._lines, strict=True):
             begins = dict[int, int]()
@@ -223,7 +223,7 @@ class Model:
         return found
 
     def check_rows(self) -> None:
-        """PostgreSQL has a row of each interval, or gets it in time, and each is exact."""
+        """PostgreSQL gets a row for each interval in time, and each is exact."""
         expected = self._summaries(INTERVAL)
         dsn = self._service.dsn
         wait_until(
@@ -233,7 +233,7 @@ class Model:
         assert not wrong, f"{len(wrong)} rows of {len(expected)} wrong: {wrong[:3]}"
 
     def check_bars(self) -> None:
-        """Redis has a bar of each second, and each is exact."""
+        """Redis has a bar for each second, and each is exact."""
         stored: dict[Key, Row] = {}
         with self._service.stage.client() as client:
             for name, symbol in itertools.product(self._service.names, SYMBOLS):
@@ -246,9 +246,9 @@ class Model:
         assert not wrong, f"{len(wrong)} bars of {len(expected)} wrong: {wrong[:3]}"
 
     def check_newest(self, lines: int) -> int:
-        """The newest so many lines of each exchange are in Redis, each once; returns how many are compared.
+        """The newest lines of each exchange are in Redis, each once; returns how many were compared.
 
-        A few less: of the oldest ms, which other lines share, nothing is said.
+        It skips the lines of the oldest ms, which it shares with older lines.
         """
         compared = 0
         with self._service.stage.client() as client:
@@ -265,7 +265,7 @@ class Model:
         return compared
 
     def members(self) -> int:
-        """How many updates Redis holds."""
+        """The number of updates in Redis."""
         with self._service.stage.client() as client:
             pairs = itertools.product(self._service.names, SYMBOLS)
             return sum(client.zcard(f"prices:{name}:{symbol}") for name, symbol in pairs)

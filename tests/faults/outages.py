@@ -1,4 +1,4 @@
-"""What must hold while Redis is away, whatever the reason, and a proxy that makes connections bad."""
+"""Checks of what must hold while Redis is away for any reason, and a proxy that makes connections fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trio_util import AsyncValue
 
 
 async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, seconds: float) -> None:
-    """For so long: the feeds go on, rows come on time, answers are from memory, fresh and right."""
+    """For so long, feeds go on, rows are written on time, and answers from memory are fresh and right."""
     await trio.sleep(1.05)  # From memory answers are in whole seconds: one with updates must be over.
     until = trio.current_time() + seconds
     accepted = it.updates.accepted
@@ -52,7 +52,7 @@ async def check_up(it: Service, players: Sequence[Exchange]) -> None:
 
 
 async def check_whole(it: Service, redis_url: str, players: Sequence[Exchange]) -> None:
-    """After an outage: within 2 s the window has all that was accepted, and answers are from it."""
+    """Within 2 s after an outage the window has all accepted updates, and answers come from it."""
     await window_is_whole(redis_url, players, within=2)
     await check_up(it, players)
     await eventually(lambda: it.updates.pending == 0)
@@ -60,7 +60,7 @@ async def check_whole(it: Service, redis_url: str, players: Sequence[Exchange]) 
 
 
 async def no_thread_left() -> None:
-    """Wait until no thread is at work. Trio keeps idle ones for a while, under another name."""
+    """Wait until no thread works. Trio keeps idle threads for a while, under another name."""
 
     def at_work() -> list[str]:
         return [each.name for each in threading.enumerate() if each.name.startswith("trio.to_thread")]
@@ -69,7 +69,7 @@ async def no_thread_left() -> None:
 
 
 class Proxy:
-    """In front of a server: each piece may take its time, or the connections end."""
+    """A proxy in front of a server. It can delay data, drop connections, or lose one direction."""
 
     def __init__(self, url: str) -> None:
         """`url` of the server."""
@@ -77,15 +77,15 @@ class Proxy:
         self._port = 0
         self._open: set[trio.SocketStream] = set()
         self.delay = 0.0
-        """Seconds that each piece from a client is held back."""
+        """Seconds by which each piece from a client is delayed."""
         self.losing = AsyncValue[str | None](None)
-        """Requests or answers: pieces of that direction wait, and so do the ends of connections."""
+        """Requests or answers: data and closes of this direction are held back."""
         self.refusing = False
-        """Whether new connections are ended at once."""
+        """Whether new connections are closed at once."""
 
     @property
     def url(self) -> str:
-        """For clients."""
+        """The URL for clients."""
         user = "".join(self._parts.netloc.rpartition("@")[:2])
         return self._parts._replace(netloc=f"{user}127.0.0.1:{self._port}").geturl()
 
@@ -137,7 +137,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(url: str) -> AsyncIterator[Proxy]:
-    """A proxy for the server, at work."""
+    """A running proxy for the server."""
     made = Proxy(url)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.run)

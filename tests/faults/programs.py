@@ -1,4 +1,4 @@
-"""`marketflow serve` as a process of its own, for tests that kill it or stop it."""
+"""`marketflow serve` in its own process, for tests that kill or stop it."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ import trio
 from rig import Exchange
 
 INTERVAL = 2_000
-"""Ms of an aggregate."""
+"""The aggregation interval in ms."""
 
 
 @attrs.frozen
 class Program:
-    """One that was started by `program`."""
+    """A process that was started by `program`."""
 
     process: trio.Process
     log: Path
 
     def said(self) -> list[dict[str, object]]:
-        """What it has logged."""
+        """Its log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def stop(self) -> None:
-        """Have it stand still until `go_on`."""
+        """Freeze it until `go_on`."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Continue after a `stop`."""
+        """Continue after `stop`."""
         self.process.send_signal(signal.SIGCONT)
 
     def url(self) -> str | None:
-        """Where it answers, once it says so."""
+        """Wait for its log to name its address; returns it."""
         return next((str(line["url"]) for line in self.said() if line["event"] == "serving"), None)
 
 
@@ -59,7 +59,7 @@ async def program(
         redis_url: its Redis.
         dsn: its PostgreSQL.
         directory: for its state and its log.
-        name: of the log.
+        name: the name of its log.
         changes: further variables, without `MARKETFLOW_`.
     """
     environment = os.environ | {

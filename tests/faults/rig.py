@@ -1,6 +1,6 @@
-"""What the tests of faults share: an exchange that notes what it sends, the service, and what is right.
+"""Shared parts of the tests of faults: an exchange that records what it sends, the service, and a model.
 
-Every answer is compared with an independent computation from what was sent.
+Every answer is compared with an independent computation from the updates that were sent.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ TICK = 0.05
 
 
 def now_ms() -> int:
-    """The wall clock, Unix ms."""
+    """The wall clock in Unix ms."""
     return time.time_ns() // 1_000_000
 
 
 async def eventually(
     condition: Callable[[], object], *, within: float = 5.0, what: str = "", every: float = 0.02
 ) -> float:
-    """Wait until the condition (maybe an async one) holds; returns the seconds that it took."""
+    """Wait until the condition (which may be async) is true; returns the seconds that it took."""
     started = trio.current_time()
     while True:
         held = condition()
@@ -66,21 +66,21 @@ class Sent:
     price: float
     timestamp: int
     order: int
-    """Of equal timestamps the greater is the later."""
+    """Among equal timestamps the greater one is the later."""
     sent_at: float
     """Seconds of the monotonic clock."""
     connection: int = 0
-    """Which of the exchange's it was sent on."""
+    """The number of the exchange's connection on which it was sent."""
 
     @property
     def line(self) -> bytes:
-        """As it goes over the wire."""
+        """The update in its wire form."""
         text = {"symbol": self.symbol, "price": self.price, "timestamp": self.timestamp}
         return json.dumps(text).encode() + b"\n"
 
 
 class Exchange:
-    """A TCP server that sends what the test wants to every client, and notes it."""
+    """A TCP server that sends the test's updates to every client, and records them."""
 
     _orders = itertools.count(1)
 
@@ -89,11 +89,11 @@ class Exchange:
         self.port = 0
         self.sent: list[Sent] = []
         self.connections = 0
-        """How many were made so far."""
+        """The number of connections so far."""
         self.turn = trio.Lock()
-        """The exchange is silent while this is held."""
+        """While this is held, the exchange is silent."""
         self._open: list[tuple[int, trio.SocketStream]] = []
-        """Connections by their number."""
+        """Open connections with their number."""
         self._random = random.Random(name)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -118,11 +118,11 @@ class Exchange:
 
     @property
     def connected(self) -> bool:
-        """Whether somebody listens."""
+        """Whether a client is connected."""
         return bool(self._open)
 
     def updates(self, symbol: str, *timestamps: int) -> list[Sent]:
-        """New updates with random prices, to be sent."""
+        """New updates with random prices, for sending."""
         prices = [BASE[symbol] * self._random.uniform(0.9, 1.1) for _ in timestamps]
         at = time.monotonic()
         return [
@@ -131,7 +131,7 @@ class Exchange:
         ]
 
     async def send(self, updates: Sequence[Sent]) -> None:
-        """Send to the newest connection; noted as sent where there is one that takes it."""
+        """Send to the newest connection; recorded as sent if there is one that takes it."""
         if not self._open:
             return
         number, stream = self._open[-1]
@@ -150,7 +150,7 @@ class Exchange:
         tick: float = TICK,
         behind: Sequence[int] = (0, 0, 0, 40, 700),
     ) -> None:
-        """Send one or two updates of each symbol each tick, some of them `behind` (ms) their time."""
+        """Send one or two updates of each symbol in each tick, some of them `behind` (ms) their time."""
         while True:
             async with self.turn:
                 updates: list[Sent] = []
@@ -163,7 +163,7 @@ class Exchange:
 
 @asynccontextmanager
 async def exchanges(*names: str) -> AsyncIterator[list[Exchange]]:
-    """Exchanges of these names, listening."""
+    """Listening exchanges with these names."""
     made = [Exchange(name) for name in names]
     async with trio.open_nursery() as nursery:
         for each in made:
@@ -174,7 +174,7 @@ async def exchanges(*names: str) -> AsyncIterator[list[Exchange]]:
 
 @asynccontextmanager
 async def playing(*players: Exchange, **how: Any) -> AsyncIterator[None]:
-    """Have them play meanwhile."""
+    """Let the exchanges play during the block."""
     async with trio.open_nursery() as nursery:
         for each in players:
             nursery.start_soon(partial(each.play, **how))
@@ -183,7 +183,7 @@ async def playing(*players: Exchange, **how: Any) -> AsyncIterator[None]:
 
 
 def all_sent(players: Iterable[Exchange]) -> list[Sent]:
-    """What they have sent up to now."""
+    """All updates that they have sent so far."""
     return [sent for each in players for sent in each.sent]
 
 
@@ -193,7 +193,7 @@ def all_sent(players: Iterable[Exchange]) -> list[Sent]:
 def settings_for(
     players: Sequence[Exchange], redis_url: str, dsn: str, state_dir: Path, **changes: Mapping[str, Any]
 ) -> Settings:
-    """Settings of a service that hurries; `changes` by section."""
+    """Settings with short times; `changes` by section."""
     settings = attrs.evolve(
         Settings(),
         symbols=tuple(BASE),
@@ -217,7 +217,7 @@ def settings_for(
 
 @attrs.define
 class Answer:
-    """What came over HTTP."""
+    """An answer over HTTP."""
 
     status: int
     body: Any
@@ -226,7 +226,7 @@ class Answer:
 async def http(
     url: str, method: str, path: str, *, headers: Mapping[str, str] | None = None, within: float = 10.0
 ) -> Answer:
-    """Ask once, on a connection of its own."""
+    """Send one request, on a new connection."""
     host, port = url.removeprefix("http://").split(":")
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close", "Content-Length: 0"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -240,45 +240,45 @@ async def http(
 
 
 def check_ledger(updates: Mapping[str, Any]) -> None:
-    """Both equations hold."""
+    """Check both equations of the ledger."""
     assert updates["received"] == updates["accepted"] + sum(updates["rejected"].values()), updates
     gone = updates["cached"] + updates["expired"] + sum(updates["dropped"].values()) + updates["pending"]
     assert updates["accepted"] == gone, updates
 
 
 class Service:
-    """A service that runs in this process, asked over HTTP."""
+    """A service that runs in this process, queried over HTTP."""
 
     def __init__(self, running: Running, players: Sequence[Exchange]) -> None:
         self.running = running
         self.players = players
         self.before = len(all_sent(players))
-        """How much was sent to earlier ones."""
+        """The number of updates that were sent to earlier services."""
         self.url = running.url
         self.polls = 0
 
     async def get(self, path: str, **how: Any) -> Any:
-        """The body of an answer that must be one."""
+        """The body of an answer, which must be 200."""
         answer = await http(self.url, "GET", path, **how)
         assert answer.status == 200, (path, answer)
         return answer.body
 
     async def ask(self, path: str, **how: Any) -> Answer:
-        """An answer of any kind."""
+        """Any answer to a GET."""
         return await http(self.url, "GET", path, **how)
 
     async def post(self, path: str, **how: Any) -> Answer:
-        """The same for POST."""
+        """Any answer to a POST."""
         return await http(self.url, "POST", path, **how)
 
     @property
     def updates(self) -> Counts:
-        """The counters of all exchanges, without asking over HTTP."""
+        """The counters of all exchanges, without a request over HTTP."""
         return self.running.report().updates
 
     @asynccontextmanager
     async def still(self) -> AsyncIterator[list[Sent]]:
-        """All that was sent, and it is accepted; nothing more is sent meanwhile."""
+        """A block without new updates, in which all sent ones were accepted."""
         async with AsyncExitStack() as stack:
             for each in self.players:
                 await stack.enter_async_context(each.turn)
@@ -286,12 +286,12 @@ class Service:
             yield all_sent(self.players)
 
     async def received_all(self) -> None:
-        """Wait until it has accepted as much as was sent to it."""
+        """Wait until it has accepted as many updates as it was sent."""
         total = len(all_sent(self.players)) - self.before
         await eventually(lambda: self.updates.accepted == total, what=f"{total} received")
 
     async def watch(self) -> None:
-        """Check the ledgers each time, until cancelled."""
+        """Check the ledgers periodically, until cancelled."""
         while True:
             health = await self.get("/health")
             check_ledger(health["updates"])
@@ -313,7 +313,7 @@ async def service(
 ) -> AsyncIterator[Service]:
     """The service, connected to the players, until the block ends and it has stopped in order.
 
-    With `all_received` that is when it has accepted all that was sent; `watched`: ledgers are checked.
+    With `all_received` it stops once it has accepted all sent updates; with `watched` ledgers are checked.
     """
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -334,7 +334,7 @@ async def service(
 
 
 def spools(state_dir: Path) -> list[Path]:
-    """What stops have left behind."""
+    """The files that stops have left."""
     return sorted(state_dir.glob("spool-*"))
 
 
@@ -344,7 +344,7 @@ def spools(state_dir: Path) -> list[Path]:
 def within_span(
     sent: Iterable[Sent], start: int, end: int, symbol: str, exchanges_: Collection[str] = ()
 ) -> list[Sent]:
-    """Those of [start, end), in the order of their time."""
+    """The updates in [start, end), in the order of their time."""
     found = [
         each
         for each in sent
@@ -375,7 +375,7 @@ Row = tuple[float, float, float, float, float, int]
 
 
 def expected_rows(sent: Iterable[Sent], interval: int) -> dict[Key, Row]:
-    """By symbol, exchange and end: average, min, max, open, close and count."""
+    """Average, min, max, open, close and count, by symbol, exchange and end."""
     groups: defaultdict[Key, list[Sent]] = defaultdict(list)
     for each in sorted(sent, key=lambda each: (each.timestamp, each.order)):
         end = (each.timestamp // interval + 1) * interval
@@ -389,7 +389,7 @@ def row_of(prices: Sequence[float]) -> Row:
 
 
 def stored_rows(dsn: str) -> dict[Key, Row]:
-    """What PostgreSQL holds, in the order in which it was written."""
+    """The rows in PostgreSQL, in the order in which they were written."""
     with psycopg.connect(dsn) as connection:
         found = connection.execute(
             "SELECT pair_name, exchange, (extract(epoch FROM timestamp) * 1000)::bigint, average_price,"
@@ -399,7 +399,7 @@ def stored_rows(dsn: str) -> dict[Key, Row]:
 
 
 def differences(stored: Mapping[Key, Row], expected: Mapping[Key, Row]) -> list[object]:
-    """Rows that are missing, too many, or not right."""
+    """Rows that are missing, unexpected or wrong."""
     wrong: list[object] = [("missing", key) for key in expected.keys() - stored.keys()]
     wrong += [("unexpected", key) for key in stored.keys() - expected.keys()]
     for key in stored.keys() & expected.keys():
@@ -418,9 +418,9 @@ async def rows_are_right(
     within: float = 5.0,
     only: Collection[str] = (),
 ) -> None:
-    """Wait until every interval that ended up to `until` (ms) has its row, and nothing else is there.
+    """Wait until every interval that ended up to `until` (ms) has its row, and there are no others.
 
-    `only`: look at these exchanges' rows alone.
+    `only`: check only these exchanges' rows.
     """
     limit = max(each.timestamp for each in sent) + interval if until is None else until
     limit -= limit % interval
@@ -440,7 +440,7 @@ async def rows_are_right(
 
 
 def window_differences(url: str, sent: Iterable[Sent], until: int, since: int = 0) -> list[object]:
-    """What Redis lacks, or holds too often, of updates with a timestamp in [since, until) (ms)."""
+    """Updates with a timestamp in [since, until) (ms) that Redis lacks or has more than once."""
     wanted: defaultdict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
     for each in sent:
         if since <= each.timestamp < until:
@@ -465,9 +465,9 @@ def window_differences(url: str, sent: Iterable[Sent], until: int, since: int = 
 
 
 async def window_is_whole(url: str, players: Sequence[Exchange], *, within: float, since: int = 0) -> float:
-    """Wait until window and bars hold all that is older than this moment, each once; returns the seconds.
+    """Wait until window and bars have all updates from before this moment, each once; returns the seconds.
 
-    Late ones for that time may still come, and be on their way: they are waited for too.
+    It also waits for late updates that are still on their way.
     """
     wrong: list[object] = []
     until = now_ms()

@@ -1,4 +1,4 @@
-"""The wall clock steps, on our machine alone or on all: nothing that was accepted comes to harm."""
+"""The wall clock steps, on our machine alone or on all: no accepted update comes to harm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INTERVAL = 1_000
 
 
 class SteppingClock:
-    """The wall clock, and what a test adds to it (ms)."""
+    """The wall clock plus an offset (ms) that the test sets."""
 
     def __init__(self) -> None:
         self.offset = 0
@@ -40,7 +40,7 @@ class SteppingClock:
 
 
 async def test_all_clocks_step_and_are_set_right(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
-    """Exchanges step with us: every update is accepted, in its row, and the window loses none."""
+    """If exchanges step with us, every update is accepted and in its row, and the window loses none."""
     clock = SteppingClock()
     async with exchanges("exchange1") as players:
         settings = settings_for(
@@ -67,7 +67,7 @@ async def test_all_clocks_step_and_are_set_right(redis_url: str, postgres_dsn: s
 
 
 async def test_our_clock_alone_steps(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
-    """Meanwhile updates are rejected, and counted, as late or of the future; what was there stays."""
+    """Until it is corrected, updates are rejected and counted as late or future; stored data stays."""
     clock = SteppingClock()
     async with exchanges("exchange1") as players:
         settings = settings_for(
@@ -92,7 +92,7 @@ async def test_our_clock_alone_steps(redis_url: str, postgres_dsn: str, tmp_path
 
 
 async def test_retention_does_not_believe_a_step(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
-    """Rows that only a wrong clock takes for old are not deleted."""
+    """Rows that look old only to a wrong clock are not deleted."""
     clock = SteppingClock()
     async with exchanges("exchange1") as players:
         settings = settings_for(
@@ -128,7 +128,7 @@ async def test_a_clock_that_stays_days_ahead_deletes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     wrong_from_the_start: bool,
 ) -> None:
-    """Ahead for longer than a step is doubted: rows and bars stay, since the data is not as far."""
+    """Even if a step lasts long enough to be accepted, rows and bars stay, since the data has not moved."""
     monkeypatch.setattr("marketflow.app.watch.clocks.DOUBT", 300)
     clock = SteppingClock()
     async with exchanges("exchange1") as players:

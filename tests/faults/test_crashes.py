@@ -1,4 +1,4 @@
-"""Kill -9, stops that no store takes anything at, and a second service on the same stores."""
+"""Kill -9, stops while no store takes anything, and a second service on the same stores."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ from tests.bench.starvation import Starvation, noted
 KILLS = 3
 ROUNDS = 2
 RUN_SECONDS = 5.0
-"""Of each run that is killed; it is watched for all of them."""
+"""Seconds of each run that is killed; it is watched all the time."""
 FLUSH_INTERVAL = 0.05
 UNREAD = FLUSH_INTERVAL / 2
-"""Seconds that a line may wait for the feed's next beat. Until then it is not received."""
+"""Seconds that a line may wait for the feed's next beat. Until then it does not count as received."""
 ON_THE_WAY = 0.025
-"""Seconds from the exchange's note to the program, and from there into Redis: five times what is usual."""
+"""Seconds from the exchange's record to the program, and from there to Redis: five times the usual."""
 ALLOWED = FLUSH_INTERVAL + UNREAD + ON_THE_WAY
-"""Seconds before a kill from which on what was sent may be lost, with nobody starved."""
+"""Seconds before a kill in which sent updates may be lost, if no process is starved."""
 LOOK_EVERY = 0.02
 FEWEST_LOOKS = 20
 LOOK_BACK = 1.5
-"""Seconds. What is missing for longer is as wrong."""
+"""Seconds. An update that is missing for longer is an error in any case."""
 MOST_BEHIND = 1.0
-"""Seconds that an exchange's timestamps are behind the time at which it sends, at most."""
+"""The most seconds that an exchange's timestamps are behind the time of sending."""
 
 
 def in_window(url: str, sent: Sequence[Sent], *, complete: bool = True) -> list[Sent]:
-    """Those of the sent that Redis holds, each once; if they are complete, that it holds nothing else."""
+    """The sent updates that Redis has, each once; if they are complete, checks that it has no others."""
     held: set[tuple[str, str, int, float]] = set()
     since = min((each.timestamp for each in sent), default=0)
     with redis.Redis.from_url(url) as client:
@@ -71,18 +71,18 @@ def in_window(url: str, sent: Sequence[Sent], *, complete: bool = True) -> list[
 
 @attrs.define
 class Exposure:
-    """What a kill costs, or would cost: the age of the oldest update that Redis does not have."""
+    """What a kill would lose at any moment: the age of the oldest update that Redis does not have."""
 
     players: Sequence[Exchange]
     client: redis.Redis
     starvation: Starvation
     since: float
-    """What was sent before is not looked at: nobody was connected."""
+    """Updates sent before this are ignored, since no client was connected."""
     looks: list[tuple[float, float]] = attrs.field(factory=list)
-    """When the oldest that was missing was sent, and when that was seen."""
+    """When the oldest missing update was sent, and when that was seen."""
 
     async def watch(self) -> None:
-        """Look again and again, until cancelled."""
+        """Take samples until cancelled."""
         while True:
             await self.look()
             await trio.sleep(LOOK_EVERY)

@@ -1,4 +1,4 @@
-"""One exchange floods, another sends little: that one's updates are in Redis as soon as ever, or nearly."""
+"""One exchange floods, another one sends little: the second one's updates get into Redis nearly as fast."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ pytestmark = pytest.mark.alone
 
 ROUNDS = 4
 SECONDS = 2.0
-"""Of a round, without the flood and with it."""
+"""Seconds of a round, without the flood and with it."""
 SETTLING = 0.5
-"""Seconds until there is nothing left of a flood, or it is as it will be."""
+"""Seconds until a flood has reached its steady state, or its rest is processed."""
 TIMES = 2
-"""How many times as long it may take at most."""
+"""The factor by which the flood may lengthen the time."""
 
 
 def p99(service: Service) -> float:
-    """Ms from sending to Redis."""
+    """The p99 in ms, from sending to Redis."""
     with noted(service) as starvation:
         found = probes(service, SECONDS)
     took = [(arrived - sent) / 1e6 for sent, arrived in found]
@@ -35,11 +35,10 @@ def p99(service: Service) -> float:
 
 
 def test_one_that_floods_delays_no_other() -> None:
-    """From sending to Redis, 99 of 100 lines take twice as long at most as without the flood.
+    """From sending to Redis, 99 of 100 lines take at most twice as long as without the flood.
 
-    Of what they take without it the flush interval is the least that counts: so long may an update wait in
-    any case. Time for which others had the processor that service or Redis wanted is left out. Lines are
-    sent each 10 ms.
+    The time without it counts as at least the flush interval, since an update may always wait for that long.
+    Time for which service or Redis had no processor is left out. A line is sent every 10 ms.
     """
     quiet: list[float] = []
     beside: list[float] = []

@@ -1,4 +1,4 @@
-"""The service on real stores, with a second kind of exchange (tests/framed.py) beside one of lines."""
+"""The service on real stores, with an exchange of the second kind (tests/framed.py) and one of lines."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from marketflow.outside import real_outside
 
 
 class FramedExchange(Exchange):
-    """Sends two messages a frame, and a heartbeat with each, to clients that have subscribed."""
+    """Sends two messages in each frame, and a heartbeat with each, to clients that have subscribed."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.garbage = 0
-        """How many bad messages were sent."""
+        """The number of bad messages sent."""
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         framer = Framer()
@@ -77,7 +77,7 @@ class FramedExchange(Exchange):
             return
 
     async def send_garbage(self) -> None:
-        """Four bad messages, one of them a whole frame, on the open connection."""
+        """Send four bad messages on the open connection, one of them a whole frame."""
         self.garbage += 4
         await self._open[-1][1].send_all(frame(b"hello") + frame_of(["t"], ["h"], [], ["t", "X", "NaN", 1]))
 
@@ -94,7 +94,7 @@ class FramedExchange(Exchange):
 
 @asynccontextmanager
 async def outside_with(settings: Settings, other: FramedExchange, source: list[FramedSource]):
-    """The real world, and one more live source."""
+    """The real outside world, with one more live source."""
     async with real_outside(settings, SystemClock(), None) as outside:
         checks = Checks(
             frozenset(settings.symbols), settings.aggregation.interval, settings.aggregation.lateness
@@ -114,10 +114,10 @@ async def framed_exchange(name: str) -> AsyncIterator[FramedExchange]:
 
 
 async def test_another_kind_of_exchange_through_the_whole_service(redis_url, postgres_dsn, tmp_path):
-    """Garbage, half frames, disconnects, a failing task, a bug, a switch of modes, and a stop in the middle.
+    """It survives garbage, half frames, disconnects, a failing task, a bug, a switch of modes and a stop.
 
-    Each update is in the window and in its row, each bad message is counted, and the exchange of lines does
-    not notice.
+    Each update is in the window and in its row, each bad message is counted, and the exchange of lines is not
+    affected.
     """
     sources: list[FramedSource] = []
     with capture_logs() as lines:
@@ -174,7 +174,7 @@ async def test_another_kind_of_exchange_through_the_whole_service(redis_url, pos
 
 
 async def fail_once(source: FramedSource, framed: FramedExchange, error: Exception) -> None:
-    """Have a task of the source's next connection fail, and wait until there is another one."""
+    """Make a task of the source's next connection fail, and wait until there is another connection."""
     failed = trio.Event()
 
     async def fail() -> None:

@@ -1,4 +1,4 @@
-"""Clients over HTTP that are mad or ill-willed: the service goes on taking updates in, and stops in time."""
+"""Faulty and hostile HTTP clients: the service goes on accepting updates, and stops in time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from marketflow.adapters.http import server as http_server
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 PACE = 40
-"""Updates a second at least, of the 60 to 90 that come; less only on a machine that is too busy to play."""
+"""The least updates a second, of the 60 to 90 that are sent; fewer only on a very busy machine."""
 
 
 @attrs.frozen
 class Target:
-    """A service that is attacked."""
+    """A service under attack."""
 
     service: Service
     port: int
@@ -40,7 +40,7 @@ class Target:
         return trio.SocketStream(sock)
 
     async def told(self, request: bytes, *, within: float = 20.0) -> bytes:
-        """What a request of whatever form is answered, up to the end of the connection."""
+        """The answer to raw bytes, up to the end of the connection."""
         answer = b""
         with trio.fail_after(within):
             async with await self.connected() as stream:
@@ -52,7 +52,7 @@ class Target:
         return answer
 
     async def goes_on(self, seconds: float = 1.0) -> None:
-        """It takes updates in at their pace, and answers everybody else."""
+        """Check that it accepts updates at their rate, and answers all other clients."""
         players = self.service.players
         before = self.service.updates.accepted, sum(len(each.sent) for each in players)
         end = trio.current_time() + seconds
@@ -69,7 +69,7 @@ class Target:
 
 @pytest.fixture
 def target(redis_url: str, postgres_dsn: str, tmp_path: Path) -> Any:
-    """Makes one that must have stopped in an orderly way, and soon, at the end of the block."""
+    """Makes a service that must stop in order and in time at the end of the block."""
 
     @asynccontextmanager
     async def made(**http: object) -> AsyncIterator[Target]:
@@ -92,26 +92,26 @@ HEAD = b"GET /prices/latest/BTCUSDT HTTP/1.1\r\nHost: h\r\n"
 
 
 async def side_by_side(count: int, attack: Callable[[int], Awaitable[object]]) -> None:
-    """Many at a time."""
+    """Run many copies at a time."""
     async with trio.open_nursery() as nursery:
         for number in range(count):
             nursery.start_soon(attack, number)
 
 
 def statuses(answer: bytes) -> list[int]:
-    """Of all answers on a connection."""
+    """The statuses of all answers on a connection."""
     return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
 
 
 def end(stream: trio.SocketStream, *, resets: bool) -> None:
-    """Close it at once."""
+    """Close the connection at once."""
     if resets:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.socket.close()
 
 
 async def trickle(stream: trio.SocketStream, text: Iterable[bytes]) -> None:
-    """Send a little each 50 ms, until the other end has had enough."""
+    """Send a little every 50 ms, until the peer closes the connection."""
     with suppress(*GONE):
         for part in text:
             await stream.send_all(part)
@@ -132,7 +132,7 @@ async def asks(stream: trio.SocketStream) -> bytes:
 
 
 async def ends(stream: trio.SocketStream) -> bytes:
-    """Read up to the end."""
+    """Read until the end."""
     answer = b""
     with suppress(*GONE):
         while part := await stream.receive_some(65_536):
@@ -146,12 +146,12 @@ LORISES: dict[str, Callable[[], Iterable[bytes]]] = {
     "one header": lambda: itertools.chain([HEAD + b"X-A: "], itertools.repeat(b"a")),
     "blank lines": lambda: itertools.repeat(b"\r\n"),
 }
-"""What each of them sends, made for each connection: an iterator cannot be copied since Python 3.14."""
+"""What each of them sends, made for each connection, since Python 3.14 cannot copy an iterator."""
 
 
 @pytest.mark.parametrize("text", LORISES.values(), ids=LORISES)
 async def test_a_slow_loris_is_shaken_off(target, monkeypatch, text) -> None:
-    """A byte now and then is no request: its time is up whatever it goes on sending."""
+    """A client that sends a byte now and then is disconnected when its time is over."""
     monkeypatch.setattr(http_server, "IDLE_TIMEOUT", 1.0)
     async with target() as it, trio.open_nursery() as nursery:
 
@@ -167,7 +167,7 @@ async def test_a_slow_loris_is_shaken_off(target, monkeypatch, text) -> None:
 
 
 async def test_a_body_that_comes_by_the_byte_is_not_waited_for(target, monkeypatch) -> None:
-    """And half a POST switches nothing."""
+    """It is disconnected, and half a POST switches nothing."""
     monkeypatch.setattr(http_app, "BODY_TIMEOUT", 1)
     answers: list[bytes] = []
     async with target() as it, trio.open_nursery() as nursery:
@@ -189,7 +189,7 @@ async def test_a_body_that_comes_by_the_byte_is_not_waited_for(target, monkeypat
 
 
 async def test_clients_that_leave_in_the_middle(target) -> None:
-    """Half a request, a whole one whose answer nobody waits for; ended in order, or by a reset."""
+    """After half a request, or before the answer, by a close or a reset: the service is not affected."""
     with capture_logs() as logs:
         async with target() as it:
             openings = [b"", b"GET /pri", HEAD, HEAD + b"\r\n", (HEAD + b"\r\n") * 20]
@@ -211,7 +211,7 @@ async def test_clients_that_leave_in_the_middle(target) -> None:
 
 @pytest.mark.parametrize("resets", [False, True], ids=["in order", "by a reset"])
 async def test_two_hundred_connections_end_at_once(target, resets) -> None:
-    """In use, all of them: streams, and questions answered a moment ago. Their places are free again."""
+    """Streams and idle connections, closed together, free their places."""
     async with target(max_connections=210) as it:
         streams = [await it.connected() for _ in range(200)]
         for number, stream in enumerate(streams):
@@ -234,7 +234,7 @@ async def test_two_hundred_connections_end_at_once(target, resets) -> None:
 
 
 async def test_heads_of_a_megabyte(target) -> None:
-    """Refused before they are whole, whatever they are made of."""
+    """They are refused before they are complete, with any content."""
     heads = [
         HEAD + b"X-A: " + b"a" * 2**20 + b"\r\n\r\n",
         HEAD + b"".join(b"X-%d: a\r\n" % number for number in range(100_000)) + b"\r\n",
@@ -258,7 +258,7 @@ async def test_heads_of_a_megabyte(target) -> None:
 
 
 async def test_idle_connections_by_the_hundred(target) -> None:
-    """As many as may be stay; each one more gets an error at once; those before it are served."""
+    """Connections up to the limit are served, and each one more gets an error at once."""
     limit = 600
     _allow_files(3 * limit)
     async with target(max_connections=limit) as it, AsyncExitStack() as stack:
@@ -278,7 +278,7 @@ async def test_idle_connections_by_the_hundred(target) -> None:
 
 
 def _allow_files(number: int) -> None:
-    """The program itself raises its limit when it starts; both ends of each connection are ours here."""
+    """Raise the limit of open files: the program raises its own, but here both ends are in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < number:
         pytest.skip(f"not more than {hard} files may be open here")
@@ -287,7 +287,7 @@ def _allow_files(number: int) -> None:
 
 
 async def test_clients_that_never_read(target) -> None:
-    """They ask for much and read nothing: nothing piles up for them, and they hold no stop."""
+    """Clients that request much and read nothing use no memory, and do not delay a stop."""
     async with target() as it, AsyncExitStack() as stack:
         for number in range(60):
             stream = await stack.enter_async_context(await it.connected(receive_buffer=2_048))
@@ -334,7 +334,7 @@ TRICKS = [
 
 
 async def test_wrong_methods_bodies_and_paths(target) -> None:
-    """Any method, body and path, on every route: an answer that is no 5xx, or the end of the connection."""
+    """Any method, body and path on every route gives an answer other than 5xx, or ends the connection."""
     with capture_logs() as logs:
         async with target(token="guarded") as it:  # noqa: S106
             described = await it.service.get("/openapi.json")

@@ -1,4 +1,4 @@
-"""Exchanges that are mad, broken or ill-willed: what they cost is counted, and costs nobody else anything."""
+"""Faulty and hostile exchanges: their faults are counted, and affect no other exchange."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from marketflow.config.settings import ExchangeSettings
 
 MAD = "mad"
 HOUR = 3_600_000
-"""Milliseconds."""
+"""In ms."""
 _orders = itertools.count(1_000_000)
 
 
 @attrs.frozen
 class Stage:
-    """A service, two exchanges that play as they should, and what else is needed to compare."""
+    """A service, two well-behaved exchanges, and the model to compare with."""
 
     service: Service
     players: list[Exchange]
@@ -53,11 +53,11 @@ class Stage:
 
     @property
     def mad(self) -> Any:
-        """What health says of the one that is tested."""
+        """The health of the exchange under test."""
         return self.service.running.report().exchanges[MAD]
 
     async def others_are_well(self) -> None:
-        """All that the other two sent was accepted, on their first connections, and is where it belongs."""
+        """Check that all updates of the other two are accepted, on their first connections, and stored."""
         for each in self.players:
             async with each.turn:
                 of_it = self.service.running.report().exchanges
@@ -75,7 +75,7 @@ class Stage:
         )
 
     async def mad_is_right(self, sent: Iterable[Sent], rejected: dict[str, int]) -> None:
-        """Exactly these were accepted of it, once each, and exactly so many rejected."""
+        """Check that exactly these updates of it were accepted, once each, and exactly so many rejected."""
         sent = list(sent)
         await eventually(lambda: self.mad.updates.cached == len(sent), what=f"{len(sent)} cached")
         updates = self.mad.updates
@@ -86,7 +86,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(redis_url: str, postgres_dsn: str, tmp_path: Path) -> Any:
-    """Makes a stage where the one that is tested listens at a port."""
+    """Makes a stage with the exchange under test at a port."""
 
     @asynccontextmanager
     async def made(port: int, **feeds: int) -> AsyncIterator[Stage]:
@@ -101,7 +101,7 @@ async def stage(redis_url: str, postgres_dsn: str, tmp_path: Path) -> Any:
 
 
 def update(timestamp: int, *, symbol: str = "BTCUSDT", price: float | None = None) -> Sent:
-    """One of the tested exchange's."""
+    """An update of the exchange under test."""
     price = BASE[symbol] if price is None else price
     return Sent(MAD, symbol, price, timestamp, next(_orders), time.monotonic())
 
@@ -119,7 +119,7 @@ def descriptors() -> int:
 
 @pytest.mark.parametrize("end", [ExchangeServer.close, ExchangeServer.reset], ids=["orderly", "reset"])
 async def test_one_that_flaps_every_100_ms(stage, end) -> None:
-    """What it said before each orderly end counts; nothing piles up, and the log is not flooded."""
+    """Updates before each orderly close count, nothing piles up, and the log is not flooded."""
     with capture_logs() as logs:
         async with open_exchange() as server, stage(server.port, backoff_min=10, backoff_max=20) as it:
             await server.connected(1)
@@ -147,9 +147,9 @@ async def test_one_that_flaps_every_100_ms(stage, end) -> None:
 
 
 async def test_one_that_hangs_and_wakes_up(stage) -> None:
-    """It accepts nothing, the kernel does for it; each silent connection is given up, and the last one works.
+    """While it hangs the kernel accepts connections. Each silent one is given up, and the last one works.
 
-    So is it for us when the other end has gone without a FIN: nothing ever comes.
+    The same happens if a peer has vanished without a FIN.
     """
     with socket.create_server((HOST, 0), backlog=64) as listener:
         port = listener.getsockname()[1]
@@ -177,7 +177,7 @@ async def test_one_that_hangs_and_wakes_up(stage) -> None:
 
 
 async def test_one_byte_a_write(stage) -> None:
-    """Every line comes apart at every place; one that is bad costs itself."""
+    """Lines that are split at every place are accepted; a bad one costs only itself."""
     sent: list[Sent] = []
     async with open_exchange() as server, stage(server.port) as it:
         wire = b""
@@ -196,13 +196,13 @@ async def test_one_byte_a_write(stage) -> None:
 
 
 async def test_a_clock_that_is_an_hour_off(stage) -> None:
-    """Either way it is counted and said, and harms no bar; once it is right all goes on."""
+    """In either direction its updates are counted and reported, and harm no bar; later all is well."""
     async with open_exchange() as server, stage(server.port, stale_after=300) as it:
         sent: list[Sent] = []
         wrong = {"future": 0, "late": 0}
 
         async def say(off: int) -> None:
-            """Each 50 ms for a while, with a clock that is so many ms off."""
+            """Send every 50 ms for a while, with a clock that is so many ms off."""
             for _ in range(12):
                 updates = [update(now_ms() + off, price=price) for price in (1.0, 2.0)]
                 if off:
@@ -225,7 +225,7 @@ async def test_a_clock_that_is_an_hour_off(stage) -> None:
 
 
 async def test_one_that_repeats_itself_backwards(stage) -> None:
-    """Each line is an update of its own, equal ones and old ones too: after a reconnection all come again."""
+    """Each line is an update, even equal and old ones; after a reconnect all are sent again."""
     async with open_exchange() as server, stage(server.port) as it:
         at = now_ms()
         once = [update(at - number // 2, price=float(1 + number % 3)) for number in range(3_000)]
@@ -247,7 +247,7 @@ HOSTILE_SYMBOLS = [
 
 
 async def test_names_that_are_no_symbols(stage) -> None:
-    """Blanks, colons, look-alikes, statements, and names of a megabyte: no store hears of any."""
+    """Blanks, colons, look-alikes, statements and names of a megabyte never get into a store."""
     async with open_exchange() as server, stage(server.port) as it:
         await server.send(data([update(now_ms(), symbol="BTCUSDT")]))
         for symbol in HOSTILE_SYMBOLS:

@@ -1,4 +1,4 @@
-"""Ten thousand connections on which nothing is asked, to the real program at default settings."""
+"""Ten thousand idle connections to the real program with default settings."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.alone
 IDLE = 10_000
 MOST = Settings().http.max_connections
 PER_ADDRESS = 5_000
-"""Connections from one address: each has some 28,000 ports."""
+"""Connections from one address, which has about 28,000 ports."""
 RATE = 1_000
-"""Lines a second meanwhile."""
+"""Lines a second during the test."""
 USUAL_FILES = 1_024
 OTHER_FILES = 500
 MEMORY = 400_000_000
@@ -36,7 +36,7 @@ STOP = 5.0
 
 @pytest.fixture
 def files() -> Iterator[Callable[[int], int]]:
-    """Lets us open so many, or as many as may be, which is told. At first it is the usual number."""
+    """Raise the limit of open files as far as wanted and allowed; returns it."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     hard = before[1]
 
@@ -51,13 +51,13 @@ def files() -> Iterator[Callable[[int], int]]:
 
 
 def connected(port: int, number: int) -> socket.socket:
-    """The connection of this number, which asks nothing."""
+    """The connection with this number, which sends nothing."""
     source = f"127.0.1.{1 + number // PER_ADDRESS}", 0
     return socket.create_connection(("127.0.0.1", port), timeout=30, source_address=source)
 
 
 def ended(clients: list[socket.socket]) -> int:
-    """How many of these the service has closed."""
+    """The number of these that the service has closed."""
     poll = select.poll()
     for client in clients:
         poll.register(client, select.POLLRDHUP)
@@ -65,7 +65,7 @@ def ended(clients: list[socket.socket]) -> int:
 
 
 def told(port: int) -> str:
-    """What one more is told, before it has asked for anything."""
+    """The answer to one more connection, which sends no request."""
     with connected(port, 0) as client:
         answer = b""
         with suppress(ConnectionResetError):
@@ -75,7 +75,7 @@ def told(port: int) -> str:
 
 
 def ask(connection: http.client.HTTPConnection, path: str) -> Any:
-    """On a connection that stays: one more would be too many."""
+    """Send a request on an existing connection, since a new one would be refused."""
     connection.request("GET", path)
     with connection.getresponse() as response:
         assert response.status == 200
@@ -83,7 +83,7 @@ def ask(connection: http.client.HTTPConnection, path: str) -> Any:
 
 
 def check_goes_on(service: Service, client: http.client.HTTPConnection) -> None:
-    """Updates are taken in, all of them, and who was there before is answered."""
+    """Check that all updates are accepted, and that earlier clients are answered."""
     before = ask(client, "/health")["updates"]["cached"]
     began = time.monotonic()
     while time.monotonic() < began + 1:
@@ -97,7 +97,7 @@ def check_goes_on(service: Service, client: http.client.HTTPConnection) -> None:
 
 
 def test_ten_thousand_idle_connections(files: Callable[[int], int]) -> None:
-    """As many as may be stay, the others are refused; updates and answers go on, and so does a stop."""
+    """Connections up to the limit stay, more are refused; updates, answers and the stop are not affected."""
     with ExitStack() as stack:
         clients: list[socket.socket] = []
         with staged() as stage:

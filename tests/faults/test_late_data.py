@@ -1,4 +1,4 @@
-"""Updates that come late: rows are rewritten as long as that is promised, and not more often."""
+"""Late updates: rows are rewritten within the promised time, and not too often."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LATENESS = 8_000
 async def test_rows_follow_late_updates_once_a_second_at_most(
     redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """A steady drip of late updates costs a write a second; each of them counts, as do new extremes."""
+    """A steady flow of late updates costs one write a second; each update counts, and so do new extremes."""
     versions: list[str] = []
     async with exchanges("exchange1") as (player,):
         settings = settings_for(
@@ -60,7 +60,7 @@ async def test_rows_follow_late_updates_once_a_second_at_most(
 
 
 async def test_too_late_is_rejected(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
-    """Past the lateness an update is counted as late, and its row stays as it is; just before, it counts."""
+    """Past the lateness an update is counted as late and its row does not change; just before, it counts."""
     async with exchanges("exchange1") as (player,):
         settings = settings_for(
             [player],

@@ -1,4 +1,4 @@
-"""Outages of hours, on the live state alone: what is kept for a store that is away stays bounded."""
+"""Outages of hours, on the live state alone: the data kept for a store that is away stays bounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEP = 5 * SECOND
 
 
 def test_hours_without_either_store_are_folded_to_minutes() -> None:
-    """What waits for Redis is an hour at most, what waits for PostgreSQL a bar a minute; nothing is lost."""
+    """At most an hour waits for Redis, and one bar a minute for PostgreSQL; nothing is lost."""
     rng = random.Random(1)
     bars = SecondBars(boot="a", interval=MINUTE)
     to_write = Rows(bars)

@@ -25,7 +25,7 @@ INTERVAL = 1_000
 async def test_redis_is_emptied_between_two_runs(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """An answer over the time before is exact for the span that it names; candles and rows lose nothing."""
+    """An answer about the time before is exact for its span; candles and rows lose nothing."""
     async with exchanges("exchange1") as players:
         settings = settings_for(
             players, own_redis.url, postgres_dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}

@@ -1,4 +1,4 @@
-"""The live/test switch while everything flows: modes do not mix, and nothing that was read is lost."""
+"""The mode is switched under load: modes do not mix, and no received update is lost."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ FAST = {"generator": {"exchanges": TEST, "rate": 50.0}}
 
 
 def counters(it: Service, names: tuple[str, ...]) -> dict[str, Counters]:
-    """Those of some exchanges."""
+    """The counters of some exchanges."""
     return {name: it.running.report().exchanges[name].updates for name in names}
 
 
 def members(url: str, exchange: str, symbol: str) -> list[tuple[int, float]]:
-    """Timestamps and prices that the window holds."""
+    """Timestamps and prices in the window."""
     with redis.Redis.from_url(url) as client:
         held = client.zrange(f"prices:{exchange}:{symbol}", 0, -1, withscores=True)
     return [(int(score), float(member.split(b":")[0])) for member, score in held]
 
 
 def check_nothing_lost(url: str, players: list[Exchange], accepted: dict[str, Counters]) -> None:
-    """Of each connection the window holds the first updates that were sent, without a gap, and no others."""
+    """For each connection the window has the first updates that were sent, without a gap, and no others."""
     for player in players:
         held = {
             (symbol, *each)
@@ -60,7 +60,7 @@ def check_nothing_lost(url: str, players: list[Exchange], accepted: dict[str, Co
 
 
 async def test_switches_under_load(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
-    """When the answer has come, no update of the old mode comes any more, and what was read is cached."""
+    """After the answer no update of the old mode is accepted, and all received ones are cached."""
     async with exchanges(*LIVE) as players:
         settings = settings_for(players, redis_url, postgres_dsn, tmp_path, **FAST)
         async with service(settings, players, all_received=False) as it, playing(*players, tick=0.005):
@@ -124,7 +124,7 @@ async def test_switches_under_load(redis_url: str, postgres_dsn: str, tmp_path: 
 
 
 async def test_many_switches_at_once(redis_url: str, postgres_dsn: str, tmp_path: Path) -> None:
-    """Each is answered with what it wanted; the changes that they tell of take turns."""
+    """Each is answered with the mode that it wanted; the reported changes alternate."""
     async with exchanges(*LIVE) as players:
         settings = settings_for(players, redis_url, postgres_dsn, tmp_path, **FAST)
         async with service(settings, players, all_received=False) as it, playing(*players):
@@ -155,7 +155,7 @@ async def test_many_switches_at_once(redis_url: str, postgres_dsn: str, tmp_path
 async def test_who_may_not_or_does_not_finish_switches_nothing(
     redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """A POST without the token, and one whose body never comes to its end."""
+    """A POST without the token, or with an incomplete body, switches nothing."""
     async with exchanges(*LIVE) as players:
         settings = settings_for(players, redis_url, postgres_dsn, tmp_path, **FAST, http={"token": "secret"})
         async with service(settings, players, all_received=False) as it, playing(*players):

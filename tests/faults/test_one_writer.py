@@ -1,4 +1,4 @@
-"""Two services never write to one Redis, whichever store can tell; one that was killed is no obstacle."""
+"""Two services never write to one Redis; a killed service does not block the next one for long."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NO_POSTGRES = "postgresql://u@127.0.0.1:1/none"
 
 @asynccontextmanager
 async def another_database(dsn: str) -> AsyncIterator[str]:
-    """On the same server."""
+    """Another database on the same server."""
     name = "another"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -50,7 +50,7 @@ async def another_database(dsn: str) -> AsyncIterator[str]:
 
 
 async def taken(settings: Settings) -> tuple[float, str]:
-    """Start a service that must not; the seconds that it took, and what it says."""
+    """Start a service that must refuse to start; returns the seconds that it took, and the message."""
     began = trio.current_time()
     with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True, allow_unwrapped=True) as caught:
         await serve(settings, trio.Event())
@@ -64,7 +64,7 @@ async def taken(settings: Settings) -> tuple[float, str]:
 async def test_a_second_service_on_one_redis_does_not_start(
     databases: str, redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """PostgreSQL says nothing about it. The first one does not notice; nothing is counted twice."""
+    """PostgreSQL cannot detect it. The first service is not affected, and nothing is counted twice."""
     async with exchanges("exchange1") as players, another_database(postgres_dsn) as other:
         first = NO_POSTGRES if databases == "away" else postgres_dsn
         second = NO_POSTGRES if databases == "away" else other
@@ -79,7 +79,7 @@ async def test_a_second_service_on_one_redis_does_not_start(
 
 
 async def test_a_boot_begins_when_it_holds_the_stores(redis_url: str, tmp_path: Path) -> None:
-    """Not when its process starts: until then another boot accepts updates, whose sequences come first."""
+    """It does not begin with its process: until then another boot accepts updates, with lower sequences."""
     async with exchanges("exchange1") as players:
         with redis.Redis.from_url(redis_url) as client:
             client.set(LOCK, "dead", px=2_500)
@@ -95,7 +95,7 @@ async def test_a_boot_begins_when_it_holds_the_stores(redis_url: str, tmp_path: 
 async def test_a_restart_in_order_waits_for_nothing(
     redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """The hold is given back after the last flush, with PostgreSQL or without."""
+    """The lease is released after the last flush, with PostgreSQL or without."""
     async with exchanges("exchange1") as players:
         for dsn in (postgres_dsn, NO_POSTGRES, NO_POSTGRES):
             settings = settings_for(players, redis_url, dsn, tmp_path)
@@ -111,7 +111,7 @@ async def test_a_restart_in_order_waits_for_nothing(
 async def ends_taken(
     settings: Settings, players: list[Exchange], then: Callable[[Service], None], within: float = 2.0
 ) -> None:
-    """It runs, then something happens, and it ends with StoreTaken."""
+    """Run a service until a given event makes it end with StoreTaken."""
     happened = 0.0
     with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
         async with service(settings, players, watched=False, all_received=False) as it:
@@ -149,7 +149,7 @@ async def test_an_emptied_redis_is_held_again(redis_url: str, postgres_dsn: str,
 async def test_a_redis_that_comes_back_with_the_hold_of_the_boot_before(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """From a snapshot that is older than our taking it: a boot that we know to be dead ends nobody."""
+    """A snapshot with the lease of a boot that we know to be dead does not end the service."""
     async with exchanges("exchange1") as players:
         settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path)
         with redis.Redis.from_url(own_redis.url) as client:
@@ -167,7 +167,7 @@ async def test_a_redis_that_comes_back_with_the_hold_of_the_boot_before(
 
 
 async def test_two_that_start_while_redis_is_away(own_redis: EmbeddedRedis, tmp_path: Path) -> None:
-    """Nothing can tell until it is back: then one of them holds it, and the other ends."""
+    """They cannot detect each other until Redis is back; then one gets the lease, and the other ends."""
     async with exchanges("exchange1") as players:
         own_redis.kill()
         ended: list[str] = []
@@ -215,7 +215,7 @@ async def run_program(
 async def test_a_start_right_after_a_kill(
     postgres: bool, limit: float, redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """With PostgreSQL once the marker has stood still for 1.5 s, without it once the hold has expired."""
+    """With PostgreSQL it waits until the marker has stood still for 1.5 s, else until the lease expires."""
     dsn = postgres_dsn if postgres else NO_POSTGRES
     async with exchanges("exchange1") as players:
         async with run_program(tmp_path / "first", players, redis_url, dsn) as run:
@@ -234,7 +234,7 @@ async def test_a_start_right_after_a_kill(
 async def test_one_that_was_frozen_while_another_took_over_ends(
     redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """It writes nothing more: what it holds is no longer its."""
+    """It writes nothing more, since the lease is not its own any more."""
     async with (
         exchanges("exchange1") as players,
         run_program(tmp_path / "first", players, redis_url, NO_POSTGRES) as frozen,

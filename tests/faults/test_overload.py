@@ -1,9 +1,9 @@
-"""More than it can take, with and without Redis: exchanges that send all that is read, as fast as it is read.
+"""Overload with and without Redis: exchanges that send as fast as they are read.
 
-Three of them; each can send many times what there is room for. Settings are the defaults, but that an
-interval is 5 s, and that with Redis it may be slow for 5 s: on a busy machine it may not have its turn for as
-long. FLOOD_SECONDS makes that flood longer, up to 60. Once the replay memory is full, which takes some
-seconds, memory grows no more.
+Each of the three can send many times the pending limit. Settings are the defaults, except for an interval of
+5 s, and for a time limit of 5 s for Redis: on a busy machine Redis may have no processor for that long.
+FLOOD_SECONDS makes the flood with Redis longer, up to 60. The replay memory is full after some seconds; then
+memory must not grow any more.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from tests.bench.stage import Service, lost_of, staged, wait_until
 pytestmark = pytest.mark.alone
 
 FLOOD = float(os.environ.get("FLOOD_SECONDS", "16"))
-"""Seconds, for the second half of which Redis has half of the time only."""
+"""Seconds of the flood. In the second half Redis gets only half of the processor time."""
 FULL = 1_500_000
-"""Updates whose flushes fill the replay memory."""
+"""The number of updates whose flushes fill the replay memory."""
 MEMORY = 400_000_000
-"""Bytes that the service takes at most."""
+"""The most bytes of memory that the service may use."""
 GROWTH = 30_000_000
-"""Bytes that it takes more at most, however long a flood goes on after that."""
+"""The most bytes by which memory may grow after that, in a flood of any length."""
 LATEST = 250
-"""Ms that 99 of 100 questions of the latest prices take at most, each on a connection of its own."""
+"""The limit in ms for 99 of 100 requests of the latest prices, each on a new connection."""
 STARVED = 0.25
-"""The part of the time from which on the machine is so much others' that 90 of 100 must do."""
+"""If other programs take more than this share of the time, 90 of 100 requests must meet the limit."""
 QUESTIONS = 150
 RECOVERY = 5.0
-"""Seconds after a flood until it is as up to date as ever."""
+"""Seconds after a flood within which the service must be up to date."""
 AFTERWARDS = 1_000.0
-"""Lines a second then."""
+"""Lines a second after the flood."""
 EXCHANGES = 3
 SLICE = 0.02
-"""Seconds."""
+"""Seconds of each turn."""
 
 
 @contextmanager
 def at_half_speed(pid: int) -> Iterator[None]:
-    """A process has half of the time only: what was as much as it could take is now twice that."""
+    """Give a process only half of the time, so that its load doubles."""
     ending = threading.Event()
 
     def hold() -> None:
@@ -71,12 +71,12 @@ def at_half_speed(pid: int) -> Iterator[None]:
 
 
 def tell(*what: object) -> None:
-    """Shown with `-s`, and when the test fails."""
+    """Print a figure, which is shown with `-s` and if the test fails."""
     print(*what, sep="\n")  # noqa: T201
 
 
 def up_to_date(service: Service) -> bool:
-    """Its newest prices are new, and nothing piles up."""
+    """Check that its newest prices are recent, and that nothing piles up."""
     _, answer = service.get("/prices/latest")
     now = time.time() * 1_000
     is_new = all(now - each["timestamp"] < 1_000 for each in answer["prices"])
@@ -84,7 +84,7 @@ def up_to_date(service: Service) -> bool:
 
 
 def check_waiting(seen: Seen) -> None:
-    """Who sends waits, and nobody else."""
+    """Check that the exchanges wait, and no other buffer grows."""
     assert all(each.dropped == 0 for each in seen.looks)
     assert max(each.pending for each in seen.looks) <= EXCHANGES * MOST_AHEAD
     # The kernel is full of what each sends, on either side of the connection.
@@ -95,7 +95,7 @@ def check_waiting(seen: Seen) -> None:
 
 
 def test_with_redis_the_exchanges_wait() -> None:
-    """Nothing is lost, memory is bounded, questions are answered, and soon after it is up to date again."""
+    """Nothing is lost, memory is bounded, requests are answered, and soon after it is up to date."""
     settings = SETTINGS | {"REDIS__TIMEOUT": "5s"}
     with staged() as stage, stage.service(exchanges=EXCHANGES, settings=settings) as service:
         service.exchanges.flood()
@@ -129,7 +129,7 @@ def test_with_redis_the_exchanges_wait() -> None:
 
 
 def test_without_redis_the_oldest_go() -> None:
-    """What is dropped is counted, the newest are written once Redis is back, bars and rows have all."""
+    """Drops are counted, the newest are written once Redis is back, bars and rows are exact."""
     share = Settings().pipeline.max_pending_updates // EXCHANGES
     with staged() as stage, stage.service(exchanges=EXCHANGES, settings=SETTINGS) as service:
         service.exchanges.flood()

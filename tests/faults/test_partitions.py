@@ -1,4 +1,4 @@
-"""The network to a store loses one direction; and a service whose tasks are cancelled."""
+"""The network to a store loses one direction; or the service's tasks are cancelled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LOST_SECONDS = 2.0
 async def test_the_network_to_redis_loses_one_direction(
     direction: str, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Connections stay open and nothing comes: away within the time limit, then whole, each update once."""
+    """With open connections but no answers Redis is away in time; afterwards each update is stored once."""
     async with exchanges("exchange1") as players, proxy(own_redis.url) as between:
         settings = settings_for(players, between.url, postgres_dsn, tmp_path, redis={"timeout": 500})
         async with service(settings, players) as it, playing(*players):
@@ -55,7 +55,7 @@ async def test_the_network_to_redis_loses_one_direction(
 async def test_the_network_to_postgres_loses_one_direction(
     direction: str, redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """The lock may stay with a connection that is of no use: the service takes it over from itself."""
+    """The lock may stay with a useless connection of ours: the service takes it over from itself."""
     async with exchanges("exchange1") as players, proxy(postgres_dsn) as between:
         settings = settings_for(players, redis_url, between.url, tmp_path, postgres={"timeout": 800})
         async with service(settings, players) as it, playing(*players):
@@ -73,7 +73,7 @@ async def test_the_network_to_postgres_loses_one_direction(
 async def test_one_that_no_answer_reached_while_another_took_over_ends(
     direction: str, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """The network of the first alone loses a direction; the second takes Redis over and keeps it."""
+    """Only the first service's network loses a direction; the second takes over the lease and keeps it."""
     taken = trio.Event()
     async with exchanges("exchange1") as players, proxy(own_redis.url) as between:
         first = settings_for(players, between.url, NO_POSTGRES, tmp_path / "1", redis={"timeout": 500})
@@ -105,7 +105,7 @@ async def test_one_that_no_answer_reached_while_another_took_over_ends(
 async def test_a_service_that_is_cancelled_keeps_what_no_store_has(
     seconds: float, redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """As when one of its tasks fails: what was accepted is in a store or spooled, the next start goes on."""
+    """As if one of its tasks failed: accepted updates are stored or spooled, and the next start continues."""
     async with exchanges("exchange1") as players:
         settings = settings_for(players, redis_url, postgres_dsn, tmp_path)
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""PostgreSQL frozen, killed, stopped: every call ends in time, and nothing is written twice or lost."""
+"""PostgreSQL frozen, killed or stopped: every call ends in time, and nothing is written twice or lost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def calls(store):
 
 
 async def answered(call, seconds=20):
-    """What the call returns, once the server is back. A busy machine may need longer than its time limit."""
+    """The result of the call once the server is back. A busy machine may need several attempts."""
     with trio.fail_after(seconds):
         while True:
             try:
@@ -48,7 +48,7 @@ async def answered(call, seconds=20):
 
 
 async def held(store):
-    """The hold, once the server is back."""
+    """The lease's number, once the server is back."""
     return await answered(store.lease)
 
 
@@ -59,7 +59,7 @@ async def until(condition, seconds=20):
 
 
 class Pulse:
-    """How long the loop once did not come round, in seconds."""
+    """The longest time in seconds for which the event loop was blocked."""
 
     longest = 0.0
 
@@ -72,7 +72,7 @@ class Pulse:
 
 @pytest.fixture
 async def store(own_postgres):
-    """Held and with three rows; its reading connection is made, too."""
+    """A store with the lock, three rows, and a reading connection."""
     async with PostgresStore(own_postgres.dsn, interval=MINUTE, timeout=TIMEOUT) as store:
         await held(store)
         await store.write(rows(3))
@@ -83,7 +83,7 @@ async def store(own_postgres):
 
 
 async def away(call):
-    """Seconds until the call said that the store is away."""
+    """The seconds until the call reported that the store is away."""
     started = time.monotonic()
     with pytest.raises(StoreAway):
         await call()
@@ -92,7 +92,7 @@ async def away(call):
 
 @pytest.mark.parametrize("name", ["hold", "write", "delete_before", "bars", "newest"])
 async def test_a_frozen_server_is_away_within_the_time_limit(store, own_postgres, nursery, name):
-    """On a connection that it had and on a new one, which the kernel accepts. The loop goes on meanwhile."""
+    """This holds on an existing and on a new connection, and the event loop is not blocked."""
     pulse = Pulse()
     nursery.start_soon(pulse.beat)
     own_postgres.pause()
@@ -105,7 +105,7 @@ async def test_a_frozen_server_is_away_within_the_time_limit(store, own_postgres
 
 
 async def test_after_a_freeze_it_is_another_hold(store, own_postgres):
-    """Our former connection, thawed with its server, does not keep us out."""
+    """Our former connection, which is unfrozen with its server, does not keep us out."""
     before = await store.lease()
     own_postgres.pause()
     await away(store.lease)
@@ -116,7 +116,7 @@ async def test_after_a_freeze_it_is_another_hold(store, own_postgres):
 
 
 async def test_many_questions_to_a_frozen_server(store, own_postgres):
-    """More than there are connections: each one is told in time, and the threads end."""
+    """With more questions than connections each gets its error in time, and the threads end."""
     own_postgres.pause()
     waited = []
 
@@ -136,7 +136,7 @@ async def test_many_questions_to_a_frozen_server(store, own_postgres):
 @pytest.mark.parametrize("name", ["hold", "write", "bars"])
 @pytest.mark.parametrize("connected", [True, False])
 async def test_cancelling_does_not_wait_for_a_frozen_server(own_postgres, name, connected):
-    """In the middle of a statement and of connecting; no thread stays behind."""
+    """This holds during a statement and while connecting, and no thread is left."""
     async with PostgresStore(own_postgres.dsn, interval=MINUTE, timeout=3) as store:
         if connected or name == "write":
             await store.lease()
@@ -166,7 +166,7 @@ async def test_leaving_does_not_wait_for_a_frozen_server(own_postgres):
 
 @pytest.mark.parametrize("ending", ["kill", "stop"])
 async def test_a_server_that_went_and_came_back(store, own_postgres, ending):
-    """Away at once, then another hold on the same rows."""
+    """It is away at once; afterwards the lock is taken again, on the same rows."""
     before = await store.lease()
     getattr(own_postgres, ending)()
     for call in calls(store).values():
@@ -179,7 +179,7 @@ async def test_a_server_that_went_and_came_back(store, own_postgres, ending):
 
 
 async def test_questions_find_a_restarted_server_at_once(store, own_postgres):
-    """Connections that broke meanwhile are replaced before they are used, the writing one too."""
+    """Broken connections are replaced before they are used, and so is the writing one."""
     before = await store.lease()
     own_postgres.stop()
     own_postgres.start()
@@ -188,7 +188,7 @@ async def test_questions_find_a_restarted_server_at_once(store, own_postgres):
 
 
 async def test_an_ambiguous_write_may_be_repeated(own_postgres):
-    """The server dies at some moment of the write. Repeated, every row is there once."""
+    """If the server dies during a write and the write is repeated, every row exists once."""
     written = rows(20_000)
     async with PostgresStore(own_postgres.dsn, interval=MINUTE, timeout=20) as store:
         await store.lease()

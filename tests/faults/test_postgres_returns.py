@@ -1,4 +1,4 @@
-"""PostgreSQL away while minutes pass: no row is missing afterwards, none is there twice, or smaller."""
+"""PostgreSQL away for several minutes: afterwards no row is missing, duplicate or smaller."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ INTERVAL = 1_000
 
 
 async def in_thread(call: object) -> None:
-    """Ending a server takes a moment, which the service must not spend waiting."""
+    """Run in a thread: ending a server takes a moment, in which the service must not be blocked."""
     await trio.to_thread.run_sync(call)
 
 
 async def up(it: Service) -> None:
-    """Wait until both stores are."""
+    """Wait until both stores are up."""
 
     def both() -> bool:
         report = it.running.report()
@@ -50,7 +50,7 @@ async def up(it: Service) -> None:
 
 
 def lock_holders(dsn: str) -> int:
-    """How many connections hold the lock of the one service on a database."""
+    """The number of connections that have the service's lock on a database."""
     with psycopg.connect(dsn) as connection:
         row = connection.execute(
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
@@ -84,12 +84,12 @@ SQL_FAULTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ["ALTER DATABASE marketflow RESET default_transaction_read_only", DROPPED],
     ),
 }
-"""What brings it about, and what ends it."""
+"""The statements that cause each fault, and those that end it."""
 
 
 @asynccontextmanager
 async def away(how: str, server: EmbeddedPostgres) -> AsyncIterator[None]:
-    """PostgreSQL, for so long, is no good in this way."""
+    """Make PostgreSQL fail in this way for so long."""
 
     def run(statements: Sequence[str]) -> None:
         with psycopg.connect(server.dsn, autocommit=True) as connection:
@@ -127,7 +127,7 @@ async def away(how: str, server: EmbeddedPostgres) -> AsyncIterator[None]:
 async def test_postgres_comes_back(
     how: str, own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path
 ) -> None:
-    """Feeds and answers go on; rows come oldest first when it is back, and the lock is taken again."""
+    """Feeds and answers go on; rows are written oldest first when it is back, and the lock is taken again."""
     with psycopg.connect(own_postgres.dsn, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {ROLE} LOGIN")
         connection.execute(f"GRANT ALL ON SCHEMA public TO {ROLE}")
@@ -175,7 +175,7 @@ async def test_postgres_comes_back(
 async def test_a_row_that_postgres_refuses(
     own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path
 ) -> None:
-    """Somebody has added a constraint. That row is pending for all to see, others come on time."""
+    """A constraint refuses one row: it is reported as pending, and other rows are written on time."""
     async with exchanges("exchange1") as players:
         settings = settings_for(
             players, redis_url, own_postgres.dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}
@@ -209,7 +209,7 @@ async def test_a_row_that_postgres_refuses(
 async def test_every_row_is_refused(
     own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path, code: str
 ) -> None:
-    """By a trigger with any code: the service goes on, also after a restart, degraded until it is over."""
+    """A trigger refuses all rows, with any code: the service goes on, degraded, even after a restart."""
     async with exchanges("exchange1") as players:
         settings = settings_for(
             players, redis_url, own_postgres.dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}
@@ -246,7 +246,7 @@ async def test_every_row_is_refused(
 async def test_restarted_while_postgres_is_away(
     own_postgres: EmbeddedPostgres, redis_url: str, tmp_path: Path
 ) -> None:
-    """The next boot, ready without PostgreSQL, finds the bars in Redis and writes the rows."""
+    """The next boot is ready without PostgreSQL, finds the bars in Redis, and writes the rows."""
     async with exchanges("exchange1") as players:
         settings = settings_for(players, redis_url, own_postgres.dsn, tmp_path)
         async with service(settings, players) as it, playing(*players):
@@ -267,7 +267,7 @@ async def test_restarted_while_postgres_is_away(
 async def test_both_stores_away(
     own_redis: EmbeddedRedis, own_postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """At the start, and again later; they come back in one order and in the other, Redis empty.
+    """Both are away at the start and again later, and come back in either order, with Redis empty.
 
     The service is ready at once, answers from memory, and in the end both stores have everything.
     """
@@ -324,7 +324,7 @@ async def test_both_stores_away(
 async def test_it_comes_back_in_an_older_state(
     lost: str, redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """After a failover to a standby that lagged, or from a backup: what the book has is written again."""
+    """After a failover to a lagging standby, or a restored backup, missing rows are written again."""
     async with exchanges("exchange1", "exchange2") as players:
         settings = settings_for(
             players, redis_url, postgres_dsn, tmp_path, aggregation={"interval": INTERVAL, "grace": 100}

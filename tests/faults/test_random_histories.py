@@ -1,4 +1,4 @@
-"""Random histories of one service and its successors, through the real root, on a virtual clock."""
+"""Random histories of a service and its successors, with the real composition root, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Spool:
 
 
 class History:
-    """What outlives a boot, and a model of what was sent."""
+    """The state that outlives a boot, and a model of what was sent."""
 
     def __init__(self, seed):
         self.rng, self.clock, self.boots = random.Random(seed), WallClock(), itertools.count(1)
@@ -149,7 +149,7 @@ class History:
 @example(["redis away", "postgres away", 9, 3.1, "test", 3.1, "restart", "restart", 0.9], 2)
 @options(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_happens_the_ledgers_add_up_and_the_rows_are_right(steps, seed):
-    """Outages of both stores, switches and restarts: each row is that of a naive model, none is missing."""
+    """With outages of both stores, switches and restarts, the rows are exactly those of a simple model."""
 
     async def main():
         players = [ExchangeSettings(name, "127.0.0.1", 1) for name in LIVE]

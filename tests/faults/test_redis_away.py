@@ -1,4 +1,4 @@
-"""Redis away: nothing stalls, nothing lies, and what was there is whole again when it is back."""
+"""Redis away: nothing stalls, answers stay right, and the window is restored when it is back."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from rig import (
 from marketflow.embedded import EmbeddedRedis
 
 OUTAGE = 2.0
-"""Seconds."""
+"""The length of an outage in seconds."""
 
 
 @pytest.mark.parametrize("how", ["with data", "empty", "paused"])
 async def test_redis_comes_back(
     how: str, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Stopped and started with what it had, killed and started empty, or frozen (ambiguous writes)."""
+    """Stopped and started with its data, killed and started empty, or frozen (so writes are ambiguous)."""
     async with exchanges("exchange1", "exchange2") as players:
         settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path, redis={"timeout": 300})
         async with service(settings, players) as it, playing(*players):
@@ -58,7 +58,7 @@ async def test_redis_comes_back(
 async def test_redis_is_emptied_under_a_live_connection(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Nobody tells the service; with no update coming, too, it finds out and puts everything back."""
+    """The service notices by itself, even without new updates, and restores everything."""
     async with exchanges("exchange1") as players:
         settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path)
         async with service(settings, players) as it:
@@ -78,7 +78,7 @@ async def test_redis_is_emptied_under_a_live_connection(
 async def test_redis_comes_back_with_what_it_had_some_time_ago(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Killed after a snapshot: the marker is there, and yet updates are missing."""
+    """After a kill it has a snapshot: the marker exists, but updates are missing."""
     async with exchanges("exchange1") as players:
         settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path)
         async with service(settings, players) as it, playing(*players):
@@ -95,7 +95,7 @@ async def test_redis_comes_back_with_what_it_had_some_time_ago(
 async def test_a_flood_while_redis_is_away(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Memory stays bounded, drops are counted, the newest survive, and nobody else suffers."""
+    """Memory is bounded, drops are counted, the newest survive, and other exchanges are not affected."""
     limit = 1_000
     async with exchanges("exchange1", "exchange2", "exchange3") as players:
         flooding, calm, _ = players
@@ -137,7 +137,7 @@ async def test_a_flood_while_redis_is_away(
 async def test_what_replay_memory_does_not_hold_is_not_made_up(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """The newest come back; bars know what is missing, so that answers stay right."""
+    """The newest updates are restored; bars show what is missing, so answers stay right."""
     async with exchanges("exchange1") as players:
         settings = settings_for(
             players, own_redis.url, postgres_dsn, tmp_path, window={"replay_memory": 40_000}
@@ -167,7 +167,7 @@ async def test_what_replay_memory_does_not_hold_is_not_made_up(
 async def test_many_questions_while_redis_hangs(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Nobody has to stand in line for as many time limits as there are others."""
+    """Many concurrent questions share the time limit instead of waiting one after the other."""
     async with exchanges("exchange1") as players:
         settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path, redis={"timeout": 500})
         async with service(settings, players, watched=False) as it:
@@ -185,7 +185,7 @@ async def test_many_questions_while_redis_hangs(
 async def test_a_resolver_that_does_not_answer(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis is away, what is too much is dropped and counted, no feed stalls, and a stop is in time."""
+    """Redis is away, drops are counted, no feed stalls, and a stop is in time."""
     answers, real = threading.Event(), socket.getaddrinfo
     answers.set()
 

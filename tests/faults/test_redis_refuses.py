@@ -1,4 +1,4 @@
-"""Redis answers, but not as it should: with errors, too slowly, or on connections that do not last."""
+"""Redis answers, but with errors, too slowly, or on connections that do not last."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from structlog.testing import capture_logs
 from marketflow.embedded import EmbeddedRedis
 
 OUTAGE = 1.5
-"""Seconds."""
+"""The length of an outage in seconds."""
 BALLAST = 25
-"""Keys of 2 MB, a tenth of a second each to load: Redis answers in between that it is loading."""
+"""Keys of 2 MB, each a tenth of a second to load: in between Redis answers that it is loading."""
 
 
 ERRORS = {"OOM": "maxmemory", "READONLY": "read only", "LOADING": "loading"}
-"""What people are told then."""
+"""The text that health shows for each error."""
 
 
 @asynccontextmanager
 async def refusing(how: str, server: EmbeddedRedis) -> AsyncIterator[None]:
-    """Redis, for so long, answers everything, or every write, by this error."""
+    """Make Redis answer everything, or every write, with this error for so long."""
     with redis.Redis.from_url(server.url, socket_timeout=30) as client:
         match how:
             case "OOM":
@@ -64,7 +64,7 @@ async def refusing(how: str, server: EmbeddedRedis) -> AsyncIterator[None]:
 async def test_redis_answers_by_errors(
     how: str, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """As good as away: it is told why, nothing stalls, and all is whole again within 2 s."""
+    """It counts as away, with the reason; nothing stalls, and all is restored within 2 s."""
     async with exchanges("exchange1", "exchange2") as players:
         settings = settings_for(players, own_redis.url, postgres_dsn, tmp_path, redis={"timeout": 600})
         async with service(settings, players) as it, playing(*players):
@@ -85,7 +85,7 @@ async def test_redis_answers_by_errors(
 async def test_connections_to_redis_that_do_not_last(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Ended each 100 ms, in the middle of a write or not: nothing is lost, nothing is there twice."""
+    """With connections closed every 100 ms, even during a write, each update is stored exactly once."""
     async with exchanges("exchange1") as players, proxy(own_redis.url) as between:
         settings = settings_for(players, between.url, postgres_dsn, tmp_path)
         async with service(settings, players) as it, playing(*players):
@@ -106,7 +106,7 @@ async def test_connections_to_redis_that_do_not_last(
 async def test_redis_takes_half_a_second_a_call(
     timeout: int, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Within the time limit it is up and slow, else away. Feeds, rows and answers do not wait for it."""
+    """Within the time limit it is up but slow, otherwise away. Feeds, rows and answers do not wait for it."""
     async with exchanges("exchange1", "exchange2") as players, proxy(own_redis.url) as between:
         settings = settings_for(players, between.url, postgres_dsn, tmp_path, redis={"timeout": timeout})
         async with service(settings, players) as it, playing(*players):
@@ -124,7 +124,7 @@ async def test_redis_takes_half_a_second_a_call(
 
 
 async def check_slow(it: Any, players: Any, dsn: str) -> None:
-    """For some seconds: nothing stalls, answers come in time and are right, from any source."""
+    """For some seconds nothing stalls, and answers from any source come in time and are right."""
     until = trio.current_time() + 2 * OUTAGE
     while trio.current_time() < until:
         accepted = it.updates.accepted
@@ -143,7 +143,7 @@ async def check_slow(it: Any, players: Any, dsn: str) -> None:
 async def test_a_flood_while_redis_is_slow(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """It is pushed back to the exchange's socket: nothing is dropped, and no more waits than may."""
+    """Backpressure reaches the exchange's socket: nothing is dropped, and no more waits than allowed."""
     limit = 1_000
     async with exchanges("exchange1", "exchange2", "exchange3") as players, proxy(own_redis.url) as between:
         flooding, calm, _ = players
@@ -177,7 +177,7 @@ async def test_a_flood_while_redis_is_slow(
 
 
 def acl(*commands: str) -> tuple[list[str], list[str]]:
-    """What takes these commands away from everybody, and gives them back."""
+    """The commands that forbid these commands to all users, and that allow them again."""
     return [f"-{each}" for each in commands], [f"+{each}" for each in commands]
 
 
@@ -196,7 +196,7 @@ REFUSALS = {
 async def test_redis_takes_the_marker_and_refuses_the_rest(
     refused: str, own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """That is away, and told once; answers come from memory, and all is whole soon after it is cured."""
+    """It is away, which is reported once; answers come from memory, and all is restored soon after."""
     key = "prices:exchange1:BTCUSDT"
     with redis.Redis.from_url(own_redis.url) as client:
         async with exchanges("exchange1") as players:
@@ -229,7 +229,7 @@ async def test_redis_takes_the_marker_and_refuses_the_rest(
 async def test_a_user_of_redis_who_may_do_only_what_is_needed(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Writes, questions, an emptied Redis, and the hold of a boot that was killed."""
+    """Writes, questions, an emptied Redis, and the lease of a killed boot work with that user."""
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     rights = next(line for line in text.splitlines() if line.startswith("ACL SETUSER marketflow"))
     with redis.Redis.from_url(own_redis.url) as client:

@@ -1,6 +1,6 @@
-"""Nothing that anybody gets to see holds a password or the token: log, answers, errors, whatever fails.
+"""No output contains a password or the token: not the log, answers or errors, in any failure.
 
-The real program in a process of its own, where it says most: at the level of debug, with tracebacks.
+The real program runs in its own process with the most verbose log: at the level debug, with tracebacks.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from marketflow.adapters.http import guard as http_guard
 REDIS, POSTGRES, TOKEN = "Redis-5ecret/!", "Postgres-5ecret/!", "Token-5ecret/!"
 SECRETS = (REDIS, POSTGRES, TOKEN)
 LIMIT = 30.0
-"""Seconds."""
+"""Seconds that a program may take."""
 SERVING = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
 def forms(secret: str) -> list[str]:
-    """In which it could come to light, whole or but for its end."""
+    """The encodings in which a secret could appear, whole or truncated."""
     encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
     return [secret, quote(secret, safe=""), quote(secret), secret[:8], encoded]
 
 
 def check_silent(place: str, *texts: str) -> None:
-    """None of it is in any of the texts."""
+    """Check that none of the texts contains a secret."""
     for text in texts:
         for form in (form for secret in SECRETS for form in forms(secret)):
             assert form not in text, f"{place}: {text[max(0, text.index(form) - 300) :][:600]}"
@@ -57,7 +57,7 @@ class Answer:
 
 
 class Program:
-    """`marketflow`, with nothing of our environment but what it needs to run, and with all secrets."""
+    """`marketflow`, with all secrets, and with only the variables of our environment that it needs."""
 
     def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
         self.directory = directory
@@ -69,7 +69,7 @@ class Program:
         self.port = 0
 
     def run(self, *arguments: str) -> tuple[int, str]:
-        """To its end; the exit code, and all that it said."""
+        """Run it to its end; returns the exit code and all output."""
         done = subprocess.run(
             [sys.executable, "-m", "marketflow", *arguments],
             cwd=self.directory,
@@ -84,7 +84,7 @@ class Program:
 
     @contextmanager
     def serving(self, style: str = "text") -> Iterator[None]:
-        """It serves until the end of the block, and must have stopped in order then."""
+        """Serve until the end of the block; it must have stopped in order then."""
         command = [sys.executable, "-m", "marketflow", "serve", "--log-level", "debug", "--log-format", style]
         with self._log.open("wb") as log:
             process = subprocess.Popen(
@@ -109,7 +109,7 @@ class Program:
 
     @property
     def said(self) -> str:
-        """All that it has written up to now."""
+        """Its output so far."""
         return self._log.read_text(errors="replace")
 
     def wait(self, condition) -> None:
@@ -133,7 +133,7 @@ class Program:
 
 
 class EchoingRedis(TcpRedis):
-    """Knows no AUTH, and says so as Redis does: with the words that came with it."""
+    """Does not know AUTH, and repeats the command's words in its error, as Redis does."""
 
     def _command(self) -> list[str]:
         return [*super()._command(), "--rename-command", "AUTH", ""]
@@ -171,7 +171,7 @@ def echoing_postgres() -> Iterator[int]:
 
 
 def settings_at(redis_port: int, postgres_port: int, form: str) -> dict[str, str]:
-    """Where the stores are, in each of the forms in which that can be told."""
+    """The addresses of the stores, in each form of setting."""
     redis_password, postgres_password = quote(REDIS, safe=""), quote(POSTGRES, safe="")
     match form:
         case "addresses":
@@ -233,7 +233,7 @@ PRESENTED = [
 def test_a_service_that_no_store_lets_in(
     echoing_redis: TcpRedis, echoing_postgres: int, tmp_path: Path, form: str, style: str
 ) -> None:
-    """The stores' errors repeat the passwords; a wrong token contains some of the right one."""
+    """The stores' errors repeat the passwords, and a wrong token contains a part of the right one."""
     program = Program(tmp_path, settings_at(echoing_redis.port, echoing_postgres, form))
     with program.serving(style):
         program.wait(lambda: program.said.count("store away") >= 2)
@@ -250,7 +250,7 @@ def test_a_service_that_no_store_lets_in(
 
 
 def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is presented, and however long it is: nothing but `compare_digest` decides."""
+    """A presented token of any form and length is only compared by `compare_digest`."""
     compared: list[tuple[bytes, bytes]] = []
 
     def compare(presented: bytes, wanted: bytes) -> bool:
@@ -299,7 +299,7 @@ WRONG = [
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[str(number) for number in range(len(WRONG))])
 def test_wrong_settings(tmp_path: Path, wrong: dict[str, str]) -> None:
-    """They are named, and not shown, whatever starts with them."""
+    """Errors name wrong settings and do not show them, with every command."""
     program = Program(tmp_path, wrong)
     for command in (["config"], ["serve", "--log-level", "debug"]):
         code, said = program.run(*command)
@@ -309,7 +309,7 @@ def test_wrong_settings(tmp_path: Path, wrong: dict[str, str]) -> None:
 
 
 def test_settings_are_shown_without(tmp_path: Path) -> None:
-    """`config`, however they are told, and the help of each command."""
+    """`config` shows no secret, from any source, and neither does the help of any command."""
     for form in ("addresses", "words", "parts"):
         program = Program(tmp_path, settings_at(1, 1, form))
         code, said = program.run("config")
@@ -324,7 +324,7 @@ def test_settings_are_shown_without(tmp_path: Path) -> None:
 
 
 def test_files_that_are_broken(tmp_path: Path) -> None:
-    """`config.toml` and `.env` may hold secrets too; where they cannot be read nobody quotes them."""
+    """`config.toml` and `.env` may contain secrets, so errors about unreadable ones do not quote them."""
     program = Program(tmp_path, {})
     (tmp_path / "config.toml").write_text(f'[redis]\npassword = "{REDIS}\n[http]\ntoken = {TOKEN}\n')
     code, said = program.run("serve", "--log-level", "debug")
@@ -340,7 +340,7 @@ def test_files_that_are_broken(tmp_path: Path) -> None:
 
 
 def test_whoever_asks_with_a_token(tmp_path: Path) -> None:
-    """A service that is not there, an address with a password in it, an answer that is none."""
+    """A missing service, an address with a password, and an invalid answer give errors without the secret."""
     program = Program(tmp_path, {})
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The simulated exchange's faults, one exchange each, all at once against the service."""
+"""The simulated exchange's faults, each with its own exchange, all at once against the service."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ FAULTS = {
 RATE = 40
 """Ticks a second."""
 STALE_AFTER = 300
-"""ms"""
+"""In ms."""
 
 
 def held(url: str, exchange: str) -> list[Sent]:
-    """What the window holds of an exchange."""
+    """The updates of an exchange in the window."""
     found = []
     with redis.Redis.from_url(url) as client:
         for symbol in BASE:
@@ -44,7 +44,7 @@ def held(url: str, exchange: str) -> list[Sent]:
 async def test_faults_cost_what_they_must_and_no_more(
     redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Each shows in its exchange's counters and state alone; whatever was accepted is in its row."""
+    """Each fault shows only in its exchange's counters and state; all accepted updates are in rows."""
     stop = trio.Event()
 
     async def run(name: str, task_status: trio.TaskStatus[int]) -> None:

@@ -1,4 +1,4 @@
-"""A stop that takes longer than it may is cut short, says so, and still keeps what no store has taken."""
+"""A stop that takes too long is cut short, reports it, and still saves what no store has taken."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ async def test_a_stop_that_is_cut_short_is_no_clean_one(
 
 
 NOWHERE = "127.0.0.1:9"
-"""Nobody but root could listen there."""
+"""Only root could listen there."""
 
 
 async def stopped_without_stores(settings: Settings, player: Exchange) -> Counts:
-    """Run until something was accepted, and stop; returns what was counted."""
+    """Run until some updates are accepted, and stop; returns the counters."""
     stopping = trio.Event()
     async with playing(player), trio.open_nursery() as nursery:
         service: Running = await nursery.start(partial(serve, settings, stopping))
@@ -60,7 +60,7 @@ async def stopped_without_stores(settings: Settings, player: Exchange) -> Counts
 
 
 async def brought_in(settings: Settings) -> int:
-    """How many bars a start brings in."""
+    """The number of bars that a start imports."""
     stopping = trio.Event()
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
@@ -82,7 +82,7 @@ async def brought_in(settings: Settings) -> int:
 async def test_bars_get_into_no_other_stores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str, dsn: str, same: bool
 ) -> None:
-    """They wait for the stores that they belong to, whatever the others are called."""
+    """A spool waits for its own stores, under any name of the others."""
     services = tmp_path / "services"
     hosts = {"there": "127.0.0.1", "elsewhere": "127.0.0.2"}
     services.write_text("".join(f"[{name}]\nhost={hosts[name]}\nport=9\ndbname=d\n" for name in hosts))
@@ -100,7 +100,7 @@ async def test_bars_get_into_no_other_stores(
 
 
 async def test_an_unreadable_spool_outlives_the_next_stop(tmp_path: Path) -> None:
-    """It may hold bars that nobody else has."""
+    """It is kept, since it may have bars that are nowhere else."""
     async with exchanges("exchange1") as players:
         settings = settings_for(players, f"redis://{NOWHERE}/0", f"postgresql://u@{NOWHERE}/d", tmp_path)
         await stopped_without_stores(settings, players[0])
@@ -114,7 +114,7 @@ async def test_an_unreadable_spool_outlives_the_next_stop(tmp_path: Path) -> Non
 
 
 async def test_a_stop_that_can_spool_nothing_is_no_clean_one(tmp_path: Path) -> None:
-    """The start has said so, and the error says what is lost."""
+    """The start warns of it, and the error names what is lost."""
     (tmp_path / "file").write_text("no directory")
     async with exchanges("exchange1") as players:
         settings = settings_for(
@@ -136,7 +136,7 @@ async def test_a_stop_that_can_spool_nothing_is_no_clean_one(tmp_path: Path) -> 
 async def test_a_stop_that_is_cut_short_and_can_spool_nothing_says_both(
     own_redis: EmbeddedRedis, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """Neither failure hides the other."""
+    """Neither error hides the other."""
     (tmp_path / "file").write_text("no directory")
     stopping = trio.Event()
     async with exchanges("exchange1") as players, playing(*players):
@@ -157,7 +157,7 @@ async def test_a_stop_that_is_cut_short_and_can_spool_nothing_says_both(
 async def test_a_disk_that_hangs_cannot_hold_the_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time for a stop is that of all its steps together."""
+    """The time limit covers all steps of a stop together."""
     released = trio.Event()
     async with exchanges("exchange1") as players:
         settings = settings_for(players, f"redis://{NOWHERE}/0", f"postgresql://u@{NOWHERE}/d", tmp_path)
@@ -172,7 +172,7 @@ async def test_a_disk_that_hangs_cannot_hold_the_stop(
 
 @pytest.mark.parametrize("limit", [0.001, 1.0, 2.0, 6.0, 10.0, 60.0])
 async def test_the_time_of_a_stop_adds_up(limit: float, autojump_clock: trio.testing.MockClock) -> None:
-    """The stages, then the spool, then closing: all within the limit, unless that is very short."""
+    """Stages, spool and closing together take the limit at most, unless that is very short."""
     time = StopTime(limit)
     assert time.for_the_spool >= SPOOL_LEAST
     time.begin()

@@ -1,4 +1,4 @@
-"""The program stopped by SIGSTOP for longer than its time limits, and continued."""
+"""The program is stopped by SIGSTOP for longer than its time limits, and continued."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IDLE_TIMEOUT = 1.0
 async def test_what_was_sent_during_a_standstill_is_read(
     redis_url: str, postgres_dsn: str, tmp_path: Path, seconds: float
 ) -> None:
-    """The exchanges were not silent: their connections are kept, and nothing is lost."""
+    """The exchanges were not silent, so their connections are kept, and nothing is lost."""
     changes = {"FEEDS__IDLE_TIMEOUT": f"{IDLE_TIMEOUT:g}s"}
     async with (
         exchanges("exchange1", "exchange2") as players,

@@ -1,4 +1,4 @@
-"""TLS to both stores: what the URL and the DSN ask for is done, and nothing is sent to whom nobody trusts."""
+"""TLS to both stores: the options of URL and DSN are honoured, and an untrusted server gets nothing."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SECRET = "hunter2"  # noqa: S105
 
 @attrs.frozen
 class Certificates:
-    """What a server may present, and `trusted`: a file of whom clients trust."""
+    """Certificates for servers, and `trusted`: a file with the CA that clients trust."""
 
     trusted: Path
     ours: trustme.CA = attrs.field(factory=trustme.CA)
     theirs: trustme.CA = attrs.field(factory=trustme.CA)
-    """Nobody trusts it."""
+    """A CA that no client trusts."""
 
     def context(self, kind: str) -> ssl.SSLContext:
-        """A server's, with a certificate of that kind."""
+        """A server's TLS context with a certificate of this kind."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         match kind:
             case "good":
@@ -52,7 +52,7 @@ def certificates(tmp_path: Path) -> Certificates:
 
 
 async def works_without(it: Service, store: str, *, said: str = "") -> None:
-    """The store is away, and said why, without the password; the rest is as well as ever."""
+    """The store is away, with a reason that does not contain the password; the rest works."""
 
     async def told() -> bool:
         health = (await it.get("/health"))[store]
@@ -81,7 +81,7 @@ def port_of(url: str) -> int:
 async def test_redis_over_tls(
     redis_url: str, postgres_dsn: str, tmp_path: Path, certificates: Certificates, wanted: str
 ) -> None:
-    """All of it goes through TLS: writes, questions, and what comes after the connections broke."""
+    """Everything goes through TLS: writes, questions, and reconnects after broken connections."""
     async with exchanges("exchange1") as players:
         async with tls_front(port_of(redis_url), certificates.context("good")) as front:
             url = f"rediss://{HOST}:{front.port}/0?ssl_ca_certs={certificates.trusted}{wanted}"
@@ -118,7 +118,7 @@ async def test_a_redis_that_is_not_trusted_gets_nothing(
     options: str,
     said: str,
 ) -> None:
-    """It counts as away; it has not even seen the password, which no word of ours repeats."""
+    """It counts as away and never gets the password, which no message of ours contains."""
     options = options.format(trusted=certificates.trusted)
     async with (
         exchanges("exchange1") as players,
@@ -165,7 +165,7 @@ async def test_a_redis_that_speaks_otherwise(
 
 
 async def test_a_redis_that_never_shakes_hands(postgres_dsn: str, tmp_path: Path) -> None:
-    """The time limit covers TLS too: it is away in time, and holds no stop."""
+    """The time limit covers TLS: it is away in time, and does not delay a stop."""
 
     async def silent(stream: trio.SocketStream) -> None:
         await stream.receive_some(1)
@@ -195,7 +195,7 @@ def through(dsn: str, port: int, **parameters: object) -> str:
 async def test_postgresql_over_tls(
     redis_url: str, postgres_dsn: str, tmp_path: Path, certificates: Certificates, mode: str
 ) -> None:
-    """Rows are written and read through TLS, and after the connections broke too."""
+    """Rows are written and read through TLS, also after the connections broke."""
     port = int(conninfo_to_dict(postgres_dsn)["port"])
     async with (
         exchanges("exchange1") as players,

@@ -6,11 +6,11 @@ from test_http_fakes import Questions
 
 @pytest.fixture
 def questions():
-    """What the HTTP application asks, faked."""
+    """Fakes of the ports that the HTTP application uses."""
     return Questions()
 
 
 @pytest.fixture
 def client(questions):
-    """Asks the application over these, without a server."""
+    """A test client of the application with these fakes, without a server."""
     return questions.app().test_client()

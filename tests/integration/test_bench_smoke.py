@@ -1,4 +1,4 @@
-"""The bench measures what it should. Not how much that is: no number of it is looked at here."""
+"""The bench measures what it should; the values of its numbers are not checked here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEASUREMENTS = (
     "sharding",
 )
 TIME_LIMIT = 110
-"""Seconds; a few where nobody else is busy."""
+"""Seconds; it takes a few on an idle machine."""
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +38,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def measured(directory: Path, name: str) -> tuple[list[dict[str, Any]], str]:
-    """The rows of one measurement, and what was printed."""
+    """The rows of one measurement, and its printed output."""
     path = directory / f"{name}.json"
     done = bench("--quick", "--only", name, "--json", str(path))
     assert done.returncode == 0, done.stderr
@@ -57,7 +57,7 @@ def check(rows: list[dict[str, Any]], printed: str) -> None:
 
 @pytest.mark.parametrize("kind", ["asgi", "quart"])
 def test_a_bare_server_answers_for_as_long_as_it_is_asked(kind: str) -> None:
-    """On one connection, more often than hypercorn does by default."""
+    """It answers more requests on one connection than hypercorn allows by default."""
     with bare_server(kind) as port, socket.create_connection(("127.0.0.1", port)) as client:
         client.settimeout(10)
         for number in range(1_100):
@@ -71,7 +71,7 @@ def test_a_bare_server_answers_for_as_long_as_it_is_asked(kind: str) -> None:
 
 @pytest.mark.parametrize("name", MEASUREMENTS[1:])
 def test_every_row_has_a_number(tmp_path: Path, name: str) -> None:
-    """And the service and the stores agree on what came in: else there is no row."""
+    """The service and the stores agree on the number of updates; otherwise there would be no row."""
     check(*measured(tmp_path, name))
 
 
@@ -90,7 +90,7 @@ def test_a_measurement_that_there_is_not_is_told() -> None:
 
 
 def test_the_documents_get_the_table(tmp_path: Path) -> None:
-    """In place of the one before, with everything around it as it was."""
+    """The new table replaces the old one, and everything around it stays."""
     docs = tmp_path / "performance.md"
     docs.write_text((ROOT / "docs" / "performance.md").read_text())
     rows, printed = measured(tmp_path, "decoding")

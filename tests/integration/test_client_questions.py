@@ -1,4 +1,4 @@
-"""The client's HTTP against servers of all manners, on real sockets."""
+"""The client's HTTP with servers of all kinds, on real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from marketflow.client.requests import HEALTH, SYMBOLS, Request
 
 
 async def test_the_request_as_it_is_sent():
-    """One that every proxy understands, on a connection that is not kept."""
+    """The request is one that every proxy understands, and its connection is not kept."""
     got = []
 
     async def answer(head: bytes, stream: trio.abc.Stream) -> None:
@@ -164,7 +164,7 @@ async def test_errors_say_what_to_do(answer, words):
 
 
 async def test_the_health_of_a_service_that_is_unavailable_is_an_answer():
-    """But a proxy's own 503 is none."""
+    """But a 503 of a proxy is an error."""
     report = json_answer('{"status":"unavailable"}', status="503 Service Unavailable")
     async with raw_server(with_bytes(report)) as address:
         assert await ask(address, HEALTH) == b'{"status":"unavailable"}'
@@ -181,7 +181,7 @@ async def test_the_health_of_a_service_that_is_unavailable_is_an_answer():
 
 @pytest.fixture
 def authority(tmp_path: Path) -> trustme.CA:
-    """Who certifies this machine; its own certificate is in `ca.pem`."""
+    """The CA of this machine's certificate, as `ca.pem`."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return authority
@@ -189,14 +189,14 @@ def authority(tmp_path: Path) -> trustme.CA:
 
 @pytest.fixture
 def tls(authority: trustme.CA) -> ssl.SSLContext:
-    """For a server on this machine."""
+    """TLS for a server on this machine."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     return context
 
 
 async def test_tls(authority, tls, tmp_path, monkeypatch):
-    """With a certificate that the system trusts."""
+    """It works with a certificate that the system trusts."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     async with raw_server(with_bytes(json_answer("1")), tls=tls) as address:
         assert str(address).startswith("https://")

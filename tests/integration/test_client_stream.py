@@ -1,4 +1,4 @@
-"""The client's reader of the stream, on a service that the test plays: what it tells, and when it goes on."""
+"""The client's reader of the stream, with a service that the test plays: events, and reconnects."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def event(symbol: str, price: float, kind: str = "price") -> bytes:
 
 @attrs.define
 class Played:
-    """A service: answers one question after the other, each on its connection."""
+    """A service that answers one request after the other, each on a new connection."""
 
     script: Iterator[bytes | None]
-    """An answer each; None: silence."""
+    """The answers in order; None is silence."""
     targets: list[str] = attrs.field(factory=list)
-    """What was asked for."""
+    """The requested targets."""
 
     async def __call__(self, head: bytes, stream: trio.abc.Stream) -> None:
         self.targets.append(head.decode().split()[1])
@@ -43,7 +43,7 @@ class Played:
 
 @attrs.define
 class Heard:
-    """A Listener that keeps what it is told, and notices when it has heard enough."""
+    """A Listener that records its calls, and notices when it has heard enough."""
 
     enough: int
     told: list[str] = attrs.field(factory=list)
@@ -72,7 +72,7 @@ def _quick(monkeypatch):
 
 
 async def played(*script: bytes | None, enough: int, symbols=(), exchange=None) -> tuple[list[str], Played]:
-    """What a listener is told, and what the service was asked."""
+    """The listener's calls, and the requests to the service."""
     service, heard = Played(iter(script)), Heard(enough)
     async with raw_server(service) as address, trio.open_nursery() as nursery:
         nursery.start_soon(follow, address, symbols, exchange, heard)
@@ -83,7 +83,7 @@ async def played(*script: bytes | None, enough: int, symbols=(), exchange=None) 
 
 
 async def test_prices_are_told_as_they_come():
-    """Of all symbols, other kinds of events aside."""
+    """Prices of all symbols are passed on; events of other kinds are ignored."""
     body = event("BTCUSDT", 1.5) + event("X", 9.0, kind="other") + event("ETHUSDT", 2.5)
 
     told, service = await played(KNOWN, STREAM + body, enough=3)
@@ -93,7 +93,7 @@ async def test_prices_are_told_as_they_come():
 
 
 async def test_it_is_narrowed_by_the_service_or_here():
-    """The service can narrow to one symbol."""
+    """The service can filter by one symbol; for several the client filters."""
     told, service = await played(KNOWN, STREAM + event("X", 1.0), enough=2, symbols=["X"], exchange="e")
     assert service.targets[1] == "/stream?symbol=X&exchange=e"
 
@@ -104,7 +104,7 @@ async def test_it_is_narrowed_by_the_service_or_here():
 
 
 async def test_a_connection_is_made_again_however_it_ended():
-    """An end in order, one in the middle, a service that is starting."""
+    """This holds for an orderly end, one within an event, and a service that is starting."""
     starting = json_answer('{"detail":"starting"}', status="503 Busy", kind=PROBLEM)
     chunked = STREAM.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n", 1)
 

@@ -1,4 +1,4 @@
-"""What deploy/ has, as far as it can be checked where no Docker engine and no systemd run."""
+"""The files of deploy/, as far as they can be checked without Docker and systemd."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLE = dotenv_values(DEPLOY / ".env.example")
 UNIT = DEPLOY / "marketflow.service"
 
 MOST_EXPOSED = 1.5
-"""Of systemd's exposure level, from 0 to 10: what the unit may come to."""
+"""The highest exposure level (0 to 10) that systemd may give the unit."""
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -51,21 +51,21 @@ def interpolated(value: object, variables: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def instructions() -> list[dict[str, str]]:
-    """Those of the Dockerfile, in order."""
+    """The instructions of the Dockerfile, in order."""
     with (DEPLOY / "Dockerfile").open("rb") as file:
         return DockerfileParser(fileobj=file).structure
 
 
 @pytest.fixture
 def final(instructions: list[dict[str, str]]) -> dict[str, str]:
-    """The last of each instruction of the stage that runs."""
+    """The last of each instruction of the final stage."""
     begin = max(number for number, each in enumerate(instructions) if each["instruction"] == "FROM")
     return {each["instruction"]: each["value"] for each in instructions[begin:]}
 
 
 @pytest.fixture
 def image_environment(final: dict[str, str]) -> dict[str, str]:
-    """What the image sets."""
+    """The variables that the image sets."""
     return dict(pair.split("=", 1) for pair in shlex.split(final["ENV"]))
 
 
@@ -77,7 +77,7 @@ def test_dockerfile_is_sound() -> None:
 
 
 def test_container_runs_without_privileges_and_hears_sigterm(final: dict[str, str]) -> None:
-    """A number, so that it can be seen not to be root; no shell between the signal and the program."""
+    """The user is a number, which is visibly not root; no shell is between the signal and the program."""
     user, _, group = final["USER"].partition(":")
 
     assert int(user) > 0
@@ -88,7 +88,7 @@ def test_container_runs_without_privileges_and_hears_sigterm(final: dict[str, st
 
 
 def test_builder_is_given_what_it_copies_and_nothing_else(instructions: list[dict[str, str]]) -> None:
-    """.dockerignore lets through what the Dockerfile copies from the checkout."""
+    """.dockerignore admits what the Dockerfile copies from the checkout, and no more."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     let_through = {line.removeprefix("!") for line in lines if line.startswith("!")}
     copied = {
@@ -117,7 +117,7 @@ async def test_health_check_tells_a_service_that_runs(
     postgres_dsn: str,
     tmp_path: Path,
 ) -> None:
-    """Even where the environment names a proxy."""
+    """It works even if the environment names a proxy."""
     command = json.loads(final["HEALTHCHECK"].partition(" CMD ")[2])
     settings = Settings(
         mode="test",
@@ -168,7 +168,7 @@ def test_compose_file_is_of_the_specification() -> None:
 
 
 def test_example_has_the_variables_of_the_compose_file() -> None:
-    """Those that must be set are empty, the others have their default."""
+    """Required variables are empty, the others have their default."""
     wanted = {
         name: default if kind == "-" else ""
         for name, kind, default in re.findall(r"\$\{(\w+):([-?])([^}]*)\}", json.dumps(COMPOSE))
@@ -191,7 +191,7 @@ def test_compose_file_holds_no_secret() -> None:
 
 
 def test_compose_gives_known_keys(image_environment: dict[str, str], tmp_path: Path) -> None:
-    """What it sets for marketflow, on top of what the image sets, is a configuration."""
+    """Its variables for marketflow, with those of the image, are a valid configuration."""
     variables = {name: value or f"secret of {name}" for name, value in EXAMPLE.items() if "TOKEN" not in name}
     given = {
         name: interpolated(value, variables) for name, value in SERVICES["marketflow"]["environment"].items()
@@ -221,7 +221,7 @@ def test_compose_publishes_to_this_machine_only() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_is_pinned_watched_and_comes_back(name: str) -> None:
-    """And what it mounts is there: a named volume that is declared, or a file of deploy/."""
+    """Mounts exist, too: each is a declared volume or a file of deploy/."""
     service = SERVICES[name]
     volumes = {mount.split(":")[0] for mount in service.get("volumes", ())}
 
@@ -237,7 +237,7 @@ def test_service_is_pinned_watched_and_comes_back(name: str) -> None:
 
 
 def test_prometheus_scrapes_the_same() -> None:
-    """The compose file has prometheus.yml once more, with another address."""
+    """The compose file repeats prometheus.yml, except for the address."""
     own = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])
     shipped = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
     assert shipped["scrape_configs"][0]["static_configs"] == [{"targets": ["127.0.0.1:8080"]}]
@@ -247,7 +247,7 @@ def test_prometheus_scrapes_the_same() -> None:
 
 
 def test_redis_is_as_the_documents_want_it() -> None:
-    """Nothing evicted, and kept over a restart."""
+    """It does not evict, and keeps its data over a restart."""
     command = SERVICES["redis"]["command"]
 
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
@@ -261,11 +261,11 @@ PRETENDED = {
     "pip": """for name; do test "$name" != . || cp -r "$PAGE" "$(dirname "$0")/../installed\"; done""",
     "nox": """test "$*" = "-s dashboard" && mkdir -p "$PAGE" && touch "$PAGE/index.html\"""",
 }
-"""Programs of the recipe, as far as the page goes: one builds it, one installs what is built by then."""
+"""Fake programs for the recipe: one builds the dashboard, one installs what is built by then."""
 
 
 def test_recipe_installs_the_dashboard(tmp_path: Path) -> None:
-    """The script of the first step is run, with programs that only pretend to build and to install."""
+    """The script of the first step runs with programs that only pretend to build and to install."""
     text = (DEPLOY / "README.md").read_text(encoding="utf-8").partition("\n## Under systemd")[2]
     (script, *_) = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     pretended = tmp_path / "pretended"
@@ -291,7 +291,7 @@ def test_recipe_installs_the_dashboard(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
 def test_unit_is_valid(tmp_path: Path) -> None:
-    """With a program that is there: that is all that it is told of marketflow's."""
+    """The unit passes systemd's check, with an existing program in place of marketflow."""
     text = UNIT.read_text(encoding="utf-8")
     unit = tmp_path / UNIT.name
     unit.write_text(text.replace("/opt/marketflow/bin/marketflow", "/bin/true"), encoding="utf-8")

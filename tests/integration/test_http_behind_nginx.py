@@ -1,4 +1,4 @@
-"""The switch of the mode behind a real nginx, where there is one: by default, and as the docs have it."""
+"""The switch of the mode behind a real nginx, if there is one: by default, and configured as documented."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx here")
 
 @asynccontextmanager
 async def nginx(directory: Path, upstream: int, more: str = "") -> AsyncIterator[int]:
-    """One in front of the port; gives its own."""
+    """An nginx in front of the port; gives its own port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -57,7 +57,7 @@ def _listens(port: int) -> bool:
 
 
 async def switched(port: int, host: str, **headers: str) -> int:
-    """The status of a switch, asked of nginx."""
+    """The status of a switch, requested through nginx."""
     async with Client(await trio.open_tcp_stream("127.0.0.1", port)) as client:
         named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         request = f"POST /mode/test HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{named}"
@@ -66,7 +66,7 @@ async def switched(port: int, host: str, **headers: str) -> int:
 
 
 async def test_by_default_nginx_replaces_the_host(questions, tmp_path):
-    """The page passes by what the browser says of it over https; without that it does not."""
+    """The page passes by the header that browsers send over https; without it the page does not."""
     async with serving(questions.app()) as server, nginx(tmp_path, server.port) as port:
         public = partial(switched, port, "public.example")
         assert await public(Origin="https://public.example", Sec_Fetch_Site="same-origin") == 200
@@ -78,7 +78,7 @@ async def test_by_default_nginx_replaces_the_host(questions, tmp_path):
 
 
 async def test_with_the_host_passed_on_and_allowed(questions, tmp_path):
-    """Without https, and in old browsers."""
+    """It works without https, and in old browsers."""
     app = questions.app(hosts=["public.example"])
     async with serving(app) as server, nginx(tmp_path, server.port, PASSING_ON) as port:
         public = partial(switched, port, "public.example")
@@ -92,7 +92,7 @@ async def test_with_the_host_passed_on_and_allowed(questions, tmp_path):
 
 
 async def test_with_a_token(questions, tmp_path):
-    """Whatever nginx does to the names. The page asks for it at a 401."""
+    """It works with any treatment of names by nginx. The page asks for the token after a 401."""
     async with serving(questions.app(token="secret")) as server, nginx(tmp_path, server.port) as port:  # noqa: S106
         public = partial(switched, port, "public.example", Origin="http://public.example")
         assert await public() == 401

@@ -1,4 +1,4 @@
-"""A connection that is being closed ends in bounded time, whatever its client does or leaves undone."""
+"""Closing a connection takes bounded time, with any behaviour of the client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marketflow.adapters.http.ending import CLOSE_TIMEOUT
 from marketflow.app.answers import Latest, PriceEvent
 
 WITHIN = CLOSE_TIMEOUT + 4.0
-"""Seconds; the rest is for a busy machine. The limits of a client that does not read are 2 s, and 60 s."""
+"""Seconds, with a margin for a busy machine. The limits of a client that does not read are 2 s and 60 s."""
 
 HANDSHAKE = (
     b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -26,7 +26,7 @@ TEXT, BINARY, PING = 1, 2, 9
 
 
 def frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
-    """A frame of a client's, masked with zeros."""
+    """A client's frame, masked with zeros."""
     head = bytes([(0x80 if final else 0) | opcode])
     if len(payload) < 126:
         size = struct.pack("!B", 0x80 | len(payload))
@@ -38,7 +38,7 @@ def frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
 
 
 async def reads(stream: trio.SocketStream) -> bytes:
-    """Read to the end, and answer nothing."""
+    """Read until the end, and send nothing."""
     answer = b""
     with suppress(trio.BrokenResourceError):
         while part := await stream.receive_some():
@@ -47,7 +47,7 @@ async def reads(stream: trio.SocketStream) -> bytes:
 
 
 async def reads_slowly(stream: trio.SocketStream) -> bytes:
-    """A byte now and then, so that the kernel never finds that it does not read. Then see if it has ended."""
+    """Read a byte now and then, so that the kernel never times out; then check that it has ended."""
     with suppress(trio.BrokenResourceError), trio.move_on_after(CLOSE_TIMEOUT + 1):
         while await stream.receive_some(1):  # noqa: ASYNC110 - it is a slow client
             await trio.sleep(0.05)
@@ -55,7 +55,7 @@ async def reads_slowly(stream: trio.SocketStream) -> bytes:
 
 
 async def does_not_read(stream: trio.SocketStream) -> bytes:
-    """Only what is sent shows that the connection has ended: it is reset then."""
+    """Only a send shows that the connection has ended: it is then reset."""
     with suppress(trio.BrokenResourceError):
         while True:
             await stream.send_all(frame(PING, b""))
@@ -64,7 +64,7 @@ async def does_not_read(stream: trio.SocketStream) -> bytes:
 
 
 async def goes_on_sending(stream: trio.SocketStream) -> bytes:
-    """As much as the server takes."""
+    """Send as much as the server takes."""
     with suppress(trio.BrokenResourceError):
         while True:
             await stream.send_all(frame(TEXT, b"x" * 60_000))
@@ -91,7 +91,7 @@ CLIENTS = [reads, reads_slowly, does_not_read, goes_on_sending]
     ids=["text", "binary", "parts", "two at once", "opcode", "UTF-8", "close", "bad close", "unmasked"],
 )
 async def test_a_web_socket_whose_client_is_closed(questions, message, client):
-    """For a message that is too large (1009), or for what is no message."""
+    """The server closes it for a message that is too large (1009) or invalid."""
     async with serving(questions.app()) as server, await server.connect() as it:
         await it.stream.send_all(HANDSHAKE % b"/ws")
         assert b" 101 " in await it.stream.receive_some()
@@ -126,7 +126,7 @@ async def test_a_client_that_answers_1009_is_not_waited_for(questions, apart):
 
 
 async def test_after_1009_nothing_piles_up(questions, monkeypatch):
-    """The rest of the message, and whatever comes after it, is dropped."""
+    """The rest of the message, and everything after it, is dropped."""
     extended = []
     extend = WebsocketBuffer.extend
 
@@ -147,7 +147,7 @@ async def test_after_1009_nothing_piles_up(questions, monkeypatch):
 
 @pytest.mark.parametrize("client", [reads_slowly, does_not_read])
 async def test_a_close_that_waits_behind_what_is_not_read(questions, client):
-    """The stream has 60 s of patience with a client that does not read; a close has not."""
+    """A stream allows a client 60 s without reading, a close does not."""
     event = PriceEvent(1, Latest("BTCUSDT", "x" * 60_000, 1.0, TIME, "memory"))
     async with serving(questions.app()) as server, await connected(server.port, 2_048) as stream:
         await stream.send_all(HANDSHAKE % b"/ws")
@@ -161,7 +161,7 @@ async def test_a_close_that_waits_behind_what_is_not_read(questions, client):
 
 
 async def leaves_half(sent: bytes, stream: trio.SocketStream) -> None:
-    """Send it, and say that nothing more will come."""
+    """Send this, and close the sending side."""
     await stream.send_all(sent)
     await stream.send_eof()
     await reads(stream)
@@ -212,7 +212,7 @@ async def test_a_connection_that_is_closed_after_its_answer(
 )
 @pytest.mark.parametrize("client", [reads, reads_slowly])
 async def test_a_client_that_has_said_that_it_will_send_no_more(questions, sent, client):
-    """The answer may take for ever, as that of a stream does; the client may read it by the byte."""
+    """Its answer may be endless, like a stream, and it may read it slowly."""
     questions.prices.hold = trio.Event()
     event = PriceEvent(1, Latest("BTCUSDT", "x" * 60_000, 1.0, TIME, "memory"))
     async with serving(questions.app()) as server, await connected(server.port, 2_048) as stream:
@@ -228,7 +228,7 @@ async def test_a_client_that_has_said_that_it_will_send_no_more(questions, sent,
 
 
 async def test_a_stop_ends_a_client_that_reads_slowly(questions):
-    """Told 1001, it reads on by the byte: the stop does not wait for it."""
+    """After the close 1001 it reads on slowly: the stop does not wait for it."""
     event = PriceEvent(1, Latest("BTCUSDT", "x" * 60_000, 1.0, TIME, "memory"))
     async with (
         serving(questions.app(), graceful_timeout=0.5) as server,

@@ -1,4 +1,4 @@
-"""An unknown error, at each stage of a connection: it costs that connection, and nothing else."""
+"""An unknown error at any stage of a connection costs only that connection."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from marketflow.app.answers import Latest, PriceEvent
 
 
 class UnknownError(Exception):
-    """One that no list of exceptions can name."""
+    """An error that no list of exceptions has."""
 
 
 class AlienError(BaseException):
-    """The same of a library that does not even keep to `Exception`."""
+    """The same from a library whose error is not even an `Exception`."""
 
 
 GET = b"GET /symbols HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -51,7 +51,7 @@ HANDSHAKE = (
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """A frame of a client's, masked with zeros."""
+    """A client's frame, masked with zeros."""
     length = len(payload)
     size = struct.pack("!B", 0x80 | length) if length < 126 else struct.pack("!BH", 0x80 | 126, length)
     return bytes([0x80 | opcode]) + size + bytes(4) + payload
@@ -65,16 +65,16 @@ TOO_LARGE = frame(1, b"x" * 20_000)
 
 @attrs.frozen
 class Stage:
-    """Where an error is raised, and what a client sends to get there."""
+    """The place where an error is raised, and the bytes with which a client gets there."""
 
     owner: object
     name: str
     sent: bytes
     then: bytes = b""
-    """Sent once that was answered."""
+    """Bytes to send after the answer."""
     is_async: bool = True
     of_server: bool = False
-    """The clients of the tests are made of the same class: only the server's own is to fail."""
+    """Whether the class is also used by the test's clients: then only the server's own object must fail."""
 
     def __str__(self) -> str:
         what = "WebSocket" if self.sent.startswith(HANDSHAKE) else "HTTP/1.1"
@@ -162,7 +162,7 @@ STAGES = [
 
 
 def failing(stage: Stage, monkeypatch, port: int, error: BaseException):
-    """Have the stage fail from now on; returns what tells how often it has."""
+    """Make the stage fail from now on; returns a function that counts the failures."""
     raised = []
     original = getattr(stage.owner, stage.name)
 
@@ -192,13 +192,13 @@ def failing(stage: Stage, monkeypatch, port: int, error: BaseException):
 
 
 async def told(server) -> str:
-    """What the server measures; its own connection is in order."""
+    """The server's own metrics, read over a good connection."""
     async with await server.connect() as client:
         return (await client.get("/metrics")).body.decode()
 
 
 async def ended(stream) -> None:
-    """The server ends the connection, by a close or a reset."""
+    """Wait until the server ends the connection, by a close or a reset."""
     with trio.fail_after(8), suppress(trio.BrokenResourceError):
         while await stream.receive_some():
             pass
@@ -234,7 +234,7 @@ async def test_an_unknown_error_costs_its_own_connection_only(questions, monkeyp
 
 
 async def test_others_do_not_notice(questions, monkeypatch):
-    """Clients that are being answered, or listen to the stream, at that moment."""
+    """Clients that are being answered, or read the stream at that moment, are not affected."""
     failing(Stage(Handshake, "__init__", b"", is_async=False), monkeypatch, 0, UnknownError())
     async with AsyncExitStack() as stack:
         stack.enter_context(capture_logs())
@@ -266,7 +266,7 @@ async def test_others_do_not_notice(questions, monkeypatch):
     ],
 )
 async def test_a_handshake_that_is_not_ascii_is_refused(questions, header):
-    """And does not even count as an error: it is a bad request."""
+    """It does not count as an error: it is a bad request."""
     request = HANDSHAKE.removesuffix(b"\r\n") + header + b"\r\n\r\n"
     async with serving(questions.app()) as server:
         async with await server.connect() as client:
@@ -276,7 +276,7 @@ async def test_a_handshake_that_is_not_ascii_is_refused(questions, header):
 
 
 async def test_errors_without_end_are_counted_and_not_all_logged(autojump_clock):
-    """A client can make one after the other; the log must not grow with each."""
+    """A client can cause one after the other; the log must not grow with each."""
     errors = ConnectionErrors()
     with capture_logs() as logs:
         for _ in range(1_000):
@@ -291,7 +291,7 @@ async def test_errors_without_end_are_counted_and_not_all_logged(autojump_clock)
 
 
 async def fails_while_cancelled():
-    """Two tasks: one fails while the other is being cancelled."""
+    """One task fails while another one is being cancelled."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep_forever)
         try:
@@ -330,7 +330,7 @@ def test_what_ends_the_process_passes_the_fence(end):
 
 @pytest.mark.parametrize("sent", [GET, POST], ids=["alone", "in a group"])
 async def test_an_interrupt_in_a_request_ends_the_server(questions, monkeypatch, sent):
-    """Hypercorn would keep it back, where it comes in a group."""
+    """Hypercorn would swallow it if it came in a group."""
     ended = pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True, allow_unwrapped=True)
     with ended:
         async with serving(questions.app()) as server, await server.connect() as client:

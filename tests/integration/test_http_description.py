@@ -1,4 +1,4 @@
-"""The description tells of every route, parameter, answer and problem, and of nothing else."""
+"""The description has every route, parameter, answer and problem, and no others."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ OPERATIONS = {
 }
 JSON = "application/json"
 STRICT = [key for key in OPERATIONS if key[1] not in {"/ws", "/", "/assets/{name}"}]
-"""Not /ws, which has no answer to plain HTTP, and no page: links to one have all kinds of parameters."""
+"""Without /ws, which has no answer to plain HTTP, and without pages, whose links may have any parameters."""
 
 
 def resolved(value):
-    """What a reference refers to."""
+    """The target of a reference."""
     if "$ref" not in value:
         return value
     _, _, kind, name = value["$ref"].split("/")
@@ -45,13 +45,13 @@ def resolved(value):
 
 
 def errors(value, schema):
-    """Where a value is not as a schema of the document says."""
+    """The places where a value does not match a schema of the document."""
     whole = {**schema, "components": COMPONENTS}
     return [str(error) for error in jsonschema_rs.Draft202012Validator(whole).iter_errors(value)]
 
 
 def everything_in(value):
-    """A document's objects, at whatever depth."""
+    """All objects in a document, at any depth."""
     if isinstance(value, dict):
         yield value
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -59,7 +59,7 @@ def everything_in(value):
 
 
 def asked(path):
-    """A path with something in the place of its parameters."""
+    """A path with its parameters filled in."""
     given = {
         parameter["name"]: parameter["example"]
         for parameter in COMPONENTS["parameters"].values()
@@ -79,7 +79,7 @@ def test_every_route_is_described_and_there_is_no_other():
 
 
 def test_websockets_are_described():
-    """With the status of a change of the protocol: OpenAPI has no other way."""
+    """They have the status of a protocol change, since OpenAPI has no other way."""
     websockets = {rule.rule for rule in Questions().app().url_map.iter_rules() if rule.websocket}
     described = {path for (_, path), operation in OPERATIONS.items() if "101" in operation["responses"]}
     assert described == websockets
@@ -87,7 +87,7 @@ def test_websockets_are_described():
 
 @pytest.mark.parametrize(("method", "path"), STRICT)
 async def test_every_parameter_is_described_and_there_is_no_other(client, method, path):
-    """What an unknown one is answered with lists all those that a route has."""
+    """The error about an unknown parameter lists all parameters of the route."""
     answer = await client.open(f"{asked(path)}?no-such=1", method=method)
     problem = await answer.get_json(force=True)
     assert problem["type"] == "/problems/unknown-parameter"
@@ -126,7 +126,7 @@ async def test_there_is_no_other_kind_of_problem(client):
 
 
 def test_all_that_is_referred_to_is_there_and_referred_to():
-    """But for what every route answers other methods with."""
+    """All components are used, except for the answer to wrong methods, which every path has."""
     used = {each["$ref"] for each in everything_in(DOCUMENT) if "$ref" in each}
     there = {f"#/components/{kind}/{name}" for kind, named in COMPONENTS.items() for name in named}
     assert there - used == {"#/components/responses/405", "#/components/securitySchemes/bearer"}
@@ -232,7 +232,7 @@ async def test_a_token_is_described_where_there_is_one(client):
 
 
 class References(HTMLParser):
-    """What a page loads."""
+    """The files that a page loads."""
 
     def __init__(self, page):
         super().__init__()

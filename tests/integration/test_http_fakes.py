@@ -1,6 +1,6 @@
-"""Fakes of what the HTTP adapter asks, a server over them on a real port, and a plain client.
+"""Fakes of the ports that the HTTP adapter uses, a server with them on a real port, and a simple client.
 
-Holds no tests itself.
+It has no tests itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ AWKWARD = 0.1 + 0.2
 
 
 class FakePrices:
-    """Answers with what was asked, so that a test sees what arrived."""
+    """Its answers contain the arguments, so that a test sees them."""
 
     symbols = ("BTCUSDT", "ETHUSDT")
     exchanges = ("exchange1", "exchange2", "test1")
@@ -104,7 +104,7 @@ class FakePrices:
 
 
 class FakeStream:
-    """Gives every client what the test tells it to, and remembers what was asked."""
+    """Gives every client the test's events, and records subscriptions."""
 
     def __init__(self, check):
         self.check = check
@@ -130,7 +130,7 @@ class FakeStream:
             self._clients.remove(send)
 
     def tell(self, *events):
-        """Give all clients these at once; none stands for a heartbeat."""
+        """Give all clients these events at once; none stands for a heartbeat."""
         for client in self._clients:
             client.send_nowait(events)
 
@@ -144,7 +144,7 @@ SOME = Counters(12, 10, {"malformed": 1, "late": 1}, 6, 1, {"overflow": 2}, 1)
 
 
 class FakeHealth:
-    """Health as the test sets it."""
+    """A health report that the test sets."""
 
     def __init__(self):
         self.live = True
@@ -175,7 +175,7 @@ class FakeHealth:
 
 @attrs.define
 class FakeMeasuring:
-    """What health says, and numbers of its own."""
+    """Measurements with the counters of health and fixed numbers."""
 
     health: FakeHealth
 
@@ -209,7 +209,7 @@ class FakeModes:
 
 @attrs.define
 class Questions:
-    """All of them."""
+    """All of these fakes."""
 
     prices: FakePrices = attrs.Factory(FakePrices)
     stream: FakeStream = attrs.Factory(lambda self: FakeStream(self.prices.check), takes_self=True)
@@ -279,7 +279,7 @@ async def serving(app, *, host="127.0.0.1", graceful_timeout=5.0, limits=LIMITS)
 
 @attrs.frozen
 class Answer:
-    """A response as it came over the wire."""
+    """A response as it was received."""
 
     status: int
     headers: dict[str, str]
@@ -291,7 +291,7 @@ class Answer:
 
 
 class Client:
-    """One connection, kept alive; strict about the protocol thanks to h11."""
+    """One persistent connection; h11 makes it strict about the protocol."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -304,7 +304,7 @@ class Client:
         await trio.aclose_forcefully(self.stream)
 
     async def request(self, method, target, *, headers=(), body=b""):
-        """The whole of a request and its answer."""
+        """Send a whole request; returns its answer."""
         if body:
             headers = [*headers, ("Content-Length", str(len(body)))]
         send = self._connection.send
@@ -337,7 +337,7 @@ class Client:
         return Answer(head.status_code, headers, body)
 
     async def read_to_end(self):
-        """Everything up to the close by the server."""
+        """Read until the server closes."""
         parts = [part async for part in self.stream]
         return b"".join(parts)
 

@@ -1,4 +1,4 @@
-"""Where a request ends: no two readers of the same bytes may find it in different places."""
+"""The end of a request: no two readers of the same bytes may find it in different places."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import trio
 from test_http_fakes import eventually, serving
 
 SMUGGLED = b"GET /mode HTTP/1.1\r\nHost: h\r\n\r\n"
-"""What a proxy may have taken for a part of the request before it."""
+"""Bytes that a proxy may have treated as part of the request before."""
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 EMPTY = b"\r\n0\r\n\r\n"
 
@@ -41,11 +41,11 @@ REFUSED = [
     ("a bare LF in a chunk's extension", CHUNKED + b"\r\n0;a\nb\r\n\r\n"),
     ("a chunk that is longer than it says", CHUNKED + b"\r\n1\r\nab\r\n0\r\n\r\n"),
 ]
-"""Each behind a request line and a Host."""
+"""Headers, each behind a request line and a Host."""
 
 
 async def answers(server, sent: bytes, *, within: float = 5.0) -> list[int]:
-    """The statuses of all answers, up to the end of the connection."""
+    """The statuses of all answers, until the end of the connection."""
     async with await server.connect() as client:
         await client.stream.send_all(sent)
         with trio.fail_after(within):
@@ -55,7 +55,7 @@ async def answers(server, sent: bytes, *, within: float = 5.0) -> list[int]:
 
 @pytest.mark.parametrize("headers", [each for _, each in REFUSED], ids=[name for name, _ in REFUSED])
 async def test_a_request_whose_end_is_doubtful_is_refused(questions, headers):
-    """And nothing that comes behind it is read."""
+    """Nothing that follows it is read."""
     async with serving(questions.app()) as server:
         head = b"POST /mode/test HTTP/1.1\r\nHost: h\r\n" + headers
         statuses = await answers(server, head + SMUGGLED)
@@ -76,7 +76,7 @@ async def test_a_request_whose_end_is_doubtful_is_refused(questions, headers):
     ],
 )
 async def test_with_both_headers_it_is_answered_and_the_connection_closed(questions, method, headers):
-    """RFC 9112, 6.1. It is Transfer-Encoding that counts."""
+    """RFC 9112, 6.1: Transfer-Encoding counts."""
     sent = method + b" HTTP/1.1\r\nHost: h\r\n" + headers + EMPTY
     async with serving(questions.app()) as server:
         assert len(await answers(server, sent + SMUGGLED)) == 1
@@ -86,7 +86,7 @@ async def test_with_both_headers_it_is_answered_and_the_connection_closed(questi
 
 
 async def test_with_both_headers_a_web_socket_is_refused(questions):
-    """Else what a proxy takes for the request's body would be frames."""
+    """Otherwise bytes that a proxy treats as the request's body would be read as frames."""
     handshake = (
         b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -105,7 +105,7 @@ async def test_with_both_headers_a_web_socket_is_refused(questions):
 
 
 async def test_http_1_0_is_closed_after_its_answer_whatever_it_says(questions):
-    """Transfer-Encoding is not of its time. What follows may be found before the answer is made."""
+    """HTTP/1.0 has no Transfer-Encoding. The bytes that follow may arrive before the answer is made."""
     async with serving(questions.app()) as server:
         sent = b"POST /symbols HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n" + CHUNKED + EMPTY
         assert await answers(server, sent + SMUGGLED) in ([405], [400])

@@ -1,4 +1,4 @@
-"""Whose request may switch the mode, where no token is set: nobody's that a page of another site has sent."""
+"""Which requests may switch the mode without a token: none that a page of another site has sent."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_program_that_asks_for_a_host_that_is_known(questions, host):
 )
 @pytest.mark.parametrize("origin", [None, "http://{host}", "https://{host}", "null"])
 async def test_a_rebound_name_does_not_pass(questions, host, origin):
-    """Its page and the service are one site for the browser: Origin and Host are equal."""
+    """To the browser its page and the service are one site: Origin and Host are equal."""
     headers = {"Host": host} | ({} if origin is None else {"Origin": origin.format(host=host)})
     headers |= {"X-Forwarded-Host": "localhost", "Forwarded": "host=localhost"}
     assert await status_of(questions, headers) == 403
@@ -99,7 +99,7 @@ async def test_a_page_may_only_if_it_is_of_the_host_that_it_asks(questions, host
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "backend", "h:x", ""])
 @pytest.mark.parametrize("origin", [None, "https://public.example", "null"])
 async def test_the_browser_says_that_it_is_our_own_page(questions, host, origin):
-    """Behind a proxy that replaces Host. The header comes over https and from loopback only."""
+    """It works behind a proxy that replaces Host. Browsers send the header over https and to loopback."""
     headers = {"Host": host} | SAME | ({} if origin is None else {"Origin": origin})
     assert await status_of(questions, headers) == 200
 

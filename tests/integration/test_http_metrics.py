@@ -1,4 +1,4 @@
-"""What /metrics answers over the fakes: the form, and what is counted of the requests themselves."""
+"""/metrics with the fakes: its format, and the counts of requests themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROMETHEUS_3 = (
 
 
 async def scraped(client, target="/metrics"):
-    """By name and labels the samples of an answer."""
+    """The samples of an answer, by name and labels."""
     response = await client.get(target)
     assert response.status_code == 200
     families = parse_plain(await response.get_data(as_text=True))
@@ -43,14 +43,14 @@ def of(samples, name, **labels):
 
 
 def named(samples, name):
-    """Those of a name, by their labels."""
+    """The samples of a name, by their labels."""
     return {
         labels: value for (each, *rest), value in samples.items() if each == name for labels in [(*rest,)]
     }
 
 
 async def test_every_number_has_its_place(client):
-    """The names and labels are an outer contract."""
+    """Names and labels are part of the public interface."""
     samples = await scraped(client)
     for name, value in {"received": 12, "accepted": 10, "cached": 6, "expired": 1}.items():
         assert of(samples, f"marketflow_updates_{name}_total", exchange="exchange1") == value
@@ -86,7 +86,7 @@ async def test_every_number_has_its_place(client):
 
 
 async def test_what_has_not_happened_is_there_too(client):
-    """A series that begins with its first event has no rate at that event."""
+    """A series that begins with its first event would have no rate at that event."""
     samples = await scraped(client)
     for exchange in ("exchange1", "test1"):
         for reason in REASONS:
@@ -96,7 +96,7 @@ async def test_what_has_not_happened_is_there_too(client):
 
 
 async def test_an_age_before_the_first_update_is_no_number(client):
-    """0 would say that one has just come."""
+    """0 would mean that an update has just arrived."""
     samples = await scraped(client)
     assert math.isnan(of(samples, "marketflow_feed_last_update_age_seconds", exchange="test1"))
 
@@ -137,7 +137,7 @@ async def test_it_answers_while_the_service_starts_and_stops(client, questions):
     ],
 )
 async def test_the_format_is_what_was_asked_for(client, accept, content_type, parse):
-    """And one that every client reads, where that is none of ours."""
+    """If none of ours was requested, it is one that every client reads."""
     response = await client.get("/metrics", headers={} if accept is None else {"Accept": accept})
     assert response.status_code == 200
     assert response.content_type.startswith(content_type)
@@ -163,7 +163,7 @@ async def test_other_parameters_are_a_mistake(client):
 
 
 async def test_requests_are_counted_by_route(client):
-    """However many paths, methods and mistakes clients come up with, the series stay few."""
+    """Clients can invent paths and methods, but the series stay few."""
     for symbol in ("BTCUSDT", "NOSUCH", "ALSO"):
         await client.get(f"/prices/latest/{symbol}?exchange=exchange1")
     await client.get("/prices/latest/exchange1/BTCUSDT")
@@ -210,7 +210,7 @@ async def test_an_unexpected_error_is_counted(client, questions):
 
 
 async def test_whoever_has_gone_is_in_flight_no_more(questions):
-    """A client that gives up gets no answer, and none is counted."""
+    """A request whose client has left gets no answer, and is not counted."""
     questions.prices.hold = trio.Event()
     async with serving(questions.app()) as server, await server.connect() as other:
 
@@ -229,7 +229,7 @@ async def test_whoever_has_gone_is_in_flight_no_more(questions):
 
 
 async def test_two_applications_count_for_themselves(client):
-    """Nothing of it is global."""
+    """Counters are not global."""
     other = Questions().app().test_client()
     await other.get("/symbols")
     assert named(await scraped(client), "http_requests_total") == {}

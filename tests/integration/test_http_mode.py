@@ -1,4 +1,4 @@
-"""The switch of the mode: who may do it, and that half a request does not."""
+"""The switch of the mode: who may do it, and that an incomplete request does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard's page and files, over bundles that the tests make, and without one."""
+"""The dashboard's page and files, with bundles that the tests make, and without one."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_nothing_else_may_be_done_to_it(client, path, method):
     ],
 )
 async def test_no_other_file_can_be_had(bundle, path):
-    """Over a real port: test clients and browsers tidy such paths up before they send them."""
+    """Over a real port, since test clients and browsers normalise such paths before they send them."""
     async with serving(app_of(bundle)) as running, await running.connect() as client:
         answer = await client.get(path)
     assert answer.status == 404

@@ -128,7 +128,7 @@ async def test_the_log_has_the_request(client):
 
 
 async def test_no_prices_while_it_starts_or_stops():
-    """They would be older than what is known a moment later; what does not change is told."""
+    """Prices would be out of date a moment later; answers that do not change are given."""
     questions = Questions()
     questions.health.ready = False
     client = questions.app().test_client()

@@ -1,4 +1,4 @@
-"""What each route asks and answers, over the fakes, without a port."""
+"""The calls and answers of each route, with the fakes, without a port."""
 
 from __future__ import annotations
 

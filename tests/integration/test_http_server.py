@@ -1,4 +1,4 @@
-"""The server on a real port: connections that are kept, broken, idle, slow, or never read."""
+"""The server on a real port: connections that are persistent, broken, idle, slow, or never read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_connection_is_kept_for_many_requests(questions):
 
 
 async def test_requests_run_side_by_side(questions):
-    """The last of many is asked while all the others wait."""
+    """The last of many requests is sent while all the others wait."""
     questions.prices.hold = trio.Event()
     answers = []
 
@@ -58,7 +58,7 @@ async def test_requests_run_side_by_side(questions):
 
 
 async def test_one_connection_too_many_is_told_so(questions):
-    """Also one that asks for nothing; the others are served, and a client that leaves makes room."""
+    """It gets the answer even without a request; others are served, and a leaving client frees a place."""
     async with serving(questions.app(), limits=attrs.evolve(LIMITS, connections=2)) as server:
         async with await server.connect() as first, await server.connect() as second:
             assert (await first.get("/symbols")).status == 200
@@ -185,7 +185,7 @@ async def test_pipelined_requests_are_answered_in_order(questions):
 
 
 async def test_the_last_answer_of_a_connection_comes_whole(questions, monkeypatch):
-    """Also when more was asked: Hypercorn closes it from one task while another sends."""
+    """This holds even if more was requested: Hypercorn closes in one task while another one sends."""
     monkeypatch.setattr(http_server, "REQUESTS_PER_CONNECTION", 3)
     async with serving(questions.app()) as server:
         for _ in range(20):
@@ -202,7 +202,7 @@ async def test_the_last_answer_of_a_connection_comes_whole(questions, monkeypatc
     [b"GET /symbols HTTP/1.0\r\n\r\n", b"HEAD /none HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"],
 )
 async def test_what_comes_behind_a_last_request_harms_nobody(questions, asked, behind):
-    """Such as one more line end, by hand: while it is answered the reader finds that no more may come."""
+    """For example one more line end: while it is answered the reader finds that nothing more may follow."""
     async with serving(questions.app()) as server:
         for _ in range(20):
             async with await server.connect() as client:
@@ -254,7 +254,7 @@ PIECES = [
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_whatever_clients_send_it_ends_nobody_else(questions, seed):
-    """Any of these behind any other, in any parts, with any end, many at a time."""
+    """Any of these after any other, in any pieces, with any end, many at a time, affects no other client."""
     rng = random.Random(seed)
 
     async def client_of(parts: list[bytes], end: str) -> None:
@@ -288,7 +288,7 @@ async def test_an_offer_of_http_2_is_ignored(questions):
 
 
 async def test_http_2_without_asking_is_refused(questions):
-    """Left open, such a connection would hold a stop."""
+    """If it stayed open, such a connection would delay a stop."""
     async with serving(questions.app()) as server, await server.connect() as client:
         await client.stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
         with trio.fail_after(3):
@@ -323,7 +323,7 @@ async def test_what_goes_wrong_outside_of_the_routes_is_logged_too(questions):
 
 
 async def test_idle_connections_do_not_hold_the_stop(questions):
-    """One that was never used, one that was, and one with half a request."""
+    """This holds for a new one, a used one, and one with half a request."""
     async with (
         serving(questions.app(), graceful_timeout=60) as server,
         await server.connect(),
@@ -390,7 +390,7 @@ async def test_a_client_that_does_not_read_cannot_hold_the_stop(questions, cance
 
 
 async def test_idle_connections_are_closed_in_time(questions, monkeypatch):
-    """Also after a request, where quart-trio alone loses the timer; half a head counts as idle too."""
+    """This also holds after a request, where quart-trio loses the timer, and for half a head."""
     monkeypatch.setattr(http_server, "IDLE_TIMEOUT", 0.3)
     async with (
         serving(questions.app()) as server,

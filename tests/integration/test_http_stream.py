@@ -1,4 +1,4 @@
-"""/stream and /ws on a real port: their form, their beginning, and every way to their end."""
+"""/stream and /ws on a real port: their format, their beginning, and all ways in which they end."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_what_is_asked(questions, server, query, asked):
     ],
 )
 async def test_the_last_event_id(questions, server, presented, since):
-    """What is no id of ours is as good as none: a client that connects again is never refused for it."""
+    """An invalid id counts as none: a client that reconnects is never refused for it."""
     async with event_source(server.port, headers=[("Last-Event-ID", presented)]) as source:
         assert source.status == 200
         assert questions.stream.asked == [(None, None, since)]
@@ -132,7 +132,7 @@ async def test_heartbeats(questions, server):
 
 
 async def test_an_old_client_gets_events_as_they_are(questions, server):
-    """Without chunks, which HTTP/1.0 does not know."""
+    """HTTP/1.0 does not know chunks, so there are none."""
     async with await server.connect() as client:
         await client.stream.send_all(b"GET /stream HTTP/1.0\r\n\r\n")
         await eventually(lambda: questions.stream.clients == 1)
@@ -178,7 +178,7 @@ REFUSALS = [
 
 
 async def refusals(server, query=""):
-    """The answers to both routes: status, headers, problem."""
+    """The answers of both routes: status, headers, problem."""
     async with await server.connect() as client:
         answer = await client.get("/stream" + query)
     async with web_socket(server.port, "/ws" + query) as messages:
@@ -244,7 +244,7 @@ async def test_a_client_that_leaves_gives_up_its_place(questions, server, reset)
 
 
 async def test_a_client_that_asks_something_else_meanwhile(questions, server):
-    """Its question waits behind the stream, which has no end; that it leaves is noticed nevertheless."""
+    """Its request waits behind the endless stream; but its disconnect is still noticed."""
     async with event_source(server.port) as source:
         await source.stream.send_all(b"GET /symbols HTTP/1.1\r\nHost: h\r\n\r\n" * 1_000)
         questions.stream.tell(EVENT)
@@ -263,7 +263,7 @@ async def test_a_web_socket_is_closed_by_its_client(questions, server):
 
 
 async def test_what_a_client_says_is_read_and_forgotten(questions, server):
-    """However much it is: else nobody would notice its close."""
+    """All of it is read, since otherwise its close would not be noticed."""
     async with web_socket(server.port) as messages:
         for n in range(50):
             await messages.send(TextMessage(f"message {n}"))
@@ -300,7 +300,7 @@ async def test_no_web_socket_frames(questions, server):
 
 
 async def test_both_end_when_the_stream_does(questions, server):
-    """Events in an orderly way, messages with the code that says so; nobody is waited for."""
+    """Events end in order, messages with the matching close code, without a wait for the client."""
     async with event_source(server.port) as source, web_socket(server.port) as messages:
         server.stop.set()
         questions.stream.end()
@@ -324,7 +324,7 @@ async def test_a_client_that_does_not_answer_the_close_is_not_waited_for_long(qu
 
 
 class Endless:
-    """A stream that has something new whenever it is asked, and counts how often it was."""
+    """A stream that always has new events, and counts the calls."""
 
     def __init__(self):
         self.told = 0
@@ -344,7 +344,7 @@ class Endless:
         return [PriceEvent(self.told, Latest("BTCUSDT", "exchange1", 1.0, self.told, "memory"))] * 15
 
     async def stalled(self):
-        """Wait until nobody has asked for a while."""
+        """Wait until it was not called for a while."""
         told = -1
         while told != self.told:
             told = self.told
@@ -353,7 +353,7 @@ class Endless:
 
 @pytest.fixture
 def endless(questions, monkeypatch):
-    """Ordinary answers would be given up soon."""
+    """An endless stream, whose clients have the longer time limit of streams."""
     monkeypatch.setattr(http_server, "UNREAD_TIMEOUT_MS", 300)
     questions.stream = Endless()
     return questions.stream
@@ -361,7 +361,7 @@ def endless(questions, monkeypatch):
 
 @pytest.mark.parametrize("connect", [event_source, web_socket])
 async def test_a_slow_client_is_not_far_behind_and_not_dropped(questions, endless, connect):
-    """What waits for it is in the kernel, and little; when it reads again it goes on with the newest."""
+    """Little waits for it in the kernel; when it reads again it continues with the newest."""
     async with (
         serving(questions.app()) as server,
         connect(server.port, receive_buffer=4_096) as client,
@@ -383,7 +383,7 @@ async def test_a_slow_client_is_not_far_behind_and_not_dropped(questions, endles
 @pytest.mark.parametrize("connect", [event_source, web_socket])
 @pytest.mark.parametrize("cancel", [False, True], ids=["stop", "cancel"])
 async def test_a_client_that_does_not_read_cannot_hold_the_stop(questions, endless, connect, cancel):
-    """It is patient with streams, but not then."""
+    """The longer time limit of streams does not apply at a stop."""
     async with (
         serving(questions.app(), graceful_timeout=0.2) as server,
         connect(server.port, receive_buffer=4_096),

@@ -1,4 +1,4 @@
-"""Poolers between us and PostgreSQL: session pooling works, any other is noticed."""
+"""Poolers between us and PostgreSQL: session pooling works, any other mode is detected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def free_port():
 
 
 class Pooler:
-    """A pgbouncer in front of a database, with the settings that it has by default but for those given."""
+    """A pgbouncer in front of a database, with its default settings except for the given ones."""
 
     def __init__(self, dsn, directory):
         self.parameters = conninfo_to_dict(dsn)
@@ -72,7 +72,7 @@ class Pooler:
 
 @pytest.fixture
 def pooler(postgres_dsn, server_directory):
-    """Runs one with the given settings; ended after the test."""
+    """Runs a pooler with the given settings, until the end of the test."""
     it = Pooler(postgres_dsn, server_directory)
 
     @asynccontextmanager
@@ -112,7 +112,7 @@ def store(dsn, timeout=10):
 
 
 async def test_session_pooling_works(pooler):
-    """With pgbouncer's defaults, which refuse `options`. The lock is a lock, and is free after the end."""
+    """It works with pgbouncer's defaults, which refuse `options`. The lock excludes others until the end."""
     async with pooler(pool_mode="session") as it:
         async with store(it.dsn) as first, store(it.dsn) as second:
             hold = await first.lease()
@@ -141,14 +141,14 @@ async def test_session_pooling_works(pooler):
     "how", [{}, {"default_pool_size": 1}, {"server_round_robin": 1}, {"min_pool_size": 5}]
 )
 async def test_a_pooler_that_shares_processes_is_refused(pooler, mode, how):
-    """At the first hold, with what to do. Whichever process it would give us next."""
+    """The first lease fails with advice, with any server process that the pooler gives us next."""
     async with pooler(pool_mode=mode, **how) as it, store(it.dsn) as ours:
         with pytest.raises(StoreUnfit, match="use session pooling or connect directly"):
             await ours.lease()
 
 
 async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
-    """What was collected would be lost if the service ended. Nothing is written meanwhile."""
+    """An end of the service would lose collected data. Nothing is written meanwhile."""
     async with pooler(pool_mode="session") as it, store(it.dsn, timeout=3) as ours:
         before = await ours.lease()
         it.reload(pool_mode="transaction")
@@ -179,7 +179,7 @@ async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
 
 
 async def test_a_small_pool_is_shared_by_questions(pooler):
-    """Session pooling with three connections: the lock has one, and questions wait for the others."""
+    """With three connections the writer has one, and questions wait for the others."""
     async with pooler(pool_mode="session", default_pool_size=3) as it, store(it.dsn, timeout=4) as ours:
         await ours.lease()
         await ours.write([ROW])

@@ -37,7 +37,7 @@ def store(dsn, *, interval=MINUTE, timeout=10.0):
 
 
 def session_of(dsn, timeout):
-    """A session as the store makes them."""
+    """A session like those of the store."""
     connector = Connector(connection_parameters(dsn, timeout), Hosts(), Pins(timeout))
     return Session(connector, timeout=timeout)
 
@@ -49,7 +49,7 @@ def sql(dsn):
 
 
 def backends(dsn):
-    """How many connections of ours the database has."""
+    """The number of our connections to the database."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'marketflow' AND datname = %s"
     with sql(dsn) as connection:
         return connection.execute(query, [connection.info.dbname]).fetchone()[0]
@@ -62,7 +62,7 @@ async def until(condition, seconds=10):
 
 
 async def taken(other):
-    """Hold once the other's end has reached the server."""
+    """Take the lock once the server has noticed the other's end."""
     with trio.fail_after(10):
         while True:
             try:
@@ -75,7 +75,7 @@ async def taken(other):
 
 
 async def test_there_is_one_service_on_a_database(postgres_dsn):
-    """The second waits for the first to go, and reads meanwhile."""
+    """The second waits for the first to end, and can read meanwhile."""
     async with store(postgres_dsn) as second:
         async with store(postgres_dsn) as first:
             await first.lease()
@@ -91,7 +91,7 @@ async def test_there_is_one_service_on_a_database(postgres_dsn):
 
 
 async def test_two_that_ask_at_once(postgres_dsn):
-    """On a new database one of them gets it, and the other is told."""
+    """On a new database one gets the lock, and the other an error."""
     stores = [store(postgres_dsn) for _ in range(4)]
     answers = []
 
@@ -110,7 +110,7 @@ async def test_two_that_ask_at_once(postgres_dsn):
 
 
 async def test_the_lock_goes_with_the_connection(postgres_dsn):
-    """What the first writes then is refused; once it holds again it is told by another number."""
+    """The first can then write nothing; when it has the lock again, its number has changed."""
     async with store(postgres_dsn) as first, store(postgres_dsn) as second:
         before = await first.lease()
         with sql(postgres_dsn) as connection:
@@ -130,7 +130,7 @@ async def test_the_lock_goes_with_the_connection(postgres_dsn):
 
 
 async def test_our_former_connection_does_not_keep_us_out(postgres_dsn):
-    """Its process waits for another's lock, and would do so until the end of the statement."""
+    """Its process waits for another lock, and would do so until the end of the statement."""
     async with store(postgres_dsn, timeout=60) as ours:
         before = await ours.lease()
         with sql(postgres_dsn) as other, other.transaction():
@@ -155,7 +155,7 @@ async def test_leaving_closes_every_connection(postgres_dsn):
 
 
 async def test_leaving_releases_the_lock_before_it_disconnects(postgres_dsn, monkeypatch):
-    """Also when cancelled. The server may take its time to notice that a connection was closed."""
+    """This also holds when cancelled. The server may notice a closed connection only after a while."""
     free, close = [], Session.close
 
     def look_and_close(session):
@@ -205,7 +205,7 @@ async def test_the_table_is_the_promised_one(postgres_dsn):
 
 
 async def test_the_row_says_when_its_minute_ended(postgres_dsn):
-    """Seen without our own reading."""
+    """The row is checked without our own code for reading."""
     async with store(postgres_dsn) as ours:
         await ours.lease()
         await ours.write([ROW])
@@ -222,7 +222,7 @@ def test_migrations_are_numbered_without_gaps():
 
 
 def test_many_may_migrate_at_once(postgres_dsn):
-    """Each returns with the schema complete, and each migration was applied once."""
+    """Each returns with the complete schema, and each migration was applied once."""
     failures, ready = [], threading.Barrier(6)
 
     def one():
@@ -265,7 +265,7 @@ def test_only_what_is_missing_is_applied(postgres_dsn, monkeypatch):
 
 
 async def test_a_newer_schema_is_refused(postgres_dsn):
-    """And left alone, the lock too."""
+    """The schema is not changed, and the lock is not kept."""
     async with store(postgres_dsn) as ours:
         await ours.lease()
     with sql(postgres_dsn) as connection:
@@ -280,7 +280,7 @@ async def test_a_newer_schema_is_refused(postgres_dsn):
 
 
 async def test_the_database_remembers_the_interval(postgres_dsn):
-    """And keeps the first one."""
+    """It keeps the first one."""
     async with store(postgres_dsn, interval=MINUTE) as first:
         await first.lease()
     for _ in range(2):
@@ -293,7 +293,7 @@ async def test_the_database_remembers_the_interval(postgres_dsn):
 
 
 async def test_another_interval(postgres_dsn):
-    """Of 10 s: a row covers the 10 s before its end."""
+    """With 10 s a row covers the 10 s before its end."""
     async with store(postgres_dsn, interval=10_000) as ours:
         await ours.lease()
         await ours.write([ROW])
@@ -302,7 +302,7 @@ async def test_another_interval(postgres_dsn):
 
 
 async def test_an_account_that_may_not_create_tables(postgres_dsn):
-    """Away until somebody who may has made them; after that it is enough."""
+    """It is away until another account has made the tables; then it works."""
     role = make_role(postgres_dsn)
     dsn = make_conninfo(postgres_dsn, user=role)
     try:
@@ -334,7 +334,7 @@ def make_role(dsn):
 
 
 async def test_a_read_only_database_is_away(postgres_dsn):
-    """A disk that filled up, or a standby. It is found out when connecting, too, and cures itself."""
+    """This is a full disk or a standby. It is also detected while connecting, and ends by itself."""
     async with store(postgres_dsn) as ours:
         await ours.lease()
         await ours.write([ROW])
@@ -371,7 +371,7 @@ async def test_a_database_that_does_not_exist_is_away_until_it_does(postgres_dsn
 
 
 async def test_too_many_connections_is_away(postgres_dsn):
-    """Of a single connection rows have the use, and a reader that had it gives it up."""
+    """A single connection is used for rows: a reader that has it gives it up."""
     role = make_role(postgres_dsn)
     with sql(postgres_dsn) as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
@@ -401,14 +401,14 @@ async def test_nobody_there_is_away(free_port):
 
 @pytest.fixture
 def free_port():
-    """One that nobody listens on, kept so by being bound."""
+    """A port on which nothing listens, kept free by being bound."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
 
 
 async def test_reasons_tell_no_password(postgres_dsn):
-    """Not even where the server repeats it."""
+    """This holds even if the server repeats it."""
     async with store(make_conninfo(postgres_dsn, user="hunter2", password="hunter2")) as ours:  # noqa: S106
         with pytest.raises(StoreAway) as caught:
             await ours.lease()
@@ -432,7 +432,7 @@ def test_a_wrong_dsn_is_not_repeated(dsn):
     ],
 )
 async def test_a_table_that_somebody_changes_is_away_until_it_is_as_before(postgres_dsn, change, back):
-    """Nor is it taken for an empty one. It costs no hold."""
+    """It is not mistaken for an empty one, and the lock is kept."""
     async with store(postgres_dsn) as ours:
         before = await ours.lease()
         for _ in range(10):
@@ -474,7 +474,7 @@ async def test_tables_of_somebody_elses_are_away_until_he_takes_them(postgres_ds
 
 
 async def test_a_type_that_somebody_changes_is_away(postgres_dsn):
-    """Of a query that was prepared PostgreSQL says so in a way of its own."""
+    """PostgreSQL has a special error for this with prepared statements."""
     async with store(postgres_dsn) as ours:
         await ours.lease()
         await ours.write([ROW])
@@ -489,7 +489,7 @@ async def test_a_type_that_somebody_changes_is_away(postgres_dsn):
 
 
 async def test_rows_of_a_failed_call_are_not_written(postgres_dsn):
-    """One call, one transaction."""
+    """One call is one transaction."""
     async with store(postgres_dsn) as ours:
         await ours.lease()
         bad = Aggregate("exchange1", "nul\0", MINUTE, ROW.bar)
@@ -499,7 +499,7 @@ async def test_rows_of_a_failed_call_are_not_written(postgres_dsn):
 
 
 async def test_rows_that_are_refused_cost_no_hold(postgres_dsn):
-    """By a constraint, or a trigger of somebody's. What is written with them is not, either; others are."""
+    """A constraint or trigger refuses them and all rows of the same write; other rows can be written."""
     async with store(postgres_dsn) as ours:
         before = await ours.lease()
         bad = Aggregate("exchange1", "BADUSDT", MINUTE, ROW.bar)
@@ -530,7 +530,7 @@ async def write_in_vain(ours, scope):
 
 
 async def test_what_the_server_does_too_slowly_is_away(postgres_dsn):
-    """Reads do not wait behind the write; the server itself ends it, and the hold is still the same."""
+    """Reads do not wait for the write; the server ends it, and the lock is kept."""
     async with store(postgres_dsn, timeout=1.5) as ours:
         before = await ours.lease()
         await ours.write([ROW])
@@ -550,7 +550,7 @@ async def test_what_the_server_does_too_slowly_is_away(postgres_dsn):
 
 
 async def test_a_full_disk_is_away_and_costs_no_hold(postgres_dsn):
-    """Else, once a second, another service could have had the stores, and all would have to be read again."""
+    """Otherwise another service could take the lock every second, and everything would be read again."""
     async with store(postgres_dsn) as ours:
         before = await ours.lease()
         with sql(postgres_dsn) as connection:
@@ -573,7 +573,7 @@ async def test_a_full_disk_is_away_and_costs_no_hold(postgres_dsn):
 
 
 async def test_a_connection_is_used_again(postgres_dsn):
-    """Also after a call has failed on it, unless a transaction is open."""
+    """This also holds after a failed call, unless a transaction is open."""
     session = session_of(postgres_dsn, 5)
 
     def pid(connection):
@@ -613,7 +613,7 @@ async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(postgre
 
 
 async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
-    """While the server is at work, and would be for a minute."""
+    """The server would otherwise work for another minute."""
     session = session_of(postgres_dsn, 120)
     started = time.monotonic()
     with trio.move_on_after(0.3):
@@ -626,7 +626,7 @@ async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
 
 @pytest.mark.parametrize("analyzed", [False, True])
 async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed):
-    """By an index, whatever the planner knows of the table: joins may take longer than the time limit."""
+    """It uses an index with any statistics of the planner: joins may take longer than the time limit."""
     async with store(postgres_dsn) as it:
         await it.lease()
     with sql(postgres_dsn) as connection:

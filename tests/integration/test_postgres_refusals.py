@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, and what it says in any other way: never more than a refusal, or away."""
+"""Any refusal or error of PostgreSQL means refused rows or a store that is away, and nothing worse."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ OF_THE_SERVER = ["53100", "53200", "57014", "58030", "40001", "40P01", "55P03", 
 
 @pytest.mark.parametrize("state", OF_ROWS)
 async def test_an_error_about_a_row_is_a_refusal(store, sql, state):
-    """Whatever its SQLSTATE. It costs no hold, and the other rows can be written."""
+    """This holds for any SQLSTATE. The lock is kept, and other rows can be written."""
     before = await store.lease()
     trigger(sql, f"RAISE EXCEPTION 'no such thing' USING ERRCODE = '{state}';")
     with pytest.raises(RowsRefused, match="no such thing"):
@@ -63,7 +63,7 @@ async def test_an_error_about_a_row_is_a_refusal(store, sql, state):
 
 @pytest.mark.parametrize("state", OF_THE_SERVER)
 async def test_an_error_about_the_server_is_away(store, sql, state):
-    """Also when it comes up with one row. It costs no hold."""
+    """This holds even if one row causes it. The lock is kept."""
     before = await store.lease()
     trigger(sql, f"RAISE EXCEPTION 'not now' USING ERRCODE = '{state}';")
     with pytest.raises(StoreAway, match="not now"):
@@ -84,7 +84,7 @@ async def test_an_error_about_the_server_is_away(store, sql, state):
     ],
 )
 async def test_a_trigger_that_fails_refuses_its_rows(store, sql, body):
-    """With errors of its own."""
+    """The trigger raises errors of its own."""
     trigger(sql, body)
     with pytest.raises(RowsRefused):
         await store.write([ROW, BAD])
@@ -102,7 +102,7 @@ async def test_a_trigger_that_fails_refuses_its_rows(store, sql, body):
     ],
 )
 async def test_an_error_about_the_table_is_away(store, sql, change):
-    """No row is at fault: it would be the same without any."""
+    """No row is at fault: the error would be the same without rows."""
     before = await store.lease()
     sql(change)
     with pytest.raises(StoreAway):
@@ -111,7 +111,7 @@ async def test_an_error_about_the_table_is_away(store, sql, change):
 
 
 async def test_values_that_cannot_be_written_are_refused(store):
-    """Before they get to the server: the others can be written."""
+    """They are refused before they get to the server; other rows can be written."""
     count = attrs.evolve(BAD, bar=msgspec.structs.replace(ROW.bar, count=10**30))
     symbol = attrs.evolve(ROW, symbol="\ud800")
     for bad in (count, symbol):
@@ -131,7 +131,7 @@ async def test_a_deletion_may_be_refused(store, sql, state):
 
 @pytest.mark.parametrize("state", ["MF001", "2F005", "42883", "42601", "21000", "22012", "23505", "P0001"])
 async def test_an_error_of_a_question_is_away(store, sql, state):
-    """With what it was; others can be asked afterwards."""
+    """The reason is given, and other questions can follow."""
     await store.write([ROW])
     sql("ALTER TABLE price_aggregates RENAME TO kept")
     sql(
@@ -155,7 +155,7 @@ async def test_an_error_of_a_question_is_away(store, sql, state):
 
 @pytest.mark.parametrize("broken", ["SELEC 1", "SELECT no_such_function()", "SELECT 1", "SELECT %(nothing)s"])
 async def test_a_statement_that_is_wrong_is_away(store, monkeypatch, broken):
-    """Ours may be. The log has the traceback at the level of debug."""
+    """It may be a bug of ours. The log has the traceback at the level debug."""
     monkeypatch.setattr(statements, "ROWS", broken)
     with capture_logs() as logged, pytest.raises(StoreAway):
         await store.bars([PAIR], EVER, MINUTE)
@@ -173,7 +173,7 @@ async def test_a_statement_that_is_wrong_is_away(store, monkeypatch, broken):
     ],
 )
 async def test_values_that_cannot_be_read_are_no_crash(postgres_dsn, sql, change):
-    """Somebody has written to our tables: at worst the store is away."""
+    """Others may have written to our tables: at worst the store is away."""
     async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=5) as store:
         await store.lease()
         await store.write([ROW, attrs.evolve(ROW, end=2 * MINUTE)])

@@ -37,7 +37,7 @@ def store(dsn, timeout=10.0):
 
 @pytest.fixture
 def role(postgres_dsn):
-    """A role that may make tables: its name."""
+    """The name of a role that may create tables."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         name = f"role_{connection.info.dbname}"
         connection.execute(f"CREATE ROLE {name} LOGIN")
@@ -52,7 +52,7 @@ def role(postgres_dsn):
 
 
 async def held(ours, seconds=10):
-    """Hold once the former connection's end has reached the server."""
+    """Take the lock once the server has noticed the end of the former connection."""
     with trio.fail_after(seconds):
         while True:
             try:
@@ -62,7 +62,7 @@ async def held(ours, seconds=10):
 
 
 async def check(ours):
-    """All that is asked of a store."""
+    """Use all calls of a store."""
     await held(ours)
     await ours.write([ROW])
     await ours.write([ROW])
@@ -111,7 +111,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("name", "value"), SETTINGS)
 async def test_any_setting_of_a_role_will_do(postgres_dsn, role, name, value):
-    """Set for the role, and for the database."""
+    """The settings may be set for the role or for the database."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(
             f"ALTER ROLE {role} SET {name} = {value if value == chr(39) * 2 else repr(value)}"
@@ -145,7 +145,7 @@ async def test_nobodys_function_takes_the_place_of_postgresqls(postgres_dsn, rol
 
 
 async def test_tables_are_in_the_users_own_schema(postgres_dsn, role):
-    """Where his search path begins."""
+    """His search path begins there."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}")
         async with store(make_conninfo(postgres_dsn, user=role)) as ours:
@@ -161,7 +161,7 @@ def session_of(dsn, timeout, pins=None):
 
 
 async def shown(dsn, *names, timeout=2.0, pins=None):
-    """Settings as they are in a session of ours."""
+    """The settings in one of our sessions."""
     session = session_of(dsn, timeout, pins)
 
     def show(connection):
@@ -179,7 +179,7 @@ async def test_the_users_own_limits_hold_where_they_are_shorter(postgres_dsn):
 
 
 async def test_longer_limits_would_undo_ours_and_that_is_told_once(postgres_dsn, monkeypatch):
-    """Also those of the environment; none counts as longer."""
+    """This includes limits from the environment; no limit counts as a longer one."""
     monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=60s -c idle_in_transaction_session_timeout=0")
     pins = Pins(2.0)
     with capture_logs() as logged:
@@ -193,7 +193,7 @@ async def test_longer_limits_would_undo_ours_and_that_is_told_once(postgres_dsn,
 
 
 async def test_the_environment_is_as_good_as_parameters(postgres_dsn, monkeypatch, tmp_path):
-    """And a service file. What the connection string says wins."""
+    """So is a service file. The connection string takes precedence."""
     parts = conninfo_to_dict(postgres_dsn)
     monkeypatch.setenv("PGHOST", parts["host"])
     monkeypatch.setenv("PGPORT", parts["port"])
@@ -235,7 +235,7 @@ async def test_a_service_that_is_not_there_is_away_until_it_is(postgres_dsn, mon
 
 @contextmanager
 def silent():
-    """The port of a host that takes connections and never says anything."""
+    """The port of a host that accepts connections and never sends anything."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(100)
@@ -253,7 +253,7 @@ def at(dsn, *ports, **more):
     "attributes", [{}, {"target_session_attrs": "read-write"}, {"load_balance_hosts": "random"}]
 )
 async def test_a_silent_host_leaves_time_for_the_next(postgres_dsn, timeout, attributes):
-    """And comes last from then on, so that further connections do not wait for it."""
+    """From then on it is tried last, so that further connections do not wait for it."""
     with silent() as port, silent() as another:
         async with store(at(postgres_dsn, port, another, None, **attributes), timeout=timeout) as ours:
             await check(ours)
@@ -291,7 +291,7 @@ async def test_the_user_s_connect_timeout_holds_where_it_is_shorter(postgres_dsn
 
 @contextmanager
 def hung_resolver(monkeypatch):
-    """Answers nothing until the end; counts how often it was asked."""
+    """A resolver that does not answer until the end; counts the lookups."""
     asked, go_on = [], threading.Event()
     real = socket.getaddrinfo
 
@@ -311,7 +311,7 @@ def hung_resolver(monkeypatch):
 
 
 async def test_a_hung_resolver_is_away_in_time_and_holds_one_thread(postgres_dsn, monkeypatch):
-    """However many calls there are, and cancelled ones leave nothing behind. Then it answers."""
+    """Many calls use one thread, and cancelled ones leave none. When it answers, calls work."""
     dsn = make_conninfo(postgres_dsn, host="db.example")
     async with store(dsn, timeout=0.6) as ours:
         with hung_resolver(monkeypatch) as asked:
@@ -351,7 +351,7 @@ async def test_known_addresses_outlast_the_resolver(postgres_dsn, monkeypatch):
 @pytest.mark.parametrize("limit", [2, 3, 4])
 @pytest.mark.parametrize("kind", ["role", "database"])
 async def test_questions_wait_for_the_connections_there_are(postgres_dsn, role, limit, kind):
-    """None of them fails, however many come at once."""
+    """None of many concurrent questions fails."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         name = role if kind == "role" else connection.info.dbname
         # For a database this connection and that of the fixture count as well.
@@ -367,7 +367,7 @@ async def test_questions_wait_for_the_connections_there_are(postgres_dsn, role, 
 
 
 async def test_the_writing_connection_takes_over_a_readers(postgres_dsn, role):
-    """When questions have used up the limit, rows must be written all the same."""
+    """Rows must be written even if questions have used up all connections."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
     async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:
@@ -407,7 +407,7 @@ PIDS = (
 
 
 def pids(connection, *, writing):
-    """The server's processes of our connections: of that which writes, or of those that read."""
+    """The server processes of our connections: the writing one, or the reading ones."""
     rows = connection.execute(PIDS.format("IN" if writing else "NOT IN")).fetchall()
     return {pid for (pid,) in rows}
 
@@ -424,7 +424,7 @@ def end_writer(connection):
 
 
 async def test_after_the_writers_connection_was_lost_no_question_uses_an_older_one(postgres_dsn):
-    """A failover ends the one and may leave the others on the former server, which knows older rows."""
+    """A failover may end only one connection, and leave others on the former server with older rows."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         async with store(postgres_dsn) as ours:
             await check(ours)

@@ -1,4 +1,4 @@
-"""Every call to Redis ends in time, with an answer or with StoreAway, whatever is there instead of it."""
+"""Every call to Redis ends in time, with an answer or with StoreAway, with any server in its place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMEOUT = 0.5
 
 @asynccontextmanager
 async def in_place_of_redis(serve) -> AsyncIterator[str]:
-    """A server that does as it likes; the URL."""
+    """The URL of a server that behaves as the test wants."""
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, serve, listeners)
@@ -67,7 +67,7 @@ ODD_ANSWERS = {
 
 @pytest.mark.parametrize("answer", ODD_ANSWERS)
 async def test_an_odd_answer_is_away(answer):
-    """A proxy, another server, another protocol: no exception of redis-py or of ours comes through."""
+    """With a proxy, another server or protocol, no error of redis-py or of ours gets through."""
     serve = partial(answering, ODD_ANSWERS[answer])
     async with in_place_of_redis(serve) as url, InRedis(url, TIMEOUT).open("boot1") as window:
         for call in (*every_call(window), *every_call(window)):
@@ -76,7 +76,7 @@ async def test_an_odd_answer_is_away(answer):
 
 
 async def check_call(call) -> None:
-    """It fails as it should. Or what came is an answer by chance: a count of 1 is one."""
+    """The call fails as it should, unless the bytes happen to be an answer, such as a count of 1."""
     found = None
     with suppress(StoreAway):
         found = await call()
@@ -93,7 +93,7 @@ async def check_call(call) -> None:
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b", "no-such.invalid"])
 async def test_a_host_that_is_none_is_away(host):
-    """Some names never get as far as the resolver, and redis-py lets the error through."""
+    """Some names never reach the resolver, and redis-py lets that error through."""
     async with InRedis(f"redis://{host}/0", TIMEOUT).open("boot1") as window:
         for call in every_call(window):
             with pytest.raises(StoreAway):
@@ -102,7 +102,7 @@ async def test_a_host_that_is_none_is_away(host):
 
 @pytest.fixture
 def silent_resolver(monkeypatch):
-    """Looking up a name does not end until the test says so; how many are at it."""
+    """A resolver that does not answer until the test wants it; returns the number of lookups."""
     released, real, waiting = threading.Event(), socket.getaddrinfo, []
 
     def getaddrinfo(host, *args, **kwargs):
@@ -119,7 +119,7 @@ def silent_resolver(monkeypatch):
 
 
 async def test_a_resolver_that_does_not_answer_is_away_in_time(silent_resolver, redis_url):
-    """The threads that wait for it are bounded, and afterwards all is as before."""
+    """The number of waiting threads is bounded, and afterwards everything works again."""
     released, waiting = silent_resolver
     async with InRedis(redis_url.replace("127.0.0.1", "silent.example"), 0.2).open("boot1") as window:
         for call in every_call(window):
@@ -141,7 +141,7 @@ async def test_a_resolver_that_does_not_answer_is_away_in_time(silent_resolver, 
 
 
 async def test_a_peer_that_does_not_read_is_away_in_time():
-    """A write of more than the kernel takes; it has ended, and nothing of it goes on."""
+    """A write that exceeds the kernel's buffers ends, and nothing more of it is sent."""
 
     async def never_reading(stream: trio.SocketStream) -> None:
         await trio.sleep_forever()

@@ -1,4 +1,4 @@
-"""Shares of disjoint exchanges on the same stores: each has a lease of its own and sees its own bars."""
+"""Shares of disjoint exchanges on the same stores: each has its own lease and sees its own bars."""
 
 from __future__ import annotations
 

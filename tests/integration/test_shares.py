@@ -35,7 +35,7 @@ OPTIONS = ShareOptions(
 )
 SYMBOL = "BTCUSDT"
 MOST_LOST = 50
-"""Updates, one each 10 ms: the flush interval, and half a second for a machine that is busy."""
+"""Updates, one every 10 ms: the flush interval, and half a second for a busy machine."""
 
 
 def now() -> int:
@@ -43,7 +43,7 @@ def now() -> int:
 
 
 class Owner:
-    """Shares of one exchange, one after the other, and all that they accepted."""
+    """Successive shares of one exchange, and all updates that they accepted."""
 
     def __init__(self, exchange, redis_url, dsn, directory):
         self.exchange, self.accepted = exchange, []
@@ -52,7 +52,7 @@ class Owner:
 
     @asynccontextmanager
     async def running(self, *, killed=False):
-        """A share that runs; ended in order, or cancelled."""
+        """A running share; ended in order, or cancelled."""
         scope = Scope(frozenset({self.exchange}))
         boot = f"{self.exchange}b{next(self._boots)}"
         async with AsyncExitStack() as stack:
@@ -89,7 +89,7 @@ class Owner:
                 await share.save(2.0)
 
     async def _play(self, share):
-        """An update each 10 ms."""
+        """Send an update every 10 ms."""
         with trio.CancelScope() as self._playing:
             for number in itertools.count():
                 timestamp, price = now(), 100.0 + number % 7

@@ -49,7 +49,7 @@ class VirtualWallClock:
 
 @asynccontextmanager
 async def exchange(**settings):
-    """A simulated exchange; its port."""
+    """A simulated exchange; gives its port."""
     async with trio.open_nursery() as nursery:
         settings = {"name": "exchange1", "host": "127.0.0.1", "port": 0, "seed": 1} | settings
         port = await nursery.start(partial(simulate, **settings))
@@ -58,7 +58,7 @@ async def exchange(**settings):
 
 
 async def read_until(stream: trio.SocketStream, enough: Callable[[bytes], bool]) -> bytes:
-    """What is received until it is enough or the end."""
+    """Read until the condition is met or the connection ends; returns the bytes."""
     received = bytearray()
     while not enough(received):
         data = await stream.receive_some(65_536)
@@ -76,7 +76,7 @@ async def lines_from(port: int, count: int) -> list[bytes]:
 
 
 async def test_lines_and_pace_of_the_real_ones(limit, virtual_clock):
-    """Five lines each 100 ms, with the time of just then, to the letter."""
+    """Five lines every 100 ms, with the current time, in exactly the form of the real ones."""
     start = VirtualWallClock().now()
     async with (
         exchange(clock=VirtualWallClock()) as port,
@@ -97,7 +97,7 @@ async def test_lines_and_pace_of_the_real_ones(limit, virtual_clock):
 
 @pytest.mark.parametrize("rate", [0.5, 100, 130, 20_000])
 async def test_any_rate_is_kept(limit, virtual_clock, rate):
-    """At high ones several ticks come at once."""
+    """At high rates several ticks share a write."""
     ticks = max(5, rate // 4)
     start = trio.current_time()
     async with exchange(rate=rate) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -113,7 +113,7 @@ async def test_the_wall_clock_is_the_default(limit):
 
 
 async def test_full_speed(limit):
-    """As fast as it is read, every line a good one, in large pieces, with true timestamps."""
+    """It sends as fast as it is read: only good lines, in large pieces, with the current time."""
     decode = Decoder(Checks(frozenset(SYMBOLS), 60_000, 120_000))
     framer = LineFramer()
     accepted = reads = 0
@@ -168,7 +168,7 @@ async def test_a_taken_port_is_an_error(limit):
 
 
 async def test_clients_that_go_away_end_only_their_connection(limit):
-    """By an end or a reset, in any number."""
+    """Any number of clients may leave, by a close or a reset."""
     async with exchange(rate=0) as port, await trio.open_tcp_stream("127.0.0.1", port) as steady:
         for attempt in range(20):
             client = await trio.open_tcp_stream("127.0.0.1", port)
@@ -183,7 +183,7 @@ async def test_clients_that_go_away_end_only_their_connection(limit):
 @pytest.mark.parametrize("rate", [0, 1_000])
 @pytest.mark.parametrize("walk", ["free", "fair"])
 async def test_all_clients_are_sent_the_same(limit, rate, walk):
-    """From the moment that each connected, to the byte, garbage too."""
+    """From the moment that each connected, all get the same bytes, garbage included."""
     settings = {"rate": rate, "walk": walk, "faults": Faults(garbage=0.05)}
     async with exchange(**settings) as port, await trio.open_tcp_stream("127.0.0.1", port) as early:
         before = await read_until(early, lambda data: data.count(b"\n") >= 500)
@@ -205,7 +205,7 @@ async def test_all_clients_are_sent_the_same(limit, rate, walk):
 
 
 async def test_half_lines_split_the_same_content_for_each_client(limit, virtual_clock):
-    """Where its writes end is each connection's own; what they add up to is not."""
+    """Connections differ in where writes end, but not in the content."""
     pieces: dict[int, list[bytes]] = {1: [], 2: []}
 
     async def read(port: int, client: int) -> None:
@@ -227,10 +227,10 @@ async def test_half_lines_split_the_same_content_for_each_client(limit, virtual_
 
 
 async def test_the_sequence_goes_on_while_nobody_is_connected(limit, virtual_clock):
-    """In time, and as if somebody had been."""
+    """It keeps its schedule, and does not depend on connections."""
 
     async def sent(ticks: dict[float, int]) -> list[bytes]:
-        """What clients are sent that connect at these moments and read so many ticks."""
+        """The bytes for clients that connect at these moments and read so many ticks."""
         lines: list[bytes] = []
         start = trio.current_time()
         async with exchange(clock=VirtualWallClock(), rate=10) as port:
@@ -252,7 +252,7 @@ async def test_a_slow_reader_slows_only_itself(limit, rate):
 
 
 async def test_a_reader_that_is_too_slow_is_disconnected(limit, virtual_clock):
-    """It is sent a whole beginning; the other one is sent everything, at the full rate."""
+    """It got an unbroken beginning; the other reader gets everything, at the full rate."""
     async with (
         exchange(rate=20_000) as port,
         await trio.open_tcp_stream("127.0.0.1", port) as stuck,
@@ -269,7 +269,7 @@ async def test_a_reader_that_is_too_slow_is_disconnected(limit, virtual_clock):
 
 
 async def test_a_reader_that_is_stuck_is_disconnected_at_full_speed(limit):
-    """Since others wait for it. Those that are slow are waited for."""
+    """Other readers wait for it. A reader that is only slow is not disconnected."""
     async with (
         exchange(rate=0) as port,
         await trio.open_tcp_stream("127.0.0.1", port) as stuck,
@@ -293,7 +293,7 @@ async def test_a_reader_that_is_stuck_is_disconnected_at_full_speed(limit):
 
 
 async def test_a_lone_reader_may_pause_at_full_speed(limit, virtual_clock):
-    """Nobody else waits for it."""
+    """It may pause, since no other reader waits for it."""
     async with exchange(rate=0) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.receive_some(10)
         await trio.sleep(10)
@@ -303,7 +303,7 @@ async def test_a_lone_reader_may_pause_at_full_speed(limit, virtual_clock):
 @pytest.mark.parametrize("rate", [0, 50])
 @pytest.mark.parametrize("skew", [0.0, 3.0])
 async def test_fair_prices_are_those_of_the_time(limit, rate, skew):
-    """So exchanges in several processes are of one market, also where the clock of one is wrong."""
+    """So exchanges in several processes are of one market, even if one clock is wrong."""
     expected = FairPrices("exchange2", SYMBOLS, 7)
     settings = {"name": "exchange2", "walk": "fair", "seed": 7}
     async with exchange(rate=rate, faults=Faults(skew=skew), **settings) as port:
@@ -323,7 +323,7 @@ async def test_fair_exchanges_without_a_seed_are_of_one_market(limit):
 
 
 async def test_what_a_process_missed_that_was_held_up_is_left_out(autojump_clock):
-    """But for the last half second; then the schedule goes on."""
+    """Only the last half second is sent later; then the schedule goes on."""
     pace = _Pace(rate=1_000, silence=0)
     assert await pace.due() == 1
     await trio.sleep(1_000)
@@ -335,7 +335,7 @@ async def test_what_a_process_missed_that_was_held_up_is_left_out(autojump_clock
 
 
 async def test_close_every(limit, virtual_clock):
-    """Each connection is closed in time; the next one is served, and sent what comes from then on."""
+    """Each connection is closed in time; the next one is accepted, and gets what is sent from then on."""
     async with exchange(faults=Faults(close_every=0.32)) as port:
         for ticks in (4, 3):  # at 0 to 0.3 s, and at 0.4 to 0.6
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -356,7 +356,7 @@ async def test_close_every_also_where_no_one_reads(limit, virtual_clock):
 
 @pytest.mark.parametrize("rate", [0, 2_000])
 async def test_garbage(limit, rate):
-    """Each garbage line costs one rejected line, of every reason; its part is as ordered."""
+    """Each garbage line is one rejected line; all reasons occur, and the fraction is the configured one."""
     decode = Decoder(Checks(frozenset(SYMBOLS), 60_000, 120_000))
     framer = LineFramer()
     reasons: dict[str, int] = dict.fromkeys(REASONS, 0)
@@ -383,7 +383,7 @@ def test_garbage_is_of_many_kinds_and_each_is_one_line():
 
 @pytest.mark.parametrize("rate", [50, 1])
 async def test_silence(limit, virtual_clock, rate):
-    """So much traffic, then as much silence, again and again, also where ticks are rare."""
+    """Traffic and silence of the same length alternate, even if ticks are rare."""
     async with (
         exchange(rate=rate, faults=Faults(silence=2.3)) as port,
         await trio.open_tcp_stream("127.0.0.1", port) as stream,
@@ -400,7 +400,7 @@ async def test_silence(limit, virtual_clock, rate):
 
 
 async def test_half_lines(limit, virtual_clock):
-    """Writes end within lines, and yet no byte is missing; at the close the half stays a half."""
+    """Writes end within lines, but no byte is missing; at the close a half line stays incomplete."""
     pieces = []
     async with (
         exchange(rate=100, faults=Faults(half_lines=1.0, close_every=0.505)) as port,
@@ -425,7 +425,7 @@ async def test_skew(limit, skew):
 
 
 async def test_cancelling_closes_the_connections(limit):
-    """Also those that no one reads; the port is free at once."""
+    """This includes connections that nobody reads; the port is free at once."""
     async with exchange(rate=0) as port:
         stuck = await trio.open_tcp_stream("127.0.0.1", port)
         await stuck.receive_some(10)
@@ -436,7 +436,7 @@ async def test_cancelling_closes_the_connections(limit):
 
 
 async def test_a_feed_reads_it_through_all_faults(limit):
-    """Feed, TCP and decoder together: connections come and go, every line is accounted for."""
+    """With feed, TCP and decoder, connections come and go, and every line is accounted for."""
     decode = Decoder(Checks(frozenset(SYMBOLS), 60_000, 120_000))
     last_accepted = None
     faults = Faults(close_every=0.2, garbage=0.1, half_lines=0.5)

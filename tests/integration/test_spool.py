@@ -33,13 +33,13 @@ def bars_of(count, bar=BAR):
 
 
 async def test_bars_come_back_as_they_were_saved(tmp_path):
-    """Every bit of them, in another process: a new object reads the file."""
+    """A new object, as in another process, reads exactly the same bars."""
     await FileSpool(tmp_path, STORES).save(bars_of(5, EXTREMES))
     assert await FileSpool(tmp_path, STORES).load() == bars_of(5, EXTREMES)
 
 
 async def test_nothing_was_saved(tmp_path):
-    """A first start is quiet about it."""
+    """A first start logs nothing about it."""
     with capture_logs() as logs:
         assert await FileSpool(tmp_path / "none", STORES).load() == []
     assert logs == []
@@ -62,7 +62,7 @@ async def test_the_directory_is_made(tmp_path):
 
 
 async def test_other_stores_have_another_spool_and_no_secret_is_told(tmp_path):
-    """Bars of one database must not go to another."""
+    """Bars of one database must not get into another one."""
     await FileSpool(tmp_path, STORES).save(bars_of(1))
     assert await FileSpool(tmp_path, "others").load() == []
     (path,) = tmp_path.iterdir()
@@ -74,7 +74,7 @@ CONTENTS = [b"", b"{", b"null", b"[1]", b'[{"pair": ["a"]}]', b"\xff\xfe", b"[" 
 
 @pytest.mark.parametrize("content", CONTENTS)
 async def test_a_file_that_cannot_be_read_does_not_stop_the_start(tmp_path, content):
-    """It is kept, whatever is saved or removed later, and the log says where it is."""
+    """It is kept through later saves, and the log names it."""
     spool = FileSpool(tmp_path, STORES)
     await spool.save(bars_of(1))
     (path,) = tmp_path.iterdir()
@@ -96,7 +96,7 @@ async def test_a_file_that_cannot_be_read_does_not_stop_the_start(tmp_path, cont
     "error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")]
 )
 async def test_a_file_that_can_be_read_later_is_brought_in_then(tmp_path, monkeypatch, error):
-    """A failing disk or a wrong owner costs nothing: the next start that can reads it, and the newer ones."""
+    """After a failing disk or a wrong owner, the next start that can reads it, together with newer ones."""
     await FileSpool(tmp_path, STORES).save(bars_of(3))
 
     def refuse(_path):
@@ -116,7 +116,7 @@ async def test_a_file_that_can_be_read_later_is_brought_in_then(tmp_path, monkey
 
 
 async def test_a_disk_that_does_not_answer_at_the_start(tmp_path, monkeypatch):
-    """The start goes on, and what was there is not overwritten by the next stop."""
+    """The start goes on, and the next stop does not overwrite the files."""
     await FileSpool(tmp_path, STORES).save(bars_of(3))
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
@@ -135,7 +135,7 @@ async def test_a_disk_that_does_not_answer_at_the_start(tmp_path, monkeypatch):
 
 
 async def test_a_save_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    """Written beside and renamed: a full disk in the middle of it costs nothing that was there."""
+    """Files are written under another name and renamed, so a full disk harms no old file."""
     spool = FileSpool(tmp_path, STORES)
     await spool.save(bars_of(3))
 
@@ -151,7 +151,7 @@ async def test_a_save_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch
 
 
 async def test_a_directory_that_cannot_be_written_is_told_at_the_start(tmp_path):
-    """And a stop that needs it fails."""
+    """The start warns of it, and a stop that needs it fails."""
     (tmp_path / "file").write_text("no directory")
     spool = FileSpool(tmp_path / "file" / "state", STORES)
     with capture_logs() as logs:
@@ -186,7 +186,7 @@ async def test_a_full_disk_is_told_at_the_start(tmp_path, monkeypatch):
 
 
 async def test_a_disk_that_hangs_is_given_up_on(tmp_path, monkeypatch):
-    """The stop must not wait for it longer than it has."""
+    """The stop waits only for its time limit."""
     released = trio.Event()
     monkeypatch.setattr(os, "fsync", lambda _: trio.from_thread.run(released.wait))
     began = time.monotonic()
@@ -198,7 +198,7 @@ async def test_a_disk_that_hangs_is_given_up_on(tmp_path, monkeypatch):
 
 
 async def test_a_disk_that_hangs_once_the_bars_are_saved_loses_none(tmp_path, monkeypatch):
-    """The old file stays, which changes nothing; nobody is told that bars were lost."""
+    """The old file stays, which does no harm; no loss of bars is reported."""
     released = trio.Event()
     spool = FileSpool(tmp_path, STORES)
     await spool.save(bars_of(3))
@@ -211,7 +211,7 @@ async def test_a_disk_that_hangs_once_the_bars_are_saved_loses_none(tmp_path, mo
 
 
 async def test_a_file_that_cannot_be_removed_is_told(tmp_path, monkeypatch):
-    """It costs nothing: brought in twice its bars count once."""
+    """It does no harm: bars that are imported twice count once."""
     spool = FileSpool(tmp_path, STORES)
     await spool.save(bars_of(1))
 
@@ -226,7 +226,7 @@ async def test_a_file_that_cannot_be_removed_is_told(tmp_path, monkeypatch):
 
 
 async def test_the_file_of_an_earlier_version_is_brought_in(tmp_path):
-    """Under the name that it had, and then removed."""
+    """It is read under its old name, and then removed."""
     await FileSpool(tmp_path, "old name").save(bars_of(2))
     (path,) = tmp_path.iterdir()
     path.rename(tmp_path / f"{path.stem.rpartition('-')[0]}.json")
@@ -237,7 +237,7 @@ async def test_the_file_of_an_earlier_version_is_brought_in(tmp_path):
 
 
 async def test_spools_of_other_stores_are_told(tmp_path):
-    """They may be ours under another name: a changed address, for example."""
+    """They may be ours under another name, for example after a change of the address."""
     await FileSpool(tmp_path, "others").save(bars_of(1))
     with capture_logs() as logs:
         await FileSpool(tmp_path, STORES).load()
@@ -247,7 +247,7 @@ async def test_spools_of_other_stores_are_told(tmp_path):
 
 
 async def test_an_hour_of_bars_is_spooled_within_its_limit(tmp_path):
-    """15 pairs, each second: what a stop with both stores away has to save."""
+    """A stop with both stores away has to save a bar for each second of 15 pairs."""
     spool = FileSpool(tmp_path, STORES)
     bars = bars_of(54_000)
     with capture_logs() as logs:
@@ -279,7 +279,7 @@ trio.run(main)
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.12, 0.31])
 async def test_killed_in_the_middle_of_a_save(tmp_path, seconds):
-    """The next start finds whole files only: of the save before, or of this one, or both."""
+    """The next start finds only complete files: of the save before, of this one, or both."""
     await FileSpool(tmp_path, STORES).save(bars_of(10_000))
     command = [sys.executable, "-c", SAVES, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as saving:  # noqa: ASYNC220 - killed soon

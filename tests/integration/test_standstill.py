@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 LIMIT = 1.5
-"""Seconds that the child waits for."""
+"""The time limit of the child's wait, in seconds."""
 RECEIVE = f"""
 import sys, trio
 from marketflow.patience import within
@@ -48,7 +48,7 @@ trio.run(main)
 
 @contextmanager
 def waiting(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
-    """The child, which waits by now."""
+    """A child process that has begun to wait."""
     command = [sys.executable, "-c", code, str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -62,7 +62,7 @@ def waiting(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def stopped(child: subprocess.Popen[str]) -> Iterator[None]:
-    """Have it stand still for the block, and until its deadline has passed."""
+    """Freeze it during the block and until its deadline has passed."""
     child.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, child.pid, os.WSTOPPED)
     yield
@@ -83,7 +83,7 @@ def test_data_that_came_during_a_standstill_is_received(sent: bytes) -> None:
 
 
 def test_a_connection_that_was_made_during_a_standstill_is_used() -> None:
-    """The listener's backlog is full at first: the kernel connects when it tries again, after a second."""
+    """The listener's backlog is full at first: the kernel connects with its next attempt, a second later."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

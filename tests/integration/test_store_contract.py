@@ -1,4 +1,4 @@
-"""What every aggregate store must do: the one in memory and PostgreSQL answer alike."""
+"""The contract of every aggregate store: the one in memory and PostgreSQL behave alike."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CREATE TABLE part_2 PARTITION OF price_aggregates FOR VALUES WITH (MODULUS 3, RE
 
 @pytest.fixture(params=["memory", "simulated", "postgres", "partitioned"])
 def new_store(request):
-    """A store that nobody has held yet; partitioned: somebody has made the table, in parts."""
+    """A store that was never used. Partitioned: another account has made a partitioned table."""
     if request.param == "memory":
         return MemoryStore(MINUTE)
     if request.param == "simulated":
@@ -67,7 +67,7 @@ async def store(new_store):
 
 
 def bar(start, *, updates=3, average=100.5, low=99.0, high=102.0, opened=100.0, closed=101.0, sequence=0):
-    """Of updates from the first ms after `start` to the last of the minute."""
+    """The bar of updates from the first ms after `start` to the last of the minute."""
     last = start + MINUTE - 1
     return Bar(updates, average, low, high, opened, start + 1, sequence, closed, last, sequence)
 
@@ -88,7 +88,7 @@ async def rows(store, pair=PAIR):
 
 
 async def test_a_new_store_is_empty(new_store):
-    """Reading needs neither the lock nor the tables that come with it."""
+    """Reading needs neither the lock nor existing tables."""
     async with new_store:
         assert await new_store.bars([PAIR], EVER, MINUTE) == {}
         assert await new_store.newest([PAIR]) == {}
@@ -109,7 +109,7 @@ async def test_holding_again_is_the_same_hold(store):
 
 
 async def test_a_row_comes_back_as_it_was_written(store):
-    """But for the sequences, which no later boot could compare with its own."""
+    """Only the sequences differ, since a later boot could not compare them with its own."""
     prices = {"average": 0.1 + 0.2, "low": 2e-07, "high": 100150.75492142327, "opened": 1 / 3, "closed": 3.9}
     await store.write([row(sequence=7, updates=2**40, **prices)])
     assert await store.bars([PAIR], EVER, MINUTE) == {PAIR: {NOON: bar(NOON, updates=2**40, **prices)}}
@@ -117,7 +117,7 @@ async def test_a_row_comes_back_as_it_was_written(store):
 
 @pytest.mark.parametrize(("stored", "written", "kept"), [(5, 4, 5), (5, 5, 105), (5, 6, 106)])
 async def test_a_row_is_never_replaced_by_a_smaller_one(store, stored, written, kept):
-    """One of as many updates is the newer one."""
+    """A row with as many updates is the newer one."""
     await store.write([row(updates=stored, high=stored)])
     await store.write([row(updates=written, high=100 + written)])
     assert [found.max for _, found in await rows(store)] == [kept]
@@ -162,7 +162,7 @@ async def test_a_row_counts_if_it_lies_within_the_span(store, start, end, starts
 
 
 async def test_only_the_pairs_that_were_asked_for(store):
-    """Without repetition, and exchange and symbol belong together."""
+    """Each occurs once, and exchange and symbol belong together."""
     await store.write([row(pair=pair) for pair in [PAIR, *OTHERS, ("exchange2", "ETHUSDT")]])
     found = await store.bars([*OTHERS, *OTHERS, ("exchange3", "BTCUSDT")], EVER, HOUR)
     assert set(found) == set(OTHERS)
@@ -181,7 +181,7 @@ async def test_buckets_are_counted_from_the_epoch(store):
 
 
 async def test_a_row_falls_into_the_bucket_that_it_starts_in(store):
-    """Where buckets end within rows."""
+    """This matters if buckets end within rows."""
     width = 90_000
     await store.write([row(minute) for minute in range(3)])
     found = await store.bars([PAIR], EVER, width)
@@ -214,7 +214,7 @@ PAIRS = count()
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=aggregates(), first=st.integers(0, 20), last=st.integers(20, 41), width=st.integers(1, 50))
 async def test_merged_rows_equal_the_whole(store, written, first, last, width):
-    """Against exact fractions, at every size of prices that a float has."""
+    """The result is compared with exact fractions, for prices of any size that a float has."""
     pair = (f"exchange{next(PAIRS)}", SYMBOL)
     await store.lease()  # The fixture may not have come to that: it does not wait before repeated examples.
     await store.write([attrs.evolve(aggregate, exchange=pair[0]) for aggregate in written])
@@ -284,7 +284,7 @@ async def test_times_are_exact_to_the_millisecond(store, first, last):
 
 
 async def test_newest_is_the_close_of_the_last_row(store):
-    """Of each pair that has one."""
+    """There is one for each pair that has rows."""
     await store.write(
         [row(2, closed=2.0), row(7, closed=7.0), row(5, closed=5.0), row(1, OTHERS[0], closed=1.0)]
     )
@@ -296,7 +296,7 @@ async def test_newest_is_the_close_of_the_last_row(store):
 
 
 async def test_rows_that_end_before_are_deleted(store, monkeypatch):
-    """A few minutes at a time, so that nothing waits for long; the one that ends then stays."""
+    """A few minutes at a time, so that no call waits for long; the row that ends exactly then stays."""
     monkeypatch.setattr(postgres, "DELETED_AT_ONCE", 4)
     monkeypatch.setattr(memory, "DELETED_AT_ONCE", 4)
     await store.write([row(minute, pair) for minute in range(10) for pair in [PAIR, *OTHERS]])
@@ -305,7 +305,7 @@ async def test_rows_that_end_before_are_deleted(store, monkeypatch):
 
 
 async def test_rows_are_skipped_from_either_end(store):
-    """Of several pairs the one counts that has as many first."""
+    """With several pairs, the first one to reach the number decides."""
     await store.write([row(minute) for minute in range(0, 20, 2)])
     await store.write([row(minute, OTHERS[0]) for minute in range(5, 15)])
     whole = Span(NOON, NOON + 20 * MINUTE)

@@ -24,7 +24,7 @@ def source_of(host, port, **options) -> TcpSource:
 
 
 def reset(stream: trio.SocketStream) -> None:
-    """Close at once with a reset instead of an end."""
+    """Close at once with a reset instead of a normal close."""
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.socket.close()
 
@@ -124,7 +124,7 @@ async def test_connecting_has_a_time_limit(limit):
 
 
 async def test_a_connection_to_itself_is_refused_and_closed(limit, monkeypatch):
-    """Loopback can connect a socket to its own port where no one listens; the exchange gets it back."""
+    """On loopback a socket can connect to its own port if nobody listens; the exchange gets it back."""
     itself = trio.socket.socket()
     await itself.bind(("127.0.0.1", 0))
     port = itself.getsockname()[1]
@@ -156,7 +156,7 @@ async def test_leaving_closes_the_connection(limit, nursery):
 
 
 async def test_a_cancelled_receive_closes_quickly_and_loses_nothing_read(limit, nursery):
-    """The bytes that come after a cancelled receive are there for the next one."""
+    """The next receive returns the bytes that arrive after a cancelled one."""
     go_on = trio.Event()
     closed = trio.Event()
 

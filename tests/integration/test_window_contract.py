@@ -1,4 +1,4 @@
-"""What every window must do: the one in memory and Redis answer alike."""
+"""The contract of every window: the one in memory, the simulated one and Redis behave alike."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ PAIR = ("exchange1", "BTCUSDT")
 OTHER = ("exchange2", "BTCUSDT")
 NOON = floor_to(1_795_343_351_549, HOUR)
 FIRST = NOON * 1_000
-"""A sequence as the service gives them: 16 digits."""
+"""A sequence of the size that the service uses: 16 digits."""
 TIMEOUT = 0.5
-"""Seconds, where a test waits for it."""
+"""The time limit in seconds of tests that wait for it."""
 
 prices = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
 
 
 class InMemory:
-    """One store in memory, and what boots see of it."""
+    """One store in memory, and windows on it for several boots."""
 
     def __init__(self):
         self._shelf = MemoryShelf()
@@ -53,7 +53,7 @@ class InMemory:
 
 
 class Simulated(InMemory):
-    """The one of the simulation, while nothing is wrong with it."""
+    """The store of the simulation, without faults."""
 
     def __init__(self):
         self._server = SimulatedRedis()
@@ -66,7 +66,7 @@ class Simulated(InMemory):
 
 
 class InRedis:
-    """The same of a Redis."""
+    """A Redis, and windows on it for several boots."""
 
     def __init__(self, url, timeout=10.0):
         self.url = url
@@ -106,7 +106,7 @@ async def window(place):
 
 @pytest.fixture
 def client(redis_url):
-    """To look into the Redis, and to meddle with it."""
+    """A client to look into the Redis and to change it."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
 
@@ -149,7 +149,7 @@ def bar(timestamp, price=1.0, sequence=FIRST):
 
 
 async def test_the_marker_tells_what_became_of_what_was_written_before(place, window):
-    """Nobody tells that a store was emptied, under a connection that stays."""
+    """It detects that a store was emptied, even if the connection stays."""
     assert not await put(window)
     assert await put(window)
     assert await put(window, run_of([NOON]))
@@ -159,7 +159,7 @@ async def test_the_marker_tells_what_became_of_what_was_written_before(place, wi
 
 
 async def test_each_post_tells_of_those_before_it(place, window):
-    """What is on its way is acknowledged in its order, with the next post, a write or the end."""
+    """Flushes are acknowledged in order, by the next post, a write or `collect`."""
     flushes = [window.encode(Flush([run_of([NOON + n], first=n)], [])) for n in range(6)]
     await put(window)
     for flush in flushes[:3]:
@@ -186,7 +186,7 @@ async def test_another_boot_starts_over(place, window):
 
 
 async def test_a_write_without_bars_leaves_them_as_they_are(window):
-    """What is replayed is old: the bars have gone on."""
+    """A replay is old, and the bars have changed since."""
     field = (NOON, "boot1")
     flush = window.encode(Flush([run_of([NOON])], [(PAIR, field, bar(NOON))]))
     await write(window, flush)
@@ -217,7 +217,7 @@ async def test_one_boot_holds_it_until_it_gives_it_back(place, window):
 
 
 async def test_a_hold_is_taken_over_as_it_was_seen_or_not_at_all(place, window):
-    """Two may want it at once, and its holder may be alive after all."""
+    """Two boots may want the lease at once, and its holder may be alive after all."""
     await window.take(await window.look())
     await put(window)
     async with place.open("boot2") as second, place.open("boot3") as third:
@@ -254,7 +254,7 @@ async def test_a_write_tells_who_holds_it_and_whose_marker_it_has_found(place, w
 
 
 async def test_what_was_refused_has_still_set_the_marker(place, window):
-    """The rest of a write takes effect, so that the next one does not look as if something were missing."""
+    """The rest of a write takes effect, so the next write does not find a wrong marker."""
     await put(window)
     async with place.refusing_updates(window):
         for send in (window.write, window.post):
@@ -300,7 +300,7 @@ async def test_equal_updates_of_one_millisecond_are_all_held(window):
 
 
 async def test_writing_again_changes_nothing(window):
-    """A retry, a replay: byte for byte the same."""
+    """A retry or a replay sends the same bytes."""
     flush = window.encode(
         Flush([run_of([NOON, NOON, NOON + 5], [7.0, 7.0, 9.0])], [(PAIR, (NOON, "b"), bar(NOON))])
     )
@@ -312,7 +312,7 @@ async def test_writing_again_changes_nothing(window):
 
 
 async def test_boots_do_not_overwrite_each_other(place, window):
-    """Even with the same sequences, prices and timestamps."""
+    """This holds even with the same sequences, prices and timestamps."""
     await put(window, run_of([NOON], [7.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
     async with place.open("boot2") as other:
         await put(other, run_of([NOON], [7.0]), bars=[(PAIR, (NOON, "boot2"), bar(NOON))])
@@ -321,7 +321,7 @@ async def test_boots_do_not_overwrite_each_other(place, window):
 
 
 async def test_pairs_with_bars_are_found_whichever_they_are(window):
-    """Those of earlier boots with other symbols and exchanges as well."""
+    """This includes symbols and exchanges of earlier boots that are not configured now."""
     assert list(await window.pairs_with_bars()) == []
     pairs = [PAIR, OTHER, ("old-exchange_7", "GONEUSDT")]
     await put(window, run_of([NOON], pair=("exchange3", "BTCUSDT")))
@@ -333,7 +333,7 @@ async def test_pairs_with_bars_are_found_whichever_they_are(window):
 
 @pytest.mark.parametrize("order", [[9.0, 100.0], [100.0, 9.0], [2e-07, 1.5, 1e308], [1e308, 1.5, 2e-07]])
 async def test_of_equal_timestamps_the_later_received_is_the_later(window, order):
-    """Whatever way their texts are ordered: 100.0 comes before 9.0 there."""
+    """This holds in any order of their texts: 100.0 sorts before 9.0."""
     await put(window, run_of([NOON] * len(order), order))
     found = (await edge(window, NOON, NOON + 1)).bar
     assert (found.open, found.close) == (order[0], order[-1])
@@ -342,7 +342,7 @@ async def test_of_equal_timestamps_the_later_received_is_the_later(window, order
 
 @pytest.mark.parametrize("count", [3, 20_000])
 async def test_many_updates_of_one_millisecond(window, count):
-    """The last received of them is the last, however many they are, and each is held."""
+    """All of them are stored, and the last received is the last."""
     rng = random.Random(count)
     order = [rng.choice([9.0, 10.0, 100.0, 2e-07]) for _ in range(count)]
     await put(window, run_of([NOON - 1], [5.0], first=count))
@@ -354,7 +354,7 @@ async def test_many_updates_of_one_millisecond(window, count):
 
 
 async def test_sequences_need_no_order_and_no_range(window):
-    """What is left of a run when some of it was too old."""
+    """Such sequences remain of a run of which some updates were too old."""
     await put(window, Written(*PAIR, [FIRST + 4, FIRST + 9, FIRST + 7], [NOON] * 3, [1.0, 2.0, 3.0]))
     found = (await edge(window, NOON, NOON + 1)).bar
     assert (found.open, found.close) == (1.0, 2.0)
@@ -372,7 +372,7 @@ async def test_pairs_are_kept_apart(window):
 @given(st.lists(st.tuples(st.integers(0, 3_000), prices), min_size=1, max_size=30), st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_edges_agree_with_the_updates(place, updates, data):
-    """In any order of timestamps, cut into any flushes, at any price."""
+    """This holds for any order of timestamps, any cut into flushes, and any price."""
     place.empty()
     cut = data.draw(st.integers(0, len(updates)))
     start = data.draw(st.integers(0, 3_000))
@@ -429,7 +429,7 @@ async def test_bars_come_back_bit_by_bit(place, low, high, count, sequence):
 
 
 async def test_bars_are_absolute_values(window):
-    """The last one written is the one that is held."""
+    """The last written bar is stored."""
     for price in (1.0, 2.0):
         await put(window, bars=[(PAIR, (NOON, "boot1"), bar(NOON, price))])
     assert (await window.all_bars([PAIR]))[PAIR] == {(NOON, "boot1"): bar(NOON, 2.0)}
@@ -461,7 +461,7 @@ async def test_only_the_fields_that_are_asked_for(window):
 
 
 async def test_an_hour_of_bars_at_once(window):
-    """More than fit one command."""
+    """They are more than fit into one command."""
     fields = [(NOON + n * SECOND, "boot1") for n in range(3_600)]
     await put(window, bars=[(PAIR, field, bar(field[0])) for field in fields])
     assert len((await window.bars({PAIR: fields}))[PAIR]) == 3_600
@@ -482,7 +482,7 @@ async def test_the_hold_expires_unless_it_is_renewed(redis_window, client):
 
 
 async def test_members_and_keys_are_as_promised(redis_window, client):
-    """Score = timestamp; the member begins with the price as text and a colon; every key expires."""
+    """Score = timestamp; a member begins with the price as text and a colon; every key expires."""
     order = [100150.75492142327, 2e-07, 0.3, 5e-324, 1.7976931348623157e308]
     await put(redis_window, run_of([NOON] * 5, order), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
     held = client.zrange("prices:exchange1:BTCUSDT", 0, -1, withscores=True)
@@ -496,7 +496,7 @@ async def test_members_and_keys_are_as_promised(redis_window, client):
 
 
 async def test_keys_that_were_ended_expire_again(redis_window, client):
-    """Whether by a removal of all they held, by others, or while a write had no answer."""
+    """They may have ended by removing all members, by another client, or during a write without answer."""
     first, second = "prices:exchange1:BTCUSDT", "bars:exchange1:BTCUSDT"
     bars = [(PAIR, (NOON, "boot1"), bar(NOON))]
     written = redis_window.encode(Flush([run_of([NOON])], bars))
@@ -537,7 +537,7 @@ async def test_equal_prices_of_one_millisecond_come_in_the_order_of_receipt(redi
 
 
 async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
-    """It is told in the log, is not counted, stands in for nothing of ours, and hides nothing."""
+    """It is logged, not counted, and neither replaces nor hides data of ours."""
     junk = [b"", b"7", b"a:b:c", b"1.0:2", b"1:2:3:4", b"\xff:\xff:\xff", b"1.0:x:boot1"]
     await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
     client.zadd("prices:exchange1:BTCUSDT", {member: NOON + n for n, member in enumerate(junk)})
@@ -558,7 +558,7 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
 
 
 async def test_bars_of_others_make_no_pairs(redis_window, client):
-    """Other types, other names, other contents, among thousands of keys that have nothing to do with it."""
+    """Keys of other types, names and contents, among thousands of foreign keys, are ignored."""
     await put(redis_window, bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
     with client.pipeline() as pipeline:
         for n in range(5_000):
@@ -582,7 +582,7 @@ async def test_bars_of_others_make_no_pairs(redis_window, client):
 
 
 async def test_where_scan_is_forbidden_only_the_configured_are_known(redis_window, client):
-    """It is told, and nothing else fails."""
+    """That is logged, and nothing else fails."""
     client.execute_command("ACL", "SETUSER", "default", "-scan")
     try:
         with capture_logs() as logs:
@@ -596,7 +596,7 @@ async def test_where_scan_is_forbidden_only_the_configured_are_known(redis_windo
 
 
 async def test_a_store_that_came_back_older_is_noticed(redis_window, client):
-    """Started from a snapshot it has a marker of ours, but not the last."""
+    """Started from a snapshot, it has a marker of ours, but not the last one."""
     await put(redis_window)
     older = client.get(MARKER)
     assert await put(redis_window)
@@ -609,7 +609,7 @@ async def test_a_store_that_came_back_older_is_noticed(redis_window, client):
 
 
 def every_call(window):
-    """Each call of the port."""
+    """All calls of the port."""
     return [
         lambda: put(window, run_of([NOON], [7.0])),
         lambda: trim(window, [PAIR], older_than=NOON, bars=[]),
@@ -626,7 +626,7 @@ def every_call(window):
 
 
 async def check_away(window, *, seconds):
-    """Every call fails in time."""
+    """Check that every call fails in time."""
     for call in every_call(window):
         began = time.monotonic()
         with pytest.raises(StoreAway):
@@ -647,7 +647,7 @@ async def test_a_server_that_stops_is_away_and_comes_back(own_redis):
 
 
 async def test_a_server_that_hangs_is_away_within_the_time_limit(own_redis):
-    """Connections stay open and nothing is answered; afterwards no answer is taken for another's."""
+    """Connections stay open without answers; afterwards no answer is mistaken for another call's."""
     async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
         await put(window, run_of([NOON], [7.0]))
         own_redis.pause()
@@ -677,7 +677,7 @@ async def test_nobody_listens_there():
 
 
 async def test_error_replies_are_away(own_redis):
-    """Out of memory: reads go on, no write is taken for done, and afterwards everything works."""
+    """Out of memory: reads go on, no write counts as done, and afterwards everything works."""
     async with InRedis(own_redis.url).open("boot1") as window:
         await put(window, run_of([NOON], [7.0]))
         with redis.Redis.from_url(own_redis.url) as client:

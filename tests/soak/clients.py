@@ -1,4 +1,4 @@
-"""Who asks meanwhile: one who looks at every answer, clients of the stream that come and go, abusers."""
+"""Clients during a run: one that checks every answer, clients of the stream, and abusive ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ABUSES = (
 )
 ABUSERS = 60
 PATIENCE = 15.0
-"""Seconds for an answer: both stores' time limits, and a busy machine."""
+"""The time limit in seconds of an answer: both stores' time limits, and a busy machine."""
 
 
 class Refused(Exception):
@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 async def ask(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-    """Ask once: status, headers and body."""
+    """Send one request; returns status, headers and body."""
     connection = h11.Connection(h11.CLIENT)
     headers = [("Host", "localhost"), ("Connection", "close"), ("Content-Length", "0")]
     try:
@@ -71,14 +71,14 @@ async def ask(port: int, path: str, method: str = "GET") -> tuple[int, dict[str,
 
 
 def ledger_problem(updates: dict[str, Any]) -> str:
-    """In which way it does not add up, if so."""
+    """The equation that does not hold, if any."""
     gone = updates["cached"] + updates["expired"] + sum(updates["dropped"].values()) + updates["pending"]
     right = updates["received"] == updates["accepted"] + sum(updates["rejected"].values())
     return "" if right and updates["accepted"] == gone else f"the ledger does not add up: {updates}"
 
 
 def answer_problem(path: str, status: int, headers: dict[str, str]) -> str:
-    """What must not be answered; 503 may be, if it says when to ask again."""
+    """What is wrong with an answer; a 503 is allowed if it says when to try again."""
     if status < 500 or (status == 503 and "retry-after" in headers):
         return ""
     return f"{path} was answered {status}"
@@ -87,9 +87,10 @@ def answer_problem(path: str, status: int, headers: dict[str, str]) -> str:
 async def asking(
     port: int, *, wanted: Callable[[], int], wrong: Callable[[str], None], rng: random.Random
 ) -> None:
-    """Ask and look, until cancelled.
+    """Send requests and check the answers, until cancelled.
 
-    `wanted`: which run of the service is to answer, 0 if none. A problem counts if it is the same afterwards.
+    `wanted`: the run of the service that must answer, 0 if none. A problem counts only if it is the same
+    afterwards.
     """
     while True:
         run = wanted()
@@ -115,7 +116,7 @@ async def asking(
 
 
 async def listening(port: int, rng: random.Random) -> None:
-    """A client of the stream that comes, reads or does not, and goes, until cancelled."""
+    """A client of the stream that connects, reads or does not read, and leaves, until cancelled."""
     while True:
         with trio.move_on_after(rng.uniform(0.5, 8)):
             try:
@@ -131,7 +132,7 @@ async def listening(port: int, rng: random.Random) -> None:
 
 
 async def abusing(port: int, rng: random.Random, seconds: float) -> None:
-    """Many at once that send nonsense, or half of something, and hold on."""
+    """Many connections at once that send nonsense or incomplete requests, and stay open."""
 
     async def abuse(what: bytes) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Each kind of fault, carried out."""
+"""Carries out each kind of fault."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TERMINATE = """
 
 @attrs.frozen
 class Scene:
-    """What there is to be harmed."""
+    """The parts that faults affect."""
 
     program: Program
     exchanges: Exchanges
@@ -36,7 +36,7 @@ class Scene:
     wrong: Callable[[str], None]
 
     async def suffer(self, fault: Fault) -> None:
-        """One fault, from its beginning to its end."""
+        """Carry out one fault, from its beginning to its end."""
         if fault.kind in CRASHES:
             await self._crash(fault)
         elif fault.kind.startswith("exchange_"):

@@ -1,4 +1,4 @@
-"""What rows must say, computed from what was sent and in no way from what the service did."""
+"""The expected rows, computed only from what was sent."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ Key = tuple[str, str, int]
 Row = tuple[float, float, float, float, float, int]
 """Average, min, max, open, close, count."""
 MARGIN = 100
-"""Ms before the end of a connection, of which updates may be missing where it was torn: the flush interval
-(50 ms) after a kill; half of it until the feed's next beat, before which nothing is received; and 25 ms for
-the way to the service and into Redis. Add the time for which one of them had no processor."""
+"""Ms before the end of a broken connection in which updates may be missing: the flush interval (50 ms) after
+a kill; half of it until the feed's next beat, before which nothing is received; and 25 ms for the way to the
+service and into Redis. The time for which one of them had no processor is added.
+"""
 MOST_MARGIN = 2_000
-"""Ms, however long that was."""
+"""The upper limit in ms, however long they had no processor."""
 MOST_RUNS = 2
-"""With more torn connections in one interval there are too many ways to miss so many: only bounds count."""
+"""With more broken connections in one interval there are too many combinations: only bounds are checked."""
 RIGHT, WAIT = "", "wait"
 
 
 @attrs.frozen
 class Block:
-    """Lines that were sent in one go."""
+    """Lines that were sent together."""
 
     exchange: str
     connection: int
@@ -38,7 +39,7 @@ class Block:
 
 
 class Model:
-    """All that was sent."""
+    """All lines that were sent."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Model:
     ) -> None:
         """The interval in ms.
 
-        `starved` tells for how much (ms) of the time between two moments (Unix ms) somebody had no processor.
+        `starved` returns how much (ms) of the time between two moments (Unix ms) a process had no processor.
         """
         self.symbols = symbols
         self.interval = interval
@@ -56,17 +57,17 @@ class Model:
         # Two rounds, so that a block that goes over the end is one slice.
         self.prices = 2 * Lines(symbols).prices
         self._blocks: dict[tuple[str, int], list[Block]] = defaultdict(list)
-        """By exchange and the end of the interval."""
+        """The blocks, by exchange and end of the interval."""
         self._torn: dict[tuple[str, int], int] = {}
-        """When a connection ended (ms) of which not all may have arrived."""
+        """The end (ms) of each connection that may have lost data."""
         self._excused: dict[tuple[str, int], int] = {}
-        """From when on (ms) updates of such a connection may be missing."""
+        """The time (ms) from which updates of such a connection may be missing."""
         self.sent = 0
         self.longest_missing = 0
-        """How long (ms) before its end a torn connection had something that is missing, at most."""
+        """The longest time (ms) before the end of a broken connection in which an update was missing."""
 
     def add(self, told: Mapping[str, Sequence[Sequence[object]]]) -> None:
-        """What the exchanges tell."""
+        """Add what the exchanges report."""
         for fields in told["blocks"]:
             block = Block(*fields)  # type: ignore[arg-type]
             self._blocks[block.exchange, (block.timestamp // self.interval + 1) * self.interval].append(block)
@@ -76,7 +77,7 @@ class Model:
                 self._torn[exchange, connection] = at  # type: ignore[index,assignment]
 
     def _excused_from(self, exchange: str, connection: int) -> float:
-        """From when on (ms) updates may be missing: `MARGIN` that was not starved, up to a torn end."""
+        """The time (ms) from which updates may be missing: `MARGIN` without starvation before a broken end."""
         key = exchange, connection
         if key not in self._torn:
             return math.inf
@@ -95,13 +96,13 @@ class Model:
         return ended - min(margin, MOST_MARGIN)
 
     def keys(self, until: int) -> Iterator[Key]:
-        """Of the intervals that ended by then and had something sent in them."""
+        """The keys of intervals that ended by then and have lines."""
         for exchange, end in self._blocks:
             if end <= until:
                 yield from ((symbol, exchange, end) for symbol in self.symbols)
 
     def judge(self, key: Key, row: Row | None) -> str:
-        """RIGHT; WAIT, if something is missing that may come yet; else what is wrong with the row."""
+        """RIGHT; WAIT if updates are missing that may still come; otherwise what is wrong with the row."""
         symbol, exchange, end = key
         prices, runs = self.updates(symbol, exchange, end)
         missing = len(prices) - (row[5] if row else 0)
@@ -130,7 +131,7 @@ class Model:
         return WAIT
 
     def count(self, exchange: str, symbol: str, start: int, end: int) -> int:
-        """How many updates were sent with a timestamp in [start, end) (ms)."""
+        """The number of updates that were sent with a timestamp in [start, end) (ms)."""
         found = 0
         for (name, over), blocks in self._blocks.items():
             if name == exchange and over > start and over - self.interval < end:
@@ -140,12 +141,12 @@ class Model:
         return found
 
     def count_of(self, key: Key) -> int:
-        """How many updates a row is about."""
+        """The number of updates of a row."""
         symbol, exchange, end = key
         return self.count(exchange, symbol, end - self.interval, end)
 
     def updates(self, symbol: str, exchange: str, end: int) -> tuple[list[float], list[range]]:
-        """Prices of an interval in order, and where the runs are of which a tail may be missing."""
+        """Prices of an interval in order, and the runs whose ends may be missing."""
         place = self.symbols.index(symbol)
         prices: list[float] = []
         runs: dict[int, range] = {}
@@ -163,7 +164,7 @@ class Model:
         return self.prices[first + skipped : first + block.count : len(self.symbols)]
 
     def _note(self, exchange: str, end: int, *shares: int) -> None:
-        """How far back what is missing reaches, in lines of a symbol; in ms by their blocks."""
+        """Note how far back missing lines reach; in ms, from the timestamps of their blocks."""
         torn = [
             connection
             for connection in dict.fromkeys(block.connection for block in self._blocks[exchange, end])
@@ -182,7 +183,7 @@ class Model:
 
 
 def _close(prices: Sequence[float], last: range, share: int) -> float | None:
-    """The last price without so many of the last run: it tells most ways apart, and costs nothing."""
+    """The last price if so many lines of the last run are missing: a cheap check that excludes most cases."""
     left = len(prices) - (share if last.stop == len(prices) else 0)
     return prices[left - 1] if left else None
 

@@ -1,4 +1,4 @@
-"""Which faults come when: decided by the seed alone, before anything starts."""
+"""The plan of faults. The seed determines it completely, before anything starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 EXCHANGES = ("exchange1", "exchange2", "exchange3")
 KILL = "kill"
 CRASHES = (*6 * (KILL,), "kill_postgres_frozen", "stop")
-"""What ends the service. After the first part of a run it lives on, so that drift can be seen."""
+"""Faults that end the service. After the first part of a run it lives on, to measure growth."""
 FAULTS = (
     "exchange_down",
     "exchange_reset",
@@ -26,20 +26,21 @@ FAULTS = (
     "abusers",
 )
 CRASHING = 0.65
-"""Part of the run in which the service is killed, again and again: fifty times in ten minutes."""
+"""The part of the run in which the service is killed repeatedly: fifty times in ten minutes."""
 CALM = (1.5, 3.5)
 LENGTH = (0.5, 4.0)
 CALM_BETWEEN_CRASHES = CRASH_LENGTH = (0.2, 1.0)
 CALM_BEFORE_CRASH = (3.0, 4.0)
-"""After another fault. An emptied Redis is whole within 2 s and the time of writing; killed before that, the
-service takes with it what only its memory had (docs/reliability.md)."""
+"""Seconds after another fault. An emptied Redis is restored within 2 s plus the time to write it; a kill
+before that loses data that only the service's memory had (docs/reliability.md).
+"""
 RESTART = 3.0
-"""About how long (s) it takes to be back, for the plan to fit."""
+"""The approximate time (s) of a restart, for the length of the plan."""
 
 
 @attrs.frozen
 class Fault:
-    """One of them."""
+    """One fault."""
 
     calm: float
     """Seconds before it."""
@@ -47,7 +48,7 @@ class Fault:
     length: float
     """Seconds that it lasts."""
     exchange: str
-    """Whom it hits, if it hits one."""
+    """The exchange that it affects, if it affects one."""
 
     def __str__(self) -> str:
         whom = f" {self.exchange}" if self.kind.startswith("exchange_") else ""
@@ -55,7 +56,7 @@ class Fault:
 
 
 def plan(seed: int, duration: float) -> list[Fault]:
-    """Faults for so many seconds. Of each kind before there is one a second time."""
+    """Faults for so many seconds. Each kind occurs once before any occurs a second time."""
     rng = random.Random(seed)
     crashes, others = _in_turn(rng, CRASHES), _in_turn(rng, FAULTS)
     faults: list[Fault] = []

@@ -1,4 +1,4 @@
-"""The program, which is started again and again on the same stores; and the exchanges' process."""
+"""The program, which is started again and again on the same stores, and the process of the exchanges."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from marketflow.embedded.processes import child_arguments
 from tests.bench.children import ROOT
 
 STOP_LIMIT = 12.0
-"""Seconds: shutdown_timeout, and what a busy machine adds."""
+"""Seconds: shutdown_timeout, and a margin for a busy machine."""
 START_LIMIT = 60.0
-"""Seconds: another service's lock may be waited for, and the machine may be busy."""
+"""Seconds: it may have to wait for another service's lock, and the machine may be busy."""
 
 
 class Program:
@@ -29,9 +29,9 @@ class Program:
         self.port = port
         self.log = directory / "service.log"
         self.wanted = False
-        """Whether it is to answer: False while it is started and stopped on purpose."""
+        """Whether it must answer: False during intended starts and stops."""
         self.up_since = 0.0
-        """Seconds, of trio's clock."""
+        """In seconds of Trio's clock."""
         self.starts = 0
         self._directory = directory
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
@@ -45,18 +45,18 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Of the process that runs."""
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def pids(self) -> list[int]:
-        """The same, or none."""
+        """The process id, or none."""
         return [] if self._process is None else [self._process.pid]
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended though nobody wanted that."""
+        """Whether it has ended unintentionally."""
         return self.wanted and self._process is not None and self._process.poll() is not None
 
     async def start(self) -> None:
@@ -93,7 +93,7 @@ class Program:
         """Signal it, and wait until it has ended; returns its exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it has not, within STOP_LIMIT.
+            subprocess.TimeoutExpired: it has not ended within STOP_LIMIT.
         """
         assert self._process is not None
         self.wanted = False
@@ -101,7 +101,7 @@ class Program:
         return await trio.to_thread.run_sync(self._process.wait, STOP_LIMIT)
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill it in any state."""
         self.wanted = False
         if self._process is not None:
             self._process.kill()
@@ -109,13 +109,13 @@ class Program:
 
 
 class Exchanges:
-    """Their process. Its answers come at once."""
+    """Controls the process of the exchanges, which answers at once."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     def told(self, *exchanges: str, behaviour: str = "") -> dict[str, Any]:
-        """Have some behave otherwise; returns what was sent since it was asked last."""
+        """Change the behaviour of exchanges; returns what was sent since the last call."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         command = {"exchanges": exchanges, "behaviour": behaviour}

@@ -1,4 +1,4 @@
-"""One run: the service under load and faults, and everything that is looked at meanwhile."""
+"""One run: the service under load and faults, with all checks."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from tests.soak.samples import RSS_LIMIT, Sample, compared, look
 INTERVAL = 5
 GRACE = 1
 WINDOW = 10
-"""Seconds. With the default's 60 a short run would see nothing but the filling."""
+"""Seconds. With the default of 60 a short run would only see the window fill."""
 WARM_UP = WINDOW + 3.0
 OVERHEAD = 30.0
-"""About how long (s) it takes beside the faults: the warm-up, the last rows, the last stop."""
+"""The approximate time (s) in addition to the faults: the warm-up, the last rows, the last stop."""
 RECOVERY = 1.5
-"""Seconds after a fault that are not undisturbed yet."""
+"""Seconds after a fault that do not count as undisturbed."""
 ENOUGH = 12
-"""Undisturbed samples, one a second; a run goes on until there are so many."""
+"""The number of undisturbed samples, one a second, that a run needs before it ends."""
 LISTENERS = 15
 PATIENCE = 45.0
-"""Seconds until a row must be right, from the end of the faults."""
+"""Seconds after the last fault until every row must be right."""
 MOST_TOLD = 20
 
 ROWS = """
@@ -66,7 +66,7 @@ class Soak:
         self._sending = True
 
     async def run(self) -> None:
-        """Warm up, suffer all faults, and see that everything comes to be right."""
+        """Warm up, carry out all faults, and wait until everything is right."""
         scene = self.scene
         await scene.program.start()
         async with trio.open_nursery() as nursery:
@@ -102,7 +102,7 @@ class Soak:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     async def _watch(self) -> None:
-        """Once a second: a sample, what was sent, the rows."""
+        """Once a second: take a sample, record what was sent, and check the rows."""
         scene = self.scene
         while True:
             scene.model.add(scene.exchanges.told())
@@ -128,7 +128,7 @@ class Soak:
             self.scene.wrong(f"RSS over {RSS_LIMIT // 1_000_000} MB")
 
     def _read_rows(self, since: float | None = None) -> None:
-        """Rows of the last two minutes: they must not become less, nor more than was sent."""
+        """Check the rows of the last two minutes: none may lose updates, or have more than were sent."""
         since = time.time() - 120 if since is None else since
         with psycopg.connect(self.scene.postgres.dsn, connect_timeout=2) as connection:
             connection.execute("SET statement_timeout = 2000")
@@ -141,7 +141,7 @@ class Soak:
             self.rows[key] = values
 
     async def _compared(self) -> None:
-        """Wait until the last start has samples enough."""
+        """Wait until the last start has enough samples."""
         with trio.move_on_after(PATIENCE):
             enough = False
             while not enough:
@@ -150,7 +150,7 @@ class Soak:
                 enough = sum(each.calm and each.run == last for each in self.samples) >= ENOUGH
 
     async def _settled(self) -> None:
-        """Wait until no row is missing that may come yet."""
+        """Wait until no row is missing that may still come."""
         end = int(time.time() * 1_000) + INTERVAL * 1_000
         with trio.move_on_after(PATIENCE):
             await trio.sleep(INTERVAL + GRACE)
@@ -182,7 +182,7 @@ class Soak:
             self.scene.wrong(f"row {key}: nothing was sent")
 
     def told(self) -> str:
-        """The verdict's table."""
+        """The table of the verdict."""
         table, grown = compared(self.samples)
         for each in grown:
             self.scene.wrong(each)
@@ -197,7 +197,7 @@ class Soak:
 
 
 async def soak(faults: Sequence[Fault], rate: float, seed: int) -> list[str]:
-    """The whole run; returns what was wrong."""
+    """The whole run; returns the list of problems."""
     problems: Counter[str] = Counter()
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="marketflow-soak-", ignore_cleanup_errors=True)
@@ -228,7 +228,7 @@ async def soak(faults: Sequence[Fault], rate: float, seed: int) -> list[str]:
         stack.callback(program.kill)
 
         def pids() -> list[int]:
-            """Of all that can hold up an update. Redis and the service are started again and again."""
+            """The processes that can delay an update. Redis and the service are started repeatedly."""
             with suppress(RuntimeError):
                 return [sender.pid, *program.pids, redis_server.pid]
             return [sender.pid, *program.pids]
@@ -256,7 +256,7 @@ async def soak(faults: Sequence[Fault], rate: float, seed: int) -> list[str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Below the ephemeral ports: nobody gets one of these while an exchange is down."""
+    """Free ports below the ephemeral ones, so that no client gets one while an exchange is down."""
     found: list[int] = []
     while len(found) < count:
         port = random.choice(PORTS)

@@ -1,4 +1,4 @@
-"""What the service takes, second by second, and whether that grows."""
+"""The service's use of resources, second by second, and whether it grows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import attrs
 
 MB = 1_000_000
 RSS_LIMIT = 400 * MB
-"""At default settings, replay memory included."""
+"""With default settings, replay memory included."""
 FEWEST = 8
-"""Samples that are needed to compare quarters."""
+"""The number of samples that a comparison of quarters needs."""
 
 
 @attrs.frozen
@@ -21,19 +21,19 @@ class Sample:
     """One look."""
 
     run: int
-    """Which start of the service it is of."""
+    """The number of the service's start."""
     calm: bool
-    """Whether nothing was wrong, nor had been a moment ago."""
+    """Whether there was no fault, now or a moment ago."""
     rss: int
     threads: int
     files: int
     redis: int
-    """Bytes that Redis uses."""
+    """Redis' memory in bytes."""
 
 
 @attrs.frozen
 class Kind:
-    """How much may be added from the first quarter to the last: a part, and an amount."""
+    """The allowed growth from the first to the last quarter: a fraction and an amount."""
 
     name: str
     field: str
@@ -59,9 +59,9 @@ def look(pid: int) -> tuple[int, int, int]:
 
 
 def compared(samples: Sequence[Sample]) -> tuple[str, list[str]]:
-    """A table, and what has grown too much.
+    """A table, and the resources that have grown too much.
 
-    First against last quarter of the undisturbed samples, those of the last start only.
+    It compares the first and last quarter of the undisturbed samples of the last start.
     """
     last = max((each.run for each in samples), default=0)
     calm = [each for each in samples if each.run == last and each.calm]

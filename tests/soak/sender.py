@@ -1,7 +1,7 @@
-"""Exchanges that misbehave when they are told to, and note what they sent: a process of its own.
+"""Exchanges that misbehave on command, and record what they sent: a separate process.
 
-Told on stdin what to do; each command is answered by a line of JSON. What was sent is noted by blocks: all
-lines of a block have one timestamp, and their prices follow from the number of the first.
+Commands come on stdin, and each is answered by a line of JSON. Lines are recorded by blocks: all lines of a
+block have one timestamp, and their prices follow from the number of the first.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tests.bench.sender import Lines
 TICK = 0.02
 """Seconds between two blocks."""
 LONGEST_TICK = 0.1
-"""Seconds of lines that a block makes up for."""
+"""The most seconds of lines in a block that catches up."""
 FLAP = 0.1
-"""Seconds that a connection lasts when it flaps."""
+"""The length of a connection in seconds when it flaps."""
 LEAVING = 5.0
-"""Seconds that the other side may take to close."""
+"""Seconds that the peer may take to close."""
 GARBAGE = (
     b"garbage\n",
     b"\x00\xff\xfe\n",
@@ -43,7 +43,7 @@ GARBAGE = (
 
 
 class Exchange:
-    """One of them. It has at most one client."""
+    """An exchange with at most one client."""
 
     def __init__(self, name: str, port: int, lines: Lines, rate: float, first: int, said: Said) -> None:
         self.name, self.port, self.rate = name, port, rate
@@ -57,7 +57,7 @@ class Exchange:
         self._listening: trio.CancelScope | None = None
 
     async def run(self) -> None:
-        """Send at the rate, and otherwise follow the commands, until cancelled."""
+        """Send at the rate, and follow commands, until cancelled."""
         async with trio.open_nursery() as nursery:
             last = trio.current_time()
             while True:
@@ -111,7 +111,7 @@ class Exchange:
             self._said.ended.append((self.name, number, now(), exact))
 
     async def _leave(self, rest: bytes = b"") -> None:
-        """Close such that all of it arrives."""
+        """Close in such a way that all data arrives."""
         client = self._client
         if client is None:
             return
@@ -126,7 +126,7 @@ class Exchange:
         client.socket.close()
 
     def _reset(self) -> None:
-        """Close such that the other side loses what it has not read."""
+        """Close in such a way that the peer loses unread data."""
         if self._client is not None:
             client = self._client
             self._ended(self._number, exact=False)
@@ -150,7 +150,7 @@ class Exchange:
                 return
 
     async def _send_badly(self, client: trio.SocketStream, block: bytes) -> None:
-        """Its good lines among bad ones, cut anywhere."""
+        """Send good lines among bad ones, cut anywhere."""
         cut = block.index(b"\n", self._random.randrange(len(block) - 1)) + 1
         data = block[:cut] + self._random.choice(GARBAGE) + block[cut:] + self._random.choice(GARBAGE)
         while data:
@@ -160,23 +160,23 @@ class Exchange:
 
 
 class Said:
-    """What there is to tell."""
+    """What there is to report."""
 
     def __init__(self) -> None:
         self.blocks: list[tuple[str, int, int, int, int]] = []
-        """Exchange, connection, number of the first line, how many, timestamp (ms)."""
+        """Exchange, connection, number of the first line, number of lines, timestamp (ms)."""
         self.ended: list[tuple[str, int, int, bool]] = []
-        """Exchange, connection, when (ms), whether all that was sent on it has arrived for sure."""
+        """Exchange, connection, time (ms), and whether all its data has certainly arrived."""
 
     def told(self) -> dict[str, Any]:
-        """What is new."""
+        """What is new since the last report."""
         told = {"blocks": self.blocks, "ended": self.ended}
         self.blocks, self.ended = [], []
         return told
 
 
 def now() -> int:
-    """Unix ms."""
+    """The current time in Unix ms."""
     return time.time_ns() // 1_000_000
 
 
