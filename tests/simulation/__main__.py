@@ -18,7 +18,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import get_args
 
+from marketflow.app.ingest.state import State
 from marketflow.app.share.lease import LeaseState
 from tests.simulation.history import History, run_history, shrunk
 from tests.simulation.plan import KINDS, Plan
@@ -121,6 +123,7 @@ def _described(plan: Plan) -> str:
 def _table(coverage: Counter[str]) -> None:
     """What was covered, in groups, and what never was."""
     states = [f"state lease {state.value}" for state in LeaseState]
+    states += [f"state feed {state}" for state in get_args(State)]
     states += [f"state {store} {state}" for store in ("redis", "postgres") for state in ("up", "away")]
     groups: dict[str, list[str]] = {"faults": list(KINDS), "states": states}
     groups |= {name: [] for name in ("modes", "network", "outcomes", "answers", "other")}

@@ -16,7 +16,7 @@ from marketflow.app.ports import Aggregate
 from tests.simulation.faults import stop
 from tests.simulation.model import Interval, Update, summary
 from tests.simulation.plan import LIVE, TEST
-from tests.simulation.process import Process, Wrong
+from tests.simulation.process import Process, Wrong, true_time
 from tests.simulation.stores import TURNS_SECONDS
 
 if TYPE_CHECKING:
@@ -98,16 +98,24 @@ class Checks:
             return
         raise Wrong(f"{one} and {other} write in turns to the same store")
 
+    def robbed(self, one: str, other: str) -> None:
+        """A process takes the lease that another one uses."""
+        raise Wrong(f"{one} takes the lease of {other}, which has just written")
+
     def check_write(self, boot: str, row: Aggregate) -> None:
         """A row that is written holds all that had come in when it was made: an incomplete one is a lie.
 
-        That includes all of processes that had ended before this one began.
+        That includes all of processes that had ended before this one began. And it is not written before its
+        interval is closed.
 
         Raises:
             Wrong
         """
         pair = row.exchange, row.symbol
         model = self._world.model
+        stepped = any(fault.kind.startswith("clock") for fault in self._world.plan.faults)
+        if not stepped and row.end + self._world.plan.grace > true_time():
+            raise Wrong(f"a row was written before its interval was closed: {row}")
         if (
             (pair, row.end) in model.tainted
             or row.end <= model.told_by_rows
@@ -303,11 +311,17 @@ class Checks:
         if process is None or process.questions is None or len(self._world.processes) != 1:
             return ["no process serves"]
         measured = process.questions.measuring.measurements()
-        report, wrong = measured.health, []
-        if report.status != "ok":
+        report = measured.health
+        stores = {"redis": report.redis, "postgres": report.postgres}
+        wrong = [f"{name} is {store.status}" for name, store in stores.items() if store.status != "up"]
+        wrong += [
+            f"{name} is {exchange.status}"
+            for name, exchange in report.exchanges.items()
+            if exchange.status not in {"connected", "off"}
+        ]
+        # Rows that were refused keep the status from being "ok" until they are tried again, and nothing else.
+        if not wrong and report.status != "ok" and not measured.aggregates_refused:
             wrong.append(f"status {report.status}: {report}")
-        if measured.aggregates_refused:
-            return []
         return wrong
 
     def _check_window(self, process: Process) -> None:

@@ -68,8 +68,12 @@ class SimulatedExchange:
         *,
         interval: int,
         lateness: int,
+        step: Callable[[], int],
     ) -> None:
-        """`true_time` in Unix ms, `tick` in seconds, `interval` and `lateness` of the aggregates in ms."""
+        """`true_time` in Unix ms, `tick` in seconds, `interval` and `lateness` of the aggregates in ms.
+
+        `step` gives the number of the present step of all tasks.
+        """
         self.name = name
         self.most_received = 0
         """Lines that a feed was given at once, at most."""
@@ -80,16 +84,25 @@ class SimulatedExchange:
         self._rng = rng
         self._true_time = true_time
         self._tick = tick
+        self._step = step
         self._connections: list[SimulatedConnection] = []
+        self.sent = trio.Event()
+        """Set when lines are sent to a connection. Who waits for it puts a new one in its place."""
 
     async def run(self) -> None:
         """Send, tick by tick."""
         while True:
             await trio.sleep(self._tick * self._rng.uniform(0.5, 1.5))
             if not self.behaviour.mute and not self.behaviour.down:
-                lines = [self._line() for _ in range(self._rng.randint(1, 3) * self.behaviour.burst)]
-                for connection in list(self._connections):
-                    connection.send(b"".join(lines))
+                self.send()
+
+    def send(self) -> None:
+        """Send some lines to all connections."""
+        lines = [self._line() for _ in range(self._rng.randint(1, 3) * self.behaviour.burst)]
+        for connection in list(self._connections):
+            connection.send(b"".join(lines))
+        if self._connections:
+            self.sent.set()
 
     def _line(self) -> bytes:
         rng = self._rng
@@ -113,7 +126,7 @@ class SimulatedExchange:
         """
         if self.behaviour.down:
             raise ConnectionRefusedError("simulated: the exchange is down")
-        connection = SimulatedConnection(self._rng)
+        connection = SimulatedConnection(self._rng, self._step)
         self._connections.append(connection)
         return connection
 
@@ -142,20 +155,24 @@ class SimulatedExchange:
 class SimulatedConnection:
     """One direction of a connection: what was sent waits until it is received."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, step: Callable[[], int]) -> None:
+        """`step` gives the number of the present step of all tasks."""
         self._rng = rng
+        self._step = step
         self._waiting = b""
         self.waiting_since = math.inf
         """Since when the oldest of what waits does so (seconds of Trio's clock)."""
-        self.received_at = math.inf
-        """When something was last received; inf before that."""
+        self.waiting_step = math.inf
+        """The step in which the oldest of what waits was sent; inf if nothing waits."""
+        self.received_step = step()
+        """The step in which something was last received, or before that the one of the connecting."""
         self._ended: str | None = None
         self._changed = trio.Event()
 
     def send(self, data: bytes) -> None:
         """Put bytes in, as the exchange does."""
         if data and not self._waiting:
-            self.waiting_since = trio.current_time()
+            self.waiting_since, self.waiting_step = trio.current_time(), self._step()
         self._waiting += data
         self._wake()
 
@@ -183,9 +200,9 @@ class SimulatedConnection:
                 length = self._rng.randint(1, length)
             length = min(length, MOST_RECEIVED)
             data, self._waiting = self._waiting[:length], self._waiting[length:]
-            self.received_at = trio.current_time()
+            self.received_step = self._step()
             if not self._waiting:
-                self.waiting_since = math.inf
+                self.waiting_since = self.waiting_step = math.inf
             return data
         if self._ended == "broken":
             raise ConnectionResetError("simulated: the connection broke")

@@ -27,6 +27,15 @@ STEPS: Final = 100
 """What happens at a step does so before one of so many."""
 SAVE_STEPS: Final = 6
 """About the steps of a save."""
+SEND_SECONDS: Final = 3.0
+"""So long a stop waits for an exchange that sends."""
+PAUSE_SECONDS: Final = 0.01
+"""About the pause of a feed after it has received little."""
+NEXT_SECONDS: Final = 10.0
+"""A process that has ended is started again within this."""
+POLL_SECONDS: Final = 0.05
+DAYS: Final = 3 * 86_400_000
+"""A great step of the clock (ms)."""
 OWN_WAYS: Final[tuple[OwnWay, ...]] = ("refused", "requests lost", "answers lost")
 NETWORK_WAYS: Final[dict[str, OwnWay]] = {
     "down": "refused",
@@ -67,6 +76,7 @@ class Faults:
             "signalled": self._signal_twice,
             "cancelled": self._cancel,
             "frozen": self._freeze,
+            "restarted": self._restart_without_redis,
             "network": self._network,
             "spool": self._spool,
             "second": self._second,
@@ -102,6 +112,8 @@ class Faults:
                 self._redis_loses(redis.shelf.empty)
             elif what == "older" and self._world.snapshots:
                 self._redis_loses(rng.choice(self._world.snapshots[-OLDER:])[0])
+            elif what == "late write":
+                redis.write_late()
 
     def _redis_loses(self, lose: Callable[[], None]) -> None:
         """Redis loses something. A process that knows what it had writes it again; without one it is lost."""
@@ -163,8 +175,10 @@ class Faults:
                 behaviour.burst = 1
 
     async def _clock(self, fault: Fault, rng: random.Random) -> None:
-        step = rng.choice((2_000, 30_000, 3 * 86_400_000, 3 * 86_400_000))
-        self._world.clock.offset = step if fault.kind == "clock ahead" else -step
+        step = rng.choice((2_000, 30_000, DAYS, DAYS))
+        if fault.kind == "clock days ahead":
+            step = DAYS
+        self._world.clock.offset = -step if fault.kind == "clock behind" else step
         await trio.sleep(fault.lasts)
         self._world.clock.offset = 0
 
@@ -209,18 +223,54 @@ class Faults:
         if modes.mode == wanted:
             process.left = frozenset(old)
 
-    async def _kill(self, _: Fault, rng: random.Random, victim: Process | None = None) -> None:
+    async def _kill(self, _: Fault | None, rng: random.Random, victim: Process | None = None) -> None:
         """Kill a process, by default the oldest, between two steps of any tasks."""
         process = victim or self._world.serving
         if process is not None:
             await self._at_a_step(rng, process.kill)
             await process.ended.wait()
 
-    async def _stop(self, _fault: Fault, rng: random.Random) -> None:
+    async def _stop(self, fault: Fault, rng: random.Random) -> None:
         process = self._world.serving
-        if process is not None:
+        if process is None:
+            return
+        if fault.kind == "stopped after a send":
+            await self._stop_after_a_send(process, rng)
+        else:
+            await self._at_a_step(rng, process.stop)
+        await stop(process)
+
+    async def _stop_after_a_send(self, process: Process, rng: random.Random) -> None:
+        """An exchange sends twice, one right after the other, and then comes the stop.
+
+        The feed has received the first lines and pauses, or is about to receive the second ones.
+        """
+        modes = process.questions.modes if process.questions is not None else None
+        names = TEST if modes is not None and modes.mode == "test" else LIVE
+        exchange = self._world.exchanges[rng.choice(names)]
+        exchange.sent = trio.Event()
+        with trio.move_on_after(SEND_SECONDS):
+            await exchange.sent.wait()
+            await trio.sleep(rng.uniform(0.0, PAUSE_SECONDS))
+        exchange.send()
+        await trio.lowlevel.checkpoint()
+        process.stop()
+
+    async def _restart_without_redis(self, fault: Fault, rng: random.Random) -> None:
+        """Stop or kill a process. Redis has all of it, and goes away before the next one starts."""
+        process = self._world.serving
+        if process is None:
+            return
+        if rng.random() < 0.5:
             await self._at_a_step(rng, process.stop)
             await stop(process)
+        else:
+            await self._at_a_step(rng, process.kill)
+            await process.ended.wait()
+        with self._world.redis_in_trouble():
+            self._world.redis.turn("refused")
+            await trio.sleep(fault.lasts)
+            self._world.redis.turn("up")
 
     async def _signal_twice(self, _fault: Fault, rng: random.Random) -> None:
         """A stop, and a second signal at one of its steps: the process leaves at once."""
@@ -259,6 +309,9 @@ class Faults:
             return
         links = rng.choice(([process.redis], [process.postgres], [process.redis, process.postgres]))
         what = fault.kind.rpartition(" network ")[2].removeprefix("network ")
+        if what == "blinks":
+            await self._blink(process, rng)
+            return
         with self._world.redis_in_trouble():
             for link in links:
                 way: OwnWay = rng.choice(OWN_WAYS) if what == "fails" else NETWORK_WAYS[what]
@@ -273,6 +326,22 @@ class Faults:
                     await trio.sleep(rng.choice((0.0, rng.uniform(0.0, 12.0))))
                 link.turn("up")
                 process.back_at = trio.current_time()
+
+    async def _blink(self, process: Process, rng: random.Random) -> None:
+        """A process loses PostgreSQL, and then Redis for so short a time that it may still trust its lease.
+
+        Another one, which waits, has PostgreSQL's lock meanwhile, and takes the lease.
+        """
+        with self._world.redis_in_trouble():
+            process.postgres.turn("refused")
+            process.store.die()
+            await trio.sleep(rng.uniform(1.0, 2.0))
+            process.redis.turn(rng.choice(("refused", "requests lost")))
+            await trio.sleep(rng.uniform(1.8, 3.2))
+            process.redis.turn("up")
+            process.back_at = trio.current_time()
+            await trio.sleep(rng.uniform(5.0, 9.0))
+            process.postgres.turn("up")
 
     # ---- the spool ----
 
@@ -294,7 +363,9 @@ class Faults:
                 await self._kill_while_saving(process, rng)
             else:
                 await stop(process)
-            if what == "unreadable":
+            if what == "used, then killed":
+                await self._kill_the_next(rng)
+            elif what == "unreadable":
                 disk.turn("unreadable")
             elif what == "damaged":
                 self._damage(rng)
@@ -315,6 +386,15 @@ class Faults:
 
         self._world.steps.at(self._world.steps.count + 1, kill_or_look_again)
         await stop(process)
+
+    async def _kill_the_next(self, rng: random.Random) -> None:
+        """Kill the process that has brought the spool in, before any store has taken that."""
+        with trio.move_on_after(NEXT_SECONDS):
+            while self._world.serving is None:
+                await trio.sleep(POLL_SECONDS)
+            await trio.sleep(rng.uniform(0.0, 2.0))
+        if self._world.serving is not None:
+            await self._kill(None, rng)
 
     def _damage(self, rng: random.Random) -> None:
         disk = self._world.disk

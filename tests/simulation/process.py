@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -53,6 +53,8 @@ class Process:
     window: SimulatedWindow
     store: SimulatedStore
     spool: SimulatedSpool
+    step: Callable[[], int]
+    """Gives the number of the present step of all tasks."""
     stopping: trio.Event = attrs.field(factory=trio.Event)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     ended: trio.Event = attrs.field(factory=trio.Event)
@@ -74,6 +76,8 @@ class Process:
     """When it began to serve (seconds of Trio's clock)."""
     stopped_at: float = math.inf
     """When it was asked to stop."""
+    stopped_step: float = math.inf
+    """The step before which, or in which, it was asked to stop."""
     switching: int = 0
     """How many switches of its mode go on."""
     predecessors: frozenset[str] = frozenset()
@@ -98,6 +102,7 @@ class Process:
     def stop(self) -> None:
         """Ask it to stop."""
         self.stopped_at = min(self.stopped_at, trio.current_time())
+        self.stopped_step = min(self.stopped_step, self.step())
         self.stopping.set()
 
     @property

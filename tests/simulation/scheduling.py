@@ -103,6 +103,9 @@ def run(main: Callable[[Steps], Awaitable[None]], seed: int) -> None:
 
     try:
         trio.run(everything, clock=clock, instruments=[steps])
+    except Exception:
+        if steps.failure is None:
+            raise  # Otherwise it follows from that failure, which cancelled everything.
     finally:
         random.setstate(state)
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = deterministic  # type: ignore[misc]

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from marketflow.app.ingest.state import FeedState
 from marketflow.app.share.lease import LeaseMachine
 from marketflow.app.watch.stores import StoreState
 
 NAMES: Final[dict[type, tuple[str, Callable[[Any, Any], str]]]] = {
     LeaseMachine: ("state", lambda _, state: f"lease {state.value}"),
+    FeedState: ("state", lambda _, state: f"feed {state}"),
     StoreState: ("up", lambda store, up: f"{store.name} {'up' if up else 'away'}"),
 }
 """Of each class the attribute that tells its state, and the name of a state."""

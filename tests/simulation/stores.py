@@ -35,6 +35,8 @@ from marketflow.app.ports import Aggregate, Flush, RowsRefused, Sight, StoreAway
 
 TURNS_SECONDS: Final = 2.0
 """A writer that finds another on its store ends within this."""
+STILL_SECONDS: Final = 1.0
+"""The marker of another boot stands still at least so long before its lease is taken over."""
 
 T = TypeVar("T")
 Way = Literal["up", "refused", "hanging", "no replies", "half"]
@@ -199,6 +201,20 @@ class SimulatedRedis(Server):
     def __init__(self) -> None:
         super().__init__()
         self.shelf = MemoryShelf()
+        self.marked_at = -math.inf
+        """When a write has set the marker last."""
+        self.older_at = -math.inf
+        """When it has come back in an older state the last time."""
+        self.acted: dict[str, float] = {}
+        """When each process has written, or taken the lease, the last time."""
+        self.robbed: Callable[[str, str], None] = lambda *_: None
+        """Called with a process that takes the lease, and another that has just written under it."""
+
+    def write_late(self) -> None:
+        """A write of an earlier boot arrives, which was long on its way: like all it sets the marker."""
+        if self.shelf.holder is not None:
+            self.shelf.hold(self.shelf.holder)
+        self.shelf.marker, self.marked_at = "earlier:1", trio.current_time()
 
     def snapshot(self) -> Callable[[], None]:
         """Remember the state of this moment; calling what is returned goes back to it."""
@@ -206,6 +222,7 @@ class SimulatedRedis(Server):
         kept = _copied(shelf.members), _copied(shelf.bars), shelf.marker, shelf.lock
 
         def restore() -> None:
+            self.older_at = trio.current_time()
             shelf.members, shelf.bars = _copied(kept[0]), _copied(kept[1])
             shelf.marker, shelf.lock = kept[2], kept[3]
 
@@ -265,6 +282,10 @@ class SimulatedWindow(MemoryWindow):
                 await self._link.carry(lambda: None)
         return self._acknowledge(earlier)
 
+    def _write(self, write: MemoryFlush) -> None:
+        super()._write(write)
+        self._server.marked_at = self._server.acted[self._boot] = trio.current_time()
+
     def _write_updates(self, flush: Flush) -> None:
         for run in flush.updates:
             self.held[run.exchange].update(run.sequences)
@@ -277,7 +298,11 @@ class SimulatedWindow(MemoryWindow):
             seen = Sight(self.shelf.holder, self.shelf.marker)
             if seen.holder != found.holder or (found.holder is not None and seen != found):
                 return False
+            still = trio.current_time() - self._server.marked_at
+            if found.holder not in {None, self._boot} and still < STILL_SECONDS:
+                self._server.robbed(self._boot, str(found.holder))
             self.shelf.hold(self._boot)
+            self._server.acted[self._boot] = trio.current_time()
             return True
 
         return await self._link.carry(take)
@@ -399,6 +424,8 @@ class SimulatedStore(MemoryStore):
         self.rows = server.rows
         self.leased_at = -math.inf
         """When the lock was this process's the last time it asked."""
+        self.refused_at = -math.inf
+        """When another had the lock the last time it asked."""
 
     @property
     def lost_to_another(self) -> bool:
@@ -437,6 +464,7 @@ class SimulatedStore(MemoryStore):
                 holder = self._server.holder
                 # A former connection of the same process is ended by it.
                 if holder is not None and holder.boot != self._boot:
+                    self.refused_at = trio.current_time()
                     raise StoreTaken
                 self._server.holder = self._session = Session(self._boot, self._link)
                 self._leases += 1

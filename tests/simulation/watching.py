@@ -23,6 +23,8 @@ HELD_UP_SECONDS: Final = 1.5
 """No longer than this does a feed leave what came in, while Redis refuses connections."""
 HELD_SECONDS: Final = 7.0
 """So long after the last trouble of Redis a service that runs has its hold there for sure."""
+SEEN_SECONDS: Final = 3.0
+"""A service that has found another on PostgreSQL, and cannot wait, ends within this."""
 LOST_SECONDS: Final = 5.0
 """A service that has lost PostgreSQL's lock to another one ends within this."""
 AHEAD: Final = 6_500
@@ -128,10 +130,23 @@ class Watch:
         Raises:
             Wrong
         """
-        stopped = process.stopped_at
+        stopped = process.stopped_step
         excused = process.dead or process.was_frozen or process.switching
-        if not excused and connection.received_at < stopped and connection.waiting_since < stopped:
+        if not excused and connection.received_step < stopped and connection.waiting_step < stopped:
             raise Wrong(f"{process.boot} has left what came in before its stop")
+
+    def check_taken(self, process: Process) -> None:
+        """A process that has served ended because of another: there is one, by the store that it believed.
+
+        Raises:
+            Wrong
+        """
+        now, redis = trio.current_time(), self._world.redis
+        if process.outcome != "taken" or not process.started or now - process.store.refused_at < SEEN_SECONDS:
+            return
+        others = [at for boot, at in redis.acted.items() if boot != process.boot]
+        if now - max([redis.older_at, *others]) > HELD_SECONDS:
+            raise Wrong(f"{process.boot} ended because of another on Redis, and there was none")
 
     def check_spooled(self, process: Process) -> None:
         """A process has ended because of another: it spools nothing of the time after it had the stores.

@@ -45,7 +45,7 @@ HARMLESS: Final = frozenset({"postgres refuses rows", "mode switched", "exchange
 """Faults that must not hold up rows; those that are refused aside."""
 WELL_SECONDS: Final = 5.0
 """So long after the last trouble of Redis a stop has everything written to it."""
-FORGETFUL: Final = frozenset({"postgres older", "spool damaged", "clock ahead", "clock behind"})
+FORGETFUL: Final = frozenset({"postgres older", "spool damaged", "clock ahead", "clock days ahead", "clock behind"})
 """Faults after which a store may not have what it, or the spool, has had."""
 LEEWAY: Final = 0.1
 """Seconds that what was received may take to Redis beyond the flush interval."""
@@ -96,6 +96,7 @@ class World:
                 plan.tick,
                 interval=plan.interval,
                 lateness=plan.lateness,
+                step=self.step,
             )
             for name in (*LIVE, *TEST)
         }
@@ -112,6 +113,10 @@ class World:
     def generator(self, purpose: str) -> random.Random:
         """A generator of its own, so that what one part draws does not shift what another gets."""
         return random.Random(f"{purpose} {self.plan.seed}")
+
+    def step(self) -> int:
+        """The number of the present step of all tasks."""
+        return self.steps.count
 
     def note(self, text: str) -> None:
         """Keep for the log."""
@@ -165,6 +170,7 @@ class World:
         self.steps.after_each = checks.check_ledgers
         self.postgres.written = checks.check_write
         self.postgres.deleted = self.watch.check_deletion
+        self.redis.robbed = checks.robbed
         self.redis.two_writers = self.postgres.two_writers = checks.two_writers
         async with trio.open_nursery() as nursery:
             for exchange in self.exchanges.values():
@@ -215,6 +221,7 @@ class World:
             SimulatedWindow(boot=boot, link=redis, server=self.redis),
             SimulatedStore(self.plan.interval, boot=boot, link=postgres, server=self.postgres),
             SimulatedSpool(self.disk, lambda: redis.dead),
+            self.step,
         )
         process.predecessors = frozenset(self._ended)
         self.processes.append(process)
@@ -363,6 +370,7 @@ class World:
         if pending and not process.dead:
             raise Wrong(f"{process.boot} {process.outcome} with {pending} updates pending")
         self.watch.check_spooled(process)
+        self.watch.check_taken(process)
         self.count_losses(process)
 
     def _check_told(self, process: Process) -> None:
