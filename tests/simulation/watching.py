@@ -136,7 +136,9 @@ class Watch:
             raise Wrong(f"{process.boot} has left what came in before its stop")
 
     def check_taken(self, process: Process) -> None:
-        """A process that has served ended because of another: there is one, by the store that it believed.
+        """A process that has served ended because of another.
+
+        There is another, by the store that it believed; and on Redis, that one has the lease.
 
         Raises:
             Wrong
@@ -144,6 +146,8 @@ class Watch:
         now, redis = trio.current_time(), self._world.redis
         if process.outcome != "taken" or not process.started or now - process.store.refused_at < SEEN_SECONDS:
             return
+        if redis.shelf.holder == process.boot:
+            raise Wrong(f"{process.boot} ended because of another on Redis, and has the lease itself")
         others = [at for boot, at in redis.acted.items() if boot != process.boot]
         if now - max([redis.older_at, *others]) > HELD_SECONDS:
             raise Wrong(f"{process.boot} ended because of another on Redis, and there was none")
