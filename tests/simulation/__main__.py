@@ -109,7 +109,7 @@ def _explain(seed: int, mutant: str | None) -> None:
     print(f"{history.failure}\n\nagain, with the service's log: nox -s simulate -- --seed {seed}")
     if mutant is None:
         print("once it is mended, for tests/simulation/regressions.toml:", "", sep="\n")
-        print(frozen(plan, f"seed-{seed}", "what it showed"))
+        print(frozen(plan, f"seed-{seed}", "what it showed", "the planted bug that takes the mend out"))
 
 
 def _described(plan: Plan) -> str:

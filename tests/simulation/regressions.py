@@ -1,4 +1,8 @@
-"""Plans that once failed, kept as data: what a seed means changes when a kind of fault is added."""
+"""Plans that once failed, kept as data: what a seed means changes when a kind of fault is added.
+
+Each names the planted bug that takes its mend out. With that bug it must fail again: a plan that does not
+proves nothing any more, since the service or its surroundings have changed.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ class Regression:
     """A plan, and the fault of the product that it has shown."""
 
     showed: str
+    mutant: str
+    """The planted bug that takes the mend out."""
     plan: Plan
 
 
@@ -30,14 +36,14 @@ def regressions() -> dict[str, Regression]:
 def read(fields: dict[str, Any]) -> Regression:
     """An entry of the file. What is left out of a plan is None."""
     fields = {"retention": None} | fields
-    showed = str(fields.pop("showed"))
+    showed, mutant = str(fields.pop("showed")), str(fields.pop("mutant"))
     faults = tuple(Fault(*each) for each in fields.pop("faults"))
-    return Regression(showed, Plan(**(fields | {"symbols": tuple(fields["symbols"]), "faults": faults})))
+    return Regression(showed, mutant, Plan(**(fields | {"symbols": tuple(fields["symbols"]), "faults": faults})))
 
 
-def frozen(plan: Plan, name: str, showed: str) -> str:
+def frozen(plan: Plan, name: str, showed: str, mutant: str) -> str:
     """A plan as an entry of the file."""
-    lines = [f"[{name}]", f"showed = {json.dumps(showed)}"]
+    lines = [f"[{name}]", f"showed = {json.dumps(showed)}", f"mutant = {json.dumps(mutant)}"]
     for field, value in attrs.asdict(plan, recurse=False).items():
         if field != "faults" and value is not None:
             lines.append(f"{field} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
