@@ -112,8 +112,18 @@ class Faults:
                 self._redis_loses(redis.shelf.empty)
             elif what == "older" and self._world.snapshots:
                 self._redis_loses(rng.choice(self._world.snapshots[-OLDER:])[0])
+            elif what == "older after a kill":
+                await self._older_after_a_kill(fault, rng)
             elif what == "late write":
                 redis.write_late()
+
+    async def _older_after_a_kill(self, fault: Fault, rng: random.Random) -> None:
+        """The next process has just taken the lease, and Redis shows that of the killed one again."""
+        await self._kill(fault, rng)
+        restore = self._world.redis.snapshot()
+        if await self._next_serves():
+            await trio.sleep(rng.uniform(0.1, 1.0))
+            self._redis_loses(restore)
 
     def _redis_loses(self, lose: Callable[[], None]) -> None:
         """Redis loses something. A process that knows what it had writes it again; without one it is lost."""
@@ -223,7 +233,7 @@ class Faults:
         if modes.mode == wanted:
             process.left = frozenset(old)
 
-    async def _kill(self, _: Fault | None, rng: random.Random, victim: Process | None = None) -> None:
+    async def _kill(self, _: Fault, rng: random.Random, victim: Process | None = None) -> None:
         """Kill a process, by default the oldest, between two steps of any tasks."""
         process = victim or self._world.serving
         if process is not None:
@@ -364,7 +374,7 @@ class Faults:
             else:
                 await stop(process)
             if what == "used, then killed":
-                await self._kill_the_next(rng)
+                await self._kill_the_next(fault, rng)
             elif what == "unreadable":
                 disk.turn("unreadable")
             elif what == "damaged":
@@ -387,14 +397,19 @@ class Faults:
         self._world.steps.at(self._world.steps.count + 1, kill_or_look_again)
         await stop(process)
 
-    async def _kill_the_next(self, rng: random.Random) -> None:
+    async def _kill_the_next(self, fault: Fault, rng: random.Random) -> None:
         """Kill the process that has brought the spool in, before any store has taken that."""
-        with trio.move_on_after(NEXT_SECONDS):
-            while self._world.serving is None:
-                await trio.sleep(POLL_SECONDS)
+        if await self._next_serves():
             await trio.sleep(rng.uniform(0.0, 2.0))
-        if self._world.serving is not None:
-            await self._kill(None, rng)
+            await self._kill(fault, rng)
+
+    async def _next_serves(self) -> bool:
+        """Wait until a process serves again; returns whether one does in time."""
+        with trio.move_on_after(NEXT_SECONDS):
+            while self._world.serving is None:  # noqa: ASYNC110 - no process says when it begins to serve
+                await trio.sleep(POLL_SECONDS)
+            return True
+        return False
 
     def _damage(self, rng: random.Random) -> None:
         disk = self._world.disk

@@ -132,6 +132,9 @@ KINDS: Final = {
     "second service, first network blinks": Kind(
         0, 15.0, "faults/test_partitions.py::test_one_that_no_answer_reached_while_another_took_over_ends"
     ),
+    "redis older after a kill": Kind(
+        0, 0.0, "faults/test_one_writer.py::test_a_redis_that_comes_back_with_the_hold_of_the_boot_before"
+    ),
     "redis late write": Kind(
         0,
         0.0,
@@ -144,14 +147,16 @@ KINDS: Final = {
 }
 
 SITUATIONS: Final = (
-    ("clock days ahead", "postgres older"),
-    ("second service, first network blinks",),
-    ("redis late write",),
-    ("stopped after a send",),
-    ("restarted without redis",),
-    ("spool used, then killed",),
+    (("clock days ahead", "postgres older"), (0.5, 2.0)),
+    (("redis older after a kill",), ()),
+    (("second service, first network blinks",), ()),
+    (("redis late write",), ()),
+    (("stopped after a send",), ()),
+    (("restarted without redis",), ()),
+    (("spool used, then killed",), ()),
 )
-"""Faults that seldom meet by chance, and in which bugs have hidden."""
+"""Faults that seldom meet by chance, and in which bugs have hidden. Where there are two: how many seconds, at
+least and at most, the second comes after the first."""
 SITUATION: Final = 0.05
 """How many of the plans have one of them."""
 
@@ -260,10 +265,11 @@ def _situation(seed: int, seconds: float) -> list[Fault]:
         return []
     at = rng.uniform(3.0, seconds - 2.0)
     faults: list[Fault] = []
-    for kind in rng.choice(SITUATIONS):
+    kinds, after = rng.choice(SITUATIONS)
+    for kind in kinds:
         lasts = round(KINDS[kind].lasts * rng.uniform(0.6, 1.0), 3)
         faults.append(Fault(round(at, 3), kind, lasts, rng.randrange(1_000_000)))
-        at += rng.uniform(0.5, 2.0)
+        at += rng.uniform(*after) if after else 0.0
     return faults
 
 

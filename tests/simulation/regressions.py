@@ -38,7 +38,9 @@ def read(fields: dict[str, Any]) -> Regression:
     fields = {"retention": None} | fields
     showed, mutant = str(fields.pop("showed")), str(fields.pop("mutant"))
     faults = tuple(Fault(*each) for each in fields.pop("faults"))
-    return Regression(showed, mutant, Plan(**(fields | {"symbols": tuple(fields["symbols"]), "faults": faults})))
+    return Regression(
+        showed, mutant, Plan(**(fields | {"symbols": tuple(fields["symbols"]), "faults": faults}))
+    )
 
 
 def frozen(plan: Plan, name: str, showed: str, mutant: str) -> str:

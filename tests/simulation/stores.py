@@ -246,6 +246,8 @@ class SimulatedWindow(MemoryWindow):
         self._server = server
         self.histories_read = 0
         """How often all bars were read."""
+        self.outlived: set[str] = set()
+        """Boots from which it has taken the lease over."""
         self.released = False
         """Whether its lease was given back: it writes no more."""
         self.held: defaultdict[str, set[int]] = defaultdict(set)
@@ -301,6 +303,8 @@ class SimulatedWindow(MemoryWindow):
             still = trio.current_time() - self._server.marked_at
             if found.holder not in {None, self._boot} and still < STILL_SECONDS:
                 self._server.robbed(self._boot, str(found.holder))
+            if found.holder is not None:
+                self.outlived.add(found.holder)
             self.shelf.hold(self._boot)
             self._server.acted[self._boot] = trio.current_time()
             return True

@@ -148,6 +148,9 @@ class Watch:
             return
         if redis.shelf.holder == process.boot:
             raise Wrong(f"{process.boot} ended because of another on Redis, and has the lease itself")
+        alive = {each.boot for each in self._world.processes}
+        if redis.shelf.holder in process.window.outlived - alive:
+            raise Wrong(f"{process.boot} ended because of {redis.shelf.holder}, which it has outlived")
         others = [at for boot, at in redis.acted.items() if boot != process.boot]
         if now - max([redis.older_at, *others]) > HELD_SECONDS:
             raise Wrong(f"{process.boot} ended because of another on Redis, and there was none")

@@ -45,7 +45,9 @@ HARMLESS: Final = frozenset({"postgres refuses rows", "mode switched", "exchange
 """Faults that must not hold up rows; those that are refused aside."""
 WELL_SECONDS: Final = 5.0
 """So long after the last trouble of Redis a stop has everything written to it."""
-FORGETFUL: Final = frozenset({"postgres older", "spool damaged", "clock ahead", "clock days ahead", "clock behind"})
+FORGETFUL: Final = frozenset(
+    {"postgres older", "spool damaged", "clock ahead", "clock days ahead", "clock behind"}
+)
 """Faults after which a store may not have what it, or the spool, has had."""
 LEEWAY: Final = 0.1
 """Seconds that what was received may take to Redis beyond the flush interval."""
