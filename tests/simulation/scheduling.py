@@ -2,7 +2,7 @@
 
 Trio runs the tasks of one turn in a random order, so that nobody relies on one. Its generator and the switch
 that sorts the tasks before they are shuffled are internal: there is no public way to seed them. Both are
-touched here and nowhere else, and `test_scheduling.py` fails if a release of Trio changes them.
+touched here and nowhere else, and `test_repetition.py` fails if a release of Trio changes them.
 """
 
 from __future__ import annotations
