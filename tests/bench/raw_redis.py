@@ -110,7 +110,7 @@ class _Flush:
         self.replies = 0
         self._bytes = bytearray()
         self._places: list[tuple[int, int, int, int]] = []
-        """For each command: places of the first timestamp and sequence, and the members' length and number."""
+        """For each command: places of the first timestamp and sequence, and members' length and number."""
         rng = random.Random(slot)
         for place, key in enumerate(keys):
             price = STARTS[place % len(STARTS)]

@@ -77,7 +77,7 @@ class Model:
                 self._torn[exchange, connection] = at  # type: ignore[index,assignment]
 
     def _excused_from(self, exchange: str, connection: int) -> float:
-        """The time (ms) from which updates may be missing: `MARGIN` without starvation before a broken end."""
+        """The time (ms) from which updates may be missing: `MARGIN` plus starvation before a broken end."""
         key = exchange, connection
         if key not in self._torn:
             return math.inf

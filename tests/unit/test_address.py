@@ -56,7 +56,7 @@ def test_the_usual_port_is_not_named(address, authority):
 
 
 def test_target_of_a_request():
-    """Everything is quoted, and what is not given is left out."""
+    """Everything is quoted, and parameters without a value are left out."""
     request = Request(("prices", "a/b?c", "ü"), {"period": "5 m&", "exchange": None, "limit": 0})
 
     assert request.target == "/prices/a%2Fb%3Fc/%C3%BC?period=5+m%26&limit=0"

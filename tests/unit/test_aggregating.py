@@ -22,7 +22,7 @@ PAIR = (EXCHANGES[0], SYMBOLS[0])
 
 
 class WatchedStore(MemoryStore):
-    """Remembers what was written when (seconds)."""
+    """Records the time (seconds) of each write."""
 
     def __init__(self, interval):
         super().__init__(interval)
@@ -53,7 +53,7 @@ async def play(world, seconds, *, every=0.5, seed=1, oldest=0):
 
 
 async def test_rows_are_written_when_their_minute_closes(autojump_clock):
-    """Not before the grace has passed, within a second after it, and equal to a recomputation."""
+    """They are written within a second after the grace has passed, and equal a recomputation."""
     world = world_of()
     async with world.running() as nursery:
         nursery.start_soon(play, world, 190)
@@ -70,7 +70,7 @@ FAULTS = ["window away", "window back", "window emptied", "store away", "store b
 
 
 async def inflict(world, fault):
-    """Have something happen."""
+    """Cause an event."""
     match fault:
         case "window away":
             world.window.away = True
@@ -104,7 +104,7 @@ async def inflict(world, fault):
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_rows_come_out_exact_whatever_happens_to_the_stores(steps, seed):
-    """Outages of both, an emptied window, restarts, late updates: in the end each row is there, exact."""
+    """With outages of both, an emptied window, restarts and late updates, each row is exact in the end."""
 
     async def main():
         rng = random.Random(seed)
@@ -169,7 +169,7 @@ async def test_time_without_updates_writes_nothing(autojump_clock):
 
 
 async def test_a_store_that_gives_no_rows_is_away_until_it_does(autojump_clock, monkeypatch):
-    """Though it lets us in and there is nothing to write: it is no use. It is told once."""
+    """It is away although it accepts connections and nothing has to be written. This is logged once."""
     world = world_of()
     with capture_logs() as logs, monkeypatch.context() as patched:
 
@@ -214,7 +214,7 @@ async def test_minutes_missed_in_an_outage_are_written_oldest_first_in_batches(a
 
 @pytest.mark.parametrize("window_away", [False, True])
 async def test_minutes_longer_ago_than_bars_are_kept_are_written_exactly(autojump_clock, window_away):
-    """Three hours without PostgreSQL: unwritten minutes are folded to one bar each, and lose nothing."""
+    """In three hours without PostgreSQL unwritten minutes are folded to one bar each, and lose nothing."""
     world = world_of(flush_interval=30.0)
     async with world.running(slowly=True):
         await play(world, 90, every=5.0)
@@ -239,7 +239,7 @@ def seconds_of(world, pair):
 
 
 async def test_a_row_that_is_refused_holds_up_no_other(autojump_clock):
-    """It is told once, stays pending, is tried again each minute, and is written as soon as it is taken."""
+    """It is logged once, stays pending, is tried again each minute, and is written once it is accepted."""
     world = world_of()
     world.store.refuses = lambda row: (row.exchange, row.symbol) == PAIR
     with capture_logs() as logged:
@@ -264,7 +264,7 @@ async def test_a_row_that_is_refused_holds_up_no_other(autojump_clock):
 
 
 async def test_hundreds_of_refused_rows_take_no_time_from_others(autojump_clock):
-    """When they are tried again it is a few a second, and all at once when they are taken."""
+    """A few of them are tried again each second, and all at once when they are accepted."""
     world = world_of(interval=1_000, flush_interval=0.5)
     tries = []
 
@@ -288,7 +288,7 @@ async def test_hundreds_of_refused_rows_take_no_time_from_others(autojump_clock)
 
 
 async def test_when_every_row_is_refused_the_state_says_so(autojump_clock):
-    """The fault may be ours. It says so until a row is taken; one bad row among others is no such case."""
+    """The fault may be ours. It is reported until a row is accepted; one bad row among others is not."""
     world = world_of(interval=1_000, flush_interval=0.5)
     async with world.running() as nursery:
         nursery.start_soon(play, world, 400)
@@ -307,7 +307,7 @@ async def test_when_every_row_is_refused_the_state_says_so(autojump_clock):
 
 
 async def test_the_search_for_refused_rows_is_bounded(autojump_clock):
-    """Thousands are due and none is taken: some dozens of writes a second, until they are taken."""
+    """Thousands are due and none is accepted: some dozens of writes a second, until they are accepted."""
     world = world_of(interval=1_000, flush_interval=0.5)
     tries = []
     write = world.store.write
@@ -332,7 +332,7 @@ async def test_the_search_for_refused_rows_is_bounded(autojump_clock):
 
 
 async def test_a_bad_pair_holds_up_no_other_after_an_outage(autojump_clock):
-    """Its rows are a quarter of thousands, and all of them are refused: the others come within seconds."""
+    """A quarter of thousands of rows is refused, all of one pair: the others are written within seconds."""
     world = world_of(interval=1_000, flush_interval=0.5)
     world.store.away = True
     world.store.refuses = lambda row: (row.exchange, row.symbol) == PAIR
@@ -347,7 +347,7 @@ async def test_a_bad_pair_holds_up_no_other_after_an_outage(autojump_clock):
 
 
 async def test_a_deletion_that_is_refused_leaves_the_store_up(autojump_clock):
-    """A trigger, or a missing privilege. It is logged, and tried again after a minute."""
+    """The cause is a trigger or a missing privilege. It is logged, and tried again after a minute."""
     world = world_of(retention=HOUR)
     tries = []
 
@@ -386,7 +386,7 @@ async def test_a_restart_writes_what_is_missing_as_long_as_the_window_has_the_ba
 
 
 async def test_a_minute_that_began_before_the_boot_waits_for_the_window(autojump_clock):
-    """An incomplete row would be a lie. What began later is written on time."""
+    """Its row would be incomplete. Rows of later minutes are written on time."""
     first = world_of()
     async with first.running():
         await play(first, 30)
@@ -404,7 +404,7 @@ async def test_a_minute_that_began_before_the_boot_waits_for_the_window(autojump
 
 
 async def test_the_open_minute_goes_on_after_restarts(autojump_clock):
-    """Three boots in a minute: one row, of all their updates, opened by the first and closed by the last."""
+    """Three boots in a minute give one row of all updates, opened by the first and closed by the last."""
     world = world_of()
     for boot in range(2, 5):
         async with world.running():
@@ -418,7 +418,7 @@ async def test_the_open_minute_goes_on_after_restarts(autojump_clock):
 
 
 async def test_restarts_never_make_a_row_smaller(autojump_clock):
-    """Where the window has lost bars of a written minute the fuller row stays."""
+    """If the window has lost bars of a written minute, the fuller row stays."""
     world = world_of()
     async with world.running():
         await play(world, 63)
@@ -465,7 +465,7 @@ async def test_the_start_does_not_wait_for_a_store_that_is_away(autojump_clock):
 
 
 async def test_a_lock_that_another_service_keeps_ends_the_service(autojump_clock):
-    """Two services on the same stores would spoil each other's rows: within 2 s after it could be seen."""
+    """Two services on the same stores would spoil each other's rows: it ends within 2 s after it can know."""
     world = world_of()
     with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
         async with world.running():
@@ -481,7 +481,7 @@ async def test_a_lock_that_another_service_keeps_ends_the_service(autojump_clock
 
 
 async def test_a_start_that_has_seen_another_does_not_serve_when_the_store_goes_away(autojump_clock):
-    """Both would serve until the store is back."""
+    """Otherwise both would serve until the store is back."""
     world = world_of()
     world.store.taken = True
     async with trio.open_nursery() as nursery:
@@ -497,7 +497,7 @@ async def test_a_start_that_has_seen_another_does_not_serve_when_the_store_goes_
 
 
 async def test_a_lock_that_is_free_again_in_time_is_taken(autojump_clock):
-    """The other may have written to the window meanwhile: its bars are read before rows count as true."""
+    """The other may have written to the window meanwhile, so its bars are read before rows can be trusted."""
     world = world_of()
     async with world.running():
         world.send_one(1.0)
@@ -518,7 +518,7 @@ async def test_a_lock_that_is_free_again_in_time_is_taken(autojump_clock):
 
 
 async def test_what_closed_just_before_the_stop_is_written(autojump_clock):
-    """The last flush lands first: the row is complete."""
+    """The last flush is written first, so the row is complete."""
     world = world_of(flush_interval=5.0)
     async with trio.open_nursery() as nursery:
         await world.aggregator.take_lease()
@@ -533,7 +533,7 @@ async def test_what_closed_just_before_the_stop_is_written(autojump_clock):
 
 
 async def test_what_comes_in_while_the_last_rows_are_written_is_written_too(autojump_clock, monkeypatch):
-    """The store is slow, and the stop comes in the middle of a write."""
+    """The store is slow, and the stop comes during a write."""
     world, writing = world_of(), trio.Event()
     write = world.store.write
 
@@ -565,9 +565,9 @@ async def test_rows_past_their_retention_are_deleted(autojump_clock):
 
 @pytest.mark.parametrize("generating", [False, True])
 async def test_a_clock_that_is_days_ahead_deletes_nothing(autojump_clock, generating):
-    """Neither rows past their retention, nor bars of the last hour; also if it was wrong from the start.
+    """Neither old rows nor bars of the last hour are deleted, even with a wrong clock from the start.
 
-    While it is wrong every update of an exchange is late; a generator takes the time from that clock.
+    Meanwhile every update of an exchange is late; a generator takes its time from that clock.
     """
     world = world_of(flush_interval=1.0, retention=24 * HOUR)
     async with world.running():
@@ -590,7 +590,7 @@ async def test_a_clock_that_is_days_ahead_deletes_nothing(autojump_clock, genera
 
 
 async def test_old_rows_are_deleted_as_soon_as_it_is_known_that_they_are_old(autojump_clock):
-    """By what is stored, and by what comes in: at the start the rows may be all the data that there is."""
+    """Stored rows and new updates show the time of the data: at the start the rows may be the only data."""
     world = world_of(retention=HOUR)
     old, older = (row_at(world.now - age) for age in (2 * HOUR, 4 * HOUR))
     world.store.rows.update({key_of(row): row for row in (old, older)})
@@ -617,7 +617,7 @@ GONE = [("exchange9", "BTCUSDT"), ("exchange1", "GONEUSDT")]
 
 
 def leave_bars(world, pairs):
-    """What an earlier boot with other symbols has left in the window."""
+    """Put bars of an earlier boot with other symbols into the window."""
     seconds = [NOON + second for second in range(0, 50_000, 1_000)]
     for pair in pairs:
         bars = {(second, "boot0"): Bar.of([second + 5], [3.0], second) for second in seconds}
@@ -626,7 +626,7 @@ def leave_bars(world, pairs):
 
 
 async def test_rows_of_pairs_that_were_removed_are_written(autojump_clock):
-    """Their bars are then kept, written again, and removed like all others; the next boot adopts them too."""
+    """Their bars are kept, rewritten and removed like all others; the next boot adopts them too."""
     world = world_of()
     count = leave_bars(world, GONE)
     async with world.running():
@@ -651,7 +651,7 @@ async def test_rows_of_pairs_that_were_removed_are_written(autojump_clock):
 
 
 async def test_spooled_bars_of_pairs_that_were_removed_become_rows(autojump_clock):
-    """What was spooled and what Redis has of one minute is one row."""
+    """Spooled bars and bars in Redis of the same minute become one row."""
     await trio.sleep(57)
     world = world_of()
     count = leave_bars(world, GONE)

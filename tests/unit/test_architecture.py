@@ -1,4 +1,4 @@
-"""Imports go one way, and no module holds state: checked on the sources, nothing is imported."""
+"""Imports go one way, and no module has state: checked in the sources, without importing anything."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ ADAPTERS = tuple(sorted(place.parent.name for place in ROOT.glob("adapters/*/__i
 
 @attrs.frozen
 class Rule:
-    """What the modules of one package may not import, by the beginning of the dotted name."""
+    """The imports that modules of one package must not have, by the beginning of the dotted name."""
 
     forbidden: tuple[str, ...]
     only: tuple[str, ...] | None = None
-    """If given, nothing but the standard library and these is allowed."""
+    """If given, only the standard library and these are allowed."""
 
 
 def ours(*names: str) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def ours(*names: str) -> tuple[str, ...]:
 
 
 ASKING = ours("domain", "app.ports", "app.knowledge", "app.answers", "app.interface")
-"""What questions and the live stream read: the ports, and no part that fills them."""
+"""What questions and the live stream may import: the ports, and no part that implements them."""
 
 RULES = {
     "marketflow.domain": Rule(forbidden=(), only=("attrs", "msgspec", "marketflow.domain")),
@@ -108,7 +108,7 @@ def within(name: str, package: str) -> bool:
 
 
 def imported(source: str, module: str, *, is_package: bool) -> set[str]:
-    """Dotted names that a source imports, at whatever depth; `from a import b` gives `a.b`."""
+    """Dotted names that a source imports, at any depth; `from a import b` gives `a.b`."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -142,9 +142,9 @@ def import_violations(source: str, module: str, *, is_package: bool = False) -> 
 
 
 def mutable_state(source: str) -> set[str]:
-    """Names that a module binds to an empty container, or rebinds from within a function.
+    """Names that a module binds to an empty container, or rebinds within a function.
 
-    A filled container is a table of constants; an empty one is there to be filled.
+    A filled container is a table of constants; an empty one is meant to be filled.
     """
     tree = ast.parse(source)
     names = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
@@ -183,19 +183,19 @@ def modules() -> dict[str, Path]:
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_go_one_way(module: str) -> None:
-    """From cli down to domain, and adapters know nothing of each other."""
+    """They go from cli down to domain, and adapters do not import each other."""
     path = modules()[module]
     assert import_violations(path.read_text(), module, is_package=path.name == "__init__.py") == set()
 
 
 @pytest.mark.parametrize("module", modules())
 def test_no_module_holds_state(module: str) -> None:
-    """What lives, lives in an object that somebody owns."""
+    """State belongs to objects that have an owner."""
     assert mutable_state(modules()[module].read_text()) == set()
 
 
 def test_every_package_has_a_rule() -> None:
-    """A new adapter or a misspelt rule does not slip through."""
+    """A new adapter or a misspelt rule does not go unnoticed."""
     known = modules()
     packages = {name for name, path in known.items() if path.name == "__init__.py"}
     assert packages > {"marketflow", "marketflow.domain", "marketflow.app", "marketflow.adapters"}
@@ -258,7 +258,7 @@ def test_every_package_has_a_rule() -> None:
     ],
 )
 def test_a_forbidden_import_is_found(module: str, source: str, violation: str) -> None:
-    """The check itself: absolute or relative, at the top or within a function."""
+    """The check finds absolute and relative imports, at the top and within functions."""
     assert import_violations(source, module, is_package=module == "marketflow.app") == {violation}
 
 

@@ -29,6 +29,6 @@ def test_a_pause_is_any_part_of_the_limit():
 
 
 def test_it_never_overflows():
-    """Days of outage are more doublings than a float can take."""
+    """Days of an outage would be more doublings than a float can represent."""
     backoff = Backoff(0.25, 2.0, LongestPause())
     assert {backoff.next() for _ in range(5_000)} == {0.25, 0.5, 1, 2}

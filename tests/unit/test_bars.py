@@ -29,7 +29,7 @@ def bar_of(updates, first=0):
 
 
 def exact(bar):
-    """All of it that no order of merging may change."""
+    """The parts of a bar that must not depend on the order of merging."""
     return msgspec.structs.replace(bar, average=0.0)
 
 
@@ -68,7 +68,7 @@ def test_ascending_columns_have_the_same_bars(updates):
 @given(columns, st.lists(st.integers(0, 100), max_size=12), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=150)
 def test_halves_merged_in_any_order_equal_the_whole(updates, cuts, rng):
-    """One by one, as a tree, and all at once."""
+    """They may be merged one by one, as a tree, or all at once."""
     whole, parts = bar_of(updates), split(updates, cuts)
     rng.shuffle(parts)
     at_once = merged(parts)
@@ -84,7 +84,7 @@ def test_halves_merged_in_any_order_equal_the_whole(updates, cuts, rng):
 @given(columns)
 @settings(deadline=None, max_examples=150)
 def test_seconds_are_the_bars_of_their_updates(updates):
-    """With the sequences of the columns, and nothing in two of them."""
+    """They have the sequences of the columns, and each update is in exactly one."""
     bars = by_second([timestamp for timestamp, _ in updates], [price for _, price in updates])
     groups = {}
     for update in sent(updates):
@@ -111,7 +111,7 @@ def test_nothing_merged_is_nothing():
 
 
 def test_sums_that_overflow_do_not_spoil_the_average():
-    """1.8e308 is the greatest price; two of them have no sum."""
+    """1.8e308 is the greatest price; two of them have no finite sum."""
     greatest = 1.7976931348623157e308
     assert Bar.of([1, 2, 3], [greatest] * 3).average == greatest
     assert merged([Bar.of([n], [greatest]) for n in range(7)]).average == greatest
@@ -119,7 +119,7 @@ def test_sums_that_overflow_do_not_spoil_the_average():
 
 
 def test_the_average_of_an_hour_of_merges_is_within_the_promise():
-    """3,600 seconds of ten updates each, merged one by one."""
+    """3,600 seconds of ten updates each are merged one by one."""
     rng = random.Random(1)
     updates = [(n * 100, rng.choice([1e-7, 1.0, 1e5, 1e9]) * rng.random() + 1e-9) for n in range(36_000)]
     whole = None

@@ -13,7 +13,7 @@ def price(value: float, *, exchange: str = "a", symbol: str = "BTCUSDT", timesta
 
 @pytest.fixture
 def board() -> Board:
-    """Of two exchanges that are connected and one of the other mode."""
+    """A board of two connected exchanges and one of the other mode."""
     return Board(
         symbols=["BTCUSDT"], trouble=None, health=health_of(b="connected", a="connected", test="off")
     )
@@ -46,7 +46,7 @@ def test_pairs_are_apart(board):
 
 
 def test_columns(board):
-    """Those of the mode, in the order of the service; those that were seen as long as nobody has told."""
+    """The exchanges of the mode, in the service's order; until these are known, the exchanges seen so far."""
     board.enter([price(1.0, exchange="test"), price(1.0)])
 
     assert board.exchanges == ["b", "a"]
@@ -57,7 +57,7 @@ def test_columns(board):
 
 @pytest.mark.parametrize("status", ["stale", "reconnecting"])
 def test_stale_is_what_the_service_says(board, status):
-    """The clocks of two machines may differ: an age alone says nothing."""
+    """The clocks of two machines may differ, so an age alone proves nothing."""
     board.health = health_of(a="connected", b=status)
 
     assert [board.stale("a"), board.stale("b")] == [False, True]

@@ -29,7 +29,7 @@ def book_of(*, limit=1_000_000, boot="boot1"):
 
 
 class BookMachine(RuleBasedStateMachine):
-    """The book alone, step by step: what came in is pending, on its way, cached, expired or dropped."""
+    """The book alone, step by step: updates are pending, in flight, cached, expired or dropped."""
 
     LIMIT = 25
 
@@ -127,7 +127,7 @@ TestBook = BookMachine.TestCase
 
 
 async def test_sequences_grow_in_the_order_of_receipt(autojump_clock):
-    """Over all exchanges and symbols, and beyond those of earlier boots."""
+    """They grow over all exchanges and symbols, and are greater than those of earlier boots."""
     book, window = book_of(), MemoryWindow(boot="boot1")
     for n in range(6):
         book.apply(batch_of(EXCHANGES[n % 2], [("BTCUSDT", 1.0, NOON), ("ETHUSDT", 1.0, NOON)] * 2))
@@ -141,7 +141,7 @@ async def test_sequences_grow_in_the_order_of_receipt(autojump_clock):
 
 
 async def test_a_flush_is_of_bounded_size_and_shared_by_the_exchanges(autojump_clock):
-    """One that floods does not make the other wait for its millions."""
+    """An exchange that floods does not make others wait for its millions of updates."""
     book, window = book_of(), MemoryWindow(boot="boot1")
     for _ in range(60):
         book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 1_000))
@@ -187,7 +187,7 @@ async def test_a_position_is_settled_when_all_up_to_it_is(autojump_clock):
 
 
 async def test_what_expires_settles_nothing_that_came_before_it(autojump_clock):
-    """A flush is on its way, and what came after it is too old for the window."""
+    """A flush is in flight, and later updates are too old for the window."""
     book, window = book_of(), MemoryWindow(boot="boot1")
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)]))
     position = book.flushes.position()
@@ -206,7 +206,7 @@ async def test_what_expires_settles_nothing_that_came_before_it(autojump_clock):
 
 
 async def test_bars_are_settled_when_all_of_them_are(autojump_clock, monkeypatch):
-    """A flush takes so many only, and what is forgotten is not waited for."""
+    """A flush takes a limited number, and forgotten bars are not waited for."""
     monkeypatch.setattr("marketflow.app.share.flushes.FLUSH_BARS", 2)
     book, window = book_of(), MemoryWindow(boot="boot1")
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON + second * 1_000) for second in range(5)]))
@@ -221,7 +221,7 @@ async def test_bars_are_settled_when_all_of_them_are(autojump_clock, monkeypatch
 
 
 async def test_what_was_given_up_on_its_way_is_counted_once(autojump_clock):
-    """An acknowledgement that comes after all changes nothing."""
+    """A late acknowledgement of dropped updates changes nothing."""
     book, window = book_of(), MemoryWindow(boot="boot1")
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 3))
     book.flushes.next(window, NOON)
@@ -233,7 +233,7 @@ async def test_what_was_given_up_on_its_way_is_counted_once(autojump_clock):
 
 
 async def test_latency_is_from_receipt_to_acknowledgement(autojump_clock):
-    """Of every update that was cached, and of no other: not of what expired, is pending, or was dropped."""
+    """It is measured for every cached update, and not for expired, pending or dropped ones."""
     book, window = book_of(), MemoryWindow(boot="boot1")
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON), ("ETHUSDT", 1.0, NOON)]))
     book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON - 60_001)] * 5))
@@ -252,7 +252,7 @@ async def test_latency_is_from_receipt_to_acknowledgement(autojump_clock):
 
 
 async def test_a_batch_without_updates_is_no_sign_of_life(autojump_clock):
-    """An exchange that sends garbage alone is stale."""
+    """An exchange that sends only garbage is stale."""
     world = World()
     await trio.sleep(5)
     world.send("exchange1", [], rejected=7)
@@ -263,7 +263,7 @@ async def test_a_batch_without_updates_is_no_sign_of_life(autojump_clock):
 
 
 async def test_whoever_waits_for_room_can_be_cancelled(autojump_clock):
-    """And has not entered then: nothing is counted."""
+    """Then its batch has not entered, and nothing is counted."""
     book = book_of(limit=5)
     await book.enter(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)] * 5))
     with pytest.raises(trio.TooSlowError), trio.fail_after(1):
@@ -272,7 +272,7 @@ async def test_whoever_waits_for_room_can_be_cancelled(autojump_clock):
 
 
 async def test_any_number_of_flushes_may_have_expired():
-    """After a long pause, whatever it is that is left behind them."""
+    """After a long pause any number of updates may follow them."""
     book, window = book_of(limit=4), MemoryWindow(boot="boot1")
     for number in range(2_000):
         book.apply(batch_of("exchange1", [("BTCUSDT", 1.0, NOON)], number=number))

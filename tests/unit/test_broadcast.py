@@ -39,7 +39,7 @@ async def test_a_reader_waits_for_the_next_chunk(autojump_clock):
 
 
 async def test_the_slow_one_is_dropped_when_too_much_waits(autojump_clock):
-    """And no more is kept for it; the others go on."""
+    """No more is kept for it, and the other readers go on."""
     broadcast = Broadcast()
     with broadcast.reader() as prompt:
         async with trio.open_nursery() as nursery:
@@ -73,7 +73,7 @@ async def test_one_chunk_however_large_drops_nobody(autojump_clock):
 
 
 async def fill(broadcast: Broadcast) -> int:
-    """Send as fast as it is read, for a while; how many bytes."""
+    """Send as fast as it is read, for a while; returns the number of bytes."""
     sent = 0
     with trio.move_on_after(10):
         while True:

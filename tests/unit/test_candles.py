@@ -15,7 +15,7 @@ GRACE = 2_000
 
 
 async def play(world, seconds, every, *, seed=1):
-    """Traffic with pauses: a candle in three is missing."""
+    """Traffic with pauses: one candle in three is missing."""
     rng, end = random.Random(seed), trio.current_time() + seconds
     while trio.current_time() < end:
         exchange = rng.choice(EXCHANGES)
@@ -56,13 +56,13 @@ def updates_of(world, exchange, start, end):
 
 
 def starts_of(world, interval, start, end, exchange=None):
-    """The starts of all candles that are to be shown."""
+    """The starts of all candles that must be shown."""
     width = CANDLE_INTERVALS[interval]
     return sorted({floor_to(each.timestamp, width) for each in updates_of(world, exchange, start, end)})
 
 
 async def all_pages(world, interval, limit, **span):
-    """Page by page, as `next` says."""
+    """All pages, following `next`."""
     candles, following = [], span.pop("start")
     while following is not None:
         found = await page(world, interval, start=following, limit=limit, **span)
@@ -74,14 +74,14 @@ async def all_pages(world, interval, limit, **span):
 
 
 def without_average(candle):
-    """Its last digit depends on the order of merging; `page` has checked it."""
+    """The candle without its average, whose last digit depends on the order of merging; `page` checks it."""
     return attrs.evolve(candle, average=0.0)
 
 
 @FILLINGS
 @pytest.mark.parametrize("interval", ["1s", "5s", "15s", "1m"])
 async def test_candles_are_those_of_the_updates(autojump_clock, from_redis_alone, interval):
-    """The open one too; of one exchange and of all; with the window up and away."""
+    """This includes the open one; for one exchange and for all, with the window up and away."""
     world = World(flush_interval=0.5, from_redis_alone=from_redis_alone)
     async with world.running() as nursery:
         nursery.start_soon(play, world, 400, 1.0)
@@ -128,7 +128,7 @@ async def test_without_a_start_the_newest_ones(autojump_clock, from_redis_alone)
 
 @FILLINGS
 async def test_a_candle_belongs_where_it_begins(autojump_clock, from_redis_alone):
-    """Those that begin within [start, end): whole ones at both sides, whatever the bounds are."""
+    """The page has the whole candles that begin within [start, end), for any bounds."""
     world = World(flush_interval=5.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True):
         for minute in range(5):
@@ -146,7 +146,7 @@ async def test_a_candle_belongs_where_it_begins(autojump_clock, from_redis_alone
 
 
 async def test_long_intervals_go_over_rows_bars_and_the_open_minute(autojump_clock):
-    """Rows, what is folded and not written yet, one-second bars: each update counts once."""
+    """Rows, folded and unwritten minutes, and one-second bars: each update counts once."""
     world = World(flush_interval=30.0)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 6 * 3_600, 30.0)
@@ -180,7 +180,7 @@ async def test_fine_candles_reach_back_as_far_as_the_bars(autojump_clock, from_r
 @FILLINGS
 @pytest.mark.parametrize("seconds", [2, 6, 12, 20])
 async def test_the_first_fine_candle_is_whole(autojump_clock, from_redis_alone, seconds):
-    """Where the aggregates' interval is no multiple of it, the bars may begin in the middle of one."""
+    """If the aggregates' interval is not a multiple of it, the bars may begin within one."""
     world = World(flush_interval=30.0, interval=seconds * SECOND, from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
@@ -197,7 +197,7 @@ async def test_the_first_fine_candle_is_whole(autojump_clock, from_redis_alone, 
 
 @FILLINGS
 async def test_with_postgres_away_what_it_would_tell_is_not_made_up(autojump_clock, from_redis_alone):
-    """The newest ones as far as the bars reach; asked for older ones, nothing can answer."""
+    """The newest candles reach back as far as the bars; older ones cannot be answered."""
     world = World(flush_interval=30.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True):
         await play(world, 3 * 3_600, 30.0)
@@ -215,7 +215,7 @@ async def test_with_postgres_away_what_it_would_tell_is_not_made_up(autojump_clo
 
 
 async def test_before_the_history_is_known_no_candle_is_half_told(autojump_clock):
-    """The interval in which this boot began lacks what earlier boots know of it."""
+    """The interval in which this boot began lacks updates of earlier boots."""
     first = World()
     async with first.running():
         await play(first, 100, 1.0)

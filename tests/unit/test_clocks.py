@@ -45,7 +45,7 @@ async def test_all_who_wait_for_a_beat_wake_up_at_it(autojump_clock):
 
 
 async def test_whoever_sleeps_for_the_others_may_be_cancelled(autojump_clock):
-    """They find their beat early, and wait for the next one as if nothing had been."""
+    """The others get their beat early, and wait for the next one as usual."""
     beat = Beat(0.25)
     woken = []
     begin = trio.current_time() // 0.25 * 0.25 + 0.25
@@ -65,7 +65,7 @@ async def test_whoever_sleeps_for_the_others_may_be_cancelled(autojump_clock):
 
 
 async def watch(clock, seconds):
-    """Ask each second, as the flusher does more often."""
+    """Read the clock each second, as the flusher does more often."""
     for _ in range(round(seconds)):
         await trio.sleep(1)
         clock.now()
@@ -79,7 +79,7 @@ async def test_in_step_with_a_steady_clock(autojump_clock):
 
 
 async def test_a_step_ahead_counts_once_it_has_lasted(autojump_clock):
-    """For a minute it is not believed; after it, it is."""
+    """It is ignored for a minute, then accepted."""
     wall = WallClock()
     clock = CautiousClock(wall)
     await watch(clock, 10)
@@ -116,7 +116,7 @@ async def test_a_step_back_counts_at_once(autojump_clock):
 
 
 async def test_it_is_never_ahead_of_the_wall_clock(autojump_clock):
-    """Slow drift both ways, and steps."""
+    """This holds with slow drift in both directions, and with steps."""
     wall = WallClock()
     clock = CautiousClock(wall)
     for step in [5, -7, 400, -900, 30_000, -50_000, 2, 2, 2, 3_600_000, 0, -3_600_000] * 20:
@@ -164,7 +164,7 @@ async def test_without_data_nothing_is_old(autojump_clock):
 
 @pytest.mark.parametrize("before", [0, 200])
 async def test_a_clock_ahead_of_the_data_is_never_believed(autojump_clock, before):
-    """Whether it steps while the service runs or was wrong from the start; time goes on meanwhile."""
+    """This holds for a step while the service runs and for a wrong clock from the start; time goes on."""
     wall, newest = WallClock(), {"exchange1": NOON}
     clock = data_clock_of(wall, newest)
     assert clock.now() == NOON
@@ -182,7 +182,7 @@ async def test_a_clock_behind_the_data_is_believed(autojump_clock):
 
 
 async def test_the_newest_data_of_all_exchanges_counts(autojump_clock):
-    """One that is silent for days ages with the others; one that is behind holds up nothing."""
+    """Data of a silent exchange ages with the others; one that is behind delays nothing."""
     wall, newest = WallClock(), {"exchange1": NOON - 3 * DAY, "exchange2": NOON - HOUR}
     clock = data_clock_of(wall, newest)
     assert clock.now() == NOON - HOUR
@@ -201,7 +201,7 @@ async def test_stored_data_counts_as_well(autojump_clock):
 
 
 async def test_a_generator_does_not_vouch_for_the_clock_that_it_uses(autojump_clock):
-    """Its data counts only where there is no other."""
+    """Its data counts only if there is no other."""
     wall, newest = WallClock(), {"test1": NOON}
     clock = data_clock_of(wall, newest, generated=["test1"])
     assert clock.now() == NOON

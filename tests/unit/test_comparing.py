@@ -17,7 +17,7 @@ REWRITTEN = "rows are missing from PostgreSQL, they are written again"
 
 
 class OlderStore(MemoryStore):
-    """Comes back in an older state, as after a failover, and notes what is written."""
+    """Can return to an older state, as after a failover, and records writes."""
 
     def __init__(self, interval=MINUTE):
         super().__init__(interval)
@@ -28,7 +28,7 @@ class OlderStore(MemoryStore):
         self.written += len(aggregates)
 
     def fail_over(self, keep):
-        """A standby has taken over, which has those rows that are to be kept."""
+        """A standby takes over, which has only the rows that are to be kept."""
         self.rows = {key: row for key, row in self.rows.items() if keep(key)}
         self.away = True
         self.away = False
@@ -60,7 +60,7 @@ async def play(world, seconds, *, every=1.0, seed=1):
     ],
 )
 async def test_rows_that_the_store_has_lost_are_written_again(autojump_clock, keep, window_away):
-    """All that the book still has, though they were acknowledged; also without Redis."""
+    """All acknowledged rows whose bars the book still has are written, even without Redis."""
     world = world_of()
     async with world.running():
         await play(world, 5 * 60 + 3)
@@ -75,7 +75,7 @@ async def test_rows_that_the_store_has_lost_are_written_again(autojump_clock, ke
 
 
 async def test_rows_are_written_again_while_the_clock_is_days_ahead(autojump_clock):
-    """What there is to compare is told by the data, not by a clock that is wrong."""
+    """The data decides what is compared, not a wrong clock."""
     world = world_of()
     async with world.running():
         await play(world, 2 * 60 + 3)
@@ -87,7 +87,7 @@ async def test_rows_are_written_again_while_the_clock_is_days_ahead(autojump_clo
 
 
 async def test_a_row_with_fewer_updates_is_written_again(autojump_clock):
-    """It was rewritten for a late update, and the standby has it as it was before."""
+    """It was rewritten for a late update, and the standby has the version before."""
     world = world_of()
     async with world.running():
         await play(world, 70)
@@ -102,7 +102,7 @@ async def test_a_row_with_fewer_updates_is_written_again(autojump_clock):
 
 
 async def test_rows_of_earlier_boots_are_written_again(autojump_clock):
-    """Their bars were read from Redis. If Redis is away at the time, as soon as it is back."""
+    """Their bars were read from Redis; if Redis is away, they are read as soon as it is back."""
     world = world_of()
     async with world.running():
         await play(world, 190)
@@ -121,7 +121,7 @@ async def test_rows_of_earlier_boots_are_written_again(autojump_clock):
 
 
 async def test_nothing_is_written_again_without_need(autojump_clock):
-    """A connection that breaks, ten times; rows with more updates than ours; rows past their retention."""
+    """Not for ten broken connections, for rows with more updates than ours, or for rows past retention."""
     world = world_of(retention=2 * MINUTE)
     async with world.running():
         await play(world, 5 * 60 + 3)
@@ -143,7 +143,7 @@ async def test_nothing_is_written_again_without_need(autojump_clock):
 
 
 async def test_rows_that_somebody_deletes_stay_deleted(autojump_clock):
-    """While the connection holds it may be on purpose."""
+    """As long as the connection lasts, the deletion may be intended."""
     world = world_of()
     async with world.running():
         await play(world, 130)
@@ -175,7 +175,7 @@ async def test_a_store_that_fails_meanwhile_is_compared_later(autojump_clock, mo
 
 
 class CheckedStore(MemoryStore):
-    """Notes rows that have updates of which Redis has no bars when they are written."""
+    """Records rows with updates whose bars are not in Redis when they are written."""
 
     def __init__(self, interval=MINUTE):
         super().__init__(interval)
@@ -228,7 +228,7 @@ async def test_without_redis_rows_are_on_time_all_the_same(autojump_clock):
 
 
 async def test_an_hour_is_compared_in_turns_with_others(autojump_clock):
-    """Only rows of the last hour count: what the book has no bars of is nobody's to make again."""
+    """Only rows of the last hour are compared: without bars in the book a row cannot be made again."""
     world = world_of(flush_interval=30.0)
     async with world.running(slowly=True):
         await play(world, 90 * 60, every=20.0)

@@ -1,4 +1,4 @@
-"""Settings: their layers, their kinds, what is refused and how, and that secrets stay secret."""
+"""Settings: their layers, their kinds, the errors, and that secrets stay secret."""
 
 from __future__ import annotations
 
@@ -81,20 +81,20 @@ DEFAULTS = {
 
 
 class Place:
-    """A working directory and an environment of its own."""
+    """A working directory and an environment for a test."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def load(self, toml="", *, config_file=None, flags=NOTHING, env=NOTHING, dotenv="") -> Loaded:
-        """Load with these contents; an empty one is a file that is not there."""
+        """Load with these contents; an empty one means that the file does not exist."""
         for name, content in (("config.toml", toml), (".env", dotenv)):
             if content:
                 (self.path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         return load(config_file, flags, {"HOME": "/home/me", **env}, self.path)
 
     def errors(self, toml="", **layers) -> list[str]:
-        """The lines of what is wrong."""
+        """The lines of the error."""
         with pytest.raises(ConfigError) as caught:
             self.load(toml, **layers)
         return caught.value.lines
@@ -102,7 +102,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path) -> Place:
-    """An empty one."""
+    """An empty Place."""
     return Place(tmp_path)
 
 
@@ -120,7 +120,7 @@ def value_of(settings: Settings, key: str) -> object:
 
 
 def test_keys_are_those_of_the_documentation():
-    """No key more or less, and in this order."""
+    """There are exactly these keys, in this order."""
     assert list(DEFAULTS) == list(KEYS)
 
 
@@ -141,7 +141,7 @@ def test_shipped_file_is_the_defaults(tmp_path):
 
 
 def test_settings_stand_without_loading(monkeypatch):
-    """What programs make themselves equals what is loaded from nothing."""
+    """Settings made by a program equal those loaded from nothing."""
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
 
@@ -198,7 +198,7 @@ def test_flag_of_none_was_not_given(place):
 
 
 def test_given_file_instead_of_the_one_here(place):
-    """--config replaces ./config.toml, and is named as it was given."""
+    """--config replaces ./config.toml, and is named as given."""
     other = place.path / "other.toml"
     other.write_text("http.port = 81")
 
@@ -209,7 +209,7 @@ def test_given_file_instead_of_the_one_here(place):
 
 
 def test_table_as_json_in_the_environment(place):
-    """A variable of one key is more to the point than one of its table, whatever their order."""
+    """A variable for one key overrides one for its table, in any order."""
     loaded = place.load(env={"MARKETFLOW_HTTP__PORT": "82", "MARKETFLOW_HTTP": '{"port": 81, "host": "::1"}'})
 
     assert (loaded.settings.http.host, loaded.settings.http.port) == ("::1", 82)
@@ -240,7 +240,7 @@ def test_byte_order_mark_is_no_error(place):
 
 
 def test_all_errors_at_once(place):
-    """A line each, with key and source; of a key in several layers only what takes effect is checked."""
+    """One line each, with key and source; of a key in several layers only the effective value is checked."""
     lines = place.errors(
         'htp = 1\nhttp.port = "x"\nhttp.prt = 1\nmode = "dead"\nfeeds.backoff_min = 3\n'
         'redis.timeout = 0\n[[exchanges]]\nname = "a b"\nprot = 1\nhost = "h"',
@@ -265,7 +265,7 @@ def test_all_errors_at_once(place):
 
 
 def test_unknown_key_is_an_error_even_where_it_takes_no_effect(place):
-    """In every layer, and inside of a list that another layer replaces."""
+    """This holds in every layer, and within a list that another layer replaces."""
     lines = place.errors(
         '[[exchanges]]\nname = 3\ncolour = "red"',
         env={"MARKETFLOW_EXCHANGES": '[{"name": "c", "host": "127.0.0.1", "port": 3}]'},
@@ -434,12 +434,12 @@ def test_allowed_hosts(place):
 
 
 def test_clash_is_not_told_of_a_value_that_is_wrong_itself(place):
-    """Its default, put in its place, accuses nobody."""
+    """The default that replaces it does not cause another error."""
     assert len(place.errors('feeds.backoff_min = 5\nfeeds.backoff_max = "x"')) == 1
 
 
 def test_clash_blames_what_was_set(place):
-    """The value that somebody wrote, and its source."""
+    """The error names the value that was set, and its source."""
     lines = place.errors(env={"MARKETFLOW_FEEDS__BACKOFF_MAX": "0.2"})
 
     assert lines == [
@@ -463,7 +463,7 @@ def test_clash_blames_what_was_set(place):
     ],
 )
 def test_broken_file(place, content, line):
-    """One line, with its number, and no guess about what the file would have set."""
+    """One line with the line's number, and no errors about values that the file might have set."""
     lines = place.errors(content, env={"MARKETFLOW_FEEDS__BACKOFF_MIN": "5"})
 
     assert len(lines) == 1
@@ -496,7 +496,7 @@ def test_broken_dotenv(place, content, line):
 
 @contextmanager
 def powerless():
-    """Be somebody else than root, who may read everything."""
+    """Become an account other than root, which could read everything."""
     was = os.geteuid()
     if was == 0:
         os.seteuid(65_534)
@@ -508,7 +508,7 @@ def powerless():
 
 @pytest.mark.parametrize("mode", [0o000, 0o600])
 def test_folder_that_cannot_be_read_holds_nothing_of_ours(place, mode):
-    """As with `sudo -u marketflow` in the home directory of somebody else."""
+    """For example with `sudo -u marketflow` in another user's home directory."""
     for name, content in ((".env", "MARKETFLOW_MODE=test"), ("config.toml", "mode = 'test'")):
         place.path.joinpath(name).write_text(content)
     place.path.chmod(mode)
@@ -520,7 +520,7 @@ def test_folder_that_cannot_be_read_holds_nothing_of_ours(place, mode):
 
 
 def test_file_that_cannot_be_read_in_a_folder_that_can(tmp_path, monkeypatch):
-    """It is there for us, and somebody has made a mistake."""
+    """The file is meant for us, so its permissions are a mistake."""
     (tmp_path / ".env").touch(mode=0o000)
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)  # those above it may be closed to others
@@ -576,13 +576,13 @@ def test_service_links_are_passed_over(place, service):
     ],
 )
 def test_only_service_links_are_passed_over(place, name, value):
-    """Anything else unknown may be a mistake."""
+    """Any other unknown variable may be a mistake."""
     (line,) = place.errors(env={f"MARKETFLOW{name}": value})
     assert line.startswith(f"MARKETFLOW{name}: unknown variable")
 
 
 def test_no_service_links_in_files(place):
-    """Kubernetes writes none."""
+    """Kubernetes does not write any into files."""
     assert len(place.errors(dotenv="MARKETFLOW_SERVICE_PORT=8080")) == 1
 
 
@@ -606,7 +606,7 @@ IN_FILES = [
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 @pytest.mark.parametrize("layer", ["env", "dotenv"])
 def test_secret_in_a_file(place, variable, key, value, end, layer):
-    """Its last line may have an end. Where it came from is shown, and it is not."""
+    """Its last line may have a line end. Its source is shown, the secret is not."""
     (place.path / "secret").write_bytes(f"{value}{end}".encode())
     name = f"MARKETFLOW_{variable}_FILE"
     given = {"env": {name: str(place.path / "secret")}} if layer == "env" else {"dotenv": f"{name}=secret"}
@@ -620,7 +620,7 @@ def test_secret_in_a_file(place, variable, key, value, end, layer):
 
 @pytest.mark.parametrize(("variable", "key", "value"), IN_FILES)
 def test_secret_and_its_file(place, variable, key, value):
-    """Nobody can tell which of them is meant; but an empty one is none."""
+    """It is unclear which of the two is meant; but an empty variable counts as not set."""
     (place.path / "secret").write_text(value)
     name = f"MARKETFLOW_{variable}"
     assert place.errors(env={name: value, f"{name}_FILE": "secret"}) == [
@@ -631,7 +631,7 @@ def test_secret_and_its_file(place, variable, key, value):
 
 
 def test_secret_of_a_later_layer_wins(place):
-    """A file that takes no effect is not even read."""
+    """A file that has no effect is not read."""
     token, file = "MARKETFLOW_HTTP__TOKEN", "MARKETFLOW_HTTP__TOKEN_FILE"
     loaded = place.load(dotenv=f"{file}=nowhere", env={token: "here"})
     assert value_of(loaded.settings, "http.token") == "here"
@@ -654,7 +654,7 @@ def test_secret_of_a_later_layer_wins(place):
     ],
 )
 def test_file_that_holds_no_secret(place, name, content, line):
-    """The file is named, and nothing of what is in it."""
+    """The error names the file, and shows nothing of its content."""
     if content is not None:
         (place.path / name).write_bytes(content)
     assert place.errors(env={"MARKETFLOW_HTTP__TOKEN_FILE": name}) == [
@@ -729,7 +729,7 @@ def test_shown_duration_is_read_back(ms):
 
 @given(st.integers(0, 10**9))
 def test_duration_in_seconds_is_exact(ms):
-    """No float comes between what was written and the ms."""
+    """The text is converted to ms without rounding by a float."""
     assert duration(0, 10**9).read(float(Fraction(ms, 1000))) == ms
     assert duration(0, 10**9).read(Text(f"{ms // 1000}.{ms % 1000:03}")) == ms
 
@@ -765,7 +765,7 @@ def test_shown_size_is_read_back(size_bytes):
     ),
 )
 def test_any_value_is_read_or_refused(key, value):
-    """Nothing that JSON can say ends in anything but settings or lines."""
+    """Every JSON value gives either settings or error lines."""
     name = "MARKETFLOW_" + key.upper().replace(".", "__")
     group, _, leaf = key.rpartition(".")
     env = {f"MARKETFLOW_{group.upper()}": json.dumps({leaf: value})} if group else {name: json.dumps(value)}
@@ -852,7 +852,7 @@ def test_redis_parts_survive_the_url(password):
 
 @given(secrets, secrets, secrets)
 def test_postgres_parts_survive_the_dsn(user, password, database):
-    """What libpq reads is exactly what was set."""
+    """The DSN gives libpq exactly what was set."""
     settings = PostgresSettings(host="/run/x", port=7, user=user, password=password, database=database)
 
     read = conninfo_to_dict(settings.effective_dsn)
@@ -931,7 +931,7 @@ ANYWHERE = "client_name, db, password, socket_connect_timeout, socket_keepalive,
     ],
 )
 def test_options_of_a_redis_url(place, url, expected):
-    """What redis-py would choke on in the middle, or would let undo our time limits, is told at the start."""
+    """Options that would fail in redis-py, or change our time limits, are reported at the start."""
     assert place.errors(env={"MARKETFLOW_REDIS__URL": url}) == [
         f"redis.url: expected {expected} (MARKETFLOW_REDIS__URL)"
     ]
@@ -984,7 +984,7 @@ def test_no_postgres_dsn(place, dsn):
     ],
 )
 def test_options_that_cannot_work_are_named(place, options, wanted):
-    """PostgreSQL would be away for ever: libpq finds out only when connecting."""
+    """Otherwise PostgreSQL would be away for ever: libpq only notices when it connects."""
     assert place.errors(env={"MARKETFLOW_POSTGRES__DSN": f"host=a,b {options}"}) == [
         f"postgres.dsn: expected a connection string {wanted} (MARKETFLOW_POSTGRES__DSN)"
     ]
@@ -1029,7 +1029,7 @@ def test_described(place):
 
 
 def test_described_values_are_read_back(place):
-    """Each, put into the environment as it is shown, gives the same settings."""
+    """Each displayed value, put into the environment, gives the same settings."""
     toml = SHIPPED.read_text().replace('"none"', '"90d"').replace("rate = 10", "rate = 0.1")
     loaded = place.load(toml)
     shown = {
@@ -1042,7 +1042,7 @@ def test_described_values_are_read_back(place):
 
 
 def test_described_parts_of_a_store(place):
-    """What is composed says of what; what is overruled says so."""
+    """A composed value names its parts; an overridden one says so."""
     described = rows(
         place.load(
             f'redis.password = "{SECRET}"\nredis.host = "r"', env={"MARKETFLOW_POSTGRES__DSN": "host=h"}
@@ -1124,7 +1124,7 @@ def test_secret_is_not_in_the_error_of_a_broken_file(place, broken):
 @example("\\")
 @example(" x=y ")
 def test_password_of_a_connection_string_is_masked(password):
-    """Whatever libpq takes for it, in either form; what is left is still a connection string."""
+    """In both forms, everything that libpq reads as the password; the rest is still a connection string."""
     for text in (
         make_conninfo(host="h", password=password, user="u"),
         PostgresSettings(password=password).effective_dsn,
@@ -1136,7 +1136,7 @@ def test_password_of_a_connection_string_is_masked(password):
 
 
 def test_all_that_libpq_holds_secret_is_masked():
-    """In libpq they are those marked with an asterisk: its own list is the measure."""
+    """The test uses libpq's own list, which marks secret parameters with an asterisk."""
     hidden = [option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"]
 
     assert hidden
@@ -1146,12 +1146,12 @@ def test_all_that_libpq_holds_secret_is_masked():
 
 @given(st.text(), st.sampled_from(["redis://u:", "postgresql://u:", "u:", "//:"]))
 def test_text_before_an_at_sign_is_never_shown(rest, before):
-    """However the URL around a password is broken."""
+    """This holds for any broken URL around a password."""
     assert SECRET not in mask_value(f"{before}{rest}{SECRET}@host")
 
 
 def test_shipped_file_documents_every_key():
-    """It can be read as the documentation."""
+    """The file can be read as the documentation."""
     table = tomllib.loads(SHIPPED.read_text())
     flat = [
         f"{name}.{inner}" if isinstance(value, dict) else name

@@ -1,6 +1,6 @@
-"""What docs/determinism.md says is kept: app/ and domain/ have no source of chance, time or threads.
+"""The rules of docs/determinism.md hold: app/ and domain/ use no chance, clock or thread of their own.
 
-The check reads the sources. It is tested itself, with planted offences.
+The check reads the sources. It is tested itself, with planted violations.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODULES = frozenset(
 )
 """Modules that draw random numbers, read clocks, start threads, or ask the system."""
 BUILTINS = frozenset({"id", "hash", "open", "input"})
-"""Functions whose answer differs from run to run, or that ask the system."""
+"""Functions whose result differs from run to run, or that ask the system."""
 SETS = frozenset({"set", "frozenset", "Set", "AbstractSet", "MutableSet"})
 
 ALLOWED = {
@@ -48,7 +48,7 @@ ALLOWED = {
 
 
 def offences(source: str) -> list[str]:
-    """What a source does that makes a run differ from the next."""
+    """The places in a source that make one run differ from another."""
     tree = ast.parse(source)
     sets = _names_of_sets(tree)
     found = []
@@ -109,7 +109,7 @@ def _is_set(  # noqa: PLR0911 - a table
 
 
 def _is_view(node: ast.AST) -> bool:
-    """Keys are ordered, but what set operations make of them is not."""
+    """Whether it is a view of keys: these are ordered, but results of set operations on them are not."""
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "keys"
 
 

@@ -11,7 +11,7 @@ from marketflow.adapters.http.exposure import EVERY, warn_while_exposed
 
 
 def listening(host):
-    """A socket at an address of this machine."""
+    """A listening socket at an address of this machine."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listener.bind((host, 0))

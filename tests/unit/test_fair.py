@@ -23,7 +23,7 @@ def market(seed: int = 0, names: Iterable[str] = NAMES) -> list[FairPrices]:
 
 
 def spreads(exchanges: list[FairPrices], times: Iterable[int]) -> dict[str, list[float]]:
-    """Of each symbol, at each time: what lies between the exchanges, as a part of the price."""
+    """For each symbol and time the spread between the exchanges, as a fraction of the price."""
     found: dict[str, list[float]] = {symbol: [] for symbol in SYMBOLS}
     for timestamp in times:
         quotes = [dict(exchange.at(timestamp)) for exchange in exchanges]
@@ -35,7 +35,7 @@ def spreads(exchanges: list[FairPrices], times: Iterable[int]) -> dict[str, list
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_exchanges_never_walk_apart(seed):
-    """Neither within a minute, nor within a day, nor after a year."""
+    """They stay together within a minute, within a day and after a year."""
     exchanges = market(seed)
     for times in (
         range(NOW, NOW + 60 * SECOND, 100),
@@ -48,7 +48,7 @@ def test_exchanges_never_walk_apart(seed):
 
 
 def test_spread_is_no_greater_after_a_day_than_at_first():
-    """It is as it was: of a walk it would grow with time."""
+    """The spread of random walks would grow with time."""
     early = spreads(market(), range(NOW, NOW + HOUR, 10 * SECOND))
     late = spreads(market(), range(NOW + 30 * DAY, NOW + 30 * DAY + HOUR, 10 * SECOND))
     for symbol in SYMBOLS:
@@ -56,13 +56,13 @@ def test_spread_is_no_greater_after_a_day_than_at_first():
 
 
 def test_exchanges_do_not_quote_the_same():
-    """There is a spread to be seen, of some ticks."""
+    """There is a visible spread of some ticks."""
     for symbol, found in spreads(market(), range(NOW, NOW + HOUR, 10 * SECOND)).items():
         assert statistics.mean(found) > 0.00005, symbol
 
 
 def test_a_deviation_from_the_fair_price_is_forgotten():
-    """Two exchanges that differ now differ by something else soon after: what one has above is no trend."""
+    """The difference between two exchanges soon changes: a higher price on one is not a trend."""
     one, other = market(names=NAMES[:2])
 
     def difference(timestamp: int) -> float:
@@ -79,7 +79,7 @@ def test_a_deviation_from_the_fair_price_is_forgotten():
 @pytest.mark.parametrize("seconds", [1, 60])
 @pytest.mark.parametrize("symbol", SYMBOLS)
 def test_moves_are_believable(symbol, seconds):
-    """Some hundredths of a per cent a second, and with the root of the time."""
+    """They are some hundredths of a per cent a second, and grow with the root of the time."""
     squares = []
     for seed in range(8):
         [exchange] = market(seed, names=["exchange1"])
@@ -94,7 +94,7 @@ def test_moves_are_believable(symbol, seconds):
 
 @pytest.mark.parametrize("year", range(0, 100, 10))
 def test_prices_stay_around_their_start(year):
-    """However long it runs: finite, above zero and of the same order for ever."""
+    """At any time they are finite, above zero and of the same order."""
     times = range(NOW + year * 365 * DAY, NOW + (year * 365 + 30) * DAY, 7 * HOUR)
     for exchange in market(seed=year):
         for timestamp in times:
@@ -119,7 +119,7 @@ def test_a_price_changes_from_tick_to_tick():
 
 
 def test_the_time_and_the_seed_alone_make_the_price():
-    """Another object, asked at other times before, knows the same price: so another process does."""
+    """Another object with another history gives the same price, and so does another process."""
     times = [NOW + random.Random(1).randrange(DAY) for _ in range(200)]
     asked_forward = {timestamp: market()[0].at(timestamp) for timestamp in times}
     [long_asked] = market(names=["exchange1"])
@@ -128,7 +128,7 @@ def test_the_time_and_the_seed_alone_make_the_price():
 
 
 def test_seeds_and_names():
-    """Of another seed the whole market is another one, of another name only the noise."""
+    """Another seed gives another market, another name only other noise."""
     [one], [same], [other] = (market(seed, names=["exchange1"]) for seed in (1, 1, 2))
     assert one.at(NOW) == same.at(NOW)
     apart = [

@@ -52,7 +52,7 @@ def test_every_event_in_every_state(before, event, after):
 
 
 def test_what_is_known_of_its_connections():
-    """Reconnects are counted over all runs, but the first connection of a run is none."""
+    """Reconnects are counted over all runs, but the first connection of a run is not one."""
     feed = FeedState()
     known = []
 

@@ -30,14 +30,14 @@ class WallClock:
 
 PACE = 0.025
 STANDSTILL = object()
-"""The process is stopped until the receive's time is over: Trio cancels it, though the next step is there."""
+"""The process is stopped until the receive times out: Trio cancels it, although data has arrived."""
 
 
 class ScriptedSource:
     """An exchange in memory that sends lines. Each connection plays a script; after the last comes `after`.
 
-    A script is an error to raise on connecting, or a list of what happens: bytes are received, a number is
-    waited for that many seconds, an error is raised, `STANDSTILL` is one of our own process. After its end a
+    A script is an error to raise on connecting, or a list of steps: bytes are received, a number is a wait of
+    that many seconds, an error is raised, `STANDSTILL` is a standstill of our own process. After its script a
     connection is silent for ever.
     """
 
@@ -50,7 +50,7 @@ class ScriptedSource:
         self.attempts: list[float] = []
         self.closed: list[float] = []
         self.received: list[list[bytes]] = []
-        """What each connection gave; empty bytes at the end where it ended by itself."""
+        """The bytes that each connection gave; empty bytes at the end if it ended by itself."""
 
     async def run(self, intake):
         async with AsyncExitStack() as stack:
@@ -102,7 +102,7 @@ class ScriptedSource:
 
 
 class LongestWait(random.Random):
-    """Always takes all of the back-off."""
+    """Always gives the longest back-off."""
 
     def uniform(self, a, b):
         assert a == 0
@@ -119,7 +119,7 @@ def feed_of(source, *, last_accepted=lambda: None, idle_timeout=30.0, rng=None) 
 
 
 async def chunks_until(feed: Feed, stop_after: float):
-    """All chunks of a feed that is stopped after so many seconds; the stop takes none of its own."""
+    """All chunks of a feed that is stopped after so many seconds; checks that the stop takes no time."""
     send, receive = trio.open_memory_channel(1_000)
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -146,7 +146,7 @@ def content(chunks) -> bytes:
 
 
 async def test_lines_become_chunks(autojump_clock):
-    """Whole lines only, with the times of their receipt."""
+    """Chunks have whole lines only, with the times of their receipt."""
     start = trio.current_time()
     source = ScriptedSource([1, b"a\nb", 1, b"b\nc\nhalf", 1, b"d"])
     chunks = await chunks_until(feed_of(source), 10)
@@ -162,7 +162,7 @@ async def test_lines_become_chunks(autojump_clock):
 
 @pytest.mark.parametrize("end", [CLOSED, ConnectionResetError("reset"), 31])
 async def test_the_rest_is_a_line_of_its_own_when_a_connection_ends(autojump_clock, end):
-    """It never runs into the first line of the next connection; numbers go on."""
+    """It is never joined with the first line of the next connection; numbers go on."""
     source = ScriptedSource([b"a\nhalf", end], [b"b\n"])
     chunks = await chunks_until(feed_of(source), 50)
     assert [chunk.payload.lines for chunk in chunks] == [b"a\n", b"half\n", b"b\n"]
@@ -202,7 +202,7 @@ async def test_back_off_is_jittered_over_its_whole_length(autojump_clock):
 
 
 async def test_back_off_never_overflows(autojump_clock):
-    """Days of outage are more doublings than a float can take."""
+    """Days of an outage would be more doublings than a float can represent."""
     feed = feed_of(source := ScriptedSource(after=REFUSED))
     await chunks_until(feed, 5_000)
     assert len(source.attempts) > 2_000
@@ -211,7 +211,7 @@ async def test_back_off_never_overflows(autojump_clock):
 @pytest.mark.parametrize("end", [CLOSED, ConnectionResetError("reset"), 31])
 @pytest.mark.parametrize(("good_for", "next_waits"), [(5.0, [0.25, 0.5]), (4.9, [2, 2])])
 async def test_back_off_is_reset_after_good_lines(autojump_clock, end, good_for, next_waits):
-    """Only after 5 s of them: a connection alone is no sign of health."""
+    """It takes 5 s of good lines: a connection alone does not prove health."""
     accepted = None
 
     source = ScriptedSource(REFUSED, REFUSED, REFUSED, REFUSED, [b"a\n", good_for, b"b\n", end])
@@ -236,7 +236,7 @@ async def test_a_long_life_without_good_lines_is_no_health(autojump_clock):
 
 
 async def test_an_idle_connection_is_dropped_and_made_again(autojump_clock):
-    """No byte for the idle time; any byte restarts it."""
+    """This happens after the idle timeout without a byte; any byte restarts it."""
     start = trio.current_time()
     source = ScriptedSource([29, b"\n", 29, b"x"], [b"a\n"])
     feed = feed_of(source)
@@ -247,7 +247,7 @@ async def test_an_idle_connection_is_dropped_and_made_again(autojump_clock):
 
 
 async def test_what_has_come_in_during_a_standstill_is_read_first(autojump_clock):
-    """The idle time is over, but it was we who stood still; only a second silence ends the connection."""
+    """The idle timeout has passed, but we stood still; only a second silence ends the connection."""
     start = trio.current_time()
     source = ScriptedSource([b"a\n", STANDSTILL, b"b\n", b"c\n", 5, b"d\n", STANDSTILL, CLOSED], [b"e\n"])
     feed = feed_of(source)
@@ -258,7 +258,7 @@ async def test_what_has_come_in_during_a_standstill_is_read_first(autojump_clock
 
 
 async def test_what_comes_in_little_by_little_comes_together(autojump_clock):
-    """All feeds read at the same moments, but for the first bytes after a pause, which are read at once."""
+    """All feeds read at the same moments; only the first bytes after a pause are read at once."""
     start = trio.current_time()
     ticks = [part for n in range(40) for part in (0.003, b"%d\n" % n)]
     source = ScriptedSource([1.0101, b"first\n", *ticks])
@@ -272,7 +272,7 @@ async def test_what_comes_in_little_by_little_comes_together(autojump_clock):
 
 
 async def test_without_a_beat_nothing_is_waited_for(autojump_clock):
-    """Of generated prices there may be many ticks a second."""
+    """Generated prices may have many ticks a second."""
     clock = WallClock()
     source = GeneratorSource("test1", FairPrices("test1", ("BTCUSDT",), 1), 250, clock, decode=None)
     chunks = await chunks_until(feed_of(source), 3)
@@ -323,7 +323,7 @@ async def test_state(autojump_clock):
     ids=["connecting", "receiving", "backing off", "silent"],
 )
 async def test_a_stop_ends_every_wait_at_once(autojump_clock, scripts, attempts):
-    """`chunks_until` sees that it takes no time, and that the channel is closed."""
+    """`chunks_until` checks that it takes no time, and that the channel is closed."""
     source = ScriptedSource(*scripts)
     feed = feed_of(source)
     chunks = await chunks_until(feed, 4)
@@ -343,7 +343,7 @@ async def test_nothing_is_read_when_the_stop_came_first(autojump_clock):
 
 
 async def test_what_was_received_arrives_also_through_a_full_channel(autojump_clock):
-    """The stop waits for the send, and what had come in by then is received: once."""
+    """The stop waits for the send; data that has arrived by then is received once more."""
     source = ScriptedSource([b"a\n", b"b\n", b"c\n"])
     send, receive = trio.open_memory_channel(0)
     stopping = trio.Event()
@@ -396,7 +396,7 @@ steps = st.lists(
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slow, room, schedule):
-    """Whenever the stop comes and however slow the workers are: all but the line that had no end yet."""
+    """This holds for a stop at any time and slow workers, except for a line without its end."""
     source = ScriptedSource(*scripts)
     send, receive = trio.open_memory_channel(room)
     stopping = trio.Event()
@@ -426,7 +426,7 @@ async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slo
 
 
 async def test_it_runs_again_after_a_stop(autojump_clock):
-    """As after a switch of modes back and forth: numbers and back-off start over, and it is logged."""
+    """As after two switches of the mode: numbers and back-off start over, and it is logged."""
     source = ScriptedSource([b"a\n"], REFUSED, REFUSED, [b"b\n", b"c\n"])
     with capture_logs() as logs:
         feed = feed_of(source)
@@ -442,7 +442,7 @@ async def test_it_runs_again_after_a_stop(autojump_clock):
 
 
 async def test_a_long_outage_does_not_flood_the_log(autojump_clock):
-    """The first failure, then one a minute with the number of attempts; the end of the outage at once."""
+    """It logs the first failure, then one line a minute with the number of attempts, and the end at once."""
     with capture_logs() as logs:
         source = ScriptedSource([b"a\n", CLOSED], *[REFUSED] * 2_000, [b"b\n"])
         await chunks_until(feed_of(source), 4_010)

@@ -1,4 +1,4 @@
-"""What a source may do to its feed: fail in any way, and cost its own connection only."""
+"""Any failure of a source affects only its own connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from marketflow.patience import SECOND_LOOK
 
 @attrs.define
 class PlannedSource:
-    """Does with each connection what the test says; after the last it waits for the stop."""
+    """Does what the test wants with each connection; after the last it waits for the stop."""
 
     plan: list
     exchange: str = "exchange1"
@@ -51,7 +51,7 @@ def feed_of(source, idle_timeout=30.0):
 
 
 async def run_for(feed, seconds, room=1_000):
-    """The chunks of a feed that is stopped after so long, and the lines of the log."""
+    """The chunks of a feed that is stopped after so long, and its log."""
     send, receive = trio.open_memory_channel(room)
     stopping = trio.Event()
     with capture_logs() as lines:
@@ -65,7 +65,7 @@ async def run_for(feed, seconds, room=1_000):
 
 
 def raising(*errors, connected=True):
-    """A step whose inner tasks raise these."""
+    """A step whose inner tasks raise these errors."""
 
     async def run(intake):
         if connected:
@@ -145,7 +145,7 @@ async def test_a_bug_costs_that_connection_and_has_one_traceback_in_an_interval(
 
 
 async def test_a_bug_before_the_first_wait_does_not_spin(autojump_clock):
-    """The back-off is kept, also by a source that returns at once."""
+    """The back-off is kept, even for a source that returns at once."""
 
     async def at_once(_intake):
         raise ValueError("bug")
@@ -170,7 +170,7 @@ async def test_what_ends_the_program_is_no_bug_of_a_source(autojump_clock):
 
 
 async def test_a_cancellation_from_outside_is_none_either(autojump_clock):
-    """Also together with an error that a task of the source raises on its way out."""
+    """This holds even together with an error that a task of the source raises on its way out."""
 
     async def run(intake):
         intake.connected()
@@ -198,7 +198,7 @@ async def test_a_cancellation_from_outside_is_none_either(autojump_clock):
 
 @pytest.mark.parametrize("swallowed", [True, False])
 async def test_an_error_of_ours_ends_the_feed_whatever_the_source_makes_of_it(autojump_clock, swallowed):
-    """Here the workers have gone."""
+    """Here the workers' channel is closed."""
 
     async def run(intake):
         intake.connected()
@@ -234,7 +234,7 @@ async def test_a_source_that_comes_back_by_itself_is_one_connection(autojump_clo
 
 
 async def test_tasks_of_a_source_send_what_they_have_before_it_ends(autojump_clock):
-    """Though the workers are slow, and the stop comes while all of them wait."""
+    """This holds with slow workers, and for a stop that comes while all tasks wait."""
 
     async def run(intake):
         intake.connected()
@@ -254,7 +254,7 @@ async def test_tasks_of_a_source_send_what_they_have_before_it_ends(autojump_clo
 
 
 async def test_a_source_that_forgets_the_stop_is_abandoned_between_two_sends(autojump_clock):
-    """A switch of modes would wait for ever, else."""
+    """Otherwise a switch of the mode would wait for ever."""
 
     async def run(intake):
         intake.connected()
@@ -289,7 +289,7 @@ async def test_a_source_that_forgets_the_stop_is_abandoned_between_two_sends(aut
 
 
 async def test_a_codec_that_raises_costs_its_payload_which_is_counted(autojump_clock):
-    """All of its lines, blank ones left out, and those that had been too long."""
+    """All its lines count, except for blank ones, and so do the oversized ones."""
 
     def decode(given):
         if b"bug" in given.lines:

@@ -52,7 +52,7 @@ steps = st.lists(
 @given(steps, SEEDS)
 @settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_is_lost_or_doubled_whatever_happens_to_the_window(steps, seed):
-    """The ledgers add up after every step; within 2 s of the last trouble the window is whole again."""
+    """The ledgers add up after every step; within 2 s after the last fault the window is complete."""
 
     async def main():
         rng, world = random.Random(seed), World()
@@ -80,7 +80,7 @@ def test_nothing_is_lost_or_doubled_whatever_happens_to_the_window(steps, seed):
 @given(steps, SEEDS, st.integers(1, 60))
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_overflow_takes_is_counted_to_the_update(steps, seed, limit):
-    """Memory is bounded by the limit and one batch; what the window lacks in the end is what was dropped."""
+    """Memory is bounded by the limit and one batch; the window lacks exactly the dropped updates."""
 
     async def main():
         rng, world = random.Random(seed), World(limit=limit)
@@ -122,7 +122,7 @@ def in_flight(world):
 
 
 async def test_a_window_that_hangs_is_not_confirmed(autojump_clock):
-    """An idle one is written to for the question: that it was sent is no answer."""
+    """A question makes an idle flusher write: only the answer to that write counts."""
     world = World()
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
@@ -141,7 +141,7 @@ async def test_a_window_that_hangs_is_not_confirmed(autojump_clock):
 
 
 async def test_an_emptied_window_is_whole_again_within_two_seconds(autojump_clock):
-    """An idle one too: nobody tells that it was emptied, the marker does."""
+    """This holds for an idle one too: only the marker shows that it was emptied."""
     world = World()
     async with world.running(aggregating=False):
         for price in range(1, 60):
@@ -154,7 +154,7 @@ async def test_an_emptied_window_is_whole_again_within_two_seconds(autojump_cloc
 
 
 async def test_a_window_that_came_back_older_is_made_whole(autojump_clock):
-    """A store restarted from a snapshot still has a marker of ours, but not what was written since."""
+    """A store restarted from a snapshot has a marker of ours, but not the later updates."""
     world = World()
     async with world.running(aggregating=False):
         world.send_one(1.0)
@@ -172,7 +172,7 @@ async def test_a_window_that_came_back_older_is_made_whole(autojump_clock):
 
 
 async def test_emptied_while_the_answer_was_lost(autojump_clock):
-    """The write that found the marker gone was never answered; the next one finds the marker of that."""
+    """The write that found no marker was never answered; the next one finds that write's marker."""
     world = World()
     async with world.running(aggregating=False):
         world.send_one(1.0)
@@ -203,7 +203,7 @@ async def test_emptied_again_while_it_is_made_whole(autojump_clock):
 
 
 async def test_replay_is_bounded_by_its_memory(autojump_clock):
-    """Past the memory the oldest updates are missing after `empty()`, the newest and all bars are not."""
+    """If the store is emptied, the oldest updates beyond that memory are missing, but no bars."""
     world = World(replay_memory=20 * 75)
     async with world.running(aggregating=False):
         for price in range(1, 51):
@@ -218,7 +218,7 @@ async def test_replay_is_bounded_by_its_memory(autojump_clock):
 
 
 async def test_a_flush_in_flight_is_repeated_as_it_was(autojump_clock):
-    """However often it is tried, and whatever has come in since: the store may have taken it already."""
+    """It does not change with new attempts and new updates: the store may have executed it already."""
     world = World()
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
@@ -265,7 +265,7 @@ async def test_updates_too_old_for_the_window_are_expired_and_in_the_bars(autoju
 
 
 async def test_an_outage_of_an_hour_and_a_half_keeps_memory_bounded(autojump_clock):
-    """What has left the window expires as it goes; the bars of an hour are kept, and written then."""
+    """Updates that leave the window expire; the bars of an hour are kept, and written afterwards."""
     world = World(flush_interval=5.0)
     async with world.running(slowly=True):
         await until(lambda: world.flusher.up)
@@ -287,7 +287,7 @@ async def test_an_outage_of_an_hour_and_a_half_keeps_memory_bounded(autojump_clo
 
 @pytest.mark.parametrize("refused", ["updates", "bars", "removals", "reads"])
 async def test_a_window_that_refuses_some_of_it_is_away_until_it_takes_that(refused, autojump_clock):
-    """It takes the marker all the while: away is told once, and memory stays bounded."""
+    """It accepts the marker all the time: away is logged once, and memory stays bounded."""
     world = World(limit=20)
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
@@ -331,7 +331,7 @@ async def test_what_a_key_of_another_type_took_the_place_of_is_written_again(aut
 
 
 async def test_full_buffers_push_back_while_the_window_answers(autojump_clock):
-    """Nothing is dropped; the one that floods waits, the other does not."""
+    """Nothing is dropped; the exchange that floods waits, the other one does not."""
     world = World(limit=10)
     world.window.write_seconds = 0.5
     entered = []
@@ -358,7 +358,7 @@ async def test_full_buffers_push_back_while_the_window_answers(autojump_clock):
 
 
 async def test_writes_that_were_acknowledged_are_timed(autojump_clock):
-    """Those of updates, and those of an idle window; a write that failed tells nothing."""
+    """This includes writes of an idle window; a failed write gives no time."""
     world = World()
     world.window.write_seconds = 0.02
     async with world.running(aggregating=False):
@@ -403,7 +403,7 @@ async def test_whoever_waits_goes_on_when_the_window_goes_away(autojump_clock):
 
 
 async def test_a_batch_greater_than_the_buffer_enters_when_nothing_is_pending(autojump_clock):
-    """Else it would wait for ever."""
+    """Otherwise it would wait for ever."""
     world = World(limit=3)
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
@@ -416,7 +416,7 @@ async def test_a_batch_greater_than_the_buffer_enters_when_nothing_is_pending(au
 
 
 async def test_a_flood_does_not_keep_the_flusher_from_its_other_work(autojump_clock):
-    """Batches that come quicker than a write takes: the window is trimmed, and made whole, all the same."""
+    """If batches arrive faster than a write takes, the window is still trimmed and restored."""
     world = World()
     world.window.write_seconds = 0.02
 
@@ -443,7 +443,7 @@ async def test_a_flood_does_not_keep_the_flusher_from_its_other_work(autojump_cl
 
 
 async def test_bars_of_earlier_boots_are_adopted(autojump_clock):
-    """Also where the window was away at the start; and they survive a window that is emptied later."""
+    """This holds even if the window was away at the start; they survive a window that is emptied later."""
     first = World()
     async with first.running(aggregating=False):
         for price in range(1, 10):
@@ -464,7 +464,7 @@ async def test_bars_of_earlier_boots_are_adopted(autojump_clock):
 
 
 async def test_a_history_asked_for_while_it_is_read_is_read_again(autojump_clock):
-    """What another service wrote between the two would be missing."""
+    """Otherwise data that another service wrote in between would be missing."""
     world = World()
     world.window.read_seconds = 1.0
     async with world.running(aggregating=False):
@@ -495,7 +495,7 @@ async def test_it_ends_when_the_book_has_ended_and_everything_is_written(autojum
 
 
 async def test_a_stop_takes_as_many_flushes_as_it_needs_and_no_pause_between_them(autojump_clock):
-    """However long the interval is: there is no time for that."""
+    """With a long interval there would be no time for pauses."""
     world = World(flush_interval=10.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.flusher.run)
@@ -582,7 +582,7 @@ async def test_an_away_window_costs_a_question_nothing(autojump_clock):
 
 
 async def test_the_window_is_trimmed_within_its_margin(autojump_clock):
-    """Never a question's oldest edge, and never more than 5 s late; bars after an hour."""
+    """It never removes a question's oldest edge, and is never more than 5 s late; bars go after an hour."""
     world = World()
     async with world.running(aggregating=False):
         for _ in range(100):

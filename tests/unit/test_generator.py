@@ -18,7 +18,7 @@ class WallClock:
 
 
 def source_of(rate=10.0, seed=1) -> GeneratorSource:
-    """Prices that go a step further with each tick show that none was lost or made twice."""
+    """A generator whose prices move by a step with each tick, so that lost or repeated ticks show."""
     return GeneratorSource("test1", Walk(SYMBOLS, random.Random(seed)), rate, WallClock(), decode=None)
 
 
@@ -28,7 +28,7 @@ def parsed(lines: bytes) -> list[dict]:
 
 
 async def test_a_payload_is_one_tick_of_all_symbols(autojump_clock):
-    """With the wall clock's time of just then."""
+    """It has the current time of the wall clock."""
     source = source_of()
     assert source.exchange == "test1"
     ticks = source.ticks()
@@ -40,7 +40,7 @@ async def test_a_payload_is_one_tick_of_all_symbols(autojump_clock):
 
 @pytest.mark.parametrize("rate", [0.5, 3, 10, 1_000])
 async def test_ticks_do_not_drift(autojump_clock, rate):
-    """Also where the reader is now and then late: the tick after that is on time again."""
+    """If the reader is late now and then, the tick after that is on time again."""
     start = trio.current_time()
     ticks = source_of(rate).ticks()
     for tick in range(500):
@@ -95,7 +95,7 @@ async def test_prices_walk_on_from_connection_to_connection(autojump_clock):
 
 
 async def test_prices_are_of_the_time_of_their_tick(autojump_clock):
-    """So several generators of one market agree, whenever each was connected."""
+    """So generators of one market agree, independent of when each was connected."""
     prices = FairPrices("test1", SYMBOLS, 3)
     source = GeneratorSource("test1", FairPrices("test1", SYMBOLS, 3), 10, WallClock(), decode=None)
     for _ in range(3):

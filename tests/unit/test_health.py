@@ -9,7 +9,7 @@ from marketflow.app.watch.health import Health
 
 
 class Line:
-    """What health looks at of a feed."""
+    """The parts of a feed that health reads."""
 
     def __init__(self, exchange):
         self.exchange = exchange
@@ -19,7 +19,7 @@ class Line:
 
 
 class Service:
-    """Health over a world without tasks: what it looks at is set by hand."""
+    """Health over a world without tasks: the test sets what it reads."""
 
     def __init__(self):
         self.world = World()
@@ -65,7 +65,7 @@ async def test_all_is_well(autojump_clock, service):
 
 
 async def test_without_an_accepted_update_it_is_stale(autojump_clock, service):
-    """From the start on, and however much garbage comes; one good update, and it is not."""
+    """It is stale from the start on, with any amount of garbage, until one good update."""
     await trio.sleep(4.9)
     assert service.status == "ok"
     service.world.send("exchange1", [], rejected=5)
@@ -78,7 +78,7 @@ async def test_without_an_accepted_update_it_is_stale(autojump_clock, service):
 
 
 async def test_a_connection_that_is_lost(autojump_clock, service):
-    """Found again it is stale until it says something of use: one that flaps must not look well."""
+    """After a reconnect it is stale until a good line: an exchange that flaps must not look healthy."""
     service.live[0].connected = False
     assert service.statuses["exchange1"] == "reconnecting"
     assert service.status == "degraded"
@@ -136,7 +136,7 @@ async def test_only_the_mode_s_exchanges_matter(autojump_clock, service):
 
 
 async def test_the_counters_add_up_by_exchange_and_in_all(autojump_clock, service):
-    """Those of the other mode's exchanges too: nothing that was received is left out."""
+    """This includes the other mode's exchanges: no received line is left out."""
     service.world.send_one(1.0, exchange="exchange1")
     service.world.send("exchange2", [("BTCUSDT", 1.0, service.world.now)] * 3, rejected=2)
     service.world.send_one(1.0, exchange="test1")
@@ -161,7 +161,7 @@ async def test_ages_and_uptime_are_in_seconds(autojump_clock, service):
 
 
 async def test_a_store_that_takes_no_row_at_all(autojump_clock, service):
-    """It is up, and the service is degraded, until a row is taken."""
+    """It is up, but the service is degraded until a row is accepted."""
     service.world.postgres.refused("function no_such() does not exist")
     report = service.health.report()
     assert (report.status, report.postgres.status) == ("degraded", "up")

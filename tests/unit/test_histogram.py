@@ -13,7 +13,7 @@ VALUES = st.lists(st.tuples(st.floats(0, 100) | st.sampled_from(SECONDS), st.int
 
 @given(VALUES)
 def test_each_bucket_counts_what_is_at_most_its_bound(values: list[tuple[float, int]]) -> None:
-    """A value on a bound belongs below it, as Prometheus has it; one of weight n counts as n."""
+    """A value on a bound counts as below it, as in Prometheus; a value with weight n counts n times."""
     histogram = Histogram()
     for value, count in values:
         histogram.observe(value, count)

@@ -31,7 +31,7 @@ TABLE = {
 
 
 def test_the_table_is_whole():
-    """Every event in every state."""
+    """It has every event in every state."""
     assert set(TABLE) == set(EVENTS)
     assert {history.state for history in STATES.values()} == set(HistoryState)
 
@@ -46,7 +46,7 @@ def test_what_an_event_leads_to(state, event):
 
 
 def test_a_history_asked_for_while_it_is_read_is_read_again():
-    """What another boot wrote between the two would be missing."""
+    """Otherwise data that another boot wrote in between would be missing."""
     history = History()
     reading = history.wanted
     history = history.read_again().was_read(reading)

@@ -54,7 +54,7 @@ def test_loopback(host):
     ],
 )
 def test_not_loopback(host):
-    """Names that look like it belong to those who have registered them."""
+    """Names that look like loopback may be registered by anybody."""
     assert not is_loopback(host)
 
 

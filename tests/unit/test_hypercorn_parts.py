@@ -1,7 +1,7 @@
-"""What `hypercorn_parts` relies on, and the faults for which it exists.
+"""What `hypercorn_parts` depends on, and the faults for which it exists.
 
-Each test of the second half shows a fault of a library without our cure. If one fails after an update, the
-library may have mended it: look whether the cure that the test names can go.
+Each test of the second half shows a fault of a library without our workaround. If one fails after an update,
+the library may have fixed it: check whether the workaround that the test names can be removed.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ END = b"\r\n"
 
 
 def frame(first: int, payload: bytes) -> bytes:
-    """A short frame of a client's, masked with zeros."""
+    """A client's short frame, masked with zeros."""
     return bytes([first, 0x80 | len(payload)]) + bytes(4) + payload
 
 
 class Spoken:
-    """A conversation with Hypercorn as it is."""
+    """A conversation with the real Hypercorn."""
 
     def __init__(self, protocol, events):
         self.protocol = protocol
         self.events = events
-        """What it wants done, in order."""
+        """The events of Hypercorn, in order."""
 
     async def receive(self, data):
         await self.protocol.handle(RawData(data))
@@ -112,7 +112,7 @@ async def test_it_is_told_when_a_request_comes_and_when_it_is_answered():
 
 
 async def test_the_parser_of_a_connection_can_be_set():
-    """Whatever Hypercorn reads comes from it."""
+    """Hypercorn reads everything through it."""
 
     class Parser(h11.Connection):
         def next_event(self):
@@ -126,7 +126,7 @@ async def test_the_parser_of_a_connection_can_be_set():
 
 
 async def test_each_frame_is_sent_by_a_call_of_its_own():
-    """`hypercorn_parts` finds the closing one by its first byte."""
+    """`hypercorn_parts` recognises the closing one by its first byte."""
     async with plain() as spoken:
         await spoken.receive(HANDSHAKE + END)
         await spoken.receive(frame(0x89, b"?") + frame(0x88, b"\x03\xe8"))
@@ -137,21 +137,21 @@ async def test_each_frame_is_sent_by_a_call_of_its_own():
 
 
 async def test_hypercorn_changes_to_http_2_where_that_is_offered():
-    """Cure: `StrictHttp` drops the offer. There is no setting for it, and over HTTP/2 none of this holds."""
+    """Workaround: `StrictHttp` drops the offer. There is no setting, and none of this works with HTTP/2."""
     async with plain() as spoken:
         with pytest.raises(H2CProtocolRequiredError):
             await spoken.receive(GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + END)
 
 
 async def test_hypercorn_speaks_http_2_without_being_asked():
-    """Cure: `StrictHttp` refuses its beginning."""
+    """Workaround: `StrictHttp` refuses its beginning."""
     async with plain() as spoken:
         with pytest.raises(H2ProtocolAssumedError):
             await spoken.receive(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 
 async def test_hypercorn_compresses_a_web_socket():
-    """Cure: `StrictHttp` drops what the client asks for."""
+    """Workaround: `StrictHttp` drops the client's offer."""
     assert [name for name in dir(Config) if "compress" in name or "extension" in name] == []
     async with plain() as spoken:
         await spoken.receive(HANDSHAKE + b"Sec-WebSocket-Extensions: permessage-deflate\r\n" + END)
@@ -159,7 +159,7 @@ async def test_hypercorn_compresses_a_web_socket():
 
 
 async def test_hypercorn_fails_on_a_handshake_that_is_not_ascii():
-    """Cure: `StrictHttp` refuses it."""
+    """Workaround: `StrictHttp` refuses it."""
     async with plain() as spoken:
         with pytest.raises(UnicodeDecodeError):
             await spoken.receive(HANDSHAKE + b"Sec-WebSocket-Protocol: \xff\r\n" + END)
@@ -171,7 +171,7 @@ async def test_hypercorn_fails_on_a_handshake_that_is_not_ascii():
     ids=["version", "frames before the answer"],
 )
 async def test_hypercorn_leaves_a_refused_handshake_open(sent):
-    """Cure: `StrictHttp` refuses it, or `Conversation.receive` ends the connection."""
+    """Workaround: `StrictHttp` refuses it, or `Conversation.receive` ends the connection."""
 
     async def silent(scope, receive, send):
         await trio.sleep_forever()
@@ -183,14 +183,14 @@ async def test_hypercorn_leaves_a_refused_handshake_open(sent):
 
 
 async def test_hypercorn_accepts_a_handshake_with_a_body():
-    """Cure: `StrictHttp` refuses it."""
+    """Workaround: `StrictHttp` refuses it."""
     async with plain() as spoken:
         await spoken.receive(HANDSHAKE + b"Content-Length: 5\r\n" + END)
     assert spoken.sent[0].startswith(b"HTTP/1.1 101 ")
 
 
 async def test_hypercorn_keeps_what_follows_too_large_a_message():
-    """Cure: `Conversation.receive` drops it."""
+    """Workaround: `Conversation.receive` drops it."""
     async with plain() as spoken:
         spoken.protocol.config.websocket_max_message_size = 10
         await spoken.receive(HANDSHAKE + END)
@@ -201,7 +201,7 @@ async def test_hypercorn_keeps_what_follows_too_large_a_message():
 
 
 async def test_with_two_lengths_h11_keeps_the_connection():
-    """Cure: `HttpRequest` closes it (RFC 9112, 6.1)."""
+    """Workaround: `HttpRequest` closes it (RFC 9112, 6.1)."""
     async with plain() as spoken:
         await spoken.receive(
             GET + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" + END + b"0\r\n" + END
@@ -212,7 +212,7 @@ async def test_with_two_lengths_h11_keeps_the_connection():
 
 @asynccontextmanager
 async def served(config):
-    """Hypercorn's own server of one connection; the block gets it and the client's end."""
+    """Hypercorn's own server of one connection; gives it and the client's end."""
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener:
@@ -227,7 +227,7 @@ async def served(config):
 
 
 async def test_hypercorn_keeps_a_connection_whose_client_has_left():
-    """Cure: `Peer` ends the timer with the reading."""
+    """Workaround: `Peer` ends the timer when reading ends."""
     config = Config()
     config.keep_alive_timeout = 0.5
     async with served(config) as (server, client):
@@ -238,7 +238,7 @@ async def test_hypercorn_keeps_a_connection_whose_client_has_left():
 
 
 async def test_an_error_at_the_close_leaves_hypercorns_connection():
-    """Cure: `server.py` accepts connections and runs each behind a `Fence`."""
+    """Workaround: `server.py` accepts connections and runs each behind a `Fence`."""
 
     async def fails():
         raise OSError("at the close")
@@ -255,7 +255,7 @@ async def test_an_error_at_the_close_leaves_hypercorns_connection():
 
 
 async def test_hypercorns_send_cannot_be_cancelled():
-    """Cure: `Sending` has a time limit inside of the shield."""
+    """Workaround: `Sending` has a time limit inside of the shield."""
     async with served(Config()) as (server, client), trio.open_nursery() as nursery:
 
         async def leave_later():
@@ -271,7 +271,7 @@ async def test_hypercorns_send_cannot_be_cancelled():
 
 
 async def test_hypercorn_starts_a_task_after_each_answer(autojump_clock):
-    """Cure: `IdleTimer` is one task."""
+    """Workaround: `IdleTimer` is one task."""
     begun = []
 
     async def action():
@@ -287,7 +287,7 @@ async def test_hypercorn_starts_a_task_after_each_answer(autojump_clock):
 
 
 async def test_hypercorn_keeps_an_interrupt_back_that_comes_in_a_group():
-    """Cure: `App` raises it alone."""
+    """Workaround: `App` raises it outside of the group."""
 
     async def interrupted(scope, receive, send):
         raise BaseExceptionGroup("two tasks", [KeyboardInterrupt()])
@@ -298,7 +298,7 @@ async def test_hypercorn_keeps_an_interrupt_back_that_comes_in_a_group():
 
 
 async def test_a_cancellation_gets_out_of_hypercorns_nursery():
-    """Cure: `Peer` puts a scope of its own around it."""
+    """Workaround: `Peer` puts its own cancel scope around it."""
 
     async def cancel_siblings():
         trio.lowlevel.current_task().parent_nursery.cancel_scope.cancel()
@@ -316,7 +316,7 @@ async def test_a_cancellation_gets_out_of_hypercorns_nursery():
 
 
 async def test_quart_trio_takes_two_tasks_for_a_request_without_a_body():
-    """Cure: `HttpRequest`."""
+    """Workaround: `HttpRequest`."""
     app, tasks = QuartTrio("test"), []
 
     @app.get("/")
@@ -331,7 +331,7 @@ async def test_quart_trio_takes_two_tasks_for_a_request_without_a_body():
 
 
 async def test_quart_trio_does_not_notice_a_disconnect_behind_ten_messages(autojump_clock):
-    """Cure: `without_messages`."""
+    """Workaround: `without_messages`."""
     events = [{"type": "websocket.receive", "text": "hello"}] * 11 + [{"type": "websocket.disconnect"}]
 
     async def receive():

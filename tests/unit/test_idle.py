@@ -9,7 +9,7 @@ from marketflow.adapters.http.idle import IdleTimer
 
 
 class Connection:
-    """What a timer closes; its tasks end with the block, unless it hangs."""
+    """A connection that the timer closes; its tasks end with the block, unless it hangs."""
 
     def __init__(self):
         self.closed = []
@@ -40,7 +40,7 @@ async def test_it_closes_what_is_idle_for_its_time(autojump_clock):
 
 @pytest.mark.parametrize("stopping", [False, True])
 async def test_it_ends_with_its_client(autojump_clock, stopping):
-    """There is nothing to close then, whether something is being asked or not."""
+    """Then it closes nothing, idle or busy."""
     connection = Connection()
     start = trio.current_time()
     async with connection.open():
@@ -70,7 +70,7 @@ async def test_when_the_server_stops_what_is_asked_is_answered(autojump_clock):
 async def test_what_is_asked_at_the_last_moment_is_answered(autojump_clock):
     """The time is over, but the timer's task has not run yet.
 
-    We wake up at the same moment as the timer, and which of us runs first is chance: so try many times.
+    The test and the timer wake up at the same moment, and which runs first is chance: so it tries many times.
     """
     in_time = 0
     for _ in range(40):

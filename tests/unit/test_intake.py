@@ -11,7 +11,7 @@ IDLE = 30.0
 
 
 class Stage:
-    """An intake, what it sends to, and the stop."""
+    """An intake with its channel and its stop."""
 
     def __init__(self, room: float = 100):
         self.stopping = trio.Event()
@@ -104,7 +104,7 @@ async def test_an_error_of_a_wait_comes_through(autojump_clock, stage):
 
 
 async def test_anything_received_is_life(autojump_clock, stage):
-    """A heartbeat as well: the idle timeout begins again, whether something is sent on or not."""
+    """Even a heartbeat restarts the idle timeout, with or without a send."""
     pauses = iter([29, 29, 29, 31, 31])
 
     async def receive():
@@ -124,7 +124,7 @@ async def test_anything_received_is_life(autojump_clock, stage):
 
 
 async def test_each_connection_of_a_source_has_its_own_life(autojump_clock, stage):
-    """One that is silent is found, though another is not."""
+    """A silent one is detected even if another one is not silent."""
 
     async def lively():
         await trio.sleep(1)
@@ -163,7 +163,7 @@ async def test_the_time_that_a_send_takes_is_no_silence(autojump_clock):
 
 
 async def test_a_stop_allows_one_more_receive_of_each_task(autojump_clock, stage):
-    """Also if the source is somewhere else when the stop comes."""
+    """This holds even if the task is not receiving when the stop comes."""
     taken = []
 
     async def read(name, pause):
@@ -231,7 +231,7 @@ async def test_a_stop_does_not_end_a_send(autojump_clock):
 
 
 async def test_an_error_of_ours_is_known_as_such(autojump_clock):
-    """Whatever the source makes of it."""
+    """This holds for any handling by the source."""
     stage = Stage()
     with stage.send:
         stage.receive.close()

@@ -11,7 +11,7 @@ from marketflow.app.ports import BARS_KEPT
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, ceil_to, floor_to
 
 NOON = 1_795_348_800_000
-"""A boundary of hours."""
+"""A multiple of an hour."""
 NOW = NOON + 30 * SECOND
 BEGAN = NOON - 10 * MINUTE + 12_345
 """Within an interval, and within a second."""
@@ -103,7 +103,7 @@ def test_from_when_on_nothing_is_missing(knowledge, start, expected):
     ],
 )
 def test_the_first_bucket_that_has_its_beginning(knowledge, width, expected):
-    """Buckets that rows cannot make up begin with the bars."""
+    """Buckets that cannot be made from rows begin with the bars."""
     assert knowledge.buckets_from(width) == expected
 
 
@@ -136,7 +136,7 @@ KNOWN = st.builds(
 
 @given(KNOWN, TIMES, TIMES)
 def test_the_parts_make_up_the_span(knowledge, start, end):
-    """Without a gap, neighbours differ, and rows answer for whole intervals of time before the bars."""
+    """There is no gap, neighbours differ, and rows answer for whole intervals before the bars."""
     span = Span(start, end)
     parts = knowledge.parts(span)
     if span.empty:
@@ -159,7 +159,7 @@ def test_the_parts_make_up_the_span(knowledge, start, end):
 
 @given(KNOWN, TIMES, TIMES)
 def test_from_there_on_all_is_known(knowledge, start, now):
-    """And before it, if it is later than was asked for, something is unknown."""
+    """Before it, if it is later than requested, something is unknown."""
     first = knowledge.whole_from(start)
     assert first >= floor_to(start, knowledge.interval)
     assert all(part.origin is not None for part in knowledge.parts(Span(first, now)))
@@ -169,7 +169,7 @@ def test_from_there_on_all_is_known(knowledge, start, now):
 
 @given(KNOWN, TIMES, st.sampled_from([SECOND, 5 * SECOND, MINUTE, 15 * MINUTE, HOUR]))
 def test_a_bucket_that_is_not_unread_is_known_whole(knowledge, time, width):
-    """As candles take them: those from `buckets_from` on of which no unread bar can tell."""
+    """Candles use the buckets from `buckets_from` on that no unread bar can affect."""
     start = max(floor_to(time, width), knowledge.buckets_from(width))
     bucket = Span(start, start + width)
     if width % knowledge.interval and width < knowledge.interval:

@@ -22,7 +22,7 @@ WATCHING, TAKEN = LeaseState.WATCHING, LeaseState.TAKEN
 
 
 class At:
-    """A machine that was brought to a state, with looks each 0.25 s."""
+    """A state machine in a given state, with looks each 0.25 s."""
 
     def __init__(self, state: LeaseState) -> None:
         self.now = 100.0
@@ -45,7 +45,7 @@ class At:
     def looks(
         self, holder: str | None, *markers: str | None, granted: bool = False, seconds: float = 0.0
     ) -> list[Move]:
-        """At each of the markers, or for so long at one."""
+        """Look at each of the markers, or for so long at one."""
         if seconds:
             markers *= 1 + int(seconds / 0.25)
         return [self.look(holder, marker, granted=granted) for marker in markers]
@@ -113,7 +113,7 @@ def test_the_marker_of_the_boot_before_is_met_once_and_means_nothing():
 
 @pytest.mark.parametrize(("holder", "granted"), [(None, False), (None, True), (OTHER, False), (OTHER, True)])
 def test_somebody_who_writes_is_waited_for_and_then_it_ends(holder, granted):
-    """Also one that does not know of the hold, and whatever the database says."""
+    """This includes a writer that does not know the lease, with any answer of the database."""
     at = At(SEEKING)
     moves = at.looks(holder, *MOVING, granted=granted)
     count = moves.index(Move.END)
@@ -123,7 +123,7 @@ def test_somebody_who_writes_is_waited_for_and_then_it_ends(holder, granted):
 
 
 def test_a_holder_that_stands_still_is_dead_if_the_database_says_so_too():
-    """A hold of another database says nothing about this Redis."""
+    """The lock of another database proves nothing about this Redis."""
     assert Move.TAKE not in At(SEEKING).looks(OTHER, "other:3", seconds=LEASE_PATIENCE - 0.5)
     moves = At(SEEKING).looks(OTHER, "other:3", seconds=DEAD_SECONDS, granted=True)
     assert moves == [Move.WAIT] * 6 + [Move.TAKE]
@@ -135,7 +135,7 @@ def test_without_a_holder_the_marker_must_stand_still_for_a_moment():
 
 
 def test_time_in_which_nobody_could_have_written_is_no_standing_still():
-    """Neither while Redis was away nor while it, or we, hung between two looks."""
+    """Time does not count while Redis is away, or while it or we hang between two looks."""
     at = At(SEEKING)
     at.looks(OTHER, "other:3", seconds=DEAD_SECONDS - 0.25, granted=True)
     at.machine.lost_sight()
@@ -155,7 +155,7 @@ def test_patience_is_from_the_first_sight_of_the_other_or_shared():
 
 
 def test_a_dead_one_that_lives_after_all_ends_us():
-    """It may be seen because Redis has come back older; then nobody writes, and it expires."""
+    """Its lease may be back because Redis came back older; then nobody writes, and it expires."""
     at = At(LAPSED)
     assert at.looks(DEAD, "dead:7", "dead:7", "dead:7") == [Move.WAIT] * 3
     assert at.look(None, "us:1") is Move.TAKE
@@ -164,7 +164,7 @@ def test_a_dead_one_that_lives_after_all_ends_us():
 
 
 def test_one_stray_write_is_waited_out_and_more_end_us():
-    """A boot that was frozen in a write comes back to it, and then sees who holds the window."""
+    """A boot that was frozen in a write completes it, and then sees who has the lease."""
     assert At(WATCHING).looks(US, "other:1", seconds=FREE_SECONDS) == [Move.WAIT] * 3 + [Move.WRITE]
     assert At(WATCHING).looks(US, "other:1", "other:2") == [Move.WAIT, Move.END]
 
@@ -182,19 +182,19 @@ def test_the_lease_counts_from_the_sending_of_the_last_write():
 
 
 def rival(world: World, boot: str = "rival", **options) -> World:
-    """Another boot on the same window, with a database of its own."""
+    """Another boot on the same window, with its own database."""
     return World(boot=boot, window=world.window.successor(boot), clock=world.clock, **options)
 
 
 async def takes_hold(world: World) -> float:
-    """At a start; returns the seconds that it took."""
+    """Take the lease at a start; returns the seconds that it took."""
     began = trio.current_time()
     await world.flusher.take_lease(began + LEASE_PATIENCE)
     return trio.current_time() - began
 
 
 async def ends_with_store_taken(world: World) -> float:
-    """Run until it ends so; returns the seconds that it took."""
+    """Run until it ends with StoreTaken; returns the seconds that it took."""
     began = trio.current_time()
     with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
         async with world.running(aggregating=False):
@@ -219,7 +219,7 @@ async def test_an_orderly_stop_leaves_nothing_to_wait_for(autojump_clock):
 
 
 async def test_a_start_beside_a_living_boot_writes_nothing_and_ends(autojump_clock):
-    """Whether it has a database of its own or none; the one that runs does not notice."""
+    """This holds with its own database or none; the running boot is not affected."""
     world = World()
     second = rival(world)
     await second.aggregator.take_lease()
@@ -235,7 +235,7 @@ async def test_a_start_beside_a_living_boot_writes_nothing_and_ends(autojump_clo
 
 
 async def test_a_start_that_has_seen_another_does_not_serve_when_the_window_goes_away(autojump_clock):
-    """Both would serve until the window is back."""
+    """Otherwise both would serve until the window is back."""
     world = World()
     second = rival(world)
     async with world.running(aggregating=False), trio.open_nursery() as nursery:
@@ -254,7 +254,7 @@ async def test_a_start_that_has_seen_another_does_not_serve_when_the_window_goes
 
 @pytest.mark.parametrize(("database", "seconds"), [(True, DEAD_SECONDS), (False, 5.0)])
 async def test_a_start_after_a_kill(database, seconds, autojump_clock):
-    """The hold expires, or database and marker say that it holds no more."""
+    """The lease expires, or database and marker show that its holder is dead."""
     first = World()
     async with first.running(aggregating=False):
         await until(lambda: first.flusher.up)
@@ -268,7 +268,7 @@ async def test_a_start_after_a_kill(database, seconds, autojump_clock):
 
 
 async def test_a_marketflow_that_does_not_know_of_the_hold_is_found_by_its_marker(autojump_clock):
-    """Of an older version: its marker moves, and a start beside it, and one that runs already, end."""
+    """An older version's marker moves: a start beside it ends, and so does a running service."""
     world = World()
 
     async def older_version():
@@ -344,7 +344,7 @@ async def test_a_hold_that_another_took_during_an_outage_of_ours_ends_us(autojum
 
 
 async def test_a_window_that_comes_back_with_the_hold_of_the_boot_before(autojump_clock):
-    """From a snapshot that is older than our taking it. That boot is dead, and we have said so before."""
+    """The snapshot is older than our lease. That boot is known to be dead."""
     first = World()
     async with first.running(aggregating=False):
         await until(lambda: first.flusher.up)
@@ -362,7 +362,7 @@ async def test_a_window_that_comes_back_with_the_hold_of_the_boot_before(autojum
 
 
 async def test_a_start_with_the_window_away_treats_its_return_as_a_start(autojump_clock):
-    """It never held it: the hold that it finds is that of a dead boot, or the other one lives."""
+    """It never had the lease: the lease that it finds belongs to a dead boot, or to one that lives."""
     first = World()
     second = rival(first)
     second.window.away = True
@@ -383,7 +383,7 @@ async def test_a_start_with_the_window_away_treats_its_return_as_a_start(autojum
 
 
 async def test_a_stop_while_it_waits_ends_at_once(autojump_clock):
-    """What is pending is dropped and counted, and the other's hold stays."""
+    """Pending updates are dropped and counted, and the other's lease stays."""
     first = World()
     second = rival(first)
     async with first.running(aggregating=False):

@@ -38,7 +38,7 @@ def test_the_equations_hold_after_every_step(steps):
 
 
 def test_a_reason_is_named_only_if_it_occurred():
-    """Else every answer would list drops that never were."""
+    """Otherwise every answer would list drops that never happened."""
     ledger = Ledger()
     ledger.drop(0, OVERFLOW)
     assert ledger.dropped == {}

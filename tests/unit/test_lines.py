@@ -12,7 +12,7 @@ LIMIT = 8
 
 
 def framed(pieces: list[bytes], limit: int = LIMIT) -> tuple[bytes, int]:
-    """All lines and the count of oversized ones of one connection."""
+    """All lines and the number of oversized ones of one connection."""
     framer = LineFramer(limit)
     results = [framer.push(piece) for piece in pieces]
     results.append(framer.finish())
@@ -22,7 +22,7 @@ def framed(pieces: list[bytes], limit: int = LIMIT) -> tuple[bytes, int]:
 
 
 def model(data: bytes, limit: int = LIMIT) -> tuple[bytes, int]:
-    """The same said with all bytes at hand."""
+    """The same, computed with all bytes at hand."""
     *ended, rest = data.split(b"\n")
     if rest.strip(b" \t\r") or len(rest.removesuffix(b"\r")) > limit:
         ended.append(rest)
@@ -96,7 +96,7 @@ def test_a_blank_rest_is_nothing(rest):
 
 
 def test_after_the_end_a_framer_is_as_new():
-    """Whatever the last connection left, also the middle of a giant line."""
+    """This holds for any rest of the last connection, even half of a giant line."""
     framer = LineFramer(8)
     assert framer.push(b"x" * 9) == (b"", 1)
     assert framer.finish() == (b"", 0)

@@ -47,7 +47,7 @@ TABLE = {
 
 
 def test_the_table_is_whole():
-    """Every event in every state."""
+    """It has every event in every state."""
     assert set(TABLE) == set(EVENTS)
     assert {state: link.state for state, link in STATES.items()} == {state: state for state in LinkState}
 
@@ -77,7 +77,7 @@ def test_what_is_derived(link, answers, up, dropping):
 
 
 def test_it_is_up_once_all_that_failed_has_worked():
-    """A full Redis takes the marker and refuses to be trimmed: it stays away, and can be whole."""
+    """A full Redis accepts the marker but refuses to be trimmed: it stays away, although it can be whole."""
     link = STATES[WHOLE].failed(TRIM).worked(MARK).worked(WRITE).made_whole(0)
     assert link.whole
     assert not link.up

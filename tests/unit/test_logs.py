@@ -1,4 +1,4 @@
-"""The log: one line an event in either form, no secrets, and no failure."""
+"""The log: one line for each event in both forms, no secrets, and no failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 @pytest.fixture(autouse=True)
 def _restored():
-    """What `configure` changes belongs to the whole process."""
+    """Restore what `configure` changes in the process."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield
@@ -29,15 +29,15 @@ def _restored():
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is one."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
 
 def logged(level="info", style="json") -> io.StringIO:
-    """What is logged from now on."""
+    """The log from now on."""
     stream = io.StringIO()
     logs.configure(level, style, stream)
     return stream
@@ -89,7 +89,7 @@ def test_colours_are_for_terminals(monkeypatch):
 
 @pytest.mark.parametrize("level", logs.LEVELS)
 def test_level(level):
-    """What is below is not logged, of ours and of the libraries'."""
+    """Events below the level are not logged, neither ours nor those of libraries."""
     stream = logged(level)
     order = list(logs.LEVELS)
 
@@ -140,7 +140,7 @@ def test_context_is_merged():
     ],
 )
 def test_secrets_are_masked(key, value, shown):
-    """Of ours and of the libraries'."""
+    """This holds for our events and those of libraries."""
     stream = logged()
 
     structlog.get_logger().info("x", **{key: value})
@@ -152,7 +152,7 @@ def test_secrets_are_masked(key, value, shown):
 
 @pytest.mark.parametrize("style", logs.FORMATS)
 def test_traceback_is_for_debug(style):
-    """Otherwise an exception is told in the same line."""
+    """At other levels an exception is in the event's line."""
     for level, expected in (("info", False), ("debug", True)):
         stream = logged(level, style)
         try:
@@ -168,7 +168,7 @@ def test_traceback_is_for_debug(style):
 
 
 class BrokenPipe(io.StringIO):
-    """A stream whose reader has gone."""
+    """A stream whose reader has closed it."""
 
     def write(self, _text: str) -> int:
         """Fail."""
@@ -176,7 +176,7 @@ class BrokenPipe(io.StringIO):
 
 
 class Unprintable:
-    """Something that cannot be shown."""
+    """An object that cannot be formatted."""
 
     def __repr__(self) -> str:
         raise RuntimeError
@@ -184,7 +184,7 @@ class Unprintable:
 
 @pytest.mark.parametrize("style", logs.FORMATS)
 def test_a_line_never_fails(style, capsys):
-    """A closed stream, a broken pipe, no stream at all, a value that cannot be shown: silence."""
+    """A closed stream, a broken pipe, no stream, or a value that cannot be formatted raises nothing."""
     closed = io.StringIO()
     closed.close()
     for stream in (closed, BrokenPipe()):
@@ -202,7 +202,7 @@ def test_a_line_never_fails(style, capsys):
 
 
 def test_no_stderr_at_all(monkeypatch):
-    """As in a daemon that has closed it."""
+    """A daemon may have closed it."""
     monkeypatch.setattr(sys, "stderr", None)
     logs.configure("info", "text")
 

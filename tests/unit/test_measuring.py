@@ -10,7 +10,7 @@ from marketflow.app.watch.measuring import Measuring
 
 
 async def test_it_tells_what_the_parts_have_counted(autojump_clock):
-    """And the latencies are those of just the updates that it tells are cached."""
+    """The latencies are those of exactly the updates that it counts as cached."""
     world = World(interval=1_000, limit=50)
     health = Health(
         feeds={"live": [Line(exchange) for exchange in world.exchanges], "test": []},

@@ -27,7 +27,7 @@ finite = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
 
 
 def commands_of(data):
-    """Commands as the server reads them: a command is an array of bulk strings, as a reply may be."""
+    """Commands as the server parses them: arrays of bulk strings."""
     reader = hiredis.Reader()
     reader.feed(data)
     commands = []
@@ -44,7 +44,7 @@ def commands_of(data):
     )
 )
 def test_runs_are_packed_as_the_updates_that_they_are(runs):
-    """Every score, price and sequence exactly, in the order of the runs."""
+    """Every score, price and sequence is exact, in the order of the runs."""
     written = [
         Written(*PAIR, [FIRST + s for _, _, s in run], [t for t, _, _ in run], [p for _, p, _ in run])
         for run in runs
@@ -73,7 +73,7 @@ def test_a_command_holds_the_server_up_for_a_moment_only():
 
 
 def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
-    """As texts, which is how Redis orders them; also where a sequence gets a digit more."""
+    """Redis orders them as texts; this also holds if a sequence gets another digit."""
     sequences = [9, 10, 99, 100, 10**15, FIRST]
     data, _ = UpdatesPacker(b"boot1").pack({KEY: [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)]})
     ((_, _, *arguments),) = commands_of(data)
@@ -93,7 +93,7 @@ def test_bars_are_stored_bit_by_bit(average, low, high, price, count, sequence):
 
 
 def test_bars_are_packed_by_exchange_and_symbol():
-    """One command for each, in which all of its fields are; of nothing nothing."""
+    """One command for each has all its fields; no bars give no command."""
     other = ("exchange2", "a b:c")
     places = [(PAIR, (1_000, "x")), (other, (1_000, "x")), (PAIR, (2_000, "x")), (PAIR, (1_000, "yy"))]
     bars = [(*place, Bar.of([number], [float(number)])) for number, place in enumerate(places, 1)]
@@ -116,7 +116,7 @@ def test_bars_are_packed_by_exchange_and_symbol():
     )
 )
 def test_of_several_pairs_each_gets_its_own(runs):
-    """Whatever is packed beside it, also with timestamps of other lengths."""
+    """They may be packed with any others, even with timestamps of other lengths."""
     groups: dict[bytes, list[Written]] = {}
     expected: dict[bytes, list[tuple[int, int]]] = {}
     sequence = FIRST
@@ -155,5 +155,5 @@ def test_what_is_no_bar_is_told(value):
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
 def test_commands_are_packed_as_they_are(arguments):
-    """Whatever bytes: lengths count, not separators."""
+    """Any bytes are allowed: the protocol uses lengths, not separators."""
     assert commands_of(pack(*arguments)) == [arguments]

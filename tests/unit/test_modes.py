@@ -11,7 +11,7 @@ from marketflow.app.ingest.modes import Modes
 
 
 class Sources:
-    """Runs what a mode's sources would: says when they begin and end, and takes its time to end."""
+    """Stands for a mode's sources: reports their beginning and end, and takes some time to end."""
 
     def __init__(self, *, ending=0.5):
         self.ending = ending
@@ -33,7 +33,7 @@ class Sources:
 
 
 class Running:
-    """Modes at work."""
+    """A running Modes."""
 
     def __init__(self, mode="live", **options):
         self.sources = Sources(**options)
@@ -58,7 +58,7 @@ async def test_it_begins_in_the_configured_mode(autojump_clock, running):
 
 
 async def test_a_switch_answers_when_the_old_mode_has_ended(autojump_clock, running):
-    """No update of the old mode comes after the answer, and none was cut off before."""
+    """No update of the old mode follows the answer, and none was lost before."""
     assert await running.modes.switch("test")
     assert trio.current_time() == 0.5
     assert running.modes.mode == "test"
@@ -76,7 +76,7 @@ async def test_during_a_switch_it_is_the_mode_that_is_left(autojump_clock, runni
 
 
 async def test_a_switch_to_the_current_mode_changes_nothing(autojump_clock, running):
-    """And takes no time: no source is interrupted."""
+    """It takes no time, and no source is interrupted."""
     assert not await running.modes.switch("live")
     assert trio.current_time() == 0
     assert running.sources.modes == ["live"]
@@ -96,7 +96,7 @@ async def test_of_several_at_once_each_gets_its_mode_and_one_changed_it(autojump
 
 
 async def test_a_storm_of_switches_ends_in_order(autojump_clock, running):
-    """Every caller gets an answer, no two modes ever run together, and the last one stays."""
+    """Every caller gets an answer, two modes never run together, and the last one stays."""
     rng, answered = random.Random(1), 0
 
     async def switch(mode, delay):
@@ -117,7 +117,7 @@ async def test_a_storm_of_switches_ends_in_order(autojump_clock, running):
 
 
 async def test_a_switch_is_carried_through_though_its_caller_is_cancelled(autojump_clock, running):
-    """Half a switch would leave no mode at all."""
+    """Half a switch would leave no mode."""
     with trio.move_on_after(0.1) as scope:
         await running.modes.switch("test")
     assert scope.cancelled_caught
@@ -173,7 +173,7 @@ async def test_a_stop_waits_until_the_sources_have_ended(autojump_clock):
 
 
 async def test_a_source_that_fails_takes_the_service_down(autojump_clock):
-    """And nobody waits for a switch that will never be."""
+    """No caller is left waiting for a switch that will never happen."""
 
     async def fail(mode, leave):
         await trio.sleep(1)

@@ -18,7 +18,7 @@ EVENTS = {
 
 @pytest.mark.parametrize("event", EVENTS)
 async def test_each_event_has_one_line_in_an_interval(autojump_clock, event):
-    """Apart from the other events; what comes between is of debug."""
+    """Each kind counts separately; the events in between are logged at debug level."""
     log = OutageLog("exchange1")
     with capture_logs() as lines:
         for _ in range(30):
@@ -46,7 +46,7 @@ async def test_after_an_outage_everything_is_logged_again(autojump_clock):
 
 
 async def test_a_bug_has_its_traceback_and_its_place():
-    """The traceback is that of the whole group, the place that of the bug within."""
+    """The traceback is that of the whole group, the place that of the bug in it."""
     log = OutageLog("exchange1")
     with capture_logs() as lines:
         try:

@@ -13,7 +13,7 @@ KEY = "key"
 
 
 def outbox_in(state):
-    """An outbox whose one key is in a state, and the version that was taken (0: none was)."""
+    """An outbox with one key in this state, and the version that was taken (0: none)."""
     outbox = Outbox()
     version = 0
     if state != ABSENT:
@@ -50,7 +50,7 @@ TABLE = {
 
 
 def check(outbox, version, state):
-    """What can be seen of a key in that state; `version` is the one that was taken."""
+    """Check the visible behaviour of a key in that state; `version` is the one that was taken."""
     assert (KEY in outbox) == (state != ABSENT)
     assert list(outbox) == ([] if state == ABSENT else [KEY])
     assert (KEY in outbox.waiting) == (state in {WAITING, CHANGED})
@@ -72,7 +72,7 @@ def test_every_event_in_every_state(event, state):
 
 
 def test_what_changes_while_it_waits_keeps_its_place():
-    """Else a bar that changes all the time would never be the first."""
+    """Otherwise a bar that changes all the time would never be taken."""
     outbox = Outbox()
     for key in "abac":
         outbox.add(key)
@@ -80,7 +80,7 @@ def test_what_changes_while_it_waits_keeps_its_place():
 
 
 def test_the_caller_chooses_what_to_take():
-    """PostgreSQL gets the oldest intervals first, whichever has changed first."""
+    """PostgreSQL gets the oldest intervals first, independent of the order of changes."""
     outbox = Outbox()
     for end in (3, 1, 2):
         outbox.add(end)
@@ -91,7 +91,7 @@ def test_the_caller_chooses_what_to_take():
 
 
 def test_of_two_versions_on_their_way_the_newer_counts():
-    """The store may have the older one for good, if the newer is lost."""
+    """If the newer one is lost, the store may keep the older one for good."""
     outbox, first = outbox_in(CHANGED)
     second = outbox.take([KEY])
     outbox.acknowledge([KEY], first)
@@ -117,7 +117,7 @@ def test_what_is_put_back_is_taken_first():
 
 
 def test_what_is_forgotten_far_behind_moves_no_place():
-    """A place is reached when all before it were taken, not when as many are gone."""
+    """A place is reached when all keys before it were taken, not when that many are gone."""
     outbox = Outbox()
     for key in "abc":
         outbox.add(key)
@@ -132,7 +132,7 @@ def test_what_is_forgotten_far_behind_moves_no_place():
 
 
 def naive(log, key):
-    """Whether a key waits, and the version that was taken (0: none), from all that has happened to it."""
+    """Whether a key waits, and the version that was taken (0: none), from its whole history."""
     waits, taken = False, 0
     for event, version in [(event, version) for event, about, version in log if about in {key, "all"}]:
         match event:
@@ -150,7 +150,7 @@ def naive(log, key):
 
 
 class OutboxMachine(RuleBasedStateMachine):
-    """Any order of events, also acknowledgements that come late, twice, or for what was put back."""
+    """Any order of events, including late and repeated acknowledgements, and those of keys that were put back."""
 
     KEYS = "abcd"
 
@@ -159,9 +159,9 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox = Outbox()
         self.log = []
         self.takes = []
-        """Of each take its keys and the version."""
+        """The keys and the version of each take."""
         self.places = []
-        """Of each position that was asked for the place, and the keys that waited then."""
+        """For each place that was requested, the keys that waited then."""
 
     @rule(key=st.sampled_from(KEYS))
     def add(self, key):

@@ -72,7 +72,7 @@ def test_what_is_no_int64_in_ascii_digits_is_refused(text):
 
 @given(st.text(max_size=25))
 def test_any_text_is_an_integer_within_the_bounds_or_refused(text):
-    """Nothing but BadParameter ever comes out of a text."""
+    """No text raises an error other than BadParameter."""
     try:
         number = integer("limit", text, least=1, most=1000)
     except BadParameter:

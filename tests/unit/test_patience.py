@@ -27,7 +27,7 @@ async def test_it_ends_soon_after_its_time(autojump_clock):
 
 @pytest.mark.parametrize("late", [0, SECOND_LOOK / 2])
 async def test_what_is_seen_only_after_the_deadline_is_taken(autojump_clock, nursery, late):
-    """As after a standstill: the clock says that it is over before Trio has looked at the sockets."""
+    """After a standstill the deadline has passed before Trio has polled the sockets."""
     come = trio.Event()
 
     async def send() -> None:
@@ -43,7 +43,7 @@ async def test_no_time_at_all_is_still_a_look(autojump_clock):
 
 
 async def test_an_error_is_raised_as_it_is(autojump_clock):
-    """Not in a group."""
+    """It is not in a group."""
 
     async def wait() -> None:
         await trio.sleep(1)
@@ -60,7 +60,7 @@ async def test_a_cancellation_from_outside_is_no_time_out(autojump_clock):
 
 
 async def test_a_result_is_not_lost_to_a_cancellation_in_the_same_moment(autojump_clock):
-    """It may be a connection that nobody else would close."""
+    """It may be a connection that nothing else would close."""
     with trio.CancelScope() as outer:
 
         async def wait() -> str:

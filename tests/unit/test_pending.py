@@ -24,7 +24,7 @@ def rows_of(runs):
 
 @given(st.lists(st.integers(1, 9), max_size=10), st.lists(st.integers(0, 12), max_size=10))
 def test_first_in_first_out_whatever_the_portions(sizes, limits):
-    """Taken or discarded, each is there once, in order; runs are cut where a portion ends."""
+    """Taken or discarded, each update occurs once, in order; runs are cut at the end of a portion."""
     pending, expected, first = PendingUpdates(), [], 0
     for size in sizes:
         pending.append(waiting(range(first, first + size)))
@@ -51,7 +51,7 @@ def test_what_is_too_old_is_left_out(timestamps, oldest):
 
 
 def test_runs_are_discarded_where_they_are_too_old_as_a_whole():
-    """At the oldest end only: what is behind a younger one waits for its turn."""
+    """Only at the oldest end: old updates behind a younger one have to wait."""
     pending = PendingUpdates()
     for timestamps in ([1, 2], [3, 9], [1, 1]):
         pending.append(waiting(range(2), timestamps))

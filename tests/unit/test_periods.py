@@ -23,7 +23,7 @@ UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 @given(timestamps, st.integers(1, 10**8))
 def test_boundaries_lie_around_a_time(timestamp, interval):
-    """Multiples of the interval from the epoch; a boundary is its own, on both sides."""
+    """They are multiples of the interval from the epoch; a boundary is its own floor and ceiling."""
     below, above = floor_to(timestamp, interval), ceil_to(timestamp, interval)
     assert below % interval == above % interval == 0
     assert below <= timestamp < below + interval
@@ -33,7 +33,7 @@ def test_boundaries_lie_around_a_time(timestamp, interval):
 
 @given(st.integers(0, 10**6), st.sampled_from("smhd"))
 def test_periods_are_a_whole_number_and_a_unit(number, unit):
-    """From a second to thirty days; nothing beyond."""
+    """They are valid from a second to thirty days."""
     text, period = f"{number}{unit}", number * UNITS[unit]
     if 0 < period <= 30 * DAY:
         assert parse_period(text) == period
@@ -87,7 +87,7 @@ def test_a_span_is_left_closed_and_right_open(start, end, timestamp):
 
 
 def test_candles_of_one_interval_cut_days_evenly():
-    """So that every candle is merged of whole finer ones."""
+    """So every candle can be merged from whole finer ones."""
     for text, width in CANDLE_INTERVALS.items():
         assert parse_period(text) == width
         assert DAY % width == 0

@@ -1,4 +1,4 @@
-"""Words that make a sentence hard to read at once stay out of code, tests and documents."""
+"""Words that make a sentence hard to read stay out of code, tests and documents."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ def test_tests_are_in_plain_english(name: str) -> None:
     ],
 )
 def test_an_offence_is_found(text: str, found: list[str]) -> None:
-    """Also across lines, and only as whole words."""
+    """It is found across lines, and only as whole words."""
     assert offences(text, IN_THE_PRODUCT) == found

@@ -1,6 +1,6 @@
-"""No module of ours touches what a library keeps private: an update may change it without a word.
+"""Our modules do not use private parts of libraries: an update may change these without notice.
 
-What has no documented way is in `marketflow.adapters.http.hypercorn_parts`, each part with its reason.
+Undocumented parts are used only in `marketflow.adapters.http.hypercorn_parts`, each with its reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from test_architecture import imported, modules, within
 
 PARTS = "marketflow.adapters.http.hypercorn_parts"
-"""The one module that may use what is public by its name and not documented."""
+"""The only module that may use parts with public names that are not documented."""
 DOCUMENTED = {
     "hypercorn": ("hypercorn.config", "hypercorn.logging", "hypercorn.typing"),
     "quart": ("quart.utils", "quart.wrappers"),
@@ -28,10 +28,10 @@ DOCUMENTED = {
     "psycopg_pool": (),
     "trio_util": (),
 }
-"""Modules of these libraries that may be imported beside the topmost."""
+"""Modules of these libraries that may be imported besides the topmost one."""
 
 MADE = {"_abc_impl", "_is_protocol", "_is_runtime_protocol"}
-"""Names that Python itself gives to a class."""
+"""Names that Python itself adds to a class."""
 
 
 def _is_private(name: str) -> bool:
@@ -52,14 +52,14 @@ def own_names(tree: ast.Module) -> set[str]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name that a chain of attributes begins with."""
+    """The first name in a chain of attributes."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def offences(source: str) -> set[str]:
-    """Uses of private parts, and assignments to parts of what is imported, as they are written."""
+    """Uses of private parts, and assignments to parts of imported modules, as source text."""
     tree = ast.parse(source)
     own, names = own_names(tree), imported_names(tree)
     found = set()
@@ -74,7 +74,7 @@ def offences(source: str) -> set[str]:
 
 
 def imported_names(tree: ast.Module) -> set[str]:
-    """Names that imports bind, wherever they are."""
+    """Names that imports bind, at any depth."""
     return {
         (alias.asname or alias.name).split(".")[0]
         for node in ast.walk(tree)
@@ -90,14 +90,14 @@ def imports_private(node: ast.Import | ast.ImportFrom) -> bool:
 
 
 def is_offence(node: ast.Attribute, own: set[str], imports: set[str]) -> bool:
-    """Whether it is a private attribute of something else, or is set on what was imported."""
+    """Whether it is a private attribute of another object, or an assignment to something imported."""
     ours = node.attr in own or (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"})
     set_on_import = not isinstance(node.ctx, ast.Load) and _root(node) in imports
     return (_is_private(node.attr) and not ours) or set_on_import
 
 
 def is_hidden_offence(node: ast.Call, imports: set[str]) -> bool:
-    """The same by `getattr`, `setattr` or `delattr`."""
+    """The same through `getattr`, `setattr` or `delattr`."""
     kind = getattr(node.func, "id", "")
     if kind not in {"getattr", "setattr", "delattr"}:
         return False
@@ -119,14 +119,14 @@ def undocumented(source: str, module: str, *, is_package: bool = False) -> set[s
 
 
 def _is_module(name: str) -> bool:
-    """Whether a dotted name lies in a module below the topmost: `quart.utils.x` does, `quart.g` does not."""
+    """Whether a dotted name is in a module below the topmost one: `quart.utils.x` is, `quart.g` is not."""
     library, *rest = name.split(".")
     module = importlib.import_module(library)
     return len(rest) > 1 or isinstance(getattr(module, rest[0], None), ModuleType)
 
 
 def private_overrides(module: ModuleType) -> set[str]:
-    """Private names of a class that hide or use those of a library's class it is made of."""
+    """Private names of a class that override or use those of a library's base class."""
     found = set()
     for kind in vars(module).values():
         if not isinstance(kind, type) or kind.__module__ != module.__name__:
@@ -164,7 +164,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "marketflow.embedded.processes": {"os._exit": "documented by Python"},
     "marketflow.service": {"os._exit": "documented by Python"},
 }
-"""What looks private and is not, and why."""
+"""Uses that look private but are not, with the reason."""
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
@@ -179,7 +179,7 @@ def test_no_module_touches_private_parts(module: str) -> None:
 
 
 def test_the_one_module_overrides_nothing() -> None:
-    """It calls what is undocumented, and has no subclass of it."""
+    """It only calls undocumented parts, and has no subclass of them."""
     parts = importlib.import_module(PARTS)
     ours = [each for each in vars(parts).values() if inspect.isclass(each) and each.__module__ == PARTS]
     bases = {base for each in ours for base in each.__mro__ if base.__module__ != PARTS}
@@ -252,7 +252,7 @@ def late():
 
 
 def test_an_override_of_a_private_part_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method, a field, and a mere call of what the library's class has."""
+    """A method, a field, and a mere call of the library's method are found."""
     h11 = importlib.import_module("h11")
 
     class Method(h11.Connection):

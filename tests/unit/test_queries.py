@@ -28,7 +28,7 @@ def newest_of(updates):
 
 
 async def check_latest(world, *, source=None):
-    """Latest prices of each pair, of each symbol, and all at once are those of the model."""
+    """Latest prices of each pair, of each symbol, and all at once equal those of the model."""
     live = [(exchange, symbol) for symbol in SYMBOLS for exchange in EXCHANGES]
     known = [newest_of(world.of(pair)) for pair in live if world.of(pair)]
     found = await world.queries.latest_of_all(None, None)
@@ -48,7 +48,7 @@ async def check_latest(world, *, source=None):
 
 
 async def check_statistics(world, period):
-    """Each kind, of one exchange and of all, agrees with the model over the span that the answer names."""
+    """Each statistic, of one exchange and of all, agrees with the model over the span in the answer."""
     for exchange in (None, *EXCHANGES):
         for symbol in SYMBOLS:
             summary = await world.queries.summary(symbol, exchange, period)
@@ -82,7 +82,7 @@ async def check_statistics(world, period):
 
 
 async def play(world, seconds, every=0.3):
-    """Traffic of all exchanges, no two of which share a timestamp: rows know no order of these."""
+    """Traffic of all exchanges without equal timestamps, since rows do not record their order."""
     rng, end = random.Random(1), trio.current_time() + seconds
     while trio.current_time() < end:
         for place, exchange in enumerate((*EXCHANGES, *TEST_EXCHANGES)):
@@ -96,7 +96,7 @@ async def play(world, seconds, every=0.3):
 
 
 async def test_latest_is_the_newest_whatever_happens_to_the_window(autojump_clock):
-    """Up, away, emptied and back: what was accepted just before the question is in the answer."""
+    """With the window up, away, emptied and back, an update just before the question is in the answer."""
     rng, world = random.Random(1), World()
     async with world.running():
         await until(lambda: world.flusher.up)
@@ -134,7 +134,7 @@ async def test_of_equal_timestamps_the_later_received_wins_within_and_across_exc
 
 
 async def test_the_newest_known_however_old(autojump_clock):
-    """Window, then bars, then rows; of this boot and of earlier ones."""
+    """It comes from the window, then bars, then rows; of this boot and of earlier ones."""
     world = World(flush_interval=10.0)
     async with world.running(slowly=True):
         await play(world, 65)
@@ -178,7 +178,7 @@ async def test_where_there_never_was_an_update_there_is_no_data(autojump_clock, 
 
 
 async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_clock):
-    """A symbol that an exchange does not have would else cost each question a call to the store."""
+    """Otherwise each question about a symbol that an exchange lacks would cost a call to the store."""
     world = World()
     async with world.running(aggregating=False):
         world.send_one(1.0)
@@ -213,7 +213,7 @@ async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_
 async def test_that_there_never_was_one_nobody_knows_with_a_store_away(
     autojump_clock, from_redis_alone, away
 ):
-    """404 would be a lie."""
+    """A 404 would be wrong."""
     world = World(from_redis_alone=from_redis_alone)
     world.window.away = away in ("window", "both")
     world.store.away = away in ("store", "both")
@@ -297,7 +297,7 @@ async def test_a_span_without_updates_is_no_data(autojump_clock, from_redis_alon
 @FILLINGS
 @pytest.mark.parametrize("price", [5e-324, 2e-07, 1e308, 1.7976931348623157e308])
 async def test_averages_of_extreme_prices_are_numbers(autojump_clock, from_redis_alone, price):
-    """Sums overflow where no price does."""
+    """Sums can overflow even if no price does."""
     world = World(from_redis_alone=from_redis_alone)
     async with world.running():
         await until(lambda: world.flusher.up)
@@ -313,7 +313,7 @@ async def test_averages_of_extreme_prices_are_numbers(autojump_clock, from_redis
 
 @FILLINGS
 async def test_questions_without_an_exchange_are_about_the_mode_alone(autojump_clock, from_redis_alone):
-    """Generated data never mixes in; asked for by name it is there."""
+    """Generated data is never mixed in; it is returned if asked for by name."""
     mode = list(EXCHANGES)
     world = World(mode_exchanges=mode, from_redis_alone=from_redis_alone)
     async with world.running():

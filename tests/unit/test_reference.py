@@ -1,4 +1,4 @@
-"""config.toml and docs/configuration.md say what the settings classes say."""
+"""config.toml and docs/configuration.md agree with the settings classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOME = {"HOME": "/home/me"}
 
 @attrs.frozen
 class Silent:
-    """Settings that nobody has explained."""
+    """Settings without docstrings."""
 
     port: Port = 1
 
@@ -44,7 +44,7 @@ def test_every_key_is_explained():
 
 @pytest.mark.parametrize("key", KEYS)
 def test_default_can_be_written_as_it_is_shown(key, tmp_path):
-    """Into the variable that is named beside it; that changes nothing."""
+    """Setting it in the variable beside it changes nothing."""
     entry = ENTRIES[key]
     row = next(line for line in reference.markdown().splitlines() if line.startswith(f"| `{key}`"))
     variable = row.split("`")[3]
@@ -65,7 +65,7 @@ def test_what_is_written_by_hand_stays():
 
 
 def test_setting_without_a_meaning_is_found(monkeypatch):
-    """One cannot be added without a word about it."""
+    """A setting cannot be added without a docstring."""
     monkeypatch.setattr(reference, "fields", lambda _: {"silent": Silent})
     with pytest.raises(LookupError, match=r"silent\.port has no docstring"):
         reference.groups()

@@ -17,7 +17,7 @@ def numbers(replay):
 
 
 def test_flushes_are_kept_oldest_first_without_their_bars():
-    """The bars have gone on, and older values must not replace them."""
+    """The bars have changed since, and older values must not replace them."""
     replay = Replay(length=100, memory=10**6)
     for number in range(3):
         replay.keep(flush_of(number), number)
@@ -27,7 +27,7 @@ def test_flushes_are_kept_oldest_first_without_their_bars():
 
 
 def test_what_has_left_the_window_is_forgotten():
-    """To the ms: what a question may still ask for is kept."""
+    """It is exact to the ms: updates that a question may still need are kept."""
     replay = Replay(length=100, memory=10**6)
     for number in range(10):
         replay.keep(flush_of(number), number)

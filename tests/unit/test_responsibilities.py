@@ -1,7 +1,7 @@
-"""A class has few fields and methods, and a module knows few others. Checked on the sources.
+"""A class has few fields and methods, and a module imports few others. Checked in the sources.
 
-A class with more than seven fields, or two reasons to change, is two classes. Lines are not counted: a limit
-on them is met by shorter words.
+A class with more than seven fields, or two reasons to change, should be two classes. Lines are not counted:
+such a limit would only make words shorter.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from test_architecture import imported, modules, within
 
 FIELDS = 7
 METHODS = 10
-"""Public ones, properties included: what others rely on."""
+"""Public methods, properties included."""
 IMPORTS = 8
 """Modules of ours that a module imports."""
 
 
 @attrs.frozen
 class Known:
-    """What is over a limit today: exactly how much, and why. It may shrink, and then the number here does."""
+    """A known excess over a limit: the exact number, and why. If it shrinks, the number must be lowered."""
 
     count: int
     why: str
@@ -80,7 +80,7 @@ IMPORTS_KNOWN = {
 
 
 def classes(source: str) -> Iterator[ast.ClassDef]:
-    """Those with methods. One without is a record, whose fields are all that it is; a protocol has none."""
+    """Classes with methods. One without is a record of its fields; a protocol has no fields."""
     for each in ast.walk(ast.parse(source)):
         if isinstance(each, ast.ClassDef) and methods(each):
             yield each
@@ -93,7 +93,7 @@ def methods(node: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def fields(node: ast.ClassDef) -> set[str]:
-    """Names that are declared in the class (attrs, msgspec), and those that methods set on `self`."""
+    """Names declared in the class (attrs, msgspec), and those that methods set on `self`."""
     declares = any("attrs." in ast.unparse(each) for each in node.decorator_list) or any(
         "Struct" in ast.unparse(base) for base in node.bases
     )
@@ -121,14 +121,14 @@ def public(node: ast.ClassDef) -> set[str]:
 
 
 def imported_modules(source: str, module: str, known: set[str], *, is_package: bool = False) -> set[str]:
-    """Modules of ours that it imports, each once, however many names of it."""
+    """Modules of ours that it imports, each once, independent of the number of names."""
     names = imported(source, module, is_package=is_package)
     owners = {max((each for each in known if within(name, each)), key=len, default="") for name in names}
     return owners - {"", "marketflow", module}
 
 
 def counts() -> dict[str, dict[str, int]]:
-    """Of all there is, by what is counted and the name without `marketflow.`."""
+    """All counts, by what is counted and the name without `marketflow.`."""
     found: dict[str, dict[str, int]] = {"fields": {}, "methods": {}, "imports": {}}
     known = modules()
     for module, path in known.items():
@@ -150,7 +150,7 @@ def counts() -> dict[str, dict[str, int]]:
     ],
 )
 def test_nothing_does_too_much(what: str, limit: int, known: dict[str, Known]) -> None:
-    """Over the limit is only what is known to be. Where one has shrunk, write its new number above."""
+    """Only known excesses are over the limits. If one has shrunk, write its new number above."""
     over = {name: count for name, count in counts()[what].items() if count > limit}
     assert over == {name: each.count for name, each in known.items()}
     assert all(each.why for each in known.values())
@@ -199,7 +199,7 @@ class Port(Protocol):
 
 
 def test_fields_and_methods_are_counted_however_they_are_written() -> None:
-    """The check itself. Only what is set on the object itself is its field."""
+    """The check counts only attributes that are set on the object itself as its fields."""
     found = {each.name: each for each in classes(PLANTED)}
     assert {name: fields(each) for name, each in found.items()} == {
         "Set": {"a", "b", "_c", "d", "e", "f", "g"},
@@ -214,7 +214,7 @@ def test_fields_and_methods_are_counted_however_they_are_written() -> None:
 
 
 def test_imported_modules_are_counted_however_they_are_written() -> None:
-    """Not names, and not the libraries."""
+    """It counts neither names nor libraries."""
     known = {"marketflow", "marketflow.app", "marketflow.app.book", "marketflow.app.feeds", "marketflow.cli"}
     source = """
 import trio, marketflow.cli

@@ -28,7 +28,7 @@ WANTED = 1_000 + OTHER_FILES
     ],
 )
 def test_as_many_connections_as_files_may_be_open_for(monkeypatch, soft, hard, raised_to, connections):
-    """The limit is raised as far as it can be, never lowered, and what is not to be had is told."""
+    """The limit of open files is raised as far as possible, never lowered; a too low one is logged."""
     given = []
     monkeypatch.setattr(resource, "getrlimit", {resource.RLIMIT_NOFILE: (soft, hard)}.__getitem__)
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: given.append((which, limits)))

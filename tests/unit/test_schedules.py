@@ -1,4 +1,4 @@
-"""Tests that Hypothesis repeats try different orders of Trio's tasks, too."""
+"""Tests that Hypothesis repeats also try different orders of Trio's tasks."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def schedules(seeds: st.SearchStrategy[object]) -> set[tuple[int, ...]]:
 
 
 def test_examples_are_played_in_different_orders() -> None:
-    """With a seed of our own alone they are not: Hypothesis gives Trio the same one each time."""
+    """A seed for our own random numbers is not enough: Hypothesis gives Trio the same seed each time."""
     assert len(schedules(SEEDS)) >= 5
     assert len(schedules(st.integers())) == 1
 
 
 def fixed_schedules(source: str) -> set[str]:
-    """Tests with `given` that play tasks on a virtual clock, and do not draw a seed for their order."""
+    """Tests with `given` that run tasks on a virtual clock without drawing a seed for their order."""
     found = set()
     for test in ast.walk(ast.parse(source)):
         if isinstance(test, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -65,7 +65,7 @@ def test_no_test_explores_one_order_only(path: Path) -> None:
 
 
 def test_a_fixed_order_is_found() -> None:
-    """The check itself."""
+    """The check finds such a test."""
     source = """
 @given(st.integers())
 async def test_a(autojump_clock, n): ...

@@ -14,7 +14,7 @@ NOW = 1795363327057
 
 
 def shown(board: Board, *, width: int = 80, encoding: str = "utf-8", color: bool = False) -> str:
-    """What a terminal of this width would show."""
+    """The text that a terminal of this width would show."""
     written = io.BytesIO()
     with io.TextIOWrapper(written, encoding=encoding, newline="") as file:
         console = Console(
@@ -31,7 +31,7 @@ def prices(exchange: str, *values: float, age: int = 300) -> list[Price]:
 
 @pytest.fixture
 def board() -> Board:
-    """Three exchanges, of which one is stale."""
+    """A board of three exchanges, one of them stale."""
     board = Board(
         symbols=["BTCUSDT", "ETHUSDT"],
         trouble=None,
@@ -43,7 +43,7 @@ def board() -> Board:
 
 
 def test_a_row_has_every_exchange(board):
-    """Price, direction and age; stale prices are marked; the spread covers the others."""
+    """It has price, direction and age; stale prices are marked; the spread is that of the others."""
     lines = shown(board).splitlines()
 
     head = next(line for line in lines if line.startswith("symbol"))
@@ -70,7 +70,7 @@ def test_the_head_says_how_the_service_is(board):
 
 
 def test_nothing_is_wider_than_the_terminal(board):
-    """Three exchanges fit into 80 columns whatever the prices; of more than fit it says how many."""
+    """Three exchanges fit into 80 columns with any prices; if more do not fit, their number is shown."""
     board.enter(prices("e1", 100_000.0) + prices("e2", 1e-9) + prices("e3", 12_345.678))
     for width in (20, 40, 60, 80, 200):
         assert max(map(len, shown(board, width=width).splitlines())) <= width

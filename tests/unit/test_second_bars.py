@@ -82,7 +82,7 @@ def test_a_changed_bar_is_taken_again_and_no_other():
 
 
 def test_what_the_store_lacks_or_holds_with_fewer_is_written_again():
-    """Bars of other boots too: under their own fields."""
+    """This includes bars of other boots, under their own fields."""
     bars = bars_of()
     bars.adopt(PAIR, {(NOON, "theirs"): Bar.of([NOON, NOON], [1.0, 2.0])})
     add(bars, NOON)
@@ -147,7 +147,7 @@ def test_nothing_known_is_no_row():
 
 
 def test_bars_folded_while_the_store_was_asked_do_not_count_twice():
-    """Read before they were forgotten, merged after: once from the store and once from the fold."""
+    """They were read before they were folded, and merged after: from the store and from the fold."""
     bars = bars_of()
     bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON, 2.0)})
     add(bars, NOON)
@@ -158,7 +158,7 @@ def test_bars_folded_while_the_store_was_asked_do_not_count_twice():
 
 
 def test_bars_folded_before_the_boot_do_not_count_twice():
-    """Spooled as a whole minute, and still in a Redis that was out of reach: the same updates."""
+    """They were spooled as a whole minute, and are also in a Redis that was away."""
     bars = bars_of()
     bars.adopt_folded(PAIR, NOON + MINUTE, "theirs", Bar.of([NOON, NOON + 1], [1.0, 2.0]))
     bars.adopt(PAIR, {(NOON, "theirs"): Bar.of([NOON, NOON + 1], [1.0, 2.0])})
@@ -200,7 +200,7 @@ def test_pruning_says_what_it_forgot():
 )
 @settings(max_examples=150, deadline=None)
 def test_folding_loses_and_doubles_nothing(steps):
-    """Rows written are the whole truth at that time; what is not written yet is still known, exactly."""
+    """Rows written at that time are exact; unwritten bars are still known exactly."""
     bars = bars_of()
     sent, adopted, rows, horizon = [], {}, {}, 0
     for order, (step, ms) in enumerate(steps):
@@ -235,7 +235,7 @@ def test_folding_loses_and_doubles_nothing(steps):
 
 
 def test_bars_are_forgotten_also_after_a_step_back_of_all_clocks():
-    """Else they would pile up for as long as the step was. What was forgotten is not taken in again."""
+    """Otherwise they would pile up for the length of the step. Forgotten bars are not taken in again."""
     bars = bars_of()
     bars.prune(NOON + 3 * DAY)
     for minute in range(300):

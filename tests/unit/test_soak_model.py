@@ -1,4 +1,4 @@
-"""The soak would see what is wrong: its model of what rows must say, and its plan."""
+"""The soak detects faults: tests of its model of rows, and of its plan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model(soak):
 
 @pytest.fixture
 def prices(model):
-    """Those that BTCUSDT was sent with: every other line."""
+    """The prices of BTCUSDT: every other line."""
     return model.prices[0:20:2]
 
 
@@ -57,7 +57,7 @@ def test_an_update_counted_twice_is_wrong(soak, model, prices):
 
 
 def test_what_is_missing_is_waited_for(soak, model, prices):
-    """Unless the connection was torn, nothing may be missing in the end."""
+    """In the end nothing may be missing, unless the connection was broken."""
     assert model.judge(KEY, None) == soak.WAIT
     assert model.judge(KEY, row(prices[:-1])) == soak.WAIT
     model.add({"blocks": [], "ended": [["exchange1", 1, 4_950, True]]})
@@ -65,7 +65,7 @@ def test_what_is_missing_is_waited_for(soak, model, prices):
 
 
 def test_where_a_connection_was_torn_its_last_updates_may_be_missing(soak, model, prices):
-    """The last ones only, and not of longer than the margin."""
+    """Only the last ones, and only within the margin."""
     model.add({"blocks": [], "ended": [["exchange1", 1, 4_950, False]]})
     assert model.judge(KEY, row(prices)) == soak.RIGHT
     assert model.judge(KEY, row(prices[:-2])) == soak.RIGHT
@@ -79,7 +79,7 @@ def test_where_a_connection_was_torn_its_last_updates_may_be_missing(soak, model
     ("starved", "missing"), [(0.0, 50), (0.5, 50), (0.75, 250), (0.9, 250), (1.0, 1_500)], ids=str
 )
 def test_what_may_be_missing_is_the_promise_and_the_time_without_a_processor(soak, starved, missing):
-    """A flusher that waits for 0.3 s is found; on a machine that gave nobody a processor it is no fault."""
+    """A flusher that waits for 0.3 s is detected; starvation by the machine is not a fault."""
     blocks = [["exchange1", 1, 2 * number, 2, 4_950 - ago] for number, ago in enumerate((1_500, 250, 50))]
     model = soak.Model(["BTCUSDT", "ETHUSDT"], 5_000, lambda start, end: starved * (end - start))
     model.add({"blocks": [[*ONE[:4], 100], *blocks], "ended": [["exchange1", 1, 4_950, False]]})

@@ -25,9 +25,9 @@ WANTED = {
 
 
 def check(world, covered, kind=None):
-    """The bars are those of all accepted updates in the span that the answer says it covers.
+    """Check that the bars are those of all accepted updates in the span of the answer.
 
-    Asked for one of them only this and the count are.
+    If one statistic was requested, only that one and the count are checked.
     """
     for pair in PAIRS:
         updates = world.of(pair, covered.span)
@@ -44,7 +44,7 @@ def check(world, covered, kind=None):
 
 
 async def ask(world, period, *, source, start=None, end=None):
-    """Ask for a period that ends now; the span is exactly that one unless it is told otherwise."""
+    """Ask for a period that ends now; the span must be exactly that one unless the test says otherwise."""
     await world.answerable()
     now = world.now
     covered = await world.spans.until(PAIRS, period, now)
@@ -89,7 +89,7 @@ async def play(world, seconds, every=0.37, *, oldest=1_500, seed=1):
 )
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa: C901 - a case a step
-    """Whatever is away or was emptied, whatever came in just before the question."""
+    """This holds with stores away or emptied, and for updates just before the question."""
 
     async def main():
         rng, world = random.Random(seed), World(flush_interval=0.2)
@@ -132,7 +132,7 @@ def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa:
 @FILLINGS
 @pytest.mark.parametrize("period", [1_000, 2_000, 3_000, 17_000, 60_000])
 async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock, from_redis_alone, period):
-    """At any part of a second, with updates that came just before the question."""
+    """At any part of a second, with updates just before the question."""
     world = World(from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False) as nursery:
         nursery.start_soon(play, world, 75)
@@ -148,7 +148,7 @@ async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock,
 async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(
     autojump_clock, from_redis_alone, kind
 ):
-    """Millions a minute are tens of thousands in an edge."""
+    """With millions of updates a minute, an edge has tens of thousands."""
     world = World(from_redis_alone=from_redis_alone)
     beyond, within = {"highest": (9.0, 1.0), "lowest": (1.0, 9.0)}[kind]
     read = world.window.prices_of
@@ -178,7 +178,7 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(
 async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(
     autojump_clock, from_redis_alone, kind, edges
 ):
-    """With a partial second at one end or at both. Both ways give the right answer, so calls are checked."""
+    """With a partial second at one end or both. Both ways give the right answer, so calls are checked."""
     world = World(from_redis_alone=from_redis_alone)
     period = 5_000 if "oldest" in edges else 5_250
     async with world.running(aggregating=False):
@@ -216,7 +216,7 @@ async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(
 
 @FILLINGS
 async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock, from_redis_alone):
-    """Neither one that has more than was accepted: which of them were not is to be read."""
+    """Nor is one with more than the accepted updates: it must be read to find out which."""
     world = World(from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await trio.sleep(10.5)
@@ -250,7 +250,7 @@ async def test_the_span_is_left_closed_and_right_open(autojump_clock, from_redis
 
 
 async def test_what_comes_in_meanwhile_does_not_cost_the_milliseconds(autojump_clock):
-    """At high rates something always does."""
+    """At high rates there are always updates during a question."""
     world = World()
     async with world.running(aggregating=False):
         await trio.sleep(10.5)
@@ -265,7 +265,7 @@ async def test_what_comes_in_meanwhile_does_not_cost_the_milliseconds(autojump_c
 
 @FILLINGS
 async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_clock, from_redis_alone):
-    """Dropped in an outage, they are missing in the window for as long as it reaches."""
+    """Updates dropped in an outage are missing for as long as the window reaches back to them."""
     world = World(limit=5, from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await play(world, 10)
@@ -288,7 +288,7 @@ async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_c
 async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(
     autojump_clock, from_redis_alone, kind
 ):
-    """Redis is back within the second of a dropped update, and one more is written while it is read."""
+    """Redis is back within the second of a dropped update, and one more is written during the question."""
     world = World(limit=4, from_redis_alone=from_redis_alone)
     async with world.running(aggregating=False):
         await trio.sleep(10.0)
@@ -380,7 +380,7 @@ async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autoj
 
 @FILLINGS
 async def test_with_postgres_away_as_far_as_the_bars_reach(autojump_clock, from_redis_alone):
-    """And the answer says that it is no further."""
+    """The answer says how far back it reaches."""
     world = World(flush_interval=30.0, from_redis_alone=from_redis_alone)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 3 * 3_600, 17.3)
@@ -393,7 +393,7 @@ async def test_with_postgres_away_as_far_as_the_bars_reach(autojump_clock, from_
 
 
 async def test_rows_that_are_yet_to_be_written_are_not_missing(autojump_clock):
-    """Back after two hours: questions are exact before, while and after the rows are written."""
+    """PostgreSQL is back after two hours: questions are exact before, during and after writing the rows."""
     world = World(flush_interval=30.0)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 4 * 3_600, 17.3)
@@ -408,7 +408,7 @@ async def test_rows_that_are_yet_to_be_written_are_not_missing(autojump_clock):
 
 
 async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
-    """Looked for in the store before, and in the book after it was written, a row would be in neither."""
+    """If the store is read before the write and the book after it, a row would be in neither."""
     world = World(flush_interval=30.0)
     async with world.running(aggregating=False):
         await world.aggregator.take_lease()
@@ -429,7 +429,7 @@ async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
 
 
 async def test_bars_forgotten_during_the_question_are_not_missing(autojump_clock):
-    """A slow answer of PostgreSQL, and meanwhile the hour goes on."""
+    """PostgreSQL answers slowly, and bars become older than an hour meanwhile."""
     world = World(flush_interval=20.0)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 2 * 3_600, 17.3)
@@ -493,7 +493,7 @@ async def test_nothing_can_answer_in_the_first_second_without_the_window(autojum
 
 
 async def test_hours_after_the_lock_was_taken_again_with_the_window_away(autojump_clock):
-    """The history is to be read again and cannot be: rows tell of our own hours all the same."""
+    """The history must be read again but cannot be: rows still answer for our own hours."""
     world = World(flush_interval=30.0)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 4 * 3_600, 17.3)
@@ -513,7 +513,7 @@ async def test_hours_after_the_lock_was_taken_again_with_the_window_away(autojum
 
 @pytest.mark.parametrize("minutes", [-45, -5, 5, 45])
 async def test_answers_stay_true_after_a_step_of_the_clock(autojump_clock, minutes):
-    """What was forgotten before a step back is not claimed to be known."""
+    """Bars that were forgotten before a step back do not count as known."""
     world = World(flush_interval=30.0)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 4 * 3_600, 17.3)
@@ -529,7 +529,7 @@ async def test_answers_stay_true_after_a_step_of_the_clock(autojump_clock, minut
 
 
 async def test_a_question_goes_over_the_bars_of_all_boots(autojump_clock):
-    """Three boots within one second and the next: one answer of all their updates, to the ms."""
+    """Three boots within two seconds give one answer of all their updates, exact to the ms."""
     world = World()
     for boot in ("boot2", "boot3", "boot4"):
         async with world.running():
@@ -563,7 +563,7 @@ async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock, fro
 
 
 async def test_bars_that_are_forgotten_while_rows_are_read_are_not_missing(autojump_clock, monkeypatch):
-    """Rows have just shown that Redis lost bars: what was before is then told by rows, whole."""
+    """Rows have just shown that Redis lost bars: rows then answer completely for the time before."""
     world = World()
     async with world.running():
         for _ in range(200):

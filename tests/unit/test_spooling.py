@@ -14,7 +14,7 @@ LATENESS = 2 * MINUTE
 
 
 class MemorySpool:
-    """Fills the port Spool."""
+    """Implements the port Spool."""
 
     def __init__(self):
         self.bars = []
@@ -32,7 +32,7 @@ class MemorySpool:
 
 
 class Service:
-    """A world with a spool, started and stopped in the order of the real one."""
+    """A world with a spool, started and stopped in the order of the real service."""
 
     def __init__(self, world, spool):
         self.world = world
@@ -71,7 +71,7 @@ class Service:
 
 
 async def test_what_no_store_would_take_is_brought_in_by_the_next_start(autojump_clock):
-    """Stopped in the middle of a minute with both stores away: not an update is missing in its row."""
+    """After a stop within a minute with both stores away, no update is missing in its row."""
     spool, world = MemorySpool(), World()
     world.window.away = world.store.away = True
     await Service(world, spool).run(90)
@@ -84,7 +84,7 @@ async def test_what_no_store_would_take_is_brought_in_by_the_next_start(autojump
 
 
 async def test_with_the_window_up_nothing_is_spooled(autojump_clock):
-    """It has the bars, rows written or not."""
+    """Redis has the bars, with or without rows."""
     spool, world = MemorySpool(), World()
     world.store.away = True
     await Service(world, spool).run(30)
@@ -107,7 +107,7 @@ async def test_with_every_row_written_and_final_nothing_is_spooled(autojump_cloc
 
 @pytest.mark.parametrize("emptied", [False, True])
 async def test_a_row_that_redis_knew_half_of_takes_in_late_updates_after_a_restart(emptied, autojump_clock):
-    """Late ones rewrite it with Redis away, and again after the restart, also if Redis comes back empty."""
+    """Late updates rewrite it with Redis away, and after a restart, even if Redis comes back empty."""
     spool, world = MemorySpool(), World()
     service = Service(world, spool)
     async with trio.open_nursery() as nursery:
@@ -134,7 +134,7 @@ async def test_a_row_that_redis_knew_half_of_takes_in_late_updates_after_a_resta
 
 
 async def test_the_spool_stays_as_long_as_its_rows_may_be_rewritten(autojump_clock):
-    """Redis tells what it has and goes away again: rows are written, but a crash would leave only these."""
+    """Redis goes away again after reading: rows are written, but only the spool would survive a crash."""
     spool, world = MemorySpool(), World()
     world.window.away = True
     await Service(world, spool).run(20)
@@ -153,7 +153,7 @@ async def test_the_spool_stays_as_long_as_its_rows_may_be_rewritten(autojump_clo
 
 
 async def test_the_spool_stays_until_a_store_has_what_was_in_it(autojump_clock):
-    """A crash right after the start must not cost it."""
+    """A crash right after the start must not lose it."""
     spool, world = MemorySpool(), World()
     world.window.away = world.store.away = True
     await Service(world, spool).run(20)
@@ -200,7 +200,7 @@ async def test_minutes_folded_before_the_stop_are_spooled_too(autojump_clock):
 
 
 async def test_bars_in_both_the_spool_and_the_window_count_once(autojump_clock):
-    """A Redis out of reach still had the bars of minutes that were folded and spooled meanwhile."""
+    """A Redis that was away still has bars of minutes that were folded and spooled meanwhile."""
     spool, world = MemorySpool(), World(flush_interval=1.0)
     world.store.away = True
     service = Service(world, spool)
@@ -221,7 +221,7 @@ async def test_bars_in_both_the_spool_and_the_window_count_once(autojump_clock):
 
 
 async def test_what_cannot_be_spooled_is_lost_and_said_to_be(autojump_clock):
-    """How many bars, of which exchanges, and from when to when."""
+    """The error has the number of bars, the exchanges, and the times."""
     spool, world = MemorySpool(), World()
     world.window.away = world.store.away = spool.full = True
     with pytest.raises(BarsLost) as caught:
@@ -236,7 +236,7 @@ async def test_what_cannot_be_spooled_is_lost_and_said_to_be(autojump_clock):
 
 @pytest.mark.parametrize("held", [0, 10])
 async def test_what_another_service_has_accepted_too_is_not_spooled(held, autojump_clock):
-    """One that held the stores for a while spools what it accepted until then, another nothing."""
+    """A service that had the stores for a while spools the bars until then, another one spools nothing."""
     spool, world = MemorySpool(), World()
     service = Service(world, spool)
     world.window.away = True
@@ -264,7 +264,7 @@ async def test_what_another_service_has_accepted_too_is_not_spooled(held, autoju
 
 
 async def test_what_redis_has_is_not_lost_to_another_service(autojump_clock):
-    """It is in fields of our own. Only what Redis has not acknowledged is said not to be kept."""
+    """It is in our own fields. Only bars that Redis has not acknowledged are reported as lost."""
     spool, world = MemorySpool(), World()
     service = Service(world, spool)
     world.store.away = True
@@ -284,7 +284,7 @@ async def test_what_redis_has_is_not_lost_to_another_service(autojump_clock):
 
 
 async def test_a_service_that_has_accepted_nothing_loses_nothing_to_another(autojump_clock):
-    """It was asked to stop while it waited for the other one."""
+    """It got the stop while it waited for the other one."""
     service = Service(World(), MemorySpool())
     service.another = True
     await service.spooling.save(1.0)
@@ -292,7 +292,7 @@ async def test_a_service_that_has_accepted_nothing_loses_nothing_to_another(auto
 
 @pytest.mark.parametrize("reverse", [False, True])
 async def test_two_spools_of_the_same_bars_count_once(reverse, autojump_clock):
-    """A stop that was killed before the old file was removed: the older copies of what the new one has."""
+    """A stop was killed before it removed the old file, which has older copies of the same bars."""
     spool, world = MemorySpool(), World(flush_interval=30.0)
     world.window.away = world.store.away = True
     await Service(world, spool).run(1.5 * 3_600, every=11.0)

@@ -11,7 +11,7 @@ from marketflow.client.sse import EventParser, EventTooLarge, ServerEvent
 
 
 def model(data: bytes) -> list[ServerEvent]:
-    """What the HTML standard says, with all bytes at hand and line by line."""
+    """The rules of the HTML standard, line by line, with all bytes at hand."""
     text = data.decode(errors="replace").removeprefix("\ufeff")
     *lines, _unfinished = re.split("\r\n|\r|\n", text)
     events, kept, kind, last_id = [], [], "", ""
@@ -58,7 +58,7 @@ def test_any_split_gives_what_the_standard_says(data, cuts):
 
 @given(events=st.lists(st.tuples(st.sampled_from(["price", "other"]), st.text("aé {}\n")), max_size=10))
 def test_what_is_sent_comes_out(events):
-    """Encoded as a service would, comments in between."""
+    """Events are encoded as a service would, with comments in between."""
     sent = [
         [": heartbeat", "", f"event: {kind}", *(f"data: {line}" for line in text.split("\n")), ""]
         for kind, text in events
@@ -69,7 +69,7 @@ def test_what_is_sent_comes_out(events):
 
 
 def test_a_byte_at_a_time_costs_no_more_than_the_line():
-    """An event is there with its last byte, not later."""
+    """An event is returned with its last byte, not later."""
     parser = EventParser()
     *most, last = [bytes([byte]) for byte in b"event: price\r\ndata: 1\r\n\r"]
 
@@ -83,7 +83,7 @@ def test_a_byte_at_a_time_costs_no_more_than_the_line():
     [b"data: " + b"x" * 100, b"data: " + b"x" * 100 + b"\n\n", b"data: x\n" * 15, b"event: x\n:\n" * 15],
 )
 def test_an_event_without_end_is_refused(data):
-    """Of whatever lines it consists: nothing is kept beyond the limit."""
+    """For lines of any kind, nothing is kept beyond the limit."""
     with pytest.raises(EventTooLarge):
         EventParser(largest=90).feed(data)
 

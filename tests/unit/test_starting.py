@@ -24,7 +24,7 @@ def beside(world: World, **options) -> World:
 
 
 class Start:
-    """A start that holds the stores and then begins, as the service does."""
+    """A start that takes the stores and then begins, as the service does."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -49,7 +49,7 @@ class Start:
 
 
 async def cannot_answer(world: World) -> None:
-    """No question about a span has an answer."""
+    """Check that no question about a span has an answer."""
     with pytest.raises(NothingCanAnswer):
         await world.queries.statistics("lowest", None, None, "1m")
     with pytest.raises(NothingCanAnswer):
@@ -68,7 +68,7 @@ async def test_a_start_waits_for_no_store_that_is_away(redis, postgres, autojump
 
 
 async def test_a_start_beside_a_living_boot_answers_nothing_and_ends(autojump_clock):
-    """PostgreSQL is away, so that Redis alone can tell."""
+    """PostgreSQL is away, so only Redis can show the other boot."""
     first = World()
     async with first.running(aggregating=False) as nursery:
         await until(lambda: first.flusher.up)
@@ -122,7 +122,7 @@ async def test_what_another_boot_accepted_during_the_start_is_not_claimed_to_be_
 
 
 async def test_sequences_and_event_ids_are_greater_than_those_of_the_boot_before(autojump_clock):
-    """That one has accepted updates after this process was started."""
+    """That boot accepted updates after this process was started."""
     first = World()
     second = beside(first)
     streams = [
@@ -151,7 +151,7 @@ async def test_sequences_and_event_ids_are_greater_than_those_of_the_boot_before
 
 
 async def test_a_late_update_of_ours_does_not_hide_a_newer_one_that_a_row_tells(autojump_clock):
-    """Redis is away, so that nobody knows what the boot before has accepted but for its rows."""
+    """Redis is away, so only rows show what the boot before accepted."""
     first = World()
     async with first.running():
         await until(lambda: first.flusher.up)

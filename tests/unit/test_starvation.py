@@ -1,4 +1,4 @@
-"""The measure of starvation that tests take off: it counts what was, and no more than that."""
+"""The measured starvation, which tests subtract, is neither too small nor too large."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL is fixed text; what varies goes to the server apart from it, as parameters."""
+"""SQL is fixed text; values are sent to the server separately, as parameters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from marketflow.adapters.db import statements
 ROOT = Path(marketflow.__file__).parent / "adapters" / "db"
 MODULES = sorted(ROOT.rglob("*.py"))
 CALLS = {"execute": 0, "executemany": 0, "copy": 0, "_rows": 1}
-"""Which argument of each is a statement."""
+"""The argument of each call that is a statement."""
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|COPY|SET|LISTEN)\b", re.IGNORECASE)
 
 
 def statements_of(tree: ast.AST) -> Iterator[ast.expr]:
-    """What is given to the server as a statement."""
+    """The statements that are sent to the server."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -29,7 +29,7 @@ def statements_of(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def fixed_names(tree: ast.AST) -> set[str]:
-    """Names that stand for fixed text alone, or for what the type checker knows to be that."""
+    """Names that stand only for fixed text, or for what the type checker knows to be that."""
     fixed: dict[str, list[bool]] = {}
     for node in ast.walk(tree):
         match node:

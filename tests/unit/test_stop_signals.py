@@ -1,4 +1,4 @@
-"""The first signal stops in order, the second leaves at once, and an echo of the first is neither."""
+"""The first signal starts a stop, the second one leaves at once, and an echo of the first is ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marketflow.signals import stop_signals
 
 
 class Left(Exception):
-    """What leaving at once does here."""
+    """Raised here instead of leaving at once."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def leaving(monkeypatch):
     ],
 )
 async def test_two_signals(autojump_clock, leaving, first, second, after, left):
-    """Some send a signal to a process and to its group as well, or SIGHUP with another: one stop is meant."""
+    """Some senders signal a process and its group, or send SIGHUP with another signal: they mean one stop."""
     stopping = trio.Event()
     outcome = None
     try:
@@ -60,7 +60,7 @@ async def test_two_signals(autojump_clock, leaving, first, second, after, left):
 
 
 def test_an_ignored_hangup_stays_ignored():
-    """As under `nohup`."""
+    """`nohup` ignores it."""
     assert signal.SIGHUP in stop_signals()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

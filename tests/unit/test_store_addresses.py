@@ -1,4 +1,4 @@
-"""Addresses tell apart all stores that differ, and nothing else."""
+"""Addresses of different stores differ, and those of the same store are equal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ dbname=market
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
-    """Nothing of libpq's but two services."""
+    """No variables of libpq, except for a file with two services."""
     for name in os.environ:
         if name.startswith("PG"):
             monkeypatch.delenv(name)
@@ -124,14 +124,14 @@ def test_same_postgres(dsns):
     ],
 )
 def test_environment_of_libpq(environment, variable, value, dsn):
-    """One and the same connection string leads elsewhere."""
+    """The same connection string can lead to another database."""
     before = postgres_address.address_of(dsn)
     environment.setenv(variable, value)
     assert postgres_address.address_of(dsn) != before
 
 
 def test_parts_do_not_run_into_each_other():
-    """However they are put together."""
+    """Different combinations of parts give different addresses."""
     assert _name_of("redis://h/1", "host=h dbname=d") != _name_of("redis://h/11", "host=h dbname=d")
     assert postgres_address.address_of("host=h dbname='d u'") != postgres_address.address_of(
         "host=h dbname=d user=u"
@@ -154,7 +154,7 @@ def test_parts_do_not_run_into_each_other():
     ],
 )
 def test_earlier_name(redis_url, dsn, name):
-    """It is used only where it told the stores apart."""
+    """It is used only if it identified the stores."""
     assert _earlier_name_of(redis_url, dsn) == name
 
 

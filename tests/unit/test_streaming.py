@@ -1,4 +1,4 @@
-"""The live stream on a virtual clock: who gets what, when, and what is left out."""
+"""The live stream on a virtual clock: which client gets which events, and when."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Streaming:
             raise UnknownSymbol(symbol, SYMBOLS)
 
     def update(self, exchange, symbol, *prices, at=0):
-        """Updates of one pair, all at the same time (ms after noon)."""
+        """Send updates of one pair, all with the same time (ms after noon)."""
         self.book.apply(batch_of(exchange, [(symbol, price, NOON + at) for price in prices]))
         if self.from_redis_alone:
             pair = exchange, symbol
@@ -81,7 +81,7 @@ def told(events):
 
 
 async def nothing_more(client, seconds=1.0):
-    """Nothing comes for so long."""
+    """Check that no event comes for so long."""
     with trio.move_on_after(seconds) as scope:
         events = await client.receive()
         raise AssertionError(events)
@@ -92,7 +92,7 @@ async def nothing_more(client, seconds=1.0):
 
 
 async def test_it_begins_with_the_newest_of_each_pair(autojump_clock):
-    """In the order of receipt, at once, and only the mode's exchanges."""
+    """They come in the order of receipt, at once, and only from the mode's exchanges."""
     async with streaming() as world:
         world.update(ONE, BTC, 1.0, 2.0)
         world.update(TEST, ETH, 9.0)
@@ -147,7 +147,7 @@ async def test_earlier_boots_bars_are_told_at_the_beginning(autojump_clock):
 
 
 async def test_earlier_boots_bars_are_told_also_when_they_are_read_late(autojump_clock):
-    """Redis may have been away at the start. Ids grow nevertheless."""
+    """Redis may have been away at the start. Ids still grow."""
     async with streaming() as world:
         world.update(ONE, ETH, 1.0)
         with world.subscribed() as client:
@@ -160,7 +160,7 @@ async def test_earlier_boots_bars_are_told_also_when_they_are_read_late(autojump
 
 @FILLINGS
 async def test_a_late_update_is_not_told(autojump_clock, from_redis_alone):
-    """The newest is the one with the greatest timestamp, of equal ones the later received."""
+    """The newest update has the greatest timestamp; of equal ones it is the later received."""
     async with streaming(from_redis_alone=from_redis_alone) as world:
         with world.subscribed() as client:
             world.update(ONE, BTC, 1.0, at=10)
@@ -183,7 +183,7 @@ async def test_a_late_update_is_not_told(autojump_clock, from_redis_alone):
     ],
 )
 async def test_filters(autojump_clock, symbol, exchange, expected):
-    """At the beginning and later; an exchange of the other mode may be named."""
+    """They apply from the beginning on; an exchange of the other mode may be requested."""
     async with streaming() as world:
         with world.subscribed(symbol, exchange) as client:
             for _ in range(2):
@@ -194,7 +194,7 @@ async def test_filters(autojump_clock, symbol, exchange, expected):
 
 @FILLINGS
 async def test_after_a_switch_it_goes_on_with_the_other_mode(autojump_clock, from_redis_alone):
-    """Nothing of the mode that was left is told any more, not even what had entered before."""
+    """No update of the old mode is sent any more, not even one that entered before."""
     async with streaming(from_redis_alone=from_redis_alone) as world:
         with world.subscribed() as client, world.subscribed(None, ONE) as of_one:
             world.update(ONE, BTC, 1.0)
@@ -249,7 +249,7 @@ async def test_what_a_client_has_had_is_not_told_again(autojump_clock):
 
 
 async def test_an_id_that_no_event_has_had_is_as_good_as_none(autojump_clock):
-    """An earlier boot may have begun with the clock ahead: nobody is to wait until it is as late as that."""
+    """An earlier boot may have had a clock that was ahead: no client must wait for that time."""
     async with streaming() as world:
         world.update(ONE, BTC, 1.0)
         with world.subscribed() as client:
@@ -276,7 +276,7 @@ async def test_a_slow_client_gets_the_newest_once(autojump_clock, from_redis_alo
 
 @FILLINGS
 async def test_all_clients_get_the_same_event(autojump_clock, from_redis_alone):
-    """So that it can be encoded once."""
+    """So it is encoded once."""
     async with streaming(from_redis_alone=from_redis_alone) as world:
         world.update(ONE, BTC, 1.0)
         with world.subscribed() as one, world.subscribed(BTC, ONE) as other:
@@ -284,7 +284,7 @@ async def test_all_clients_get_the_same_event(autojump_clock, from_redis_alone):
 
 
 async def count_sends(world, clients, seconds):
-    """How many times each client got something, of updates that never stop."""
+    """How often each client gets events, of updates that never stop."""
     counts = [0] * clients
 
     async def receive(number, client):
@@ -313,7 +313,7 @@ async def test_a_client_that_is_alone_gets_every_tick(autojump_clock):
 
 
 async def test_many_clients_share_what_can_be_sent(autojump_clock):
-    """Evenly; and it is not more than one send each SEND_SECONDS, however many they are."""
+    """They share evenly, and with any number there is at most one send each SEND_SECONDS."""
     async with streaming() as world:
         counts = await count_sends(world, 300, 1.0)
     assert 0.8 / SEND_SECONDS <= sum(counts) <= (1.0 + MOST_BEHIND) / SEND_SECONDS
@@ -321,7 +321,7 @@ async def test_many_clients_share_what_can_be_sent(autojump_clock):
 
 
 async def test_a_row_of_sends_lets_others_run_between(autojump_clock):
-    """However late the machine is: after a pause, too, they do not all go at once."""
+    """On a slow machine and after a pause they do not all send at once."""
     rounds = []
 
     async def receive(client):
@@ -409,7 +409,7 @@ async def test_events_of_others_do_not_keep_the_heartbeat_away(autojump_clock):
 
 @FILLINGS
 async def test_at_the_end_all_clients_are_told_at_once(autojump_clock, from_redis_alone):
-    """Those who wait for news, those who wait for their turn, and those who come too late."""
+    """This includes clients that wait for events, for their turn, or come too late."""
     async with streaming(from_redis_alone=from_redis_alone) as world:
         ends = []
 
@@ -440,7 +440,7 @@ async def test_at_the_end_all_clients_are_told_at_once(autojump_clock, from_redi
 @settings(max_examples=50, deadline=None)
 @given(SEEDS)
 def test_whatever_comes_whoever_asks(seed):
-    """Ids grow; of each pair no update is told that was not the newest, and the last one is."""
+    """Ids grow; only updates that were the newest of their pair are sent, and the last one is sent."""
     rng = random.Random(seed)
 
     async def main():

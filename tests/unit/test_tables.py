@@ -23,7 +23,7 @@ TIME = "2026-11-22T16:02:07.057Z"
 
 
 def test_latest():
-    """Columns line up, prices at the right and exact; one alone looks the same."""
+    """Columns line up, with exact prices right-aligned; a single price has the same form."""
     first, second = Price("BTCUSDT", "e", 100832.99816104842, AT, "redis"), Price("X", "ee", 2e-07, 0, None)
 
     assert tables.latest(Prices([first, second])).splitlines() == [
@@ -74,7 +74,7 @@ def test_aggregate():
 
 
 def test_candles():
-    """Whether they are closed, and how to go on."""
+    """It shows whether they are closed, and how to get the next page."""
     page = Candles([Candle(0, 1.0, 2.0, 0.5, 1.5, 1.25, 3, closed=True)], AT)
 
     head, row, more = tables.candles(page).splitlines()
@@ -92,7 +92,7 @@ def test_candles():
 
 
 def test_health():
-    """Everything that the report has: stores with the reason, exchanges, the ledger, what was lost why."""
+    """It has the whole report: stores with the reason, exchanges, the ledger, and losses with reasons."""
     report = health_of(postgres="away", error="it is gone", e1="connected", test1="off")
 
     text = tables.health(report)
@@ -122,6 +122,6 @@ def test_switched():
     ],
 )
 def test_an_answer_of_something_else_is_an_error(body, why):
-    """It says where, and what was expected."""
+    """The error says where, and what was expected."""
     with pytest.raises(NotUnderstood, match=rf"what answers at http://h is no marketflow.*{why}"):
         read("http://h", body, Prices)

@@ -46,7 +46,7 @@ def test_bitcoin_steps_by_at_most_250_either_way():
 
 
 class Extreme(random.Random):
-    """Always steps as far as it may, down or up."""
+    """Always makes the largest step, down or up."""
 
     def __init__(self, side: int) -> None:
         super().__init__()

@@ -202,7 +202,7 @@ BLANK = [b"", b" ", b"\t", b"\r", b" \t\r"]
 
 @pytest.mark.parametrize("raw", GOOD.values(), ids=GOOD)
 def test_good_line(raw):
-    """Accepted with the numbers that Python reads, also next to a line that needs a closer look."""
+    """It is accepted with the numbers that Python reads, even next to a line that needs a closer look."""
     alone = decode(lines_of(raw + b"\n"))
     symbol, price, timestamp = (load(raw)[key] for key in ("symbol", "price", "timestamp"))
     assert accepted_of(alone) == {symbol: [(timestamp, float(price))]}
@@ -212,7 +212,7 @@ def test_good_line(raw):
 
 @pytest.mark.parametrize(("reason", "raw"), BAD.values(), ids=BAD)
 def test_bad_line(reason, raw):
-    """Costs itself and nothing else, and is counted with its reason."""
+    """It costs only itself, and is counted with its reason."""
     batch = decode(lines_of(line(price="1") + b"\n" + raw + b"\n" + line(price="2") + b"\n"))
     assert batch.rejected == {reason: 1}
     assert batch.received == 3
@@ -239,7 +239,7 @@ def test_simulated_garbage_is_rejected_once_a_line(raw):
 
 
 def test_one_object_over_two_lines_is_two_malformed_lines():
-    """Also together with two objects on another line, so that the numbers of both agree."""
+    """This holds even with two objects on another line, so that the numbers agree."""
     first, second = line()[:20], line()[20:]
     batch = decode(lines_of(first + b"\n" + second + b"\n" + line() + line() + b"\n" + line() + b"\n"))
     assert (batch.received, batch.rejected, batch.accepted) == (4, {MALFORMED: 3}, 1)
@@ -298,9 +298,9 @@ def test_bars_leave_rejected_lines_out():
 
 
 def load(raw: bytes) -> Any:
-    """What the standard library makes of one line, as strict as the wire is.
+    """A line as the standard library reads it, as strict as the wire.
 
-    Raises ValueError for what is no JSON, or holds text that no UTF-8 can be made of.
+    Raises ValueError for invalid JSON, or for text that cannot be encoded as UTF-8.
     """
 
     def no_number(name: str) -> float:
@@ -317,7 +317,7 @@ def load(raw: bytes) -> Any:
 
 
 def model(raw: bytes) -> tuple[str, float, int] | str:
-    """What becomes of one line that is not blank: an update, or a reason."""
+    """The expected result of one line that is not blank: an update, or a reason."""
     try:
         found = load(raw)
         symbol, price, timestamp = found["symbol"], found["price"], found["timestamp"]
@@ -394,7 +394,7 @@ raw_lines = st.lists(
 
 @given(raws=raw_lines, end=st.sampled_from([b"\n", b"\r\n"]), oversized=st.integers(0, 2))
 def test_like_line_by_line_with_the_standard_library(raws, end, oversized):
-    """Exactly the good lines survive, in order, and every other one is counted with its reason."""
+    """Exactly the good lines are accepted, in order, and all others are counted with their reason."""
     batch = decode(lines_of(b"".join(raw + end for raw in raws), oversized))
     expected: dict[str, list[tuple[int, float]]] = {}
     reasons: Counter[str] = Counter({OVERSIZED: oversized} if oversized else {})
@@ -438,7 +438,7 @@ def test_what_is_encoded_is_decoded(symbol, price, timestamp):
 
 @given(price=st.from_regex(r"(0|[1-9][0-9]{0,24})(\.[0-9]{1,24})?([eE][-+]?[0-9]{1,3})?", fullmatch=True))
 def test_prices_are_read_like_python_reads_them(price):
-    """To the last bit, however they are written."""
+    """To the last bit, in any notation."""
     raw = line(price=price)
     expected = model(raw)
     batch = decode(lines_of(raw + b"\n"))

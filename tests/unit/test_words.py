@@ -18,7 +18,7 @@ from marketflow.client.words import age, moment, plain, rounded
     ],
 )
 def test_rounded(price, text):
-    """As many digits as mean something, however small the price."""
+    """Only useful digits are shown, even for tiny prices."""
     assert rounded(price) == text
 
 
@@ -38,7 +38,7 @@ def test_rounded(price, text):
     ],
 )
 def test_age(seconds, text):
-    """Never longer than five characters, never rounded up; a clock that is ahead makes nothing negative."""
+    """It has at most five characters, is never rounded up, and is never negative if a clock is ahead."""
     assert age(seconds) == text
 
 

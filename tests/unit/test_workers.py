@@ -30,7 +30,7 @@ def decode(_payload):
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 64])
 async def test_every_batch_enters_in_the_order_of_its_chunk(workers):
-    """Workers run in any order that Trio likes, and overtake each other."""
+    """Workers run in any order and overtake each other."""
     entered = []
 
     async def enter(batch):
@@ -42,7 +42,7 @@ async def test_every_batch_enters_in_the_order_of_its_chunk(workers):
 
 
 async def test_a_batch_says_which_chunk_it_was():
-    """And has the content that the codec found, and the times of the receipt."""
+    """It also has the content from the codec, and the times of the receipt."""
     entered, seen = [], []
 
     def note(payload):
@@ -66,7 +66,7 @@ async def test_a_batch_says_which_chunk_it_was():
 
 
 async def test_an_overtaken_batch_waits_for_its_place():
-    """The order is the fan-in's doing: batches that come out of order are held back."""
+    """The fan-in holds back batches that come out of order."""
     entered = []
 
     async def enter(batch):
@@ -98,7 +98,7 @@ async def test_what_cannot_enter_pushes_back_to_the_feed(autojump_clock):
 
 
 async def test_a_decode_that_raises_takes_the_pool_down():
-    """A batch left out would be a silent loss."""
+    """A skipped batch would be a silent loss."""
 
     def fail(payload):
         if payload.received_at == 7:
@@ -133,7 +133,7 @@ async def test_a_feed_that_ends_at_once_ends_the_pool():
 
 
 async def test_nothing_in_a_channel_is_thrown_away_when_the_feed_ends(autojump_clock):
-    """It ends long before the last of its chunks has entered."""
+    """The feed ends long before the last of its chunks has entered."""
     entered, ended = [], []
 
     async def feed(chunks):

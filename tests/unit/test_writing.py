@@ -1,4 +1,4 @@
-"""A thread writes the output: in order, bounded, and without blocking its callers."""
+"""A thread writes the output: in order, with a bounded queue, and without blocking its callers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINE = "x" * 99 + "\n"
 
 @pytest.fixture
 def pipe():
-    """Both ends. That for writing stays open: a thread may use it, and its number is soon another file's."""
+    """Both ends. The writing end stays open: a thread may use it, and its number could be reused."""
     reading, writing = os.pipe()
     yield reading, writing
     with suppress(OSError):
@@ -26,7 +26,7 @@ def pipe():
 
 
 def read_all(descriptor, until):
-    """What comes out of a pipe up to some text."""
+    """The output of a pipe up to some text."""
     found = b""
     while until not in found:
         found += os.read(descriptor, 65_536)
@@ -34,7 +34,7 @@ def read_all(descriptor, until):
 
 
 def fill(writing):
-    """Write to a pipe until it takes nothing more."""
+    """Write to a pipe until it is full."""
     os.set_blocking(writing, False)
     for size in (65_536, 1):
         with suppress(BlockingIOError):
@@ -61,7 +61,7 @@ def test_all_is_written_in_order(tmp_path):
 
 
 def test_a_blocked_pipe_holds_nobody_up(pipe):
-    """What is too much is dropped, and told once the pipe is read again."""
+    """Lines beyond the limit are dropped, which is reported once the pipe is read again."""
     reading, writing = pipe
     fill(writing)
     told = []
@@ -85,7 +85,7 @@ def test_a_blocked_pipe_holds_nobody_up(pipe):
 
 
 def test_an_unread_terminal_gets_its_words_later(pipe):
-    """What waits is not lost if somebody reads in the end."""
+    """Waiting lines are not lost if the terminal is read later."""
     reading, writing = pipe
     writer = ThreadWriter(writing)
     for _ in range(5_000):
@@ -95,7 +95,7 @@ def test_an_unread_terminal_gets_its_words_later(pipe):
 
 
 def test_a_pipe_that_does_not_block(pipe):
-    """Somebody who has it, too, has made it so."""
+    """Another process that shares the pipe has made it non-blocking."""
     reading, writing = pipe
     os.set_blocking(writing, False)
     writer = ThreadWriter(writing)
@@ -120,7 +120,7 @@ def test_a_broken_pipe_and_a_closed_descriptor(pipe):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_that_has_room_again(tmp_path):
-    """It is told how much is missing."""
+    """The number of lost lines is reported."""
     told = []
     with Path("/dev/full").open("w") as full, (tmp_path / "log").open("w") as file:
         writer = ThreadWriter(full.fileno(), tell=told.append)
@@ -148,7 +148,7 @@ def test_what_the_system_does_not_know_is_written_at_once():
 
 
 def test_without_a_thread_it_is_written_at_once(pipe, monkeypatch):
-    """Where the system allows no more of them."""
+    """This happens if the system allows no more threads."""
 
     def refuse(_thread):
         raise RuntimeError("can't start new thread")
