@@ -150,7 +150,7 @@ def naive(log, key):
 
 
 class OutboxMachine(RuleBasedStateMachine):
-    """Any order of events, including late and repeated acknowledgements, and those of keys that were put back."""
+    """Any order of events, including acknowledgements that are late, repeated, or after a put-back."""
 
     KEYS = "abcd"
 

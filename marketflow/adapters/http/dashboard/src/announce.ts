@@ -2,9 +2,9 @@
 
 import { byId } from "./dom";
 
-/** Say something, after what is being said. */
+/** Announce a text, after the current announcement. */
 export function announce(text: string): void {
   const region = byId("announcements", HTMLElement);
-  // The same text a second time would be no change, and not be said.
+  // Without a change the same text would not be announced a second time.
   region.textContent = region.textContent === text ? `${text}\u00a0` : text;
 }

@@ -1,4 +1,4 @@
-/** The service's questions and answers, as its HTTP contract has them. */
+/** The requests and answers of the service's HTTP API. */
 
 export type Mode = "live" | "test";
 export type FeedStatus = "connected" | "stale" | "reconnecting" | "off";
@@ -27,7 +27,7 @@ export interface Candle {
 export interface CandlePage {
   candles: Candle[];
   next: number | null;
-  /** Only if there may be earlier candles that are not available now. */
+  /** Only present if there may be earlier candles that are not available at the moment. */
   known_from?: number;
 }
 
@@ -43,7 +43,7 @@ export interface Counters {
 
 export interface StoreHealth {
   status: "up" | "away";
-  /** Unix ms: since when it has been so. */
+  /** The time since which it has this status, Unix ms. */
   since: number;
   error: string | null;
 }
@@ -74,7 +74,7 @@ export interface Exchange {
   status: FeedStatus;
 }
 
-/** An answer that is no success, in the service's own words. */
+/** An error answer, with the service's message. */
 export class Refusal extends Error {
   constructor(
     readonly status: number,
@@ -84,7 +84,7 @@ export class Refusal extends Error {
   }
 }
 
-/** Why a question was not answered, for people. */
+/** Why a request was not answered, for people. */
 export function reasonOf(error: unknown): string {
   return error instanceof Refusal ? error.message : "the service does not answer";
 }
@@ -120,7 +120,7 @@ export async function fetchPrices(): Promise<Price[]> {
   return (await get<{ prices: Price[] }>("/prices/latest")).prices;
 }
 
-/** How the service is; a bad report is an answer too. `serverTime` is its clock, to the second, in ms. */
+/** The health report, also if the service is unavailable. `serverTime` is its clock, to the second, in ms. */
 export async function fetchHealth(): Promise<{ health: Health; serverTime: number | null }> {
   const response = await ask("/health");
   if (!response.ok && response.status !== 503) throw await refusal(response);
@@ -131,7 +131,7 @@ export async function fetchHealth(): Promise<{ health: Health; serverTime: numbe
 
 export interface CandleQuestion {
   symbol: string;
-  /** null: all of the mode's. */
+  /** null: all exchanges of the mode. */
   exchange: string | null;
   interval: string;
   start?: number;
@@ -148,7 +148,7 @@ export async function fetchCandles(question: CandleQuestion, signal: AbortSignal
   return get<CandlePage>(`/candles/${encodeURIComponent(symbol)}?${parameters}`, signal);
 }
 
-/** Switch the mode. Throws a Refusal of status 401 where a token is wanted, or another one. */
+/** Switch the mode. Throws a Refusal with status 401 if a token is missing or wrong. */
 export async function switchMode(mode: Mode, token: string | null): Promise<void> {
   const headers: Record<string, string> = token === null ? {} : { Authorization: `Bearer ${token}` };
   const response = await ask(`/mode/${mode}`, { method: "POST", headers });

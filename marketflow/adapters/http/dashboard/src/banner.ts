@@ -1,4 +1,4 @@
-/** Whether the page is live, and what to do where it is not. */
+/** Shows whether the page is live, and a way to reconnect if it is not. */
 
 import { announce } from "./announce";
 import type { Connection } from "./connection";
@@ -11,7 +11,7 @@ export class Banner {
   readonly #text = byId("lost-text", HTMLElement);
   readonly #countdown = byId("lost-countdown", HTMLElement);
   #connection: Connection = { state: "connecting", attempt: 0 };
-  /** Unix ms: when something last came. */
+  /** The time of the last message, Unix ms. */
   #heard: number | null = null;
   #lost = false;
 
@@ -33,7 +33,7 @@ export class Banner {
     this.tick();
   }
 
-  /** Count down to the next try. */
+  /** Count down to the next attempt. */
   tick(): void {
     if (!this.#lost) return;
     const connection = this.#connection;
@@ -41,7 +41,7 @@ export class Banner {
     setText(this.#countdown, seconds > 0 ? `Next try in ${seconds} s.` : "Trying now …");
   }
 
-  /** Whether other questions are answered while the stream is away. */
+  /** Note whether other requests are answered while the stream is away. */
   answered(answered: boolean): void {
     if (!this.#lost) return;
     setText(

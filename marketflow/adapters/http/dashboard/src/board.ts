@@ -1,4 +1,4 @@
-/** The table of prices: a row for each symbol, a column for each exchange, and how far they are apart. */
+/** The table of prices: a row for each symbol, a column for each exchange, and the spread between them. */
 
 import type { FeedStatus, Price } from "./api";
 import { make, setAttribute, setText } from "./dom";
@@ -7,7 +7,7 @@ import { type Prices, type Spread, direction } from "./prices";
 import { roving } from "./roving";
 import type { View } from "./view";
 
-/** A price younger than this, in ms, is the present one. */
+/** A price younger than this, in ms, has the age "now". */
 const NOW = 1_000;
 
 const ARROWS = { up: "▲", down: "▼", same: "" } as const;
@@ -45,7 +45,7 @@ export class Board {
     roving(table);
   }
 
-  /** Lay the table out again. */
+  /** Build the table again. */
   shape(symbols: readonly string[], exchanges: readonly string[]): void {
     this.#exchanges = exchanges;
     this.#statuses.clear();
@@ -61,7 +61,7 @@ export class Board {
     this.table.querySelector("button")?.setAttribute("tabindex", "0");
   }
 
-  /** Show what has changed. Ages change by themselves. */
+  /** Show changed prices, and update all ages. */
   paint(now: number): void {
     for (const row of this.#rows) {
       for (const cell of row.cells) this.#paintCell(cell, now);
@@ -81,7 +81,7 @@ export class Board {
     }
   }
 
-  /** Show how a feed is, in the head of its column and, where there is none, beside its prices. */
+  /** Show the state of a feed in the head of its column, and on narrow screens beside its prices. */
   status(exchange: string, status: FeedStatus | "unknown"): void {
     for (const element of this.#statuses.get(exchange) ?? []) {
       setAttribute(element, "data-status", status);
@@ -126,7 +126,7 @@ export class Board {
     const label = make("span", { class: "hidden" }, `${symbol} on ${exchange}: `);
     const button = make("button", { class: "price", tabindex: "-1" }, label, arrow, number);
     button.addEventListener("click", () => this.choose(symbol, exchange));
-    // Seen on a narrow screen only, where the columns' heads are not; a screen reader has the label.
+    // Only visible on a narrow screen, which hides the columns' heads; screen readers use the label.
     const where = make("span", { class: "where", "aria-hidden": "true" }, exchange, " ", this.#status(exchange));
     const below = make("span", { class: "below" }, end, " ", age);
     const place = make("td", { role: "cell" }, where, button, below);
@@ -168,7 +168,7 @@ export class Board {
   }
 }
 
-/** Whether an exchange is at one end of the spread. */
+/** Whether an exchange has the highest or the lowest price. */
 function endOf(exchange: string, spread: Spread | null): string {
   if (spread === null || spread.absolute === 0) return "";
   return exchange === spread.lowest ? "low" : exchange === spread.highest ? "high" : "";

@@ -1,8 +1,8 @@
-/** Candles of one pair and interval: what the service told, and what came live since. No page here. */
+/** Candles of one pair and interval: those of the service, and live changes since. It does not use the page. */
 
 import type { Candle, Price } from "./api";
 
-/** Interval names as the service has them, and their lengths in ms. */
+/** The service's names of intervals, and their lengths in ms. */
 export const INTERVALS: ReadonlyMap<string, number> = new Map([
   ["1s", 1_000],
   ["5s", 5_000],
@@ -15,11 +15,11 @@ export const INTERVALS: ReadonlyMap<string, number> = new Map([
 ]);
 
 /**
- * In ascending order of time, each start once.
+ * Candles in ascending order of time, each start once.
  *
- * A live price moves the newest candle, or begins one. How many updates it had and their average are the
- * service's to say: the stream may leave updates out. So may a candle's high and low be wrong until it is
- * sent again; `openFrom` says from when on.
+ * A live price changes the newest candle, or begins one. Its number of updates and its average come only from
+ * the service, since the stream may skip updates. For the same reason a candle's high and low may be wrong until
+ * the service sends it again; `openFrom` is the start of the first such candle.
  */
 export class Candles {
   #candles: Candle[] = [];
@@ -48,14 +48,14 @@ export class Candles {
     return (this.#candles.find((candle) => !candle.closed) ?? this.last)?.start;
   }
 
-  /** Take over what the service tells: of a start that both have, its candle counts. */
+  /** Add candles of the service. If both have a candle with the same start, the service's replaces ours. */
   tell(told: readonly Candle[]): void {
     const byStart = new Map(this.#candles.map((candle) => [candle.start, candle]));
     for (const candle of told) byStart.set(candle.start, candle);
     this.#candles = [...byStart.values()].sort((one, other) => one.start - other.start);
   }
 
-  /** Take in a live price; returns the newest candle if it has changed. */
+  /** Add a live price; returns the newest candle if it has changed. */
   put(price: Price): Candle | null {
     const start = Math.floor(price.timestamp / this.interval) * this.interval;
     const last = this.last;
@@ -81,7 +81,7 @@ export class Candles {
   }
 }
 
-/** Where no updates were there is no candle: the starts of so many missing ones at most, for a gap that is seen. */
+/** Intervals without updates have no candle. The starts of at most so many of them, to show a visible gap. */
 export function* missing(from: Candle, to: Candle, interval: number, most: number): Generator<number> {
   const last = Math.min(to.start, from.start + (most + 1) * interval);
   for (let start = from.start + interval; start < last; start += interval) yield start;

@@ -1,4 +1,4 @@
-/** Candles drawn: TradingView's lightweight-charts, in the page's colours. */
+/** The chart of candles: TradingView's lightweight-charts, in the page's colours. */
 
 import {
   type CandlestickData,
@@ -17,9 +17,9 @@ import type { Candle } from "./api";
 import { missing } from "./candles";
 import { decimalsOf, formatPrice } from "./format";
 
-/** A gap in time is drawn as one, but not wider than so many candles. */
+/** The greatest width of a gap in time, in candles. */
 const WIDEST_GAP = 60;
-/** With fewer candles than this left of what is seen, earlier ones are asked for. */
+/** If fewer candles than this are left of the visible part, earlier ones are requested. */
 const AHEAD = 20;
 
 const MINUTE = 60_000;
@@ -39,7 +39,7 @@ export class Chart {
   ) {
     this.#chart = createChart(container, {
       autoSize: true,
-      // Its logo brings a <style> of its own, which the page's policy forbids; the footer names TradingView.
+      // Its logo would add a <style>, which the page's policy forbids; the footer names TradingView instead.
       layout: { attributionLogo: false, fontFamily: getComputedStyle(container).fontFamily, fontSize: 11 },
       localization: { locale: "en-GB", dateFormat: "yyyy-MM-dd" },
       rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.08, bottom: 0.18 } },
@@ -62,7 +62,7 @@ export class Chart {
     this.recolour();
   }
 
-  /** Take the colours from the page's style again. */
+  /** Read the colours from the page's style again. */
   recolour(): void {
     const style = getComputedStyle(this.container);
     const colour = (name: string) => style.getPropertyValue(`--${name}`);
@@ -81,7 +81,7 @@ export class Chart {
         horzLine: { color: muted, labelBackgroundColor: colour("raised-strong") },
       },
     });
-    // A rising candle is hollow, so that it differs from a falling one not only in colour.
+    // Rising candles are hollow, so that they differ from falling ones not only in colour.
     this.#candles.applyOptions({
       upColor: panel,
       borderUpColor: up,
@@ -94,7 +94,7 @@ export class Chart {
     this.#updates.applyOptions({ color: colour("bars") });
   }
 
-  /** Show these candles, where the view stands. */
+  /** Show these candles without moving the view. */
   show(candles: readonly Candle[], interval: number): void {
     this.#digits(candles.at(-1));
     this.#chart.timeScale().applyOptions({ timeVisible: interval < DAY, secondsVisible: interval < MINUTE });
@@ -112,14 +112,14 @@ export class Chart {
     this.#updates.setData(counted);
   }
 
-  /** Show how the newest candle has changed, or the one that has begun. */
+  /** Update the newest candle, or add one that has begun. */
   update(candle: Candle): void {
     this.#digits(candle);
     this.#candles.update(bar(candle));
     this.#updates.update(count(candle));
   }
 
-  /** Look at the newest candles. */
+  /** Move the view to the newest candles. */
   toNewest(): void {
     this.#chart.timeScale().resetTimeScale();
     this.#chart.priceScale("right").applyOptions({ autoScale: true });

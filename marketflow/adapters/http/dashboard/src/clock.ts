@@ -1,12 +1,12 @@
-/** The service's time: ages must not be wrong because this machine's clock is. */
+/** The service's time, so that a wrong clock of this machine does not make ages wrong. */
 
-/** The Date header is cut to the second and has been on its way: less than this, in ms, is no difference. */
+/** Differences below this, in ms, are ignored: the Date header is in whole seconds, and took time to arrive. */
 const TOLERANCE = 2_000;
 
 export class ServerClock {
   #offset = 0;
 
-  /** Learn from an answer's Date header. */
+  /** Adjust the clock by the Date header of an answer. */
   learn(serverTime: number, here = Date.now()): void {
     const offset = serverTime + 500 - here;
     this.#offset = Math.abs(offset) > TOLERANCE ? offset : 0;

@@ -1,16 +1,16 @@
 /**
- * What the stream's connection is, and what becomes of it: pure.
+ * The states of the stream's connection, as a pure state machine.
  *
- * A browser's EventSource gives up for good at the first answer that is no stream (503 while the service
- * starts), so the retries are our own.
+ * A browser's EventSource gives up for good after the first answer that is not a stream (such as 503 while the
+ * service starts), so we retry ourselves.
  */
 
 export type Connection =
   | { state: "connecting"; attempt: number }
   | { state: "live" }
-  /** Lost; tried again at `until` (ms of the same clock as `now`). */
+  /** Lost; the next attempt is at `until` (ms of the same clock as `now`). */
   | { state: "waiting"; attempt: number; until: number }
-  /** Nobody looks: a hidden page keeps none of the few connections that a browser allows to a host. */
+  /** The page is hidden. It closes its connection, since a browser allows only a few to a host. */
   | { state: "paused" };
 
 export type Happening = "opened" | "failed" | "due" | "hidden" | "shown" | "retry";
@@ -18,7 +18,7 @@ export type Happening = "opened" | "failed" | "due" | "hidden" | "shown" | "retr
 const SHORTEST = 500;
 const LONGEST = 10_000;
 
-/** How long to wait after so many failures in a row, in ms: doubling, half of it by chance. */
+/** How long to wait after so many consecutive failures, in ms: it doubles, and half of it is random. */
 export function backOff(attempt: number, chance: number): number {
   const whole = Math.min(LONGEST, SHORTEST * 2 ** attempt);
   return whole / 2 + (chance * whole) / 2;

@@ -1,6 +1,6 @@
-/** Small hands for the page: find, make, and touch only what has changed. */
+/** Functions for the page's elements: find and make them, and change them only if their content differs. */
 
-/** The element of an id that the page is known to have. */
+/** The element with this id, which must exist. */
 export function byId<T extends HTMLElement>(id: string, kind: new () => T): T {
   const found = document.getElementById(id);
   if (!(found instanceof kind)) throw new Error(`the page has no ${kind.name} #${id}`);

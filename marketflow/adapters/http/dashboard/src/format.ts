@@ -1,12 +1,12 @@
-/** Numbers and times as text: the same in every locale, in as many digits as say something. */
+/** Numbers and times as text: the same in every locale, with only as many digits as are useful. */
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const FIXED = new Map<number, Intl.NumberFormat>();
 
-/** Below this a price is written with an exponent. */
+/** Prices below this are written with an exponent. */
 const TINY = 1e-8;
 
-/** A number with a fixed count of decimals, and the thousands apart. */
+/** A number with a fixed number of decimals, and with thousands separators. */
 function fixed(value: number, decimals: number): string {
   let format = FIXED.get(decimals);
   if (format === undefined) {
@@ -16,7 +16,7 @@ function fixed(value: number, decimals: number): string {
   return format.format(value);
 }
 
-/** How many decimals a price of this size has: about five digits that move, few jumps from one to the next. */
+/** The number of decimals for a price of this size: about five digits that change, with few jumps between sizes. */
 export function decimalsOf(price: number): number {
   const size = Math.abs(price);
   if (size >= 1_000) return 2;
@@ -25,13 +25,13 @@ export function decimalsOf(price: number): number {
   return Math.min(12, 4 - Math.floor(Math.log10(size)));
 }
 
-/** A price, in the decimals of its own size or in given ones. */
+/** A price, with the decimals of its size or with the given number. */
 export function formatPrice(price: number, decimals = decimalsOf(price)): string {
   if (price !== 0 && Math.abs(price) < TINY) return price.toExponential(4);
   return fixed(price, decimals);
 }
 
-/** A difference of prices: in their decimals, or in as many as it takes to be seen. */
+/** A difference of prices: with their decimals, or with as many as are needed to show it. */
 export function formatSpread(absolute: number, decimals: number): string {
   const seen = absolute > 0 ? 1 - Math.floor(Math.log10(absolute)) : 0;
   return formatPrice(absolute, Math.min(12, Math.max(decimals, seen)));
@@ -42,7 +42,7 @@ export function formatCount(count: number): string {
   return WHOLE.format(count);
 }
 
-/** A part of the whole: 0.0123 is 1.23 %. */
+/** A fraction as a percentage: 0.0123 is 1.23 %. */
 export function formatShare(share: number): string {
   const percent = share * 100;
   return `${fixed(percent, percent >= 10 ? 1 : percent >= 0.1 ? 2 : 3)} %`;
@@ -53,7 +53,7 @@ export function formatRate(rate: number): string {
   return `${rate < 10 && rate > 0 ? fixed(rate, 1) : formatCount(rate)} /s`;
 }
 
-/** How long ago, from milliseconds: tenths of a second at first, then only what matters. */
+/** An age given in ms: tenths of a second at first, then larger units. */
 export function formatAge(milliseconds: number): string {
   const seconds = Math.max(0, milliseconds) / 1_000;
   return seconds < 9.95 ? `${fixed(seconds, 1)} s` : formatDuration(seconds);

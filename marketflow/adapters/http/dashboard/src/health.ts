@@ -1,4 +1,4 @@
-/** How the feeds and the stores are, and where every line went. */
+/** The states of feeds and stores, and the ledger. */
 
 import type { Counters, FeedHealth, Health, StoreHealth } from "./api";
 import { announce } from "./announce";
@@ -55,7 +55,7 @@ export class HealthPanel {
     this.#before = health;
   }
 
-  /** Nothing is known of it any more. */
+  /** Mark the state as unknown. */
   lost(): void {
     this.#status("unknown");
     const pills = this.#feeds.querySelectorAll(".status");
@@ -106,7 +106,7 @@ export class HealthPanel {
     setText(reconnects, formatCount(feed.reconnects));
   }
 
-  /** Since the last report, or since the start if there is none of this boot. */
+  /** The rate since the last report, or since the start if there is no earlier report of this boot. */
   #rate(name: string, feed: FeedHealth, health: Health): string {
     const before = this.#before !== null && this.#before.uptime < health.uptime ? this.#before : null;
     const seconds = health.uptime - (before?.uptime ?? 0);
@@ -159,7 +159,7 @@ export class HealthPanel {
   }
 }
 
-/** A cell for a number, and a mark that does not move it. */
+/** A cell for a number, with room for a mark that does not move the number. */
 function numbered(cell: HTMLTableCellElement): HTMLTableCellElement {
   cell.append(make("span"), make("span", { class: "mark" }));
   return cell;

@@ -1,13 +1,13 @@
-/** The candles of one view: loaded by pages, kept true by asking again, moved by the stream in between. */
+/** The candles of one view: loaded page by page, corrected by new requests, and changed by the stream meanwhile. */
 
 import { type Candle, type CandlePage, type Price, fetchCandles } from "./api";
 import { Candles, INTERVALS } from "./candles";
 import type { View } from "./view";
 
 const PAGE = 500;
-/** Candles of the last so many ms may be rewritten by late updates, and are asked for again. */
+/** Late updates may change candles of the last so many ms, so these are requested again. */
 const LATENESS = 120_000;
-/** ms between two tries to get a page that could not be had. */
+/** ms between two attempts to get a page that was not available. */
 const REST = 10_000;
 
 export class History {
@@ -15,12 +15,12 @@ export class History {
   readonly #stopped = new AbortController();
   #pageUnderWay = false;
   #exhausted = false;
-  /** Not before this, on the page's clock, is a page asked for again that could not be had. */
+  /** The time, on the page's clock, before which an unavailable page is not requested again. */
   #restUntil = 0;
-  /** Live prices that came while the service was being asked: its answer may not have them. */
+  /** Live prices that arrived during a request: the answer may lack them. */
   #meanwhile: Price[] = [];
   #asking = 0;
-  /** From when on the service can tell, where earlier candles are in a store that is away. */
+  /** The time from which candles are complete, if earlier ones are in a store that is away. */
   knownFrom: number | null = null;
 
   /** `onTold` is called each time candles arrive, `onFailed` if the first request fails. */
@@ -36,12 +36,12 @@ export class History {
     return this.#candles;
   }
 
-  /** Nothing is asked or told from now on. */
+  /** Stop: no more requests and calls from now on. */
   stop(): void {
     this.#stopped.abort();
   }
 
-  /** The newest candles, in place of those that are known. */
+  /** Load the newest candles, and replace the known ones. */
   async load(): Promise<void> {
     await this.#ask({ limit: PAGE }, (page) => {
       this.#candles = new Candles(this.#candles.interval);
@@ -50,7 +50,7 @@ export class History {
     });
   }
 
-  /** Ask again for those that may have changed. */
+  /** Request candles again that may have changed. */
   async renew(now: number): Promise<void> {
     const open = this.#candles.openFrom;
     if (open === undefined) return this.load();
@@ -59,7 +59,7 @@ export class History {
     if (page !== null && page.next !== null) await this.load();
   }
 
-  /** The page before the oldest, if there is one and it is not under way. */
+  /** Load the page before the oldest candle, if there is one and it is not being loaded. */
   async earlier(): Promise<void> {
     const first = this.#candles.first;
     if (first === undefined || this.#exhausted || this.#pageUnderWay || performance.now() < this.#restUntil) return;
@@ -73,12 +73,12 @@ export class History {
     }
   }
 
-  /** Take in a live price, if it is one of these; returns the candle that it changed. */
+  /** Add a live price if it belongs to this view; returns the candle that it changed. */
   put(price: Price): Candle | null {
     const { symbol, exchange } = this.view;
     if (price.symbol !== symbol || (exchange !== null && price.exchange !== exchange)) return null;
     if (this.#asking > 0) this.#meanwhile.push(price);
-    // Without any history yet, one candle would look like all that there is.
+    // Before the history is loaded, a single candle would look like the whole history.
     return this.#candles.last === undefined ? null : this.#candles.put(price);
   }
 
@@ -98,7 +98,7 @@ export class History {
       this.onTold();
       return page;
     } catch (error) {
-      // What is shown stays; it is asked for again soon.
+      // Keep the shown candles; the next request comes soon.
       if (!signal.aborted && this.#candles.first === undefined) this.onFailed(error);
       return null;
     } finally {

@@ -1,4 +1,4 @@
-/** Whether the conservation counters add up. */
+/** Checks whether the ledger's counters add up. */
 
 import type { Counters } from "./api";
 

@@ -1,4 +1,4 @@
-/** The page, put together: what comes in, and what is shown when. */
+/** Connects the parts of the page: requests, the stream, and painting. */
 
 import "./style.css";
 
@@ -16,9 +16,9 @@ import { Stream } from "./stream";
 import { restoreTheme, themeSwitch } from "./theme";
 import { type View, queryOf, viewOf } from "./view";
 
-/** How often what has changed is painted, in ms: an eye follows no more. */
+/** The time between two repaints, in ms; more would not be noticed. */
 const PAINT = 250;
-/** How often health is asked for, and how often candles are. */
+/** The times between two requests for health, and for candles. */
 const ASK_HEALTH = 2_000;
 const ASK_CANDLES = 3_000;
 
@@ -48,7 +48,7 @@ let view: View = { symbol: "", exchange: null, interval: "" };
 let exchanges: readonly string[] = [];
 let laidOut = "";
 let knownMode: Mode | null = null;
-/** Whether the page may have missed something that the stream does not bring. */
+/** Whether the page may have missed data that the stream does not send. */
 let outdated = true;
 let asking = false;
 
@@ -70,7 +70,7 @@ function hear(price: Price): void {
   panel.put(price);
 }
 
-/** Ask how the service is, and for all that is outdated; one question at a time. */
+/** Request health, and all data that is outdated; one request at a time. */
 async function ask(): Promise<void> {
   if (asking || document.hidden) return;
   asking = true;
@@ -90,7 +90,7 @@ async function ask(): Promise<void> {
       for (const [name, feed] of Object.entries(report.exchanges)) board.status(name, feed.status);
     }
   } catch {
-    // The stream may not have noticed: a connection can be dead without an end.
+    // The stream may not have noticed it: a connection can be dead without being closed.
     health.lost();
     for (const exchange of exchanges) board.status(exchange, "unknown");
     banner.answered(false);
@@ -126,7 +126,7 @@ function look(chosen: View): void {
   title();
 }
 
-/** The chosen price in the tab's title, while it is live. */
+/** Show the chosen price in the tab's title while it is live. */
 function title(): void {
   const on = view.exchange === null ? exchanges : [view.exchange];
   const newest = prices.newest(view.symbol, on);

@@ -1,9 +1,9 @@
-/** The mode, and its switch: asked for once more, with the token where the service wants one. */
+/** The mode, and its switch: with a confirmation, and with the token if the service needs one. */
 
 import { type Mode, Refusal, reasonOf, switchMode } from "./api";
 import { byId, setAttribute, setText } from "./dom";
 
-/** As long as the tab: not on disk, not for other tabs. */
+/** The token's key in the session storage, which lasts as long as the tab, and is not on disk or in other tabs. */
 const KEY = "marketflow.token";
 
 const WHAT = {

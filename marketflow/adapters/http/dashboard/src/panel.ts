@@ -1,4 +1,4 @@
-/** The chart's surroundings: which pair and interval, the numbers of a candle, and the candles as a table. */
+/** The panel around the chart: choice of pair and interval, the numbers of a candle, and candles as a table. */
 
 import { type Candle, type Price, reasonOf } from "./api";
 import { INTERVALS } from "./candles";
@@ -81,7 +81,7 @@ export class ChartPanel {
     if (candle) this.#moved.set(candle.start, candle);
   }
 
-  /** Show what the stream has moved. */
+  /** Show the changes by the stream. */
   paint(): void {
     const history = this.#history;
     if (history === null || this.#moved.size === 0) return;
@@ -95,7 +95,7 @@ export class ChartPanel {
     this.#legend();
   }
 
-  /** Ask again for what may have changed. */
+  /** Request candles again that may have changed. */
   renew(now: number): void {
     void this.#history?.renew(now);
   }
@@ -141,7 +141,7 @@ export class ChartPanel {
     const candle = (this.#pointed === null ? undefined : candles?.at(this.#pointed)) ?? candles?.last;
     const decimals = decimalsOf(candle?.close ?? 1);
     const price = (value: number | undefined) => (value === undefined ? "–" : formatPrice(value, decimals));
-    // What only the service knows is not shown of a candle that it has not told yet.
+    // Numbers that only the service knows are not shown for a candle that it has not sent yet.
     const told = candle !== undefined && candle.updates > 0;
     const fields = {
       open: price(candle?.open),

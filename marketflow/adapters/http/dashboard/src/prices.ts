@@ -1,4 +1,4 @@
-/** The newest price of every pair, and what follows from them. No page here. */
+/** The newest price of every pair, and the spreads. It does not use the page. */
 
 import type { Price } from "./api";
 
@@ -7,7 +7,7 @@ export type Direction = "up" | "down" | "same";
 export interface Spread {
   /** Highest minus lowest. */
   absolute: number;
-  /** As a part of the lowest. */
+  /** The spread as a fraction of the lowest price. */
   relative: number;
   lowest: string;
   highest: string;
@@ -16,10 +16,10 @@ export interface Spread {
 export class Prices {
   readonly #newest = new Map<string, Price>();
 
-  /** Past the age of `staleAfter`, in ms, a price is stale, as the feed is that has brought no newer one. */
+  /** A price older than `staleAfter`, in ms, is stale, like the feed that has sent no newer one. */
   constructor(private readonly staleAfter: number) {}
 
-  /** Take in an update; of two, the one with the later timestamp counts, of equal ones the later come. */
+  /** Add an update. The one with the later timestamp counts; of equal ones the later received. */
   put(price: Price): boolean {
     const key = keyOf(price.symbol, price.exchange);
     const known = this.#newest.get(key);
@@ -32,7 +32,7 @@ export class Prices {
     return this.#newest.get(keyOf(symbol, exchange));
   }
 
-  /** The newest of a symbol on any of the exchanges. */
+  /** The newest price of a symbol on any of the exchanges. */
   newest(symbol: string, exchanges: readonly string[]): Price | undefined {
     let newest: Price | undefined;
     for (const exchange of exchanges) {
@@ -42,7 +42,7 @@ export class Prices {
     return newest;
   }
 
-  /** How far the exchanges are apart; null unless at least two have a price that is not stale. */
+  /** The spread between exchanges; null unless at least two have a price that is not stale. */
   spread(symbol: string, exchanges: readonly string[], now: number): Spread | null {
     let lowest: Price | undefined;
     let highest: Price | undefined;

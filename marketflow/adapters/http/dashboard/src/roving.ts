@@ -1,4 +1,4 @@
-/** One stop of the Tab key for a whole table of buttons; the arrow keys move within it. */
+/** Makes a table of buttons a single stop of the Tab key; the arrow keys move within it. */
 
 export function roving(table: HTMLTableElement): void {
   table.addEventListener("keydown", (event) => {

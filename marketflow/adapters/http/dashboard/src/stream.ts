@@ -1,9 +1,9 @@
-/** The live stream, held open for as long as somebody looks at the page. */
+/** The live stream, which is open while the page is visible. */
 
 import type { Price } from "./api";
 import { type Connection, type Happening, next } from "./connection";
 
-/** A page may be hidden for so long, in ms, before its connection is given up. */
+/** How long, in ms, a page may be hidden before its connection is closed. */
 const HIDDEN_FOR = 30_000;
 
 export class Stream {
@@ -31,7 +31,7 @@ export class Stream {
     this.onChange(this.#connection);
   }
 
-  /** Let something happen to the connection, and do what the state that it gives asks for. */
+  /** Apply an event to the connection, and carry out what the new state requires. */
   happen(happening: Happening): void {
     const before = this.#connection;
     this.#connection = next(before, happening, performance.now(), Math.random());

@@ -1,4 +1,4 @@
-/** Dark or light: as the system has it, or as chosen here. */
+/** The theme: dark or light, from the system or as chosen on the page. */
 
 import { byId, setText } from "./dom";
 
@@ -7,7 +7,7 @@ type Theme = (typeof THEMES)[number];
 
 const KEY = "marketflow.theme";
 
-/** Before the page is painted: take over what was chosen on an earlier visit. */
+/** Apply the choice of an earlier visit. It runs before the page is painted. */
 export function restoreTheme(): void {
   apply(themeOf(stored()));
 }
@@ -21,7 +21,7 @@ export function themeSwitch(onChange: () => void): void {
     try {
       localStorage.setItem(KEY, theme);
     } catch {
-      // Storage may be forbidden; then the choice lasts as long as the page.
+      // Storage may be disabled; then the choice lasts as long as the page.
     }
     apply(theme);
     setText(label, theme);

@@ -1,4 +1,4 @@
-/** Which pair and interval is looked at: kept in the address, so that a reload or a link shows it again. */
+/** The shown pair and interval. They are in the address, so that a reload or a link shows them again. */
 
 import { INTERVALS } from "./candles";
 
@@ -9,10 +9,10 @@ export interface View {
   interval: string;
 }
 
-/** Short enough for a chart that moves, soon after the first start too. */
+/** The default interval, so short that the chart moves, even soon after the first start. */
 const DEFAULT_INTERVAL = "5s";
 
-/** The view that a query string asks for, as far as there is such a thing. */
+/** The view in a query string, as far as it is valid. */
 export function viewOf(query: string, symbols: readonly string[], exchanges: readonly string[]): View {
   const asked = new URLSearchParams(query);
   const symbol = asked.get("symbol");

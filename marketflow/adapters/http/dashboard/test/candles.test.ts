@@ -27,33 +27,33 @@ test("candles are in order of time, each start once, a later one replaces an ear
   expect(candles.last).toMatchObject({ close: 7, closed: true });
 });
 
-test("a live price moves the newest candle, but not what only the service knows", () => {
+test("a live price changes the newest candle, but not the numbers that only the service knows", () => {
   const candles = told(candle(1_000, 5, false));
   candles.put(price(1_100, 9));
   candles.put(price(1_200, 2));
   expect(candles.last).toEqual({ ...candle(1_000, 5, false), high: 9, low: 2, close: 2 });
 });
 
-test("of live prices the later by timestamp is the close", () => {
+test("the live price with the later timestamp is the close", () => {
   const candles = told(candle(1_000, 5, false));
   candles.put(price(1_900, 6));
   candles.put(price(1_100, 8));
   expect(candles.last).toMatchObject({ high: 8, close: 6 });
 });
 
-test("a live price past the end begins a candle, of which nothing has been told", () => {
+test("a live price past the end begins a candle, without numbers of the service", () => {
   const candles = told(candle(1_000));
   expect(candles.put(price(4_321, 7))).toMatchObject({ start: 4_000, end: 5_000, open: 7, updates: 0, closed: false });
   expect(candles.all).toHaveLength(2);
 });
 
-test("a live price of an earlier candle is left to the service", () => {
+test("a live price does not change an earlier candle", () => {
   const candles = told(candle(1_000), candle(2_000));
   expect(candles.put(price(1_500, 99))).toBeNull();
   expect(candles.all.map((each) => each.high)).toEqual([1, 1]);
 });
 
-test("what may still change begins with the oldest candle that is not closed", () => {
+test("the part that may still change begins with the oldest candle that is not closed", () => {
   expect(told(candle(0), candle(1_000, 1, false), candle(2_000, 1, false)).openFrom).toBe(1_000);
   expect(told(candle(0), candle(1_000)).openFrom).toBe(1_000);
   expect(told().openFrom).toBeUndefined();

@@ -12,7 +12,7 @@ test("it opens", () => {
   expect(after("opened")).toEqual({ state: "live" });
 });
 
-test("lost, it waits, and then tries again", () => {
+test("a lost connection waits, and then tries again", () => {
   expect(after("opened", "failed")).toEqual({ state: "waiting", attempt: 1, until: 500 });
   expect(after("opened", "failed", "due")).toEqual({ state: "connecting", attempt: 1 });
   expect(after("opened", "failed", "due", "opened")).toEqual({ state: "live" });
@@ -29,12 +29,12 @@ test("each try that fails doubles the wait, up to a limit", () => {
   expect(waits).toEqual([500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000]);
 });
 
-test("once open, it has no failures behind it", () => {
+test("opening resets the number of failures", () => {
   const connection = after("failed", "due", "failed", "due", "opened", "failed");
   expect(connection).toEqual({ state: "waiting", attempt: 1, until: 500 });
 });
 
-test("chance takes away at most half of a wait", () => {
+test("the random part shortens a wait by at most half", () => {
   expect([backOff(1, 0), backOff(1, 0.5), backOff(1, 1)]).toEqual([500, 750, 1_000]);
 });
 
@@ -43,7 +43,7 @@ test("while it waits nothing restarts the wait", () => {
   expect(next(waiting, "failed", 400, 1)).toBe(waiting);
 });
 
-test("somebody may not want to wait", () => {
+test("a retry by the user ends the wait", () => {
   expect(after("failed", "retry")).toEqual({ state: "connecting", attempt: 1 });
   expect(after("opened", "retry")).toEqual({ state: "live" });
 });
@@ -54,6 +54,6 @@ test.each<Happening[][]>([[["opened"]], [["failed"]], [[]]])("hidden, it is give
   expect(after(...before, "hidden", "shown")).toEqual(START);
 });
 
-test("shown without having been given up, it stays as it is", () => {
+test("a page that is shown again before its connection was closed keeps it", () => {
   expect(after("opened", "shown")).toEqual({ state: "live" });
 });

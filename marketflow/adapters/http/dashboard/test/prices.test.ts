@@ -22,7 +22,7 @@ test("the later timestamp counts, in any order of arrival", () => {
   expect(prices.get("BTCUSDT", "a")?.price).toBe(2);
 });
 
-test("of equal timestamps the later come counts", () => {
+test("of equal timestamps the later received counts", () => {
   expect(pricesOf(price("a", 2), price("a", 1)).get("BTCUSDT", "a")?.price).toBe(1);
 });
 
@@ -42,7 +42,7 @@ test("equal prices have a spread of zero", () => {
   expect(pricesOf(price("a", 5), price("b", 5)).spread("BTCUSDT", ALL, NOW)?.absolute).toBe(0);
 });
 
-test("a stale price has no part in the spread", () => {
+test("a stale price does not count for the spread", () => {
   const prices = pricesOf(price("a", 100), price("b", 102, STALE_AFTER + 1), price("c", 101));
   expect(prices.spread("BTCUSDT", ALL, NOW)?.absolute).toBe(1);
 });
@@ -52,11 +52,11 @@ test("one price alone has no spread", () => {
   expect(pricesOf(price("a", 100), price("b", 1, STALE_AFTER + 1)).spread("BTCUSDT", ALL, NOW)).toBeNull();
 });
 
-test("an exchange that is not asked for has no part in the spread", () => {
+test("an exchange that is not requested does not count for the spread", () => {
   expect(pricesOf(price("a", 1), price("b", 2), price("test1", 9)).spread("BTCUSDT", ALL, NOW)?.highest).toBe("b");
 });
 
-test("stale is what is older than the limit", () => {
+test("a price older than the limit is stale", () => {
   const prices = pricesOf();
   expect(prices.isStale(price("a", 1, STALE_AFTER), NOW)).toBe(false);
   expect(prices.isStale(price("a", 1, STALE_AFTER + 1), NOW)).toBe(true);

@@ -6,20 +6,20 @@ import { queryOf, viewOf } from "../src/view";
 const SYMBOLS = ["BTCUSDT", "ETHUSDT"];
 const EXCHANGES = ["exchange1", "exchange2"];
 
-test("a view is the same again after its way through the address", () => {
+test("a view survives being written to the address and read again", () => {
   for (const exchange of [null, "exchange2"]) {
     const view = { symbol: "ETHUSDT", exchange, interval: "15m" };
     expect(viewOf(queryOf(view), SYMBOLS, EXCHANGES)).toEqual(view);
   }
 });
 
-test("what an address asks for and is not there is what is looked at first", () => {
+test("unknown values in an address are replaced by the default view", () => {
   const first = { symbol: "BTCUSDT", exchange: null, interval: "5s" };
   expect(viewOf("", SYMBOLS, EXCHANGES)).toEqual(first);
   expect(viewOf("?symbol=NONE&exchange=test1&interval=7m&other=1", SYMBOLS, EXCHANGES)).toEqual(first);
 });
 
-test("a clock that is a little off is believed, and one that is far off corrected", () => {
+test("a small difference between clocks is ignored, a large one is corrected", () => {
   const clock = new ServerClock();
   clock.learn(10_000, 11_000);
   expect(clock.now(20_000)).toBe(20_000);

@@ -12,6 +12,6 @@ SwaggerUIBundle({
   displayRequestDuration: true,
   filter: false,
   tryItOutEnabled: true,
-  // Its checker is on the internet.
+  // Swagger UI's validator would be on the internet.
   validatorUrl: null,
 });
