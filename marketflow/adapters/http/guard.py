@@ -61,7 +61,7 @@ class Guard:
                 return None
             return problem(
                 "unauthorized",
-                "switching the mode wants the header Authorization: Bearer <http.token>",
+                "switching the mode needs the header Authorization: Bearer <http.token>",
                 headers={"WWW-Authenticate": 'Bearer realm="marketflow"'},
             )
         if request.headers.getlist("Sec-Fetch-Site") == ["same-origin"]:
