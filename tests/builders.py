@@ -120,7 +120,7 @@ class Summary:
 
     def says(self, bar: Bar, *, tolerance: float = 1e-9) -> bool:
         """Whether the bar is equal: exactly, except for the mean, which has a relative tolerance."""
-        # Half a unit in the last place of the least numbers is more than that; each rounding may cost one.
+        # For the smallest numbers half a unit in the last place is more; each rounding may cost one.
         least = self.count * 5e-324
         return (
             (bar.count, bar.min, bar.max, bar.open, bar.open_time, bar.close, bar.close_time)

@@ -20,13 +20,13 @@ from servers import TcpPostgres, TcpRedis, chosen
 
 from marketflow.embedded.postgres import LAST_PYTHON
 
-# tests.bench is a package of the tree, not of what is installed: last, so that it does not hide that.
+# tests.bench is only in the source tree. It comes last, so that the tree does not hide the installed package.
 sys.path.append(str(Path(__file__).parents[1]))
 
 TIME_LIMIT = 120
 """Seconds that one test may take, its fixtures included. Past it tracebacks are printed and the run ends."""
 
-# Others have the processor too: how long an example takes says nothing.
+# The machine is shared, so the duration of an example proves nothing.
 hypothesis.settings.register_profile("marketflow", deadline=None)
 hypothesis.settings.load_profile("marketflow")
 
@@ -34,7 +34,7 @@ _STDERR = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # During a test stderr is captured, and what ends the run would not be seen.
+    # During a test stderr is captured, so the reason for ending the run would be invisible.
     config.stash[_STDERR] = os.dup(2)
     # Under `nohup` SIGHUP is ignored, here and in every program that a test starts: a stop by it would never
     # come. Programs do not inherit a handler, so with one they have the default; the run itself lives on.

@@ -22,7 +22,7 @@ class ExchangeServer:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        # Bound, but not listening: the port is nobody else's, and is refused unless `listen` was called.
+        # Bound but not listening: the port stays ours, and connections are refused until `listen`.
         self._holder = _bound(0)
         self._listener: trio.socket.SocketType | None = None
         self._streams: list[trio.SocketStream] = []
@@ -90,7 +90,7 @@ class ExchangeServer:
             await self._changed.wait()
 
     async def _accept(self, listener: trio.socket.SocketType) -> None:
-        # It is closed to end this.
+        # The listener was closed to end this task.
         with suppress(trio.ClosedResourceError):
             while True:
                 connection, _ = await listener.accept()

@@ -45,7 +45,7 @@ async def raw_server(answer: Answer, *, tls: ssl.SSLContext | None = None) -> As
     """Serve until the end of the block."""
 
     async def serve(stream: trio.abc.Stream) -> None:
-        # Clients that go away are nothing special here.
+        # Clients may disconnect at any time.
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with stream:
                 head = b""

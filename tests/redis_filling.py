@@ -78,7 +78,7 @@ class RedisBars:
         return {}
 
     def may_lack(self, exchange: str) -> bool:  # noqa: ARG002 - a port
-        return True  # The owner of the exchange may have dropped updates; Redis does not tell.
+        return True  # The owner of the exchange may have dropped updates, which Redis does not show.
 
     # ---- Standing ----
 

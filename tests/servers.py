@@ -89,7 +89,7 @@ class TcpRedis(_OnPort, EmbeddedRedis):
         options = super()._options() | {"port": [str(self.port)], "bind": ["127.0.0.1"]}
         for name in ("unixsocket", "unixsocketperm", "user"):
             del options[name]
-        if "shutdown-on-sigterm" in options:  # Redis 7, which has DEBUG off.
+        if "shutdown-on-sigterm" in options:  # Redis 7 disables DEBUG by default.
             options["enable-debug-command"] = ["local"]
         return options
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write_docs:
         write_docs(options.docs, [from_json(path.read_text()) for path in options.write_docs])
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in an orderly way, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end in order on SIGTERM, too
     circumstances, failed = _circumstances(), 0
     began, stolen, busy = time.monotonic(), stolen_seconds(), busy_seconds()
     rows: list[Row] = []
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     bench.say(f"NOT MEASURED: {error}")
                     failed = 1
                 circumstances["stores"] = stage.versions
-    except KeyboardInterrupt:  # What was measured until now is worth something.
+    except KeyboardInterrupt:  # Keep the measurements so far.
         failed = 130
     finally:
         took = time.monotonic() - began

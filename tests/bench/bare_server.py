@@ -55,7 +55,7 @@ async def _main(kind: str) -> None:
     config = Config()
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
-    # After 1,000 requests, the default, it would close the connection of a client that goes on asking.
+    # By default it closes a connection after 1,000 requests.
     config.keep_alive_max_requests = sys.maxsize
     async with trio.open_nursery() as nursery:
         app: Any = _asgi if kind == "asgi" else _quart()

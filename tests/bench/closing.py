@@ -117,7 +117,7 @@ def _closes(bench: Bench, service: Service, size: Size) -> Iterator[Close]:
         psycopg.connect(service.dsn, autocommit=True) as connection,
         _unread(service.exchanges.ports) as samples,
     ):
-        # The minute of the start: rows of earlier ones would be compared with Redis, again and again.
+        # The minute of the start, since rows of earlier ones would be compared with Redis repeatedly.
         end = _now() // MINUTE * MINUTE + (0 if bench.quick else MINUTE)
         bench.say(f"{size}: waiting for the end of the minute")
         _sleep_until((end + GRACE) / SECOND)
@@ -204,7 +204,7 @@ def _longest_unread(samples: Sequence[Sample], began: float, ended: float) -> fl
     since: dict[int, float] = {}
     before: dict[int, int] = {}
     times = [moment for moment, _ in samples]
-    # From the last before to the first after: a close may be over sooner than the kernel is asked again.
+    # Include the samples just before and after: a close may be shorter than the time between two samples.
     within = samples[max(0, bisect_right(times, began) - 1) : bisect_left(times, ended) + 1]
     if not within:
         raise BenchError("the kernel was not asked")

@@ -41,7 +41,7 @@ AT_100K = Load(3, 5, 100_000.0)
 def growth(bench: Bench) -> list[Row]:
     """A row for each load, with the load that it is compared with."""
     symbols, exchanges = (20, 6) if bench.quick else (100, 20)
-    # One after another on one service, and another service for the next.
+    # The loads of a group run one after another on one service; each group has a new service.
     services = (
         (Load(3, 5, 1_000.0), Load(3, 5, 10_000.0), AT_100K, FLOOD),
         (Load(3, symbols, AT_100K.rate), Load(3, symbols, FLOOD.rate)),

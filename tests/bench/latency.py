@@ -101,7 +101,7 @@ def _arrivals(service: Service) -> Iterator[list[tuple[int, int]]]:
     arrivals: list[tuple[int, int]] = []
     stopping = threading.Event()
     with service.stage.client() as client, client.pubsub() as notices:
-        # Only of sorted sets: one for each ZADD of a thousand members.
+        # Only for sorted sets: one notification for each ZADD of a thousand members.
         client.config_set("notify-keyspace-events", "Kz")
         notices.subscribe(f"__keyspace@0__:{KEY}")
 

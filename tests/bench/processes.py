@@ -22,7 +22,7 @@ def cpu_seconds_of_all(pid: int) -> float:
         try:
             fields = _stat(int(entry.name))
         except OSError:
-            continue  # It has ended meanwhile.
+            continue  # It has ended in the meantime.
         if int(fields[1]) == pid:
             children += sum(map(int, fields[11:13])) / TICKS
     return cpu_seconds(pid) + children

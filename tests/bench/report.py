@@ -28,7 +28,7 @@ class Run:
     def text(self) -> str:
         """The circumstances, for people."""
         python = str(self.circumstances["python"])
-        # Runs of an earlier bench told a bare version, and nothing of the stores.
+        # Reports of an earlier bench have only the version, and no stores.
         python = f"Python {python}" if python[0].isdigit() else python
         stores = "".join(f"{each}, " for each in (self.circumstances.get("stores"),) if each)
         load = ", ".join(f"{each:.2f}" for each in self.circumstances["load_average"])

@@ -176,7 +176,7 @@ class Sender:
                     exchange.accept()
                     client = exchange.client.fileno() if exchange.client else -1
                     writing[client] = exchange
-                    # Edge-triggered: told once that there is room again.
+                    # Edge-triggered: reported once when there is room again.
                     poll.register(client, select.EPOLLOUT | select.EPOLLET)
                 elif events & select.EPOLLOUT:
                     writing[number].push()
@@ -195,7 +195,7 @@ class Sender:
 
     def _flood(self) -> None:
         for exchange in self.flooding:
-            # Two at most in a row: commands and probes want their turn.
+            # At most two in a row, so that commands and probes are not delayed.
             for _ in range(2):
                 if not exchange.idle or exchange.client is None:
                     break

@@ -133,7 +133,7 @@ class Service:
         return read_buckets(self._get("/metrics")[1].decode(), UPDATE_LATENCY)
 
     def _get(self, path: str) -> tuple[int, bytes]:
-        # A connection of its own each time: an idle one is closed by the service, rightly.
+        # A new connection each time, since the service closes idle ones.
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
         try:
             connection.request("GET", path)
@@ -199,7 +199,7 @@ class Stage:
 
     def fresh(self) -> str:
         """Make a new, empty Redis and an empty database; returns its DSN."""
-        # Quicker than FLUSHALL of millions, and leaves no freed memory behind.
+        # Faster than FLUSHALL of millions, and leaves no memory of freed keys.
         self.redis.kill()
         self.redis.start()
         self.postgres.start()
@@ -258,9 +258,9 @@ class Stage:
             event = wait_until(lambda: service.logged("serving"), "the service serves")
             service.port = int(event["url"].rpartition(":")[2])
             wait_until(service.exchanges.connected, "every exchange has its client")
-            # It first asks Redis what it holds; with many symbols that takes a while.
+            # It first reads what Redis has, which takes a while with many symbols.
             wait_until(lambda: service.logged("window whole"), "the service knows what Redis holds")
-            # Until the rows have told that Redis lost nothing, a question about an unseen price gets a 503.
+            # Until rows have shown that Redis lost nothing, a request for an unseen price gets a 503.
             wait_until(lambda: service.get("/prices/latest")[0] == HTTPStatus.OK, "questions are answered")
             yield service
 
@@ -298,10 +298,10 @@ def staged() -> Iterator[Stage]:
                 tempfile.TemporaryDirectory(prefix="marketflow-bench-", ignore_cleanup_errors=True)
             )
         )
-        directory.chmod(0o711)  # PostgreSQL runs as another user when we are root.
+        directory.chmod(0o711)  # if we are root, PostgreSQL runs as another user
         redis_server = TcpRedis(directory / "redis")
         stack.callback(redis_server.stop)
-        stack.callback(redis_server.kill)  # First: a mere stop would save gigabytes.
+        stack.callback(redis_server.kill)  # Kill it first: a stop would save gigabytes.
         postgres = TcpPostgres(directory / "postgres", durable=False)
         stack.callback(postgres.remove)
         stack.callback(postgres.stop)

@@ -66,7 +66,7 @@ class Starvation:
             with suppress(FileNotFoundError, ProcessLookupError):  # It has ended.
                 self._add(now, self._waited(thread, passed))
         ours = self._waited(Path("/proc/thread-self"), 0.0)
-        self._add(now, passed - ours - 2 * NOTE_EVERY)  # Else the whole machine has stood still.
+        self._add(now, passed - ours - 2 * NOTE_EVERY)  # the whole machine has stood still
         self._noted = now
 
     def _threads(self) -> Iterator[Path]:

@@ -115,7 +115,7 @@ def _compare(service: Service, sent: Sent, window: float) -> int:
                     int(client.zcount(f"prices:{name}:{symbol}", second * 1_000, second * 1_000 + 999))
                     for symbol in symbols(SYMBOLS)
                 )
-                # By now it may have been trimmed, and rightly so.
+                # By now it may have been trimmed.
                 if second > time.time() - window:
                     compared += count
                     if found != count:

@@ -89,7 +89,7 @@ class Market:
             await self._send(name, bytes(lines[name]))
 
     async def _send(self, name: str, data: bytes) -> None:
-        # Killed, or the service was: it connects again.
+        # This exchange or the service was killed; the service connects again.
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with self._sending[name]:
                 await self._exchanges[name].send(data)

@@ -37,7 +37,7 @@ def test_a_feed_that_is_silent_and_one_that_dies(desk, open_page):
         expect(ages(page, exchange)).to_have_text(re.compile("stale, "))
     expect(ages(page, "exchange1")).to_have_text("now")
     expect(page.locator("#announcements")).to_have_text(re.compile("exchange2 is stale"))
-    # Prices that are stale have no part in it, and one alone has none.
+    # Stale prices do not count, and a single price has no spread.
     expect(page.locator("#board .spread .relative").first).to_have_text("")
 
     desk.market.speak("exchange2")
@@ -92,7 +92,7 @@ def test_who_does_not_want_to_wait_tries_now(desk, open_page, complaints):
     complaints.expected = re.compile("Failed to load resource|ERR_|EventSource")
     page = open_page()
     expect(page.locator("#connection")).to_have_text("streaming")
-    page.evaluate("window.setTimeout = () => 0")  # it will not try by itself
+    page.evaluate("window.setTimeout = () => 0")  # disable automatic retries
     desk.kill()
     expect(page.locator("#lost")).to_be_visible()
     desk.start()

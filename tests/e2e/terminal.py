@@ -64,7 +64,7 @@ class Terminal:
             await trio.lowlevel.wait_readable(self._keyboard)
             try:
                 data = os.read(self._keyboard, 65_536)
-            except OSError:  # Linux says so when nobody has it open any more
+            except OSError:  # Linux raises it when no process has the terminal open
                 return
             self.received += data
             self._stream.feed(data)
@@ -87,7 +87,7 @@ async def terminal(
             cwd=directory,
             env=clean | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | dict(env or {}),
             start_new_session=True,
-            # So that Ctrl-C reaches it.
+            # Make it the controlling terminal, so that Ctrl-C reaches the program.
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
     finally:

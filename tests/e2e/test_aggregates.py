@@ -97,11 +97,11 @@ async def test_rows_equal_the_lines_across_a_restart(
             sent += any_lines(rng, name, 1_000, earliest=at - 30_000, latest=at)
             sent += any_lines(rng, name, 50, earliest=open_interval, latest=open_interval + interval - 1)
         await play(service, exchanges, sent, 0)
-        # Some of it is written by now, or is not: neither may matter.
+        # A part of it may be written by now, which must not matter.
     first_boot = len(sent)
     async with running(settings) as service:
         for name in NAMES:
-            # The same interval goes on, others are completed, new ones begin; older lines come last.
+            # The same interval continues, others are completed, new ones begin; older lines are sent last.
             sent += any_lines(rng, name, 50, earliest=open_interval, latest=open_interval + interval - 1)
             sent += any_lines(rng, name, 500, earliest=at - 40_000, latest=at)
             sent += tick(rng, name, now())

@@ -47,7 +47,7 @@ async def test_restored_backup_is_made_whole(
     async with running(attrs.evolve(settings, postgres=PostgresSettings(dsn=restored))):
         await eventually(lambda: rows.keys() <= stored_rows(restored).keys())
     found = stored_rows(restored)
-    # The interval that was open at the stop has grown since.
+    # The interval that was open at the stop has more updates now.
     last = max(end for *_, end in rows)
     assert {key: row for key, row in rows.items() if key[-1] < last} == {
         key: found[key] for key in rows if key[-1] < last

@@ -39,7 +39,7 @@ def bad_lines(at: int) -> dict[str, list[bytes]]:
         "malformed": [
             *[b"x", b"null", b"1", b'"BTCUSDT"', b"true", b"[]", b"{}", b"[%b]" % good],
             *[b"GET / HTTP/1.1", b"\x00" * 50, b"\xff\xfe", b"\x16\x03\x01\x02\x00", bytes(range(128, 256))],
-            # Half of one, one and a half, two on a line.
+            # Half an object, one and a half, two on a line.
             *[good[:-1], good[:20], good[20:], good + good, good + b" " + good, good + b",", b"{" + good],
             *[good + b"x", b"x" + good, b"\xef\xbb\xbf" + good, good.decode().encode("utf-16"), b"#" + good],
             *[with_price(text) for text in ("null", '"1.5"', "true", "[1.5]", "{}", "", "NaN", "Infinity")],
@@ -61,7 +61,7 @@ def bad_lines(at: int) -> dict[str, list[bytes]]:
         "symbol": [
             line(symbol, price, time).rstrip()
             for symbol in ("XRPUSDT", "", "btcusdt", "BTCUSDT ", "BTCUSDT\x00", "B\u0422CUSDT", "X" * 60_000)
-            # The first reason that applies is the one that counts.
+            # The first applicable reason counts.
             for price, time in ((1.5, at), (0, at), (1.5, at + 60_000), (1.5, 0))
         ],
         "price": [
@@ -169,7 +169,7 @@ async def test_garbage_from_one_exchange_costs_the_others_nothing(
 
         report = service.report()
         assert report.updates.accepted == 1_000
-        # The first unfinished line was the end of the oversized one.
+        # The first half line ended the oversized one.
         assert report.exchanges["exchange2"].updates.rejected == {"oversized": 1, "malformed": 2}
         for name in sent:
             assert report.exchanges[name].updates.received == 500

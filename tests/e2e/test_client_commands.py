@@ -73,7 +73,7 @@ async def test_every_question(settings, exchanges, shell):
     """The answers contain what was sent: as text, and with --json exactly as the service answers."""
     calm = attrs.evolve(settings, feeds=FeedSettings(stale_after=100_000, idle_timeout=100_000))
     async with running(calm) as service:
-        at = now() - 3_000  # so that an answer in whole seconds has it too
+        at = now() - 3_000  # old enough for answers in whole seconds
         for price in (100.5, 103.25, 99.25):
             await exchanges["exchange1"].send(lines([Sent("exchange1", "BTCUSDT", price, at)]))
         await exchanges["exchange2"].send(lines([Sent("exchange2", "BTCUSDT", 1.5, at - 1)]))

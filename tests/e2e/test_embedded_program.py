@@ -233,7 +233,7 @@ async def test_ctrl_c_in_the_demo_is_a_clean_stop(tmp_path: Path, server_directo
         with psycopg.connect(dsn) as connection:
             assert connection.execute("SELECT count(*) FROM price_aggregates").fetchone() is not None
         processes = await whole_family(run)
-        # On this machine alone: HTTP, and the three exchanges. No store can be reached over the network.
+        # Only HTTP and the three exchanges listen, on loopback. No store listens on the network.
         ports = listening(processes)
         assert len(ports) == 4
         assert {address for address, _ in ports} == {"0100007F"}
@@ -253,7 +253,7 @@ async def test_ctrl_c_while_the_servers_start(tmp_path: Path, server_directory: 
     async with program(tmp_path, "demo", "--port", "0", temporary=server_directory) as run:
         await eventually(lambda: users(server_directory, b"initdb"), within=30)
         os.killpg(run.process.pid, SIGINT)
-        # The first start of PostgreSQL comes to its end before: half a minute where all cores are busy.
+        # The first start of PostgreSQL is completed before, which takes half a minute on a busy machine.
         assert await run.ended(within=60) == 0
         await eventually(lambda: not users(server_directory), within=0.5)
     assert run.stderr == ""

@@ -158,6 +158,6 @@ async def test_one_that_ends_every_connection_is_not_flooded(
             with trio.move_on_at(until):
                 await mad.connected(seen + 1)
                 mad.reset()
-        # 0.25 s at most, then twice as long each time: about 5 in 2 s; with full jitter some more.
+        # The limit is 0.25 s and doubles: about 5 attempts in 2 s, and some more with full jitter.
         assert 2 <= mad.connections <= 25
         assert service.report().exchanges["exchange2"].status == "connected"

@@ -59,7 +59,7 @@ async def test_the_api_is_as_described(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_for_ever, "exchange1", exchanges["exchange1"])
         async with running(settings) as service:
-            # There must be prices of every exchange, those of the other mode too.
+            # Wait until there are prices of every exchange, including those of the other mode.
             await eventually(lambda: told_by(service, "test1"))
             await trio.to_thread.run_sync(switch_to_live, service.client.address)
             await eventually(lambda: told_by(service, "exchange1"))

@@ -45,7 +45,7 @@ async def flowing(exchanges: Exchanges, rng: random.Random, *, pause: float = 0.
             try:
                 await exchange.send(lines(sent))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                continue  # it will come again
+                continue  # it will reconnect
             finally:
                 await trio.sleep(pause)
 
@@ -231,7 +231,7 @@ async def test_a_stop_ends_all_streams_at_once(
             for connect in (event_source, web_socket):
                 await stack.enter_async_context(connect(port, receive_buffer=4_096))
             await events.price()
-            await trio.sleep(1)  # what is not read has filled its buffers
+            await trio.sleep(1)  # unread data has filled its buffers
 
             async def read_events() -> None:
                 await events.body()

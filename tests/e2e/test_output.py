@@ -176,7 +176,7 @@ async def test_under_nohup_it_outlives_its_terminal(tmp_path: Path) -> None:
         client,
     ):
         process.send_signal(signal.SIGHUP)
-        await trio.sleep(0.5)  # for what must not happen
+        await trio.sleep(0.5)  # time for an unwanted stop to happen
         assert (await client.get("/health/live"))[0] == 200
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == 0

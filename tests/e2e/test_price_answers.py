@@ -79,7 +79,7 @@ async def test_the_latest_price_is_the_newest_line_within_a_second(
         at = now() - 2_000
         prices = [100150.75492142327, 0.1 + 0.2, 2e-07, 5e-324, 1.7976931348623157e308, 9.0, 10.0, 9.5]
         for price in prices:
-            # All of one ms: as text 9.5 is greater than 10.0, and 5e-324 greater than 2e-07.
+            # All in one ms: as text 9.5 sorts after 10.0, and 5e-324 after 2e-07.
             await exchanges["exchange1"].send(Sent("exchange1", "BTCUSDT", price, at).line)
 
             async def shown(price: float = price) -> bool:

@@ -240,14 +240,14 @@ async def test_prometheus_scrapes_it_and_answers_what_the_dashboard_asks(
         for exchange in NAMES:
             (one,) = await query(client, f'marketflow_updates_cached_total{{exchange="{exchange}"}}')
             assert 0 < float(one["value"][1]) <= service.report().exchanges[exchange].updates.cached
-        # In one scrape, also as Prometheus has stored it, nothing is missing.
+        # The ledger adds up in each scrape that Prometheus has stored.
         lost = "sum without (reason) (marketflow_updates_rejected_total)"
         wrong = f"marketflow_updates_received_total - marketflow_updates_accepted_total - {lost} != 0"
         assert await query(client, wrong) == []
         assert len(await query(client, "marketflow_updates_received_total")) == 6
 
         unanswered = [panel for panel, asked in expressions().items() if not await query(client, asked)]
-        # Nothing has happened that these tell of.
+        # These series have no events.
         assert set(unanswered) <= {"Alerts", "Starts"}
 
 
@@ -280,7 +280,7 @@ async def test_alerts_are_told_in_words(
         assert away["summary"] == "no connection to exchange2"
         assert "(exchange=exchange2)" in away["action"]
         rejected = firing["MarketflowManyRejected", "exchange1"]["annotations"]
-        # One in six, unless a scrape came between a line and the next.
+        # One in six, unless a scrape came between two lines.
         assert re.fullmatch(r"1\d(\.\d+)?% of the lines of exchange1 are rejected", rejected["summary"])
         for alert in firing.values():
             assert "rror expanding" not in str(alert["annotations"])

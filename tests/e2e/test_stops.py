@@ -60,7 +60,7 @@ async def flow(exchanges: Exchanges, rng: random.Random, rate: int = RATE) -> No
         chunk = b"".join(line(SYMBOLS[i % 5], rng.uniform(1, 2), placeholder) for i in range(per_chunk))
         due = trio.current_time()
         while True:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the next one will come
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the next client will come
                 await exchange.send(chunk.replace(b"%d" % placeholder, b"%d" % now()))
             due = max(due + 0.02, trio.current_time() - 0.1)
             await trio.sleep_until(due)
@@ -178,7 +178,7 @@ async def test_a_stop_during_the_start(
         await trio.sleep(seconds)
         run.signal(number)
         assert await run.ended(within=5) == 0
-        assert run.events  # all of them are: no traceback
+        assert run.events  # every line is an event, so there is no traceback
 
 
 async def test_a_stop_while_waiting_for_another_service(
@@ -209,7 +209,7 @@ async def test_a_client_that_does_not_read_cannot_hold_the_stop(
         request = b"GET /health HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"x" * 8_000)
         with trio.move_on_after(10) as limit:
             while True:
-                # Its answers lie unread, so that in the end it reads no more requests either.
+                # Its answers are unread, so the service finally stops reading its requests.
                 with trio.move_on_after(0.5) as patience:
                     await stuck.send_all(request)
                 if patience.cancelled_caught:
@@ -238,7 +238,7 @@ async def test_a_second_signal_leaves_at_once(tmp_path: Path, environment: Envir
         client = await run.serving()
         async with await connect(client.address) as half:
             await half.send_all(b"POST /mode/test HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
-            # Answered after the other had been taken in.
+            # This answer comes after the service has received the other request.
             await client.health()
             run.signal(SIGTERM)
             await run.logged("stopping")

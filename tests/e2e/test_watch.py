@@ -66,7 +66,7 @@ async def test_the_table_shows_what_comes(settings, exchanges, tmp_path):
             await eventually(lambda: shown.received.endswith(b"\n"))
     assert shown.received.count(ALTERNATE_SCREEN) == shown.received.count(NORMAL_SCREEN) == 1
     assert shown.received.rindex(SHOWN_CURSOR) > shown.received.rindex(HIDDEN_CURSOR)
-    # What was seen last stays on the normal screen.
+    # The last state stays on the normal screen.
     left = shown.received[shown.received.rindex(NORMAL_SCREEN) :].decode()
     assert "100100.50" in left
     assert "Traceback" not in left

@@ -108,7 +108,7 @@ def watched(
             status, answer = service.get("/prices/latest")
             wait = time.monotonic() - asked
             seen.waits.append(wait * 1_000)
-            # We wait for them, or for our own turn, one after the other.
+            # We wait first for them and then for our own turn, so both times count.
             others = more(before, starved(service)) + run_delay(OURSELVES) - ours
             seen.took.append((wait - others) * 1_000)
             assert status == 200, answer

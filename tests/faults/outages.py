@@ -15,7 +15,7 @@ from trio_util import AsyncValue
 
 async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, seconds: float) -> None:
     """For so long, feeds go on, rows are written on time, and answers from memory are fresh and right."""
-    await trio.sleep(1.05)  # From memory answers are in whole seconds: one with updates must be over.
+    await trio.sleep(1.05)  # Answers from memory are in whole seconds, so a second with updates must be over.
     until = trio.current_time() + seconds
     accepted = it.updates.accepted
     while trio.current_time() < until:
@@ -34,7 +34,7 @@ async def check_outage(it: Service, players: Sequence[Exchange], dsn: str, secon
         await trio.sleep(0.3)
         assert it.updates.accepted > accepted, "the feeds stall"
         accepted = it.updates.accepted
-        # A close is 200 ms after the end, and looked for each second.
+        # A row is due 200 ms after the interval's end, which is checked each second.
         await rows_are_right(dsn, sent, until=now_ms() - 1_600, within=0.5)
 
 

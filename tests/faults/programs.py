@@ -87,6 +87,6 @@ async def program(
         yield Program(process, log)
     finally:
         if process.poll() is None:
-            process.kill()  # A stopped process dies of it, too.
+            process.kill()  # SIGKILL also ends a frozen process.
         with trio.CancelScope(shield=True):
             await process.wait()

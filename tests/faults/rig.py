@@ -136,9 +136,9 @@ class Exchange:
             return
         number, stream = self._open[-1]
         try:
-            # Noted before, not after: the service may have it while we still wait.
+            # Recorded before the send: the service may have it while the send still waits.
             self.sent.extend(attrs.evolve(update, connection=number) for update in updates)
-            with trio.move_on_after(5, shield=True):  # all of it or nothing, also when the playing ends
+            with trio.move_on_after(5, shield=True):  # complete writes only, even when the playing ends
                 await stream.send_all(b"".join(update.line for update in updates))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
@@ -362,7 +362,7 @@ def check_summary(answer: Mapping[str, Any], sent: Iterable[Sent]) -> None:
     prices = [each.price for each in found]
     assert answer["updates"] == len(found), (answer, len(found))
     assert (answer["min_price"], answer["max_price"]) == (min(prices), max(prices)), answer
-    # Which of two exchanges was the later in the same ms nobody here knows.
+    # The order of two exchanges within the same ms is unknown.
     first = {each.exchange: each.price for each in reversed(found) if each.timestamp == found[0].timestamp}
     last = {each.exchange: each.price for each in found if each.timestamp == found[-1].timestamp}
     assert answer["open_price"] in first.values(), answer

@@ -54,12 +54,12 @@ async def test_all_clocks_step_and_are_set_right(redis_url: str, postgres_dsn: s
                     await trio.sleep(0.8)
                 async with it.still() as sent:
                     check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1s"), sent)
-            # Whatever was accepted at whichever time is there once that time has come (again).
+            # Every accepted update is in the window once its time has come (again).
             clock.offset = HOUR + 10 * SECOND
             await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
             clock.offset = 0
-            await trio.sleep(0.6)  # a trim comes each half a second
-            # Of the future there may be some; of the last minute nothing is missing.
+            await trio.sleep(0.6)  # longer than the time between two trims
+            # There may be updates of the future; of the last minute none is missing.
             since = floor_to(now_ms() - 50_000, SECOND)
             await window_is_whole(redis_url, players, within=1, since=since)
             assert it.updates.accepted == len(all_sent(players))
@@ -112,10 +112,10 @@ async def test_retention_does_not_believe_a_step(redis_url: str, postgres_dsn: s
             await players[0].send(players[0].updates("BTCUSDT", now_ms() - 2_000))
             await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
             for _ in range(2):
-                # A clearing each hour, whichever hour it is.
+                # Old rows are deleted once an hour, by any clock.
                 clock.offset += HOUR
                 await trio.sleep(1.2)
-            # The old row is gone, and no other.
+            # Only the old row is gone.
             assert not differences(stored_rows(postgres_dsn), expected_rows(all_sent(players), INTERVAL))
             assert it.running.report().postgres.status == "up"
 

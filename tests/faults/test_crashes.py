@@ -89,7 +89,7 @@ class Exposure:
 
     async def look(self, at: float | None = None) -> float:
         """What a kill at this moment would cost, or one at that one did: all that was sent since then."""
-        # In one thread, so that little time goes by from a look at the clock to the one at Redis.
+        # In one thread, so that little time passes between reading the clock and reading Redis.
         began, held = await trio.to_thread.run_sync(self._held)
         at = began if at is None else at
         first = max(self.since, at - LOOK_BACK)
@@ -155,7 +155,7 @@ async def test_killed_again_and_again(
                     await run.process.wait()
                     kills.append((await exposure.look(killed), 0))
                 exposure.check()
-                # Now, since on a slow machine the first may have left the window by the end.
+                # Checked now, since on a slow machine the first updates may have left the window by the end.
                 kept |= {each.order: each for each in in_window(redis_url, all_sent(players))}
         async with program(players, redis_url, postgres_dsn, tmp_path, "last"):
             kills[-1] = kills[-1][0], await _taken_up(players, redis_url)
@@ -217,7 +217,7 @@ async def test_killed_and_started_with_fewer_symbols_and_exchanges(
         changes = {"AGGREGATION__INTERVAL": f"{interval // 1_000}"}
         async with program(players, redis_url, postgres_dsn, tmp_path, "first", changes) as run:
             await eventually(lambda: all(each.connected for each in players), within=20)
-            # Bars of others, and what only looks like them.
+            # Bars of other boots, and keys that only look like bars.
             meddle_with(redis_url)
             async with playing(*players):
                 await trio.sleep(interval / 1_000 - now_ms() % interval / 1_000 + 1.5)
@@ -277,7 +277,7 @@ async def test_stopped_with_redis_away(own_redis: EmbeddedRedis, postgres_dsn: s
                 await eventually(lambda: it.updates.cached > 20)
                 own_redis.kill()
                 await trio.sleep(0.5)
-            await it.received_all()  # What is on its way when it stops is not.
+            await it.received_all()  # Updates on their way at the stop are not counted.
         assert len(spools(tmp_path)) == 1
         async with service(settings, players) as it:
             async with playing(*players):
@@ -288,7 +288,7 @@ async def test_stopped_with_redis_away(own_redis: EmbeddedRedis, postgres_dsn: s
                 await trio.sleep(0.3)
             await it.received_all()
         assert not spools(tmp_path)
-        # Not even the spool is left: all of it is in Redis now.
+        # The spool is gone, since all of it is in Redis now.
         async with service(settings, players):
             await rows_are_right(postgres_dsn, all_sent(players), 3_000)
 

@@ -75,7 +75,7 @@ def target(redis_url: str, postgres_dsn: str, tmp_path: Path) -> Any:
     async def made(**http: object) -> AsyncIterator[Target]:
         async with exchanges("exchange1", "exchange2") as players:
             settings = settings_for(players, redis_url, postgres_dsn, tmp_path, http=http)
-            # Who watches would be one connection too many.
+            # The watcher would be one connection too many.
             watched = "max_connections" not in http
             async with service(settings, players, watched=watched) as it:
                 async with playing(*players):
@@ -363,8 +363,8 @@ async def test_wrong_methods_bodies_and_paths(target) -> None:
     assert len(answers) > 300
     for asked, answer in answers.items():
         codes = statuses(answer)
-        # 101 and 1xx aside, one answer a request; a body that nobody can delimit may end it without one.
-        # An encoding that nobody knows is "not implemented", as HTTP has it.
+        # There is one answer for each request, except for 1xx; a body without a clear end may get none.
+        # HTTP defines 501 for an unknown encoding.
         known = b"gzip, chunked" not in asked[2]
         assert all(code < 500 or (code == 501 and not known) for code in codes), (asked, answer[:300])
         assert codes or asked[2] != b"\r\n", asked

@@ -136,11 +136,11 @@ async def test_one_that_flaps_every_100_ms(stage, end) -> None:
             assert it.mad.status == "connected"
             if end is ExchangeServer.close:
                 await it.mad_is_right(sent, rejected={})
-            else:  # what the kernel held when it was reset is gone
+            else:  # data in the kernel at the reset is lost
                 assert it.mad.updates.accepted <= len(sent)
             await it.others_are_well()
             after = descriptors(), threading.active_count()
-            # A question of /health, and a thread that Trio keeps, may be there or not.
+            # A request for /health and an idle thread of Trio may exist or not.
             assert all(now <= then + 4 for now, then in zip(after, before, strict=True)), (before, after)
     loud = [each for each in logs if each.get("exchange") == MAD and each["log_level"] != "debug"]
     assert 0 < len(loud) <= 4, loud
@@ -258,7 +258,7 @@ async def test_names_that_are_no_symbols(stage) -> None:
             await server.send(attrs.evolve(update(now_ms()), symbol="X" * 2**20).line)
         await server.send(data([update(now_ms(), symbol="DOGEUSDT")]))
         await eventually(lambda: it.mad.updates.cached == 2)
-        # A surrogate alone is no text at all.
+        # A lone surrogate is not valid text.
         rejected = {"symbol": len(HOSTILE_SYMBOLS) - 1, "malformed": 1, "oversized": 3}
         assert it.mad.updates.rejected == rejected
         assert server.connections == 1

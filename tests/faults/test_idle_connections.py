@@ -102,7 +102,7 @@ def test_ten_thousand_idle_connections(files: Callable[[int], int]) -> None:
         clients: list[socket.socket] = []
         with staged() as stage:
             with stage.service() as service:
-                # The service has the usual limit; for itself it has raised it already.
+                # The service inherits the usual limit; it raises its own.
                 count = files(IDLE + OTHER_FILES) - OTHER_FILES
                 assert count > 2 * MOST, "too few files may be open"
                 service.exchanges.send(RATE)
@@ -116,7 +116,7 @@ def test_ten_thousand_idle_connections(files: Callable[[int], int]) -> None:
                     if number == MOST - 2:
                         assert ended(clients) == 0
                 wait_until(lambda: ended(clients[MOST - 1 :]) == count - (MOST - 1), "the others are refused")
-                # It tells a few hundred at a time.
+                # It refuses a few hundred at a time.
                 answer = wait_until(lambda: told(service.port), "one more is told why")
                 assert answer.startswith("HTTP/1.1 503 ")
                 assert "http.max_connections" in answer

@@ -79,7 +79,7 @@ async def test_too_late_is_rejected(redis_url: str, postgres_dsn: str, tmp_path:
             await player.send(player.updates("BTCUSDT", boundary - 1, boundary - 2))
             await eventually(lambda: it.updates.rejected.get("late") == 2)
             del player.sent[-2:]
-            # Some time later the first are too late as well.
+            # Some time later the first ones are too late as well.
             await trio.sleep(INTERVAL / 1_000)
             await player.send(player.updates("BTCUSDT", boundary, boundary + 2))
             await eventually(lambda: it.updates.rejected.get("late") == 4)

@@ -73,7 +73,7 @@ async def test_switches_under_load(redis_url: str, postgres_dsn: str, tmp_path: 
                 assert (await it.post(f"/mode/{mode}")).body == {"mode": mode, "changed": False}
                 assert (await it.get("/mode"))["mode"] == mode
 
-                # Questions that name no exchange are about this mode's only, as soon as there is anything.
+                # Questions without an exchange are only about this mode, as soon as it has data.
                 async def answers(mode: str = mode) -> bool:
                     latest = await it.get("/prices/latest")
                     assert {each["exchange"] for each in latest["prices"]} <= set(EXCHANGES_OF[mode])
@@ -104,7 +104,7 @@ async def test_switches_under_load(redis_url: str, postgres_dsn: str, tmp_path: 
             await it.post("/mode/test")
         report = it.running.report()
         check_nothing_lost(redis_url, players, {n: report.exchanges[n].updates for n in LIVE})
-        # Started again, it has the configured mode, and finishes the rows of what the first has read.
+        # After a restart it has the configured mode, and completes the rows of the first service.
         async with service(settings, players) as it:
             assert (await it.get("/mode"))["mode"] == "live"
             held = {

@@ -119,7 +119,7 @@ async def ends_taken(
             then(it)
             happened = trio.current_time()
             await trio.sleep(20)
-    # The end of it, with the connections of the clients, takes a moment.
+    # Closing the clients' connections takes a moment.
     assert trio.current_time() - happened < within + 1.5
 
 
@@ -157,7 +157,7 @@ async def test_a_redis_that_comes_back_with_the_hold_of_the_boot_before(
             client.set("marketflow:marker", "dead:7")
             client.save()
         async with service(settings, players) as it, playing(*players):
-            # Its lock was granted, and the marker stood still.
+            # It got the database's lock, and the marker stood still.
             await eventually(lambda: it.updates.cached > 20, within=5)
             own_redis.kill()
             own_redis.start()

@@ -87,7 +87,7 @@ def check_waiting(seen: Seen) -> None:
     """Check that the exchanges wait, and no other buffer grows."""
     assert all(each.dropped == 0 for each in seen.looks)
     assert max(each.pending for each in seen.looks) <= EXCHANGES * MOST_AHEAD
-    # The kernel is full of what each sends, on either side of the connection.
+    # The kernel's buffers are full for each exchange, on both sides of the connection.
     for in_kernel in zip(*(each.in_kernel for each in seen.looks), strict=True):
         assert median(in_kernel) > SEND_BUFFER
     part = 99 if seen.starved < STARVED else 90
@@ -148,7 +148,7 @@ def test_without_redis_the_oldest_go() -> None:
         after = service.drained(sent)
         tell(f"RSS {peak_rss(service.pid) / 1e6:.0f} MB at most", after)
         assert peak_rss(service.pid) < MEMORY
-        # All that was pending then is written now, and nothing else was lost.
+        # All updates that were pending are written now, and no others were lost.
         assert after["dropped"] == ledger["dropped"] == {"overflow": sent.total - after["cached"]}
         assert lost_of(after) == after["dropped"]["overflow"]
         model = Model(service, sent)

@@ -90,13 +90,15 @@ async def test_one_that_no_answer_reached_while_another_took_over_ends(
             between.losing.value = direction
             await eventually(lambda: before.report().redis.status == "away", within=3)
             async with service(second, players, all_received=False) as it:
-                await eventually(lambda: players[0].connections == 2)  # It sends to the newest only.
+                await eventually(
+                    lambda: players[0].connections == 2
+                )  # It sends only to the newest connection.
                 async with playing(*players):
                     await eventually(lambda: it.running.report().redis.status == "up", within=12)
                     between.losing.value = None
                     with trio.fail_after(5):
                         await taken.wait()
-                    # What the first had sent before may arrive now: the second then looks who that is.
+                    # Data that the first had sent may arrive now, and the second then checks who sent it.
                     await eventually(lambda: it.running.report().redis.status == "up", within=5)
                     await window_is_whole(own_redis.url, players, within=3)
 

@@ -78,7 +78,7 @@ async def store(own_postgres):
         await store.write(rows(3))
         assert len((await store.bars([PAIR], EVER, MINUTE))[PAIR]) == 3
         yield store
-        # Whatever a test did to the server, leaving must find it able to answer or gone.
+        # After any test the server must answer or be gone, so that leaving ends in time.
         own_postgres.resume()
 
 

@@ -78,7 +78,7 @@ SQL_FAULTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ["ALTER TABLE price_aggregates RENAME TO gone"],
         ["ALTER TABLE gone RENAME TO price_aggregates"],
     ),
-    # The one that we are let in to only reads, until it is made the new primary.
+    # The server accepts us but is read-only, until it becomes the new primary.
     "failover": (
         ["ALTER DATABASE marketflow SET default_transaction_read_only = on", DROPPED],
         ["ALTER DATABASE marketflow RESET default_transaction_read_only", DROPPED],
@@ -144,7 +144,7 @@ async def test_postgres_comes_back(
         async with service(settings, players) as it, playing(*players, behind=(0, 0, 40)):
             await eventually(lambda: stored_rows(own_postgres.dsn), within=4)
             async with away(how, own_postgres):
-                if how != "dropping":  # what broke between two calls is found out before it is used
+                if how != "dropping":  # a connection that broke between two calls is replaced before use
                     await eventually(lambda: it.running.report().postgres.status == "away", within=3)
                 until, accepted = trio.current_time() + 2, it.updates.accepted
                 states = set()
@@ -152,7 +152,7 @@ async def test_postgres_comes_back(
                     async with it.still() as sent:
                         answer = await it.get("/prices/aggregate/BTCUSDT?period=1m", within=1)
                     check_summary(answer, sent)
-                    if how != "dropping":  # then, now and then, the history may have to be read again
+                    if how != "dropping":  # now and then the history may have to be read again
                         assert answer["source"] == "redis"
                         states.add(it.running.report().postgres.status)
                     await trio.sleep(0.3)
@@ -162,10 +162,10 @@ async def test_postgres_comes_back(
             back = now_ms()
             await up(it)
             await rows_are_right(own_postgres.dsn, all_sent(players), INTERVAL, until=back - INTERVAL)
-            if how != "dropping":  # else some rows were written meanwhile, and written again later
+            if how != "dropping":  # otherwise some rows were written meanwhile, and again later
                 ends = [end for _, _, end in stored_rows(own_postgres.dsn)]
                 assert ends == sorted(ends)
-            # A connection that was dropped may have been the last one made: there is another in a second.
+            # The last connection may have been dropped: a new one is made within a second.
             await eventually(lambda: lock_holders(own_postgres.dsn) == 1, within=5)
             await eventually(lambda: it.running.report().postgres.status == "up")
         await rows_are_right(own_postgres.dsn, all_sent(players), INTERVAL, until=now_ms() - 2 * INTERVAL)
@@ -200,7 +200,7 @@ async def test_a_row_that_postgres_refuses(
             assert float(pending.split()[1]) >= 2
             with psycopg.connect(own_postgres.dsn, autocommit=True) as connection:
                 connection.execute("ALTER TABLE price_aggregates DROP CONSTRAINT no_doge")
-        # They are tried again each minute; and by the next start, which finds their bars in Redis.
+        # They are tried again each minute, and by the next start, which finds their bars in Redis.
         async with service(settings, players):
             await rows_are_right(own_postgres.dsn, all_sent(players), INTERVAL)
 
@@ -284,14 +284,14 @@ async def test_both_stores_away(
             async with it.still() as sent:
                 answer = await it.get("/prices/aggregate/BTCUSDT?period=1m")
             assert answer["source"] == "memory"
-            # Longer ago is in the stores: it says that it cannot tell.
+            # Older data is only in the stores, so the answer is 503.
             assert answer["end"] - answer["start"] < 10_000
             check_summary(answer, sent)
             own_redis.start()
             await trio.sleep(0.5)
             own_postgres.start()
             await up(it)
-            # Read from Redis, and compared with the rows, the history tells: before the start was nothing.
+            # The history, from Redis and the rows, shows that there was nothing before the start.
             async with it.still() as sent:
 
                 async def whole() -> bool:
@@ -339,7 +339,7 @@ async def test_it_comes_back_in_an_older_state(
                     connection.execute(lost)  # type: ignore[arg-type]
                     connection.execute(DROPPED + " AND datname = current_database()")
                 await rows_are_right(postgres_dsn, all_sent(players), INTERVAL)
-        # The next run has their bars from Redis, and writes them as well.
+        # The next run gets their bars from Redis, and writes them too.
         with psycopg.connect(postgres_dsn, autocommit=True) as connection:
             connection.execute("TRUNCATE price_aggregates")
         async with service(settings, players):

@@ -105,7 +105,7 @@ async def test_a_flood_while_redis_is_away(
         async with service(settings, players) as it:
             await eventually(lambda: it.running.report().redis.status == "up")
             own_redis.pause()
-            # What is on its way when Redis is found to be away is the oldest, and must not take all the room.
+            # Updates in flight when Redis goes away are the oldest, and must not use up the whole buffer.
             await flooding.send(flooding.updates("BTCUSDT", *[now_ms()] * 600))
             await trio.sleep(0.1)
             for _ in range(20):
@@ -128,7 +128,7 @@ async def test_a_flood_while_redis_is_away(
             newest = [each.price for each in flooding.sent][-limit // 2 :]
             assert held >= set(newest)
             async with it.still() as sent:
-                await trio.sleep(1)  # what is asked for in whole seconds ends with the last whole one
+                await trio.sleep(1)  # answers in whole seconds end with the last whole second
                 check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1m"), sent)
                 check_summary(await it.get("/prices/aggregate/exchange1/BTCUSDT?period=5s"), sent)
             await rows_are_right(postgres_dsn, sent)

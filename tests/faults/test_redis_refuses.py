@@ -136,7 +136,7 @@ async def check_slow(it: Any, players: Any, dsn: str) -> None:
                 check_summary(await it.get(path, within=4), sent)
         await trio.sleep(0.2)
         assert it.updates.accepted > accepted, "the feeds stall"
-        # A close waits until all is flushed, no longer than the time limit, and asks for the bars.
+        # Writing rows waits for a flush, at most for the time limit, and reads bars.
         await rows_are_right(dsn, sent, until=now_ms() - 1_600 - 2_000, within=1.0)
 
 
@@ -208,7 +208,7 @@ async def test_redis_takes_the_marker_and_refuses_the_rest(
                         client.set(key, "somebody's")
                     else:
                         client.execute_command("ACL", "SETUSER", "default", *REFUSALS[refused][0])
-                    if refused == "HGETALL":  # Needed only when something may be missing.
+                    if refused == "HGETALL":  # It is only used when data may be missing.
                         client.delete("marketflow:marker")
                     await eventually(lambda: it.running.report().redis.status == "away", within=2)
                     await trio.sleep(3)
@@ -247,5 +247,5 @@ async def test_a_user_of_redis_who_may_do_only_what_is_needed(
                 assert it.running.report().redis.status == "up"
         assert client.get("marketflow:lock") is None
         denied = {entry["object"] for entry in client.acl_log()}
-        # Redis 6.2 logs no subcommand.
+        # Redis 6.2 does not log subcommands.
         assert denied <= {"config|get", "client|setinfo", "client"}

@@ -86,7 +86,7 @@ async def test_faults_cost_what_they_must_and_no_more(
             expected = updates["none"].accepted
             assert expected > 2 * RATE * 2
             for name in ("none", "half-lines", "silence", "behind"):
-                # Cancelled as they are now, they may end within a line.
+                # Cancelling them may end a write within a line.
                 assert sum(updates[name].rejected.values()) <= 1
             for name in ("half-lines", "behind", "close-every"):
                 assert updates[name].accepted > 0.6 * expected, name
@@ -94,7 +94,7 @@ async def test_faults_cost_what_they_must_and_no_more(
             assert garbage.accepted > 0.4 * expected
             assert 0.15 < sum(garbage.rejected.values()) / garbage.received < 0.45
             assert garbage.rejected["malformed"] > 0
-            # What is cut off in the middle is one bad line a connection.
+            # A line that is cut off is one bad line for each connection.
             assert updates["close-every"].rejected.get("malformed", 0) <= reconnects["close-every"]
             for name, reason in (("ahead", "future"), ("long-gone", "late")):
                 assert updates[name].accepted == 0

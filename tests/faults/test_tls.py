@@ -103,7 +103,7 @@ async def test_redis_over_tls(
     ("kind", "options", "said"),
     [
         ("untrusted", "ssl_ca_certs={trusted}", "certificate verify failed"),
-        ("good", "", "certificate verify failed"),  # the system trusts others
+        ("good", "", "certificate verify failed"),  # the system does not trust this CA
         ("another host's", "ssl_ca_certs={trusted}", "IP address mismatch"),
         ("too old", "ssl_ca_certs={trusted}", "expired"),
         ("good", "ssl_ca_certs=/nowhere.pem", "No such file"),

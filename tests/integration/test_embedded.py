@@ -290,7 +290,7 @@ for path in sys.argv[1:]:
         client.sendall(struct.pack("!ii", 8 + len(words), 3 << 16) + words)
         print(client.recv(1000).replace(b"\\0", b" "))
 """
-    # Ours may be in a home that is closed to others.
+    # Our directory may be below a home that other accounts cannot enter.
     python = shutil.which("python3", path="/usr/bin:/bin")
     if python is None:
         pytest.skip("there is no Python that every account can run")

@@ -95,7 +95,7 @@ async def test_with_both_headers_a_web_socket_is_refused(questions):
         assert await answers(server, handshake + CHUNKED + b"Content-Length: 5\r\n\r\n") == [400]
         assert await answers(server, handshake + CHUNKED + b"\r\n") == [400]
         assert await answers(server, handshake + b"Content-Length: 5\r\n\r\n") == [400]
-        # The body may come with the head: it is dropped, and nothing fails.
+        # The body may arrive together with the head: it is dropped.
         assert await answers(server, handshake + b"Content-Length: 5\r\n\r\nabcde") == [400]
         assert await answers(server, handshake + b"Sec-WebSocket-Protocol: \xff\r\n\r\nabcde") == [400]
         async with await server.connect() as client:

@@ -127,7 +127,7 @@ async def test_it_answers_while_the_service_starts_and_stops(client, questions):
         (PROMETHEUS_2, "application/openmetrics-text; version=1.0.0; charset=utf-8", parse_openmetrics),
         (PROMETHEUS_3, "application/openmetrics-text; version=1.0.0; charset=utf-8", parse_openmetrics),
         ("application/openmetrics-text", "application/openmetrics-text; version=", parse_openmetrics),
-        # Of those nobody knows how to write them.
+        # Formats of an unknown version.
         ("text/plain;version=x", PLAIN, parse_plain),
         ("text/plain;version=9.9.9", PLAIN, parse_plain),
         ("application/openmetrics-text;version=2.0.0", PLAIN, parse_plain),

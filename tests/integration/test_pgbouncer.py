@@ -53,7 +53,7 @@ class Pooler:
             "admin_users": "admin",
             "pidfile": self.directory / "pid",
         } | settings
-        # With auth_type any all come as one user, who is named here.
+        # With auth_type any, all clients connect as one user, which is set here.
         text = [
             "[databases]",
             f"{self.parameters['dbname']} = {there} user={self.parameters['user']}",
@@ -152,7 +152,7 @@ async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
     async with pooler(pool_mode="session") as it, store(it.dsn, timeout=3) as ours:
         before = await ours.lease()
         it.reload(pool_mode="transaction")
-        with psycopg.connect(it.dsn, autocommit=True) as other:  # It may well get our process.
+        with psycopg.connect(it.dsn, autocommit=True) as other:  # It may get our server process.
             with trio.fail_after(20):
                 while True:
                     try:

@@ -354,7 +354,7 @@ async def test_questions_wait_for_the_connections_there_are(postgres_dsn, role, 
     """None of many concurrent questions fails."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         name = role if kind == "role" else connection.info.dbname
-        # For a database this connection and that of the fixture count as well.
+        # For a database, this connection and the fixture's count as well.
         number = limit if kind == "role" else limit + 2
         connection.execute(f"ALTER {kind} {name} CONNECTION LIMIT {number}")
         async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:

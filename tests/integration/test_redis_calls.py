@@ -136,7 +136,7 @@ async def test_a_resolver_that_does_not_answer_is_away_in_time(silent_resolver, 
         await put(window, run_of([NOON]))
         assert (await window.counts([(PAIR, Span(NOON, NOON + 1))])) == [1]
         with redis.Redis.from_url(redis_url) as client:
-            # What the threads that were left behind came to connect is closed.
+            # Connections that abandoned threads still made are closed.
             await until(lambda: len(client.client_list()) <= 3)
 
 

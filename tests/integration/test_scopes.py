@@ -41,7 +41,7 @@ async def test_leases_and_markers_in_redis_are_apart(redis_url):
             bar = Bar.of_ascending([SECOND], [1.0])
             exchange = f"exchange{place + 1}"
             await each.write(each.encode(Flush((), [((exchange, "BTCUSDT"), (SECOND, f"b{place}"), bar)])))
-        # Neither has met the other's marker.
+        # Neither has found the other's marker.
         assert await first.write(first.encode(Flush((), ())))
         assert await second.write(second.encode(Flush((), ())))
         assert first.met == Sight("boot1", None)

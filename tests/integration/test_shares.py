@@ -126,19 +126,19 @@ async def test_two_shares_run_side_by_side_and_one_is_ended_and_begun_again(
     other = Owner("exchange2", redis_url, postgres_dsn, tmp_path)
     async with other.running() as beside:
         async with one.running(killed=killed):
-            await trio.sleep(3.3)  # In the middle of an interval, so that both boots have a part of it.
+            await trio.sleep(3.3)  # Within an interval, so that both boots have a part of it.
         first_part = list(one.accepted)
         async with one.running() as again:
             began = trio.current_time()
             while not again.flusher.history_known:
                 assert trio.current_time() < began + 5
                 await trio.sleep(0.05)
-            # It knows what the one before has accepted, but for the last flush interval if that was killed.
+            # It knows the updates of the boot before, except for the last flush interval after a kill.
             bars = again.book.bars.fields(("exchange1", SYMBOL), Span(first_part[0][0] - SECOND, now()))
             known = sum(bar.count for (_, boot), bar in bars.items() if boot != again.book.boot)
             assert len(first_part) - (MOST_LOST if killed else 0) <= known <= len(first_part)
             await trio.sleep(3)
-        # The other has not noticed anything.
+        # The other share is not affected.
         assert beside.redis.up
         assert beside.postgres.up
         assert not beside.flusher.another

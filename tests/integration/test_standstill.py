@@ -54,7 +54,7 @@ def waiting(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "waiting\n"
-            time.sleep(0.3)  # It says so before it waits.
+            time.sleep(0.3)  # It prints a line just before it waits.
             yield child
         finally:
             child.kill()

@@ -216,7 +216,7 @@ PAIRS = count()
 async def test_merged_rows_equal_the_whole(store, written, first, last, width):
     """The result is compared with exact fractions, for prices of any size that a float has."""
     pair = (f"exchange{next(PAIRS)}", SYMBOL)
-    await store.lease()  # The fixture may not have come to that: it does not wait before repeated examples.
+    await store.lease()  # The fixture runs only before the first example, so the lock may not be taken here.
     await store.write([attrs.evolve(aggregate, exchange=pair[0]) for aggregate in written])
     found = await store.bars([pair], minutes(first, last), width * MINUTE)
     expected = {}
@@ -229,7 +229,7 @@ async def test_merged_rows_equal_the_whole(store, written, first, last, width):
         merged = found[pair][start]
         updates = sum(part.count for part in parts)
         mean = sum(Fraction(part.average) * part.count for part in parts) / updates
-        # Half a unit in the last place of the smallest float is all that the smallest float has.
+        # For the smallest floats half a unit in the last place is a large error.
         assert abs(Fraction(merged.average) - mean) <= mean / 10**12 + len(parts) * Fraction(TINIEST)
         assert msgspec.structs.replace(merged, average=0.0) == Bar(
             updates,

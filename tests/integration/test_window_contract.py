@@ -211,7 +211,7 @@ async def test_one_boot_holds_it_until_it_gives_it_back(place, window):
         await put(window)
         assert await other.look() == Sight("boot1", "boot1:1")
         await window.release()
-        # No marker: the next one knows that nobody writes any more.
+        # There is no marker, which shows that nobody writes any more.
         assert await other.look() == Sight(None, None)
         assert await other.take(nobody)
 
@@ -243,7 +243,7 @@ async def test_a_write_tells_who_holds_it_and_whose_marker_it_has_found(place, w
         assert window.met == Sight("boot1", "boot2:1")
         await put(window)
         assert window.met == Sight("boot1", None)
-        # Of several writes, too, that are acknowledged at once.
+        # This also holds for several writes that are acknowledged together.
         await put(other)
         await window.post(window.encode(Flush((), ())))
         await put(window)
@@ -511,20 +511,20 @@ async def test_keys_that_were_ended_expire_again(redis_window, client):
     assert client.keys("*") == [MARKER]
     await check()
     client.flushall()
-    # The next write finds that out, and those after it set all again, also what is written once more.
+    # The next write notices it, and later ones set all expiries again, also for repeated flushes.
     await write(redis_window, redis_window.encode(Flush((), ())))
     await check()
     await redis_window.post(written)
     client.flushall()
     client.client_kill_filter(skipme=True)
-    # Its answer may have come before the connection went, that of another has not.
+    # The first answer may have arrived before the connection broke, the second has not.
     with pytest.raises(StoreAway):
         await write(redis_window, written)
     await check()
     for end in (lambda: client.delete(first, second), client.flushall):
         end()
         await write(redis_window, written)
-        # Nothing is written to them after that, but there are removals all the time.
+        # No more updates are written to them, but removals continue.
         await trim(redis_window, [PAIR], older_than=0, bars=[])
         assert client.ttl(first) > 60
         assert client.ttl(second) > 3_500
@@ -653,14 +653,14 @@ async def test_a_server_that_hangs_is_away_within_the_time_limit(own_redis):
         own_redis.pause()
         try:
             await check_away(window, seconds=3 * TIMEOUT)
-            # Nobody stands in line for everybody's time limit.
+            # Calls do not wait for each other's time limits.
             with trio.fail_after(3 * TIMEOUT):
                 async with trio.open_nursery() as nursery:
                     for _ in range(12):
                         nursery.start_soon(fails, window)
         finally:
             own_redis.resume()
-        # Without an answer nobody knows what those writes found.
+        # Without an answer it is unknown what those writes found.
         assert not await put(window, run_of([NOON], [7.0]))
         assert await put(window)
         assert (await edge(window, NOON, NOON + 1)).bar == bar(NOON, 7.0)
@@ -685,7 +685,7 @@ async def test_error_replies_are_away(own_redis):
             with pytest.raises(StoreAway, match="memory"):
                 await put(window, run_of([NOON + 1]))
             assert (await edge(window, NOON, NOON + 2)).bar == bar(NOON, 7.0)
-            with pytest.raises(StoreAway, match="memory"):  # it is not told so, but it makes room
+            with pytest.raises(StoreAway, match="memory"):  # refused in part, but the removals take effect
                 await trim(window, [PAIR], older_than=NOON + 1, bars=[])
             assert (await edge(window, NOON, NOON + 2)).bar is None
             client.config_set("maxmemory", "0")
@@ -709,7 +709,7 @@ async def test_a_write_is_not_abandoned_by_a_cancellation(own_redis):
             with trio.move_on_after(0.1):
                 await put(window, run_of([NOON]))
         except StoreAway:
-            pass  # The time limit came first, and both are right.
+            pass  # The time limit came first, which is also correct.
         finally:
             own_redis.resume()
         assert TIMEOUT * 0.8 < time.monotonic() - began < 3 * TIMEOUT

@@ -84,7 +84,7 @@ class Scene:
 
     async def _postgres_freeze(self, fault: Fault) -> None:
         self.postgres.pause()
-        await trio.sleep(2 * fault.length)  # past its time limit, at times
+        await trio.sleep(2 * fault.length)  # sometimes longer than its time limit
         self.postgres.resume()
 
     async def _postgres_terminate(self, _: Fault) -> None:

@@ -54,7 +54,7 @@ class Model:
         self.symbols = symbols
         self.interval = interval
         self._starved = starved
-        # Two rounds, so that a block that goes over the end is one slice.
+        # Twice the list, so that a block that wraps around is one slice.
         self.prices = 2 * Lines(symbols).prices
         self._blocks: dict[tuple[str, int], list[Block]] = defaultdict(list)
         """The blocks, by exchange and end of the interval."""
@@ -82,7 +82,7 @@ class Model:
         if key not in self._torn:
             return math.inf
         if key not in self._excused:
-            # Only now: soon after the end not all of the waits before it are known.
+            # Computed late: soon after the end some waits before it are not counted yet.
             self._excused[key] = self._before(self._torn[key])
         return self._excused[key]
 

@@ -94,7 +94,7 @@ class Exchange:
         self._gone = gone
         self._client, self._connected_at = client, trio.current_time()
         try:
-            # An end of listening is none of the connection: `_leave` sees to that.
+            # The end of listening does not end the connection; `_leave` does.
             with trio.CancelScope(shield=True):
                 while await client.receive_some(1024):
                     pass
@@ -137,7 +137,7 @@ class Exchange:
         while count > 0 and (client := self._client) is not None:
             timestamp, first = now(), self._next
             block, sent = self._lines.block(first, count, timestamp)
-            # Noted before: the service may have it while we still wait.
+            # Recorded before the send: the service may have it while the send still waits.
             self._said.blocks.append((self.name, self._number, first, sent, timestamp))
             self._next += sent
             count -= sent

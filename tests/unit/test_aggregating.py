@@ -77,17 +77,17 @@ async def inflict(world, fault):
         case "window back":
             world.window.away = False
         case "window emptied" if world.flusher.history_known:
-            # Before, it would take what only the window had of the boot before.
+            # Earlier it would take data that only the window had of the boot before.
             world.window.empty()
         case "store away":
             world.store.away = True
         case "store back":
             world.store.away = False
         case "restart":
-            # What a crash may lose is what the window never got; see to it that this is nothing.
+            # A crash loses what the window never got; make sure that there is nothing.
             world.window.away = False
             await trio.sleep(2)
-            # The hold of the boot that crashed before may have to expire first.
+            # The lease of the boot that crashed may have to expire first.
             await until(lambda: world.flusher.up and world.book.flushes.drained, seconds=5)
 
 
@@ -205,7 +205,7 @@ async def test_minutes_missed_in_an_outage_are_written_oldest_first_in_batches(a
         assert world.aggregator.pending == 0
         assert len(batches[0]) == len(batches[1]) == ROWS
         assert max(map(len, batches)) == ROWS
-        # Told at the beginning and at the end, not 500 rows at a time.
+        # Logged at the beginning and at the end, not for every 500 rows.
         told = [(log["rows"], log["of"]) for log in logged if log["event"] == "missing aggregates written"]
         assert told[0][0] == ROWS
         assert told[-1][0] == told[-1][1] > 2 * ROWS
@@ -251,7 +251,7 @@ async def test_a_row_that_is_refused_holds_up_no_other(autojump_clock):
             refused = {key for key in expected if key[:2] == PAIR}
             assert world.store.rows.keys() == expected.keys() - refused
             assert all(expected[key].says(row.bar) for key, row in world.store.rows.items())
-            # On time: the good ones do not wait for anything.
+            # The good rows are written on time.
             assert all(time % 60 < 3.2 for time, rows in world.store.batches if rows)
             world.store.refuses = lambda _: False
             await trio.sleep(62)
@@ -279,7 +279,7 @@ async def test_hundreds_of_refused_rows_take_no_time_from_others(autojump_clock)
         await trio.sleep(3)
         tries.clear()
         await trio.sleep(20)
-        # Of a batch that is refused each half is tried, down to single rows.
+        # A refused batch is tried in halves, down to single rows.
         assert 0 < len(tries) <= 20 * REFUSED_ROWS * 6
         world.store.refuses = lambda _: False
         await trio.sleep(61)
@@ -504,7 +504,7 @@ async def test_a_lock_that_is_free_again_in_time_is_taken(autojump_clock):
         await trio.sleep(5)
         world.store.away = world.store.taken = True
         await trio.sleep(0.9)
-        world.store.away = False  # Within a tenth of a second it is seen that the lock is taken.
+        world.store.away = False  # Within a tenth of a second the start sees that the lock is taken.
         await trio.sleep(0.5)
         second = floor_to(world.now, 1_000)
         world.window.stored_bars[PAIR][second, "other"] = Bar.of([second + 5], [99.0], 10**16)

@@ -65,7 +65,7 @@ RULES = {
     ),
     "marketflow.app.share": Rule(ours("app.questions", "app.stream", "app.ingest")),
     "marketflow.app.ingest": Rule(ours("app.questions", "app.stream", "app.share")),
-    # Its parts report on those of other rooms, and these know nothing of that.
+    # Its parts report on other rooms, which do not import it.
     "marketflow.app.watch": Rule(ours("app.questions")),
     "marketflow.config": Rule(ours("app", "adapters", "embedded", "logs", *TOP)),
     "marketflow.logs": Rule(ours("app", "adapters", "embedded", *TOP)),
@@ -77,7 +77,7 @@ RULES = {
     "marketflow.service": Rule(ours(*TOP[1:])),
     "marketflow.demo": Rule(ours("client", "commands", "cli")),
     "marketflow.client": Rule(
-        # It knows the service by its answers, as everybody else does.
+        # It knows the service only by its answers, like any other client.
         ours(
             "domain",
             "app",

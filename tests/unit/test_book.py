@@ -49,7 +49,7 @@ class BookMachine(RuleBasedStateMachine):
         rejected=st.integers(0, 2),
     )
     def enter(self, exchange, ages, rejected):
-        # last_accepted is in Trio's time; what stands there is of no concern here.
+        # last_accepted is in Trio's time; its value does not matter here.
         updates = [("BTCUSDT", float(n + 1), self.now - age) for n, age in enumerate(ages)]
         trio.run(enter_one, self.book, batch_of(exchange, updates, rejected=rejected))
         self.accepted[exchange] += len(ages)

@@ -57,7 +57,7 @@ async def test_the_slow_one_is_dropped_when_too_much_waits(autojump_clock):
                 broadcast.send(CHUNK)
                 assert await prompt.next() == CHUNK
                 assert slow[0].waiting <= BACKLOG + len(CHUNK)
-        # The nursery has ended, so the slow one's block was left.
+        # The nursery has ended, so the slow reader's block has ended too.
         assert slow[0].dropped.cancelled_caught
     assert not prompt.dropped.cancel_called
 

@@ -30,7 +30,7 @@ SHIPPED = Path(__file__).parents[2] / "config.toml"
 NOTHING: MappingProxyType[str, str] = MappingProxyType({})
 SECRET = "hunter2"  # noqa: S105
 
-# As in the documentation, in its order.
+# The keys of the documentation, in its order.
 DEFAULTS = {
     "mode": "live",
     "symbols": ("BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT"),
@@ -523,7 +523,7 @@ def test_file_that_cannot_be_read_in_a_folder_that_can(tmp_path, monkeypatch):
     """The file is meant for us, so its permissions are a mistake."""
     (tmp_path / ".env").touch(mode=0o000)
     tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)  # those above it may be closed to others
+    monkeypatch.chdir(tmp_path)  # its parents may be closed to other accounts
     with powerless():
         assert Place(Path()).errors() == [".env: cannot be read: permission denied"]
 

@@ -74,7 +74,7 @@ def _offence(  # noqa: C901, PLR0911 - a table
         case ast.For(iter=iterated) | ast.AsyncFor(iter=iterated):
             return ["iteration over a set"] if _is_set(iterated, sets) else []
         case ast.ListComp() | ast.DictComp() | ast.GeneratorExp():
-            # What a set comprehension makes has no order anyway.
+            # A set comprehension has no order anyway.
             return ["iteration over a set" for each in node.generators if _is_set(each.iter, sets)]
         case ast.Call(func=ast.Name(id="list" | "tuple" | "iter" | "next" | "enumerate"), args=[first, *_]):
             return ["order of a set"] if _is_set(first, sets) else []

@@ -88,7 +88,7 @@ class ScriptedSource:
                 if isinstance(step, (int, float)):
                     await trio.sleep(step)
                 else:
-                    # As a socket does: what is there is taken, however short the time.
+                    # Like a socket: available data is returned, even with a short timeout.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 del self._steps[0]
@@ -421,7 +421,7 @@ async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slo
         expected += b"".join(line + b"\n" for line in lines)
     assert content(chunks) == expected
     assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
-    # A receive that ended in the very moment of the stop, and one of what had come in by then.
+    # One receive that ended at the moment of the stop, and one for data that had arrived by then.
     assert sum(map(len, source.received)) - reads <= 2
 
 

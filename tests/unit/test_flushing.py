@@ -131,7 +131,7 @@ async def test_a_window_that_hangs_is_not_confirmed(autojump_clock):
         await trio.sleep(0.2)
         world.window.hung = True
         assert not await world.flusher.can_answer_from_redis()
-        await until(lambda: not world.flusher.up)  # it may be waiting still, as long as the question did
+        await until(lambda: not world.flusher.up)  # it may still wait, for as long as the question
         world.window.hung = False
         await until(lambda: world.flusher.up)
         assert await world.flusher.can_answer_from_redis()

@@ -264,7 +264,7 @@ async def test_hypercorns_send_cannot_be_cancelled():
 
         nursery.start_soon(leave_later)
         began = trio.current_time()
-        # When the client has left it raises: it has no protocol yet to tell about that.
+        # If the client has left it raises, since it has no protocol to notify yet.
         with trio.move_on_after(0.05), pytest.raises(AttributeError):
             await server.protocol_send(RawData(b"x" * 50_000_000))
         assert trio.current_time() - began > 0.4

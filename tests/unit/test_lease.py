@@ -57,7 +57,7 @@ MOVING = [f"{OTHER}:{number}" for number in range(1, 100)]
 @pytest.mark.parametrize(
     ("state", "holder", "marker", "granted", "move", "after"),
     [
-        # At a start nobody may be there, or somebody who is to be waited for.
+        # At a start there may be no other boot, or one to wait for.
         (SEEKING, None, None, False, Move.TAKE, SEEKING),
         (SEEKING, None, f"{US}:3", False, Move.TAKE, SEEKING),
         (SEEKING, None, f"{OTHER}:3", False, Move.WAIT, SEEKING),
@@ -72,7 +72,7 @@ MOVING = [f"{OTHER}:{number}" for number in range(1, 100)]
         (LAPSED, OTHER, f"{US}:3", False, Move.END, TAKEN),
         (LAPSED, OTHER, f"{OTHER}:3", True, Move.END, TAKEN),
         (LAPSED, DEAD, f"{DEAD}:7", True, Move.WAIT, SEEKING),
-        # It is ours, and somebody else has written.
+        # It is ours, and another boot has written.
         (WATCHING, US, f"{OTHER}:1", False, Move.WAIT, WATCHING),
         (WATCHING, None, f"{OTHER}:1", False, Move.TAKE, LAPSED),
         (WATCHING, OTHER, f"{OTHER}:1", False, Move.END, TAKEN),

@@ -30,7 +30,7 @@ def model(data: bytes, limit: int = LIMIT) -> tuple[bytes, int]:
     return b"".join(good), len(ended) - len(good)
 
 
-# Few parts, so that ends, carriage returns and long lines meet in all ways.
+# Few different parts, so that line ends, carriage returns and long lines occur in all combinations.
 raw = st.lists(
     st.sampled_from([b"a", b"bcd", b"\n", b"\r\n", b"\r", b" ", b"x" * 7, b"y" * 9]), max_size=40
 ).map(b"".join)

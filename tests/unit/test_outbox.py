@@ -55,7 +55,7 @@ def check(outbox, version, state):
     assert list(outbox) == ([] if state == ABSENT else [KEY])
     assert (KEY in outbox.waiting) == (state in {WAITING, CHANGED})
     assert outbox.is_current(KEY, version) == (state == TAKEN)
-    # What was taken is put back before all that waits: this tells WAITING and CHANGED apart.
+    # A taken key is put back before all waiting ones: this distinguishes WAITING and CHANGED.
     outbox.add("other")
     outbox.take(["other"])
     outbox.put_back()

@@ -172,7 +172,7 @@ def test_no_module_touches_private_parts(module: str) -> None:
     path = modules()[module]
     source = path.read_text()
     assert offences(source) == set(ALLOWED.get(module, {}))
-    if not module.endswith("__main__"):  # an import of it would start the service
+    if not module.endswith("__main__"):  # importing it would start the service
         assert private_overrides(importlib.import_module(module)) == set()
     if module != PARTS:
         assert undocumented(source, module, is_package=path.name == "__init__.py") == set()

@@ -201,7 +201,7 @@ async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_
         assert sorted((one.price, one.source) for one in found) == [(1.0, "redis"), (7.0, "postgres")]
         await world.store.delete_before(MINUTE + 1)
         await trio.sleep(REMEMBERED_SECONDS + 0.01)
-        async with trio.open_nursery() as nursery:  # many at once: one asks, for all of them
+        async with trio.open_nursery() as nursery:  # many at once share one call
             for _ in range(100):
                 nursery.start_soon(world.queries.latest_of_all, None, None)
         assert len(asked) == 3

@@ -163,7 +163,7 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(
             check(world, covered, kind)
         assert covered.bars[PAIR].count == 3
         assert not read
-        # The second of the edge goes beyond the others: only raw updates tell whether the edge does.
+        # The edge's second has a higher price: only raw updates show whether the edge itself has it.
         for age in (3_050, 2_950):
             world.send_one(beyond * 2 if kind == "highest" else beyond / 2, age=age)
             await trio.sleep(0.1)
@@ -201,7 +201,7 @@ async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(
         check(world, covered, kind)
         assert world.window.edges_of == []
         assert world.window.prices_of == ([] if kind != "average" else [p for p in PAIRS[:2] for _ in edges])
-        # An extreme within an edge's second: prices tell of it, and only that pair's are read.
+        # An extreme may be in an edge's second: then only that pair's prices are read.
         beyond = {"highest": 20.0, "lowest": 0.5, "average": 4.0}[kind]
         age = 4_950 if "oldest" in edges else 20
         world.send(PAIR[0], [(PAIR[1], beyond, now - age)])
@@ -278,7 +278,7 @@ async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_c
         now = world.now
         whole = floor_to(now, SECOND)
         await ask(world, 3_000, source=REDIS, start=whole - 3_000, end=whole)
-        # Both edges lie before and after: what is missing between them the bars have.
+        # The edges are before and after it, and bars have the updates that are missing between them.
         await play(world, 5)
         await ask(world, 20_000, source=REDIS)
 
@@ -300,7 +300,7 @@ async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(
         assert world.book.ledgers[PAIR[0]].dropped.total() == 1
         world.window.away = False
         await until(lambda: world.flusher.up and world.book.flushes.drained)
-        world.send_one(6.0, age=-30)  # Not before the end: so the second is an edge.
+        world.send_one(6.0, age=-30)  # A timestamp after the end, so that the second is an edge.
         await until(lambda: world.book.flushes.drained)
         now = world.now
         read = {name: getattr(world.window, name) for name in ("counts", "edges")}
@@ -318,7 +318,7 @@ async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(
         covered = await world.spans.until(PAIRS, 3_000, now, kind)
         check(world, covered, kind)
         assert covered.span == Span(NOON + 7_000, NOON + 10_000)
-        # A while later nothing that was dropped can be in a span.
+        # After a while no dropped update can be in a span.
         await trio.sleep(70)
         world.send_one(6.0, age=-30)
         await until(lambda: world.book.flushes.drained)
@@ -368,7 +368,7 @@ async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autoj
             whole = floor_to(world.now, SECOND)
             await ask(world, period, source=POSTGRES, start=floor_to(whole - period, MINUTE), end=whole)
         world.window.away = True
-        await trio.sleep(31)  # No flush interval has gone by without a sign of it.
+        await trio.sleep(31)  # the outage was noticed within a flush interval
         if from_redis_alone:
             with pytest.raises(NothingCanAnswer):
                 await world.spans.until(PAIRS, HOUR, world.now)
@@ -556,7 +556,7 @@ async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock, fro
     world.window.stored_bars[PAIR] = {(second, "boot0"): Bar.of([second + 700], [3.0])}
     async with world.running():
         await trio.sleep(5.5)
-        # The bar tells of an update that the raw ones lack: these do not answer then.
+        # The bar counts an update that is missing in Redis, so raw updates are not used.
         covered = await world.spans.until(PAIRS, 3_000, world.now)
         assert covered.span == Span(second, NOON + 5 * SECOND)
         assert covered.bars[PAIR].count == 1

@@ -255,10 +255,10 @@ async def test_what_another_service_has_accepted_too_is_not_spooled(held, autoju
     service.another = True
     with pytest.raises(BarsLost) as caught:
         await service.spooling.save(1.0)
-    # Who has the lock is asked once a second.
+    # The lock is checked once a second.
     spooled = sum(each.bar.count for each in spool.bars)
     assert held - 1 <= spooled <= held
-    # The other may have begun later than we lost our hold.
+    # The other one may have begun later than our lease expired.
     assert caught.value.failure is None
     assert caught.value.count == held + 5 - spooled
 

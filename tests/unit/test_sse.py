@@ -32,7 +32,7 @@ def model(data: bytes) -> list[ServerEvent]:
     return events
 
 
-# Few parts, so that ends of lines, fields and half characters meet in all ways.
+# Few different parts, so that line ends, fields and half characters occur in all combinations.
 raw = st.lists(
     st.sampled_from(
         [

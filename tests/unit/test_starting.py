@@ -112,7 +112,7 @@ async def test_what_another_boot_accepted_during_the_start_is_not_claimed_to_be_
         assert (found.start, found.price, found.source) == (began, 100.0, MEMORY)
         with pytest.raises(NothingCanAnswer):
             await second.queries.candles("BTCUSDT", None, "1m", NOON, None, 100)
-        # The row of the interval in which both have accepted waits for the history.
+        # The row of the interval with updates of both boots waits for the history.
         ends = sorted(end for _, _, end in second.store.rows)
         assert ends == [floor_to(began, MINUTE) + 2 * MINUTE]
         second.window.away = False

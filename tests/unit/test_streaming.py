@@ -460,7 +460,7 @@ def test_whatever_comes_whoever_asks(seed):
                             assert (event.latest.price, event.latest.timestamp) in history[pair]
                             given += 1
                         await trio.sleep(rng.choice([0, 0.001, 0.03, 0.5]))
-                        if rng.random() < 0.1:  # it is disconnected, and comes again
+                        if rng.random() < 0.1:  # it is disconnected, and reconnects
                             stack.close()
                             subscription = stack.enter_context(world.subscribed(symbol, exchange, cursor))
                 exchanges = EXCHANGES if exchange is None else (exchange,)
