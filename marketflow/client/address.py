@@ -53,7 +53,7 @@ def parse_address(text: str) -> Address:
     if not parts.hostname:
         raise ValueError("there is no host in it")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("a host, a port and a path are all that it can have")
+        raise ValueError("it can only have a host, a port and a path")
     return Address(parts.hostname, _port(parts), parts.scheme == "https", parts.path.rstrip("/"))
 
 

@@ -38,4 +38,4 @@ class NotUnderstood(ClientError):
     """The server is not marketflow, or an incompatible version."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"what answers at {url} is no marketflow, or another version of it ({reason})")
+        super().__init__(f"the server at {url} is not marketflow, or another version of it ({reason})")

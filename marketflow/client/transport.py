@@ -77,7 +77,7 @@ class Incoming:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
                 if data == b"":
-                    raise Unreachable(str(self._address), "it hung up") from error
+                    raise Unreachable(str(self._address), "it closed the connection") from error
                 raise NotUnderstood(str(self._address), f"not HTTP: {error}") from error
             if event is not h11.NEED_DATA:
                 return event
@@ -119,7 +119,7 @@ def _telling(address: Address) -> Iterator[None]:
     except trio.TooSlowError as error:
         raise Unreachable(str(address), f"no answer in {HEAD_LIMIT:.0f} s") from error
     except UnicodeError as error:
-        raise Unreachable(str(address), "there can be no host of that name") from error
+        raise Unreachable(str(address), "this is not a valid host name") from error
     except (OSError, trio.BrokenResourceError) as error:
         raise Unreachable(str(address), _reason(error)) from error
 

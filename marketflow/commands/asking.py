@@ -47,7 +47,7 @@ class _Moment(click.ParamType[int]):
 def _pair_argument(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def check(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(names) > 2:  # noqa: PLR2004
-            raise click.UsageError("an exchange and a symbol are all that can be named", context)
+            raise click.UsageError("only an exchange and a symbol can be named", context)
         return names
 
     metavar = "[EXCHANGE] SYMBOL" if required else "[[EXCHANGE] SYMBOL]"

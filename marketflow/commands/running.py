@@ -146,14 +146,16 @@ def with_open_files(settings: Settings) -> Settings:
     type=click.Choice(["free", "fair"]),
     default="free",
     show_default=True,
-    help="free: prices walk at random, as those of the provided exchanges. fair: exchanges of one market, "
-    "whose prices stay together.",
+    help="free: random walks, like the provided exchanges. fair: one market for all exchanges, whose "
+    "prices stay together.",
 )
-@click.option("--seed", type=int, help="free: for the same prices each time. fair: which market it is of.")
-@click.option("--close-every", type=AMOUNT, default=0.0, help="Close each connection after so many seconds.")
+@click.option("--seed", type=int, help="free: gives the same prices each time. fair: chooses the market.")
+@click.option(
+    "--close-every", type=AMOUNT, default=0.0, help="Close each connection after this many seconds."
+)
 @click.option("--garbage", type=FRACTION, default=0.0, help="The fraction of lines that are garbage.")
 @click.option(
-    "--silence", type=AMOUNT, default=0.0, help="Pause for so many seconds after as many of traffic."
+    "--silence", type=AMOUNT, default=0.0, help="Seconds of traffic, then as many of silence, in turn."
 )
 @click.option(
     "--half-lines", type=FRACTION, default=0.0, help="The fraction of writes that end within a line."

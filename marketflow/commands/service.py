@@ -60,7 +60,7 @@ url_option = click.option(
     envvar="MARKETFLOW_URL",
     default=partial(from_dotenv, "MARKETFLOW_URL", DEFAULT_URL),
     metavar="URL",
-    help="Where the service is.",
+    help="The address of the service.",
     show_envvar=True,
     show_default=DEFAULT_URL,
 )
@@ -101,7 +101,7 @@ def asking(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command `--url` and `--json`, and the Service that they describe."""
 
     @url_option
-    @click.option("--json", "as_json", is_flag=True, help="Print the answer as it comes.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the unchanged answer, as JSON.")
     @wraps(command)
     def with_service(*, url: Address, as_json: bool, **others: Any) -> None:
         command(Service(url, as_json), **others)

@@ -67,7 +67,7 @@ def expected_of(url: str) -> str | None:
     if not {*names} <= {*allowed}:
         return f"a {parts.scheme}:// URL with no other options than {', '.join(sorted(allowed))}"
     if len({*names}) < len(names) or ("db" in names and parts.scheme != "unix" and parts.path.strip("/")):
-        return "a URL that says everything once"
+        return "a URL that sets each option once"
     for name, value in given:
         expected, fits = allowed[name]
         if not fits(value):

@@ -63,8 +63,8 @@ def _sockets_in(home: Path, socket: str, user: pwd.struct_passwd | None) -> Path
         if len(os.fsencode(candidate / socket)) <= SOCKET_PATH_LIMIT and "," not in str(candidate):
             return candidate
     raise EmbeddedError(
-        f"the path of a socket may have {SOCKET_PATH_LIMIT} bytes and no comma, which is not so below {home} "
-        f"and {tempfile.gettempdir()}: choose another directory"
+        f"the path of a socket may have {SOCKET_PATH_LIMIT} bytes and no comma, which is impossible below "
+        f"{home} and {tempfile.gettempdir()}: choose another directory"
     )
 
 

@@ -227,7 +227,7 @@ async def test_an_unavailable_service_has_a_report_and_fails(shell):
     [
         (["prices"], "missing command (try 'marketflow prices --help')"),
         (["prices", "aggregate"], "missing argument '[EXCHANGE] SYMBOL'"),
-        (["prices", "latest", "a", "b", "c"], "an exchange and a symbol are all that can be named"),
+        (["prices", "latest", "a", "b", "c"], "only an exchange and a symbol can be named"),
         (["candles", "X", "--interval", "2m"], "invalid value for '--interval'"),
         (["candles", "X", "--start", "soon"], "'soon' is neither Unix ms nor a time like"),
         (["candles", "X", "--limit", "0"], "invalid value for '--limit'"),

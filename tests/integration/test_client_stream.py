@@ -121,7 +121,7 @@ async def test_a_connection_is_made_again_however_it_ended():
     assert told == [
         *[connected, "X 1.0", "lost the service has ended it"],
         *["lost starting", "lost starting"],
-        *[connected, "lost it hung up"],
+        *[connected, "lost it closed the connection"],
         *[connected, "X 2.0"],
     ]
 
@@ -158,7 +158,7 @@ async def test_a_connection_that_says_nothing_is_lost(monkeypatch):
 @pytest.mark.parametrize(
     ("script", "error", "words"),
     [
-        ([b""], Unreachable, "it hung up"),
+        ([b""], Unreachable, "it closed the connection"),
         (
             [KNOWN, json_answer('{"detail":"no e"}', status="404 No", kind=PROBLEM)],
             Refused,

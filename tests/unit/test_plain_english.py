@@ -25,6 +25,9 @@ EVERYWHERE = (
     "lest",
     "no telling",
     "behind the back",
+    "be had",
+    "ill-willed",
+    "all that there is",
 )
 """Each has a plain form: "again", "the caller", "so", "the rest"."""
 
@@ -40,7 +43,11 @@ IN_THE_PRODUCT = (
     "were told",
     "silent or mad",
     "goes mad",
-    "what there is to",
+    "what there is",
+    "what has come in",
+    "none of ours",
+    "of no use",
+    "as good as",
     "it is known what",
     "costs itself",
     "made whole",

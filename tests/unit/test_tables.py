@@ -123,5 +123,5 @@ def test_switched():
 )
 def test_an_answer_of_something_else_is_an_error(body, why):
     """The error says where, and what was expected."""
-    with pytest.raises(NotUnderstood, match=rf"what answers at http://h is no marketflow.*{why}"):
+    with pytest.raises(NotUnderstood, match=rf"the server at http://h is not marketflow.*{why}"):
         read("http://h", body, Prices)

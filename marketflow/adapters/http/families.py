@@ -19,12 +19,12 @@ REASON: Final = "reason"
 # For each counter its name, help text, and value. Together they are the equations of the ledger:
 # received = accepted + rejected, accepted = cached + expired + dropped + pending.
 _COUNTS: Final[tuple[tuple[str, str, Callable[[Counters], int]], ...]] = (
-    ("received", "Lines received, blank ones left out.", lambda counters: counters.received),
+    ("received", "Lines received, except for blank ones.", lambda counters: counters.received),
     ("accepted", "Updates accepted.", lambda counters: counters.accepted),
     ("cached", "Updates that Redis has acknowledged.", lambda counters: counters.cached),
     (
         "expired",
-        "Updates that left the window before they could be written to it. Aggregates have them.",
+        "Updates that left the window before they could be written to it. Aggregates count them.",
         lambda counters: counters.expired,
     ),
 )
@@ -33,7 +33,7 @@ _LOSSES: Final[tuple[tuple[str, str, tuple[str, ...], Callable[[Counters], Mappi
     ("rejected", "Lines rejected.", REASONS, lambda counters: counters.rejected),
     (
         "dropped",
-        "Updates thrown away: too many waited for Redis, or it was away at a stop. Aggregates have them.",
+        "Updates dropped: too many waited for Redis, or it was away at a stop. Aggregates count them.",
         (OVERFLOW, SHUTDOWN),
         lambda counters: counters.dropped,
     ),
@@ -43,8 +43,8 @@ _LOSSES: Final[tuple[tuple[str, str, tuple[str, ...], Callable[[Counters], Mappi
 def families_of(found: Measurements) -> Iterable[Metric]:
     """All families, in a fixed order."""
     report = found.health
-    yield _gauge("marketflow_build_info", "The version that runs.", "version", {report.version: 1})
-    yield _gauge("marketflow_mode", "1 for the mode that it is in.", "mode", _one_of(Mode, report.mode))
+    yield _gauge("marketflow_build_info", "The running version.", "version", {report.version: 1})
+    yield _gauge("marketflow_mode", "1 for the current mode.", "mode", _one_of(Mode, report.mode))
     yield GaugeMetricFamily("marketflow_ready", "1 unless it is starting or stopping.", int(found.ready))
     stores = {"redis": report.redis, "postgres": report.postgres}
     yield _gauge(
@@ -56,19 +56,19 @@ def families_of(found: Measurements) -> Iterable[Metric]:
     yield from _update_families({name: each.updates for name, each in report.exchanges.items()})
     yield _gauge(
         "marketflow_updates_pending_limit",
-        "Updates that may be pending; past it the exchange waits, or with Redis away the oldest are dropped.",
+        "The limit of pending updates: at it the exchange waits or, with Redis away, the oldest are dropped.",
         EXCHANGE,
         found.pending_limits,
     )
     yield from _feed_families(report.exchanges)
     yield _histogram(
         "marketflow_flush_seconds",
-        "Time that a write to Redis took until it was acknowledged, those without any updates too.",
+        "Time of each write to Redis until it was acknowledged, including writes without updates.",
         found.flush_seconds,
     )
     yield _histogram(
         "marketflow_update_latency_seconds",
-        "Time of each cached update from its receipt until Redis had acknowledged it.",
+        "Time of each cached update from its receipt until Redis acknowledged it.",
         found.latency_seconds,
     )
     yield CounterMetricFamily(
@@ -81,7 +81,7 @@ def families_of(found: Measurements) -> Iterable[Metric]:
     )
     yield GaugeMetricFamily(
         "marketflow_aggregates_refused",
-        "Rows among the pending ones that PostgreSQL does not take, though it answers.",
+        "Pending rows that PostgreSQL refuses although it answers.",
         found.aggregates_refused,
     )
     yield GaugeMetricFamily("marketflow_stream_clients", "Clients of the live stream.", found.stream_clients)
@@ -106,19 +106,19 @@ def _update_families(ledgers: Mapping[str, Counters]) -> Iterable[Metric]:
 def _feed_families(exchanges: Mapping[str, ExchangeHealth]) -> Iterable[Metric]:
     yield _gauge(
         "marketflow_feed_connected",
-        "1 while the exchange is connected; those of the other mode are not.",
+        "1 while the exchange is connected; exchanges of the other mode are not.",
         EXCHANGE,
         {name: int(each.status in {"connected", "stale"}) for name, each in exchanges.items()},
     )
     statuses = GaugeMetricFamily(
-        "marketflow_feed_status", "1 for the status that the exchange has.", labels=[EXCHANGE, "status"]
+        "marketflow_feed_status", "1 for the exchange's current status.", labels=[EXCHANGE, "status"]
     )
     for name, each in exchanges.items():
         for status, is_it in _one_of(ExchangeStatus, each.status).items():
             statuses.add_metric([name, status], is_it)
     yield statuses
     reconnects = CounterMetricFamily(
-        "marketflow_feed_reconnects", "Connections made because one had ended.", labels=[EXCHANGE]
+        "marketflow_feed_reconnects", "Connections made after an earlier one had ended.", labels=[EXCHANGE]
     )
     for name, each in exchanges.items():
         reconnects.add_metric([name], each.reconnects)

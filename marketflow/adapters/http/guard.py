@@ -74,8 +74,8 @@ class Guard:
         if host is None or not self._is_known(host):
             return problem(
                 "cross-site-request",
-                f"the request is for the host {name[:_SHOWN]!r}, by which this service does not know itself: "
-                f"if it is one of its names, add that to http.allowed_hosts; {_OR_TOKEN}",
+                f"the request is for the host {name[:_SHOWN]!r}, which is not a known name of this service: "
+                f"if it is one of its names, add it to http.allowed_hosts; {_OR_TOKEN}",
             )
         origins = request.headers.getlist("Origin")
         if not origins or (len(origins) == 1 and is_origin_of(origins[0], host)):
@@ -83,7 +83,7 @@ class Guard:
         return problem(
             "cross-site-request",
             f"a page of {', '.join(origins)[:_SHOWN]!r} may not switch the mode of {name[:_SHOWN]!r}: if "
-            "both are this service, have the proxy pass on the Host that it was asked for, and add that to "
+            "both are this service, let the proxy pass on the requested Host, and add that name to "
             f"http.allowed_hosts; {_OR_TOKEN}",
         )
 

@@ -72,11 +72,11 @@ class Traffic:
         """The numbers in Prometheus' form."""
         yield CounterMetricFamily(
             "marketflow_http_connection_errors",
-            "Connections of clients that an error has ended; the log has them as `connection failed`.",
+            "Connections of clients that ended because of an error, logged as `connection failed`.",
             self._connection_errors.count,
         )
         yield GaugeMetricFamily(
-            "http_requests_in_flight", "Requests that have no answer yet, this one included.", self._in_flight
+            "http_requests_in_flight", "Requests without an answer yet, including this one.", self._in_flight
         )
         answered = CounterMetricFamily(
             "http_requests", "Requests answered.", labels=["method", "route", "status"]
@@ -86,7 +86,7 @@ class Traffic:
         yield answered
         seconds = HistogramMetricFamily(
             "http_request_duration_seconds",
-            "Time from the head of a request to its answer; of a stream, to its beginning.",
+            "Time from the head of a request to its answer; for a stream, to its beginning.",
             labels=["method", "route"],
         )
         for of_route, histogram in self._seconds.items():

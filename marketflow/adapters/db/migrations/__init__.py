@@ -12,7 +12,7 @@ import psycopg
 from marketflow.app.ports import StoreUnfit
 
 LOCK: Final = 0x6D666D6967726174
-"""Advisory lock for migrations ("mfmigrat"): the second of two services finds the work done."""
+"""The advisory lock for migrations ("mfmigrat"): the second of two services finds the migrations applied."""
 
 _NAME: Final = re.compile(r"([0-9]{4})_(\w+)\.sql")
 
@@ -38,7 +38,7 @@ class Migration:
 
 
 def known_migrations() -> list[Migration]:
-    """Those that came with the package, in order."""
+    """The migrations in the package, in order."""
     found = [
         Migration(int(match[1]), match[2], file.read_bytes())
         for file in resources.files(__name__).iterdir()
@@ -48,9 +48,9 @@ def known_migrations() -> list[Migration]:
 
 
 def migrate(connection: psycopg.Connection) -> None:
-    """Bring the schema up to date, all of it or nothing; safe when several do so at once.
+    """Bring the schema up to date, in one transaction; several services may do so at once.
 
-    An up-to-date schema is only read, so that a role without the right to create tables will do then.
+    An up-to-date schema is only read, so a role without the right to create tables is enough then.
 
     Raises:
         SchemaTooNew: nothing was changed.
