@@ -364,11 +364,8 @@ class Checks:
             ((exchange, symbol), end): row.bar
             for (exchange, symbol, end), row in self._world.postgres.rows.items()
         }
-        since = (
-            0
-            if self._world.plan.retention is None
-            else until - self._world.plan.retention + 2 * self._world.plan.interval
-        )
+        retention, interval = self._world.plan.retention, self._world.plan.interval
+        since = 0 if retention is None else true_time() - retention + 2 * interval
         wrong = self._world.model.wrong_rows(rows, self._world.updates(), until, since)
         if wrong:
             raise Wrong(f"{len(wrong)} rows are not right: {wrong[:3]}")
