@@ -147,7 +147,7 @@ SERVERS = {
 
 
 def other_servers(session: nox.Session) -> Iterator[tuple[str, str, Path | None, list[str]]]:
-    """For each kind its name, the variable that tests/servers.py reads, the program or None, and the tests."""
+    """For each kind: its name, the variable for tests/servers.py, the program or None, and the tests."""
     system = shutil.which("redis-server")
     newest = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     found = [redis_6(session), system and Path(system), newest[-1].parent if newest else None]
