@@ -187,8 +187,8 @@ async def test_nobody_there(shell):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (json_answer("{}"), "is no marketflow, or another version of it (symbols: Object missing"),
-        (json_answer("<p>", kind="text/html"), "is no marketflow, or another version of it"),
+        (json_answer("{}"), "is not marketflow, or another version of it (symbols: Object missing"),
+        (json_answer("<p>", kind="text/html"), "is not marketflow, or another version of it"),
         (json_answer("", status="404 Not Found"), "answered 404 Not Found"),
         (
             json_answer('{"detail":"a\\u001b[2J\\nb"}', status="404 No", kind=PROBLEM),
