@@ -554,7 +554,7 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
         assert await redis_window.bars({PAIR: [(0, "boot1"), (NOON, "boot1")]}) == {
             PAIR: {(NOON, "boot1"): bar(NOON)}
         }
-    assert {each["event"] for each in logs} == {"not a member of ours", "not a bar of ours"}
+    assert {each["event"] for each in logs} == {"foreign update ignored", "foreign bar ignored"}
 
 
 async def test_bars_of_others_make_no_pairs(redis_window, client):

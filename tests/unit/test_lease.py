@@ -264,7 +264,7 @@ async def test_a_start_after_a_kill(database, seconds, autojump_clock):
     with capture_logs() as logs:
         assert seconds - 0.7 < await takes_hold(second) < seconds + 0.7
     waiting = "another marketflow may be on this Redis, waiting"
-    assert [each["event"] for each in logs] == [waiting, "store away", "Redis held"]
+    assert [each["event"] for each in logs] == [waiting, "store away", "lease on Redis taken"]
 
 
 async def test_a_marketflow_that_does_not_know_of_the_hold_is_found_by_its_marker(autojump_clock):

@@ -76,6 +76,6 @@ def _is_ours(pair: Pair, member: bytes, score: bytes) -> bool:
         read_member(pair, member, float(score))
     except (ValueError, OverflowError):
         # A foreign member: it is not counted, and must not hide one of ours.
-        log.warning("not a member of ours", key=window_key(pair), member=repr(member[:80]))
+        log.warning("foreign update ignored", key=window_key(pair), member=repr(member[:80]))
         return False
     return True

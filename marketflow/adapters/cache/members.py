@@ -261,7 +261,7 @@ def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]]) -> dict[Field, 
         try:
             bars[read_field(name)] = read_bar(value)
         except ValueError:
-            log.warning("not a bar of ours", key=bars_key(pair), field=repr(name[:80]))
+            log.warning("foreign bar ignored", key=bars_key(pair), field=repr(name[:80]))
     return bars
 
 

@@ -272,7 +272,7 @@ class Lease:
         if not await self._window.take(self._last):
             return False
         self._machine.took(self._last, trio.current_time())
-        log.info("Redis held", over=self._last.holder, last_write=self._last.marker)
+        log.info("lease on Redis taken", over=self._last.holder, last_write=self._last.marker)
         return True
 
     def wrote(self, sent_at: float) -> None:

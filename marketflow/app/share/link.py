@@ -62,7 +62,10 @@ class Link:
     and away again four times a second.
     """
     epoch: int = 0
-    """The marker epoch: how often the window was emptied."""
+    """The marker epoch. It changes each time the window may have lost what was written to it.
+
+    By how much is of no meaning: the same loss may be noticed by a refused write and by the marker.
+    """
     replayed: int = 0
     """The epoch for which the updates of the last minute were last written."""
 
