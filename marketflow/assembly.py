@@ -17,8 +17,8 @@ from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
-from marketflow.app.share.knowing import BookBars, FlusherStanding
-from marketflow.app.share.share import Share, ShareOptions, make_share
+from marketflow.app.share.making import ShareOptions, make_share
+from marketflow.app.share.share import Share
 from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.app.watch.health import Health
 from marketflow.app.watch.measuring import Measuring
@@ -63,7 +63,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         clock=clock,
         options=share_options(settings),
     )
-    book, flusher = share.book, share.flusher
+    book, bars, standing = share.book, share.bars, share.standing
     feeds = {
         mode: [
             Feed(
@@ -81,8 +81,6 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
 
     # ---- questions ----
     modes = Modes(settings.mode)
-    bars = BookBars(book, window_length=settings.window.length)
-    standing = FlusherStanding(book, flusher)
     spans = Spans(
         bars=bars,
         standing=standing,
@@ -130,7 +128,11 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
             stream=stream,
             health=health,
             measuring=Measuring(
-                health=health, book=book, flusher=flusher, aggregator=share.aggregator, stream=stream
+                health=health,
+                book=book,
+                flusher=share.flusher,
+                aggregator=share.aggregator,
+                stream=stream,
             ),
             modes=modes,
         ),

@@ -24,11 +24,9 @@ from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
-from marketflow.app.share.aggregating import Aggregator
-from marketflow.app.share.book import Book
-from marketflow.app.share.flushing import Flusher
-from marketflow.app.share.knowing import BookBars, FlusherStanding
-from marketflow.app.watch.clocks import CautiousClock, DataClock
+from marketflow.app.share.lease import Lease
+from marketflow.app.share.making import ShareOptions, make_share
+from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 from marketflow.app.watch.stores import StoreState
 from marketflow.domain.bars import Bar, by_second
 from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
@@ -210,6 +208,37 @@ class WatchedWindow(MemoryWindow):
         return window
 
 
+class MemorySpool:
+    """Fills the port Spool."""
+
+    def __init__(self) -> None:
+        self.bars: list[SpooledBar] = []
+        self.saves = 0
+        self.full = False
+
+    async def load(self) -> Sequence[SpooledBar]:
+        return list(self.bars)
+
+    async def save(self, bars: Sequence[SpooledBar], within: float = 1.0) -> None:  # noqa: ARG002
+        if bars and self.full:
+            raise SpoolFailed("/state", "No space left on device")
+        self.bars = list(bars)
+        self.saves += 1
+
+
+class FreeLease:
+    """The lease of a store that nobody else wants."""
+
+    def __init__(self) -> None:
+        self.state = StoreState("free")
+        self.state.up = True
+        self.another = False
+        self.leased_until = math.inf
+
+    async def ensure(self) -> None:
+        pass
+
+
 def lose_lock(store: MemoryStore) -> None:
     """Lose the lock, like the connection of a boot that has ended."""
     away = store.away
@@ -232,6 +261,7 @@ class World:
         retention: int | None = None,
         window: WatchedWindow | None = None,
         store: MemoryStore | None = None,
+        spool: MemorySpool | None = None,
         sent: list[Sent] | None = None,
         clock: WallClock | None = None,
         mode_exchanges: Sequence[str] = EXCHANGES,
@@ -249,46 +279,36 @@ class World:
         self.pairs = [(exchange, symbol) for exchange in self.exchanges for symbol in SYMBOLS]
         self.window = window or WatchedWindow(boot=boot)
         self.store = store or MemoryStore(interval)
+        self.spool = spool or MemorySpool()
         self.sent: list[Sent] = [] if sent is None else sent
         """All accepted updates, including those of earlier boots."""
         self.received = self.rejected = 0
-        self.redis, self.postgres = StoreState("redis"), StoreState("postgres")
-        self.book = Book(
+        self.share = make_share(
             boot=boot,
             limits=dict.fromkeys(self.exchanges, limit),
-            window_length=window_length,
-            replay_memory=replay_memory,
-            interval=interval,
-        )
-        if begun:
-            self.book.begin(self.clock.now())
-        cautious = CautiousClock(self.clock, doubt=window_length)
-        self.data_clock = DataClock(cautious, self.book.bars.newest_bars.times, generated=TEST_EXCHANGES)
-        self.flusher = Flusher(
-            book=self.book,
-            window=self.window,
-            state=self.redis,
-            clock=cautious,
-            data_clock=self.data_clock,
-            pairs=self.pairs,
-            flush_interval=flush_interval,
-            window_length=window_length,
-            patience=1.0,
-            granted=lambda: self.aggregator.has_lease,
-        )
-        self.aggregator = Aggregator(
-            book=self.book,
-            flusher=self.flusher,
+            symbols=SYMBOLS,
+            generated=TEST_EXCHANGES,
             window=self.window,
             store=self.store,
-            state=self.postgres,
+            spool=self.spool,
             clock=self.clock,
-            data_clock=self.data_clock,
-            grace=2_000,
-            retention=retention,
+            options=ShareOptions(
+                interval=interval,
+                grace=2_000,
+                lateness=2 * MINUTE,
+                retention=retention,
+                window_length=window_length,
+                replay_memory=replay_memory,
+                flush_interval=round(flush_interval * 1_000),
+                patience=1_000,
+            ),
         )
-        self.bars: KnownBars = BookBars(self.book, window_length=window_length)
-        self.standing: Standing = FlusherStanding(self.book, self.flusher)
+        self.book, self.flusher, self.aggregator = self.share.book, self.share.flusher, self.share.aggregator
+        self.redis, self.postgres = self.share.redis, self.share.postgres
+        if begun:
+            self.book.begin(self.clock.now())
+        self.bars: KnownBars = self.share.bars
+        self.standing: Standing = self.share.standing
         self.from_redis_alone = from_redis_alone
         if from_redis_alone:
             self.bars = self.standing = RedisBars(self.window, self.pairs)
@@ -340,6 +360,14 @@ class World:
 
     # ---- run ----
 
+    async def lease_database(self) -> None:
+        """As a start does; the flusher takes the other lease as soon as it can."""
+        await Lease(database=self.share.leases.database, window=FreeLease()).take()
+
+    async def lease_window(self) -> None:
+        """As a start does."""
+        await Lease(database=FreeLease(), window=self.share.leases.window).take()
+
     @asynccontextmanager
     async def running(self, *, aggregating: bool = True, slowly: bool = False):
         """The flusher (and the aggregator) at work, and cancelled in the end: a crash.
@@ -348,7 +376,7 @@ class World:
         """
         async with trio.open_nursery() as nursery:
             if aggregating:
-                await self.aggregator.take_lease()
+                await self.lease_database()
                 nursery.start_soon(self._write_slowly if slowly else self.aggregator.run)
             nursery.start_soon(self.flusher.run)
             yield nursery
@@ -366,6 +394,7 @@ class World:
             boot=boot,
             window=self.window.successor(boot),
             store=self.store,
+            spool=self.spool,
             sent=self.sent,
             clock=self.clock,
             interval=self.interval,

@@ -14,7 +14,7 @@ from serving import Service, running
 from traffic import NAMES, SYMBOLS, Sent, any_lines, lines, now, rows, tick
 
 from marketflow.app.ports import StoreTaken
-from marketflow.app.share import aggregating
+from marketflow.app.share import lease
 from marketflow.config import Settings
 from marketflow.config.settings import AggregationSettings
 
@@ -189,7 +189,7 @@ async def test_a_second_service_on_the_same_stores_does_not_start(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for the first to end, then gives up; the first one is not affected."""
-    monkeypatch.setattr(aggregating, "LOCK_PATIENCE", 0.3)
+    monkeypatch.setattr(lease, "LEASE_PATIENCE", 0.3)
     async with running(settings) as first:
         with pytest.RaisesGroup(StoreTaken, flatten_subgroups=True):
             async with running(settings):

@@ -18,7 +18,7 @@ from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.adapters.state.spool import FileSpool
 from marketflow.app.ports import Scope
-from marketflow.app.share.share import ShareOptions, make_share
+from marketflow.app.share.making import ShareOptions, make_share
 from marketflow.app.watch.clocks import SystemClock
 from marketflow.domain.periods import MINUTE, SECOND, Span, floor_to
 
@@ -130,7 +130,7 @@ async def test_two_shares_run_side_by_side_and_one_is_ended_and_begun_again(
         first_part = list(one.accepted)
         async with one.running() as again:
             began = trio.current_time()
-            while not again.flusher.history_known:
+            while not again.standing.history_known:
                 assert trio.current_time() < began + 5
                 await trio.sleep(0.05)
             # It knows the updates of the boot before, except for the last flush interval after a kill.
@@ -141,7 +141,7 @@ async def test_two_shares_run_side_by_side_and_one_is_ended_and_begun_again(
         # The other share is not affected.
         assert beside.redis.up
         assert beside.postgres.up
-        assert not beside.flusher.another
+        assert not beside.leases.window.another
     until = now() - GRACE
     with redis.Redis.from_url(redis_url) as client:
         assert client.zcard(f"prices:exchange2:{SYMBOL}") == len(other.accepted)

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import get_args
 
 from marketflow.app.ingest.state import State
-from marketflow.app.share.lease import LeaseState
+from marketflow.app.share.window_lease import LeaseState
 from tests.simulation.history import History, run_history, shrunk
 from tests.simulation.plan import KINDS, Plan
 from tests.simulation.planted import PLANTED

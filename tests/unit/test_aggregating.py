@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.ports import Aggregate, RowsRefused, StoreAway, StoreTaken
-from marketflow.app.share.aggregating import ROWS
+from marketflow.app.share.due_rows import ROWS
 from marketflow.app.share.row_writing import REFUSED_ROWS, REFUSED_SECONDS, REFUSED_WRITES
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, floor_to
@@ -76,7 +76,7 @@ async def inflict(world, fault):
             world.window.away = True
         case "window back":
             world.window.away = False
-        case "window emptied" if world.flusher.history_known:
+        case "window emptied" if world.standing.history_known:
             # Earlier it would take data that only the window had of the boot before.
             world.window.empty()
         case "store away":
@@ -440,7 +440,7 @@ async def test_the_start_waits_for_another_service_to_end(autojump_clock):
     world = world_of()
     world.store.taken = True
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.aggregator.take_lease)
+        nursery.start_soon(world.lease_database)
         await trio.sleep(8)
         assert nursery.child_tasks
         world.store.taken = False
@@ -452,14 +452,14 @@ async def test_the_start_gives_up_after_ten_seconds(autojump_clock):
     world = world_of()
     world.store.taken = True
     with pytest.raises(StoreTaken):
-        await world.aggregator.take_lease()
+        await world.lease_database()
     assert 9.5 < trio.current_time() < 11
 
 
 async def test_the_start_does_not_wait_for_a_store_that_is_away(autojump_clock):
     world = world_of()
     world.store.away = True
-    await world.aggregator.take_lease()
+    await world.lease_database()
     assert trio.current_time() < 0.1
     assert not world.postgres.up
 
@@ -488,7 +488,7 @@ async def test_a_start_that_has_seen_another_does_not_serve_when_the_store_goes_
 
         async def start():
             with pytest.raises(StoreTaken):
-                await world.aggregator.take_lease()
+                await world.lease_database()
 
         nursery.start_soon(start)
         await trio.sleep(1)
@@ -521,7 +521,7 @@ async def test_what_closed_just_before_the_stop_is_written(autojump_clock):
     """The last flush is written first, so the row is complete."""
     world = world_of(flush_interval=5.0)
     async with trio.open_nursery() as nursery:
-        await world.aggregator.take_lease()
+        await world.lease_database()
         nursery.start_soon(world.aggregator.run)
         nursery.start_soon(world.flusher.run)
         await play(world, 61.9)
@@ -544,7 +544,7 @@ async def test_what_comes_in_while_the_last_rows_are_written_is_written_too(auto
 
     monkeypatch.setattr(world.store, "write", write_slowly)
     async with trio.open_nursery() as nursery:
-        await world.aggregator.take_lease()
+        await world.lease_database()
         nursery.start_soon(world.aggregator.run)
         nursery.start_soon(world.flusher.run)
         await play(world, 61)
@@ -647,7 +647,7 @@ async def test_rows_of_pairs_that_were_removed_are_written(autojump_clock):
             world.send_one(1.0)
             await trio.sleep(30)
         assert not any(world.window.stored_bars[pair] for pair in GONE)
-        assert world.flusher.pairs == world.pairs
+        assert world.book.bars.pairs <= set(world.pairs)
 
 
 async def test_spooled_bars_of_pairs_that_were_removed_become_rows(autojump_clock):

@@ -127,14 +127,14 @@ async def test_a_window_that_hangs_is_not_confirmed(autojump_clock):
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
         await trio.sleep(0.4)
-        assert await world.flusher.can_answer_from_redis()
+        assert await world.standing.can_answer_from_redis()
         await trio.sleep(0.2)
         world.window.hung = True
-        assert not await world.flusher.can_answer_from_redis()
+        assert not await world.standing.can_answer_from_redis()
         await until(lambda: not world.flusher.up)  # it may still wait, for as long as the question
         world.window.hung = False
         await until(lambda: world.flusher.up)
-        assert await world.flusher.can_answer_from_redis()
+        assert await world.standing.can_answer_from_redis()
 
 
 # ---- the window made whole ----
@@ -454,10 +454,10 @@ async def test_bars_of_earlier_boots_are_adopted(autojump_clock):
     async with second.running(aggregating=False):
         second.send_one(100.0)
         await trio.sleep(3)
-        assert not second.flusher.history_known
+        assert not second.standing.history_known
         second.window.away = False
         await until(lambda: second.flusher.up)
-        assert second.flusher.history_known
+        assert second.standing.history_known
         second.window.empty()
         await trio.sleep(2)
         second.check_stored_bars()
@@ -472,9 +472,9 @@ async def test_a_history_asked_for_while_it_is_read_is_read_again(autojump_clock
         pair = ("exchange1", "BTCUSDT")
         second = world.now - world.now % 1_000
         world.window.stored_bars.setdefault(pair, {})[second, "other"] = Bar.of([second], [7.0])
-        world.flusher.read_history()
-        await until(lambda: world.flusher.history_known)
-        assert (second, "other") in world.book.bars.fields(pair, Span(second, second + 1_000))
+        await world.lease_database()
+        span = Span(second, second + 1_000)
+        await until(lambda: (second, "other") in world.book.bars.fields(pair, span))
 
 
 # ---- the end ----
@@ -554,7 +554,7 @@ async def test_whoever_asks_does_not_wait_for_the_interval(autojump_clock):
         await trio.sleep(1)
         world.send_one(1.0)
         with trio.fail_after(0.1):
-            assert await world.flusher.flushed()
+            assert await world.standing.flushed()
         assert world.book.ledgers["exchange1"].cached == 1
 
 
@@ -566,7 +566,7 @@ async def test_a_window_that_hangs_costs_a_question_the_patience(autojump_clock)
         world.send_one(1.0)
         await trio.sleep(0.1)
         began = trio.current_time()
-        assert not await world.flusher.flushed()
+        assert not await world.standing.flushed()
         assert trio.current_time() - began == pytest.approx(1.0)
 
 
@@ -577,7 +577,7 @@ async def test_an_away_window_costs_a_question_nothing(autojump_clock):
         world.send_one(1.0)
         await trio.sleep(1)
         began = trio.current_time()
-        assert not await world.flusher.flushed()
+        assert not await world.standing.flushed()
         assert trio.current_time() == began
 
 

@@ -10,23 +10,27 @@ UNREAD, DOUBTED, KNOWN = HistoryState.UNREAD, HistoryState.DOUBTED, HistoryState
 
 STATES = {
     "unread": History(),
-    "unread and doubted": History().doubt(doubted=True),
-    "doubted": History().doubt(doubted=True).was_read(1),
+    "unread and doubted": History().database_ours(),
+    "doubted": History().database_ours().was_read(1),
     "known": History().was_read(1),
+    "unread, rows have told": History().rows_told().database_ours(),
+    "known, rows have told": History().rows_told().database_ours().was_read(1),
 }
 EVENTS: dict[str, Callable[[History], History]] = {
     "read again": lambda history: history.read_again(),
     "was read": lambda history: history.was_read(history.wanted),
     "an earlier reading was done": lambda history: history.was_read(history.wanted - 1),
-    "doubt": lambda history: history.doubt(doubted=True),
-    "rows have told": lambda history: history.doubt(doubted=False),
+    "database ours": lambda history: history.database_ours(),
+    "database away": lambda history: history.database_away(),
+    "rows have told": lambda history: history.rows_told(),
 }
 TABLE = {
-    "read again": (UNREAD, UNREAD, UNREAD, UNREAD),
-    "was read": (KNOWN, DOUBTED, DOUBTED, KNOWN),
-    "an earlier reading was done": (UNREAD, UNREAD, DOUBTED, KNOWN),
-    "doubt": (UNREAD, UNREAD, DOUBTED, DOUBTED),
-    "rows have told": (UNREAD, UNREAD, KNOWN, KNOWN),
+    "read again": (UNREAD, UNREAD, UNREAD, UNREAD, UNREAD, UNREAD),
+    "was read": (KNOWN, DOUBTED, DOUBTED, KNOWN, KNOWN, KNOWN),
+    "an earlier reading was done": (UNREAD, UNREAD, DOUBTED, KNOWN, UNREAD, KNOWN),
+    "database ours": (UNREAD, UNREAD, DOUBTED, DOUBTED, UNREAD, KNOWN),
+    "database away": (UNREAD, UNREAD, KNOWN, KNOWN, UNREAD, KNOWN),
+    "rows have told": (UNREAD, UNREAD, KNOWN, KNOWN, UNREAD, KNOWN),
 }
 
 
@@ -55,5 +59,5 @@ def test_a_history_asked_for_while_it_is_read_is_read_again():
 
 
 def test_doubt_outlives_a_reading():
-    history = History().doubt(doubted=True).read_again().was_read(2)
+    history = History().database_ours().read_again().was_read(2)
     assert history.state is DOUBTED

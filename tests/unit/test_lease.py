@@ -6,10 +6,10 @@ from builders import World, until
 from structlog.testing import capture_logs
 
 from marketflow.app.ports import Sight, StoreTaken
-from marketflow.app.share.lease import (
+from marketflow.app.share.rivals import LEASE_PATIENCE
+from marketflow.app.share.window_lease import (
     DEAD_SECONDS,
     FREE_SECONDS,
-    LEASE_PATIENCE,
     LEASE_SECONDS,
     LeaseMachine,
     LeaseState,
@@ -144,14 +144,11 @@ def test_time_in_which_nobody_could_have_written_is_no_standing_still():
     assert at.look(OTHER, "other:3", granted=True) is Move.WAIT
 
 
-def test_patience_is_from_the_first_sight_of_the_other_or_shared():
+def test_patience_is_from_the_first_sight_of_the_other_since_redis_answers():
     at = At(SEEKING)
     at.looks(OTHER, *MOVING[:30])
     at.machine.lost_sight()
     assert Move.END not in at.looks(OTHER, *MOVING[:39])
-    shared = At(SEEKING)
-    shared.machine.deadline = shared.now + 1
-    assert shared.looks(OTHER, *MOVING[:4]) == [Move.WAIT] * 3 + [Move.END]
 
 
 def test_a_dead_one_that_lives_after_all_ends_us():
@@ -189,7 +186,7 @@ def rival(world: World, boot: str = "rival", **options) -> World:
 async def takes_hold(world: World) -> float:
     """Take the lease at a start; returns the seconds that it took."""
     began = trio.current_time()
-    await world.flusher.take_lease(began + LEASE_PATIENCE)
+    await world.lease_window()
     return trio.current_time() - began
 
 
@@ -222,14 +219,14 @@ async def test_a_start_beside_a_living_boot_writes_nothing_and_ends(autojump_clo
     """This holds with its own database or none; the running boot is not affected."""
     world = World()
     second = rival(world)
-    await second.aggregator.take_lease()
+    await second.lease_database()
     async with world.running(aggregating=False):
         await until(lambda: world.flusher.up)
         world.send_one(1.0)
         with pytest.raises(StoreTaken, match="running on this Redis: it holds it"):
             await takes_hold(second)
         assert not second.window.attempts
-        assert not second.flusher.history.value.read
+        assert not second.book.bars.pairs
         assert "another marketflow holds it" in second.redis.error
         assert world.flusher.up
 
@@ -260,7 +257,7 @@ async def test_a_start_after_a_kill(database, seconds, autojump_clock):
         await until(lambda: first.flusher.up)
     second = rival(first)
     if database:
-        await second.aggregator.take_lease()
+        await second.lease_database()
     with capture_logs() as logs:
         assert seconds - 0.7 < await takes_hold(second) < seconds + 0.7
     waiting = "another marketflow may be on this Redis, waiting"
@@ -350,7 +347,7 @@ async def test_a_window_that_comes_back_with_the_hold_of_the_boot_before(autojum
         await until(lambda: first.flusher.up)
         snapshot = first.window.snapshot()
     second = rival(first)
-    await second.aggregator.take_lease()
+    await second.lease_database()
     await takes_hold(second)
     async with second.running(aggregating=False):
         second.send_one(1.0)

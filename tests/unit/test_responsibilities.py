@@ -32,8 +32,6 @@ LATER = "it is to be split: "
 PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
-    "app.share.flushing.Flusher": Known(14, LATER + "the lease, what questions wait for"),
-    "app.share.aggregating.Aggregator": Known(18, LATER + "the hold, due minutes, writing, retention"),
     "app.share.book.Book": Known(11, "it puts five parts together, and takes batches in"),
     "app.share.second_bars.SecondBars": Known(
         9, "every change of a bar concerns its parts: outboxes, caches"
@@ -43,7 +41,6 @@ FIELDS_KNOWN = {
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
-    "app.share.comparing.Comparison": Known(12, LATER + "what is compared, and how far back"),
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
     "app.stream.subscriptions.PriceStream": Known(9, LATER + "the board, the turns of clients"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
@@ -51,12 +48,10 @@ FIELDS_KNOWN = {
     "adapters.db.session._Link": Known(8, LATER + "the connection, the hold"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
     "app.stream.subscriptions.Subscription": Known(8, LATER + "the board, the turns of clients"),
-    "app.share.lease.LeaseMachine": Known(8, LATER + "the lease, the rival"),
     "app.share.spooling.Spooling": Known(9, LATER + "what is left, the file"),
 }
 METHODS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(14, "what is read of bars, and how they come and go"),
-    "app.share.flushing.Flusher": Known(14, LATER + "see its fields"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
@@ -68,8 +63,7 @@ IMPORTS_KNOWN = {
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
-    "app.share.aggregating": Known(10, LATER + "see the fields of its class"),
-    "app.share.flushing": Known(13, "it puts the parts of the writer together"),
+    "app.share.making": Known(25, "it puts the parts of a share together"),
     "cli": Known(10, "it words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),

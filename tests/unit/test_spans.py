@@ -411,7 +411,7 @@ async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
     """If the store is read before the write and the book after it, a row would be in neither."""
     world = World(flush_interval=30.0)
     async with world.running(aggregating=False):
-        await world.aggregator.take_lease()
+        await world.lease_database()
         await play(world, 2 * 3_600, every=17.3)
         read = world.store.bars
 
@@ -503,7 +503,7 @@ async def test_hours_after_the_lock_was_taken_again_with_the_window_away(autojum
         await trio.sleep(70)
         world.store.away = False
         await trio.sleep(70)
-        assert not world.flusher.history_known
+        assert not world.standing.history_known
         whole = floor_to(world.now, SECOND)
         await ask(world, 2 * HOUR, source=POSTGRES, start=floor_to(whole - 2 * HOUR, MINUTE), end=whole)
 

@@ -1,54 +1,35 @@
 from __future__ import annotations
 
-import math
 import random
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, World, until
+from builders import EXCHANGES, NOON, SYMBOLS, World, lose_lock, until
 
-from marketflow.app.share.spooling import BarsLost, SpooledBar, SpoolFailed, Spooling
+from marketflow.app.share.rivals import HeldByAnother
+from marketflow.app.share.spooling import BarsLost, SpooledBar
 from marketflow.domain.periods import HOUR, MINUTE
 
 LATENESS = 2 * MINUTE
 
 
-class MemorySpool:
-    """Implements the port Spool."""
-
-    def __init__(self):
-        self.bars = []
-        self.saves = 0
-        self.full = False
-
-    async def load(self):
-        return list(self.bars)
-
-    async def save(self, bars, within=1.0):  # noqa: ARG002
-        if bars and self.full:
-            raise SpoolFailed("/state", "No space left on device")
-        self.bars = list(bars)
-        self.saves += 1
-
-
 class Service:
     """A world with a spool, started and stopped in the order of the real service."""
 
-    def __init__(self, world, spool):
+    def __init__(self, world):
         self.world = world
-        self.another = False
-        self.spooling = Spooling(
-            book=world.book,
-            flusher=world.flusher,
-            spool=spool,
-            data_clock=world.data_clock,
-            clock=world.clock,
-            leased_until=lambda: world.aggregator.leased_until if self.another else math.inf,
-            lateness=LATENESS,
-        )
+        self.spooling = world.share.spooling
+
+    async def meet_another(self):
+        """Another service has the database."""
+        self.world.store.away = False
+        self.world.store.taken = True
+        lose_lock(self.world.store)
+        with pytest.raises(HeldByAnother):
+            await self.world.share.leases.database.ensure()
 
     async def start(self, nursery):
-        await self.world.aggregator.take_lease()
+        await self.world.lease_database()
         await self.spooling.bring_in()
         nursery.start_soon(self.world.aggregator.run)
         nursery.start_soon(self.world.flusher.run)
@@ -72,29 +53,32 @@ class Service:
 
 async def test_what_no_store_would_take_is_brought_in_by_the_next_start(autojump_clock):
     """After a stop within a minute with both stores away, no update is missing in its row."""
-    spool, world = MemorySpool(), World()
+    world = World()
+    spool = world.spool
     world.window.away = world.store.away = True
-    await Service(world, spool).run(90)
+    await Service(world).run(90)
     assert spool.bars
     following = world.successor("boot2")
     following.window.away = following.store.away = False
-    await Service(following, spool).run(100)
+    await Service(following).run(100)
     following.check_rows(NOON + 3 * MINUTE)
     assert spool.bars == []
 
 
 async def test_with_the_window_up_nothing_is_spooled(autojump_clock):
     """Redis has the bars, with or without rows."""
-    spool, world = MemorySpool(), World()
+    world = World()
+    spool = world.spool
     world.store.away = True
-    await Service(world, spool).run(30)
+    await Service(world).run(30)
     assert spool.saves == 0
 
 
 async def test_with_every_row_written_and_final_nothing_is_spooled(autojump_clock):
-    spool, world = MemorySpool(), World()
+    world = World()
+    spool = world.spool
     world.window.away = True
-    service = Service(world, spool)
+    service = Service(world)
     async with trio.open_nursery() as nursery:
         await service.start(nursery)
         world.send_one(1.0)
@@ -108,8 +92,9 @@ async def test_with_every_row_written_and_final_nothing_is_spooled(autojump_cloc
 @pytest.mark.parametrize("emptied", [False, True])
 async def test_a_row_that_redis_knew_half_of_takes_in_late_updates_after_a_restart(emptied, autojump_clock):
     """Late updates rewrite it with Redis away, and after a restart, even if Redis comes back empty."""
-    spool, world = MemorySpool(), World()
-    service = Service(world, spool)
+    world = World()
+    spool = world.spool
+    service = Service(world)
     async with trio.open_nursery() as nursery:
         await service.start(nursery)
         world.send(EXCHANGES[0], [(SYMBOLS[0], 5.0, NOON), (SYMBOLS[0], 6.0, NOON)])
@@ -124,7 +109,7 @@ async def test_a_row_that_redis_knew_half_of_takes_in_late_updates_after_a_resta
     if emptied:
         world.window.empty()
     async with trio.open_nursery() as nursery:
-        await Service(world, spool).start(nursery)
+        await Service(world).start(nursery)
         world.send(EXCHANGES[0], [(SYMBOLS[0], price, NOON + 700) for price in (1.0, 2.0, 3.0)])
         world.window.away = False
         await until(lambda: not spool.bars)
@@ -135,14 +120,15 @@ async def test_a_row_that_redis_knew_half_of_takes_in_late_updates_after_a_resta
 
 async def test_the_spool_stays_as_long_as_its_rows_may_be_rewritten(autojump_clock):
     """Redis goes away again after reading: rows are written, but only the spool would survive a crash."""
-    spool, world = MemorySpool(), World()
+    world = World()
+    spool = world.spool
     world.window.away = True
-    await Service(world, spool).run(20)
+    await Service(world).run(20)
     world = world.successor("boot2")
     world.window.away = False
     async with trio.open_nursery() as nursery:
-        await Service(world, spool).start(nursery)
-        await world.flusher.wait_until_history_read()
+        await Service(world).start(nursery)
+        await until(lambda: world.standing.history_known)
         world.window.away = True
         await trio.sleep(60)
         world.check_rows(NOON + MINUTE)
@@ -154,20 +140,21 @@ async def test_the_spool_stays_as_long_as_its_rows_may_be_rewritten(autojump_clo
 
 async def test_the_spool_stays_until_a_store_has_what_was_in_it(autojump_clock):
     """A crash right after the start must not lose it."""
-    spool, world = MemorySpool(), World()
+    world = World()
+    spool = world.spool
     world.window.away = world.store.away = True
-    await Service(world, spool).run(20)
+    await Service(world).run(20)
     spooled = list(spool.bars)
     for boot in ("boot2", "boot3"):
         world = world.successor(boot)
         async with trio.open_nursery() as nursery:
-            await Service(world, spool).start(nursery)
+            await Service(world).start(nursery)
             await trio.sleep(10)
             assert spool.bars == spooled
             nursery.cancel_scope.cancel()
     world = world.successor("boot4")
     async with trio.open_nursery() as nursery:
-        await Service(world, spool).start(nursery)
+        await Service(world).start(nursery)
         await trio.sleep(1)
         world.window.away = False
         await until(lambda: not spool.bars)
@@ -176,34 +163,36 @@ async def test_the_spool_stays_until_a_store_has_what_was_in_it(autojump_clock):
 
 
 async def test_spooled_again_and_again_it_is_all_there_in_the_end(autojump_clock):
-    spool, world = MemorySpool(), World()
+    world = World()
     for boot in range(2, 6):
         world.window.away = world.store.away = True
-        await Service(world, spool).run(17, seed=boot)
+        await Service(world).run(17, seed=boot)
         world = world.successor(f"boot{boot}")
     world.window.away = world.store.away = False
-    await Service(world, spool).run(70)
+    await Service(world).run(70)
     world.check_rows(NOON + 2 * MINUTE)
 
 
 async def test_minutes_folded_before_the_stop_are_spooled_too(autojump_clock):
-    spool, world = MemorySpool(), World(flush_interval=30.0)
+    world = World(flush_interval=30.0)
+    spool = world.spool
     world.window.away = world.store.away = True
-    await Service(world, spool).run(1.5 * 3_600, every=11.0)
+    await Service(world).run(1.5 * 3_600, every=11.0)
     assert any(each.whole for each in spool.bars)
     assert any(not each.whole for each in spool.bars)
     world = world.successor("boot2")
     world.window.away = world.store.away = False
-    await Service(world, spool).run(70)
+    await Service(world).run(70)
     world.check_rows(world.now - MINUTE)
     assert spool.bars == []
 
 
 async def test_bars_in_both_the_spool_and_the_window_count_once(autojump_clock):
     """A Redis that was away still has bars of minutes that were folded and spooled meanwhile."""
-    spool, world = MemorySpool(), World(flush_interval=1.0)
+    world = World(flush_interval=1.0)
+    spool = world.spool
     world.store.away = True
-    service = Service(world, spool)
+    service = Service(world)
     async with trio.open_nursery() as nursery:
         await service.start(nursery)
         for _ in range(30):
@@ -216,16 +205,17 @@ async def test_bars_in_both_the_spool_and_the_window_count_once(autojump_clock):
     assert any(each.whole for each in spool.bars)
     world = world.successor("boot2")
     world.window.away = world.store.away = False
-    await Service(world, spool).run(10)
+    await Service(world).run(10)
     world.check_rows(world.now - MINUTE)
 
 
 async def test_what_cannot_be_spooled_is_lost_and_said_to_be(autojump_clock):
     """The error has the number of bars, the exchanges, and the times."""
-    spool, world = MemorySpool(), World()
+    world = World()
+    spool = world.spool
     world.window.away = world.store.away = spool.full = True
     with pytest.raises(BarsLost) as caught:
-        await Service(world, spool).run(90)
+        await Service(world).run(90)
     lost = caught.value
     assert lost.count > 60
     assert lost.exchanges == sorted(EXCHANGES)
@@ -237,8 +227,9 @@ async def test_what_cannot_be_spooled_is_lost_and_said_to_be(autojump_clock):
 @pytest.mark.parametrize("held", [0, 10])
 async def test_what_another_service_has_accepted_too_is_not_spooled(held, autojump_clock):
     """A service that had the stores for a while spools the bars until then, another one spools nothing."""
-    spool, world = MemorySpool(), World()
-    service = Service(world, spool)
+    world = World()
+    spool = world.spool
+    service = Service(world)
     world.window.away = True
     world.store.away = not held
     async with trio.open_nursery() as nursery:
@@ -252,7 +243,7 @@ async def test_what_another_service_has_accepted_too_is_not_spooled(held, autoju
             await trio.sleep(1)
         nursery.cancel_scope.cancel()
     world.book.flushes.drop_pending()
-    service.another = True
+    await service.meet_another()
     with pytest.raises(BarsLost) as caught:
         await service.spooling.save(1.0)
     # The lock is checked once a second.
@@ -265,8 +256,9 @@ async def test_what_another_service_has_accepted_too_is_not_spooled(held, autoju
 
 async def test_what_redis_has_is_not_lost_to_another_service(autojump_clock):
     """It is in our own fields. Only bars that Redis has not acknowledged are reported as lost."""
-    spool, world = MemorySpool(), World()
-    service = Service(world, spool)
+    world = World()
+    spool = world.spool
+    service = Service(world)
     world.store.away = True
     async with trio.open_nursery() as nursery:
         await service.start(nursery)
@@ -277,7 +269,7 @@ async def test_what_redis_has_is_not_lost_to_another_service(autojump_clock):
         await trio.sleep(2)
         nursery.cancel_scope.cancel()
     world.book.flushes.drop_pending()
-    service.another = True
+    await service.meet_another()
     with pytest.raises(BarsLost) as caught:
         await service.spooling.save(1.0)
     assert (caught.value.count, len(spool.bars)) == (1, 0)
@@ -285,17 +277,18 @@ async def test_what_redis_has_is_not_lost_to_another_service(autojump_clock):
 
 async def test_a_service_that_has_accepted_nothing_loses_nothing_to_another(autojump_clock):
     """It got the stop while it waited for the other one."""
-    service = Service(World(), MemorySpool())
-    service.another = True
+    service = Service(World())
+    await service.meet_another()
     await service.spooling.save(1.0)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 async def test_two_spools_of_the_same_bars_count_once(reverse, autojump_clock):
     """A stop was killed before it removed the old file, which has older copies of the same bars."""
-    spool, world = MemorySpool(), World(flush_interval=30.0)
+    world = World(flush_interval=30.0)
+    spool = world.spool
     world.window.away = world.store.away = True
-    await Service(world, spool).run(1.5 * 3_600, every=11.0)
+    await Service(world).run(1.5 * 3_600, every=11.0)
     whole = [each for each in spool.bars if each.whole]
     assert whole
     seconds = [SpooledBar(each.pair, each.start, each.boot, each.bar, whole=False) for each in whole]
@@ -304,5 +297,5 @@ async def test_two_spools_of_the_same_bars_count_once(reverse, autojump_clock):
         spool.bars.reverse()
     world = world.successor("boot2")
     world.window.away = world.store.away = False
-    await Service(world, spool).run(70)
+    await Service(world).run(70)
     world.check_rows(world.now - MINUTE)

@@ -6,7 +6,7 @@ from builders import EXCHANGES, NOON, World, until
 
 from marketflow.app.answers import MEMORY, POSTGRES, NothingCanAnswer
 from marketflow.app.ports import StoreTaken
-from marketflow.app.share.lease import LEASE_PATIENCE
+from marketflow.app.share.rivals import LEASE_PATIENCE
 from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.domain.periods import MINUTE, SECOND, ceil_to, floor_to
 
@@ -34,9 +34,7 @@ class Start:
     async def run(self) -> None:
         began = trio.current_time()
         try:
-            deadline = began + LEASE_PATIENCE
-            await self.world.aggregator.take_lease()
-            await self.world.flusher.take_lease(deadline)
+            await self.world.share.lease()
         except StoreTaken:
             self.taken = True
         else:

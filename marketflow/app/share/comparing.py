@@ -3,21 +3,90 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 import trio
 
-from marketflow.app.ports import BARS_KEPT, AggregateStore, Clock
+from marketflow.app.ports import BARS_KEPT, AggregateStore
 from marketflow.app.share.book import Book
-from marketflow.app.share.flushing import Flusher
+from marketflow.app.share.closing import Closing
+from marketflow.app.share.earlier_boots import EarlierBoots
+from marketflow.app.share.retention import Retention
 from marketflow.app.watch.clocks import DataClock
 from marketflow.domain.periods import Span, floor_to
+from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
 
 COMPARISON_SECONDS: Final = 5.0
 """How often rows are compared with the bars of earlier boots."""
+
+
+class Reach:
+    """How far back rows are compared, and up to when."""
+
+    def __init__(self, book: Book, *, closing: Closing, data_clock: DataClock, retention: Retention) -> None:
+        self._book = book
+        self._closing = closing
+        self._data_clock = data_clock
+        self._retention = retention
+
+    @property
+    def began(self) -> int:
+        """The start (ms) of the interval in which this boot began to accept updates."""
+        began_at = self._closing.now if self._book.began_at is None else self._book.began_at
+        return floor_to(began_at, self._book.bars.interval)
+
+    @property
+    def kept_from(self) -> int:
+        """Rows of intervals that start before that (ms) may have been deleted because of their age."""
+        return self._retention.kept_from
+
+    def span(self, *, history_read: bool, own: bool) -> Span:
+        """The intervals to compare.
+
+        Those before this boot, once the bars of earlier boots have been read; and its `own` closed ones.
+        """
+        bars, began, now = self._book.bars, self.began, self._closing.now
+        # By the clock of the data: while ours is days ahead there are rows to be compared all the same.
+        newest = self._data_clock.now() or now
+        first = max(floor_to(min(now, newest) - BARS_KEPT, bars.interval), bars.pruned_to)
+        closed = floor_to(self._closing.closed_to, bars.interval)
+        return Span(first if history_read else max(first, began), max(began, closed) if own else began)
+
+
+class Schedule:
+    """When rows are compared: all of them whenever the lease was taken again, then some every few seconds."""
+
+    def __init__(self) -> None:
+        self._lease = 0
+        """The lease of the database under which this was asked for last."""
+        self._compared_lease = 0
+        """The lease under which all rows were compared last."""
+        self._own_lease = 0
+        """The lease under which those of this boot were, as long as the history of earlier ones is unread."""
+        self._next = -math.inf
+        """When to compare again (seconds of Trio's clock)."""
+
+    def due(self, lease: int, *, history_read: bool) -> bool:
+        """Whether it is time to compare."""
+        if lease != self._lease:
+            self._lease, self._next = lease, -math.inf
+        return trio.current_time() >= self._next if history_read else lease != self._own_lease
+
+    def renewed(self, lease: int) -> bool:
+        """Whether all rows are to be compared: the lease was taken again since."""
+        return lease != self._compared_lease
+
+    def compared(self, lease: int, *, history_read: bool) -> None:
+        """What was due has been compared."""
+        if history_read:
+            self._compared_lease = lease
+            self._next = trio.current_time() + COMPARISON_SECONDS
+        else:
+            self._own_lease = lease
 
 
 class Comparison:
@@ -37,62 +106,36 @@ class Comparison:
         self,
         *,
         book: Book,
-        flusher: Flusher,
+        earlier: EarlierBoots,
         store: AggregateStore,
-        clock: Clock,
-        data_clock: DataClock,
-        grace: int,
-        retention: int | None,
+        pairs: Callable[[], Sequence[Pair]],
+        reach: Reach,
     ) -> None:
-        """As for the aggregator."""
         self._book = book
-        self._flusher = flusher
+        self._earlier = earlier
         self._store = store
-        self._clock = clock
-        self._data_clock = data_clock
-        self._grace = grace
-        self._retention = retention
-        self._lease = 0
-        """The lease of the store under which this was asked for last."""
-        self._compared_lease = 0
-        """The lease under which all rows were compared last."""
-        self._own_lease = 0
-        """The lease under which those of this boot were, as long as the history of earlier ones is unread."""
-        self._next = -math.inf
-        """When to compare again (seconds of Trio's clock)."""
-        self.done = False
-        """Whether rows have told what Redis has lost of the last hour."""
+        self._pairs = pairs
+        self._reach = reach
+        self._schedule = Schedule()
 
     async def run(self, lease: int) -> None:
-        """Compare what is to be compared now, under this lease of the store.
+        """Compare what is to be compared now, under this lease of the database.
 
         Raises:
             StoreAway
         """
-        if lease != self._lease:
-            self._lease, self._next = lease, -math.inf
-        renewed, known = lease != self._compared_lease, self._flusher.history.value.read
-        if trio.current_time() < self._next if known else lease == self._own_lease:
+        history_read = self._earlier.history.read
+        if not self._schedule.due(lease, history_read=history_read):
             return
-        bars, now, began = self._book.bars, self._clock.now(), self._began
-        # By the clock of the data: while ours is days ahead there are rows to be compared all the same.
-        newest = self._data_clock.now() or now
-        first = max(floor_to(min(now, newest) - BARS_KEPT, bars.interval), bars.pruned_to)
-        if not known:
-            # Of the time before this boot nothing can be said yet.
-            first = max(first, began)
-        closed = floor_to(now - self._grace, bars.interval)
-        lost = await self._compare(Span(first, max(began, closed) if renewed else began), renewed=renewed)
-        if lost > first:
+        renewed = self._schedule.renewed(lease)
+        span = self._reach.span(history_read=history_read, own=renewed)
+        lost = await self._compare(span, renewed=renewed)
+        if lost > span.start:
             log.warning("bars are missing from Redis, rows answer for the time before", before=lost)
-            bars.forget(lost)
-        if known:
-            self._compared_lease = lease
-            self.done = True
-            self._flusher.doubt_history(doubted=False)
-            self._next = trio.current_time() + COMPARISON_SECONDS
-        else:
-            self._own_lease = lease
+            self._book.bars.forget(lost)
+        self._schedule.compared(lease, history_read=history_read)
+        if history_read:
+            self._earlier.rows_told()
 
     async def _compare(self, span: Span, *, renewed: bool) -> int:
         """Returns up to when (ms) bars are missing.
@@ -100,7 +143,7 @@ class Comparison:
         Raises:
             StoreAway
         """
-        bars, pairs, began = self._book.bars, self._flusher.pairs, self._began
+        bars, pairs, began = self._book.bars, self._pairs(), self._reach.began
         lost, missing = span.start, 0
         # An hour after the start there is nothing left to compare, and nothing to be asked.
         stored = {} if span.empty else await self._store.bars(pairs, span, bars.interval)
@@ -117,20 +160,9 @@ class Comparison:
                 fuller = [
                     start
                     for start, count in counts.items()
-                    if start >= self._kept_from and (start not in rows or rows[start].count < count)
+                    if start >= self._reach.kept_from and (start not in rows or rows[start].count < count)
                 ]
                 missing += self._book.rows.mark(pair, fuller)
         if missing:
             log.warning("rows are missing from PostgreSQL, they are written again", rows=missing)
         return lost
-
-    @property
-    def _began(self) -> int:
-        """The start (ms) of the interval in which this boot began to accept updates."""
-        began_at = self._clock.now() if self._book.began_at is None else self._book.began_at
-        return floor_to(began_at, self._book.bars.interval)
-
-    @property
-    def _kept_from(self) -> int:
-        """Rows of intervals that start before that (ms) may have been deleted because of their age."""
-        return 0 if self._retention is None else self._data_clock.now() - self._retention

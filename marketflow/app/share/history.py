@@ -3,15 +3,16 @@
 A pure state machine, as the link is (`marketflow.app.share.link`).
 
 ```
-          was read, rows are to be compared            rows have told
- unread ────────────────────────────────────> doubted ───────────────> known
-  ^ │                                          │  ^                     │ │
-  │ └───────── was read, rows have told ───────┼──┼───────────────────> ┘ │
-  │                                            │  └──────── doubt ────────┤
-  └────────────────── read again ──────────────┴──────────────────────────┘
+          was read, rows are to be compared        rows told, or database away
+ unread ────────────────────────────────────> doubted ───────────────────────> known
+  ^ │                                          │  ^                             │ │
+  │ └── was read, rows told or database away ──┼──┼───────────────────────────> ┘ │
+  │                                            │  └─ database ours, not told yet ─┤
+  └────────────────── read again ──────────────┴──────────────────────────────────┘
 ```
 Two stores tell it independently: the bars are read from Redis, and the rows of PostgreSQL tell whether Redis
-has lost any of them. The rows may have told before the bars are read.
+has lost any of them. The rows may have told before the bars are read. While the database is away, or another
+boot has it, nothing can be compared, and the bars are believed.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ class History:
     """The number of the reading that is wanted. It grows each time another boot may have added to them."""
     done: int = 0
     """The number of the last reading that was done."""
-    doubted: bool = False
-    """Whether rows have yet to tell if what was read, or will be, is all."""
+    comparable: bool = False
+    """Whether the database is ours, so that rows can be compared with the bars."""
+    told: bool = False
+    """Whether rows have told what Redis has lost."""
 
     @property
     def state(self) -> HistoryState:
@@ -49,6 +52,11 @@ class History:
         if not self.read:
             return HistoryState.UNREAD
         return HistoryState.DOUBTED if self.doubted else HistoryState.KNOWN
+
+    @property
+    def doubted(self) -> bool:
+        """Whether rows have yet to tell if what was read, or will be, is all."""
+        return self.comparable and not self.told
 
     @property
     def read(self) -> bool:
@@ -70,6 +78,14 @@ class History:
         """The reading of that number was done. One that is no longer wanted changes nothing."""
         return attrs.evolve(self, done=number) if number == self.wanted else self
 
-    def doubt(self, *, doubted: bool) -> History:
-        """Say whether rows have yet to tell if the bars are all."""
-        return self if doubted == self.doubted else attrs.evolve(self, doubted=doubted)
+    def database_ours(self) -> History:
+        """The database answers, and no other boot has it."""
+        return attrs.evolve(self, comparable=True)
+
+    def database_away(self) -> History:
+        """The database does not answer, or another boot has it."""
+        return attrs.evolve(self, comparable=False)
+
+    def rows_told(self) -> History:
+        """All rows of the last hour were compared with the bars."""
+        return attrs.evolve(self, told=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from trio_util import AsyncValue
-
 from marketflow.app.ports import FieldBars, Window
 from marketflow.app.share.book import Book
-from marketflow.app.share.history import History
+from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.link import Task
 from marketflow.app.share.sending import Sender
 from marketflow.app.share.trials import Trials
@@ -27,7 +25,7 @@ class Joining:
         sender: Sender,
         trials: Trials,
         trimming: Trimming,
-        history: AsyncValue[History],
+        earlier: EarlierBoots,
         pairs: Callable[[], Sequence[Pair]],
     ) -> None:
         """`pairs`: the configured ones, and others that the book has bars of."""
@@ -36,7 +34,7 @@ class Joining:
         self._sender = sender
         self._trials = trials
         self._trimming = trimming
-        self._history = history
+        self._earlier = earlier
         self._pairs = pairs
 
     async def join(self) -> dict[str, int]:
@@ -50,7 +48,7 @@ class Joining:
         Raises:
             StoreAway
         """
-        reading = self._history.value.wanted
+        reading = self._earlier.history.wanted
         with self._trials.of(Task.MARK):
             await self._sender.mark()
         with self._trials.of(Task.WRITE):
@@ -58,20 +56,20 @@ class Joining:
                 await self._sender.write(on_its_way.encoded, self._book.flushes.acknowledge)
         epoch = self._trials.link.epoch
         missing = self._adopt(await self._read())
-        self._history.value = self._history.value.was_read(reading)
+        self._earlier.was_read(reading)
         flushes = self._book.flushes.replay.flushes() if self._trials.link.replay_due else ()
         with self._trials.of(Task.REPLAY):
             for flush in flushes:
                 await self._sender.write(flush)
         self._trials.become(self._trials.link.replayed_all(epoch))
-        if self._history.value.wanted == reading:
+        if self._earlier.history.wanted == reading:
             self._trials.become(self._trials.link.made_whole(epoch))
         return {"bars_written": missing, "flushes_replayed": len(flushes)}
 
     async def _read(self) -> Mapping[Pair, FieldBars]:
         pairs = self._pairs()
         with self._trials.of(Task.READ):
-            if not self._history.value.read:
+            if not self._earlier.history.read:
                 pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
             return await self._window.all_bars(pairs)
 

@@ -1,4 +1,4 @@
-"""Fills the ports of questions and the live stream from the book and the flusher."""
+"""Fills the ports of questions and the live stream from the parts of a share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Final
 import trio
 
 from marketflow.app.share.book import Book
-from marketflow.app.share.flushing import Flusher
+from marketflow.app.share.earlier_boots import EarlierBoots
+from marketflow.app.share.sending import Sender
+from marketflow.app.share.trials import Trials
+from marketflow.app.share.wake import Wake
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import SECOND, Span
 from marketflow.domain.prices import FUTURE_TOLERANCE, Pair
@@ -77,12 +80,34 @@ class BookBars:
         return now - seen_at <= self._window_length + AHEAD
 
 
-class FlusherStanding:
-    """Fills the port Standing."""
+class ShareStanding:
+    """Fills the port Standing, and tells the writer of rows whether the window has their bars."""
 
-    def __init__(self, book: Book, flusher: Flusher) -> None:
+    def __init__(
+        self,
+        *,
+        book: Book,
+        earlier: EarlierBoots,
+        trials: Trials,
+        sender: Sender,
+        wake: Wake,
+        flush_interval: float,
+        patience: float,
+    ) -> None:
+        """Times in seconds.
+
+        Args:
+            wake: asks for a flush.
+            flush_interval: how often the window acknowledges something while it is well.
+            patience: how long a question waits for what is pending.
+        """
         self._book = book
-        self._flusher = flusher
+        self._earlier = earlier
+        self._trials = trials
+        self._sender = sender
+        self._wake = wake
+        self._flush_interval = flush_interval
+        self._patience = patience
 
     @property
     def began_at(self) -> int | None:
@@ -90,18 +115,58 @@ class FlusherStanding:
         return self._book.began_at
 
     @property
+    def up(self) -> bool:
+        """Whether questions can be answered from the window."""
+        return self._trials.link.up
+
+    @property
     def history_known(self) -> bool:
-        """Whether the book has the bars of earlier boots."""
-        return self._flusher.history_known
+        """Whether the bars of earlier boots, of the last hour, are known."""
+        return self._earlier.history.known
 
     async def wait_for_history(self) -> None:
-        """Wait until the flusher has read the history, no longer than its patience."""
-        await self._flusher.wait_for_history()
+        """Just started, wait until the history of earlier boots is known, no longer than the patience."""
+        with trio.move_on_after(self._patience):
+            await self._trials.first()
+            if self._earlier.history.read:
+                await self._earlier.undoubted()
 
     async def can_answer_from_redis(self) -> bool:
-        """Whether the window is whole, and has acknowledged a write a flush interval ago."""
-        return await self._flusher.can_answer_from_redis()
+        """Whether questions can be answered from the window: it acknowledged a write a flush interval ago.
 
-    async def flushed(self) -> bool:
-        """Wait until the updates that are pending now are in the window."""
-        return await self._flusher.flushed()
+        If that was longer ago it waits for the next, one for all who ask, no longer than the patience.
+        """
+        if self._trials.link.tried and not self._unheard:
+            return self.up
+        with trio.move_on_after(self._patience):
+            await self._trials.first()
+            if self._unheard:
+                self._wake.ask()
+                await self._sender.heard()
+            return self.up
+        return False
+
+    @property
+    def _unheard(self) -> bool:
+        """Whether a window that is up may have gone since it acknowledged a write."""
+        return self.up and trio.current_time() - self._sender.acknowledged_at > self._flush_interval
+
+    async def flushed(self, *, bars: bool = False) -> bool:
+        """Wait until all updates that were accepted before are in the window, and say whether that is so.
+
+        With `bars` until their bars are in the window as well. There may be many more of these, when the
+        window has come back, or at the start.
+
+        False when the window is away, not whole, or slower than the patience.
+        """
+        flushes = self._book.flushes
+        position = flushes.position()
+        with trio.move_on_after(self._patience):
+            await self._trials.first()
+            while self.up and not (
+                flushes.settled(position) and (not bars or flushes.bars_settled(position))
+            ):
+                self._wake.ask()
+                await self._book.buffers.wait_changed()
+            return self.up
+        return False

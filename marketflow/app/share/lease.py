@@ -1,306 +1,118 @@
-"""The lease of the window: one boot writes to it at a time, and a key with an expiry says which.
+"""The lease of a share on its two stores: on each, one boot writes at a time.
 
-`LeaseMachine` decides and does no I/O; `Lease` looks, takes and gives back. docs/architecture.md draws the
-states.
+Each store tells independently who has it: the database by a lock (`database_lease`), the window by a key with
+an expiry (`window_lease`). Either may be away, and then the other alone has to tell. So the rule is the same
+for both, and `Lease` is the one place for it:
+
+```
+                        it is free                                it may be lost, and is asked for again
+ start ─> asking ──────────────────────────────────> leased <──────────────────────────────────┐
+            │  │        it is away, no other boot was seen                   it answers        │
+            │  └─────────────────────────────────> serving without it ─────────────────────────┤
+            │ another boot has it                                        another boot has it   │
+            v              it is free                                                          v
+         waiting ──────────────────────> leased                                      waiting, while we serve
+            │                                                                                  │
+            └── LEASE_PATIENCE is over, even if it is away meanwhile ──> taken <───────────────┘ patience over
+```
+A start that has seen another boot does not serve, even if the store goes away: both would serve until it is
+back. A start waits for both stores together no longer than `LEASE_PATIENCE`. A boot that serves already
+writes nothing to a store whose lease it does not have.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
-import structlog
 import trio
 
-from marketflow.app.ports import Sight, StoreAway, StoreTaken, Window
+from marketflow.app.ports import StoreAway
+from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother
+from marketflow.app.watch.stores import StoreState
 
-log = structlog.get_logger()
-
-LEASE_PATIENCE: Final = 10.0
-"""How long (seconds) to wait for the lease of another boot."""
-LEASE_SECONDS: Final = 4.0
-"""How long after it was sent a write is sure to have renewed the hold: 1 s less than the key's expiry."""
-DEAD_SECONDS: Final = 1.5
-"""So long the marker of the holder must stand still before its lease is taken over. A boot that lives writes
-each half second."""
-FREE_SECONDS: Final = 0.75
-"""The same where nobody has the hold, but the marker shows that somebody wrote: it may be a marketflow that
-does not know of the hold."""
 LOOK_SECONDS: Final = 0.1
-"""How often (seconds) a start that waits for the lease looks at it."""
-MOST_BETWEEN_LOOKS: Final = 0.5
-"""Of the time between two looks no more counts as standing still. Redis or we may have hung meanwhile, and
-nobody could have written."""
-_TRIES: Final = 3
+"""How often (seconds) a start that waits for a lease asks for it."""
 
 
-class HeldByAnother(StoreAway):
-    """The window answers, and another boot has it, or may have it. Ask again."""
-
-
-class LeaseState(Enum):
-    """Where we are with the hold."""
-
-    SEEKING = "seeking"
-    """Not ours yet. Nothing is written."""
-    HELD = "held"
-    """Ours."""
-    LAPSED = "lapsed"
-    """It was ours, and may have expired, or is gone. Nothing is written until that is clear."""
-    WATCHING = "watching"
-    """Ours, but another boot has written. Nothing is written until its marker has stood still."""
-    TAKEN = "taken"
-    """Another boot has it. The end."""
-    RELEASED = "released"
-    """We gave it back. The end."""
-
-
-class Move(Enum):
-    """What is to be done after a look."""
-
-    WRITE = "write"
-    TAKE = "take"
-    WAIT = "wait"
-    END = "end"
-
-
-class Stillness:
-    """For how long the marker has stood still, by the looks at it."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._marker: str | None = None
-        self._looked_at: float | None = None
-
-    def look(self, marker: str | None, now: float) -> bool:
-        """Note the marker; returns whether it has moved since the last look."""
-        first, moved = self._looked_at is None, marker != self._marker
-        if first or moved:
-            self.seconds = 0.0
-        else:
-            self.seconds += min(now - (self._looked_at or now), MOST_BETWEEN_LOOKS)
-        self._marker, self._looked_at = marker, now
-        return moved and not first
-
-    def forget(self) -> None:
-        """Begin again with the next look."""
-        self.seconds, self._looked_at = 0.0, None
-
-
-class LeaseMachine:
-    """The states of the lease and what leads from one to another. Times in seconds of one clock."""
-
-    def __init__(self, boot: str) -> None:
-        self.state = LeaseState.SEEKING
-        self.deadline: float | None = None
-        """Until when we wait for another boot; None while we wait for none."""
-        self.rival_writes = False
-        """Whether another boot has written while we waited for it: it is alive."""
-        self._boot = boot
-        self._outlived: set[str] = set()
-        """Boots that were dead when we took the hold. A Redis that comes back older may show their hold."""
-        self._stillness = Stillness()
-        self.renewed = -math.inf
-        """When the lease was ours for sure the last time."""
-        self._first_write = True
-        """Whether no write was acknowledged since we took the hold. A foreign marker is an old one then."""
-
-    def looked(self, sight: Sight, now: float, *, granted: bool) -> Move:
-        """Somebody looked. `granted`: our database has given us its lock, so no other boot there is alive."""
-        moved = self._stillness.look(sight.marker, now)
-        match self.state:
-            case LeaseState.SEEKING:
-                move = self._seek(sight, moved=moved, granted=granted)
-            case LeaseState.WATCHING:
-                move = self._watch(sight, moved=moved)
-            case LeaseState.TAKEN | LeaseState.RELEASED:
-                return Move.END
-            case _:
-                move = self._check(sight)
-        if move is Move.WAIT:
-            self.rival_writes = self.rival_writes or moved
-            if self.deadline is None:
-                self.deadline = now + LEASE_PATIENCE
-            elif now >= self.deadline:
-                move = Move.END
-        if move is Move.WRITE:
-            self.rival_writes = False
-            self.state, self.deadline, self.renewed = LeaseState.HELD, None, now
-        elif move is Move.END:
-            self.state = LeaseState.TAKEN
-        return move
-
-    def _seek(self, sight: Sight, *, moved: bool, granted: bool) -> Move:
-        still = self._stillness.seconds
-        if sight.holder == self._boot:  # The answer to our taking it was lost.
-            return Move.WRITE
-        if sight.holder is None:
-            unwritten = sight.marker is None or self._boot_of(sight.marker) == self._boot
-            return Move.TAKE if unwritten or still >= FREE_SECONDS else Move.WAIT
-        if moved and sight.holder in self._outlived:
-            return Move.END  # It was not dead, and has taken from us what we held.
-        return Move.TAKE if granted and still >= DEAD_SECONDS else Move.WAIT
-
-    def _watch(self, sight: Sight, *, moved: bool) -> Move:
-        if sight.holder != self._boot:
-            return self._check(sight)
-        if moved:
-            return Move.END  # Somebody writes who does not care for the hold.
-        return Move.WRITE if self._stillness.seconds >= FREE_SECONDS else Move.WAIT
-
-    def _check(self, sight: Sight) -> Move:
-        """We have held it."""
-        if sight.holder is None:
-            self.state = LeaseState.LAPSED
-            return Move.TAKE
-        if sight.holder == self._boot:
-            return Move.WRITE
-        if sight.holder not in self._outlived:
-            return Move.END
-        self.state = LeaseState.SEEKING
-        return Move.WAIT
-
-    def took(self, sight: Sight, now: float) -> None:
-        """We have taken the lease as it was seen."""
-        boots = {sight.holder, None if sight.marker is None else self._boot_of(sight.marker)}
-        self._outlived |= {boot for boot in boots if boot is not None and boot != self._boot}
-        self.state, self.deadline, self.renewed = LeaseState.HELD, None, now
-        self.rival_writes = False
-        self._first_write = True
-        self._stillness.forget()
-
-    def wrote(self, met: Sight, sent_at: float) -> None:
-        """Writes of ours were acknowledged, the last of them sent at that time, and have met this."""
-        first, self._first_write = self._first_write, False
-        if met.holder is None:
-            self.state = LeaseState.LAPSED
-        elif met.holder != self._boot:
-            self.state = LeaseState.SEEKING if met.holder in self._outlived else LeaseState.TAKEN
-        elif met.marker is None or first:
-            self.renewed = sent_at
-        else:
-            self.state = LeaseState.WATCHING
-            self._stillness.forget()
-
-    def lapse(self, now: float) -> None:
-        """Time has gone by: after the lease nobody knows whether the key is there."""
-        if self.state is LeaseState.HELD and now - self.renewed > LEASE_SECONDS:
-            self.state = LeaseState.LAPSED
-
-    def lost_sight(self) -> None:
-        """The window is away: no boot could have written, and a wait begins again."""
-        self._stillness.forget()
-        self.deadline = None
-
-    @staticmethod
-    def _boot_of(marker: str) -> str:
-        return marker.rpartition(":")[0]
-
-
-class Lease:
-    """Holds the window for this boot."""
-
-    def __init__(self, window: Window, *, boot: str, granted: Callable[[], bool]) -> None:
-        """`granted`: whether the database has given us its lock."""
-        self._window = window
-        self._granted = granted
-        self._machine = LeaseMachine(boot)
-        self._last = Sight(None, None)
-        """What the last look has shown."""
-        self._waiting = False
-        """Whether it was that we have to wait."""
+class StoreLease(Protocol):
+    """The lease of one store."""
 
     @property
-    def state(self) -> LeaseState:
-        """Where we are."""
-        return self._machine.state
-
-    @property
-    def renewed(self) -> float:
-        """When it was ours for sure the last time (Trio's clock); -inf if it never was."""
-        return self._machine.renewed
+    def state(self) -> StoreState:
+        """Whether the store is away."""
+        ...
 
     @property
     def another(self) -> bool:
-        """Whether another boot has it for sure: Redis says so, or we have seen it write."""
-        return self._machine.rival_writes or self._machine.state is LeaseState.TAKEN
+        """Whether another boot has it for sure."""
+        ...
 
-    def wait_until(self, deadline: float) -> None:
-        """Wait for another boot no longer than to that time (seconds of Trio's clock)."""
-        self._machine.deadline = deadline
+    @property
+    def leased_until(self) -> float:
+        """When it was ours for sure the last time (Trio's clock); -inf if it never was."""
+        ...
 
     async def ensure(self) -> None:
-        """Return once we have the lease: at once if we have it already.
+        """Return once we have it: at once, or quickly, if we have it already.
 
         Raises:
-            HeldByAnother: not yet.
-            StoreAway: the window is away.
-            StoreTaken: another boot has it.
+            HeldByAnother: another boot has it, or may have it. Ask again.
+            StoreAway: the store is away.
+            StoreTaken: another boot has it, and we have waited long enough.
+            StoreUnfit: the store answers, and waiting does not make it fit for us.
         """
-        self._machine.lapse(trio.current_time())
-        if self._machine.state is LeaseState.HELD:
-            return
-        for _ in range(_TRIES):
-            match await self._look():
-                case Move.WRITE:
-                    return
-                case Move.TAKE if await self._take():
-                    return
-                case Move.TAKE:
-                    continue  # Another was quicker: see who.
-                case Move.END:
-                    raise self._taken()
-                case Move.WAIT:
-                    break
-        raise HeldByAnother(f"another marketflow {self._signs()}, waiting until it ends")
+        ...
 
-    async def _look(self) -> Move:
+
+class Lease:
+    """The leases of both stores, taken together."""
+
+    def __init__(self, *, database: StoreLease, window: StoreLease) -> None:
+        self.database = database
+        self.window = window
+
+    @property
+    def leased_until(self) -> float:
+        """With another boot on a store, when we had that store last (Trio's clock); inf without one."""
+        leases = (self.database, self.window)
+        return min((lease.leased_until for lease in leases if lease.another), default=math.inf)
+
+    async def take(self) -> None:
+        """At a start: take both, waiting for another boot to end.
+
+        A store that is away is not waited for: its lease is taken once it answers.
+
+        Raises:
+            StoreTaken: another boot has not ended in `LEASE_PATIENCE`.
+            StoreUnfit: a store answers, and waiting does not make it fit for us.
+        """
+        deadline = trio.current_time() + LEASE_PATIENCE
+        if await self._take(self.database, deadline):
+            self.database.state.answered()
+        # Last, since nothing renews it until the flusher runs. That also tells whether the window is up.
+        await self._take(self.window, deadline)
+
+    async def _take(self, lease: StoreLease, deadline: float) -> bool:
+        """Returns whether we have it; not, if the store is away."""
         try:
-            self._last = await self._window.look()
+            await lease.ensure()
+        except HeldByAnother as error:
+            lease.state.failed(error)
+            seen = error
         except StoreAway:
-            self._machine.lost_sight()
-            raise
-        move = self._machine.looked(self._last, trio.current_time(), granted=self._granted())
-        if move is Move.WAIT and not self._waiting:
-            log.warning("another marketflow may be on this Redis, waiting", seen=f"it {self._signs()}")
-        self._waiting = move is Move.WAIT
-        return move
-
-    async def _take(self) -> bool:
-        if not await self._window.take(self._last):
             return False
-        self._machine.took(self._last, trio.current_time())
-        log.info("lease on Redis taken", over=self._last.holder, last_write=self._last.marker)
-        return True
-
-    def wrote(self, sent_at: float) -> None:
-        """Writes were acknowledged, the last of them sent at that time (seconds of Trio's clock).
-
-        Raises:
-            StoreTaken: they have met the lease of another boot.
-        """
-        met = self._window.met
-        self._machine.wrote(met, sent_at)
-        if self._machine.state is LeaseState.TAKEN:
-            self._last = met
-            raise self._taken()
-
-    async def release(self) -> None:
-        """Give the lease back, if we have it: a restart then waits for nothing.
-
-        Raises:
-            StoreAway: it expires.
-        """
-        if self._machine.state in {LeaseState.HELD, LeaseState.LAPSED, LeaseState.WATCHING}:
-            self._machine.state = LeaseState.RELEASED
-            await self._window.release()
-
-    def _taken(self) -> StoreTaken:
-        return StoreTaken(f"another marketflow is running on this Redis: it {self._signs()}")
-
-    def _signs(self) -> str:
-        """How it shows that there is another."""
-        holder, marker = self._last
-        return f"has written last ({marker})" if holder is None else f"holds it (boot {holder})"
+        else:
+            return True
+        with trio.move_on_at(deadline):
+            while True:
+                await trio.sleep(LOOK_SECONDS)
+                try:
+                    await lease.ensure()
+                except HeldByAnother as error:
+                    seen = error
+                except StoreAway:
+                    pass  # The other boot may be alive all the same.
+                else:
+                    return True
+        raise seen.taken

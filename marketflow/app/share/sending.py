@@ -8,8 +8,8 @@ from typing import Final
 import trio
 
 from marketflow.app.ports import EncodedFlush, Flush, Window
-from marketflow.app.share.lease import Lease
 from marketflow.app.share.trials import Trials
+from marketflow.app.share.window_lease import WindowLease
 from marketflow.app.watch.histogram import Histogram
 
 
@@ -23,7 +23,7 @@ class Sender:
     Its methods raise StoreAway, and StoreTaken if another boot has the window.
     """
 
-    def __init__(self, window: Window, lease: Lease, trials: Trials) -> None:
+    def __init__(self, window: Window, lease: WindowLease, trials: Trials) -> None:
         self.write_seconds: Final = Histogram()
         """How long each write took that the window has acknowledged."""
         self.acknowledged_at = -1.0

@@ -1,0 +1,75 @@
+"""The lease of the database: PostgreSQL's lock, which belongs to the connection that writes rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import structlog
+import trio
+
+from marketflow.app.ports import AggregateStore, StoreAway, StoreTaken
+from marketflow.app.share.earlier_boots import EarlierBoots
+from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
+from marketflow.app.watch.stores import StoreState
+
+log = structlog.get_logger()
+
+LOST_PATIENCE: Final = 1.0
+"""How long (seconds) to wait for the lock that was ours, and another boot has now. That boot ends soon, or we
+must: two services count every update twice."""
+
+
+class DatabaseLease:
+    """Holds the lock for this boot. The history of earlier boots learns of it: rows can then check it."""
+
+    def __init__(self, store: AggregateStore, *, state: StoreState, earlier: EarlierBoots) -> None:
+        self.state = state
+        self.number = 0
+        """It changes each time the lock is taken again; 0 before that."""
+        self.held = False
+        """Whether the lock was ours when last asked for."""
+        self.leased_until = -math.inf
+        """When it was ours the last time (Trio's clock); -inf if it never was."""
+        self._store = store
+        self._earlier = earlier
+        self._wait = Wait()
+
+    @property
+    def another(self) -> bool:
+        """Whether another boot had it when last asked for."""
+        return self._wait.waiting
+
+    async def ensure(self) -> None:
+        """Return once we have the lock: quickly if we have it already.
+
+        Raises:
+            HeldByAnother: not yet.
+            StoreAway: the database is away.
+            StoreTaken: another boot has had it for too long.
+        """
+        self.held = False
+        try:
+            number = await self._store.lease()
+        except StoreAway as error:
+            self._wait.end()
+            self.failed(error)
+            raise
+        except StoreTaken as taken:
+            patience = LOST_PATIENCE if self.number else LEASE_PATIENCE
+            if not self.another:
+                log.warning("another marketflow holds the database, waiting", seconds=patience)
+            if self._wait.another(trio.current_time(), patience):
+                raise
+            held = HeldByAnother("another marketflow holds the database, waiting until it ends", taken)
+            self.failed(held)
+            raise held from None
+        self._wait.end()
+        self.held, self.leased_until = True, trio.current_time()
+        renewed, self.number = number != self.number, number
+        self._earlier.database_ours(renewed=renewed)
+
+    def failed(self, error: StoreAway) -> None:
+        """The database has not done what was asked, so rows cannot be compared with bars."""
+        self.state.failed(error)
+        self._earlier.database_away()

@@ -1,0 +1,58 @@
+"""The history of earlier boots as the parts of a share change it, and wait for its changes."""
+
+from __future__ import annotations
+
+from trio_util import AsyncValue
+
+from marketflow.app.share.history import History
+from marketflow.app.share.trials import Trials
+from marketflow.app.share.wake import Wake
+
+
+class EarlierBoots:
+    """Keeps what is known of the bars of earlier boots (see `marketflow.app.share.history`)."""
+
+    def __init__(self, trials: Trials, wake: Wake) -> None:
+        self._trials = trials
+        self._wake = wake
+        self._history = AsyncValue(History())
+
+    @property
+    def history(self) -> History:
+        """As it is now."""
+        history: History = self._history.value  # trio-util has no types
+        return history
+
+    async def read(self) -> None:
+        """Wait until their bars have been read; rows may have yet to tell if these are all."""
+        await self._history.wait_value(lambda history: history.read)
+
+    async def undoubted(self) -> None:
+        """Wait until no rows have yet to tell if the bars are all."""
+        await self._history.wait_value(lambda history: not history.doubted)
+
+    # ---- events ----
+
+    def was_read(self, number: int) -> None:
+        """The reading of that number was done."""
+        self._history.value = self.history.was_read(number)
+
+    def rows_told(self) -> None:
+        """Rows have told what Redis has lost."""
+        self._history.value = self.history.rows_told()
+
+    def database_away(self) -> None:
+        """Rows cannot tell."""
+        self._history.value = self.history.database_away()
+
+    def database_ours(self, *, renewed: bool) -> None:
+        """Rows can tell. If the lease was `renewed`, another boot may have added to the bars until now."""
+        if renewed:
+            self.read_again()
+        self._history.value = self.history.database_ours()
+
+    def read_again(self) -> None:
+        """Have the bars read (again), also if they are being read just now."""
+        self._history.value = self.history.read_again()
+        self._trials.become(self._trials.link.outdated())
+        self._wake.ask()

@@ -1,0 +1,172 @@
+"""Makes a share: every part of it, from plain values and what is outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from marketflow.app.ports import AggregateStore, Clock, Window
+from marketflow.app.share.aggregating import Aggregator
+from marketflow.app.share.book import Book
+from marketflow.app.share.closing import Closing
+from marketflow.app.share.comparing import Comparison, Reach
+from marketflow.app.share.database_lease import DatabaseLease
+from marketflow.app.share.due_rows import DueRows
+from marketflow.app.share.earlier_boots import EarlierBoots
+from marketflow.app.share.flushing import Flusher
+from marketflow.app.share.joining import Joining
+from marketflow.app.share.knowing import BookBars, ShareStanding
+from marketflow.app.share.lease import Lease
+from marketflow.app.share.pairs import Pairs
+from marketflow.app.share.retention import Retention
+from marketflow.app.share.rounds import Rounds
+from marketflow.app.share.row_writing import RowWriter
+from marketflow.app.share.sending import Sender
+from marketflow.app.share.share import Share
+from marketflow.app.share.spooling import Spool, Spooling
+from marketflow.app.share.trials import Trials
+from marketflow.app.share.trimming import Ages, Trimming
+from marketflow.app.share.wake import Wake
+from marketflow.app.share.window_lease import WindowLease
+from marketflow.app.watch.clocks import CautiousClock, DataClock
+from marketflow.app.watch.stores import StoreState
+
+
+@attrs.frozen
+class ShareOptions:
+    """What the settings say of all shares. Times in ms."""
+
+    interval: int
+    """Of the aggregates."""
+    grace: int
+    """How long after its end an interval is closed."""
+    lateness: int
+    """How long after its end late updates may still change it."""
+    retention: int | None
+    """How long rows are kept; None for ever."""
+    window_length: int
+    replay_memory: int
+    """Bytes of acknowledged flushes that are kept, to be written again when Redis comes back empty."""
+    flush_interval: int
+    patience: int
+    """How long a question waits for what is pending."""
+
+
+def make_share(
+    *,
+    boot: str,
+    limits: Mapping[str, int],
+    symbols: Sequence[str],
+    generated: Sequence[str],
+    window: Window,
+    store: AggregateStore,
+    spool: Spool,
+    clock: Clock,
+    options: ShareOptions,
+) -> Share:
+    """Make a share. Nothing runs yet.
+
+    Args:
+        boot: unique id of this run.
+        limits: pending updates at most, by exchange; these are the share's exchanges.
+        symbols: those of every exchange.
+        generated: the exchanges whose timestamps are our own clock's.
+        window: of the share's scope, as are `store` and `spool`.
+        clock: the wall clock.
+        options: the same for all shares.
+    """
+    book = Book(
+        boot=boot,
+        limits=limits,
+        window_length=options.window_length,
+        replay_memory=options.replay_memory,
+        interval=options.interval,
+    )
+    pairs = Pairs([(exchange, symbol) for exchange in limits for symbol in symbols], book.bars)
+    cautious_clock = CautiousClock(clock, doubt=options.window_length)
+    data_clock = DataClock(cautious_clock, book.bars.newest_bars.times, generated=generated)
+    redis, postgres = StoreState("redis"), StoreState("postgres")
+
+    # ---- what the parts share ----
+    trials, wake = Trials(redis, book.buffers.set_dropping), Wake()
+    earlier = EarlierBoots(trials, wake)
+    database_lease = DatabaseLease(store, state=postgres, earlier=earlier)
+    window_lease = WindowLease(window, boot=boot, state=redis, granted=lambda: database_lease.held)
+    lease = Lease(database=database_lease, window=window_lease)
+    sender = Sender(window, window_lease, trials)
+    standing = ShareStanding(
+        book=book,
+        earlier=earlier,
+        trials=trials,
+        sender=sender,
+        wake=wake,
+        flush_interval=options.flush_interval / 1_000,
+        patience=options.patience / 1_000,
+    )
+
+    # ---- to the window ----
+    ages = Ages(book, clock=cautious_clock, data_clock=data_clock, window_length=options.window_length)
+    trimming = Trimming(ages, window=window, sender=sender, trials=trials, pairs=pairs)
+    joining = Joining(
+        book=book,
+        window=window,
+        sender=sender,
+        trials=trials,
+        trimming=trimming,
+        earlier=earlier,
+        pairs=pairs,
+    )
+    rounds = Rounds(
+        book=book,
+        window=window,
+        clock=cautious_clock,
+        sender=sender,
+        trials=trials,
+        trimming=trimming,
+        joining=joining,
+    )
+    flusher = Flusher(
+        book=book,
+        rounds=rounds,
+        trials=trials,
+        wake=wake,
+        lease=window_lease,
+        flush_interval=options.flush_interval / 1_000,
+    )
+
+    # ---- to the database ----
+    closing = Closing(clock, grace=options.grace)
+    retention = Retention(store=store, data_clock=data_clock, pairs=pairs, length=options.retention)
+    writer = RowWriter(store=store, state=postgres, due=book.rows)
+    rows = DueRows(book=book, earlier=earlier, standing=standing, window=window, writer=writer)
+    reach = Reach(book, closing=closing, data_clock=data_clock, retention=retention)
+    comparison = Comparison(book=book, earlier=earlier, store=store, pairs=pairs, reach=reach)
+    aggregator = Aggregator(
+        lease=database_lease,
+        earlier=earlier,
+        closing=closing,
+        rows=rows,
+        comparison=comparison,
+        retention=retention,
+        flusher_ended=flusher.ended,
+    )
+
+    spooling = Spooling(
+        book=book,
+        flusher=flusher,
+        spool=spool,
+        data_clock=data_clock,
+        clock=clock,
+        leased_until=lambda: lease.leased_until,
+        lateness=options.lateness,
+    )
+    return Share(
+        book=book,
+        flusher=flusher,
+        aggregator=aggregator,
+        spooling=spooling,
+        leases=lease,
+        bars=BookBars(book, window_length=options.window_length),
+        standing=standing,
+    )

@@ -1,0 +1,24 @@
+"""Asks for the next flush now instead of at its time."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Wake:
+    """Set by those who need the next flush; one task flushes, and waits for it."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def ask(self) -> None:
+        """Have the next flush made now. A flush that has begun does not count."""
+        self._event.set()
+
+    def begin(self) -> None:
+        """A flush begins: what is asked for from now on is the next."""
+        self._event = trio.Event()
+
+    async def wait(self) -> None:
+        """Wait until somebody asks."""
+        await self._event.wait()

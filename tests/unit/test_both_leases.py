@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+from builders import World, lose_lock, until
+
+from marketflow.app.ports import StoreAway, StoreTaken
+from marketflow.app.share.database_lease import LOST_PATIENCE
+from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
+
+# ---- the wait for another boot ----
+
+
+def test_a_wait_is_over_when_another_was_seen_for_the_whole_patience():
+    wait = Wait()
+    assert not wait.waiting
+    assert not wait.another(5.0)
+    assert wait.waiting
+    assert not wait.another(5.0 + LEASE_PATIENCE - 0.1)
+    assert wait.another(5.0 + LEASE_PATIENCE)
+
+
+def test_a_wait_that_has_ended_begins_again():
+    wait = Wait()
+    wait.another(5.0)
+    wait.end()
+    assert not wait.waiting
+    assert not wait.another(5.0 + LEASE_PATIENCE)
+
+
+# ---- the lease of the database ----
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["never ours", "was ours"])
+async def test_an_outage_begins_the_wait_for_another_boot_again(ours, autojump_clock):
+    """Nobody uses a database that is away: what was seen before says nothing after it."""
+    world = World()
+    lease, patience = world.share.leases.database, LOST_PATIENCE if ours else LEASE_PATIENCE
+    if ours:
+        await lease.ensure()
+    lose_lock(world.store)
+    world.store.taken = True
+    with pytest.raises(HeldByAnother):
+        await lease.ensure()
+    assert lease.another
+    world.store.away = True
+    with pytest.raises(StoreAway):
+        await lease.ensure()
+    assert not lease.another
+    await trio.sleep(patience)
+    world.store.away = False
+    with pytest.raises(HeldByAnother):
+        await lease.ensure()
+    await trio.sleep(patience)
+    with pytest.raises(StoreTaken):
+        await lease.ensure()
+
+
+async def test_a_service_survives_another_that_ends_soon_after_an_outage(autojump_clock):
+    """It was seen before the outage as well, and that time does not count."""
+    world = World()
+    async with world.running():
+        await trio.sleep(3)
+        lose_lock(world.store)
+        world.store.taken = True
+        await until(lambda: "holds the database" in (world.postgres.error or ""))
+        world.store.away = True
+        await trio.sleep(5)
+        assert world.postgres.error == "told to be away"
+        world.store.away = False
+        await until(lambda: "holds the database" in (world.postgres.error or ""))
+        world.store.taken = False
+        await until(lambda: world.postgres.up)
+        world.send_one(1.0)
+        await until(lambda: bool(world.store.rows), seconds=70)
+
+
+# ---- both ----
+
+
+async def test_both_stores_are_waited_for_with_one_patience(autojump_clock):
+    """The database is free after six seconds; somebody lives on the window."""
+    first = World()
+    async with first.running(aggregating=False), trio.open_nursery() as nursery:
+        await until(lambda: first.flusher.up)
+        second = World(boot="second", window=first.window.successor("second"), clock=first.clock)
+        second.store.taken = True
+
+        async def start():
+            began = trio.current_time()
+            with pytest.raises(StoreTaken, match="running on this Redis"):
+                await second.share.lease()
+            assert trio.current_time() - began == pytest.approx(LEASE_PATIENCE, abs=0.2)
+
+        nursery.start_soon(start)
+        await trio.sleep(6)
+        second.store.taken = False
+
+
+@pytest.mark.parametrize("away_first", ["database", "window"])
+async def test_a_start_that_has_seen_another_on_one_store_does_not_serve_when_that_goes_away(
+    away_first, autojump_clock
+):
+    """The same rule for both stores."""
+    first = World()
+    async with first.running(aggregating=False), trio.open_nursery() as nursery:
+        await until(lambda: first.flusher.up)
+        second = World(boot="second", window=first.window.successor("second"), clock=first.clock)
+        second.store.taken = away_first == "database"
+
+        async def start():
+            began = trio.current_time()
+            with pytest.raises(StoreTaken):
+                await second.share.lease()
+            assert trio.current_time() - began == pytest.approx(LEASE_PATIENCE, abs=0.2)
+
+        nursery.start_soon(start)
+        await trio.sleep(1)
+        second.store.away = second.window.away = True
+
+
+async def test_when_each_store_was_ours_last_counts_only_beside_another_boot(autojump_clock):
+    world = World()
+    async with world.running():
+        await trio.sleep(3)
+        assert world.share.leases.leased_until == math.inf
+        last = trio.current_time()
+        lose_lock(world.store)
+        world.store.taken = True
+        await until(lambda: world.share.leases.database.another)
+        assert last - 1 <= world.share.leases.leased_until <= last
