@@ -34,7 +34,7 @@ class KnownBars(Protocol):
 
     @property
     def forgotten_to(self) -> int:
-        """One-second bars before this time (ms) have been forgotten."""
+        """One-second bars before this time (ms) have been forgotten, or Redis has lost some of them."""
         ...
 
     @property

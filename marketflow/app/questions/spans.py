@@ -107,7 +107,7 @@ class Spans:
             knowledge = self.knowledge(now)
             if knowledge.bars_from == before.bars_from:
                 return covered
-            # Rows showed meanwhile that Redis had lost bars, and the bars of that time were forgotten.
+            # Rows showed meanwhile that Redis had lost bars, and answer for that time from now on.
 
     async def _in_seconds(self, pairs: Sequence[Pair], span: Span, knowledge: Knowledge) -> Covered:
         """The bars of the span, whose bounds are whole seconds, as far back as it is known."""

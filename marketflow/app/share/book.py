@@ -68,7 +68,12 @@ class Book:
         its sequences must be less than ours.
         """
         self.began_at = now
-        self.next_sequence = now * 1_000
+        self.next_sequence = self.first_sequence
+
+    @property
+    def first_sequence(self) -> int:
+        """Greater than the sequences of earlier boots, and not greater than ours."""
+        return self.next_sequence if self.began_at is None else self.began_at * 1_000
 
     async def enter(self, batch: Batch) -> None:
         """Take in a batch; while the exchange's buffer is full and Redis answers, wait first."""

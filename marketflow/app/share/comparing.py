@@ -93,8 +93,8 @@ class Comparison:
     """Compares the rows of the last hour with the bars of the book.
 
     Rows of the time before this boot with more updates than the bars show that Redis lost bars while no
-    service ran: rows then answer for the time up to there. This is done every few seconds, since somebody may
-    bring in rows.
+    service ran. They are adopted, late updates are added to them, and rows answer for the time up to there.
+    This is done every few seconds, since somebody may bring in rows.
 
     Rows that are missing, or have fewer updates than the bars, show that PostgreSQL has come back in an older
     state: a standby that lagged has taken over, or a backup was restored. They are written again. Either ends
@@ -129,22 +129,24 @@ class Comparison:
             return
         renewed = self._schedule.renewed(lease)
         span = self._reach.span(history_read=history_read, own=renewed)
-        lost = await self._compare(span, renewed=renewed)
-        if lost > span.start:
-            log.warning("bars are missing from Redis, rows answer for the time before", before=lost)
-            self._book.bars.forget(lost)
+        self._book.rows.forget_adopted()
+        reach = self._book.rows.adopted.reach
+        await self._compare(span, renewed=renewed)
+        if self._book.rows.adopted.reach > reach:
+            reach = self._book.rows.adopted.reach
+            log.warning("bars are missing from Redis, rows answer for the time before", before=reach)
         self._schedule.compared(lease, history_read=history_read)
         if history_read:
             self._earlier.rows_told()
 
-    async def _compare(self, span: Span, *, renewed: bool) -> int:
-        """Returns up to when (ms) bars are missing.
+    async def _compare(self, span: Span, *, renewed: bool) -> None:
+        """Adopt the rows that have more updates than the bars, and have the others written again.
 
         Raises:
             StoreAway
         """
-        bars, pairs, began = self._book.bars, self._pairs(), self._reach.began
-        lost, missing = span.start, 0
+        book, bars, pairs, began = self._book, self._book.bars, self._pairs(), self._reach.began
+        missing = 0
         # An hour after the start there is nothing left to compare, and nothing to be asked.
         stored = {} if span.empty else await self._store.bars(pairs, span, bars.interval)
         for pair in pairs:
@@ -152,17 +154,20 @@ class Comparison:
             if not rows and not renewed:
                 continue
             await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
-            counts = self._book.rows.counts(pair, span)
+            # No row of the time before this boot is written until they were compared for the first time.
+            # Until then they have none of our updates, after that perhaps all.
+            before = book.next_sequence if self._earlier.history.told else book.first_sequence
+            counts = book.rows.counts(pair, span, before)
             for start, row in rows.items():
                 if bars.pruned_to <= start < began and row.count > counts[start]:
-                    lost = max(lost, start + bars.interval)
+                    book.rows.adopt(pair, start, row, before)
             if renewed:
+                counts = book.rows.counts(pair, span, book.next_sequence)
                 fuller = [
                     start
                     for start, count in counts.items()
                     if start >= self._reach.kept_from and (start not in rows or rows[start].count < count)
                 ]
-                missing += self._book.rows.mark(pair, fuller)
+                missing += book.rows.mark(pair, fuller)
         if missing:
             log.warning("rows are missing from PostgreSQL, they are written again", rows=missing)
-        return lost

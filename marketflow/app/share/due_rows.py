@@ -86,8 +86,9 @@ class DueRows:
 
     def _due(self, closed_to: int) -> list[Due]:
         due = self._book.rows.due(closed_to)
-        if not self._earlier.history.read:
-            # Intervals that were open when this boot began need the bars of earlier boots.
+        if not self._earlier.history.known:
+            # Intervals that were open when this boot began, or before, need the bars of earlier boots, or
+            # their rows. Until these have been compared they have no updates of this boot.
             interval, began_at = self._book.bars.interval, self._book.began_at
             due = [row for row in due if began_at is not None and row.end - interval >= began_at]
         return due

@@ -35,8 +35,8 @@ class BookBars:
 
     @property
     def forgotten_to(self) -> int:
-        """Bars before this time (ms) have been forgotten."""
-        return self._bars.pruned_to
+        """Bars before this time (ms) have been forgotten, or Redis had lost some of them."""
+        return max(self._bars.pruned_to, self._rows.adopted.reach)
 
     @property
     def next_sequence(self) -> int:

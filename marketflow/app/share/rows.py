@@ -9,6 +9,7 @@ from operator import attrgetter
 import attrs
 
 from marketflow.app.ports import Aggregate, Field, FieldBars
+from marketflow.app.share.adopted_rows import AdoptedRows
 from marketflow.app.share.second_bars import SecondBars, fuller
 from marketflow.domain.bars import Bar, merged
 from marketflow.domain.periods import Span, floor_to
@@ -34,6 +35,8 @@ class Rows:
     def __init__(self, bars: SecondBars) -> None:
         self._bars = bars
         self._unwritten = bars.unwritten
+        self.adopted = AdoptedRows(bars.boot)
+        """Rows that have updates of which there are no bars."""
 
     # ---- to PostgreSQL ----
 
@@ -91,8 +94,10 @@ class Rows:
             for (second, boot), bar in stored.items()
             if second in span and not self._bars.is_gone(pair, second, boot)
         }
-        if others or folded:
-            return merged([*fuller(self._bars.fields(pair, span), others).values(), *folded.values()])
+        if others or folded or self.adopted.has(pair, end):
+            fields = fuller(self._bars.fields(pair, span), others)
+            bars = [*((boot, bar) for (_, boot), bar in fields.items()), *folded.items()]
+            return merged(self.adopted.completed(pair, end, bars))
         return self._bars.bar(pair, span)
 
     def unwritten_between(self, pair: Pair, span: Span) -> dict[int, Bar]:
@@ -105,12 +110,29 @@ class Rows:
             if (bar := self._bar(pair, end, {})) is not None
         }
 
-    def counts(self, pair: Pair, span: Span) -> Counter[int]:
-        """How many updates the bars within the span have, by the start (ms) of their interval."""
+    def counts(self, pair: Pair, span: Span, before: int) -> Counter[int]:
+        """How many updates are known of intervals within the span, by their start (ms).
+
+        Without those of this boot from the sequence `before` on.
+        """
+        ours, interval = self._bars.boot, self._bars.interval
         counts: Counter[int] = Counter()
-        for (second, _), bar in self._bars.fields(pair, span).items():
-            counts[floor_to(second, self._bars.interval)] += bar.count
+        for (second, boot), bar in self._bars.fields(pair, span).items():
+            if boot != ours or bar.open_sequence < before:
+                counts[floor_to(second, interval)] += bar.count
+        for start in self.adopted.starts(pair, span, interval):
+            fields = self._bars.fields(pair, Span(start, start + interval))
+            counts[start] = self.adopted.count(pair, start + interval, fields, before)
         return counts
+
+    def adopt(self, pair: Pair, start: int, row: Bar, before: int) -> None:
+        """Take over the row of the interval that starts then (ms): it has more updates than the bars."""
+        self.adopted.adopt(pair, start + self._bars.interval, row, before)
+
+    def forget_adopted(self) -> None:
+        """Forget adopted rows that are as old as bars become, and are not to be written."""
+        pruned_to, outboxes = self._bars.pruned_to, self._unwritten.outboxes
+        self.adopted.forget(lambda pair, end: end <= pruned_to and end not in outboxes[pair])
 
     # ---- what a stop has to save ----
 

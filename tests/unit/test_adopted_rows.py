@@ -1,0 +1,176 @@
+"""Redis has lost bars while no service ran, and late updates come for rows that have more than the bars."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from builders import EXCHANGES, NOON, SYMBOLS, World, lose_lock, until
+from structlog.testing import capture_logs
+
+from marketflow.domain.periods import HOUR, MINUTE
+
+PAIR = (EXCHANGES[0], SYMBOLS[0])
+MISSING = "bars are missing from Redis, rows answer for the time before"
+
+
+async def play(world, seconds, *, every=1.0, seed=1):
+    rng, end = random.Random(seed), trio.current_time() + seconds
+    while trio.current_time() < end:
+        for exchange in EXCHANGES:
+            world.send(exchange, [(rng.choice(SYMBOLS), rng.uniform(1, 100), world.now) for _ in range(3)])
+        await trio.sleep(every)
+
+
+async def first_boot(*, lost, seconds=64):
+    """A boot writes a row of each pair and is killed; then Redis loses some seconds of these bars."""
+    world = World()
+    async with world.running():
+        await play(world, seconds)
+        world.check_rows(NOON + MINUTE)
+        snapshot = world.window.snapshot()
+    for pair in lost:
+        world.window.stored_bars[pair] = dict(list(world.window.stored_bars[pair].items())[lost[pair] :])
+    return world, snapshot
+
+
+def send_late(world, *, each=1, price=1_000.0):
+    """Late updates of the first minute, of every pair."""
+    for exchange in EXCHANGES:
+        for symbol in SYMBOLS:
+            world.send(exchange, [(symbol, price + number, NOON + 10) for number in range(each)])
+
+
+@pytest.mark.parametrize("lost", [{PAIR: 30}, {PAIR: 1}, {PAIR: 1_000}], ids=["half", "one second", "all"])
+async def test_late_updates_are_added_to_rows_that_redis_has_lost_bars_of(lost, autojump_clock):
+    """Also to the rows of other pairs, whose bars Redis has. Again and again."""
+    world, _ = await first_boot(lost=lost)
+    world = world.successor("boot2")
+    async with world.running():
+        await until(lambda: world.standing.history_known)
+        for price in (1_000.0, 0.5, 2_000.0):
+            send_late(world, price=price)
+            await trio.sleep(5)
+            world.check_rows(NOON + MINUTE)
+
+
+async def test_late_updates_before_rows_were_compared_are_added_too(autojump_clock):
+    """They are as many as the updates that Redis has lost: the numbers alone would not show it."""
+    world, _ = await first_boot(lost={PAIR: 1})
+    lost = len([each for each in world.of(PAIR) if each.timestamp < NOON + MINUTE]) - sum(
+        bar.count for (second, _), bar in world.window.stored_bars[PAIR].items() if second < NOON + MINUTE
+    )
+    assert lost
+    world = world.successor("boot2")
+    world.window.away = True
+    async with world.running():
+        send_late(world, each=lost)
+        await trio.sleep(5)
+        world.window.away = False
+        await trio.sleep(10)
+        world.check_rows(NOON + MINUTE)
+
+
+async def test_late_updates_that_came_while_postgresql_was_away_are_added(autojump_clock):
+    world, _ = await first_boot(lost={PAIR: 30})
+    world = world.successor("boot2")
+    world.store.away = True
+    async with world.running():
+        send_late(world)
+        await trio.sleep(10)
+        world.store.away = False
+        await trio.sleep(10)
+        world.check_rows(NOON + MINUTE)
+
+
+async def test_bars_that_come_back_are_not_counted_twice(autojump_clock):
+    """Redis fails over to a replica that still has them."""
+    world, snapshot = await first_boot(lost={PAIR: 30})
+    world = world.successor("boot2")
+    async with world.running():
+        await until(lambda: world.standing.history_known)
+        send_late(world)
+        await trio.sleep(5)
+        world.window.restore(snapshot)
+        await trio.sleep(8)
+        send_late(world, price=2_000.0)
+        await trio.sleep(5)
+        world.check_rows(NOON + MINUTE)
+
+
+async def test_bars_of_a_boot_whose_clock_was_ahead_are_not_counted_twice(autojump_clock):
+    """Its sequences are greater than ours."""
+    world = World(begun=False)
+    world.book.begin(world.now + 24 * HOUR)
+    async with world.running():
+        await play(world, 64)
+    world.window.stored_bars[PAIR] = dict(list(world.window.stored_bars[PAIR].items())[30:])
+    world = world.successor("boot2")
+    async with world.running():
+        await trio.sleep(4)
+        send_late(world)
+        await trio.sleep(5)
+        world.check_rows(NOON + MINUTE)
+
+
+async def test_an_adopted_row_that_postgresql_loses_is_written_again(autojump_clock):
+    """With what was added to it: a standby has taken over that has neither."""
+    world, _ = await first_boot(lost={PAIR: 30})
+    world = world.successor("boot2")
+    async with world.running():
+        await until(lambda: world.standing.history_known)
+        await trio.sleep(2)
+        send_late(world)
+        await trio.sleep(5)
+        world.store.rows.clear()
+        lose_lock(world.store)
+        await trio.sleep(8)
+        world.check_rows(NOON + MINUTE)
+
+
+async def test_the_next_boot_adds_late_updates_too(autojump_clock):
+    """It finds the row of two boots, the bars of one, and a part of those of the other."""
+    world, _ = await first_boot(lost={PAIR: 30})
+    for boot in ("boot2", "boot3"):
+        world = world.successor(boot)
+        async with world.running():
+            await trio.sleep(4)
+            assert world.standing.history_known
+            send_late(world)
+            await trio.sleep(5)
+            world.check_rows(NOON + MINUTE)
+
+
+async def test_rows_answer_and_the_loss_is_told_once(autojump_clock):
+    """A question about the time before is answered from rows, late updates included."""
+    world, _ = await first_boot(lost={PAIR: 30})
+    world = world.successor("boot2")
+    async with world.running():
+        with capture_logs() as logs:
+            await until(lambda: world.standing.history_known)
+            send_late(world)
+            await trio.sleep(20)
+        assert [log["event"] for log in logs].count(MISSING) == 1
+        assert world.bars.forgotten_to == NOON + MINUTE
+        found = await world.queries.statistic("highest", PAIR[1], PAIR[0], "5m")
+        assert found.start <= NOON
+        assert found.price == 1_000.0
+
+
+async def test_what_was_adopted_is_forgotten_with_the_bars(autojump_clock):
+    """By then no late update can come in. One that has yet to be written is kept until it is."""
+    world, _ = await first_boot(lost={PAIR: 30})
+    world = world.successor("boot2")
+    async with world.running():
+        await trio.sleep(4)
+        assert len(world.book.rows.adopted) == 1
+        world.store.refuses = lambda _: True
+        send_late(world)
+        world.book.bars.prune(world.now + 2 * HOUR)
+        await trio.sleep(7)
+        assert len(world.book.rows.adopted) == 1
+        world.store.refuses = lambda _: False
+        await trio.sleep(70)
+        assert len(world.book.rows.adopted) == 0
+        world.check_rows(NOON + MINUTE)
