@@ -176,9 +176,8 @@ class Session:
                     self._link = _Link(self._connector)
                 link = self._link
                 link.sound = False
-                left = (
-                    ends - trio.current_time()
-                )  # a caller with a shorter limit cancels, which is not a failure of the store
+                # A caller with a shorter limit cancels, which is not a failure of the store.
+                left = ends - trio.current_time()
                 try:
                     return await trio.to_thread.run_sync(
                         link.call,
