@@ -129,15 +129,20 @@ class Comparison:
             return
         renewed = self._schedule.renewed(lease)
         span = self._reach.span(history_read=history_read, own=renewed)
-        self._book.rows.forget_adopted()
-        reach = self._book.rows.adopted.reach
+        adopted = self._book.rows.adopted
+        adopted.forget(self._is_over)
+        reach = adopted.reach
         await self._compare(span, renewed=renewed)
-        if self._book.rows.adopted.reach > reach:
-            reach = self._book.rows.adopted.reach
-            log.warning("bars are missing from Redis, rows answer for the time before", before=reach)
+        if adopted.reach > reach:
+            log.warning("bars are missing from Redis, rows answer for the time before", before=adopted.reach)
         self._schedule.compared(lease, history_read=history_read)
         if history_read:
             self._earlier.rows_told()
+
+    def _is_over(self, pair: Pair, end: int) -> bool:
+        """Whether nothing can be added any more to the row of the interval that ends at `end` (ms)."""
+        bars = self._book.bars
+        return end <= bars.pruned_to and end not in bars.unwritten.outboxes[pair]
 
     async def _compare(self, span: Span, *, renewed: bool) -> None:
         """Adopt the rows that have more updates than the bars, and have the others written again.
@@ -160,7 +165,7 @@ class Comparison:
             counts = book.rows.counts(pair, span, before)
             for start, row in rows.items():
                 if bars.pruned_to <= start < began and row.count > counts[start]:
-                    book.rows.adopt(pair, start, row, before)
+                    book.rows.adopted.adopt(pair, start + bars.interval, row, before)
             if renewed:
                 counts = book.rows.counts(pair, span, book.next_sequence)
                 fuller = [

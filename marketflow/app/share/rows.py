@@ -125,15 +125,6 @@ class Rows:
             counts[start] = self.adopted.count(pair, start + interval, fields, before)
         return counts
 
-    def adopt(self, pair: Pair, start: int, row: Bar, before: int) -> None:
-        """Take over the row of the interval that starts then (ms): it has more updates than the bars."""
-        self.adopted.adopt(pair, start + self._bars.interval, row, before)
-
-    def forget_adopted(self) -> None:
-        """Forget adopted rows that are as old as bars become, and are not to be written."""
-        pruned_to, outboxes = self._bars.pruned_to, self._unwritten.outboxes
-        self.adopted.forget(lambda pair, end: end <= pruned_to and end not in outboxes[pair])
-
     # ---- what a stop has to save ----
 
     def folded(self) -> Iterator[tuple[Pair, Field, Bar]]:
