@@ -432,6 +432,11 @@ class SimulatedStore(MemoryStore):
         """When another had the lock the last time it asked."""
 
     @property
+    def seen_another(self) -> bool:
+        """Whether another process had the lock when this one asked, and this one has never had it."""
+        return self.refused_at > -math.inf and not self._granted
+
+    @property
     def lost_to_another(self) -> bool:
         """Whether another process has the lock that this one has had, and knows of."""
         holder = self._server.holder

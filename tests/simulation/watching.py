@@ -111,13 +111,17 @@ class Watch:
     # ---- called where it happens ----
 
     def check_start(self, process: Process) -> None:
-        """A process begins to serve: no other does, where Redis can tell.
+        """A process begins to serve: no other does, where either store can tell.
 
         Raises:
             Wrong
         """
         if process.stopping.is_set():
             return  # It was stopped while it waited, and accepts nothing.
+        if process.store.seen_another:
+            raise Wrong(
+                f"{process.boot} begins to serve although another had PostgreSQL's lock, and it has not"
+            )
         since = trio.current_time() - HELD_SECONDS
         for other in self._world.processes:
             serves = other is not process and other.started_at < since and not other.stopping.is_set()
