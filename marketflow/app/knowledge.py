@@ -22,6 +22,13 @@ ROWS: Final = "rows"
 Origin = Literal["bars", "rows"]
 """What can answer for a span: one-second bars, or rows of aggregates."""
 
+UNREAD_REACH: Final = 3 * BARS_KEPT
+"""How far (ms) before the beginning of this boot unread bars may tell of updates.
+
+A boot keeps bars for a little more than an hour, and Redis keeps them for an hour after the last write. So at
+the start of the next boot they are two hours and some minutes old at most.
+"""
+
 _FOREVER: Final = 2**62
 """A time (ms) after all others."""
 
@@ -131,8 +138,9 @@ class Knowledge:
     """What can answer for which time, at one moment. All times are Unix ms.
 
     One-second bars answer for the time from `bars_from` on, rows of whole intervals for the time before it.
-    Two parts cannot be answered for: the time whose rows were deleted, and the interval in which this boot
-    began, until the bars of earlier boots in it have been read.
+    Two parts cannot be answered for: the time whose rows were deleted, and some hours before this boot began,
+    until the bars of earlier boots have been read. Rows cannot answer for those hours: the boot before may
+    have ended before it wrote them.
     """
 
     interval: int
@@ -192,8 +200,7 @@ class Knowledge:
         """
         if start >= self.bars_from:
             return start
-        # While the history is unread, not before this boot began: the boot before may not have written its
-        # last rows. This holds even if this boot began exactly with an interval, so that no part is unread.
+        # Rows tell of whole intervals only, so the one in which this boot began is no part of them.
         after_unread = ceil_to(self.unread.end, self.interval)
         return min(max(floor_to(start, self.interval), self.rows_from, after_unread), self.bars_from)
 
@@ -209,9 +216,9 @@ class Knowledge:
 
     @property
     def _gap(self) -> Span:
-        """The unread time, together with the forgotten part of its interval.
+        """The unread time, together with the forgotten part of the interval in which this boot began.
 
-        Such an interval gets its row only once the history is known.
+        That interval gets its row only once the history is known.
         """
         if self.unread.empty:
             return Span(0, 0)
@@ -226,9 +233,9 @@ class Knowledge:
 def _unread(interval: int, began_at: int | None) -> Span:
     """The time that only unread bars of earlier boots can answer for, before the history is known.
 
-    It is the interval in which this boot began, up to the first whole second of its own: earlier intervals
-    have rows. Until this boot accepts updates another one may be running, and nothing is known for sure.
+    It ends with the first whole second of this boot. Until this boot accepts updates another one may be
+    running, and nothing is known for sure.
     """
     if began_at is None:
         return Span(0, _FOREVER)
-    return Span(floor_to(began_at, interval), ceil_to(began_at, BAR_WIDTH))
+    return Span(max(0, floor_to(began_at - UNREAD_REACH, interval)), ceil_to(began_at, BAR_WIDTH))

@@ -8,7 +8,7 @@ import trio
 from builders import EXCHANGES, FILLINGS, NOON, SYMBOLS, World, summary_of, until
 
 from marketflow.app.answers import NothingCanAnswer
-from marketflow.domain.periods import CANDLE_INTERVALS, DAY, HOUR, MINUTE, SECOND, floor_to
+from marketflow.domain.periods import CANDLE_INTERVALS, DAY, HOUR, MINUTE, SECOND, ceil_to, floor_to
 
 BTC = SYMBOLS[0]
 GRACE = 2_000
@@ -235,6 +235,33 @@ async def test_before_the_history_is_known_no_candle_is_half_told(autojump_clock
         await until(lambda: world.flusher.up)
         found = await page(world, "1m", start=NOON)
         assert [candle.start for candle in found.candles] == starts_of(world, "1m", NOON, world.now)
+
+
+@pytest.mark.parametrize("minutes", [0, 3, 50, 110])
+async def test_rows_that_an_earlier_boot_did_not_write_are_not_left_out_silently(autojump_clock, minutes):
+    """It was killed with PostgreSQL away, and only Redis has its bars. Nobody can read these yet."""
+    first = World()
+    first.store.away = True
+    async with first.running():
+        await play(first, 125, 1.0)
+        await trio.sleep(0.5)
+    await trio.sleep(minutes * 60)
+    world = first.successor("boot2")
+    world.store.away, world.window.away = False, True
+    async with world.running(slowly=True):
+        await play(world, 190, 1.0)
+        began = world.book.began_at
+        for interval in ("1s", "1m", "5m"):
+            for start in (NOON, NOON - DAY):
+                with pytest.raises(NothingCanAnswer):
+                    await page(world, interval, start=start, end=began, limit=1_000)
+        found = await page(world, "1m")
+        assert found.known_from == ceil_to(began, MINUTE)
+        assert [candle.start for candle in found.candles] == starts_of(
+            world, "1m", found.known_from, world.now
+        )
+        # Earlier boots can no longer tell anything of that time: Redis has forgotten it.
+        assert not (await page(world, "1m", start=NOON - 2 * DAY, end=NOON - DAY)).candles
 
 
 @FILLINGS

@@ -50,17 +50,17 @@ def known(now=NOW, *, retention=None, forgotten_to=0, history_known=True, began_
         ),
         pytest.param(
             known(history_known=False),
-            [(-10 * MINUTE + 13 * SECOND, BARS), (-10 * MINUTE, None), (-2 * HOUR, ROWS)],
+            [(-10 * MINUTE + 13 * SECOND, BARS), (-2 * HOUR, None)],
             id="the history is unread",
         ),
         pytest.param(
             known(history_known=False, began_at=NOON - 10 * MINUTE),
-            [(-10 * MINUTE, BARS), (-2 * HOUR, ROWS)],
+            [(-10 * MINUTE, BARS), (-2 * HOUR, None)],
             id="it is unread, and this boot began with an interval",
         ),
         pytest.param(
             known(history_known=False, began_at=BEGAN - 80 * MINUTE),
-            [(-HOUR, BARS), (-89 * MINUTE, ROWS), (-90 * MINUTE, None), (-2 * HOUR, ROWS)],
+            [(-HOUR, BARS), (-89 * MINUTE, ROWS), (-2 * HOUR, None)],
             id="it is unread for more than an hour",
         ),
         pytest.param(
@@ -73,6 +73,13 @@ def test_what_answers_for_the_last_two_hours(knowledge, parts):
     found = knowledge.parts(Span(NOON - 2 * HOUR, NOW))
     assert [(part.span.start - NOON, part.origin) for part in reversed(found)] == parts
     assert found[-1].span.end == NOW
+
+
+def test_unread_bars_tell_of_no_more_than_some_hours():
+    """Redis has forgotten those of the time before, so rows tell of it although the history is unread."""
+    whole, unread_from = Span(NOON - DAY, NOW), NOON - 10 * MINUTE - 3 * HOUR
+    first = known(history_known=False).parts(whole)[0]
+    assert first == Part(Span(whole.start, unread_from), ROWS)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +117,9 @@ def test_the_first_bucket_that_has_its_beginning(knowledge, width, expected):
 @pytest.mark.parametrize(
     ("span", "expected"),
     [
-        (Span(NOON - HOUR, NOON - 10 * MINUTE), False),
-        (Span(NOON - HOUR, NOON - 10 * MINUTE + 1), True),
+        (Span(NOON - DAY, NOON - 190 * MINUTE), False),
+        (Span(NOON - DAY, NOON - 190 * MINUTE + 1), True),
+        (Span(NOON - HOUR, NOON - 10 * MINUTE), True),
         (Span(NOON - 10 * MINUTE + 12_999, NOON), True),
         (Span(NOON - 10 * MINUTE + 13_000, NOON), False),
         (Span(NOON - 10 * MINUTE + 5, NOON - 10 * MINUTE + 5), False),

@@ -106,8 +106,8 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "next": _value_or_null("Timestamp", "The `start` of the following page; null: there is none."),
         "known_from": _value(
             "Timestamp",
-            "Only present if PostgreSQL is away and may have older candles: the candles are complete from "
-            "this time on.",
+            "Only present if a store is away that may have older candles: the candles are complete from this "
+            "time on.",
         ),
     },
     "HealthReport": {
