@@ -62,7 +62,7 @@ def test_the_newest_is_known_after_its_bars_are_forgotten():
     add(bars, NOON + 6, 3.0, sequence=3)
     bars.prune(NOON + 3 * HOUR)
     assert bars.fields(PAIR, EVER) == {}
-    assert bars.newest(PAIR).close == 2.0
+    assert bars.newest_bars.of(PAIR).close == 2.0
 
 
 # ---- to Redis ----

@@ -144,7 +144,7 @@ async def test_sequences_and_event_ids_are_greater_than_those_of_the_boot_before
             events = await subscription.receive()
             ids += [event.id for event in events]
     assert ids[0] < ids[1]
-    bars = [world.book.bars.newest(("exchange1", "BTCUSDT")) for world in (first, second)]
+    bars = [world.book.bars.newest_bars.of(("exchange1", "BTCUSDT")) for world in (first, second)]
     assert bars[0].close_sequence < bars[1].close_sequence - 1_000
 
 

@@ -13,6 +13,7 @@ from marketflow.app.share.ledger import Ledger
 from marketflow.app.share.pending import UpdateRun
 from marketflow.app.share.rows import Rows
 from marketflow.app.share.second_bars import SecondBars
+from marketflow.app.share.sequences import Sequences
 
 
 class Book:
@@ -53,11 +54,9 @@ class Book:
         )
         self.began_at: int | None = None
         """When this boot began to accept updates (Unix ms); None before that."""
-        self.next_sequence = 0
-        """Greater than all sequences of updates that have entered."""
+        self.sequences = Sequences()
         self.last_accepted: dict[str, float] = {}
         """By exchange, when an update was last accepted (seconds of Trio's clock)."""
-        self._entered = trio.lowlevel.ParkingLot()
         self.ended = trio.Event()
         """Set when no batch will enter any more."""
 
@@ -68,12 +67,22 @@ class Book:
         its sequences must be less than ours.
         """
         self.began_at = now
-        self.next_sequence = self.first_sequence
+        self.sequences.begin(now * 1_000)
 
-    @property
-    def first_sequence(self) -> int:
-        """Greater than the sequences of earlier boots, and not greater than ours."""
-        return self.next_sequence if self.began_at is None else self.began_at * 1_000
+    def follow_others(self) -> None:
+        """Bars of other boots were adopted: updates of this boot come after those in them.
+
+        The clock has usually made sure of that. If it was behind at our start, our sequences are too small.
+        As long as the window has none of our updates all of them get greater ones. Later this is possible
+        only for those that come from now on: what the window has cannot be changed.
+        """
+        written = self.flushes.in_flight or any(ledger.cached for ledger in self.ledgers.values())
+        # An adopted row knows by their sequences which of our updates it has.
+        fixed = written or self.rows.adopted
+        by = self.sequences.follow(self.bars.others.next_sequence, renumber=not fixed)
+        if by:
+            self.bars.renumber(by)
+            self.buffers.renumber(by)
 
     async def enter(self, batch: Batch) -> None:
         """Take in a batch; while the exchange's buffer is full and Redis answers, wait first."""
@@ -85,26 +94,20 @@ class Book:
         exchange = batch.exchange
         self.ledgers[exchange].enter(batch)
         queue, received = self.buffers.queues[exchange], batch.received_monotonic
+        first = self.sequences.next
         for symbol, timestamps, prices, bars in batch.updates:
-            first = self.next_sequence
-            self.next_sequence = end = first + len(timestamps)
+            end = first + len(timestamps)
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first)
             written = Written(exchange, symbol, range(first, end), timestamps, prices)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))
+            first = end
         if batch.updates:
             self.last_accepted[exchange] = trio.current_time()
-            if self._entered:
-                self._entered.unpark_all()
+            self.sequences.grow_to(first)
         if self.buffers.dropping:
             self.buffers.drop_overflow(exchange)
 
     def end(self) -> None:
         """No batch will enter any more: every source and pool has ended."""
         self.ended.set()
-
-    async def wait_entered(self, sequence: int) -> int:
-        """Wait until there are updates from `sequence` on; returns the next sequence then."""
-        while self.next_sequence <= sequence:
-            await self._entered.park()
-        return self.next_sequence

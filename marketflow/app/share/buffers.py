@@ -58,6 +58,11 @@ class Buffers:
         pending = self._ledgers[exchange].pending
         return pending == 0 or pending + count <= min(self.limits[exchange], MOST_AHEAD)
 
+    def renumber(self, by: int) -> None:
+        """Have the sequences of all that waits be greater by so much."""
+        for queue in self.queues.values():
+            queue.renumber(by)
+
     # ---- overload ----
 
     def set_dropping(self, dropping: bool) -> None:

@@ -161,13 +161,13 @@ class Comparison:
             await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
             # No row of the time before this boot is written until they were compared for the first time.
             # Until then they have none of our updates, after that perhaps all.
-            before = book.next_sequence if self._earlier.history.told else book.first_sequence
+            before = book.sequences.next if self._earlier.history.told else book.sequences.first
             counts = book.rows.counts(pair, span, before)
             for start, row in rows.items():
                 if bars.pruned_to <= start < began and row.count > counts[start]:
                     book.rows.adopted.adopt(pair, start + bars.interval, row, before)
             if renewed:
-                counts = book.rows.counts(pair, span, book.next_sequence)
+                counts = book.rows.counts(pair, span, book.sequences.next)
                 fuller = [
                     start
                     for start, count in counts.items()

@@ -123,7 +123,7 @@ class DueRows:
         bars = self._book.bars
         fields: dict[Pair, list[Field]] = {}
         for due in batch:
-            if due.end - bars.interval < bars.others_until:
+            if due.end - bars.interval < bars.others.until:
                 known = bars.fields(due.pair, Span(due.end - bars.interval, due.end))
                 fields.setdefault(due.pair, []).extend(field for field in known if field[1] != bars.boot)
         if not any(fields.values()) or not self._standing.up:

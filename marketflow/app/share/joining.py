@@ -80,4 +80,5 @@ class Joining:
             self._book.bars.adopt(pair, bars)
             # By whole intervals, as everywhere: half of one would be less than its row.
             self._trimming.found(pair, bars, self._book.bars.pruned_to)
+        self._book.follow_others()
         return self._book.bars.mark_missing(stored)

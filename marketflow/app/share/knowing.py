@@ -41,18 +41,18 @@ class BookBars:
     @property
     def next_sequence(self) -> int:
         """Greater than the sequences of all updates that have entered."""
-        return self._book.next_sequence
+        return self._book.sequences.next
 
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
         """No-op: updates enter the book as they are accepted."""
 
     async def wait_for_updates(self, since: int) -> int:
         """Wait until updates from the sequence `since` on have entered; returns the next sequence."""
-        return await self._book.wait_entered(since)
+        return await self._book.sequences.wait_beyond(since)
 
     def newest(self, pair: Pair) -> Bar | None:
         """The bar with the newest update."""
-        return self._bars.newest(pair)
+        return self._bars.newest_bars.of(pair)
 
     def bar(self, pair: Pair, span: Span) -> Bar | None:
         """The updates of the seconds that start within the span."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from marketflow.app.ports import Written
@@ -57,6 +57,15 @@ class UpdateRun(NamedTuple):
             self.received_monotonic,
         )
 
+    def renumbered(self, by: int) -> UpdateRun:
+        """The same with sequences that are greater by so much."""
+        numbers = self.updates.sequences
+        if isinstance(numbers, range):
+            moved: Sequence[int] = range(numbers.start + by, numbers.stop + by)
+        else:
+            moved = [number + by for number in numbers]
+        return self._replace(updates=self.updates._replace(sequences=moved))
+
     def since(self, oldest: int) -> UpdateRun | None:
         """The updates whose timestamp (ms) is not before `oldest`; None if there are none."""
         if self.oldest >= oldest:
@@ -89,6 +98,10 @@ class PendingUpdates:
 
     def __bool__(self) -> bool:
         return bool(self._runs)
+
+    def renumber(self, by: int) -> None:
+        """Have all sequences be greater by so much."""
+        self._runs = deque(run.renumbered(by) for run in self._runs)
 
     def take(self, limit: int) -> Iterator[UpdateRun]:
         """Take runs from the oldest end: `limit` updates, or all there are."""

@@ -54,6 +54,21 @@ class Horizon:
         return True
 
 
+class Others:
+    """How far the bars of other boots go that are known."""
+
+    def __init__(self) -> None:
+        self.until = 0
+        """From when on (ms) there is none."""
+        self.next_sequence = 0
+        """Greater than all sequences in them."""
+
+    def see(self, end: int, bar: Bar) -> None:
+        """Such a bar was adopted; it ends at `end` (ms)."""
+        self.until = max(self.until, end)
+        self.next_sequence = max(self.next_sequence, bar.open_sequence + 1, bar.close_sequence + 1)
+
+
 class SecondBars:
     """Bars by exchange, symbol, second and boot.
 
@@ -72,8 +87,7 @@ class SecondBars:
         """The intervals that PostgreSQL does not have as they are now."""
         self.newest_bars = NewestBars()
         self._minutes = WholeMinutes(self.bar)
-        self.others_until = 0
-        """From when on (ms) there is no bar of another boot."""
+        self.others = Others()
         self._horizon = Horizon()
 
     # ---- in ----
@@ -98,13 +112,22 @@ class SecondBars:
                 boots[boot] = bar
                 self._changed(pair, second, bar)
                 if boot != self.boot:
-                    self.others_until = max(self.others_until, second + BAR_WIDTH)
+                    self.others.see(second + BAR_WIDTH, bar)
 
     def adopt_folded(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:
         """Take over a boot's bar of a whole interval, which stands for all its one-second bars."""
         self.unwritten.folds.add(pair, end, boot, bar)
         self.unwritten.mark(pair, end)
         self.newest_bars.see(pair, bar)
+        self.others.see(end, bar)
+
+    def renumber(self, by: int) -> None:
+        """Have the sequences in all bars of this boot be greater by so much."""
+        own = [(pair, second, bar) for pair, (second, boot), bar in self if boot == self.boot]
+        for pair, second, bar in own:
+            self._bars[pair][second][self.boot] = shifted = bar.shifted(by)
+            self._changed(pair, second, shifted)
+            self.outbox.add((pair, (second, self.boot)))
 
     def _boots(self, pair: Pair, second: int) -> dict[str, Bar]:
         """The bars of a second by boot. No `setdefault`: it makes what most often is there already."""
@@ -187,10 +210,6 @@ class SecondBars:
             return [(second, bar) for (second, _), bar in self.fields(pair, span).items()]
         whole = self._minutes.of(pair, Span(first, last))
         return [*self.parts(pair, Span(span.start, first)), *whole, *self.parts(pair, Span(last, span.end))]
-
-    def newest(self, pair: Pair) -> Bar | None:
-        """The bar with the newest update; its close is the latest price."""
-        return self.newest_bars.of(pair)
 
     # ---- out ----
 

@@ -126,6 +126,7 @@ class Spooling:
             else:
                 self._book.bars.adopt(each.pair, {(each.start, each.boot): each.bar})
                 self._brought_in[each.pair, (each.start, each.boot)] = None
+        self._book.follow_others()
         self._spooled = bool(spooled)
         if spooled:
             log.info("spooled bars brought in", bars=len(spooled))

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from builders import NOON, World, summary_of, until
+
+from marketflow.app.share.sequences import MOST, Sequences
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import SECOND, Span
+
+PAIR = ("exchange1", "BTCUSDT")
+BTC = PAIR[1]
+TIMES = [NOON + 20_300, NOON + 20_300, NOON + 19_000, NOON + 20_300, NOON + 19_000]
+"""Timestamps, some of them equal."""
+
+
+def send(world, *prices):
+    """Each price at each of the times."""
+    world.send(PAIR[0], [(BTC, price, timestamp) for price in prices for timestamp in TIMES])
+
+
+async def check(world, *, in_window=True):
+    """All answers about these updates, from the window and from bars: the later received is the later one."""
+    newest = max(world.of(PAIR), key=lambda sent: (sent.timestamp, sent.order))
+    assert (await world.queries.latest(BTC, PAIR[0])).price == newest.price
+    whole = summary_of(world.of(PAIR))
+    assert whole.says(world.book.bars.bar(PAIR, Span(NOON, NOON + 60 * SECOND)))
+    if in_window:
+        await until(lambda: world.book.flushes.drained)
+        span = Span(NOON + 20_100, NOON + 20_900)
+        ((edge,),) = (await world.window.edges([PAIR], [span])).values()
+        assert summary_of(world.of(PAIR, span)).says(edge.bar)
+
+
+@pytest.mark.parametrize("back", [3 * SECOND, 0, 50 * SECOND])
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_boot_whose_clock_is_behind_comes_after_those_before_it(autojump_clock, back, away):
+    """Also its updates from before the bars of the others were read, for a moment or for long."""
+    world = World()
+    await trio.sleep(20.4)
+    for number in range(2, 5):
+        world.window.away = away
+        send(world, number)
+        async with world.running():
+            await trio.sleep(1.7)
+            send(world, number + 0.1)
+            await trio.sleep(0.1)
+            world.window.away = False
+            await until(lambda world=world: world.flusher.up and world.book.flushes.drained)
+            await check(world)
+            send(world, number + 0.2, number + 0.3)
+            await check(world)
+            world.check_ledgers()
+        world.clock.offset -= back
+        world = world.successor(f"boot{number}")
+    world.clock.offset = 0
+    async with world.running():
+        await trio.sleep(70)
+        await check(world, in_window=False)
+        world.check_rows(world.now - 3_000)
+
+
+async def test_updates_that_the_window_has_keep_their_sequences(autojump_clock):
+    """Another boot was there meanwhile, with a clock that is ahead: those that come from now on are later."""
+    world = World()
+    await trio.sleep(20.4)
+    async with world.running():
+        send(world, 1.0)
+        await until(lambda: world.flusher.up and world.book.flushes.drained)
+        before = dict(world.window.members[PAIR])
+        first = world.book.sequences.next + 10**9
+        world.window.stored_bars[PAIR][NOON + 20_000, "other"] = Bar.of([NOON + 20_300], [7.0], first)
+        world.note(PAIR[0], [(BTC, 7.0, NOON + 20_300)])
+        world.flusher.read_history()
+        await until(lambda: world.flusher.history_known and world.flusher.up)
+        send(world, 2.0)
+        await until(lambda: world.book.flushes.drained)
+        members = world.window.members[PAIR]
+        assert members.items() >= before.items()
+        assert min(sequence for sequence, _ in members.keys() - before.keys()) > first
+        await world.queries.latest(BTC, PAIR[0])
+        assert summary_of(world.of(PAIR)).says(world.book.bars.bar(PAIR, Span(NOON, NOON + 60 * SECOND)))
+
+
+async def test_sequences_that_no_boot_can_have_are_not_followed(autojump_clock):
+    """Members have room for so many digits. Such a bar is not ours, or was damaged."""
+    world = World()
+    world.window.stored_bars[PAIR] = {(NOON, "other"): Bar.of([NOON], [7.0], MOST)}
+    async with world.running():
+        await until(lambda: world.flusher.history_known)
+        assert world.book.sequences.next < NOON * 1_001
+        send(world, 1.0)
+        await until(lambda: world.book.flushes.drained)
+
+
+def test_numbers_go_on_behind_those_of_others():
+    sequences = Sequences()
+    sequences.begin(1_000)
+    assert sequences.follow(990, renumber=True) == 0
+    assert sequences.next == 1_000
+    sequences.grow_to(1_010)
+    assert sequences.follow(1_005, renumber=True) == 5
+    assert sequences.next == 1_015
+    assert sequences.follow(1_005, renumber=True) == 0
+    assert sequences.follow(1_100, renumber=False) == 0
+    assert sequences.next == 1_100
+
+
+async def test_whoever_waits_wakes_up_when_there_are_more(autojump_clock):
+    sequences = Sequences()
+    sequences.begin(1_000)
+    assert await sequences.wait_beyond(999) == 1_000
+    with trio.move_on_after(1) as scope:
+        await sequences.wait_beyond(1_000)
+    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sequences.wait_beyond, 1_000)
+        await trio.testing.wait_all_tasks_blocked()
+        sequences.grow_to(1_001)
