@@ -184,8 +184,9 @@ class FramedSource:
                 if not data:
                     raise ConnectionError("closed by the exchange")
                 await self._pass_on(intake, framer, data)
-        except OSError:
+        except OSError as error:
             if framer.rest:  # half a frame
+                intake.ended(error)
                 await self._send(intake, [framer.rest], 0)
             raise
 

@@ -182,6 +182,14 @@ class Intake(Protocol[Payload_contra]):
         """Report that the exchange can be read now. Until then the feed counts as connecting."""
         ...
 
+    def ended(self, error: Exception) -> None:
+        """Report that the connection has ended because of `error`, if the source does not return at once.
+
+        What was received has yet to be sent, for example, and the workers are behind. Without this report
+        the exchange counts as connected until the source has returned. The error is raised as ever.
+        """
+        ...
+
     async def outside(
         self, wait: Callable[[], Awaitable[Result]], seconds: float = math.inf
     ) -> Result | None:

@@ -20,7 +20,7 @@ TABLE = {
     "stopped": ("connecting", None, None, None, None),
     "connecting": (None, "connected", "backing off", None, "stopped"),
     "connected": (None, "connected", "backing off", None, "stopped"),
-    "backing off": (None, None, None, "connecting", "stopped"),
+    "backing off": (None, "connected", "backing off", "connecting", "stopped"),
 }
 
 
@@ -75,3 +75,15 @@ def test_what_is_known_of_its_connections():
     note()
     assert known == [(1.0, 0, "refused", 0), (1.0, 1, "reset", 1), (10.0, 1, "reset", 1)]
     assert attrs.asdict(feed)["since"] == 11.0
+
+
+def test_a_source_may_report_the_end_before_it_returns():
+    """The pause is counted from the end, and a connection that follows is another one."""
+    feed = FeedState()
+    feed.start(1.0)
+    feed.connect(2.0)
+    feed.fail(3.0, "reset")
+    feed.fail(4.0, "bug", bug=True)
+    assert (feed.state, feed.since, feed.last_error, feed.bugs) == ("backing off", 3.0, "bug", 1)
+    assert feed.connect(5.0)
+    assert (feed.state, feed.since, feed.reconnects) == ("connected", 5.0, 1)

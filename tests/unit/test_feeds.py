@@ -309,6 +309,33 @@ async def test_state(autojump_clock):
     assert (feed.connected, since(feed)) == (False, None)
 
 
+@pytest.mark.parametrize("end", [CLOSED, ConnectionResetError("reset")])
+async def test_an_exchange_that_has_gone_is_not_connected_while_its_last_line_waits(autojump_clock, end):
+    """The workers are behind. The pause before the next try comes after that, and is as long as ever."""
+    source = ScriptedSource([5.0, b"a\nhalf", end], [b"b\n"])
+    feed = feed_of(source)
+    send, receive = trio.open_memory_channel(1)
+    stopping = trio.Event()
+    with capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.run, send, stopping)
+            await trio.sleep(60)
+            assert (feed.connected, feed.state.state) == (False, "backing off")
+            assert feed.state.last_error == (str(end) if end else "closed by the exchange")
+            assert len(source.attempts) == 1
+            async with receive:
+                assert [(await receive.receive()).payload.lines for _ in range(3)] == [
+                    b"a\n",
+                    b"half\n",
+                    b"b\n",
+                ]
+                assert source.attempts[1] == pytest.approx(60.25)
+                assert (feed.connected, feed.reconnects) == (True, 1)
+                stopping.set()
+    told = [(line["event"], line.get("seconds")) for line in lines]
+    assert told == [("connected", None), ("disconnected", pytest.approx(5.0, abs=0.1)), ("connected", None)]
+
+
 # ---- the stop ----
 
 

@@ -196,8 +196,8 @@ async def test_a_cancellation_from_outside_is_none_either(autojump_clock):
     assert feed.state.state == "stopped"
 
 
-@pytest.mark.parametrize("swallowed", [True, False])
-async def test_an_error_of_ours_ends_the_feed_whatever_the_source_makes_of_it(autojump_clock, swallowed):
+@pytest.mark.parametrize("made_of_it", ["nothing", "passed on", "another error"])
+async def test_an_error_of_ours_ends_the_feed_whatever_the_source_makes_of_it(autojump_clock, made_of_it):
     """Here the workers' channel is closed."""
 
     async def run(intake):
@@ -205,16 +205,22 @@ async def test_an_error_of_ours_ends_the_feed_whatever_the_source_makes_of_it(au
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(intake.send, payload())
-        except* trio.BrokenResourceError:
-            if not swallowed:
+        except* trio.BrokenResourceError as group:
+            if made_of_it == "another error":
+                intake.ended(group)
+                raise ValueError("a bug") from group
+            if made_of_it == "passed on":
                 raise
 
     source = PlannedSource([run] * 5)
+    feed = feed_of(source)
     send, receive = trio.open_memory_channel(10)
     receive.close()
-    with pytest.RaisesGroup(trio.BrokenResourceError, flatten_subgroups=True):
-        await feed_of(source).run(send, trio.Event())
+    with capture_logs() as lines, pytest.RaisesGroup(trio.BrokenResourceError, flatten_subgroups=True):
+        await feed.run(send, trio.Event())
     assert source.runs == 1
+    assert [line["event"] for line in lines] == ["connected"], "it is no fault of the source"
+    assert (feed.state.bugs, feed.state.last_error) == (0, None)
 
 
 async def test_a_source_that_comes_back_by_itself_is_one_connection(autojump_clock):
@@ -283,6 +289,55 @@ async def test_a_source_that_forgets_the_stop_is_abandoned_between_two_sends(aut
     assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
     assert 1 + STOP_PATIENCE < trio.current_time() < 1 + STOP_PATIENCE + SECOND_LOOK + 2 * 20
     assert feed.state.state == "stopped"
+
+
+@pytest.mark.parametrize("early", [0.0005, 0.0, 0.0015])
+async def test_a_source_that_keeps_the_rules_is_never_abandoned(autojump_clock, early):
+    """Workers that are behind take its last payload when it has been looked at for half a minute already.
+
+    Then it receives once more. It is looked at just then, whenever that is.
+    """
+    held = iter([b"b\n", b"c\n", b"d\n"])
+
+    async def receive_some():
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.sleep(0.0008)
+        return next(held)
+
+    async def run(intake):
+        intake.connected()
+        await intake.send(payload(b"a\n"))
+        async for data in intake.received(receive_some):
+            await intake.send(payload(data))
+
+    feed = feed_of(PlannedSource([run]))
+    send, receive = trio.open_memory_channel(0)
+    stopping = trio.Event()
+    with capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.run, send, stopping)
+            await trio.sleep(1)
+            stopping.set()
+            await trio.sleep(STOP_PATIENCE + SECOND_LOOK - early)
+            async with receive:
+                chunks = [await receive.receive()]
+                await trio.sleep(60)
+                chunks += [chunk async for chunk in receive]
+    assert [line["event"] for line in lines] == ["connected"]
+    assert [chunk.payload.lines for chunk in chunks] == [b"a\n", b"b\n"]
+
+
+async def test_a_source_that_sends_for_ever_is_abandoned(autojump_clock):
+    async def run(intake):
+        intake.connected()
+        while True:
+            await trio.sleep(0.3)
+            await intake.send(payload())
+
+    began = trio.current_time()
+    _, lines = await run_for(feed_of(PlannedSource([run])), 10)
+    assert lines[-1]["event"] == "source did not stop"
+    assert trio.current_time() - began < 10 + STOP_PATIENCE + 5
 
 
 # ---- the codec ----

@@ -19,7 +19,14 @@ class Stage:
         self.send, self.receive = trio.open_memory_channel(room)
         self.sender = ChunkSender("exchange1", self.send)
         self.connected = 0
-        self.intake = Intake(self.waits, self.sender, idle_timeout=IDLE, on_connected=self._connected)
+        self.ends: list[Exception] = []
+        self.intake = Intake(
+            self.waits,
+            self.sender,
+            idle_timeout=IDLE,
+            on_connected=self._connected,
+            on_ended=self.ends.append,
+        )
 
     def _connected(self):
         self.connected += 1
@@ -245,3 +252,20 @@ async def test_it_says_when_it_is_connected(stage):
     stage.intake.connected()
     assert stage.connected == 2
     assert stage.sender.fault is None
+
+
+async def test_it_says_why_a_connection_has_ended(stage):
+    error = ConnectionResetError("gone")
+    stage.intake.ended(error)
+    assert stage.ends == [error]
+
+
+async def test_an_error_of_ours_is_no_end_of_the_connection(autojump_clock):
+    """A source may take it for one."""
+    stage = Stage()
+    with stage.send:
+        stage.receive.close()
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await stage.intake.send(payload())
+        stage.intake.ended(caught.value)
+    assert stage.ends == []

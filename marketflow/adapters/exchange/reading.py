@@ -72,9 +72,10 @@ class LineReader:
                     await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
                 if self.beat is not None and len(data) < LITTLE:
                     await intake.outside(self.beat.wait)
-        except OSError:
+        except OSError as error:
             # Everything received before the end counts, even a last line without a newline.
             lines, oversized = framer.finish()
             if lines or oversized:
+                intake.ended(error)
                 await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
             raise

@@ -27,6 +27,9 @@ STOP_PATIENCE: Final = 30.0
 """Seconds after a stop in which a source has to return. After that it is cancelled, between two sends: else a
 switch of modes would wait for ever. (A stop of the service has a limit of its own.)"""
 
+LOOKS: Final = 10
+"""How often a source must have been found with no send under way before it is cancelled."""
+
 OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
 """Errors that say that the exchange is away. The last two are what Trio's streams and time limits raise in
 the tasks of a source. Any other error is a bug of the source."""
@@ -87,7 +90,13 @@ class Feed:
         """
         waits = Waits(stopping)
         sender = ChunkSender(self.exchange, chunks)
-        intake = Intake(waits, sender, idle_timeout=self._idle_timeout, on_connected=self._connected)
+        intake = Intake(
+            waits,
+            sender,
+            idle_timeout=self._idle_timeout,
+            on_connected=self._connected,
+            on_ended=self._failed,
+        )
         self.state.start(trio.current_time())
         self._end_outage()
         try:
@@ -95,9 +104,7 @@ class Feed:
                 nursery.start_soon(waits.end_at_stop)
                 nursery.start_soon(self._abandon_late_source, stopping, sender, nursery.cancel_scope)
                 while not waits.stopping:
-                    await self._run_source(intake)
-                    if sender.fault is not None:
-                        raise sender.fault
+                    await self._run_source(intake, sender)
                     if self.state.state == "backing off":
                         await waits.outside(partial(trio.sleep, self._backoff.next()))
                         self.state.retry(trio.current_time())
@@ -118,32 +125,44 @@ class Feed:
             count = payload.messages
             return Decoded(received=count, rejected={MALFORMED: count} if count else {}, updates=())
 
-    async def _run_source(self, intake: Intake[Any]) -> None:
-        """One connection, from connecting to its end."""
+    async def _run_source(self, intake: Intake[Any], sender: ChunkSender[Any]) -> None:
+        """One connection, from connecting to its end.
+
+        An error in a send is ours. The source may have let it pass, wrapped it or swallowed it.
+        """
+        failure: Exception | None = None
+        passed_on: BaseExceptionGroup | None = None
         try:
             await self._source.run(intake)
         except BaseExceptionGroup as group:
-            errors, rest = group.split(Exception)
-            if errors is not None:
-                self._failed(errors)
-            if rest is not None:  # a cancellation from outside, among others
-                raise rest from None
+            failure, passed_on = group.split(Exception)  # a cancellation from outside, among others
         except Exception as error:  # noqa: BLE001 - logged
-            self._failed(error)
+            failure = error
         else:
             if not intake.stopping:
-                self._failed(ConnectionError("the source ended the connection"))
+                failure = ConnectionError("the source ended the connection")
+        if failure is not None and sender.fault is None:
+            self._failed(failure)
+        if passed_on is not None:
+            raise passed_on
+        if sender.fault is not None:
+            raise sender.fault
 
     async def _abandon_late_source(
         self, stopping: trio.Event, sender: ChunkSender[Any], scope: trio.CancelScope
     ) -> None:
-        """Cancel the source if it has forgotten the stop, so that a switch of modes or a stop can go on."""
+        """Cancel the source if it has forgotten the stop, so that a switch of modes or a stop can go on.
+
+        One that waits for the workers keeps the rules: between two sends it needs a moment to receive what
+        is there. So it is cancelled only when several looks have found it with no send.
+        """
         await stopping.wait()
         await trio.sleep(STOP_PATIENCE)
-        # If it was our process that stood still, the source goes on now.
-        await trio.sleep(SECOND_LOOK)
-        while sender.waiting:  # noqa: ASYNC110 - it is a bug that brings us here
+        looks = 0
+        while looks < LOOKS:
+            # Each look after a sleep: if it was our process that stood still, the source goes on now.
             await trio.sleep(SECOND_LOOK)
+            looks += not sender.waiting
         self._log.source_abandoned()
         scope.cancel()
 
@@ -155,16 +174,18 @@ class Feed:
 
     def _failed(self, error: Exception) -> None:
         """The connection has ended, or could not be made."""
-        now = trio.current_time()
+        now, causes = trio.current_time(), list(_causes(error))
+        text = str(causes[0]) or type(causes[0]).__name__
+        is_outage = all(isinstance(cause, OUTAGES) for cause in causes)
+        if self.state.state == "backing off" and is_outage:
+            return  # The source had reported this end before it returned.
         event, facts = "cannot connect", {}
         if self.state.connected:
             event, facts = "disconnected", {"seconds": round(now - self.state.since, 3)}
             accepted = self._last_accepted()
             if accepted is not None and accepted - self.state.since >= HEALTHY_AFTER:
                 self._end_outage()
-        causes = list(_causes(error))
-        text = str(causes[0]) or type(causes[0]).__name__
-        if all(isinstance(cause, OUTAGES) for cause in causes):
+        if is_outage:
             self.state.fail(now, text)
             self._log.failed(event, text, **facts)
         else:

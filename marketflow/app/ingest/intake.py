@@ -42,7 +42,7 @@ class ChunkSender(Generic[AnyPayload]):
 
 
 class Intake(Generic[AnyPayload]):
-    """The waits, the way to the workers, and the notice that the exchange is connected."""
+    """The waits, the way to the workers, and the notice that the exchange is connected, or no longer."""
 
     def __init__(
         self,
@@ -51,10 +51,13 @@ class Intake(Generic[AnyPayload]):
         *,
         idle_timeout: float,
         on_connected: Callable[[], None],
+        on_ended: Callable[[Exception], None],
     ) -> None:
         """`idle_timeout` in seconds."""
         self._waits = waits
+        self._sender = sender
         self._idle_timeout = idle_timeout
+        self._on_ended = on_ended
         # Bound directly: a wrapper around each call is noticeable with small payloads.
         self.outside = waits.outside
         self.send = sender.send
@@ -64,6 +67,11 @@ class Intake(Generic[AnyPayload]):
     def stopping(self) -> bool:
         """Whether the stop has come."""
         return self._waits.stopping
+
+    def ended(self, error: Exception) -> None:
+        """The connection has ended; an error of ours has not ended it."""
+        if self._sender.fault is None:
+            self._on_ended(error)
 
     def received(self, receive: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
         """Receive until the stop, and once more after it."""

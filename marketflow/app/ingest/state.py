@@ -9,6 +9,8 @@
         │                backing off <──────────────────┘
         └── stop, from each of the others
 ```
+A source may report the end of its connection before it returns. The feed is backing off then, while the
+source still sends what it has received, and fails once more when the source returns.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     ("connected", "failed"): "backing off",
     ("connected", "stop"): "stopped",
     ("backing off", "retry"): "connecting",
+    # The source has reported the end of its connection, and has not returned yet.
+    ("backing off", "failed"): "backing off",
+    ("backing off", "connected"): "connected",
     ("backing off", "stop"): "stopped",
 }
 """All that can happen. Anything else is a bug."""
@@ -81,7 +86,7 @@ class FeedState:
 
     def fail(self, now: float, error: str, *, bug: bool = False) -> None:
         """The connection ended, or could not be made."""
-        self._go("failed", now)
+        self._go("failed", self.since if self.state == "backing off" else now)
         self.last_error = error
         self.bugs += bug
 
