@@ -224,6 +224,8 @@ class Measurements:
     """Rows of closed intervals that are not up to date in PostgreSQL."""
     aggregates_refused: int
     """Pending rows that PostgreSQL has refused, although it answers."""
+    feed_bugs: Mapping[str, int]
+    """By exchange how many errors its source or codec has raised that are bugs, and no outages."""
     stream_clients: int
     """The current number of clients of the live stream."""
 

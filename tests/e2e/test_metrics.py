@@ -72,6 +72,7 @@ async def check_equal_to_health(service: Service) -> Scrape:
         for name, health in after["exchanges"].items():
             assert found.updates(name) == health["updates"]
             assert found.one("marketflow_feed_reconnects_total", exchange=name) == health["reconnects"]
+            assert found.one("marketflow_feed_bugs_total", exchange=name) == 0
             assert found.one("marketflow_feed_status", exchange=name, status=health["status"]) == 1
             assert found.total("marketflow_feed_status", exchange=name) == 1
             connected = health["status"] in {"connected", "stale"}

@@ -189,6 +189,7 @@ class FakeMeasuring:
             aggregates_written=15,
             aggregates_pending=4,
             aggregates_refused=3,
+            feed_bugs={"exchange1": 5, "test1": 0},
             stream_clients=7,
         )
 

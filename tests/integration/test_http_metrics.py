@@ -64,6 +64,8 @@ async def test_every_number_has_its_place(client):
     assert of(samples, "marketflow_feed_connected", exchange="exchange1") == 1
     assert of(samples, "marketflow_feed_connected", exchange="test1") == 0
     assert of(samples, "marketflow_feed_reconnects_total", exchange="exchange1") == 2
+    assert of(samples, "marketflow_feed_bugs_total", exchange="exchange1") == 5
+    assert of(samples, "marketflow_feed_bugs_total", exchange="test1") == 0
     assert of(samples, "marketflow_feed_last_update_age_seconds", exchange="exchange1") == 0.05
     assert of(samples, "marketflow_up", component="redis") == 1
     assert of(samples, "marketflow_up", component="postgres") == 0

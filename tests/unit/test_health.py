@@ -16,6 +16,7 @@ class Line:
         self.connected = False
         self.running_since = trio.current_time()
         self.reconnects = 0
+        self.bugs = 0
 
 
 class Service:

@@ -12,8 +12,10 @@ from marketflow.app.watch.measuring import Measuring
 async def test_it_tells_what_the_parts_have_counted(autojump_clock):
     """The latencies are those of exactly the updates that it counts as cached."""
     world = World(interval=1_000, limit=50)
+    live, off = Line("exchange1"), Line("test1")
+    live.bugs = 3
     health = Health(
-        feeds={"live": [Line(exchange) for exchange in world.exchanges], "test": []},
+        feeds={"live": [live], "test": [off]},
         mode=lambda: "live",
         book=world.book,
         redis=world.redis,
@@ -52,6 +54,7 @@ async def test_it_tells_what_the_parts_have_counted(autojump_clock):
         assert found.stream_clients == 0
         with stream.subscribed(None, None):
             assert measuring.measurements().stream_clients == 1
+        assert found.feed_bugs == {"exchange1": 3, "test1": 0}
         assert found.pending_limits == dict.fromkeys(world.exchanges, 50)
 
         world.store.away = True

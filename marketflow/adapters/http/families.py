@@ -61,6 +61,12 @@ def families_of(found: Measurements) -> Iterable[Metric]:
         found.pending_limits,
     )
     yield from _feed_families(report.exchanges)
+    yield _counter(
+        "marketflow_feed_bugs",
+        "Errors of the code that reads an exchange. Each cost a connection, or lines (as malformed).",
+        EXCHANGE,
+        found.feed_bugs,
+    )
     yield _histogram(
         "marketflow_flush_seconds",
         "Time of each write to Redis until it was acknowledged, including writes without updates.",
@@ -89,10 +95,8 @@ def families_of(found: Measurements) -> Iterable[Metric]:
 
 def _update_families(ledgers: Mapping[str, Counters]) -> Iterable[Metric]:
     for name, text, count in _COUNTS:
-        family = CounterMetricFamily(f"marketflow_updates_{name}", text, labels=[EXCHANGE])
-        for exchange, counters in ledgers.items():
-            family.add_metric([exchange], count(counters))
-        yield family
+        counts = {exchange: count(counters) for exchange, counters in ledgers.items()}
+        yield _counter(f"marketflow_updates_{name}", text, EXCHANGE, counts)
     for name, text, reasons, by_reason in _LOSSES:
         family = CounterMetricFamily(f"marketflow_updates_{name}", text, labels=[EXCHANGE, REASON])
         for exchange, counters in ledgers.items():
@@ -117,12 +121,12 @@ def _feed_families(exchanges: Mapping[str, ExchangeHealth]) -> Iterable[Metric]:
         for status, is_it in _one_of(ExchangeStatus, each.status).items():
             statuses.add_metric([name, status], is_it)
     yield statuses
-    reconnects = CounterMetricFamily(
-        "marketflow_feed_reconnects", "Connections made after an earlier one had ended.", labels=[EXCHANGE]
+    yield _counter(
+        "marketflow_feed_reconnects",
+        "Connections made after an earlier one had ended.",
+        EXCHANGE,
+        {name: each.reconnects for name, each in exchanges.items()},
     )
-    for name, each in exchanges.items():
-        reconnects.add_metric([name], each.reconnects)
-    yield reconnects
     # NaN before the first update: 0 would be wrong, and alerts cannot be written for a missing series.
     yield _gauge(
         "marketflow_feed_last_update_age_seconds",
@@ -138,6 +142,13 @@ def _feed_families(exchanges: Mapping[str, ExchangeHealth]) -> Iterable[Metric]:
 def _one_of(kinds: object, value: str) -> dict[str, int]:
     """For each value of a Literal: whether it is the current one."""
     return {kind: int(kind == value) for kind in get_args(kinds)}
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

@@ -81,6 +81,11 @@ class Feed:
         """How many connections were made because one had ended."""
         return self.state.reconnects
 
+    @property
+    def bugs(self) -> int:
+        """How many errors the source or its codec has raised that are bugs, and no outages."""
+        return self.state.bugs
+
     async def run(self, chunks: trio.MemorySendChannel[Chunk[Any]], stopping: trio.Event) -> None:
         """Send what the source receives as chunks, until `stopping` is set. Owns and closes `chunks`.
 

@@ -83,6 +83,10 @@ class Health:
         """The counters of each exchange's lines."""
         return {exchange: _counters(ledger) for exchange, ledger in self._book.ledgers.items()}
 
+    def feed_bugs(self) -> Mapping[str, int]:
+        """By exchange, how many errors its source or codec has raised that are bugs."""
+        return {feed.exchange: feed.bugs for feeds in self._feeds.values() for feed in feeds}
+
     def report(self) -> HealthReport:
         """The whole report. All counters are read without an await, so they add up."""
         whole = Ledger()

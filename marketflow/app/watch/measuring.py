@@ -33,5 +33,6 @@ class Measuring:
             aggregates_written=self._aggregator.written,
             aggregates_pending=self._aggregator.pending,
             aggregates_refused=self._aggregator.refused,
+            feed_bugs=self._health.feed_bugs(),
             stream_clients=self._stream.clients,
         )
