@@ -287,6 +287,22 @@ async def test_errors_without_end_are_counted_and_not_all_logged(autojump_clock)
     assert [(each["log_level"], each["others_since"]) for each in logs] == [("error", 0), ("warning", 999)]
 
 
+async def test_two_sends_at_a_time_are_a_mistake_of_ours(autojump_clock):
+    """No client can bring it about: whatever it sends, one task of the connection sends at a time."""
+    ours, _theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        ours.send_stream.send_all_hook = trio.sleep_forever
+        nursery.start_soon(ours.send_all, b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError) as caught:
+            await ours.send_all(b"y")
+        nursery.cancel_scope.cancel()
+    with capture_logs() as logs:
+        ConnectionErrors().add(ExceptionGroup("", [h11.RemoteProtocolError("nonsense"), caught.value]))
+    assert [each["log_level"] for each in logs] == ["error"]
+    assert logs[0]["exc_info"].exceptions[1] is caught.value
+
+
 # ---- the fence itself ----
 
 

@@ -413,6 +413,29 @@ async def test_a_cancelled_server_leaves_no_listener(questions):
         open_listener("127.0.0.1", server.port).close()
 
 
+@pytest.mark.parametrize("at_a_time", [1, 5])
+async def test_room_that_comes_and_goes_does_not_flood_the_log(questions, monkeypatch, at_a_time):
+    """Each client that leaves makes room for one more, and then there is none again."""
+    accept, failures = trio.SocketListener.accept, itertools.count(1)
+
+    async def accept_or_not(listener):
+        if next(failures) % (at_a_time + 1):
+            await trio.lowlevel.checkpoint()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await accept(listener)
+
+    monkeypatch.setattr(http_server, "ACCEPT_AGAIN", 0.001)
+    monkeypatch.setattr(trio.SocketListener, "accept", accept_or_not)
+    with capture_logs() as logs:
+        async with serving(questions.app()) as server:
+            for _ in range(20):
+                async with await server.connect() as client:
+                    assert (await client.get("/symbols")).status == 200
+    told = [each for each in logs if each["event"] == "connections not accepted"]
+    assert [(each["error"], each["others_since"]) for each in told] == [("Too many open files", 0)]
+    assert next(failures) > 20 * at_a_time
+
+
 # ---- listening ----
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final
@@ -12,15 +11,12 @@ import structlog
 import trio
 import wsproto.utilities
 
+from marketflow.adapters.http.seldom import Seldom
+
 LOG_EVERY: Final = 1.0
 """The least number of seconds between two log lines, since a client can send nonsense at any rate."""
 
-_CLIENTS_DOING: Final = (
-    h11.ProtocolError,
-    wsproto.utilities.ProtocolError,
-    UnicodeError,
-    trio.BusyResourceError,
-)
+_CLIENTS_DOING: Final = (h11.ProtocolError, wsproto.utilities.ProtocolError, UnicodeError)
 """Errors that Hypercorn is known to raise when a client sends nonsense. Any other may be a bug of ours."""
 
 _PASSED_ON: Final = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -68,8 +64,7 @@ class ConnectionErrors:
 
     def __init__(self) -> None:
         self.count = 0
-        self._not_logged = 0
-        self._logged_at = -math.inf
+        self._seldom = Seldom(LOG_EVERY)
 
     def add(self, error: BaseException, *, logged: bool = False) -> None:
         """Count a connection that failed, and log why, at most once in `LOG_EVERY` seconds.
@@ -79,15 +74,9 @@ class ConnectionErrors:
             logged: whether the error was logged already.
         """
         self.count += 1
-        if logged:
+        if logged or (others := self._seldom.turn()) is None:
             return
-        now = trio.current_time()
-        if now < self._logged_at + LOG_EVERY:
-            self._not_logged += 1
-            return
-        self._logged_at = now
-        details = {"errors": [repr(each) for each in _leaves(error)], "others_since": self._not_logged}
-        self._not_logged = 0
+        details = {"errors": [repr(each) for each in _leaves(error)], "others_since": others}
         if all(isinstance(each, _CLIENTS_DOING) for each in _leaves(error)):
             log.warning("connection failed", **details)
         else:

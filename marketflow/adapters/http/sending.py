@@ -79,6 +79,6 @@ class Sending:
         """Close the connection after the current send."""
         async with self._lock:
             self._finished = True
-            with suppress(*GONE, trio.BusyResourceError):
+            with suppress(*GONE):
                 await self._stream.send_eof()
             await self._stream.aclose()

@@ -22,6 +22,7 @@ from marketflow.adapters.http.app import App
 from marketflow.adapters.http.connection_errors import ConnectionErrors, Fence, OneConnection
 from marketflow.adapters.http.hypercorn_parts import Hypercorn, url_of
 from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, Peers
+from marketflow.adapters.http.seldom import Seldom
 
 IDLE_TIMEOUT: Final = 15.0
 """Seconds that a connection may be without a complete head of a request."""
@@ -31,6 +32,9 @@ REQUESTS_PER_CONNECTION: Final = 100_000
 BACKLOG: Final = 1024
 ACCEPT_AGAIN: Final = 0.1
 """Seconds until the next attempt to accept a connection after the system had no resources for one."""
+NO_ROOM_LOG_EVERY: Final = 60.0
+"""The least number of seconds between two log lines about that. Each client that leaves makes room for one
+more, so the shortage may end and begin many times in a second."""
 
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """The errors when the system has no file descriptor or no memory for another connection."""
@@ -141,19 +145,18 @@ async def _accept(
 ) -> None:
     """Accept connections until cancelled, and run a task for each."""
     accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-    short = False
+    seldom = Seldom(NO_ROOM_LOG_EVERY)
     while True:
         try:
             stream = await accepting.accept()
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            if not short:
-                log.warning("connections not accepted", error=error.strerror)
-            short = True
+            others = seldom.turn()
+            if others is not None:
+                log.warning("connections not accepted", error=error.strerror, others_since=others)
             await trio.sleep(ACCEPT_AGAIN)
         else:
-            short = False
             nursery.start_soon(connected, stream)
 
 

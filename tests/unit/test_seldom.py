@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import trio
+
+from marketflow.adapters.http.seldom import Seldom
+
+
+async def test_one_line_in_so_many_seconds_and_the_others_are_counted(autojump_clock):
+    seldom = Seldom(60.0)
+    assert [seldom.turn() for _ in range(4)] == [0, None, None, None]
+    await trio.sleep(59.9)
+    assert seldom.turn() is None
+    await trio.sleep(0.1)
+    assert seldom.turn() == 4
+    await trio.sleep(60)
+    assert seldom.turn() == 0
