@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from marketflow.app.share.outbox import Outbox
+from marketflow.app.share.outbox import Outbox, ReceivedOutbox
 
 ABSENT, WAITING, TAKEN, CHANGED = "absent", "waiting", "taken", "changed while taken"
 STATES = [ABSENT, WAITING, TAKEN, CHANGED]
@@ -227,3 +229,23 @@ class OutboxMachine(RuleBasedStateMachine):
 
 OutboxMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestOutbox = OutboxMachine.TestCase
+
+
+def test_the_time_of_receipt_is_known_until_the_store_has_it():
+    outbox = ReceivedOutbox()
+    outbox.add("adopted")
+    outbox.add_received(KEY, 1.0)
+    assert (outbox.received_at(KEY), outbox.received_at("adopted")) == (1.0, -math.inf)
+    version = outbox.take([KEY])
+    outbox.add_received(KEY, 2.0)
+    outbox.acknowledge([KEY], version)
+    assert outbox.received_at(KEY) == 2.0
+    version = outbox.take([KEY])
+    outbox.acknowledge([KEY], version - 1)
+    outbox.put_back()
+    assert outbox.received_at(KEY) == 2.0
+    outbox.acknowledge([KEY], outbox.take([KEY]))
+    assert outbox.received_at(KEY) == -math.inf
+    outbox.add_received(KEY, 3.0)
+    outbox.forget([KEY])
+    assert outbox.received_at(KEY) == -math.inf

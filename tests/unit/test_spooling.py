@@ -254,6 +254,32 @@ async def test_what_another_service_has_accepted_too_is_not_spooled(held, autoju
     assert caught.value.count == held + 5 - spooled
 
 
+@pytest.mark.parametrize("ahead", [4_000, 0, -3_000, -100_000])
+async def test_the_time_of_receipt_tells_what_another_service_may_have(ahead, autojump_clock):
+    """Not the exchange's clock, which is wrong by that many ms. Late updates count by their receipt too."""
+    spool, world = MemorySpool(), World()
+    service = Service(world, spool)
+    world.window.away = True
+    async with trio.open_nursery() as nursery:
+        await service.start(nursery)
+        await trio.sleep((50_500 - world.now % 60_000) / 1_000)
+        for price in (1.0, 2.0):
+            for _ in range(9):
+                world.send_one(price, age=-ahead)
+                await trio.sleep(1)
+            world.store.away = True
+        world.send_one(2.0, age=15_000 - ahead)
+        nursery.cancel_scope.cancel()
+    world.book.flushes.drop_pending()
+    service.another = True
+    with pytest.raises(BarsLost) as caught:
+        await service.spooling.save(1.0)
+    # The lock is asked for once a second; one bar has updates from before and after it was lost.
+    assert 7 <= len(spool.bars) <= 8
+    assert {(each.bar.min, each.bar.max) for each in spool.bars} == {(1.0, 1.0)}
+    assert caught.value.count == 18 - len(spool.bars)
+
+
 async def test_what_redis_has_is_not_lost_to_another_service(autojump_clock):
     """It is in our own fields. Only bars that Redis has not acknowledged are reported as lost."""
     world = World()

@@ -98,7 +98,7 @@ class Book:
         for symbol, timestamps, prices, bars in batch.updates:
             end = first + len(timestamps)
             for second, bar in bars.items():
-                self.bars.add((exchange, symbol), second, bar, first)
+                self.bars.add((exchange, symbol), second, bar, first, received)
             written = Written(exchange, symbol, range(first, end), timestamps, prices)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))
             first = end

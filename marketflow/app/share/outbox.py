@@ -15,7 +15,8 @@ read when it is taken. It is therefore always the newest state that is written.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, KeysView
+import math
+from collections.abc import Collection, Hashable, Iterable, Iterator, KeysView
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -45,7 +46,7 @@ class Outbox(Generic[K]):
         if key not in self._waiting:
             self._waiting[key] = self.changes
 
-    def forget(self, keys: Iterable[K]) -> None:
+    def forget(self, keys: Collection[K]) -> None:
         """These need not be written any more."""
         for key in keys:
             self._waiting.pop(key, None)
@@ -69,7 +70,7 @@ class Outbox(Generic[K]):
                 del self._waiting[key]
         return self._version
 
-    def acknowledge(self, keys: Iterable[K], version: int) -> None:
+    def acknowledge(self, keys: Collection[K], version: int) -> None:
         """The store has that version of them. Where it is not the newest taken, this changes nothing."""
         taken = self._taken
         for key in keys:
@@ -110,3 +111,38 @@ class Outbox(Generic[K]):
     def taken_to(self) -> int:
         """The place up to which every change was taken or forgotten. Put back, it waits again."""
         return next(iter(self._waiting.values()), self.changes + 1) - 1
+
+
+class ReceivedOutbox(Outbox[K]):
+    """An outbox that knows when the newest part of what it has was received. Times are on Trio's clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._received: dict[K, float] = {}
+
+    def add_received(self, key: K, at: float) -> None:
+        """It has changed by what was received then (seconds)."""
+        # The same as `add`, written out for speed: it is called for each symbol of each chunk.
+        self.changes += 1
+        if key not in self._waiting:
+            self._waiting[key] = self.changes
+        self._received[key] = at
+
+    def received_at(self, key: K) -> float:
+        """When a part of it was last received that the store may lack (seconds); -inf if it lacks none."""
+        return self._received.get(key, -math.inf)
+
+    def forget(self, keys: Collection[K]) -> None:
+        """These need not be written any more."""
+        super().forget(keys)
+        self._drop_received(keys)
+
+    def acknowledge(self, keys: Collection[K], version: int) -> None:
+        """The store has that version of them. Where it is not the newest taken, this changes nothing."""
+        super().acknowledge(keys, version)
+        self._drop_received(keys)
+
+    def _drop_received(self, keys: Collection[K]) -> None:
+        for key in keys:
+            if key not in self:
+                self._received.pop(key, None)

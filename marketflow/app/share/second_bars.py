@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import islice
@@ -9,7 +10,7 @@ from typing import Final
 
 from marketflow.app.ports import BARS_KEPT, Field, FieldBars
 from marketflow.app.share.newest_bars import NewestBars
-from marketflow.app.share.outbox import Outbox
+from marketflow.app.share.outbox import ReceivedOutbox
 from marketflow.app.share.unwritten import Unwritten
 from marketflow.app.share.whole_minutes import WholeMinutes
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
@@ -81,7 +82,7 @@ class SecondBars:
         self.boot = boot
         self.interval = interval
         self._bars: dict[Pair, dict[int, dict[str, Bar]]] = {}
-        self.outbox: Outbox[Key] = Outbox()
+        self.outbox: ReceivedOutbox[Key] = ReceivedOutbox()
         """The bars that Redis does not have as they are now."""
         self.unwritten = Unwritten()
         """The intervals that PostgreSQL does not have as they are now."""
@@ -92,14 +93,17 @@ class SecondBars:
 
     # ---- in ----
 
-    def add(self, pair: Pair, second: int, bar: Bar, sequence: int = 0) -> None:
-        """Merge a bar of updates accepted by this boot just now, its sequences counted from `sequence`."""
+    def add(self, pair: Pair, second: int, bar: Bar, sequence: int = 0, received: float = -math.inf) -> None:
+        """Merge a bar of updates accepted by this boot just now, its sequences counted from `sequence`.
+
+        They were `received` then (seconds of Trio's clock).
+        """
         boots = self._boots(pair, second)
         known = boots.get(self.boot)
         whole = bar.shifted(sequence) if known is None else known.followed_by(bar, sequence)
         boots[self.boot] = whole
         self._changed(pair, second, whole)
-        self.outbox.add((pair, (second, self.boot)))
+        self.outbox.add_received((pair, (second, self.boot)), received)
 
     def adopt(self, pair: Pair, bars: FieldBars) -> None:
         """Take over bars that another boot left behind; those known already stay unless they have grown."""
@@ -131,12 +135,13 @@ class SecondBars:
 
     def _boots(self, pair: Pair, second: int) -> dict[str, Bar]:
         """The bars of a second by boot. No `setdefault`: it makes what most often is there already."""
-        if pair not in self._bars:
-            self._bars[pair] = {}
-        seconds = self._bars[pair]
-        if second not in seconds:
-            seconds[second] = {}
-        return seconds[second]
+        seconds = self._bars.get(pair)
+        if seconds is None:
+            seconds = self._bars[pair] = {}
+        boots = seconds.get(second)
+        if boots is None:
+            boots = seconds[second] = {}
+        return boots
 
     def _changed(self, pair: Pair, second: int, bar: Bar) -> None:
         self.unwritten.outboxes[pair].add(second - second % self.interval + self.interval)

@@ -151,7 +151,7 @@ class Spooling:
         Raises:
             BarsLost: some could not be spooled `within` this many seconds, or were not because of another.
         """
-        left, held = list(self._left()), self._last_held
+        left, held = list(self._left()), self._leased_until()
         ours = [each for each in left if self._is_ours(each, held)]
         others = [each for each in left if not self._is_ours(each, held)]
         lost = [each for each in others if each.whole or not self._is_in_redis(each)]
@@ -168,17 +168,23 @@ class Spooling:
             raise BarsLost(lost, None)
 
     def _is_ours(self, bar: SpooledBar, held: float) -> bool:
-        """Whether it is of the time before `held` (ms), when we held the stores, or of an earlier boot."""
-        return bar.boot != self._book.boot or bar.start < held
+        """Whether all of it was received before `held` (seconds of Trio's clock), when we held the stores.
+
+        What an earlier boot has left is ours. The timestamps of updates do not tell: an exchange's clock may
+        be behind or ahead. Of what is too old for one-second bars they do, since updates are rejected as
+        late by then.
+        """
+        if bar.boot != self._book.boot:
+            return True
+        if bar.whole:
+            age = (trio.current_time() - held) * 1_000
+            final = bar.start + self._book.bars.interval + self._lateness
+            return final <= self._clock.now() - age
+        return self._book.bars.outbox.received_at((bar.pair, (bar.start, bar.boot))) < held
 
     def _is_in_redis(self, bar: SpooledBar) -> bool:
         """Whether Redis has acknowledged the bar of a second."""
         return (bar.pair, (bar.start, bar.boot)) not in self._book.bars.outbox
-
-    @property
-    def _last_held(self) -> float:
-        """The same as `leased_until` in Unix ms."""
-        return self._clock.now() - (trio.current_time() - self._leased_until()) * 1_000
 
     def _settled(self) -> bool:
         """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""
