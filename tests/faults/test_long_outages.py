@@ -25,7 +25,7 @@ def test_hours_without_either_store_are_folded_to_minutes() -> None:
         bars.add(PAIR, second, Bar.of([second + 7], [prices[-1]], len(prices)))
         if second % MINUTE == 0:
             bars.prune(second)
-    due = to_write.due(START + 5 * HOUR)
+    due = to_write.take_due(START + 5 * HOUR)
     assert len(due) == 5 * 60
     rows = [to_write.aggregate(row, {}) for row in due]
     assert [row.end for row in rows if row] == [START + n * MINUTE for n in range(1, 301)]

@@ -32,7 +32,7 @@ LATER = "it is to be split: "
 PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
-    "app.share.book.Book": Known(10, "it puts five parts together, and takes batches in"),
+    "app.share.book.Book": Known(9, "it puts five parts together, and takes batches in"),
     "app.share.second_bars.SecondBars": Known(
         9, "every change of a bar concerns its parts: outboxes, caches"
     ),

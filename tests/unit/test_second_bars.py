@@ -26,7 +26,7 @@ def add(bars, timestamp, price=1.0, sequence=0, pair=PAIR):
 
 
 def rows_of(bars, before=10**15):
-    return {(row.end, row.pair): Rows(bars).aggregate(row, {}).bar for row in Rows(bars).due(before)}
+    return {(row.end, row.pair): Rows(bars).aggregate(row, {}).bar for row in Rows(bars).take_due(before)}
 
 
 def taken(bars, limit=10):
@@ -109,7 +109,7 @@ def test_rows_are_due_oldest_first_when_their_interval_has_ended():
     for minute in (3, 1, 2):
         add(bars, NOON + minute * MINUTE)
     add(bars, NOON + 2 * MINUTE, pair=OTHER)
-    ends = [(row.end - NOON) // MINUTE for row in Rows(bars).due(NOON + 3 * MINUTE)]
+    ends = [(row.end - NOON) // MINUTE for row in Rows(bars).take_due(NOON + 3 * MINUTE)]
     assert ends == [2, 3, 3]
     assert [Rows(bars).unwritten(NOON + minute * MINUTE) for minute in (1, 2, 3, 4)] == [0, 1, 3, 4]
 
@@ -117,19 +117,19 @@ def test_rows_are_due_oldest_first_when_their_interval_has_ended():
 def test_a_row_that_changed_while_it_was_written_stays_due():
     bars = bars_of()
     add(bars, NOON)
-    due = Rows(bars).due(NOON + MINUTE)
+    due = Rows(bars).take_due(NOON + MINUTE)
     add(bars, NOON + 1, 2.0, sequence=1)
     Rows(bars).written(due)
-    assert [row.end for row in Rows(bars).due(NOON + MINUTE)] == [NOON + MINUTE]
-    Rows(bars).written(Rows(bars).due(NOON + MINUTE))
-    assert Rows(bars).due(NOON + MINUTE) == []
+    assert [row.end for row in Rows(bars).take_due(NOON + MINUTE)] == [NOON + MINUTE]
+    Rows(bars).written(Rows(bars).take_due(NOON + MINUTE))
+    assert Rows(bars).take_due(NOON + MINUTE) == []
     assert Rows(bars).unwritten(NOON + HOUR) == 0
 
 
 def test_a_row_takes_in_what_only_the_store_knows_of_its_interval():
     bars = bars_of()
     add(bars, NOON)
-    (due,) = Rows(bars).due(NOON + MINUTE)
+    (due,) = Rows(bars).take_due(NOON + MINUTE)
     stored = {
         (NOON, "mine"): bar(NOON),
         (NOON, "theirs"): bar(NOON + 1, 5.0),
@@ -151,7 +151,7 @@ def test_bars_folded_while_the_store_was_asked_do_not_count_twice():
     bars = bars_of()
     bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON, 2.0)})
     add(bars, NOON)
-    (due,) = Rows(bars).due(NOON + MINUTE)
+    (due,) = Rows(bars).take_due(NOON + MINUTE)
     stored = bars.fields(PAIR, EVER)
     bars.prune(NOON + 3 * HOUR)
     assert Rows(bars).aggregate(due, stored).bar.count == 2
@@ -171,10 +171,10 @@ def test_bars_folded_before_the_boot_do_not_count_twice():
 def test_bars_written_and_forgotten_are_not_taken_over_again():
     bars = bars_of()
     bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON)})
-    Rows(bars).written(Rows(bars).due(NOON + MINUTE))
+    Rows(bars).written(Rows(bars).take_due(NOON + MINUTE))
     bars.prune(NOON + 3 * HOUR)
     bars.adopt(PAIR, {(NOON, "theirs"): bar(NOON)})
-    assert Rows(bars).due(10**15) == []
+    assert Rows(bars).take_due(10**15) == []
 
 
 def test_pruning_says_what_it_forgot():
@@ -218,7 +218,7 @@ def test_folding_loses_and_doubles_nothing(steps):
                 bars.prune(timestamp)
                 horizon = max(horizon, bars.pruned_to)
             case "write":
-                due = Rows(bars).due(timestamp)
+                due = Rows(bars).take_due(timestamp)
                 rows.update({row.end: Rows(bars).aggregate(row, {}).bar for row in due})
                 Rows(bars).written(due)
             case "adopt all again":

@@ -40,7 +40,6 @@ class Book:
             replay_memory: bytes of acknowledged flushes that are kept.
             interval: length of an aggregate.
         """
-        self.boot = boot
         self.ledgers = {exchange: Ledger() for exchange in limits}
         self.bars = SecondBars(boot=boot, interval=interval)
         self.rows = Rows(self.bars)
@@ -59,6 +58,11 @@ class Book:
         """By exchange, when an update was last accepted (seconds of Trio's clock)."""
         self.ended = trio.Event()
         """Set when no batch will enter any more."""
+
+    @property
+    def boot(self) -> str:
+        """The unique id of this run."""
+        return self.bars.boot
 
     def begin(self, now: int) -> None:
         """Updates will enter from `now` (Unix ms) on.

@@ -85,7 +85,7 @@ class DueRows:
                 break  # There may be thousands, and others are due in a second.
 
     def _due(self, closed_to: int) -> list[Due]:
-        due = self._book.rows.due(closed_to)
+        due = self._book.rows.take_due(closed_to)
         if not self._earlier.history.known:
             # Intervals that were open when this boot began, or before, need the bars of earlier boots, or
             # their rows. Until these have been compared they have no updates of this boot.

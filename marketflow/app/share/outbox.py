@@ -109,7 +109,10 @@ class Outbox(Generic[K]):
 
     @property
     def taken_to(self) -> int:
-        """The place up to which every change was taken or forgotten. Put back, it waits again."""
+        """No key that waits has a place up to this one: all changes before it were taken or forgotten.
+
+        It is less again when keys are put back, since these wait before all others.
+        """
         return next(iter(self._waiting.values()), self.changes + 1) - 1
 
 

@@ -40,7 +40,7 @@ class Rows:
 
     # ---- to PostgreSQL ----
 
-    def due(self, before: int) -> list[Due]:
+    def take_due(self, before: int) -> list[Due]:
         """Begin a turn: take the rows of intervals that ended at or before `before` (ms), oldest first."""
         due: list[Due] = []
         for pair, outbox in self._unwritten.outboxes.items():
@@ -68,7 +68,7 @@ class Rows:
         outbox, interval = self._unwritten.outboxes[pair], self._bars.interval
         missing = [start + interval for start in starts if start + interval not in outbox]
         for end in missing:
-            outbox.add(end)
+            self._unwritten.mark(pair, end)
         return len(missing)
 
     def unwritten(self, before: int) -> int:

@@ -43,8 +43,7 @@ class Horizon:
         all clocks have stepped back."""
         self._now = 0
         """Where it is now: before `reached` after such a step."""
-        self.forgotten: list[Key] = []
-        """What was forgotten since somebody asked for it."""
+        self._forgotten: list[Key] = []
 
     def moved_to(self, horizon: int) -> bool:
         """Move it; returns whether there may be bars to forget."""
@@ -53,6 +52,15 @@ class Horizon:
         self._now = horizon
         self.reached = max(self.reached, horizon)
         return True
+
+    def note(self, forgotten: list[Key]) -> None:
+        """These bars were forgotten."""
+        self._forgotten += forgotten
+
+    def take_forgotten(self) -> list[Key]:
+        """The bars that were forgotten since this was last called."""
+        taken, self._forgotten = self._forgotten, []
+        return taken
 
 
 class Others:
@@ -144,6 +152,7 @@ class SecondBars:
         return boots
 
     def _changed(self, pair: Pair, second: int, bar: Bar) -> None:
+        # `Unwritten.mark` and `_end_of`, written out for speed: it is called for each symbol of each chunk.
         self.unwritten.outboxes[pair].add(second - second % self.interval + self.interval)
         self.newest_bars.see(pair, bar)
         self._minutes.changed(pair, second)
@@ -232,8 +241,7 @@ class SecondBars:
     def prune(self, now: int) -> list[Key]:
         """Forget bars older than an hour at `now` (ms); returns which were forgotten since the last time."""
         self.forget(floor_to(now - BARS_KEPT - PRUNE_MARGIN, self.interval))
-        forgotten, self._horizon.forgotten = self._horizon.forgotten, []
-        return forgotten
+        return self._horizon.take_forgotten()
 
     def forget(self, horizon: int) -> None:
         """Forget bars before `horizon` (ms, the end of an interval), folding what is not written yet."""
@@ -252,4 +260,4 @@ class SecondBars:
         self._bars = {pair: seconds for pair, seconds in self._bars.items() if seconds}
         self._minutes.forget_before(horizon)
         self.outbox.forget(pruned)
-        self._horizon.forgotten += pruned
+        self._horizon.note(pruned)

@@ -18,7 +18,7 @@ class Unwritten:
         """What is left of the bars of unwritten intervals that are older than bars are kept."""
 
     def mark(self, pair: Pair, end: int) -> None:
-        """A bar of that interval has changed."""
+        """Its row has to be written: a bar of that interval has changed, or the row is missing."""
         self.outboxes[pair].add(end)
 
     def acknowledge(self, pair: Pair, end: int, version: int) -> None:
