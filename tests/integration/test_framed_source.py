@@ -106,7 +106,7 @@ async def test_its_messages_become_updates(nursery):
         await on.until(lambda: on.ledger.received == 100)
         assert (on.ledger.accepted, on.ledger.rejected) == (100, {})
         for symbol, first in (("BTCUSDT", 1.5), ("ETHUSDT", 2.5)):
-            newest = on.book.bars.newest((NAME, symbol))
+            newest = on.book.bars.newest_bars.of((NAME, symbol))
             assert newest is not None
             assert newest.close == first + 49
 

@@ -59,12 +59,14 @@ class UpdateRun(NamedTuple):
 
     def renumbered(self, by: int) -> UpdateRun:
         """The same with sequences that are greater by so much."""
-        numbers = self.updates.sequences
+        whole = self.updates
+        numbers = whole.sequences
         if isinstance(numbers, range):
             moved: Sequence[int] = range(numbers.start + by, numbers.stop + by)
         else:
             moved = [number + by for number in numbers]
-        return self._replace(updates=self.updates._replace(sequences=moved))
+        updates = Written(whole.exchange, whole.symbol, moved, whole.timestamps, whole.prices)
+        return UpdateRun(updates, self.received_monotonic, self.oldest, self.newest)
 
     def since(self, oldest: int) -> UpdateRun | None:
         """The updates whose timestamp (ms) is not before `oldest`; None if there are none."""
