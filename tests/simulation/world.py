@@ -420,7 +420,9 @@ class World:
         if process is not None:
             # What earlier boots have left may be in the memory of another that still runs.
             elsewhere = any(
-                other.window.histories_read for other in self.processes if other is not process and not other.dead
+                other.window.histories_read
+                for other in self.processes
+                if other is not process and not other.dead
             )
             lost = [each for each in lost if each.boot == ended] if elsewhere else lost
             if lost:

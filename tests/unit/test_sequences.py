@@ -72,8 +72,8 @@ async def test_updates_that_the_window_has_keep_their_sequences(autojump_clock):
         first = world.book.sequences.next + 10**9
         world.window.stored_bars[PAIR][NOON + 20_000, "other"] = Bar.of([NOON + 20_300], [7.0], first)
         world.note(PAIR[0], [(BTC, 7.0, NOON + 20_300)])
-        world.flusher.read_history()
-        await until(lambda: world.flusher.history_known and world.flusher.up)
+        world.earlier.read_again()
+        await until(lambda: world.standing.history_known and world.flusher.up)
         send(world, 2.0)
         await until(lambda: world.book.flushes.drained)
         members = world.window.members[PAIR]
@@ -88,7 +88,7 @@ async def test_sequences_that_no_boot_can_have_are_not_followed(autojump_clock):
     world = World()
     world.window.stored_bars[PAIR] = {(NOON, "other"): Bar.of([NOON], [7.0], MOST)}
     async with world.running():
-        await until(lambda: world.flusher.history_known)
+        await until(lambda: world.standing.history_known)
         assert world.book.sequences.next < NOON * 1_001
         send(world, 1.0)
         await until(lambda: world.book.flushes.drained)

@@ -257,8 +257,9 @@ async def test_what_another_service_has_accepted_too_is_not_spooled(held, autoju
 @pytest.mark.parametrize("ahead", [4_000, 0, -3_000, -100_000])
 async def test_the_time_of_receipt_tells_what_another_service_may_have(ahead, autojump_clock):
     """Not the exchange's clock, which is wrong by that many ms. Late updates count by their receipt too."""
-    spool, world = MemorySpool(), World()
-    service = Service(world, spool)
+    world = World()
+    spool = world.spool
+    service = Service(world)
     world.window.away = True
     async with trio.open_nursery() as nursery:
         await service.start(nursery)
@@ -271,7 +272,7 @@ async def test_the_time_of_receipt_tells_what_another_service_may_have(ahead, au
         world.send_one(2.0, age=15_000 - ahead)
         nursery.cancel_scope.cancel()
     world.book.flushes.drop_pending()
-    service.another = True
+    await service.meet_another()
     with pytest.raises(BarsLost) as caught:
         await service.spooling.save(1.0)
     # The lock is asked for once a second; one bar has updates from before and after it was lost.
