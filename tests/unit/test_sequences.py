@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from builders import NOON, World, summary_of, until
+from builders import NOON, World, lose_lock, summary_of, until
 
 from marketflow.app.share.sequences import MOST, Sequences
 from marketflow.domain.bars import Bar
@@ -72,8 +72,9 @@ async def test_updates_that_the_window_has_keep_their_sequences(autojump_clock):
         first = world.book.sequences.next + 10**9
         world.window.stored_bars[PAIR][NOON + 20_000, "other"] = Bar.of([NOON + 20_300], [7.0], first)
         world.note(PAIR[0], [(BTC, 7.0, NOON + 20_300)])
-        world.earlier.read_again()
-        await until(lambda: world.standing.history_known and world.flusher.up)
+        lose_lock(world.store)
+        own = Span(NOON + 20_000, NOON + 21_000)
+        await until(lambda: (NOON + 20_000, "other") in world.book.bars.fields(PAIR, own))
         send(world, 2.0)
         await until(lambda: world.book.flushes.drained)
         members = world.window.members[PAIR]
