@@ -94,7 +94,7 @@ SETTINGS = [
     ("default_transaction_isolation", "serializable"),
     ("default_transaction_deferrable", "on"),
     ("exit_on_error", "on"),
-    ("idle_session_timeout", "50ms"),
+    ("idle_session_timeout", "500ms"),
     ("array_nulls", "off"),
     ("lc_numeric", "C"),
     ("lc_messages", "C"),
@@ -129,7 +129,7 @@ async def test_many_settings_of_a_database_will_do(postgres_dsn):
                 connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {name} = '{value}'")
     async with store(postgres_dsn) as ours:
         await check(ours)
-        await trio.sleep(0.2)
+        await trio.sleep(0.7)
         await ours.lease()
 
 
