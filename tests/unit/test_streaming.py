@@ -347,7 +347,9 @@ async def test_nobody_looks_at_the_book_for_nobody(autojump_clock, monkeypatch):
     async with streaming() as world:
         looks = []
         newest = world.book.bars.newest_bars.of
-        monkeypatch.setattr(world.book.bars.newest_bars, "of", lambda pair: looks.append(pair) or newest(pair))
+        monkeypatch.setattr(
+            world.book.bars.newest_bars, "of", lambda pair: looks.append(pair) or newest(pair)
+        )
         for n in range(10):
             world.update(ONE, BTC, n + 1.0)
             await trio.sleep(1)
