@@ -1,10 +1,10 @@
 """The limit of the data path: how much Redis takes in if only its own work limits it.
 
 It sends flushes like those of docs/storage.md (variadic ZADDs of 1,000 members, an EXPIRE for each key of a
-flush, which the service sends less often, and trimming every half second). They are rendered beforehand; only
-the digits of timestamps and sequences are filled in. All members of a command have the same length, so one
-digit of all of them is one assignment to a slice. The next flush is sent on one raw socket before the last is
-answered, so that Redis never waits.
+flush, which the service sends less often, and trimming every half second). They are encoded before the run;
+then only the digits of timestamps and sequences are filled in. All members of a command have the same length,
+so one digit of all of them is one assignment to a slice. The next flush is sent on one raw socket before the
+last is answered, so that Redis never waits.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ async def _taken_up(players: Sequence[Exchange], url: str, allowed: float = 2 * 
 async def test_killed_and_started_with_fewer_symbols_and_exchanges(
     left: int, redis_url: str, postgres_dsn: str, tmp_path: Path
 ) -> None:
-    """The rows that were due are written all the same; nobody is told of what is not configured."""
+    """Rows that were due are still written. Answers do not name what is not configured."""
     interval = 6_000
     async with exchanges("exchange1", "exchange2") as players:
         changes = {"AGGREGATION__INTERVAL": f"{interval // 1_000}"}

@@ -288,7 +288,7 @@ async def test_errors_without_end_are_counted_and_not_all_logged(autojump_clock)
 
 
 async def test_two_sends_at_a_time_are_a_mistake_of_ours(autojump_clock):
-    """No client can bring it about: whatever it sends, one task of the connection sends at a time."""
+    """A client cannot cause it: only one task of a connection sends at a time."""
     ours, _theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         ours.send_stream.send_all_hook = trio.sleep_forever

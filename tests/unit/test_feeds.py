@@ -350,7 +350,7 @@ async def test_an_exchange_that_has_gone_is_not_connected_while_its_last_line_wa
     ids=["connecting", "receiving", "backing off", "silent"],
 )
 async def test_a_stop_ends_every_wait_at_once(autojump_clock, scripts, attempts):
-    """`chunks_until` checks that it takes no time, and that the channel is closed."""
+    """`chunks_until` checks that the stop takes no time and that the channel is closed."""
     source = ScriptedSource(*scripts)
     feed = feed_of(source)
     chunks = await chunks_until(feed, 4)

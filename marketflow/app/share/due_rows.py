@@ -33,7 +33,7 @@ class DueRows:
 
     While Redis answers in time, the bars of a row are in Redis before the row is written. Otherwise, after a
     kill, the row would show that Redis lacks bars, and the next boot would have to answer from rows for the
-    whole time before. With Redis away rows are written all the same, and on time.
+    whole time before. With Redis away rows are still written, and on time.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The history of earlier boots as the parts of a share change it, and wait for its changes."""
+"""The one place that keeps the history of earlier boots: parts of a share change it, or wait for changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from marketflow.app.share.wake import Wake
 
 
 class EarlierBoots:
-    """Keeps what is known of the bars of earlier boots (see `marketflow.app.share.history`)."""
+    """Keeps the history of earlier boots. Its states are in `marketflow.app.share.history`."""
 
     def __init__(self, trials: Trials, wake: Wake) -> None:
         self._trials = trials

@@ -6,7 +6,7 @@ import trio
 
 
 class Wake:
-    """Set by those who need the next flush; one task flushes, and waits for it."""
+    """A request for the next flush. Any part may make it; only the flusher waits for it."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
