@@ -23,7 +23,7 @@ writes nothing to a store whose lease it does not have.
 from __future__ import annotations
 
 import math
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import trio
 
@@ -95,24 +95,21 @@ class Lease:
 
     async def _take(self, lease: StoreLease, deadline: float) -> bool:
         """Returns whether we have it; not, if the store is away."""
-        try:
-            await lease.ensure()
-        except HeldByAnother as error:
-            lease.state.failed(error)
-            seen = error
-        except StoreAway:
-            return False
-        else:
-            return True
-        with trio.move_on_at(deadline):
+        seen: HeldByAnother | None = None
+        with trio.CancelScope() as waiting:
             while True:
-                await trio.sleep(LOOK_SECONDS)
                 try:
                     await lease.ensure()
                 except HeldByAnother as error:
-                    seen = error
+                    if seen is None:
+                        lease.state.failed(error)
+                    seen, waiting.deadline = error, deadline
                 except StoreAway:
-                    pass  # The other boot may be alive all the same.
+                    # Another boot that was seen may still be alive.
+                    if seen is None:
+                        return False
                 else:
                     return True
-        raise seen.taken
+                await trio.sleep(LOOK_SECONDS)
+        # Only another boot that was seen sets the deadline.
+        raise cast("HeldByAnother", seen).taken
