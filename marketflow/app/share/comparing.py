@@ -50,7 +50,7 @@ class Reach:
         Those before this boot, once the bars of earlier boots have been read; and its `own` closed ones.
         """
         bars, began, now = self._book.bars, self.began, self._closing.now
-        # By the clock of the data: while ours is days ahead there are rows to be compared all the same.
+        # The data's clock counts too: if ours is days ahead, its last hour has no rows to compare.
         newest = self._data_clock.now() or now
         first = max(floor_to(min(now, newest) - BARS_KEPT, bars.interval), bars.pruned_to)
         closed = floor_to(self._closing.closed_to, bars.interval)
@@ -161,13 +161,15 @@ class Comparison:
             await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
             # No row of the time before this boot is written until they were compared for the first time.
             # Until then they have none of our updates, after that perhaps all.
-            before = book.sequences.next if self._earlier.history.told else book.sequences.first
+            now = book.sequences.next
+            before = now if self._earlier.history.told else book.sequences.first
             counts = book.rows.counts(pair, span, before)
             for start, row in rows.items():
                 if bars.pruned_to <= start < began and row.count > counts[start]:
                     book.rows.adopted.adopt(pair, start + bars.interval, row, before)
             if renewed:
-                counts = book.rows.counts(pair, span, book.sequences.next)
+                if before != now:
+                    counts = book.rows.counts(pair, span, now)
                 fuller = [
                     start
                     for start, count in counts.items()
