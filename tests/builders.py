@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -478,6 +479,15 @@ class World:
             of_pair = self.window.stored_bars[exchange, symbol]
             bars = [bar for (start, _), bar in of_pair.items() if start == second]
             assert sum(bar.count for bar in bars) == len(updates)
+
+
+async def play(world: World, seconds: float, *, every: float = 1.0, seed: int = 1) -> None:
+    """Send three updates of now from each exchange, again and again. Times in seconds."""
+    rng, end = random.Random(seed), trio.current_time() + seconds
+    while trio.current_time() < end:
+        for exchange in EXCHANGES:
+            world.send(exchange, [(rng.choice(SYMBOLS), rng.uniform(1, 100), world.now) for _ in range(3)])
+        await trio.sleep(every)
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:

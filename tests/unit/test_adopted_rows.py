@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, World, lose_lock, until
+from builders import EXCHANGES, NOON, SYMBOLS, World, lose_lock, play, until
 from structlog.testing import capture_logs
 
 from marketflow.domain.periods import HOUR, MINUTE
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
 MISSING = "bars are missing from Redis, rows answer for the time before"
-
-
-async def play(world, seconds, *, every=1.0, seed=1):
-    rng, end = random.Random(seed), trio.current_time() + seconds
-    while trio.current_time() < end:
-        for exchange in EXCHANGES:
-            world.send(exchange, [(rng.choice(SYMBOLS), rng.uniform(1, 100), world.now) for _ in range(3)])
-        await trio.sleep(every)
 
 
 async def first_boot(*, lost, seconds=64):

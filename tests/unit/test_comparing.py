@@ -4,7 +4,7 @@ import random
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, World
+from builders import EXCHANGES, NOON, SYMBOLS, World, play
 from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
@@ -37,14 +37,6 @@ class OlderStore(MemoryStore):
 def world_of(**options):
     options.setdefault("flush_interval", 0.5)
     return World(store=OlderStore(), **options)
-
-
-async def play(world, seconds, *, every=1.0, seed=1):
-    rng, end = random.Random(seed), trio.current_time() + seconds
-    while trio.current_time() < end:
-        for exchange in EXCHANGES:
-            world.send(exchange, [(rng.choice(SYMBOLS), rng.uniform(1, 100), world.now) for _ in range(3)])
-        await trio.sleep(every)
 
 
 # ---- rows are made again ----
