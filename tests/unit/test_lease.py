@@ -28,6 +28,7 @@ class At:
         self.now = 100.0
         self.machine = LeaseMachine(US)
         if state is not SEEKING:
+            self.machine.looked(Sight(DEAD, f"{DEAD}:7"), self.now, granted=True)
             self.machine.took(Sight(DEAD, f"{DEAD}:7"), self.now)
             self.machine.wrote(Sight(US, f"{DEAD}:7"), self.now)
         match state:
@@ -164,6 +165,24 @@ def test_one_stray_write_is_waited_out_and_more_end_us():
     """A boot that was frozen in a write completes it, and then sees who has the lease."""
     assert At(WATCHING).looks(US, "other:1", seconds=FREE_SECONDS) == [Move.WAIT] * 3 + [Move.WRITE]
     assert At(WATCHING).looks(US, "other:1", "other:2") == [Move.WAIT, Move.END]
+
+
+def test_late_writes_of_the_boot_before_are_waited_out_however_many_they_are():
+    """Its network held them up. When it is back they arrive one after another, and that boot ends."""
+    late = [f"{DEAD}:{number}" for number in range(8, 11)]
+    at = At(WATCHING)
+    assert at.looks(US, *late) == [Move.WAIT] * 3
+    assert at.looks(US, late[-1], seconds=FREE_SECONDS)[-1] is Move.WRITE
+    assert at.machine.state is HELD
+
+
+def test_the_boot_before_that_does_not_end_ends_us():
+    """It writes for longer than late writes may take to arrive: it is alive."""
+    at = At(WATCHING)
+    moves = at.looks(US, *(f"{DEAD}:{number}" for number in range(8, 60)))
+    assert moves[: int(LEASE_PATIENCE / 0.25)] == [Move.WAIT] * int(LEASE_PATIENCE / 0.25)
+    assert Move.END in moves
+    assert at.machine.state is TAKEN
 
 
 def test_the_lease_counts_from_the_sending_of_the_last_write():

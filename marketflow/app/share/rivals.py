@@ -84,6 +84,8 @@ class Rival:
         self.wait = Wait()
         self.writes = False
         """Whether another boot has written while we waited for it: it is alive."""
+        self.holders: set[str] = set()
+        """Boots that were seen to hold the lease. Older versions do not know of it."""
         self.outlived: set[str] = set()
         """Boots that were dead when we took the lease. A Redis that comes back older may show their lease."""
 

@@ -72,6 +72,8 @@ class LeaseMachine:
     def looked(self, sight: Sight, now: float, *, granted: bool) -> Move:
         """Somebody looked. `granted`: our database has given us its lock, so no other boot there is alive."""
         moved = self.rival.marker.look(sight.marker, now)
+        if sight.holder is not None:
+            self.rival.holders.add(sight.holder)
         match self.state:
             case LeaseState.SEEKING:
                 move = self._seek(sight, moved=moved, granted=granted)
@@ -106,9 +108,17 @@ class LeaseMachine:
     def _watch(self, sight: Sight, *, moved: bool) -> Move:
         if sight.holder != self._boot:
             return self._check(sight)
-        if moved:
-            return Move.END  # Somebody writes without a lease.
+        if moved:  # Late requests end; somebody who writes without a lease does not.
+            return Move.WAIT if self._is_late(sight.marker) else Move.END
         return Move.WRITE if self.rival.marker.seconds >= FREE_SECONDS else Move.WAIT
+
+    def _is_late(self, marker: str | None) -> bool:
+        """Whether it is of a boot that we have outlived: a request that was held up on its way.
+
+        If that boot is alive it sees our lease with its next write, and ends; so it must know of leases.
+        """
+        rival = self.rival
+        return marker is not None and self._boot_of(marker) in rival.outlived & rival.holders
 
     def _check(self, sight: Sight) -> Move:
         """We have held it."""
