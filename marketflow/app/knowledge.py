@@ -15,7 +15,7 @@ import attrs
 from marketflow.app.ports import BARS_KEPT
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, ceil_to, floor_to
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import FUTURE_TOLERANCE, Pair
 
 BARS: Final = "bars"
 ROWS: Final = "rows"
@@ -138,9 +138,9 @@ class Knowledge:
     """What can answer for which time, at one moment. All times are Unix ms.
 
     One-second bars answer for the time from `bars_from` on, rows of whole intervals for the time before it.
-    Two parts cannot be answered for: the time whose rows were deleted, and some hours before this boot began,
-    until the bars of earlier boots have been read. Rows cannot answer for those hours: the boot before may
-    have ended before it wrote them.
+    Two parts cannot be answered for: the time whose rows were deleted, and some hours up to a few seconds
+    after this boot began, until the bars of earlier boots have been read. Rows cannot answer for those hours:
+    the boot before may have ended before it wrote them.
     """
 
     interval: int
@@ -200,7 +200,7 @@ class Knowledge:
         """
         if start >= self.bars_from:
             return start
-        # Rows tell of whole intervals only, so the one in which this boot began is no part of them.
+        # Rows tell of whole intervals only, so the one in which the unread time ends is no part of them.
         after_unread = ceil_to(self.unread.end, self.interval)
         return min(max(floor_to(start, self.interval), self.rows_from, after_unread), self.bars_from)
 
@@ -216,7 +216,7 @@ class Knowledge:
 
     @property
     def _gap(self) -> Span:
-        """The unread time, together with the forgotten part of the interval in which this boot began.
+        """The unread time, together with the forgotten part of the interval in which it ends.
 
         That interval gets its row only once the history is known.
         """
@@ -233,9 +233,10 @@ class Knowledge:
 def _unread(interval: int, began_at: int | None) -> Span:
     """The time that only unread bars of earlier boots can answer for, before the history is known.
 
-    It ends with the first whole second of this boot. Until this boot accepts updates another one may be
-    running, and nothing is known for sure.
+    It ends some seconds after this boot began: earlier boots may have accepted timestamps ahead of the clock.
+    Until this boot accepts updates another one may be running, and nothing is known for sure.
     """
     if began_at is None:
         return Span(0, _FOREVER)
-    return Span(max(0, floor_to(began_at - UNREAD_REACH, interval)), ceil_to(began_at, BAR_WIDTH))
+    end = ceil_to(began_at + FUTURE_TOLERANCE, BAR_WIDTH)
+    return Span(max(0, floor_to(began_at - UNREAD_REACH, interval)), end)

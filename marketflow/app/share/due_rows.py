@@ -16,7 +16,7 @@ from marketflow.app.share.knowing import ShareStanding
 from marketflow.app.share.row_writing import REFUSED_ROWS, RowWriter
 from marketflow.app.share.rows import Due
 from marketflow.domain.periods import Span
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import FUTURE_TOLERANCE, Pair
 
 log = structlog.get_logger()
 
@@ -87,10 +87,11 @@ class DueRows:
     def _due(self, closed_to: int) -> list[Due]:
         due = self._book.rows.take_due(closed_to)
         if not self._earlier.history.known:
-            # Intervals that were open when this boot began, or before, need the bars of earlier boots, or
-            # their rows. Until these have been compared they have no updates of this boot.
+            # Intervals of which earlier boots may have updates, some of them ahead of the clock, need their
+            # bars, or their rows. Until these have been compared they have no updates of this boot.
             interval, began_at = self._book.bars.interval, self._book.began_at
-            due = [row for row in due if began_at is not None and row.end - interval >= began_at]
+            own_from = math.inf if began_at is None else began_at + FUTURE_TOLERANCE
+            due = [row for row in due if row.end - interval >= own_from]
         return due
 
     def _tell_progress(self, written: int, due: int) -> None:
