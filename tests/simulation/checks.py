@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
@@ -70,26 +71,23 @@ class Checks:
 
     async def watch_writers(self) -> None:
         """Two services on the same stores find each other, and one ends, where either store can tell."""
-        since = trio.current_time()
+        together: dict[tuple[str, str], float] = {}
         while True:
             await trio.sleep(0.25)
+            now = trio.current_time()
             serving = [
                 process
                 for process in self._world.processes
-                if process.started
-                and not process.stopping.is_set()
-                and process.redis.thawed is None
-                and (process.redis.way == "up" or process.postgres.way == "up")
+                if process.started and not process.stopping.is_set() and process.redis.thawed is None
             ]
-            one_store = any(
-                all(link(process).way == "up" for process in serving)
-                for link in (lambda process: process.redis, lambda process: process.postgres)
-            )
-            if len(serving) < 2 or not one_store:
-                since = trio.current_time()
-            elif trio.current_time() - since > BOTH_SECONDS:
-                boots = " and ".join(process.boot for process in serving)
-                raise Wrong(f"{boots} have served for {BOTH_SECONDS:.0f} s on the same stores")
+            together = {
+                (one.boot, other.boot): together.get((one.boot, other.boot), now)
+                for one, other in itertools.combinations(serving, 2)
+                if one.redis.way == other.redis.way == "up" or one.postgres.way == other.postgres.way == "up"
+            }
+            for (one, other), since in together.items():
+                if now - since > BOTH_SECONDS:
+                    raise Wrong(f"{one} and {other} have served for {BOTH_SECONDS:.0f} s on the same stores")
 
     def two_writers(self, one: str, other: str) -> None:
         """Two processes write in turns. One that was frozen or cut off may do so for a moment."""
