@@ -203,8 +203,6 @@ class SimulatedRedis(Server):
         self.shelf = MemoryShelf()
         self.marked_at = -math.inf
         """When a write has set the marker last."""
-        self.older_at = -math.inf
-        """When it has come back in an older state the last time."""
         self.acted: dict[str, float] = {}
         """When each process has written, or taken the lease, the last time."""
         self.robbed: Callable[[str, str], None] = lambda *_: None
@@ -222,7 +220,6 @@ class SimulatedRedis(Server):
         kept = _copied(shelf.members), _copied(shelf.bars), shelf.marker, shelf.lock
 
         def restore() -> None:
-            self.older_at = trio.current_time()
             shelf.members, shelf.bars = _copied(kept[0]), _copied(kept[1])
             shelf.marker, shelf.lock = kept[2], kept[3]
 

@@ -74,9 +74,9 @@ def test_what_came_in_a_step_before_the_stop_is_received():
         leave(waiting=9)
 
 
-def taken(*, holder=None, outlived=(), acted=None, older=-math.inf, refused=-math.inf, alive=()):
+def taken(*, holder=None, outlived=(), acted=None, refused=-math.inf, alive=()):
     """A process ends because of another, long after the beginning."""
-    redis = SimpleNamespace(shelf=MemoryShelf(), acted=acted or {}, older_at=older)
+    redis = SimpleNamespace(shelf=MemoryShelf(), acted=acted or {})
     if holder is not None:
         redis.shelf.hold(holder)
     process = SimpleNamespace(
@@ -94,7 +94,6 @@ def taken(*, holder=None, outlived=(), acted=None, older=-math.inf, refused=-mat
     "fine",
     [
         {"holder": "b003", "acted": {"b003": 0.0}},
-        {"older": 0.0},
         {"refused": 0.0},
         {"holder": "b001", "outlived": ["b001"], "alive": ["b001"], "acted": {"b001": 0.0}},
     ],
@@ -109,7 +108,7 @@ async def test_what_a_process_may_end_for(autojump_clock, fine):
         {},
         {"holder": "b002", "acted": {"b003": 0.0}},
         {"acted": {"b001": -60.0}},
-        {"holder": "b001", "outlived": ["b001"], "older": 0.0},
+        {"holder": "b001", "outlived": ["b001"], "acted": {"b001": 0.0}},
     ],
 )
 async def test_what_a_process_may_not_end_for(autojump_clock, wrong):

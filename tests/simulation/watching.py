@@ -156,7 +156,7 @@ class Watch:
         if redis.shelf.holder in process.window.outlived - alive:
             raise Wrong(f"{process.boot} ended because of {redis.shelf.holder}, which it has outlived")
         others = [at for boot, at in redis.acted.items() if boot != process.boot]
-        if now - max([redis.older_at, *others]) > HELD_SECONDS:
+        if now - max(others, default=-math.inf) > HELD_SECONDS:
             raise Wrong(f"{process.boot} ended because of another on Redis, and there was none")
 
     def check_spooled(self, process: Process) -> None:

@@ -71,12 +71,14 @@ MOVING = [f"{OTHER}:{number}" for number in range(1, 100)]
         (LAPSED, None, f"{OTHER}:3", False, Move.TAKE, LAPSED),
         (LAPSED, US, f"{US}:3", False, Move.WRITE, HELD),
         (LAPSED, OTHER, f"{US}:3", False, Move.END, TAKEN),
-        (LAPSED, OTHER, f"{OTHER}:3", True, Move.END, TAKEN),
+        (LAPSED, OTHER, f"{OTHER}:3", False, Move.END, TAKEN),
+        (LAPSED, OTHER, f"{OTHER}:3", True, Move.WAIT, SEEKING),
         (LAPSED, DEAD, f"{DEAD}:7", True, Move.WAIT, SEEKING),
         # It is ours, and another boot has written.
         (WATCHING, US, f"{OTHER}:1", False, Move.WAIT, WATCHING),
         (WATCHING, None, f"{OTHER}:1", False, Move.TAKE, LAPSED),
         (WATCHING, OTHER, f"{OTHER}:1", False, Move.END, TAKEN),
+        (WATCHING, OTHER, f"{OTHER}:1", True, Move.WAIT, SEEKING),
         (WATCHING, DEAD, f"{DEAD}:1", False, Move.WAIT, SEEKING),
     ],
 )
@@ -91,9 +93,8 @@ def test_what_a_look_leads_to(state, holder, marker, granted, move, after):
     [
         (US, None, HELD),
         (None, None, LAPSED),
-        (OTHER, None, TAKEN),
-        (OTHER, f"{OTHER}:1", TAKEN),
-        (DEAD, None, SEEKING),
+        (OTHER, None, LAPSED),
+        (OTHER, f"{OTHER}:1", LAPSED),
         (US, f"{OTHER}:1", WATCHING),
     ],
 )
@@ -159,6 +160,14 @@ def test_a_dead_one_that_lives_after_all_ends_us():
     assert at.look(None, "us:1") is Move.TAKE
     at = At(LAPSED)
     assert at.looks(DEAD, "dead:7", "dead:8") == [Move.WAIT, Move.END]
+
+
+def test_one_that_we_never_met_is_dead_if_the_database_says_so_and_it_writes_nothing():
+    """Redis has come back with the lease of a boot that had stopped in order before the one before us."""
+    at = At(LAPSED)
+    assert at.looks(OTHER, "other:3", granted=True, seconds=DEAD_SECONDS) == [Move.WAIT] * 6 + [Move.TAKE]
+    at = At(LAPSED)
+    assert at.looks(OTHER, "other:3", "other:4", granted=True) == [Move.WAIT, Move.END]
 
 
 def test_one_stray_write_is_waited_out_and_more_end_us():

@@ -87,7 +87,10 @@ class Rival:
         self.holders: set[str] = set()
         """Boots that were seen to hold the lease. Older versions do not know of it."""
         self.outlived: set[str] = set()
-        """Boots that were dead when we took the lease. A Redis that comes back older may show their lease."""
+        """Boots that were dead when we took the lease, or must be, since the database has given us its lock.
+
+        A Redis that comes back older may show their lease.
+        """
 
     def gone(self) -> None:
         """The window is ours."""

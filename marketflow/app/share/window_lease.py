@@ -39,7 +39,7 @@ class LeaseState(Enum):
     HELD = "held"
     """Ours."""
     LAPSED = "lapsed"
-    """It was ours, and may have expired, or is gone. Nothing is written until that is clear."""
+    """It was ours, and may have expired, or is gone or another's. Nothing is written until that is clear."""
     WATCHING = "watching"
     """Ours, but another boot has written. Nothing is written until its marker has stood still."""
     TAKEN = "taken"
@@ -78,11 +78,11 @@ class LeaseMachine:
             case LeaseState.SEEKING:
                 move = self._seek(sight, moved=moved, granted=granted)
             case LeaseState.WATCHING:
-                move = self._watch(sight, moved=moved)
+                move = self._watch(sight, moved=moved, granted=granted)
             case LeaseState.TAKEN | LeaseState.RELEASED:
                 return Move.END
             case _:
-                move = self._check(sight)
+                move = self._check(sight, granted=granted)
         if move is Move.WAIT:
             self.rival.writes = self.rival.writes or moved
             if self.rival.wait.another(now):
@@ -105,9 +105,9 @@ class LeaseMachine:
             return Move.END  # It was not dead, and has taken from us what we held.
         return Move.TAKE if granted and still >= DEAD_SECONDS else Move.WAIT
 
-    def _watch(self, sight: Sight, *, moved: bool) -> Move:
+    def _watch(self, sight: Sight, *, moved: bool, granted: bool) -> Move:
         if sight.holder != self._boot:
-            return self._check(sight)
+            return self._check(sight, granted=granted)
         if moved:  # Late requests end; somebody who writes without a lease does not.
             return Move.WAIT if self._is_late(sight.marker) else Move.END
         return Move.WRITE if self.rival.marker.seconds >= FREE_SECONDS else Move.WAIT
@@ -120,15 +120,16 @@ class LeaseMachine:
         rival = self.rival
         return marker is not None and self._boot_of(marker) in rival.outlived & rival.holders
 
-    def _check(self, sight: Sight) -> Move:
-        """We have held it."""
+    def _check(self, sight: Sight, *, granted: bool) -> Move:
+        """We have held it. A Redis that comes back older may show the lease of a boot that is dead."""
         if sight.holder is None:
             self.state = LeaseState.LAPSED
             return Move.TAKE
         if sight.holder == self._boot:
             return Move.WRITE
-        if sight.holder not in self.rival.outlived:
+        if not granted and sight.holder not in self.rival.outlived:
             return Move.END
+        self.rival.outlived.add(sight.holder)
         self.state = LeaseState.SEEKING
         return Move.WAIT
 
@@ -144,10 +145,9 @@ class LeaseMachine:
     def wrote(self, met: Sight, sent_at: float) -> None:
         """Writes of ours were acknowledged, the last of them sent at that time, and have met this."""
         first, self._first_write = self._first_write, False
-        if met.holder is None:
+        if met.holder != self._boot:
             self.state = LeaseState.LAPSED
-        elif met.holder != self._boot:
-            self.state = LeaseState.SEEKING if met.holder in self.rival.outlived else LeaseState.TAKEN
+            self.rival.marker.forget()
         elif met.marker is None or first:
             self.renewed = sent_at
         else:
@@ -158,6 +158,7 @@ class LeaseMachine:
         """Time has gone by: after the lease nobody knows whether the key is there."""
         if self.state is LeaseState.HELD and now - self.renewed > LEASE_SECONDS:
             self.state = LeaseState.LAPSED
+            self.rival.marker.forget()
 
     def lost_sight(self) -> None:
         """The window is away: no boot could have written, and a wait begins again."""
@@ -237,16 +238,8 @@ class WindowLease:
         return True
 
     def wrote(self, sent_at: float) -> None:
-        """Writes were acknowledged, the last of them sent at that time (seconds of Trio's clock).
-
-        Raises:
-            StoreTaken: they have met the lease of another boot.
-        """
-        met = self._window.met
-        self._machine.wrote(met, sent_at)
-        if self._machine.state is LeaseState.TAKEN:
-            self._last = met
-            raise self._taken()
+        """Writes were acknowledged, the last of them sent at that time (seconds of Trio's clock)."""
+        self._machine.wrote(self._window.met, sent_at)
 
     async def release(self) -> None:
         """Give the lease back, if we have it: a restart then waits for nothing.
