@@ -5,9 +5,11 @@ from __future__ import annotations
 from http import HTTPStatus
 
 import pytest
+import trio
 from structlog.testing import capture_logs
 from test_http_fakes import Questions
 
+from marketflow.adapters.http.problem import TRACEBACK_EVERY
 from marketflow.app.answers import NothingCanAnswer
 from marketflow.domain.periods import CANDLE_INTERVALS
 
@@ -111,6 +113,17 @@ async def test_an_unexpected_error_is_logged_once_and_not_shown(client, question
     [entry] = [entry for entry in logs if entry["log_level"] == "error"]
     assert entry["event"] == "request_failed"
     assert isinstance(entry["exc_info"], Exception)
+
+
+async def test_a_client_cannot_fill_the_log_with_tracebacks(client, questions, autojump_clock):
+    questions.prices.error = RuntimeError("a bug")
+    with capture_logs() as logs:
+        for pause in (0, 0, TRACEBACK_EVERY):
+            await trio.sleep(pause)
+            await client.get("/prices/latest/BTCUSDT")
+    entries = [entry for entry in logs if entry["event"] == "request_failed"]
+    assert ["exc_info" in entry for entry in entries] == [True, False, True]
+    assert entries[1]["error"] == "RuntimeError: a bug"
 
 
 async def test_the_log_has_the_request(client):

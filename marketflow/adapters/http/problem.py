@@ -14,6 +14,7 @@ from marketflow.adapters.http.kinds import KINDS
 from marketflow.adapters.http.parameters import BadParameter
 from marketflow.adapters.http.peers import peer_of
 from marketflow.adapters.http.responses import as_json
+from marketflow.adapters.http.seldom import Seldom
 from marketflow.app.answers import NoData, NothingCanAnswer, TooManyClients, UnknownExchange, UnknownSymbol
 from marketflow.domain.periods import BadPeriod
 
@@ -23,6 +24,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 RETRY_SOON: Final = 1
 # Seconds. Clients over the limit should not try again each second.
 RETRY_LATER: Final = 10
+TRACEBACK_EVERY: Final = 1.0
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -72,7 +74,7 @@ def register_problems(app: Quart) -> None:
     app.register_error_handler(NothingCanAnswer, _nothing_can_answer)
     app.register_error_handler(TooManyClients, _too_many_clients)
     app.register_error_handler(HTTPException, _http_exception)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(Exception, Unexpected().answer)
 
 
 async def _bad_parameter(error: BadParameter) -> Response:
@@ -115,12 +117,24 @@ async def _http_exception(error: HTTPException) -> Response:
     return problem(_OF_STATUS.get(status, "bad-request"), detail, allowed=allowed, headers=headers)
 
 
-async def _unexpected(error: Exception) -> Response:
-    """Answer a request that failed because of a bug. The log has the error with the request's id."""
-    log.error("request_failed", exc_info=error)
-    if has_websocket_context() and (peer := peer_of(websocket.scope)) is not None:
-        # Requests are counted by their status, which a WebSocket does not have.
-        peer.wire.failed(error, logged=True)
-    return problem(
-        "internal-server-error", "an unexpected error, which has been logged under the request's id"
-    )
+class Unexpected:
+    """Answers a request that failed because of a bug. The log has the error with the request's id.
+
+    It has the traceback at most once in `TRACEBACK_EVERY` seconds, since a client may ask at any rate.
+    """
+
+    def __init__(self) -> None:
+        self._tracebacks = Seldom(TRACEBACK_EVERY)
+
+    async def answer(self, error: Exception) -> Response:
+        """A problem with status 500."""
+        if self._tracebacks.turn() is None:
+            log.error("request_failed", error=f"{type(error).__name__}: {error}")
+        else:
+            log.error("request_failed", exc_info=error)
+        if has_websocket_context() and (peer := peer_of(websocket.scope)) is not None:
+            # Requests are counted by their status, which a WebSocket does not have.
+            peer.wire.failed(error, logged=True)
+        return problem(
+            "internal-server-error", "an unexpected error, which has been logged under the request's id"
+        )
