@@ -165,7 +165,7 @@ class FramedSource:
 
     async def _talk(self, intake: Intake[Frames], stream: trio.SocketStream, nursery: trio.Nursery) -> None:
         framer = Framer()
-        await stream.send_all(frame_of(["subscribe", "trades"]))
+        await intake.outside(partial(stream.send_all, frame_of(["subscribe", "trades"])), PATIENCE)
         answer = b""
         while not answer.startswith(frame_of(["subscribed"])):
             data = await intake.outside(stream.receive_some, PATIENCE)

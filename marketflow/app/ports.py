@@ -214,7 +214,7 @@ class Intake(Protocol[Payload_contra]):
     async def send(self, payload: Payload_contra) -> None:
         """Pass a payload on to the workers, in the order of the calls. It waits while the workers are behind.
 
-        A stop does not end this wait.
+        A stop does not end this wait. If the source cancels it, the payload is passed on all the same.
         """
         ...
 
@@ -235,8 +235,9 @@ class Source(Protocol[AnyPayload]):
     async def run(self, intake: Intake[AnyPayload]) -> None:
         """Connect, and send what is received, until the connection ends or the stop comes.
 
-        It may open a nursery for its tasks. It must wait only through `intake`, and return soon after the
-        stop. If it raises or returns before that, the feed calls it again after a pause.
+        It may open a nursery for its tasks. It must return soon after the stop, so it waits for the outside
+        through `intake`, or in tasks that it cancels when it has read all. If it raises or returns before the
+        stop, the feed calls it again after a pause.
 
         Raises:
             OSError: no connection could be made, or it ended. From several tasks it may be a group.

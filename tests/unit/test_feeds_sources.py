@@ -196,21 +196,13 @@ async def test_a_cancellation_from_outside_is_none_either(autojump_clock):
     assert feed.state.state == "stopped"
 
 
-@pytest.mark.parametrize("made_of_it", ["nothing", "passed on", "another error"])
-async def test_an_error_of_ours_ends_the_feed_whatever_the_source_makes_of_it(autojump_clock, made_of_it):
+async def test_an_error_of_ours_ends_the_feed_and_is_no_fault_of_the_source(autojump_clock):
     """Here the workers' channel is closed."""
 
     async def run(intake):
         intake.connected()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(intake.send, payload())
-        except* trio.BrokenResourceError as group:
-            if made_of_it == "another error":
-                intake.ended(group)
-                raise ValueError("a bug") from group
-            if made_of_it == "passed on":
-                raise
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(intake.send, payload())
 
     source = PlannedSource([run] * 5)
     feed = feed_of(source)
@@ -219,8 +211,53 @@ async def test_an_error_of_ours_ends_the_feed_whatever_the_source_makes_of_it(au
     with capture_logs() as lines, pytest.RaisesGroup(trio.BrokenResourceError, flatten_subgroups=True):
         await feed.run(send, trio.Event())
     assert source.runs == 1
-    assert [line["event"] for line in lines] == ["connected"], "it is no fault of the source"
-    assert (feed.state.bugs, feed.state.last_error) == (0, None)
+    assert [line["event"] for line in lines] == ["connected"]
+    assert feed.state.bugs == 0
+
+
+@pytest.mark.parametrize("how", ["a sibling fails", "a time limit of its own"])
+async def test_a_send_that_the_source_gives_up_leaves_no_gap(autojump_clock, how):
+    """The workers are behind, so its chunk waits. The connections after it are read as ever."""
+
+    async def run(intake):
+        intake.connected()
+        if how == "a time limit of its own":
+            for text in (b"1\n", b"2\n"):
+                with trio.move_on_after(1):
+                    await intake.send(payload(text))
+            raise OSError("gone")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(intake.send, payload(b"1\n"))
+            nursery.start_soon(intake.send, payload(b"2\n"))
+            await trio.sleep(1)
+            raise OSError("gone")
+
+    async def last(intake):
+        intake.connected()
+        await intake.send(payload(b"3\n"))
+        await intake.outside(trio.sleep_forever)
+
+    source = PlannedSource([run, last])
+    chunks, lines = await run_for(feed_of(source), 10, room=0)
+    texts = [chunk.payload.lines for chunk in chunks]
+    assert (sorted(texts[:2]), texts[2:]) == ([b"1\n", b"2\n"], [b"3\n"])
+    assert [chunk.number for chunk in chunks] == [0, 1, 2]
+    assert [line["event"] for line in lines] == ["connected", "disconnected", "connected"]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_bug_that_was_reported_counts_once(autojump_clock, grouped):
+    async def run(intake):
+        intake.connected()
+        bug = ValueError("a bug")
+        intake.ended(bug)
+        await trio.sleep(1)
+        raise ExceptionGroup("", [bug]) if grouped else bug
+
+    feed = feed_of(PlannedSource([run]))
+    _, lines = await run_for(feed, 10)
+    assert feed.state.bugs == 1
+    assert [line["event"] for line in lines] == ["connected", "source failed", "connected"]
 
 
 async def test_a_source_that_comes_back_by_itself_is_one_connection(autojump_clock):

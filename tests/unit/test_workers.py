@@ -147,3 +147,18 @@ async def test_nothing_in_a_channel_is_thrown_away_when_the_feed_ends(autojump_c
     await run_pool(feed, decode=decode, enter=enter, workers=3)
     assert ended == [0.0]
     assert entered == list(range(8))
+
+
+async def test_a_chunk_that_never_comes_is_an_error(autojump_clock):
+    """The batches after it would wait for it, and with them all of the exchange's updates."""
+
+    async def feed(chunks):
+        async with chunks:
+            await chunks.send(chunk_of(0))
+            await chunks.send(chunk_of(2))
+
+    async def enter(batch):
+        pass
+
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="chunk 1 has never come, 1 after it")):
+        await run_pool(feed, decode=decode, enter=enter, workers=2)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HEALTHY_AFTER: Final = 5.0
 """Seconds of good updates after which a connection was a good one: the back-off then begins again."""
 STOP_PATIENCE: Final = 30.0
-"""Seconds after a stop in which a source has to return. After that it is cancelled, between two sends: else a
+"""Seconds after a stop in which a source has to return. After that it is cancelled: else a
 switch of modes would wait for ever. (A stop of the service has a limit of its own.)"""
 
 LOOKS: Final = 10
@@ -106,13 +106,17 @@ class Feed:
         self._end_outage()
         try:
             async with chunks, trio.open_nursery() as nursery:
+                source_scope = trio.CancelScope()
                 nursery.start_soon(waits.end_at_stop)
-                nursery.start_soon(self._abandon_late_source, stopping, sender, nursery.cancel_scope)
-                while not waits.stopping:
-                    await self._run_source(intake, sender)
-                    if self.state.state == "backing off":
-                        await waits.outside(partial(trio.sleep, self._backoff.next()))
-                        self.state.retry(trio.current_time())
+                nursery.start_soon(sender.run)
+                nursery.start_soon(self._abandon_late_source, stopping, sender, source_scope)
+                with source_scope:
+                    while not waits.stopping:
+                        await self._run_source(intake)
+                        if self.state.state == "backing off":
+                            await waits.outside(partial(trio.sleep, self._backoff.next()))
+                            self.state.retry(trio.current_time())
+                await sender.drained()
                 nursery.cancel_scope.cancel()
         finally:
             self.state.stop(trio.current_time())
@@ -130,11 +134,8 @@ class Feed:
             count = payload.messages
             return Decoded(received=count, rejected={MALFORMED: count} if count else {}, updates=())
 
-    async def _run_source(self, intake: Intake[Any], sender: ChunkSender[Any]) -> None:
-        """One connection, from connecting to its end.
-
-        An error in a send is ours. The source may have let it pass, wrapped it or swallowed it.
-        """
+    async def _run_source(self, intake: Intake[Any]) -> None:
+        """One connection, from connecting to its end."""
         failure: Exception | None = None
         passed_on: BaseExceptionGroup | None = None
         try:
@@ -146,12 +147,10 @@ class Feed:
         else:
             if not intake.stopping:
                 failure = ConnectionError("the source ended the connection")
-        if failure is not None and sender.fault is None:
+        if failure is not None and any(cause is not intake.reported for cause in _causes(failure)):
             self._failed(failure)
         if passed_on is not None:
             raise passed_on
-        if sender.fault is not None:
-            raise sender.fault
 
     async def _abandon_late_source(
         self, stopping: trio.Event, sender: ChunkSender[Any], scope: trio.CancelScope

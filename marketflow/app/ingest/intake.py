@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -14,31 +15,65 @@ T = TypeVar("T")
 
 
 class ChunkSender(Generic[AnyPayload]):
-    """Numbers the payloads of one run of a feed, and sends them to the workers."""
+    """Numbers the payloads of one run of a feed, and passes them on to the workers.
+
+    A payload belongs to the sender from the call of `send` on. If the source gives up that call, for example
+    because another of its tasks has failed, the payload is passed on all the same: the book would wait for
+    its number, and what was received would be counted nowhere.
+    """
 
     def __init__(self, exchange: str, chunks: trio.MemorySendChannel[Chunk[AnyPayload]]) -> None:
         """The channel stays the caller's to close."""
         self._exchange = exchange
         self._chunks = chunks
         self._next_number = 0
-        self.waiting = 0
+        self._waiting: deque[Chunk[AnyPayload]] = deque()
+        """Chunks for which there was no room."""
+        self._changed = trio.lowlevel.ParkingLot()
+
+    @property
+    def waiting(self) -> int:
         """How many payloads have not been taken by the channel yet."""
-        self.fault: Exception | None = None
-        """What a send has raised. It is an error of ours, although it passes through the source."""
+        return len(self._waiting)
 
     async def send(self, payload: AnyPayload) -> None:
-        """Send it as the next chunk, however long the workers take."""
+        """Send it as the next chunk, and wait until the channel has taken it."""
         # No other task gets a turn between the number and the channel, so the order is that of the calls.
         chunk = Chunk(self._exchange, self._next_number, payload)
         self._next_number += 1
-        self.waiting += 1
+        if not self._waiting and self._sent(chunk):
+            await trio.lowlevel.checkpoint()
+            return
+        self._waiting.append(chunk)
+        self._changed.unpark_all()
+        while self._waiting and self._waiting[0].number <= chunk.number:
+            await self._changed.park()
+
+    def _sent(self, chunk: Chunk[AnyPayload]) -> bool:
+        """Send it if there is room. An error of the channel is ours: `run` will raise it, not the source."""
         try:
-            await self._chunks.send(chunk)
-        except Exception as error:
-            self.fault = error
-            raise
-        finally:
-            self.waiting -= 1
+            self._chunks.send_nowait(chunk)
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Pass on the chunks for which there was no room, until it is cancelled.
+
+        Raises:
+            trio.BrokenResourceError: the workers have gone.
+        """
+        while True:
+            while self._waiting:
+                await self._chunks.send(self._waiting[0])
+                self._waiting.popleft()
+                self._changed.unpark_all()
+            await self._changed.park()
+
+    async def drained(self) -> None:
+        """Wait until all has been passed on."""
+        while self._waiting:
+            await self._changed.park()
 
 
 class Intake(Generic[AnyPayload]):
@@ -55,9 +90,10 @@ class Intake(Generic[AnyPayload]):
     ) -> None:
         """`idle_timeout` in seconds."""
         self._waits = waits
-        self._sender = sender
         self._idle_timeout = idle_timeout
         self._on_ended = on_ended
+        self.reported: Exception | None = None
+        """Why the source has said that its connection ended."""
         # Bound directly: a wrapper around each call is noticeable with small payloads.
         self.outside = waits.outside
         self.send = sender.send
@@ -69,9 +105,9 @@ class Intake(Generic[AnyPayload]):
         return self._waits.stopping
 
     def ended(self, error: Exception) -> None:
-        """The connection has ended; an error of ours has not ended it."""
-        if self._sender.fault is None:
-            self._on_ended(error)
+        """The connection has ended."""
+        self.reported = error
+        self._on_ended(error)
 
     def received(self, receive: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
         """Receive until the stop, and once more after it."""

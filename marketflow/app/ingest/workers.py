@@ -82,7 +82,11 @@ async def _fan_in(
     batches: trio.MemoryReceiveChannel[Batch],
     enter: Callable[[Batch], Awaitable[None]],
 ) -> None:
-    """Enter batches in the order of their chunks: a worker may have overtaken another."""
+    """Enter batches in the order of their chunks: a worker may have overtaken another.
+
+    Raises:
+        RuntimeError: a chunk has never come, so those after it could not be entered.
+    """
     ahead: dict[int, Batch] = {}
     number = 0
     async with batches:
@@ -91,3 +95,5 @@ async def _fan_in(
             while (following := ahead.pop(number, None)) is not None:
                 number += 1
                 await enter(following)
+    if ahead:
+        raise RuntimeError(f"chunk {number} has never come, {len(ahead)} after it have")
