@@ -13,6 +13,7 @@
     │        ├─ worker x5          end when the feed has ended
     │        └─ fan-in             ends when the workers have ended; all updates are in the book
     ├─ stream                      ends with the stop
+    ├─ limit_stop                  waits for the stop, and limits its time
     └─ share
        ├─ flusher                  ends when no update can enter any more
        ├─ aggregator               ends when the flusher has ended
@@ -183,6 +184,7 @@ async def serve(
         time = StopTime(settings.shutdown_timeout / 1_000)
         async with spooling_at_the_end(parts, time):
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(limit_stop, stopping, time, nursery.cancel_scope)
                 url = await nursery.start(surroundings.front, parts.questions, stopping)
                 async with move_on_when(stopping.wait):
                     await parts.share.lease()
@@ -196,10 +198,15 @@ async def serve(
 
                 await stopping.wait()
                 parts.health.serving = False
-                time.begin()
-                nursery.cancel_scope.deadline = time.stages_end
             if nursery.cancel_scope.cancelled_caught:
                 raise TimeoutError("the stop took too long and was cut short, see the log")
+
+
+async def limit_stop(stopping: trio.Event, time: StopTime, stages: trio.CancelScope) -> None:
+    """Once the stop comes, limit the time of the stages before the spool. It may come during the start."""
+    await stopping.wait()
+    time.begin()
+    stages.deadline = time.stages_end
 
 
 class StopTime:

@@ -13,6 +13,7 @@ import trio.testing
 from rig import Counts, Exchange, eventually, exchanges, playing, settings_for
 from structlog.testing import capture_logs
 
+from marketflow.adapters.state.spool import FileSpool
 from marketflow.app.share.spooling import BarsLost
 from marketflow.config import Settings
 from marketflow.embedded import EmbeddedRedis
@@ -168,6 +169,28 @@ async def test_a_disk_that_hangs_cannot_hold_the_stop(
             await stopped_without_stores(settings, players[0])
         assert trio.current_time() - began < 5
         released.set()
+
+
+async def test_a_stop_during_the_start_is_limited_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start reads a spool, from a disk that hangs."""
+
+    async def hangs(_: FileSpool) -> None:
+        reading.set()
+        await trio.sleep(30)
+
+    monkeypatch.setattr(FileSpool, "load", hangs)
+    reading, stopping = trio.Event(), trio.Event()
+    settings = settings_for([], f"redis://{NOWHERE}/0", f"postgresql://u@{NOWHERE}/d", tmp_path)
+    settings = attrs.evolve(settings, shutdown_timeout=1_000)
+    with pytest.RaisesGroup(TimeoutError, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve, settings, stopping))
+            await reading.wait()
+            stopping.set()
+            began = trio.current_time()
+    assert trio.current_time() - began < 10
 
 
 @pytest.mark.parametrize("limit", [0.001, 1.0, 2.0, 6.0, 10.0, 60.0])

@@ -9,6 +9,8 @@ import trio
 from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.adapters.exchange.walk import Walk
+from marketflow.app.ingest.backoff import Backoff
+from marketflow.app.ingest.feeds import Feed
 from marketflow.domain.prices import SYMBOLS
 
 
@@ -105,3 +107,21 @@ async def test_prices_are_of_the_time_of_their_tick(autojump_clock):
             expected = prices.at(updates[0]["timestamp"])
             assert [(update["symbol"], update["price"]) for update in updates] == list(expected)
         await trio.sleep(7.3)
+
+
+async def test_ticks_that_are_further_apart_than_the_idle_timeout(autojump_clock):
+    send, receive = trio.open_memory_channel(100)
+    stopping = trio.Event()
+    feed = Feed(
+        source_of(rate=0.05),
+        backoff=Backoff(1.0, 1.0, random.Random(1)),
+        idle_timeout=5.0,
+        last_accepted=lambda: None,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run, send, stopping)
+        await trio.sleep(101)
+        stopping.set()
+    with receive:
+        assert len([chunk async for chunk in receive]) == 6
+    assert feed.reconnects == 0

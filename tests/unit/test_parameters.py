@@ -9,9 +9,9 @@ from marketflow.adapters.http.parameters import (
     BadParameter,
     choice,
     integer,
-    one_exchange,
     optional_timestamp,
     parameters,
+    with_exchange,
 )
 
 
@@ -100,15 +100,22 @@ def test_a_choice_names_the_others():
 
 
 @pytest.mark.parametrize(
-    ("in_path", "in_query", "asked"),
-    [(None, None, None), ("a", None, "a"), (None, "a", "a"), ("a", "a", "a"), (None, "", "")],
+    ("in_path", "query", "asked", "others"),
+    [
+        (None, [], None, {}),
+        ("a", [], "a", {}),
+        (None, [("exchange", "a")], "a", {}),
+        (None, [("exchange", "")], "", {}),
+        ("a", [("period", "1m")], "a", {"period": "1m"}),
+        (None, [("period", "1m"), ("exchange", "a")], "a", {"period": "1m"}),
+    ],
 )
-def test_the_exchange_may_stand_in_the_path_or_in_the_query(in_path, in_query, asked):
-    assert one_exchange(in_path, in_query) == asked
+def test_the_exchange_may_stand_in_the_path_or_in_the_query(in_path, query, asked, others):
+    assert with_exchange(query, in_path, ("period",)) == (asked, others)
 
 
-@pytest.mark.parametrize("in_query", ["b", "", "A"])
-def test_two_different_exchanges_are_a_conflict(in_query):
+@pytest.mark.parametrize("in_query", ["a", "b", "", "A"])
+def test_where_it_is_in_the_path_the_query_has_no_such_parameter(in_query):
     with pytest.raises(BadParameter) as caught:
-        one_exchange("a", in_query)
-    assert caught.value.kind == "conflicting-exchange"
+        with_exchange([("exchange", in_query)], "a", ("period",))
+    assert (caught.value.kind, caught.value.allowed) == ("unknown-parameter", ("period",))

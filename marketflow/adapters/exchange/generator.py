@@ -35,8 +35,12 @@ class GeneratorSource:
     async def run(self, intake: Intake[Lines]) -> None:
         """Send ticks until the stop. Raises only the errors of the intake."""
         intake.connected()
-        async for lines in intake.received(self.ticks().next):
-            await intake.send(Lines(lines, 0, self._clock.now(), trio.current_time()))
+        ticks = self.ticks()
+        # No `received`: a tick may be further away than the idle timeout.
+        while not intake.stopping:
+            lines = await intake.outside(ticks.next)
+            if lines is not None:
+                await intake.send(Lines(lines, 0, self._clock.now(), trio.current_time()))
 
     def ticks(self) -> Ticks:
         """Ticks on a schedule that starts now."""

@@ -12,9 +12,8 @@ from marketflow.adapters.http.parameters import (
     BadParameter,
     choice,
     integer,
-    one_exchange,
     optional_timestamp,
-    parameters,
+    with_exchange,
 )
 from marketflow.adapters.http.responses import as_json
 from marketflow.app.interface import PriceQuestions
@@ -23,7 +22,7 @@ from marketflow.domain.periods import CANDLE_INTERVALS
 DEFAULT_INTERVAL: Final = "1m"
 DEFAULT_LIMIT: Final = 500
 LARGEST_LIMIT: Final = 1000
-PARAMETERS: Final = ("interval", "exchange", "start", "end", "limit")
+PARAMETERS: Final = ("interval", "start", "end", "limit")
 
 
 def candle_routes(prices: PriceQuestions) -> Blueprint:
@@ -33,8 +32,7 @@ def candle_routes(prices: PriceQuestions) -> Blueprint:
     @routes.get("/candles/<symbol>")
     @routes.get("/candles/<exchange>/<symbol>")
     async def candles(symbol: str, exchange: str | None = None) -> Response:
-        given = parameters(request.args.items(multi=True), PARAMETERS)
-        asked = one_exchange(exchange, given.get("exchange"))
+        asked, given = with_exchange(request.args.items(multi=True), exchange, PARAMETERS)
         interval = choice("interval", given.get("interval", DEFAULT_INTERVAL), CANDLE_INTERVALS)
         start = optional_timestamp("start", given.get("start"))
         end = optional_timestamp("end", given.get("end"))

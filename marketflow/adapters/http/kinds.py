@@ -50,7 +50,6 @@ KINDS: Final[Mapping[str, Kind]] = {
             "unknown-parameter", _BAD, "The route has no such query parameter; `allowed` lists those it has."
         ),
         Kind("repeated-parameter", _BAD, "A query parameter may be given once."),
-        Kind("conflicting-exchange", _BAD, "The path names one exchange and the query another. Name one."),
         Kind(
             "bad-period",
             _BAD,

@@ -39,6 +39,25 @@ def parameters(pairs: Iterable[tuple[str, str]], allowed: Collection[str]) -> di
     return given
 
 
+def with_exchange(
+    pairs: Iterable[tuple[str, str]], in_path: str | None, allowed: Collection[str]
+) -> tuple[str | None, dict[str, str]]:
+    """The exchange and the other parameters. The query may have an exchange only if the path has none.
+
+    Args:
+        pairs: the query.
+        in_path: the exchange in the path, None if it has none.
+        allowed: the parameters besides the exchange.
+
+    Raises:
+        BadParameter: as `parameters`.
+    """
+    if in_path is not None:
+        return in_path, parameters(pairs, allowed)
+    given = parameters(pairs, ("exchange", *allowed))
+    return given.pop("exchange", None), given
+
+
 def integer(name: str, text: str, *, least: int, most: int) -> int:
     """A whole number in ASCII digits, from `least` (0 or more) to `most`.
 
@@ -68,20 +87,3 @@ def choice(name: str, text: str, allowed: Collection[str]) -> str:
     if text in allowed:
         return text
     raise BadParameter(f"bad-{name}", f"unknown {name} {text!r}", allowed)
-
-
-def one_exchange(in_path: str | None, in_query: str | None) -> str | None:
-    """The exchange in the path or in the query; None if it is in neither.
-
-    Raises:
-        BadParameter: path and query have different exchanges.
-    """
-    if in_path is None:
-        return in_query
-    if in_query is not None and in_query != in_path:
-        raise BadParameter(
-            "conflicting-exchange",
-            f"the path says exchange {in_path!r} and the query {in_query!r}",
-            (in_path,),
-        )
-    return in_path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Blueprint, request
 from quart.wrappers import Response
 
-from marketflow.adapters.http.parameters import one_exchange, parameters
+from marketflow.adapters.http.parameters import parameters, with_exchange
 from marketflow.adapters.http.responses import as_json
 from marketflow.app.interface import PriceQuestions, StatisticKind
 
@@ -29,14 +29,13 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
     @routes.get("/prices/latest/<symbol>")
     @routes.get("/prices/latest/<exchange>/<symbol>")
     async def latest(symbol: str, exchange: str | None = None) -> Response:
-        given = parameters(request.args.items(multi=True), ("exchange",))
-        return as_json(await prices.latest(symbol, one_exchange(exchange, given.get("exchange"))))
+        asked, _ = with_exchange(request.args.items(multi=True), exchange, ())
+        return as_json(await prices.latest(symbol, asked))
 
     @routes.get("/prices/aggregate/<symbol>")
     @routes.get("/prices/aggregate/<exchange>/<symbol>")
     async def aggregate(symbol: str, exchange: str | None = None) -> Response:
-        given = parameters(request.args.items(multi=True), ("exchange", "period"))
-        asked = one_exchange(exchange, given.get("exchange"))
+        asked, given = with_exchange(request.args.items(multi=True), exchange, ("period",))
         return as_json(await prices.summary(symbol, asked, given.get("period", DEFAULT_PERIOD)))
 
     _statistic_routes(routes, prices, "highest")
@@ -53,8 +52,7 @@ def _statistic_routes(routes: Blueprint, prices: PriceQuestions, kind: Statistic
         return as_json({"prices": found})
 
     async def statistic(symbol: str, exchange: str | None = None) -> Response:
-        given = parameters(request.args.items(multi=True), ("exchange", "period"))
-        asked = one_exchange(exchange, given.get("exchange"))
+        asked, given = with_exchange(request.args.items(multi=True), exchange, ("period",))
         return as_json(await prices.statistic(kind, symbol, asked, given.get("period", DEFAULT_PERIOD)))
 
     routes.add_url_rule(f"/prices/{kind}", f"{kind}_of_all", statistics)

@@ -58,8 +58,9 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Neither starting nor stopping. The book can answer without either store."""
-        return self.serving
+        """Neither starting nor stopping, and something can answer: a store, or what is known in memory."""
+        away = all(not state.up and state.error is not None for state in (self._redis, self._postgres))
+        return self.serving and not (away and not self._book.bars.pairs)
 
     def status_of(self, feed: Feed) -> ExchangeStatus:
         """The status of a feed's exchange."""
@@ -106,7 +107,7 @@ class Health:
         )
 
     def _status(self) -> ServiceStatus:
-        if not self.serving:
+        if not self.ready:
             return "unavailable"
         sources = [self.status_of(feed) for feed in self._feeds[self._mode()]]
         stores = all(state.up and state.refusal is None for state in (self._redis, self._postgres))

@@ -250,5 +250,6 @@ def _with_and_without_exchange(operation: Operation) -> Iterator[Operation]:
         operation,
         path=operation.path.replace("{symbol}", "{exchange}/{symbol}"),
         summary=f"{operation.summary} on one exchange",
-        kinds=("conflicting-exchange", *kinds),
+        parameters=tuple(name for name in operation.parameters if name != "exchange"),
+        kinds=kinds,
     )
