@@ -109,7 +109,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
     health = Health(
         feeds=feeds,
         mode=lambda: modes.mode,
-        book=book,
+        share=share.figures,
         redis=share.redis,
         postgres=share.postgres,
         clock=clock,
@@ -129,10 +129,8 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
             health=health,
             measuring=Measuring(
                 health=health,
-                book=book,
-                flusher=share.flusher,
-                aggregator=share.aggregator,
-                stream=stream,
+                share=share.figures,
+                stream_clients=lambda: stream.clients,
             ),
             modes=modes,
         ),

@@ -38,10 +38,10 @@ from trio_util import move_on_when
 
 from marketflow import logs
 from marketflow.app.ingest.workers import run_pool
+from marketflow.app.instruments.clocks import SystemClock
 from marketflow.app.interface import HealthReport, Mode
 from marketflow.app.ports import AggregateStore, Clock
 from marketflow.app.share.spooling import BarsLost
-from marketflow.app.watch.clocks import SystemClock
 from marketflow.assembly import Parts, assemble
 from marketflow.config import Settings
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis

@@ -11,9 +11,9 @@ from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.exchange.wire import Decoder
+from marketflow.app.instruments.clocks import Beat
 from marketflow.app.interface import Mode
 from marketflow.app.ports import Clock, Source
-from marketflow.app.watch.clocks import Beat
 from marketflow.config import Settings
 
 MOST_PACE: Final = 0.0125

@@ -19,6 +19,7 @@ from trio.testing import MockClock
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.knowledge import KnownBars, Standing
 from marketflow.app.ports import Batch, StoreAway, Updates
 from marketflow.app.questions.candles import CandlePages
@@ -28,7 +29,6 @@ from marketflow.app.questions.spans import Spans
 from marketflow.app.share.lease import Lease
 from marketflow.app.share.making import ShareOptions, make_share
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
-from marketflow.app.watch.stores import StoreState
 from marketflow.domain.bars import Bar, by_second
 from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
 from marketflow.domain.prices import Pair

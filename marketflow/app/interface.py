@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import attrs
 
 from marketflow.app.answers import Candles, Latest, PriceEvent, Statistic, Summary
-from marketflow.app.watch.histogram import Distribution
+from marketflow.app.instruments.histogram import Distribution
 
 Mode = Literal["live", "test"]
 StatisticKind = Literal["highest", "lowest", "average"]

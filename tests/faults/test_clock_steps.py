@@ -129,7 +129,7 @@ async def test_a_clock_that_stays_days_ahead_deletes_nothing(
     wrong_from_the_start: bool,
 ) -> None:
     """Even if a step lasts long enough to be accepted, rows and bars stay, since the data has not moved."""
-    monkeypatch.setattr("marketflow.app.watch.clocks.DOUBT", 300)
+    monkeypatch.setattr("marketflow.app.instruments.clocks.DOUBT", 300)
     clock = SteppingClock()
     async with exchanges("exchange1") as players:
         settings = settings_for(

@@ -25,7 +25,7 @@ from rig import (
 from structlog.testing import capture_logs
 
 from marketflow.adapters.exchange.checks import Checks
-from marketflow.app.watch.clocks import SystemClock
+from marketflow.app.instruments.clocks import SystemClock
 from marketflow.config import Settings
 from marketflow.outside import real_outside
 

@@ -18,8 +18,8 @@ from marketflow.adapters.exchange.checks import Checks
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ingest.workers import run_pool
+from marketflow.app.instruments.clocks import SystemClock
 from marketflow.app.share.book import Book
-from marketflow.app.watch.clocks import SystemClock
 from marketflow.domain.prices import SYMBOLS
 
 NAME = "framed"

@@ -26,6 +26,7 @@ from marketflow.app.answers import (
     UnknownExchange,
     UnknownSymbol,
 )
+from marketflow.app.instruments.histogram import Distribution
 from marketflow.app.interface import (
     Counters,
     ExchangeHealth,
@@ -35,7 +36,6 @@ from marketflow.app.interface import (
     StoreHealth,
 )
 from marketflow.app.interface import Questions as AllQuestions
-from marketflow.app.watch.histogram import Distribution
 from marketflow.config.settings import HttpSettings
 from marketflow.domain.periods import parse_period
 

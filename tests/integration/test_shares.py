@@ -17,9 +17,9 @@ from builders import batch_of
 from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.adapters.state.spool import FileSpool
+from marketflow.app.instruments.clocks import SystemClock
 from marketflow.app.ports import Scope
 from marketflow.app.share.making import ShareOptions, make_share
-from marketflow.app.watch.clocks import SystemClock
 from marketflow.domain.periods import MINUTE, SECOND, Span, floor_to
 
 INTERVAL, GRACE = 2 * SECOND, 200

@@ -22,8 +22,8 @@ from marketflow.adapters.exchange.tcp import TcpSource
 from marketflow.adapters.exchange.wire import Decoder
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
+from marketflow.app.instruments.clocks import Beat, SystemClock
 from marketflow.app.ports import Chunk
-from marketflow.app.watch.clocks import Beat, SystemClock
 from marketflow.domain.prices import REASONS, SYMBOLS
 
 LIMIT_SECONDS = 20

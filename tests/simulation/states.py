@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from marketflow.app.ingest.state import FeedState
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.share.window_lease import LeaseMachine
-from marketflow.app.watch.stores import StoreState
 
 NAMES: Final[dict[type, tuple[str, Callable[[Any, Any], str]]]] = {
     LeaseMachine: ("state", lambda _, state: f"lease {state.value}"),

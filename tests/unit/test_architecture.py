@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import attrs
@@ -56,17 +58,21 @@ RULES = {
             "marketflow.app.knowledge",
             "marketflow.app.answers",
             "marketflow.app.interface",
+            "marketflow.app.figures",
         ),
-        Rule(ours(*(f"app.{room}" for room in ("ingest", "share", "questions", "stream")))),
+        Rule(ours(*(f"app.{room}" for room in ("ingest", "share", "questions", "stream", "watch")))),
+    ),
+    "marketflow.app.instruments": Rule(
+        forbidden=(), only=("attrs", "trio", "structlog", *ours("domain", "app.ports", "app.instruments"))
     ),
     "marketflow.app.questions": Rule(forbidden=(), only=("attrs", "trio", *ASKING, *ours("app.questions"))),
     "marketflow.app.stream": Rule(
         forbidden=(), only=("attrs", "trio", "trio_util", *ASKING, *ours("app.stream"))
     ),
-    "marketflow.app.share": Rule(ours("app.questions", "app.stream", "app.ingest")),
-    "marketflow.app.ingest": Rule(ours("app.questions", "app.stream", "app.share")),
-    # Its parts report on other rooms, which do not import it.
-    "marketflow.app.watch": Rule(ours("app.questions")),
+    "marketflow.app.share": Rule(ours("app.questions", "app.stream", "app.ingest", "app.watch")),
+    "marketflow.app.ingest": Rule(ours("app.questions", "app.stream", "app.share", "app.watch")),
+    # It reads feeds, and the numbers of shares through a port. No room imports it.
+    "marketflow.app.watch": Rule(ours("app.questions", "app.stream", "app.share")),
     "marketflow.config": Rule(ours("app", "adapters", "embedded", "logs", *TOP)),
     "marketflow.logs": Rule(ours("app", "adapters", "embedded", *TOP)),
     "marketflow.embedded": Rule(ours("domain", "app", "adapters", "config", "logs", *TOP)),
@@ -141,6 +147,23 @@ def import_violations(source: str, module: str, *, is_package: bool = False) -> 
     return violations
 
 
+def room(name: str) -> str | None:
+    """The room of app, or the module beside the rooms, that a dotted name is in."""
+    package, _, rest = name.partition("marketflow.app.")
+    return rest.split(".")[0] if rest and not package else None
+
+
+def room_imports(sources: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """For each room of app the other rooms that it imports. Takes (module, source)."""
+    found: dict[str, set[str]] = {}
+    for module, source in sources:
+        here = room(module)
+        if here is not None:
+            names = imported(source, module, is_package=False)
+            found.setdefault(here, set()).update({each for name in names if (each := room(name))} - {here})
+    return found
+
+
 def mutable_state(source: str) -> set[str]:
     """Names that a module binds to an empty container, or rebinds within a function.
 
@@ -194,6 +217,28 @@ def test_no_module_holds_state(module: str) -> None:
     assert mutable_state(modules()[module].read_text()) == set()
 
 
+def test_rooms_do_not_import_each_other_in_a_circle() -> None:
+    """There is an order in which each room imports only earlier ones."""
+    found = room_imports((module, path.read_text()) for module, path in modules().items())
+    order = list(TopologicalSorter(found).static_order())  # raises CycleError
+    assert order.index("ports") < order.index("instruments") < order.index("share") < len(order)
+    assert found["instruments"] <= {"ports"}
+    assert found["watch"] >= {"figures", "ingest", "instruments"}
+
+
+@pytest.mark.parametrize("planted", ["from marketflow.app.watch import health", "from ..watch import health"])
+def test_a_circle_is_found(planted: str) -> None:
+    """Also one over several rooms, whatever the modules are."""
+    sources = [
+        ("marketflow.app.watch.health", "from marketflow.app.ingest.feeds import Feed"),
+        ("marketflow.app.ingest.feeds", "def late():\n    from ..share import book"),
+        ("marketflow.app.share.ledger", planted),
+    ]
+    with pytest.raises(CycleError):
+        TopologicalSorter(room_imports(sources)).prepare()
+    TopologicalSorter(room_imports(sources[:2])).prepare()
+
+
 def test_every_package_has_a_rule() -> None:
     """A new adapter or a misspelt rule does not go unnoticed."""
     known = modules()
@@ -231,7 +276,11 @@ def test_every_package_has_a_rule() -> None:
             "marketflow.app.ingest.feeds",
         ),
         ("marketflow.app.questions.queries", "from marketflow.app import stream", "marketflow.app.stream"),
-        ("marketflow.app.questions.spans", "from ..watch import stores", "marketflow.app.watch.stores"),
+        (
+            "marketflow.app.questions.spans",
+            "from ..instruments import stores",
+            "marketflow.app.instruments.stores",
+        ),
         ("marketflow.app.questions.spans", "import structlog", "structlog"),
         (
             "marketflow.app.stream.board",
@@ -249,7 +298,17 @@ def test_every_package_has_a_rule() -> None:
         ("marketflow.app.share.book", "from ..ingest import feeds", "marketflow.app.ingest.feeds"),
         ("marketflow.app.ingest.feeds", "from ..share.book import Book", "marketflow.app.share.book.Book"),
         ("marketflow.app.ingest.feeds", "from ..stream import board", "marketflow.app.stream.board"),
+        ("marketflow.app.share.book", "from ..watch import health", "marketflow.app.watch.health"),
+        ("marketflow.app.ingest.feeds", "from ..watch import health", "marketflow.app.watch.health"),
+        ("marketflow.app.watch.measuring", "from ..share.book import Book", "marketflow.app.share.book.Book"),
+        ("marketflow.app.watch.health", "from ..stream import board", "marketflow.app.stream.board"),
+        (
+            "marketflow.app.instruments.stores",
+            "from marketflow.app.interface import StoreStatus",
+            "marketflow.app.interface.StoreStatus",
+        ),
         ("marketflow.app.knowledge", "from .share import book", "marketflow.app.share.book"),
+        ("marketflow.app.figures", "from .share import ledger", "marketflow.app.share.ledger"),
         ("marketflow.app.interface", "from .stream import board", "marketflow.app.stream.board"),
         ("marketflow.adapters.db.postgres", "from ..cache import memory", "marketflow.adapters.cache.memory"),
         ("marketflow.adapters.http.prices", "from marketflow.cli import main", "marketflow.cli.main"),
@@ -279,7 +338,8 @@ def test_a_forbidden_import_is_found(module: str, source: str, violation: str) -
         ),
         ("marketflow.app.stream.board", "from ..answers import Latest\nfrom .turns import Turns"),
         ("marketflow.app.share.knowing", "from marketflow.app.knowledge import KnownBars"),
-        ("marketflow.app.watch.measuring", "from marketflow.app.share.book import Book"),
+        ("marketflow.app.watch.measuring", "from marketflow.app.figures import Figures"),
+        ("marketflow.app.share.lease", "from ..instruments.stores import StoreState"),
     ],
 )
 def test_an_allowed_import_is_not_found(module: str, source: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from marketflow.app.watch.clocks import DOUBT, Beat, CautiousClock, DataClock, SystemClock, next_beat
+from marketflow.app.instruments.clocks import DOUBT, Beat, CautiousClock, DataClock, SystemClock, next_beat
 from marketflow.domain.periods import DAY, HOUR, MINUTE
 
 

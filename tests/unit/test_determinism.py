@@ -41,7 +41,7 @@ SETS = frozenset({"set", "frozenset", "Set", "AbstractSet", "MutableSet"})
 
 ALLOWED = {
     (
-        "app/watch/clocks.py",
+        "app/instruments/clocks.py",
         "import of time",
     ): "SystemClock, which fills the port Clock with the machine's clock",
 }

@@ -17,7 +17,7 @@ from marketflow.adapters.exchange.lines import LINE_LIMIT
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
-from marketflow.app.watch.clocks import Beat
+from marketflow.app.instruments.clocks import Beat
 
 CLOSED = b""
 REFUSED = ConnectionRefusedError("refused")

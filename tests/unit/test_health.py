@@ -30,7 +30,7 @@ class Service:
         self.health = Health(
             feeds={"live": self.live, "test": self.test},
             mode=lambda: self.mode,
-            book=self.world.book,
+            share=self.world.share.figures,
             redis=self.world.redis,
             postgres=self.world.postgres,
             clock=self.world.clock,

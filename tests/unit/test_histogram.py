@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.app.watch.histogram import SECONDS, Distribution, Histogram
+from marketflow.app.instruments.histogram import SECONDS, Distribution, Histogram
 
 VALUES = st.lists(st.tuples(st.floats(0, 100) | st.sampled_from(SECONDS), st.integers(1, 1_000)))
 

@@ -17,7 +17,7 @@ async def test_it_tells_what_the_parts_have_counted(autojump_clock):
     health = Health(
         feeds={"live": [live], "test": [off]},
         mode=lambda: "live",
-        book=world.book,
+        share=world.share.figures,
         redis=world.redis,
         postgres=world.postgres,
         clock=world.clock,
@@ -33,10 +33,8 @@ async def test_it_tells_what_the_parts_have_counted(autojump_clock):
     )
     measuring = Measuring(
         health=health,
-        book=world.book,
-        flusher=world.flusher,
-        aggregator=world.aggregator,
-        stream=stream,
+        share=world.share.figures,
+        stream_clients=lambda: stream.clients,
     )
     nothing = measuring.measurements()
     assert not nothing.ready

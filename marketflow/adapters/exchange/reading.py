@@ -11,8 +11,8 @@ import attrs
 import trio
 
 from marketflow.adapters.exchange.lines import LineFramer, Lines
+from marketflow.app.instruments.clocks import Beat
 from marketflow.app.ports import Clock, Intake
-from marketflow.app.watch.clocks import Beat
 
 LITTLE: Final = 32_768
 """Bytes. After a receive of less the reader waits for more data, since the work for each payload costs as

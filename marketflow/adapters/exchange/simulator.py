@@ -14,7 +14,7 @@ from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
 from marketflow.adapters.exchange.faults import GARBAGE, NO_FAULTS, Faults
 from marketflow.adapters.exchange.walk import Prices, Walk
 from marketflow.adapters.exchange.wire import encode_line
-from marketflow.app.watch.clocks import SystemClock
+from marketflow.app.instruments.clocks import SystemClock
 from marketflow.domain.prices import SYMBOLS
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Final, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from marketflow.app.instruments.histogram import Distribution
 from marketflow.app.interface import Counters, ExchangeHealth, ExchangeStatus, Measurements, Mode
 from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
-from marketflow.app.watch.histogram import Distribution
 from marketflow.domain.prices import REASONS
 
 EXCHANGE: Final = "exchange"

@@ -14,7 +14,7 @@ from quart import Quart, Response, g, request
 
 from marketflow.adapters.http.connection_errors import ConnectionErrors
 from marketflow.adapters.http.families import buckets_of
-from marketflow.app.watch.histogram import Histogram
+from marketflow.app.instruments.histogram import Histogram
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER: Final = "other"

@@ -9,12 +9,12 @@ from typing import Final
 import structlog
 import trio
 
+from marketflow.app.instruments.clocks import DataClock
 from marketflow.app.ports import BARS_KEPT, AggregateStore
 from marketflow.app.share.book import Book
 from marketflow.app.share.closing import Closing
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.retention import Retention
-from marketflow.app.watch.clocks import DataClock
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair
 

@@ -8,10 +8,10 @@ from typing import Final
 import structlog
 import trio
 
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import AggregateStore, StoreAway, StoreTaken
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
-from marketflow.app.watch.stores import StoreState
 
 log = structlog.get_logger()
 

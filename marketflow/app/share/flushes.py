@@ -9,12 +9,12 @@ from typing import Final
 import attrs
 import trio
 
+from marketflow.app.instruments.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, Window
 from marketflow.app.share.buffers import Buffers
 from marketflow.app.share.ledger import Ledger
 from marketflow.app.share.replay import Replay
 from marketflow.app.share.second_bars import Key, SecondBars
-from marketflow.app.watch.histogram import Histogram
 
 FLUSH_BARS: Final = 5_000
 """Bars in one flush at most. Only restoring the window needs as many."""

@@ -11,14 +11,14 @@ from typing import Final
 import structlog
 import trio
 
+from marketflow.app.instruments.clocks import AFTER_FEEDS, next_beat
+from marketflow.app.instruments.histogram import Histogram
 from marketflow.app.ports import StoreAway
 from marketflow.app.share.book import Book
 from marketflow.app.share.rounds import HEARTBEAT_SECONDS, Rounds
 from marketflow.app.share.trials import Trials
 from marketflow.app.share.wake import Wake
 from marketflow.app.share.window_lease import WindowLease
-from marketflow.app.watch.clocks import AFTER_FEEDS, next_beat
-from marketflow.app.watch.histogram import Histogram
 
 log = structlog.get_logger()
 

@@ -27,9 +27,9 @@ from typing import Final, Protocol, cast
 
 import trio
 
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import StoreAway
 from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother
-from marketflow.app.watch.stores import StoreState
 
 LOOK_SECONDS: Final = 0.1
 """How often (seconds) a start that waits for a lease asks for it."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from marketflow.app.instruments.clocks import CautiousClock, DataClock
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import AggregateStore, Clock, Window
 from marketflow.app.share.aggregating import Aggregator
 from marketflow.app.share.book import Book
@@ -29,8 +31,6 @@ from marketflow.app.share.trials import Trials
 from marketflow.app.share.trimming import Ages, Trimming
 from marketflow.app.share.wake import Wake
 from marketflow.app.share.window_lease import WindowLease
-from marketflow.app.watch.clocks import CautiousClock, DataClock
-from marketflow.app.watch.stores import StoreState
 
 
 @attrs.frozen

@@ -8,8 +8,8 @@ from typing import Final
 
 import structlog
 
+from marketflow.app.instruments.clocks import DataClock
 from marketflow.app.ports import AggregateStore, RowsRefused
-from marketflow.app.watch.clocks import DataClock
 from marketflow.domain.periods import MINUTE
 from marketflow.domain.prices import Pair
 

@@ -7,6 +7,7 @@ from typing import Final
 import structlog
 import trio
 
+from marketflow.app.instruments.histogram import Histogram
 from marketflow.app.ports import Clock, StoreAway, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.joining import Joining
@@ -14,7 +15,6 @@ from marketflow.app.share.link import Task
 from marketflow.app.share.sending import Sender
 from marketflow.app.share.trials import Trials
 from marketflow.app.share.trimming import Trimming
-from marketflow.app.watch.histogram import Histogram
 
 log = structlog.get_logger()
 

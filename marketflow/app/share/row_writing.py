@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 import trio
 
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import Aggregate, AggregateStore, RowsRefused
 from marketflow.app.share.rows import Due, Rows
-from marketflow.app.watch.stores import StoreState
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()

@@ -7,10 +7,10 @@ from typing import Final
 
 import trio
 
+from marketflow.app.instruments.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, Window
 from marketflow.app.share.trials import Trials
 from marketflow.app.share.window_lease import WindowLease
-from marketflow.app.watch.histogram import Histogram
 
 
 def _nothing() -> None:

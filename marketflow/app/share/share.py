@@ -12,13 +12,14 @@ from __future__ import annotations
 import attrs
 import trio
 
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.share.aggregating import Aggregator
 from marketflow.app.share.book import Book
+from marketflow.app.share.figures import ShareFigures
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.share.knowing import BookBars, ShareStanding
 from marketflow.app.share.lease import Lease
 from marketflow.app.share.spooling import Spooling
-from marketflow.app.watch.stores import StoreState
 
 
 @attrs.frozen
@@ -43,6 +44,11 @@ class Share:
     def postgres(self) -> StoreState:
         """Whether PostgreSQL is away."""
         return self.leases.database.state
+
+    @property
+    def figures(self) -> ShareFigures:
+        """Its numbers, for health and measurements."""
+        return ShareFigures(self.book, self.flusher, self.aggregator)
 
     async def lease(self) -> None:
         """Take the lease of both stores, waiting for another boot to end.

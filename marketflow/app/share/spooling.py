@@ -9,11 +9,11 @@ import attrs
 import structlog
 import trio
 
+from marketflow.app.instruments.clocks import DataClock
 from marketflow.app.ports import Clock, Field
 from marketflow.app.share.book import Book
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.share.second_bars import Key
-from marketflow.app.watch.clocks import DataClock
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import floor_to
 from marketflow.domain.prices import Pair

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from trio_util import AsyncValue
 
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import StoreAway, StoreRefuses
 from marketflow.app.share.link import Link, Task
-from marketflow.app.watch.stores import StoreState
 
 
 class Trials:

@@ -7,13 +7,13 @@ from typing import Final
 
 import trio
 
+from marketflow.app.instruments.clocks import CautiousClock, DataClock
 from marketflow.app.ports import FieldBars, StoreAway, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.link import Task
 from marketflow.app.share.second_bars import Key
 from marketflow.app.share.sending import Sender
 from marketflow.app.share.trials import Trials
-from marketflow.app.watch.clocks import CautiousClock, DataClock
 from marketflow.domain.prices import Pair
 
 TRIM_SECONDS: Final = 0.5

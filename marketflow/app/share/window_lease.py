@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 import trio
 
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import Sight, StoreAway, StoreTaken, Window
 from marketflow.app.share.rivals import HeldByAnother, Rival
-from marketflow.app.watch.stores import StoreState
 
 log = structlog.get_logger()
 

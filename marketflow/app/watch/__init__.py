@@ -1,1 +1,1 @@
-"""Health, measurements, the state of the stores, and clocks."""
+"""Health and measurements: what the service tells of itself."""

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
+from marketflow.app.figures import Figures
 from marketflow.app.ingest.feeds import Feed
+from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import (
     Counters,
     ExchangeHealth,
@@ -18,9 +20,6 @@ from marketflow.app.interface import (
     StoreHealth,
 )
 from marketflow.app.ports import Clock
-from marketflow.app.share.book import Book
-from marketflow.app.share.ledger import Ledger
-from marketflow.app.watch.stores import StoreState
 
 
 class Health:
@@ -31,7 +30,7 @@ class Health:
         *,
         feeds: Mapping[Mode, Sequence[Feed]],
         mode: Callable[[], Mode],
-        book: Book,
+        share: Figures,
         redis: StoreState,
         postgres: StoreState,
         clock: Clock,
@@ -41,7 +40,7 @@ class Health:
         """`stale_after` in seconds."""
         self._feeds = feeds
         self._mode = mode
-        self._book = book
+        self._share = share
         self._redis = redis
         self._postgres = postgres
         self._clock = clock
@@ -69,7 +68,8 @@ class Health:
         if not feed.connected:
             return "reconnecting"
         # Not since the connection: an exchange that reconnects again and again without a good line is stale.
-        heard = max(feed.running_since, self._book.last_accepted.get(feed.exchange, feed.running_since))
+        accepted = self._share.last_accepted(feed.exchange)
+        heard = feed.running_since if accepted is None else max(feed.running_since, accepted)
         return "stale" if trio.current_time() - heard > self._stale_after else "connected"
 
     def exchange_list(self) -> list[ExchangeState]:
@@ -82,7 +82,7 @@ class Health:
 
     def counters(self) -> Mapping[str, Counters]:
         """The counters of each exchange's lines."""
-        return {exchange: _counters(ledger) for exchange, ledger in self._book.ledgers.items()}
+        return self._share.counters()
 
     def feed_bugs(self) -> Mapping[str, int]:
         """By exchange, how many errors its source or codec has raised that are bugs."""
@@ -90,9 +90,7 @@ class Health:
 
     def report(self) -> HealthReport:
         """The whole report. All counters are read without an await, so they add up."""
-        whole = Ledger()
-        for ledger in self._book.ledgers.values():
-            whole.add(ledger)
+        counters = self._share.counters()
         return HealthReport(
             status=self._status(),
             mode=self._mode(),
@@ -101,9 +99,11 @@ class Health:
             redis=self._store(self._redis),
             postgres=self._store(self._postgres),
             exchanges={
-                feed.exchange: self._exchange(feed) for feeds in self._feeds.values() for feed in feeds
+                feed.exchange: self._exchange(feed, counters[feed.exchange])
+                for feeds in self._feeds.values()
+                for feed in feeds
             },
-            updates=_counters(whole),
+            updates=self._share.total(),
         )
 
     def _status(self) -> ServiceStatus:
@@ -114,28 +114,16 @@ class Health:
         well = stores and all(status == "connected" for status in sources)
         return "ok" if well else "degraded"
 
-    def _exchange(self, feed: Feed) -> ExchangeHealth:
-        accepted = self._book.last_accepted.get(feed.exchange)
+    def _exchange(self, feed: Feed, counters: Counters) -> ExchangeHealth:
+        accepted = self._share.last_accepted(feed.exchange)
         return ExchangeHealth(
             status=self.status_of(feed),
             last_update_age=None if accepted is None else round(trio.current_time() - accepted, 3),
             reconnects=feed.reconnects,
-            updates=_counters(self._book.ledgers[feed.exchange]),
+            updates=counters,
         )
 
     def _store(self, state: StoreState) -> StoreHealth:
         age = int((trio.current_time() - state.changed_at) * 1_000)
         error = state.refusal if state.up else state.error
         return StoreHealth("up" if state.up else "away", since=self._clock.now() - age, error=error)
-
-
-def _counters(ledger: Ledger) -> Counters:
-    return Counters(
-        received=ledger.received,
-        accepted=ledger.accepted,
-        rejected=dict(ledger.rejected),
-        cached=ledger.cached,
-        expired=ledger.expired,
-        dropped=dict(ledger.dropped),
-        pending=ledger.pending,
-    )

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import attrs
+
+from marketflow.app.figures import Figures
 from marketflow.app.interface import Measurements
-from marketflow.app.share.aggregating import Aggregator
-from marketflow.app.share.book import Book
-from marketflow.app.share.flushing import Flusher
-from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.app.watch.health import Health
 
 
+@attrs.frozen
 class Measuring:
     """Reads the parts' counters, at once and without any calls."""
 
-    def __init__(
-        self, *, health: Health, book: Book, flusher: Flusher, aggregator: Aggregator, stream: PriceStream
-    ) -> None:
-        self._health = health
-        self._book = book
-        self._flusher = flusher
-        self._aggregator = aggregator
-        self._stream = stream
+    _health: Health
+    _share: Figures
+    _stream_clients: Callable[[], int]
+    """Returns the current number of clients of the live stream."""
 
     def measurements(self) -> Measurements:
         """All counters, read without an await, so that they add up."""
+        writers = self._share.writers()
         return Measurements(
             health=self._health.report(),
             ready=self._health.ready,
-            pending_limits=dict(self._book.buffers.limits),
-            latency_seconds=self._book.flushes.latency.read(),
-            flush_seconds=self._flusher.write_seconds.read(),
-            aggregates_written=self._aggregator.written,
-            aggregates_pending=self._aggregator.pending,
-            aggregates_refused=self._aggregator.refused,
+            pending_limits=writers.pending_limits,
+            latency_seconds=writers.latency_seconds,
+            flush_seconds=writers.flush_seconds,
+            aggregates_written=writers.aggregates_written,
+            aggregates_pending=writers.aggregates_pending,
+            aggregates_refused=writers.aggregates_refused,
             feed_bugs=self._health.feed_bugs(),
-            stream_clients=self._stream.clients,
+            stream_clients=self._stream_clients(),
         )
