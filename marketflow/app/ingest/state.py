@@ -1,16 +1,19 @@
 """The states of a feed, and what leads from one to another. No I/O.
 
 ```
-                 start                 connected
-     stopped ──────────> connecting ──────────────> connected
-        ^                 ^      │                      │
-        │           retry │      │ failed               │ failed
-        │                 │      v                      │
-        │                backing off <──────────────────┘
+               start                connected
+     stopped ────────> connecting ─────────────> connected <──┐
+        ^                ^   │                    │   ^  └────┘ connected
+        │          retry │   │ failed      failed │   │
+        │                │   v                    │   │ connected
+        │         ┌─> backing off <───────────────┘   │
+        │  failed └────┘  └───────────────────────────┘
+        │
         └── stop, from each of the others
 ```
 A source may report the end of its connection before it returns. The feed is backing off then, while the
-source still sends what it has received, and fails once more when the source returns.
+source still sends what it has received. It fails once more when the source returns, or is connected again if
+the source has made another connection. A source of several connections may report each of them.
 """
 
 from __future__ import annotations
