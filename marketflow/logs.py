@@ -92,9 +92,7 @@ class _Handler(logging.Handler):
 
 
 def _tell_dropped(lines: int) -> None:
-    structlog.get_logger("marketflow.logs").warning(
-        "log lines dropped, they could not be written", lines=lines
-    )
+    structlog.get_logger("marketflow.logs").warning("log lines dropped", lines=lines)
 
 
 def _renderers(style: str, stream: TextIO) -> list[Processor]:

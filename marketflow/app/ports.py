@@ -185,8 +185,8 @@ class Intake(Protocol[Payload_contra]):
     def ended(self, error: Exception) -> None:
         """Report that the connection has ended because of `error`, if the source does not return at once.
 
-        What was received has yet to be sent, for example, and the workers are behind. Without this report
-        the exchange counts as connected until the source has returned. The error is raised as ever.
+        For example, it still has to send what was received while the workers are behind. Without this report
+        the exchange counts as connected until the source has returned. The source still raises the error.
         """
         ...
 

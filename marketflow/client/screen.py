@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from marketflow.client.board import Board, Quote, Spread
+from marketflow.client.table_state import Quote, Spread, TableState
 from marketflow.client.words import age, moment, plain, rounded
 
 _NAME_WIDTH: Final = 10
@@ -24,19 +24,19 @@ _STATUS_COLOURS: Final = {"ok": "green", "connected": "green", "unavailable": "r
 
 
 class Screen:
-    """Draws a board for a console, with the console's current width."""
+    """Draws the live table on a console, with the console's current width."""
 
     def __init__(self, url: str, console: Console) -> None:
         self._url = url
         self._console = console
 
-    def drawn(self, board: Board, now: int) -> RenderableType:
-        """The board as it is at `now` (Unix ms)."""
-        shown, left_out = self._fitting(board.exchanges)
+    def drawn(self, state: TableState, now: int) -> RenderableType:
+        """The whole screen, as it is at `now` (Unix ms)."""
+        shown, left_out = self._fitting(state.exchanges)
         parts: list[RenderableType] = [
-            self._head(board, now),
+            self._head(state, now),
             Text(),
-            self._prices(board, shown, now),
+            self._prices(state, shown, now),
             Text(),
         ]
         if left_out:
@@ -45,10 +45,10 @@ class Screen:
         parts.append(Text("! is stale. Ctrl-C ends it.", "dim"))
         return Group(*parts)
 
-    def table(self, board: Board, now: int) -> RenderableType:
+    def table(self, state: TableState, now: int) -> RenderableType:
         """The table of prices."""
-        shown, _ = self._fitting(board.exchanges)
-        return self._prices(board, shown, now)
+        shown, _ = self._fitting(state.exchanges)
+        return self._prices(state, shown, now)
 
     def _fitting(self, exchanges: Sequence[str]) -> tuple[Sequence[str], int]:
         """The exchanges that fit, and the number of those that do not."""
@@ -56,9 +56,9 @@ class Screen:
         shown = exchanges[: max(1, room)]
         return shown, len(exchanges) - len(shown)
 
-    def _head(self, board: Board, now: int) -> Text:
+    def _head(self, state: TableState, now: int) -> Text:
         head = Text.assemble(("marketflow ", "bold"), plain(self._url))
-        health = board.health
+        health = state.health
         if health is not None:
             head.append("  mode ", "dim").append(plain(health.mode), "bold")
             head.append("  health ", "dim").append(plain(health.status), _colour(health.status))
@@ -66,26 +66,26 @@ class Screen:
                 if store.status != "up":
                     head.append(f"  {name} {plain(store.status)}", "yellow")
         head.append(f"  {moment(now)[11:19]} UTC\n", "dim")
-        if board.trouble is not None:
-            head.append(plain(board.trouble), "bold red")
+        if state.trouble is not None:
+            head.append(plain(state.trouble), "bold red")
         return head
 
-    def _prices(self, board: Board, exchanges: Sequence[str], now: int) -> Table:
+    def _prices(self, state: TableState, exchanges: Sequence[str], now: int) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
         table.add_column("symbol", width=_NAME_WIDTH - 2, no_wrap=True)
         for exchange in exchanges:
             head = Text(plain(exchange), "bold")
-            status = board.status(exchange)
+            status = state.status(exchange)
             if status is not None:
                 head.append(f"\n{plain(status)}", _colour(status))
             table.add_column(head, justify="right", min_width=_CELL_WIDTH - 2, no_wrap=True)
         table.add_column("spread", justify="right", min_width=_SPREAD_WIDTH - 2, no_wrap=True)
-        for symbol in board.symbols:
+        for symbol in state.symbols:
             quotes = [
-                self._quote(board.quote(exchange, symbol), now, stale=board.stale(exchange))
+                self._quote(state.quote(exchange, symbol), now, stale=state.stale(exchange))
                 for exchange in exchanges
             ]
-            table.add_row(Text(plain(symbol), "bold"), *quotes, _spread(board.spread(symbol)))
+            table.add_row(Text(plain(symbol), "bold"), *quotes, _spread(state.spread(symbol)))
         return table
 
     def _quote(self, quote: Quote | None, now: int, *, stale: bool) -> Text:

@@ -2,14 +2,14 @@
 
 ```
  watch_table                    one nursery, until cancelled
- ├─ follow                      reads the stream into the board, and connects again
- ├─ ask_health                  requests the service's health for the board
+ ├─ follow                      reads the stream into the table's state, and connects again
+ ├─ ask_health                  requests the service's health for it
  ├─ suspend                     restores the terminal at Ctrl-Z
- └─ paint                       draws the board
+ └─ paint                       draws the table
 ```
 
-These tasks share only the board. It needs no lock: they run in one thread, and none of them awaits while it
-changes the board.
+These tasks share only that state. It needs no lock: they run in one thread, and none of them awaits while it
+changes it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import trio
 
 from marketflow.client.address import Address
 from marketflow.client.answers import Health, read
-from marketflow.client.board import Board
 from marketflow.client.errors import ClientError
 from marketflow.client.questions import ask
 from marketflow.client.requests import HEALTH
 from marketflow.client.stream import LivePrice, follow
+from marketflow.client.table_state import TableState
 from marketflow.client.words import moment, plain
 
 if TYPE_CHECKING:
@@ -57,23 +57,23 @@ async def watch_table(address: Address, symbols: Collection[str], exchange: str 
 
     from marketflow.client.screen import Screen  # noqa: PLC0415
 
-    board, console = Board(only=exchange), Console()
+    state, console = TableState(only=exchange), Console()
     screen = Screen(str(address), console)
     try:
         async with trio.open_nursery() as nursery:
             # Take over the terminal only now: a failed connection is reported as by other commands.
-            await nursery.start(follow, address, symbols, exchange, _IntoBoard(board))
+            await nursery.start(follow, address, symbols, exchange, _IntoState(state))
             with Live(console=console, screen=True, auto_refresh=False) as live:
-                nursery.start_soon(ask_health, address, board)
+                nursery.start_soon(ask_health, address, state)
                 nursery.start_soon(suspend, live)
-                await paint(live, lambda: screen.drawn(board, _now()))
+                await paint(live, lambda: screen.drawn(state, _now()))
     finally:
-        if board.symbols:
-            console.print(screen.table(board, _now()))
+        if state.symbols:
+            console.print(screen.table(state, _now()))
 
 
 async def paint(live: Live, drawn: Callable[[], RenderableType]) -> NoReturn:
-    """Draw the board periodically."""
+    """Draw the table periodically."""
     while True:
         live.update(drawn(), refresh=True)
         await trio.sleep(FRAME_SECONDS)
@@ -89,31 +89,31 @@ async def suspend(live: Live) -> NoReturn:
     raise AssertionError  # the signals never end
 
 
-async def ask_health(address: Address, board: Board) -> NoReturn:
+async def ask_health(address: Address, state: TableState) -> NoReturn:
     """Request the health periodically, also after errors."""
     while True:
         try:
-            board.health = read(str(address), await ask(address, HEALTH), Health)
+            state.health = read(str(address), await ask(address, HEALTH), Health)
         except ClientError:
-            board.health = None  # The reader of the stream reports the error.
+            state.health = None  # The reader of the stream reports the error.
         await trio.sleep(HEALTH_SECONDS)
 
 
 @attrs.frozen
-class _IntoBoard:
-    """A Listener that keeps the board up to date."""
+class _IntoState:
+    """A Listener that keeps the state up to date."""
 
-    board: Board
+    state: TableState
 
     def connected(self, symbols: Sequence[str]) -> None:
-        self.board.symbols = symbols
-        self.board.trouble = None
+        self.state.symbols = symbols
+        self.state.trouble = None
 
     async def arrived(self, prices: Sequence[LivePrice]) -> None:
-        self.board.enter(each.price for each in prices)
+        self.state.enter(each.price for each in prices)
 
     def lost(self, reason: str) -> None:
-        self.board.trouble = f"connection lost ({reason}), trying again"
+        self.state.trouble = f"connection lost ({reason}), trying again"
 
 
 # ---- lines ----

@@ -87,7 +87,7 @@ def serve(
 
     log, rows = structlog.get_logger("marketflow"), loaded.describe()
     log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
-    log.debug("sources of the settings", sources={row.key: row.source for row in rows})
+    log.debug("settings read", sources={row.key: row.source for row in rows})
     trio.run(partial(run_service, with_open_files(loaded.settings), embedded=embedded))
 
 
@@ -127,7 +127,7 @@ def with_open_files(settings: Settings) -> Settings:
         return settings
     connections = max(1, may - OTHER_FILES)
     log = structlog.get_logger("marketflow")
-    log.warning("fewer files may be open than http.max_connections needs", files=may, connections=connections)
+    log.warning("connection limit lowered", setting="http.max_connections", to=connections, files=may)
     return attrs.evolve(settings, http=attrs.evolve(settings.http, max_connections=connections))
 
 

@@ -63,7 +63,7 @@ async def check_while(service: Service, scrapes: int) -> Scrape:
 async def check_equal_to_health(service: Service) -> Scrape:
     """Check that /metrics and /health have the same numbers once nothing happens any more."""
 
-    async def settled() -> bool:
+    async def equal() -> bool:
         before = await service.client.health()
         found = await scrape(service.client)
         after = await service.client.health()
@@ -83,7 +83,7 @@ async def check_equal_to_health(service: Service) -> Scrape:
         assert found.one("marketflow_build_info", version=after["version"]) == 1
         return True
 
-    await eventually(settled)
+    await eventually(equal)
     return await scrape(service.client)
 
 

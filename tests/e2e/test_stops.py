@@ -186,7 +186,7 @@ async def test_a_stop_while_waiting_for_another_service(
 ) -> None:
     """It stops while it waits, and the running service is not affected."""
     async with running(settings) as first, serve(tmp_path, environment) as second:
-        await second.logged("another marketflow holds the database, waiting")
+        await second.logged("lease on PostgreSQL awaited")
         second.signal(SIGTERM)
         assert await second.ended(within=5) == 0
         assert first.report().postgres.status == "up"

@@ -323,7 +323,7 @@ async def test_a_second_service_on_the_same_stores(redis_url: str, postgres_dsn:
         settings = settings_for(players, redis_url, postgres_dsn, tmp_path)
         async with service(settings, players) as it, playing(*players):
             async with program(players, redis_url, postgres_dsn, tmp_path, "second") as second:
-                waiting = "another marketflow holds the database, waiting"
+                waiting = "lease on PostgreSQL awaited"
                 await eventually(lambda: any(line["event"] == waiting for line in second.said()), within=20)
                 started = trio.current_time()
                 with trio.fail_after(20):

@@ -264,7 +264,7 @@ async def test_a_stop_while_it_waits_for_the_hold_is_at_once(
             exchanges("exchange1") as players,
             run_program(tmp_path / "run", players, redis_url, postgres_dsn) as run,
         ):
-            await run.logged("another marketflow may be on this Redis, waiting")
+            await run.logged("lease on Redis awaited")
             before = client.dbsize()
             run.signal(signal.SIGTERM)
             assert await run.ended(within=4) == 0

@@ -75,12 +75,12 @@ async def test_faults_cost_what_they_must_and_no_more(
             reconnects = {name: report.exchanges[name].reconnects for name in FAULTS}
             stop.set()
 
-            def settled() -> bool:
+            def ended() -> bool:
                 report = it.running.report()
                 gone = all(report.exchanges[name].status == "reconnecting" for name in FAULTS)
                 return gone and report.updates.pending == 0
 
-            await eventually(settled)
+            await eventually(ended)
             exchanges = it.running.report().exchanges
             updates = {name: exchanges[name].updates for name in FAULTS}
             expected = updates["none"].accepted

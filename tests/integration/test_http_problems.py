@@ -118,7 +118,7 @@ async def test_an_unexpected_error_is_logged_once_and_not_shown(client, question
     await problem(response, 500, "internal-server-error")
     assert "secret" not in await response.get_data(as_text=True)
     [entry] = [entry for entry in logs if entry["log_level"] == "error"]
-    assert entry["event"] == "request_failed"
+    assert entry["event"] == "request failed"
     assert isinstance(entry["exc_info"], Exception)
 
 
@@ -128,7 +128,7 @@ async def test_a_client_cannot_fill_the_log_with_tracebacks(client, questions, a
         for pause in (0, 0, TRACEBACK_EVERY):
             await trio.sleep(pause)
             await client.get("/prices/latest/BTCUSDT")
-    entries = [entry for entry in logs if entry["event"] == "request_failed"]
+    entries = [entry for entry in logs if entry["event"] == "request failed"]
     assert ["exc_info" in entry for entry in entries] == [True, False, True]
     assert entries[1]["error"] == "RuntimeError: a bug"
 
@@ -136,10 +136,10 @@ async def test_a_client_cannot_fill_the_log_with_tracebacks(client, questions, a
 async def test_the_log_has_the_request(client):
     with capture_logs() as logs:
         await client.get("/prices/latest/NOSUCH?exchange=exchange1")
-    [entry] = [entry for entry in logs if entry["event"] == "request"]
+    [entry] = [entry for entry in logs if entry["event"] == "request answered"]
     assert entry.pop("ms") >= 0
     assert entry == {
-        "event": "request",
+        "event": "request answered",
         "log_level": "debug",
         "method": "GET",
         "path": "/prices/latest/NOSUCH",

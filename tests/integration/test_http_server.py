@@ -312,9 +312,9 @@ async def test_what_goes_wrong_outside_of_the_routes_is_logged_too(questions):
                 assert (await client.get("/symbols")).status == 200
     [entry] = [entry for entry in logs if entry["log_level"] == "error"]
     assert entry == {
-        "event": "http_server",
+        "event": "http server logged",
         "log_level": "error",
-        "said": "Error in ASGI Framework",
+        "message": "Error in ASGI Framework",
         "exc_info": True,
     }
 

@@ -590,9 +590,7 @@ async def test_where_scan_is_forbidden_only_the_configured_are_known(redis_windo
             await put(redis_window, bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
     finally:
         client.execute_command("ACL", "SETUSER", "default", "+scan")
-    assert [each["event"] for each in logs] == [
-        "bars of symbols that are not configured cannot be looked for"
-    ]
+    assert [each["event"] for each in logs] == ["search for old symbols failed"]
 
 
 async def test_a_store_that_came_back_older_is_noticed(redis_window, client):
@@ -722,7 +720,7 @@ async def test_an_eviction_policy_is_warned_of_once(own_redis):
         with capture_logs() as logs:
             await window.all_bars([PAIR])
             await window.all_bars([PAIR])
-    assert [each["event"] for each in logs] == ["Redis may evict what it holds"]
+    assert [each["event"] for each in logs] == ["eviction enabled in Redis"]
 
 
 async def test_a_url_of_another_kind_is_refused():

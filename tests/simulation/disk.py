@@ -100,19 +100,19 @@ class SimulatedSpool:
     async def save(self, bars: Sequence[SpooledBar], within: float = LOAD_SECONDS) -> None:
         """See the port."""
         ends = trio.current_time() + within
-        settled, self._known = self._known, []
+        before, self._known = self._known, []
         if bars:
             self.saving = True
             try:
                 with trio.fail_at(ends):
                     self._known = [await self._write(bars)]
             except (OSError, trio.TooSlowError) as error:
-                self._known, self.failed = settled, True
+                self._known, self.failed = before, True
                 raise SpoolFailed("the simulated disk", str(error) or "no answer in time") from error
             finally:
                 self.saving = False
         with trio.move_on_at(ends):
-            for number in settled:
+            for number in before:
                 await self._disk.wait_answering()
                 await trio.lowlevel.checkpoint()
                 if not self._is_dead():

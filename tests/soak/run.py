@@ -91,7 +91,7 @@ class Soak:
             await self._compared()
             self._sending = False
             scene.model.add(scene.exchanges.told(*EXCHANGES, behaviour="silent"))
-            await self._settled()
+            await self._last_rows()
             nursery.cancel_scope.cancel()
         code = await scene.program.end(signal.SIGTERM)
         if code:
@@ -149,7 +149,7 @@ class Soak:
                 last = self.scene.program.starts
                 enough = sum(each.calm and each.run == last for each in self.samples) >= ENOUGH
 
-    async def _settled(self) -> None:
+    async def _last_rows(self) -> None:
         """Wait until no row is missing that may still come."""
         end = int(time.time() * 1_000) + INTERVAL * 1_000
         with trio.move_on_after(PATIENCE):

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from marketflow.domain.periods import HOUR, MINUTE
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
-MISSING = "bars are missing from Redis, rows answer for the time before"
+MISSING = "bars missing from Redis"
 
 
 async def first_boot(*, lost, seconds=64):

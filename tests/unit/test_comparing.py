@@ -13,7 +13,7 @@ from marketflow.app.share.comparing import COMPARISON_SECONDS
 from marketflow.domain.periods import HOUR, MINUTE
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
-REWRITTEN = "rows are missing from PostgreSQL, they are written again"
+REWRITTEN = "rows missing from PostgreSQL"
 
 
 class OlderStore(MemoryStore):

@@ -288,7 +288,7 @@ async def test_a_start_after_a_kill(database, seconds, autojump_clock):
         await second.lease_database()
     with capture_logs() as logs:
         assert seconds - 0.7 < await takes_hold(second) < seconds + 0.7
-    waiting = "another marketflow may be on this Redis, waiting"
+    waiting = "lease on Redis awaited"
     assert [each["event"] for each in logs] == [waiting, "store away", "lease on Redis taken"]
 
 

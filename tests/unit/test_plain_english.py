@@ -109,3 +109,17 @@ def test_tests_are_in_plain_english(name: str) -> None:
 def test_an_offence_is_found(text: str, found: list[str]) -> None:
     """It is found across lines, and only as whole words."""
     assert offences(text, IN_THE_PRODUCT) == found
+
+
+SETTLED = ("flushes", "ledger", "rounds", "knowing")
+"""The modules of the share that speak of settled updates: updates that are not pending any more."""
+
+
+def test_settled_has_one_meaning() -> None:
+    """Switches, spools and the like are done, stored or gone, so that the word says the same everywhere."""
+    users = {
+        path.relative_to(ROOT / "marketflow").as_posix()
+        for path in (ROOT / "marketflow").rglob("*.py")
+        if re.search(r"settle", path.read_text(encoding="utf-8"), re.IGNORECASE)
+    }
+    assert users == {f"app/share/{name}.py" for name in SETTLED}

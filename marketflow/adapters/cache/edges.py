@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 def read_prices(pair: Pair, members: Sequence[bytes]) -> list[float]:
-    """The prices of members; of those that are not of our form none."""
+    """The prices of members. Members of another form are ignored, and logged."""
     try:
         return [float(price) for price, _, _ in [member.split(b":") for member in members]]
     except ValueError:
@@ -23,9 +23,10 @@ def read_prices(pair: Pair, members: Sequence[bytes]) -> list[float]:
 
 
 def read_edge(pair: Pair, reply: Sequence[bytes]) -> tuple[Bar | None, Sequence[int]]:
-    """The bar of members and scores in turn, ordered by score as Redis gives them; None of none.
+    """The bar of members, which alternate with their scores and are ordered by score, as Redis gives them.
 
-    Those that are not of our form are left out: their scores (ms) are given beside it.
+    The bar is None if there are no members. Members of another form are not in it: their scores (ms) are
+    returned beside it.
     """
     try:
         return _edge(reply), ()
@@ -44,7 +45,7 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
     """By columns: there may be hundreds of thousands.
 
     Raises:
-        ValueError, OverflowError: not all of them are of our form.
+        ValueError, OverflowError: some members are of another form.
     """
     if not reply:
         return None
@@ -75,7 +76,7 @@ def _is_ours(pair: Pair, member: bytes, score: bytes) -> bool:
     try:
         read_member(pair, member, float(score))
     except (ValueError, OverflowError):
-        # A foreign member: it is not counted, and must not hide one of ours.
+        # A foreign member is not counted, and must not hide one of ours.
         log.warning("foreign update ignored", key=window_key(pair), member=repr(member[:80]))
         return False
     return True

@@ -36,7 +36,7 @@ async def find_pairs(connections: Connections) -> Sequence[Pair]:
         if cursor == b"0":
             break
     else:
-        log.warning("too many keys in Redis to look for bars of symbols that are not configured")
+        log.warning("search for old symbols cut short", reason="there are too many keys in Redis")
     return await _with_bars_of_ours(connections, list(named))
 
 

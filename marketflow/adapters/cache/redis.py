@@ -238,7 +238,7 @@ class RedisWindow:
 
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
         """Every bar there is."""
-        await self._checkpolicy()
+        await self._check_policy()
         found: dict[Pair, FieldBars] = {}
         for first in range(0, len(pairs), PAIRS_PER_READ):
             part = pairs[first : first + PAIRS_PER_READ]
@@ -252,7 +252,7 @@ class RedisWindow:
             return [pair for pair in await find_pairs(self._redis) if pair[0] in self._lock.scope]
         except StoreAway as error:
             # SCAN may be forbidden; whether Redis is away shows with the next call.
-            log.warning("bars of symbols that are not configured cannot be looked for", error=str(error))
+            log.warning("search for old symbols failed", error=str(error))
             return ()
 
     async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
@@ -304,7 +304,7 @@ class RedisWindow:
 
         return await self._redis.read(_of_spans("ZRANGEBYSCORE", spans), read)
 
-    async def _checkpolicy(self) -> None:
+    async def _check_policy(self) -> None:
         """Warn if Redis may evict data."""
         if self._warned:
             return
@@ -314,7 +314,7 @@ class RedisWindow:
             return  # CONFIG may be forbidden; whether Redis is away shows with the next call.
         self._warned = True
         if policy != "noeviction":
-            log.warning("Redis may evict what it holds", maxmemory_policy=policy, wanted="noeviction")
+            log.warning("eviction enabled in Redis", maxmemory_policy=policy, wanted="noeviction")
 
 
 def _of_spans(command: str, spans: Iterable[tuple[Pair, Span]]) -> list[tuple[object, ...]]:

@@ -138,7 +138,9 @@ def _finish(asked: BaseRequestWebsocket, response: Response) -> Response:
     response.headers[REQUEST_ID] = g.request_id
     response.headers.setdefault("Cache-Control", "no-store")
     milliseconds = round((trio.current_time() - g.began) * 1000, 3)
-    log.debug("request", method=asked.method, path=asked.path, status=response.status_code, ms=milliseconds)
+    log.debug(
+        "request answered", method=asked.method, path=asked.path, status=response.status_code, ms=milliseconds
+    )
     return response
 
 

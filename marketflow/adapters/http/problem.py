@@ -129,9 +129,9 @@ class Unexpected:
     async def answer(self, error: Exception) -> Response:
         """A problem with status 500."""
         if self._tracebacks.turn() is None:
-            log.error("request_failed", error=f"{type(error).__name__}: {error}")
+            log.error("request failed", error=f"{type(error).__name__}: {error}")
         else:
-            log.error("request_failed", exc_info=error)
+            log.error("request failed", exc_info=error)
         if has_websocket_context() and (peer := peer_of(websocket.scope)) is not None:
             # Requests are counted by their status, which a WebSocket does not have.
             peer.wire.failed(error, logged=True)

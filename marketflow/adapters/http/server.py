@@ -193,8 +193,8 @@ class _HypercornLog(Logger):
     async def log(self, level: int, message: str, *args: Any, **kwargs: Any) -> None:
         log.log(
             level if level > logging.INFO else logging.DEBUG,
-            "http_server",
-            said=message % args if args else message,
+            "http server logged",
+            message=message % args if args else message,
             **kwargs,
         )
 

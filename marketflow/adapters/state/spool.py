@@ -89,7 +89,7 @@ class FileSpool:
                 await trio.to_thread.run_sync(self._probe, abandon_on_cancel=True)
         except (OSError, trio.TooSlowError) as error:
             log.warning(
-                "spool cannot be written, a stop without stores would lose bars",
+                "spool cannot be written",
                 path=str(self._directory),
                 error=_reason(error, SPOOL_SECONDS),
             )
@@ -97,22 +97,22 @@ class FileSpool:
     async def save(self, bars: Sequence[SpooledBar], within: float = SPOOL_SECONDS) -> None:
         """Replace what was loaded and saved; see the port."""
         ends = trio.current_time() + within
-        settled, self._known = self._known, set()
+        before, self._known = self._known, set()
         if bars:
             try:
                 with trio.fail_at(ends):
                     save = partial(self._save, bars)
                     self._known = {await trio.to_thread.run_sync(save, abandon_on_cancel=True)}
             except (OSError, trio.TooSlowError) as error:
-                self._known = settled
+                self._known = before
                 raise SpoolFailed(str(self._directory), _reason(error, within)) from error
         try:
             # The bars are saved, even if the old files cannot be removed.
             with trio.fail_at(ends):
-                await trio.to_thread.run_sync(_remove, settled, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(_remove, before, abandon_on_cancel=True)
         except trio.TooSlowError as error:
-            paths = [str(path) for path in settled]
-            log.warning("spools cannot be removed", paths=paths, error=_reason(error, within))
+            paths = [str(path) for path in before]
+            log.warning("spool cannot be removed", paths=paths, error=_reason(error, within))
 
     def _find(self) -> _Found:
         bars: list[SpooledBar] = []

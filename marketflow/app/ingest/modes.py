@@ -47,7 +47,7 @@ class Modes:
             NothingCanAnswer: the service is stopping.
         """
         while self._wanted.value != self._mode.value and not self._ended.is_set():
-            await wait_any(self._settled, self._ended.wait)
+            await wait_any(self._switched, self._ended.wait)
         changed = self.mode != mode
         self._wanted.value = mode
         await wait_any(lambda: self._mode.wait_value(mode), self._ended.wait)
@@ -55,7 +55,8 @@ class Modes:
             raise NothingCanAnswer
         return changed
 
-    async def _settled(self) -> None:
+    async def _switched(self) -> None:
+        """Wait until no switch is under way."""
         await self._mode.wait_value(lambda mode: mode == self._wanted.value)
 
     async def run(self, run_sources: RunSources, stopping: trio.Event) -> None:
@@ -64,7 +65,7 @@ class Modes:
             while not stopping.is_set():
                 mode = self._wanted.value
                 self._mode.value = mode
-                log.info("mode", mode=mode)
+                log.info("mode entered", mode=mode)
                 await self._run(partial(run_sources, mode), stopping)
         finally:
             self._ended.set()

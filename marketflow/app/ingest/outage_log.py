@@ -28,7 +28,7 @@ class OutageLog:
         """By event, when it last had a line that was not of debug."""
 
     def end_outage(self) -> None:
-        """What comes next is no part of the last outage: it is logged at once."""
+        """Forget the outage: the next event of each kind is logged at once."""
         self._attempts = 0
         self._last_lines.clear()
 

@@ -85,9 +85,10 @@ class Edges:
         inner: Mapping[Pair, Bar | None],
         accepted: Mapping[Pair, Sequence[Bar | None]],
     ) -> EdgeBars:
-        """The edges of those pairs of which the window holds just the accepted updates.
+        """The edges of the pairs for which the window holds exactly the accepted updates.
 
-        Told by their counts where these are enough, else by their prices. What these cannot tell is left out.
+        If the extreme cannot lie in an edge, the number of its updates is enough, and they are not read.
+        Otherwise their prices are read. Pairs for which the window holds more or fewer updates are left out.
 
         Raises:
             StoreAway

@@ -134,7 +134,7 @@ class Comparison:
         reach = adopted.reach
         await self._compare(span, renewed=renewed)
         if adopted.reach > reach:
-            log.warning("bars are missing from Redis, rows answer for the time before", before=adopted.reach)
+            log.warning("bars missing from Redis", rows_answer_before=adopted.reach)
         self._schedule.compared(lease, history_read=history_read)
         if history_read:
             self._earlier.rows_told()
@@ -177,4 +177,4 @@ class Comparison:
                 ]
                 missing += book.rows.mark(pair, fuller)
         if missing:
-            log.warning("rows are missing from PostgreSQL, they are written again", rows=missing)
+            log.warning("rows missing from PostgreSQL", rows=missing)

@@ -58,7 +58,7 @@ class DatabaseLease:
         except StoreTaken as taken:
             patience = LOST_PATIENCE if self.number else LEASE_PATIENCE
             if not self.another:
-                log.warning("another marketflow holds the database, waiting", seconds=patience)
+                log.warning("lease on PostgreSQL awaited", seconds=patience)
             if self._wait.another(trio.current_time(), patience):
                 raise
             held = HeldByAnother("another marketflow holds the database, waiting until it ends", taken)

@@ -88,7 +88,7 @@ class Flusher:
             try:
                 await self._lease.release()
             except StoreAway as error:
-                log.warning("lease on Redis not released, it expires", error=str(error))
+                log.warning("lease on Redis not released", error=str(error))
 
     async def _ask_at_the_end(self) -> None:
         await self._book.ended.wait()

@@ -20,7 +20,7 @@ from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
 
-SETTLE_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 1.0
 """How often it is looked whether what was brought in is in a store."""
 
 
@@ -134,11 +134,11 @@ class Spooling:
     async def remove_when_stored(self) -> None:
         """Remove the spool once all is in Redis, or in final rows; ends with the flusher at the latest."""
         while self._spooled and not self._flusher.ended.is_set():
-            if self._settled():
-                await self._spool.save([], SETTLE_SECONDS)
+            if self._is_stored():
+                await self._spool.save([], LOOK_SECONDS)
                 self._spooled = False
                 return
-            with trio.move_on_after(SETTLE_SECONDS):
+            with trio.move_on_after(LOOK_SECONDS):
                 await self._flusher.ended.wait()
 
     async def save(self, within: float) -> None:
@@ -160,11 +160,11 @@ class Spooling:
                 await self._spool.save(ours, within)
             except SpoolFailed as failure:
                 raise BarsLost([*ours, *lost], failure) from failure
-            log.warning("bars spooled, no store would take them", bars=len(ours))
+            log.warning("bars spooled", bars=len(ours))
         elif self._spooled:
             await self._spool.save([], within)
         if lost:
-            log.error("bars not spooled, another service may not have them", bars=len(lost))
+            log.error("bars not spooled", bars=len(lost))
             raise BarsLost(lost, None)
 
     def _is_ours(self, bar: SpooledBar, held: float) -> bool:
@@ -186,7 +186,7 @@ class Spooling:
         """Whether Redis has acknowledged the bar of a second."""
         return (bar.pair, (bar.start, bar.boot)) not in self._book.bars.outbox
 
-    def _settled(self) -> bool:
+    def _is_stored(self) -> bool:
         """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""
         if any(True for _ in self._book.rows.folded()):
             return False

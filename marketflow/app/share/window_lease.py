@@ -226,7 +226,7 @@ class WindowLease:
             raise
         move = self._machine.looked(self._last, trio.current_time(), granted=self._granted())
         if move is Move.WAIT and not self._waiting:
-            log.warning("another marketflow may be on this Redis, waiting", seen=f"it {self._signs()}")
+            log.warning("lease on Redis awaited", seen=f"it {self._signs()}")
         self._waiting = move is Move.WAIT
         return move
 

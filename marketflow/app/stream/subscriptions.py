@@ -2,8 +2,8 @@
 
 There are no queues for clients, and the data path does not know about clients:
 
-- The board has the newest update of each pair, as events whose ids grow. While there are clients it is
-  brought up to date from the known bars, at most once a tick.
+- There is one event for each pair, of its newest update; the ids of events grow. While there are clients
+  the events are brought up to date from the known bars, at most once a tick.
 - A client is a cursor: the id of the last event that it got. When it is ready for more it gets the newer
   events, at most one of each pair. So a slow client skips updates, and costs no memory.
 - Sends take turns. A client that is alone gets every tick. Many clients share the turns evenly, and all sends
@@ -22,12 +22,12 @@ from trio_util import AsyncValue, move_on_when
 
 from marketflow.app.answers import PriceEvent, TooManyClients
 from marketflow.app.knowledge import KnownBars
-from marketflow.app.stream.board import Board
+from marketflow.app.stream.newest_events import NewestEvents
 from marketflow.app.stream.turns import Turns
 from marketflow.domain.prices import Pair
 
 TICK: Final = 0.01
-"""Seconds between two updates of the board from the known bars."""
+"""Seconds between two updates of the events from the known bars."""
 
 LONGEST_TICK: Final = 1.0
 """The same while no update arrives. Bars of earlier boots may have been read, which wakes nobody."""
@@ -45,7 +45,7 @@ class Subscription:
     exchanges: Callable[[], Collection[str]]
     """Called for each send: the mode may have changed."""
     cursor: int
-    board: Board
+    newest: NewestEvents
     turns: Turns
     heartbeat: float
     ended: trio.Event
@@ -58,7 +58,7 @@ class Subscription:
         while True:
             with trio.move_on_after(self.heartbeat) as quiet:
                 while not self.ended.is_set() and next(self._new(), None) is None:
-                    await self.board.wait_changed((self.exchange, self.symbol))
+                    await self.newest.wait_changed((self.exchange, self.symbol))
             if quiet.cancelled_caught:
                 return ()
             await self.turns.wait()
@@ -72,13 +72,13 @@ class Subscription:
 
     def _new(self) -> Iterator[PriceEvent]:
         exchanges, symbol = self.exchanges(), self.symbol
-        for event in self.board.after(self.cursor):
+        for event in self.newest.after(self.cursor):
             if event.latest.exchange in exchanges and symbol in (None, event.latest.symbol):
                 yield event
 
 
 class PriceStream:
-    """Implements the port StreamQuestions with a board, turns, and a count of clients."""
+    """Implements the port StreamQuestions with the newest events, turns, and a count of clients."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class PriceStream:
             heartbeat: seconds without an event after which `receive` returns without one.
         """
         self._bars = bars
-        self._board = Board(bars, pairs)
+        self._newest = NewestEvents(bars, pairs)
         self._exchanges_of_mode = exchanges_of_mode
         self._check = check
         self._most_clients = most_clients
@@ -117,7 +117,7 @@ class PriceStream:
         return clients
 
     async def run(self, stopping: trio.Event) -> None:
-        """Keep the board up to date until `stopping` is set; then all streams end."""
+        """Keep the events up to date until `stopping` is set; then all streams end."""
         sequence = 0
         try:
             async with move_on_when(stopping.wait):
@@ -125,11 +125,11 @@ class PriceStream:
                     await self._clients.wait_value(lambda clients: clients > 0)
                     with trio.move_on_after(LONGEST_TICK):
                         sequence = await self._bars.wait_for_updates(sequence)
-                    self._board.refresh()
+                    self._newest.refresh()
                     await trio.sleep(TICK)
         finally:
             self._ended.set()
-            self._board.end()
+            self._newest.end()
 
     @contextmanager
     def subscribed(
@@ -148,8 +148,8 @@ class PriceStream:
         self._check(symbol, exchange)
         if self._clients.value >= self._most_clients:
             raise TooManyClients(self._most_clients)
-        self._board.refresh()
-        if since is None or since > self._board.last_id:  # there was no event with such an id
+        self._newest.refresh()
+        if since is None or since > self._newest.last_id:  # there was no event with such an id
             since = -1
         self._clients.value += 1
         try:
@@ -158,7 +158,7 @@ class PriceStream:
                 symbol=symbol,
                 exchanges=self._exchanges_of_mode if exchange is None else lambda: (exchange,),
                 cursor=since,
-                board=self._board,
+                newest=self._newest,
                 turns=self._turns,
                 heartbeat=self._heartbeat,
                 ended=self._ended,

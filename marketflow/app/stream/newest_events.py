@@ -17,7 +17,7 @@ Filter = tuple[str | None, str | None]
 """An exchange (None: all of the mode) and a symbol (None: all)."""
 
 
-class Board:
+class NewestEvents:
     """Keeps one event for each pair: its newest update."""
 
     def __init__(self, bars: KnownBars, pairs: Sequence[Pair]) -> None:
@@ -35,7 +35,7 @@ class Board:
         """Ascending by id."""
 
     def refresh(self) -> None:
-        """Make events of updates that are newer than those on the board; ids are in the order of receipt."""
+        """Make events of updates that are newer than the events; ids are in the order of receipt."""
         newer = [
             (bar.close_sequence, pair, bar)
             for pair in self._pairs

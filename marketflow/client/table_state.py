@@ -34,7 +34,7 @@ class Spread:
 
 
 @attrs.define
-class Board:
+class TableState:
     """The state of the table: the readers of the service update it, the painter reads it."""
 
     only: str | None = None
