@@ -225,7 +225,7 @@ class Measurements:
     aggregates_refused: int
     """Pending rows that PostgreSQL has refused, although it answers."""
     feed_bugs: Mapping[str, int]
-    """By exchange how many errors its source or codec has raised that are bugs, and no outages."""
+    """By exchange how many bugs of its source or codec were noticed: wrong errors, and forgotten stops."""
     stream_clients: int
     """The current number of clients of the live stream."""
 

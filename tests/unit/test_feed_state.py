@@ -73,7 +73,7 @@ def test_what_is_known_of_its_connections():
     feed.start(10.0)
     feed.connect(11.0)
     note()
-    assert known == [(1.0, 0, "refused", 0), (1.0, 1, "reset", 1), (10.0, 1, "reset", 1)]
+    assert known == [(1.0, 0, "refused", 0), (1.0, 1, "reset", 1), (10.0, 1, None, 1)]
     assert attrs.asdict(feed)["since"] == 11.0
 
 

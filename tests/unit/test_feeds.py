@@ -482,6 +482,7 @@ async def test_a_long_outage_does_not_flood_the_log(autojump_clock):
     assert {entry["log_level"] for entry in failures} == {"warning"}
     assert failures[0]["error"] == "refused"
     assert (told[-1]["event"], told[-1]["connection"], told[-1]["exchange"]) == ("connected", 2, "exchange1")
+    assert told[-1]["last_error"] == "refused"
 
 
 async def test_a_connection_that_comes_and_goes_does_not_flood_the_log(autojump_clock):

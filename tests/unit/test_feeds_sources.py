@@ -326,6 +326,7 @@ async def test_a_source_that_forgets_the_stop_is_abandoned_between_two_sends(aut
     assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
     assert 1 + STOP_PATIENCE < trio.current_time() < 1 + STOP_PATIENCE + SECOND_LOOK + 2 * 20
     assert feed.state.state == "stopped"
+    assert (lines[-1]["log_level"], lines[-1]["bugs"], feed.bugs) == ("error", 1, 1)
 
 
 @pytest.mark.parametrize("early", [0.0005, 0.0, 0.0015])

@@ -13,6 +13,7 @@ EVENTS = {
     "disconnected": lambda log: log.failed("disconnected", "reset", seconds=1.0),
     "source failed": lambda log: log.source_failed(BUG, BUG, bugs=1),
     "codec failed": lambda log: log.codec_failed(ValueError("bug"), bugs=1),
+    "source did not stop": lambda log: log.source_abandoned(bugs=1),
 }
 
 
@@ -43,6 +44,16 @@ async def test_after_an_outage_everything_is_logged_again(autojump_clock):
         ("warning", 1),
         ("debug", 2),
     ]
+
+
+async def test_a_reconnect_says_why_it_was_not_connected():
+    """The lines of the failures may be at debug level by then."""
+    log = OutageLog("exchange1")
+    with capture_logs() as lines:
+        log.connected()
+        log.end_outage()
+        log.connected("reset")
+    assert [line.get("last_error", "none") for line in lines] == ["none", "reset"]
 
 
 async def test_a_bug_has_its_traceback_and_its_place():

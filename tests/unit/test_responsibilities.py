@@ -36,19 +36,19 @@ FIELDS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(
         9, "every change of a bar concerns its parts: outboxes, caches"
     ),
-    "writing.ThreadWriter": Known(10, LATER + "the thread, its connection, what is awaited"),
+    "writing.ThreadWriter": Known(10, LATER + "the queue and its bound, the thread that writes"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
-    "app.stream.subscriptions.PriceStream": Known(9, LATER + "the board, the turns of clients"),
+    "app.stream.subscriptions.PriceStream": Known(9, LATER + "the limit of clients, what clients share"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
     "adapters.db.postgres.PostgresStore": Known(9, PORT),
-    "adapters.db.session._Link": Known(8, LATER + "the connection, the hold"),
+    "adapters.db.session._Link": Known(8, LATER + "the connection, and whether a thread uses it"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
-    "app.stream.subscriptions.Subscription": Known(8, LATER + "the board, the turns of clients"),
-    "app.share.spooling.Spooling": Known(9, LATER + "what is left, the file"),
+    "app.stream.subscriptions.Subscription": Known(8, LATER + "filter and cursor, what clients share"),
+    "app.share.spooling.Spooling": Known(9, LATER + "bringing in at the start, saving at the end"),
 }
 METHODS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(14, "what is read of bars, and how they come and go"),

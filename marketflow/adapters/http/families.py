@@ -63,7 +63,7 @@ def families_of(found: Measurements) -> Iterable[Metric]:
     yield from _feed_families(report.exchanges)
     yield _counter(
         "marketflow_feed_bugs",
-        "Errors of the code that reads an exchange. Each cost a connection, or lines (as malformed).",
+        "Bugs of the code that reads an exchange. Each cost a connection, lines (malformed), or a slow stop.",
         EXCHANGE,
         found.feed_bugs,
     )

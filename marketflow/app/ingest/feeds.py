@@ -83,7 +83,7 @@ class Feed:
 
     @property
     def bugs(self) -> int:
-        """How many errors the source or its codec has raised that are bugs, and no outages."""
+        """How many bugs of the source or its codec were noticed."""
         return self.state.bugs
 
     async def run(self, chunks: trio.MemorySendChannel[Chunk[Any]], stopping: trio.Event) -> None:
@@ -167,14 +167,15 @@ class Feed:
             # Each look after a sleep: if it was our process that stood still, the source goes on now.
             await trio.sleep(SECOND_LOOK)
             looks += not sender.waiting
-        self._log.source_abandoned()
+        self.state.bugs += 1
+        self._log.source_abandoned(bugs=self.state.bugs)
         scope.cancel()
 
     # ---- what is known of the connection ----
 
     def _connected(self) -> None:
         if self.state.connect(trio.current_time()):
-            self._log.connected()
+            self._log.connected(self.state.last_error)
 
     def _failed(self, error: Exception) -> None:
         """The connection has ended, or could not be made."""

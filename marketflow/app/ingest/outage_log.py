@@ -32,10 +32,10 @@ class OutageLog:
         self._attempts = 0
         self._last_lines.clear()
 
-    def connected(self) -> None:
-        """There is a connection."""
+    def connected(self, last_error: str | None = None) -> None:
+        """There is a connection. `last_error`: why there was none before, if one has failed."""
         self._connections += 1
-        self._line("info", "connected")
+        self._line("info", "connected", **({} if last_error is None else {"last_error": last_error}))
 
     def failed(self, event: str, error: str, **facts: object) -> None:
         """The exchange could not be connected, or has ended the connection."""
@@ -51,9 +51,9 @@ class OutageLog:
         """A bug of the codec has cost a payload."""
         self._bug("codec failed", error, error, **facts)
 
-    def source_abandoned(self) -> None:
-        """The source had to be cancelled, because it did not return after a stop."""
-        self._line("warning", "source did not stop")
+    def source_abandoned(self, **facts: object) -> None:
+        """A bug: the source had to be cancelled, because it did not return after a stop."""
+        self._line("error", "source did not stop", **facts)
 
     def _bug(self, event: str, error: BaseException, cause: BaseException, **facts: object) -> None:
         """With the traceback, which the log shows on the level of debug only, and the place of the cause."""

@@ -60,9 +60,9 @@ class FeedState:
     reconnects: int = 0
     """How many connections were made because one had ended: not the first of a run."""
     bugs: int = 0
-    """How many errors the source or its codec raised that they should not have raised."""
+    """How many bugs of the source or its codec were noticed: wrong errors, and forgotten stops."""
     last_error: str | None = None
-    """Why the last connection ended, or could not be made; None before there was a failure."""
+    """Why the last connection of this run ended, or could not be made; None before there was a failure."""
     _was_connected: bool = False
     """Whether there was a connection in this run."""
 
@@ -75,6 +75,7 @@ class FeedState:
         """A run begins."""
         self._go("start", now)
         self.running_since = now
+        self.last_error = None
         self._was_connected = False
 
     def connect(self, now: float) -> bool:

@@ -85,7 +85,7 @@ class Health:
         return self._share.counters()
 
     def feed_bugs(self) -> Mapping[str, int]:
-        """By exchange, how many errors its source or codec has raised that are bugs."""
+        """By exchange, how many bugs of its source or codec were noticed."""
         return {feed.exchange: feed.bugs for feeds in self._feeds.values() for feed in feeds}
 
     def report(self) -> HealthReport:
