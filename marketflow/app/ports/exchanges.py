@@ -1,0 +1,183 @@
+"""The ports for exchanges: a source sends payloads, its codec turns each into updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import attrs
+
+from marketflow.domain.bars import Bar
+
+
+class Updates(NamedTuple):
+    """Accepted updates of one exchange and symbol as columns, in the order of receipt."""
+
+    symbol: str
+    timestamps: list[int]
+    prices: list[float]
+    bars: Mapping[int, Bar]
+    """Their one-second bars by the second's start (ms). Sequences count from 0, the first of the columns."""
+
+
+class Payload(Protocol):
+    """The data that a source received together. Only source and codec know more than these properties."""
+
+    @property
+    def received_at(self) -> int:
+        """The wall clock's time of the receipt, Unix ms."""
+        ...
+
+    @property
+    def received_monotonic(self) -> float:
+        """The same in seconds of Trio's clock, for latencies."""
+        ...
+
+    @property
+    def messages(self) -> int:
+        """The number of messages that should be updates. It is only used if the codec has raised."""
+        ...
+
+
+AnyPayload = TypeVar("AnyPayload", bound=Payload)
+Payload_contra = TypeVar("Payload_contra", bound=Payload, contravariant=True)
+Result = TypeVar("Result")
+
+
+class Decoded(NamedTuple):
+    """What a codec found in a payload."""
+
+    received: int
+    """Messages that stand for an update, good or bad; heartbeats and the like are none.
+    Equals the rejected plus the accepted."""
+    rejected: Mapping[str, int]
+    """How many were rejected, by reason; only reasons that occurred."""
+    updates: Sequence[Updates]
+    """One for each symbol that occurred."""
+
+    @property
+    def accepted(self) -> int:
+        """How many updates it holds."""
+        return sum(len(updates.timestamps) for updates in self.updates)
+
+
+class Decode(Protocol[Payload_contra]):
+    """A source's codec: turns a payload into updates. Must not raise for anything that an exchange may send.
+
+    If it does, that is a bug of the source: the payload's messages are counted as malformed.
+    """
+
+    def __call__(self, payload: Payload_contra, /) -> Decoded:
+        """Every message of the payload, accepted or rejected with a reason."""
+        ...
+
+
+class Intake(Protocol[Payload_contra]):
+    """The services of a feed for its source: waits that a stop ends, and the way to the workers.
+
+    All tasks of the source may use it at the same time.
+    """
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the stop has come: finish what was received, and return."""
+        ...
+
+    def connected(self) -> None:
+        """Report that the exchange can be read now. Until then the feed counts as connecting."""
+        ...
+
+    def ended(self, error: Exception) -> None:
+        """Report that the connection has ended because of `error`, if the source does not return at once.
+
+        For example, it still has to send what was received while the workers are behind. Without this report
+        the exchange counts as connected until the source has returned. The source still raises the error.
+        """
+        ...
+
+    async def outside(
+        self, wait: Callable[[], Awaitable[Result]], seconds: float = math.inf
+    ) -> Result | None:
+        """Call `wait` and return its result; None if a stop or the time limit ended it.
+
+        Use it for every wait on the outside world, such as connecting, a pause or a reply, but not for a
+        send. After the stop there is only a moment left: data that is already there is taken.
+        """
+        ...
+
+    def received(self, receive: Callable[[], Awaitable[Result]]) -> AsyncIterator[Result]:
+        """Call `receive` again and again and yield what it returns, until the stop.
+
+        Any result counts as life: the idle timeout begins again. After the stop `receive` is called once
+        more, so that data which has arrived is not lost. A cancelled `receive` must not lose data.
+
+        Raises:
+            TimeoutError: nothing was received for the idle timeout.
+        """
+        ...
+
+    async def send(self, payload: Payload_contra) -> None:
+        """Pass a payload on to the workers, in the order of the calls. It waits while the workers are behind.
+
+        A stop does not end this wait. If the source cancels it, the payload is passed on all the same.
+        """
+        ...
+
+
+class Source(Protocol[AnyPayload]):
+    """Reads one exchange. It owns its framing, its tasks and its codec."""
+
+    @property
+    def exchange(self) -> str:
+        """The exchange's name."""
+        ...
+
+    @property
+    def decode(self) -> Decode[AnyPayload]:
+        """Its codec."""
+        ...
+
+    async def run(self, intake: Intake[AnyPayload]) -> None:
+        """Connect, and send what is received, until the connection ends or the stop comes.
+
+        It may open a nursery for its tasks. It must return soon after the stop, so it waits for the outside
+        through `intake`, or in tasks that it cancels when it has read all. If it raises or returns before the
+        stop, the feed calls it again after a pause.
+
+        Raises:
+            OSError: no connection could be made, or it ended. From several tasks it may be a group.
+            Exception: anything else is a bug of the source. It costs this connection only.
+        """
+        ...
+
+
+class Chunk(NamedTuple, Generic[AnyPayload]):
+    """A payload on its way to a worker."""
+
+    exchange: str
+    number: int
+    """Counts the exchange's chunks from 0, without gaps."""
+    payload: AnyPayload
+
+
+@attrs.frozen
+class Batch:
+    """The result of decoding a chunk."""
+
+    exchange: str
+    number: int
+    """The number of the chunk."""
+    received: int
+    """As in `Decoded`."""
+    rejected: Mapping[str, int]
+    updates: Sequence[Updates]
+    received_at: int
+    """Unix ms."""
+    received_monotonic: float
+    """Seconds of Trio's clock."""
+
+    @property
+    def accepted(self) -> int:
+        """How many updates it holds."""
+        return sum(len(updates.timestamps) for updates in self.updates)
