@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import pytest
 import trio
+import trio.testing
 from builders import World, lose_lock, until
 
-from marketflow.app.ports import StoreAway, StoreTaken
+from marketflow.app.ports import IntervalMismatch, StoreAway, StoreTaken, StoreUnfit
 from marketflow.app.share.database_lease import LOST_PATIENCE
 from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
 
@@ -77,7 +79,66 @@ async def test_a_service_survives_another_that_ends_soon_after_an_outage(autojum
         await until(lambda: bool(world.store.rows), seconds=70)
 
 
+@pytest.mark.parametrize(
+    ("answer", "held"),
+    [(None, True), (StoreAway("away"), False), (StoreTaken(), False), (IntervalMismatch(1, 2), False)],
+)
+async def test_what_the_database_answered_last_holds_while_it_is_asked_again(answer, held, autojump_clock):
+    """The lease on Redis relies on it at any time."""
+    world = World()
+    lease, take = world.share.leases.database, world.store.lease
+    answered = trio.Event()
+
+    async def slow():
+        await answered.wait()
+        if answer is not None:
+            raise answer
+        return await take()
+
+    await lease.ensure()
+    world.store.lease = slow
+    async with trio.open_nursery() as nursery:
+
+        async def ask():
+            with suppress(StoreAway, StoreTaken, StoreUnfit):
+                await lease.ensure()
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert lease.held
+        answered.set()
+    assert lease.held is held
+
+
 # ---- both ----
+
+
+@pytest.mark.parametrize("asking", [False, True], ids=["between", "while asking"])
+async def test_an_older_redis_with_a_dead_boots_lease_ends_nobody(asking, autojump_clock):
+    """A replica that lags becomes the master. PostgreSQL's lock, which we have, says that the boot is dead."""
+    first = World()
+    async with first.running():
+        await until(lambda: first.flusher.up)
+        lagging = first.window.snapshot()
+        first.book.end()
+        await first.flusher.ended.wait()
+    second = first.successor("boot2")
+    take, asked = second.store.lease, trio.Event()
+
+    async def slow():
+        asked.set()
+        await trio.sleep(2)
+        return await take()
+
+    async with second.running():
+        await until(lambda: second.flusher.up)
+        if asking:
+            second.store.lease = slow
+            await asked.wait()
+        second.window.restore(lagging)
+        await until(lambda: not second.flusher.up)
+        await until(lambda: second.flusher.up, seconds=4)
+        assert second.window.shelf.holder == "boot2"
 
 
 async def test_both_stores_are_waited_for_with_one_patience(autojump_clock):

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.ports import AggregateStore, StoreAway, StoreTaken
+from marketflow.app.ports import AggregateStore, StoreAway, StoreTaken, StoreUnfit
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
 
@@ -28,7 +28,7 @@ class DatabaseLease:
         self.number = 0
         """It changes each time the lock is taken again; 0 before that."""
         self.held = False
-        """Whether the lock was ours when last asked for."""
+        """Whether the lock was ours at the last answer. It stays so while we ask again."""
         self.leased_until = -math.inf
         """When it was ours the last time (Trio's clock); -inf if it never was."""
         self._store = store
@@ -48,14 +48,18 @@ class DatabaseLease:
             StoreAway: the database is away.
             StoreTaken: another boot has had it for too long.
         """
-        self.held = False
         try:
             number = await self._store.lease()
         except StoreAway as error:
+            self.held = False
             self._wait.end()
             self.failed(error)
             raise
+        except StoreUnfit:
+            self.held = False
+            raise
         except StoreTaken as taken:
+            self.held = False
             patience = LOST_PATIENCE if self.number else LEASE_PATIENCE
             if not self.another:
                 log.warning("lease on PostgreSQL awaited", seconds=patience)
