@@ -115,7 +115,7 @@ async def test_what_the_database_answered_last_holds_while_it_is_asked_again(ans
 
 @pytest.mark.parametrize("asking", [False, True], ids=["between", "while asking"])
 async def test_an_older_redis_with_a_dead_boots_lease_ends_nobody(asking, autojump_clock):
-    """A replica that lags becomes the master. PostgreSQL's lock, which we have, says that the boot is dead."""
+    """A replica that lags becomes the master. PostgreSQL's lock, which is ours, says that it is dead."""
     first = World()
     async with first.running():
         await until(lambda: first.flusher.up)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from builders import World, until
+from builders import World, play, until
 from structlog.testing import capture_logs
 
 from marketflow.app.ports import Sight, StoreTaken
@@ -183,6 +183,52 @@ def test_late_writes_of_the_boot_before_are_waited_out_however_many_they_are():
     assert at.looks(US, *late) == [Move.WAIT] * 3
     assert at.looks(US, late[-1], seconds=FREE_SECONDS)[-1] is Move.WRITE
     assert at.machine.state is HELD
+
+
+LATE = f"{DEAD}:8"
+"""A write of the boot before us that was held up on its way."""
+
+
+@pytest.mark.parametrize(
+    ("state", "holder", "markers", "after"),
+    [
+        # Late writes are no sign of life, of whichever known sender and in whichever order.
+        (WATCHING, US, [f"{US}:6", f"{US}:5"], WATCHING),
+        (WATCHING, US, [f"{US}:6", LATE, f"{US}:5", f"{DEAD}:9"], WATCHING),
+        (WATCHING, US, [f"{US}:6", None], WATCHING),
+        (LAPSED, DEAD, [f"{DEAD}:7", f"{US}:5"], SEEKING),
+        (LAPSED, DEAD, [f"{DEAD}:7", None], SEEKING),
+        (SEEKING, DEAD, [f"{DEAD}:7", f"{US}:5"], SEEKING),
+        (SEEKING, None, [f"{DEAD}:7", f"{US}:5"], SEEKING),
+        # Nobody tells the holder that it has been outlived, so it may be alive.
+        (LAPSED, DEAD, [f"{DEAD}:7", f"{DEAD}:8"], TAKEN),
+        # Of others each write is a sign of life.
+        (WATCHING, US, [f"{US}:6", f"{OTHER}:1"], TAKEN),
+        (LAPSED, DEAD, [f"{DEAD}:7", f"{OTHER}:1"], TAKEN),
+    ],
+)
+def test_only_writes_of_a_living_boot_end_us(state, holder, markers, after):
+    at = At(state)
+    moves = at.looks(holder, *markers)
+    assert at.machine.state is after
+    assert moves[:-1] == [Move.WAIT] * (len(moves) - 1)
+    assert moves[-1] in ({Move.END} if after is TAKEN else {Move.WAIT, Move.TAKE})
+    assert not at.machine.rival.writes, "a stop would not spool beside another boot"
+
+
+def test_after_late_writes_the_window_is_ours_again():
+    at = At(WATCHING)
+    assert at.looks(US, LATE, f"{US}:6", f"{US}:5") == [Move.WAIT] * 3
+    assert at.looks(US, f"{US}:5", seconds=FREE_SECONDS)[-1] is Move.WRITE
+    at = At(LAPSED)
+    assert at.looks(DEAD, LATE, f"{US}:5", granted=True) == [Move.WAIT] * 2
+    assert at.looks(DEAD, f"{US}:5", seconds=DEAD_SECONDS, granted=True)[-1] is Move.TAKE
+
+
+def test_another_boot_that_is_waited_for_has_written():
+    at = At(SEEKING)
+    assert at.looks(OTHER, f"{OTHER}:1", f"{OTHER}:2") == [Move.WAIT] * 2
+    assert at.machine.rival.writes
 
 
 def test_the_boot_before_that_does_not_end_ends_us():
@@ -422,3 +468,24 @@ async def test_a_stop_while_it_waits_ends_at_once(autojump_clock):
                 await second.flusher.ended.wait()
         assert first.window.shelf.holder == "boot1"
         second.check_ledgers()
+
+
+async def test_a_stop_spools_beside_late_writes_of_the_boot_before(autojump_clock):
+    """That boot is dead, so nobody else has what we received."""
+    first = World()
+    async with first.running():
+        await play(first, 3)
+    world = first.successor("boot2")
+    async with world.running():
+        await until(lambda: world.flusher.up)
+        await play(world, 3)
+        for number in range(5):
+            world.window.shelf.marker = f"boot1:{900 + number}"
+            await trio.sleep(0.3)
+            world.send_one(5.0)
+        assert not world.flusher.up
+        assert not world.share.leases.window.another
+        world.book.end()
+        await world.flusher.ended.wait()
+        await world.share.save(1)
+        assert world.spool.bars

@@ -71,20 +71,20 @@ class LeaseMachine:
 
     def looked(self, sight: Sight, now: float, *, granted: bool) -> Move:
         """Somebody looked. `granted`: our database has given us its lock, so no other boot there is alive."""
-        moved = self.rival.marker.look(sight.marker, now)
         if sight.holder is not None:
             self.rival.holders.add(sight.holder)
+        another_wrote = self.rival.marker.look(sight.marker, now) and self._is_anothers(sight)
         match self.state:
             case LeaseState.SEEKING:
-                move = self._seek(sight, moved=moved, granted=granted)
+                move = self._seek(sight, another_wrote=another_wrote, granted=granted)
             case LeaseState.WATCHING:
-                move = self._watch(sight, moved=moved, granted=granted)
+                move = self._watch(sight, another_wrote=another_wrote, granted=granted)
             case LeaseState.TAKEN | LeaseState.RELEASED:
                 return Move.END
             case _:
                 move = self._check(sight, granted=granted)
         if move is Move.WAIT:
-            self.rival.writes = self.rival.writes or moved
+            self.rival.writes = self.rival.writes or another_wrote
             if self.rival.wait.another(now):
                 move = Move.END
         if move is Move.WRITE:
@@ -94,31 +94,36 @@ class LeaseMachine:
             self.state = LeaseState.TAKEN
         return move
 
-    def _seek(self, sight: Sight, *, moved: bool, granted: bool) -> Move:
+    def _is_anothers(self, sight: Sight) -> bool:
+        """Whether the last write shows that another boot is alive.
+
+        Two kinds of writes do not, since they may have been held up on their way: our own, and those of a
+        boot that we have outlived. If the latter is alive after all, it sees with its next write that the
+        lease is not its own, and ends; so it must know of leases, and must not hold this one.
+        """
+        if sight.marker is None:
+            return False  # It was removed, not written.
+        rival, writer = self.rival, self._boot_of(sight.marker)
+        held_up = writer in rival.outlived & rival.holders and writer != sight.holder
+        return writer != self._boot and not held_up
+
+    def _seek(self, sight: Sight, *, another_wrote: bool, granted: bool) -> Move:
         still = self.rival.marker.seconds
         if sight.holder == self._boot:  # The answer to our taking it was lost.
             return Move.WRITE
         if sight.holder is None:
             unwritten = sight.marker is None or self._boot_of(sight.marker) == self._boot
             return Move.TAKE if unwritten or still >= FREE_SECONDS else Move.WAIT
-        if moved and sight.holder in self.rival.outlived:
+        if another_wrote and sight.holder in self.rival.outlived:
             return Move.END  # It was not dead, and has taken from us what we held.
         return Move.TAKE if granted and still >= DEAD_SECONDS else Move.WAIT
 
-    def _watch(self, sight: Sight, *, moved: bool, granted: bool) -> Move:
+    def _watch(self, sight: Sight, *, another_wrote: bool, granted: bool) -> Move:
         if sight.holder != self._boot:
             return self._check(sight, granted=granted)
-        if moved:  # Late requests end; somebody who writes without a lease does not.
-            return Move.WAIT if self._is_late(sight.marker) else Move.END
+        if another_wrote:  # Late writes end; somebody who writes without a lease does not.
+            return Move.END
         return Move.WRITE if self.rival.marker.seconds >= FREE_SECONDS else Move.WAIT
-
-    def _is_late(self, marker: str | None) -> bool:
-        """Whether it is of a boot that we have outlived: a request that was held up on its way.
-
-        If that boot is alive it sees our lease with its next write, and ends; so it must know of leases.
-        """
-        rival = self.rival
-        return marker is not None and self._boot_of(marker) in rival.outlived & rival.holders
 
     def _check(self, sight: Sight, *, granted: bool) -> Move:
         """We have held it. A Redis that comes back older may show the lease of a boot that is dead."""
