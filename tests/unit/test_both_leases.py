@@ -6,11 +6,12 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
-from builders import World, lose_lock, until
+from builders import NOON, World, lose_lock, play, until
 
 from marketflow.app.ports import IntervalMismatch, StoreAway, StoreTaken, StoreUnfit
 from marketflow.app.share.database_lease import LOST_PATIENCE
 from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
+from marketflow.app.share.spooling import BarsLost
 
 # ---- the wait for another boot ----
 
@@ -22,6 +23,20 @@ def test_a_wait_is_over_when_another_was_seen_for_the_whole_patience():
     assert wait.waiting
     assert not wait.another(5.0 + LEASE_PATIENCE - 0.1)
     assert wait.another(5.0 + LEASE_PATIENCE)
+
+
+def test_an_outage_begins_the_patience_again_and_forgets_nobody():
+    wait = Wait()
+    wait.interrupt()
+    assert not wait.waiting
+    wait.another(5.0)
+    wait.interrupt()
+    assert wait.waiting
+    assert not wait.counting
+    assert not wait.another(5.0 + LEASE_PATIENCE)
+    assert wait.another(5.0 + 2 * LEASE_PATIENCE)
+    wait.end()
+    assert not wait.waiting
 
 
 def test_a_wait_that_has_ended_begins_again():
@@ -37,7 +52,7 @@ def test_a_wait_that_has_ended_begins_again():
 
 @pytest.mark.parametrize("ours", [False, True], ids=["never ours", "was ours"])
 async def test_an_outage_begins_the_wait_for_another_boot_again(ours, autojump_clock):
-    """Nobody uses a database that is away: what was seen before says nothing after it."""
+    """Nobody uses a database that is away. Who had it before may have it again, and is not forgotten."""
     world = World()
     lease, patience = world.share.leases.database, LOST_PATIENCE if ours else LEASE_PATIENCE
     if ours:
@@ -50,7 +65,7 @@ async def test_an_outage_begins_the_wait_for_another_boot_again(ours, autojump_c
     world.store.away = True
     with pytest.raises(StoreAway):
         await lease.ensure()
-    assert not lease.another
+    assert lease.another
     await trio.sleep(patience)
     world.store.away = False
     with pytest.raises(HeldByAnother):
@@ -192,3 +207,34 @@ async def test_when_each_store_was_ours_last_counts_only_beside_another_boot(aut
         world.store.taken = True
         await until(lambda: world.share.leases.database.another)
         assert last - 1 <= world.share.leases.leased_until <= last
+
+
+async def test_an_outage_does_not_make_us_spool_what_another_boot_counts(autojump_clock):
+    """Redis is away. Another boot has the database, which then times out once before our stop."""
+    world, answers = World(), {"taken": StoreTaken(), "away": StoreAway("timeout")}
+    async with world.running():
+        await play(world, 3)
+        world.window.away = True
+        await trio.sleep(1)
+        take, answer = world.store.lease, "taken"
+
+        async def lease():
+            if answer:
+                raise answers[answer]
+            return await take()
+
+        world.store.lease = lease
+        await until(lambda: world.share.leases.database.another)
+        held = world.share.leases.leased_until
+        answer = "away"
+        await play(world, 3)
+        assert world.share.leases.leased_until == held
+        world.book.end()
+        await world.flusher.ended.wait()
+        with pytest.raises(BarsLost, match="beside another service"):
+            await world.share.save(1)
+        assert world.spool.bars
+        assert all(each.start < NOON + held * 1_000 for each in world.spool.bars)
+        answer = None
+        await world.share.leases.database.ensure()
+        assert world.share.leases.leased_until == math.inf

@@ -37,7 +37,7 @@ class DatabaseLease:
 
     @property
     def another(self) -> bool:
-        """Whether another boot had it when last asked for."""
+        """Whether another boot had it at the last answer. It may still have it while the database is away."""
         return self._wait.waiting
 
     async def ensure(self) -> None:
@@ -52,7 +52,7 @@ class DatabaseLease:
             number = await self._store.lease()
         except StoreAway as error:
             self.held = False
-            self._wait.end()
+            self._wait.interrupt()
             self.failed(error)
             raise
         except StoreUnfit:
@@ -61,7 +61,7 @@ class DatabaseLease:
         except StoreTaken as taken:
             self.held = False
             patience = LOST_PATIENCE if self.number else LEASE_PATIENCE
-            if not self.another:
+            if not self._wait.counting:
                 log.warning("lease on PostgreSQL awaited", seconds=patience)
             if self._wait.another(trio.current_time(), patience):
                 raise

@@ -28,29 +28,40 @@ class Wait:
     ```
              another was seen             it was seen again, after the patience
      none ─────────────────────> waiting ──────────────────────────────────────> over
-      ^                            │
-      └── ours, or the store away ─┘
+      ^  ^                        │   ^
+      │  └───────── ours ─────────┤   │ it was seen again: the patience begins again
+      │                store away v   │
+      └───────── ours ────────── interrupted
     ```
-    While a store is away nobody uses it, so the wait begins again. Times are seconds of one clock.
+    While a store is away nobody uses it, so that time does not count. But the other boot may have used it
+    before, and may again: it is forgotten only once the store is ours. Times are seconds of one clock.
     """
 
     def __init__(self) -> None:
+        self.waiting = False
+        """Whether another boot was seen since the store was ours."""
         self._since: float | None = None
+        """When it was first seen since the store answers; None: it was not."""
 
     @property
-    def waiting(self) -> bool:
-        """Whether another boot had the store when we looked last."""
+    def counting(self) -> bool:
+        """Whether the patience runs: not in an outage."""
         return self._since is not None
 
     def another(self, now: float, patience: float = LEASE_PATIENCE) -> bool:
         """Another boot has the store; returns whether we have waited long enough."""
+        self.waiting = True
         if self._since is None:
             self._since = now
         return now - self._since >= patience
 
-    def end(self) -> None:
-        """No other boot has it, or the store is away."""
+    def interrupt(self) -> None:
+        """The store is away."""
         self._since = None
+
+    def end(self) -> None:
+        """The store is ours."""
+        self.waiting, self._since = False, None
 
 
 class Stillness:
@@ -100,4 +111,4 @@ class Rival:
     def lost_sight(self) -> None:
         """The window is away."""
         self.marker.forget()
-        self.wait.end()
+        self.wait.interrupt()

@@ -59,7 +59,7 @@ class Health:
     def ready(self) -> bool:
         """Neither starting nor stopping, and something can answer: a store, or what is known in memory."""
         away = all(not state.up and state.error is not None for state in (self._redis, self._postgres))
-        return self.serving and not (away and not self._book.bars.pairs)
+        return self.serving and (not away or self._share.knows_updates)
 
     def status_of(self, feed: Feed) -> ExchangeStatus:
         """The status of a feed's exchange."""
