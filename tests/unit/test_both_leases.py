@@ -10,6 +10,7 @@ from builders import NOON, World, lose_lock, play, until
 
 from marketflow.app.ports import IntervalMismatch, StoreAway, StoreTaken, StoreUnfit
 from marketflow.app.share.database_lease import LOST_PATIENCE
+from marketflow.app.share.lease import EXPIRED_SECONDS
 from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
 from marketflow.app.share.spooling import BarsLost
 
@@ -156,8 +157,9 @@ async def test_an_older_redis_with_a_dead_boots_lease_ends_nobody(asking, autoju
         assert second.window.shelf.holder == "boot2"
 
 
-async def test_both_stores_are_waited_for_with_one_patience(autojump_clock):
-    """The database is free after six seconds; somebody lives on the window."""
+@pytest.mark.parametrize(("free_after", "seconds"), [(3, LEASE_PATIENCE), (7, 7 + EXPIRED_SECONDS)])
+async def test_both_stores_are_waited_for_with_one_patience(free_after, seconds, autojump_clock):
+    """The database is free after a while; another boot lives on the window."""
     first = World()
     async with first.running(aggregating=False), trio.open_nursery() as nursery:
         await until(lambda: first.flusher.up)
@@ -168,11 +170,40 @@ async def test_both_stores_are_waited_for_with_one_patience(autojump_clock):
             began = trio.current_time()
             with pytest.raises(StoreTaken, match="running on this Redis"):
                 await second.share.lease()
-            assert trio.current_time() - began == pytest.approx(LEASE_PATIENCE, abs=0.2)
+            assert trio.current_time() - began == pytest.approx(seconds, abs=0.2)
 
         nursery.start_soon(start)
-        await trio.sleep(6)
+        await trio.sleep(free_after)
         second.store.taken = False
+
+
+@pytest.mark.parametrize("ends_after", [0.2, 5.0, 8.7, 9.0, 9.8])
+@pytest.mark.parametrize("moves", [False, True], ids=["killed", "its requests arrive late"])
+async def test_a_start_takes_over_from_a_boot_that_ends_in_time(ends_after, moves, autojump_clock):
+    """Its lock is free at once, but its key is not, and late requests may even renew that for a moment."""
+    first = World()
+    second = World(boot="second", window=first.window.successor("second"), clock=first.clock)
+    second.store.taken = True
+    async with trio.open_nursery() as nursery:
+        alive = trio.CancelScope()
+
+        async def run():
+            with alive:
+                async with first.running(aggregating=False):
+                    await trio.sleep_forever()
+
+        nursery.start_soon(run)
+        await until(lambda: first.flusher.up)
+        began = trio.current_time()
+        nursery.start_soon(second.share.lease)
+        await trio.sleep(ends_after)
+        alive.cancel()
+        second.store.taken = False
+        for number in range(3 * moves):
+            await trio.sleep(0.5)
+            first.window.shelf.marker = f"boot1:{900 + number}"
+    assert first.window.shelf.holder == "second"
+    assert trio.current_time() - began < ends_after + EXPIRED_SECONDS
 
 
 @pytest.mark.parametrize("away_first", ["database", "window"])

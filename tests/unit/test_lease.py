@@ -5,11 +5,14 @@ import trio
 from builders import World, play, until
 from structlog.testing import capture_logs
 
+from marketflow.adapters.cache.lock import LOCK_TTL
+from marketflow.adapters.cache.memory import LOCK_SECONDS
 from marketflow.app.ports import Sight, StoreTaken
 from marketflow.app.share.rivals import LEASE_PATIENCE
 from marketflow.app.share.window_lease import (
     DEAD_SECONDS,
     FREE_SECONDS,
+    KEY_SECONDS,
     LEASE_SECONDS,
     LeaseMachine,
     LeaseState,
@@ -238,6 +241,10 @@ def test_the_boot_before_that_does_not_end_ends_us():
     assert moves[: int(LEASE_PATIENCE / 0.25)] == [Move.WAIT] * int(LEASE_PATIENCE / 0.25)
     assert Move.END in moves
     assert at.machine.state is TAKEN
+
+
+def test_the_key_expires_after_the_lease_in_both_windows():
+    assert LEASE_SECONDS < KEY_SECONDS == LOCK_SECONDS == LOCK_TTL / 1_000
 
 
 def test_the_lease_counts_from_the_sending_of_the_last_write():

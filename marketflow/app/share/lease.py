@@ -16,23 +16,27 @@ for both, and `Lease` is the one place for it:
             └── LEASE_PATIENCE is over, even if it is away meanwhile ──> taken <───────────────┘ patience over
 ```
 A start that has seen another boot does not serve, even if the store goes away: both would serve until it is
-back. A start waits for both stores together no longer than `LEASE_PATIENCE`. A boot that serves already
-writes nothing to a store whose lease it does not have.
+back. A start waits for both stores together no longer than `LEASE_PATIENCE`. But a boot that ends gives back
+the lock at once, and its key may remain until it expires: once the lock is ours, the start waits at least so
+long for the key. A boot that serves already writes nothing to a store whose lease it does not have.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import trio
 
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import StoreAway
 from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother
+from marketflow.app.share.window_lease import KEY_SECONDS
 
 LOOK_SECONDS: Final = 0.1
 """How often (seconds) a start that waits for a lease asks for it."""
+EXPIRED_SECONDS: Final = KEY_SECONDS + 5 * LOOK_SECONDS
+"""How long (seconds) after its boot has ended a key on Redis may remain, and a few looks more."""
 
 
 class StoreLease(Protocol):
@@ -74,7 +78,7 @@ class Lease:
 
     @property
     def leased_until(self) -> float:
-        """With another boot on a store, when we had that store last (Trio's clock); inf without one."""
+        """When we last had the store that another boot uses now (Trio's clock). inf: no other boot."""
         leases = (self.database, self.window)
         return min((lease.leased_until for lease in leases if lease.another), default=math.inf)
 
@@ -90,26 +94,30 @@ class Lease:
         deadline = trio.current_time() + LEASE_PATIENCE
         if await self._take(self.database, deadline):
             self.database.state.answered()
+            deadline = max(deadline, trio.current_time() + EXPIRED_SECONDS)
         # Last, since nothing renews it until the flusher runs. That also tells whether the window is up.
         await self._take(self.window, deadline)
 
     async def _take(self, lease: StoreLease, deadline: float) -> bool:
         """Returns whether we have it; not, if the store is away."""
-        seen: HeldByAnother | None = None
-        with trio.CancelScope() as waiting:
+        try:
+            await lease.ensure()
+        except HeldByAnother as error:
+            lease.state.failed(error)
+            seen = error
+        except StoreAway:
+            return False
+        else:
+            return True
+        with trio.move_on_at(deadline):
             while True:
+                await trio.sleep(LOOK_SECONDS)
                 try:
                     await lease.ensure()
                 except HeldByAnother as error:
-                    if seen is None:
-                        lease.state.failed(error)
-                    seen, waiting.deadline = error, deadline
+                    seen = error
                 except StoreAway:
-                    # Another boot that was seen may still be alive.
-                    if seen is None:
-                        return False
+                    continue  # The other boot may still be alive.
                 else:
                     return True
-                await trio.sleep(LOOK_SECONDS)
-        # Only another boot that was seen sets the deadline.
-        raise cast("HeldByAnother", seen).taken
+        raise seen.taken

@@ -30,7 +30,7 @@ class Sequences:
         self.first = self.next = first
 
     def grow_to(self, end: int) -> None:
-        """Updates have got the numbers before `end`."""
+        """All numbers before `end` are used."""
         self.next = end
         if self._grown:
             self._grown.unpark_all()

@@ -20,14 +20,15 @@ from marketflow.app.share.rivals import HeldByAnother, Rival
 
 log = structlog.get_logger()
 
-LEASE_SECONDS: Final = 4.0
-"""How long after it was sent a write is sure to have renewed the lease: 1 s less than the key's expiry."""
+KEY_SECONDS: Final = 5.0
+"""The key expires so long after the last write."""
+LEASE_SECONDS: Final = KEY_SECONDS - 1
+"""How long after it was sent a write is sure to have renewed the lease."""
 DEAD_SECONDS: Final = 1.5
 """So long the marker of the holder must stand still before its lease is taken over. A boot that lives writes
 each half second."""
 FREE_SECONDS: Final = 0.75
-"""The same where nobody has the lease, but the marker shows that somebody wrote: it may be a marketflow of a
-version that has no lease."""
+"""The same if the key is free but a marker is left: a version without leases may be writing."""
 _TRIES: Final = 3
 
 
@@ -186,7 +187,7 @@ class WindowLease:
         self._last = Sight(None, None)
         """What the last look has shown."""
         self._waiting = False
-        """Whether it was that we have to wait."""
+        """Whether the last look told us to wait."""
 
     @property
     def leased_until(self) -> float:
