@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -20,16 +21,22 @@ ROOT = Path(__file__).parents[2]
 STORES = "redis://127.0.0.1:6379/0 postgresql://marketflow:secret@127.0.0.1/marketflow"
 
 
-BAR = Bar(3, 100150.75, 99.5, 100250.1, 2e-07, 7, 1795341600000001, 1 / 3, 9, 1795341600000155)
-EXTREMES = Bar(2**62, 0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1.0, 7, 2**53 + 1, 2.0, 9, 2**62)
+BAR = Bar(3, 100150.75, 2e-07, 100250.1, 2e-07, 7, 1795341600000001, 1 / 3, 9, 1795341600000155)
+EXTREMES = Bar(2**56, 0.1 + 0.2, 5e-324, 1.7976931348623157e308, 1.0, 7, 2**53 + 1, 2.0, 9, 2**56 - 1)
 
 
 def bars_of(count, bar=BAR):
+    """One-second bars and bars of whole intervals; the times of the given bar are within its second."""
     start = 1_795_341_600_000
     return [
-        SpooledBar(("exchange1", "BTCUSDT"), start + n * 1_000, "boot1", bar, whole=n % 2 == 0)
-        for n in range(count)
+        SpooledBar(("exchange1", "BTCUSDT"), second, "boot1", moved(bar, second), whole=n % 2 == 0)
+        for n, second in enumerate(range(start, start + count * 1_000, 1_000))
     ]
+
+
+def moved(bar, second):
+    times = second + bar.open_time, second + bar.close_time
+    return msgspec.structs.replace(bar, open_time=times[0], close_time=times[1])
 
 
 async def test_bars_come_back_as_they_were_saved(tmp_path):
@@ -90,6 +97,22 @@ async def test_a_file_that_cannot_be_read_does_not_stop_the_start(tmp_path, cont
     assert await FileSpool(tmp_path, STORES).load() == bars_of(2), "one unreadable file hides no other"
     await spool.save([])
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"count": 0}, {"count": -1}, {"open_sequence": 2**56}, {"open_time": -1}, {"close": 0.0}, {"min": 7e9}],
+)
+async def test_a_file_with_a_bar_that_no_boot_can_have_made_is_not_read(tmp_path, wrong, whole):
+    """It would end the service when it is merged, or wrong all its sequences."""
+    bad = msgspec.structs.replace(bars_of(1)[0].bar, **wrong)
+    bars = [*bars_of(2), SpooledBar(("exchange1", "BTCUSDT"), 1_795_341_600_000, "boot2", bad, whole=whole)]
+    await FileSpool(tmp_path, STORES).save(bars)
+    with capture_logs() as logs:
+        assert await FileSpool(tmp_path, STORES).load() == []
+    assert [each["event"] for each in logs] == ["spool cannot be read"]
+    assert "no boot can have made" in logs[0]["error"]
 
 
 @pytest.mark.parametrize(

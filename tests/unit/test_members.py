@@ -4,20 +4,24 @@ import hiredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from marketflow.adapters.cache.members import (
     MEMBERS_PER_COMMAND,
     UpdatesPacker,
     field_name,
     in_twos,
+    is_bar,
     pack,
     pack_bars,
     read_bar,
+    read_bars,
     read_field,
     read_member,
     window_key,
 )
 from marketflow.app.ports import Written
+from marketflow.app.share.sequences import MOST
 from marketflow.domain.bars import Bar
 
 PAIR = ("exchange1", "BTCUSDT")
@@ -82,24 +86,28 @@ def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
     assert len(set(members)) == 6
 
 
-@given(finite, finite, finite, finite, st.integers(1, 2**62), st.integers(0, 2**62))
-def test_bars_are_stored_bit_by_bit(average, low, high, price, count, sequence):
-    bar = Bar(count, average, low, high, price, 1, sequence, price, 2, sequence + 1)
+@given(st.lists(finite, min_size=4, max_size=4), st.integers(1, MOST), st.integers(0, MOST - 2))
+def test_bars_are_stored_bit_by_bit(prices, count, sequence):
+    low, average, price, high = sorted(prices)
+    bar = Bar(count, average, low, high, price, 7_001, sequence, price, 7_002, sequence + 1)
     data, keys = pack_bars([(PAIR, (7_000, "boot1"), bar)])
     assert keys == [b"bars:exchange1:BTCUSDT"]
     ((name, key, field, value),) = commands_of(data)
     assert (name, key, field) == (b"HSET", keys[0], b"7:boot1")
-    assert read_bar(value) == bar
+    assert read_bar(value, 7_000) == bar
 
 
 def test_bars_are_packed_by_exchange_and_symbol():
     """One command for each has all its fields; no bars give no command."""
     other = ("exchange2", "a b:c")
     places = [(PAIR, (1_000, "x")), (other, (1_000, "x")), (PAIR, (2_000, "x")), (PAIR, (1_000, "yy"))]
-    bars = [(*place, Bar.of([number], [float(number)])) for number, place in enumerate(places, 1)]
+    bars = [
+        (pair, field, Bar.of([field[0] + number], [float(number)]))
+        for number, (pair, field) in enumerate(places, 1)
+    ]
     data, keys = pack_bars(bars)
     found = {
-        (pair, read_field(field)): read_bar(value)
+        (pair, read_field(field)): read_bar(value, read_field(field)[0])
         for pair, (_, _, *items) in zip((PAIR, other), commands_of(data), strict=True)
         for field, value in in_twos(items)
     }
@@ -147,10 +155,31 @@ def test_fields_name_their_second_and_boot(second, boot):
     assert read_field(field_name((second * 1_000, boot))) == (second * 1_000, boot)
 
 
-@pytest.mark.parametrize("value", [b"", b"[1]", b"{}", b"null", b"[1,2,3,4,5,6,7,8,9]", b"\xff", b"7"])
+NO_BARS = [b"", b"[1]", b"{}", b"null", b"[1,2,3,4,5,6,7,8,9]", b"\xff", b"7"]
+IMPOSSIBLE = [
+    b"[%b]" % numbers
+    for numbers in (
+        b"0,1,1,1,1,7000,1,1,7000,1",
+        b"-1,1,1,1,1,7000,1,1,7000,1",
+        b"1,1,1,1,1,7000,%d,1,7000,1" % MOST,
+        b"1,1,1,1,1,7000,1,1,8000,1",
+        b"1,1,1,1,2,7000,1,1,7000,1",
+    )
+]
+
+
+@pytest.mark.parametrize("value", [*NO_BARS, *IMPOSSIBLE])
 def test_what_is_no_bar_is_told(value):
+    """All of it is ignored, and a key with such a sample is none of ours."""
     with pytest.raises(ValueError, match=r"."):
-        read_bar(value)
+        read_bar(value, 7_000)
+    good = b"[1,1,1,1,1,7000,1,1,7000,1]"
+    with capture_logs() as logs:
+        assert read_bars(PAIR, [(b"7:a", value), (b"7:b", good)]) == {(7_000, "b"): Bar.of([7_000], [1.0], 1)}
+    assert [each["event"] for each in logs] == ["foreign bar ignored"]
+    assert is_bar(b"7:b", good)
+    assert not is_bar(b"7:a", value)
+    assert not is_bar(b"8:b", good)
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))

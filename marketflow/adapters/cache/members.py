@@ -14,7 +14,8 @@ import msgspec
 import structlog
 
 from marketflow.app.ports import Field, Written
-from marketflow.domain.bars import Bar
+from marketflow.app.share.foreign_bars import is_foreign
+from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.prices import Pair, PriceUpdate
 
 log = structlog.get_logger()
@@ -245,13 +246,16 @@ def pack_bars(bars: Sequence[tuple[Pair, Field, Bar]]) -> tuple[bytes, Sequence[
 _BAR: Final = msgspec.json.Decoder(tuple[int, float, float, float, float, int, int, float, int, int])
 
 
-def read_bar(value: bytes) -> Bar:
-    """A bar as it was stored.
+def read_bar(value: bytes, second: int) -> Bar:
+    """The bar of a second (its start in ms) as it was stored.
 
     Raises:
-        ValueError: it is not of our form.
+        ValueError: it is not of our form, or no boot can have made it.
     """
-    return Bar(*_BAR.decode(value))
+    bar = Bar(*_BAR.decode(value))
+    if is_foreign(bar, second, BAR_WIDTH):
+        raise ValueError(value[:80])
+    return bar
 
 
 def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]]) -> dict[Field, Bar]:
@@ -259,7 +263,8 @@ def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]]) -> dict[Field, 
     bars: dict[Field, Bar] = {}
     for name, value in values:
         try:
-            bars[read_field(name)] = read_bar(value)
+            field = read_field(name)
+            bars[field] = read_bar(value, field[0])
         except ValueError:
             log.warning("foreign bar ignored", key=bars_key(pair), field=repr(name[:80]))
     return bars
@@ -268,8 +273,7 @@ def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]]) -> dict[Field, 
 def is_bar(name: bytes, value: bytes) -> bool:
     """Whether this is the field and the value of a bar in our format."""
     try:
-        read_field(name)
-        read_bar(value)
+        read_bar(value, read_field(name)[0])
     except ValueError:
         return False
     return True

@@ -20,7 +20,10 @@ import msgspec
 import structlog
 import trio
 
+from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
+from marketflow.domain.bars import BAR_WIDTH
+from marketflow.domain.periods import MINUTE
 
 log = structlog.get_logger()
 
@@ -28,6 +31,8 @@ SPOOL_SECONDS: Final = 5.0
 """How long a start waits for the disk. A stop passes its own limit."""
 
 _BARS: Final = msgspec.json.Decoder(list[SpooledBar])
+LONGEST_INTERVAL: Final = MINUTE
+"""The most that `aggregation.interval` may be. A file may have bars of another interval than today's."""
 _PROBE: Final = b"\n" * 4096
 """Written to test the directory: on a full disk an empty file can be made, but not written to."""
 
@@ -132,7 +137,7 @@ class FileSpool:
                 others.append(path)
                 continue
             try:
-                bars += _BARS.decode(path.read_bytes())
+                bars += _decode(path.read_bytes())
             except Exception as error:  # noqa: BLE001 - no content of a file may end the start
                 unreadable.append((path, error))
             else:
@@ -151,6 +156,20 @@ class FileSpool:
         with suppress(OSError):  # not all file systems support it
             _sync_directory(self._directory)
         return path
+
+
+def _decode(content: bytes) -> Sequence[SpooledBar]:
+    """The bars in a file.
+
+    Raises:
+        ValueError: it has something else, or a bar that no boot can have made.
+    """
+    bars = _BARS.decode(content)
+    for each in bars:
+        width = LONGEST_INTERVAL if each.whole else BAR_WIDTH
+        if is_foreign(each.bar, each.start, width):
+            raise ValueError(f"no boot can have made {each}")
+    return bars
 
 
 def _hash(stores: str) -> str:

@@ -8,14 +8,20 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
 
+import structlog
+
 from marketflow.app.ports import BARS_KEPT, Field, FieldBars
+from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.app.share.newest_bars import NewestBars
 from marketflow.app.share.outbox import ReceivedOutbox
+from marketflow.app.share.sequences import FOLLOWED
 from marketflow.app.share.unwritten import Unwritten
 from marketflow.app.share.whole_minutes import WholeMinutes
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
+
+log = structlog.get_logger()
 
 Key = tuple[Pair, Field]
 """Names one bar."""
@@ -70,12 +76,14 @@ class Others:
         self.until = 0
         """From when on (ms) there is none."""
         self.next_sequence = 0
-        """Greater than all sequences in them."""
+        """Greater than all sequences in them that are to be followed."""
 
     def see(self, end: int, bar: Bar) -> None:
         """Such a bar was adopted; it ends at `end` (ms)."""
         self.until = max(self.until, end)
-        self.next_sequence = max(self.next_sequence, bar.open_sequence + 1, bar.close_sequence + 1)
+        for sequence in (bar.open_sequence, bar.close_sequence):
+            if self.next_sequence <= sequence < FOLLOWED:
+                self.next_sequence = sequence + 1
 
 
 class SecondBars:
@@ -117,6 +125,9 @@ class SecondBars:
         """Take over bars that another boot left behind; those known already stay unless they have grown."""
         for (second, boot), bar in bars.items():
             if self.is_gone(pair, second, boot):
+                continue
+            if is_foreign(bar, second, BAR_WIDTH):
+                log.warning("foreign bar ignored", exchange=pair[0], symbol=pair[1], field=f"{second}:{boot}")
                 continue
             boots = self._boots(pair, second)
             known = boots.get(boot)

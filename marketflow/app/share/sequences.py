@@ -9,6 +9,9 @@ import trio
 MOST: Final = 2**56
 """Sequences are less than that: members in the window have room for so many digits. By the clock they get
 there in the year 4253."""
+FOLLOWED: Final = MOST // 2
+"""Sequences of other boots are followed up to here, which the clock reaches in the year 3111. Beyond it ours
+would come near `MOST`, and the next boot could not take our bars for those of a boot."""
 
 
 class Sequences:
@@ -36,13 +39,11 @@ class Sequences:
             self._grown.unpark_all()
 
     def follow(self, others: int, *, renumber: bool) -> int:
-        """Go on behind the updates of other boots, whose sequences are less than `others`.
+        """Go on behind updates of other boots: their sequences are less than `others`, at most `FOLLOWED`.
 
         With `renumber` the updates that have a number already are to get a greater one. Returns how much
         greater; 0 if they keep theirs.
         """
-        if others > MOST:
-            return 0  # No boot counts as far.
         if not renumber:
             self.grow_to(max(self.next, others))
             return 0

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+from builders import NOON, World, run_virtual, until
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from marketflow.adapters.cache.members import pack_bars, read_bar
+from marketflow.app.share.foreign_bars import LATEST, is_foreign
+from marketflow.app.share.second_bars import SecondBars
+from marketflow.app.share.sequences import FOLLOWED, MOST
+from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.periods import MINUTE, Span
+
+PAIR = ("exchange1", "BTCUSDT")
+SECOND = NOON - 10 * MINUTE
+GOOD = Bar(2, 1.5, 1.0, 2.0, 1.0, SECOND, 5, 2.0, SECOND + 999, 6)
+
+numbers = st.one_of(
+    st.sampled_from(
+        [0, 1, -1, 2, 2**31, 2**53, FOLLOWED - 1, FOLLOWED, MOST - 1, MOST, 2**63, 2**64, 10**30]
+    ),
+    st.integers(),
+)
+times = st.one_of(st.integers(SECOND - 1, SECOND + BAR_WIDTH), numbers)
+prices = st.one_of(
+    st.sampled_from([0.0, -1.0, 5e-324, 1.0, 2.0, 1.7976931348623157e308, float("inf"), float("nan")]),
+    st.floats(),
+)
+any_bars = st.builds(Bar, numbers, prices, prices, prices, prices, times, numbers, prices, times, numbers)
+"""Any ten values of the right types; few can be bars."""
+sound = st.builds(
+    lambda prices, count, times, sequences: Bar(
+        count,
+        prices[1],
+        prices[0],
+        prices[3],
+        prices[2],
+        min(times),
+        min(sequences),
+        prices[2],
+        max(times),
+        max(sequences),
+    ),
+    st.lists(st.floats(5e-324, 1.7976931348623157e308), min_size=4, max_size=4).map(sorted),
+    st.integers(1, MOST),
+    st.tuples(*[st.integers(SECOND, SECOND + BAR_WIDTH - 1)] * 2),
+    st.tuples(*[st.one_of(st.integers(0, MOST - 1), st.just(MOST - 1), st.just(FOLLOWED - 1))] * 2),
+)
+nearly = st.builds(
+    lambda bar, changes: msgspec.structs.replace(bar, **changes),
+    sound,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "count": numbers,
+            "average": prices,
+            "min": prices,
+            "close": prices,
+            "open_time": times,
+            "open_sequence": numbers,
+        },
+    ),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.one_of(any_bars, nearly, sound), min_size=1, max_size=4))
+@example([msgspec.structs.replace(GOOD, count=0)] * 2)
+@example([msgspec.structs.replace(GOOD, count=1), msgspec.structs.replace(GOOD, count=-1)])
+@example([msgspec.structs.replace(GOOD, open_sequence=MOST - 1, close_sequence=MOST - 1)])
+@example([msgspec.structs.replace(GOOD, count=MOST)] * 4)
+def test_any_bar_is_ignored_or_harms_nothing(found):
+    """It merges with any others, and what this boot makes beside it is no foreign bar to the next one."""
+
+    async def play():
+        world = World()
+        for number, bar in enumerate(found):
+            world.window.stored_bars.setdefault(PAIR, {})[SECOND, f"other{number}"] = bar
+        good = [bar for bar in found if not is_foreign(bar, SECOND, BAR_WIDTH)]
+        async with world.running():
+            await until(lambda: world.standing.history_known)
+            world.send_one(1.0)
+            await until(lambda: world.flusher.up and world.book.flushes.drained)
+            await trio.sleep(3)
+            whole = world.book.bars.bar(PAIR, Span(SECOND, SECOND + BAR_WIDTH))
+            assert (whole is None) == (not good)
+            if whole is not None:
+                assert whole.count == sum(bar.count for bar in good)
+                assert not is_foreign(msgspec.structs.replace(whole, count=1), SECOND, BAR_WIDTH)
+                (row,) = [row for row in world.store.rows.values() if row.end <= NOON]
+                assert row.bar == msgspec.structs.replace(whole, open_sequence=0, close_sequence=0)
+            assert world.book.bars.others.next_sequence <= FOLLOWED
+            for _, (second, boot), bar in world.book.bars:
+                if boot == world.book.boot:
+                    assert not is_foreign(bar, second, BAR_WIDTH)
+                    assert bar.open_sequence >= world.book.bars.others.next_sequence
+
+    run_virtual(play)
+
+
+@given(st.one_of(any_bars, nearly, sound))
+def test_what_is_read_from_redis_is_what_is_not_foreign(bar):
+    value = pack_bars([(PAIR, (SECOND, "boot"), bar)])[0].split(b"\r\n")[-2]
+    try:
+        read = read_bar(value, SECOND)
+    except ValueError:
+        assert is_foreign(bar, SECOND, BAR_WIDTH)
+    else:
+        assert read == bar
+        assert not is_foreign(bar, SECOND, BAR_WIDTH)
+
+
+@given(sound)
+def test_whatever_a_boot_can_make_is_taken(bar):
+    if bar.open_time == bar.close_time and bar.open_sequence > bar.close_sequence:
+        return
+    assert not is_foreign(bar, SECOND, BAR_WIDTH)
+    assert is_foreign(bar, SECOND + BAR_WIDTH, BAR_WIDTH)
+    assert is_foreign(bar, SECOND + 1, MINUTE)
+    assert not is_foreign(bar, SECOND, MINUTE)
+
+
+def test_the_last_second_that_there_is():
+    last = LATEST - LATEST % BAR_WIDTH - BAR_WIDTH
+    assert not is_foreign(Bar.of([last], [1.0], MOST - 1), last, BAR_WIDTH)
+    assert is_foreign(Bar.of([last + BAR_WIDTH], [1.0]), last + BAR_WIDTH, BAR_WIDTH)
+
+
+@pytest.mark.parametrize("sequence", [FOLLOWED, MOST - 1])
+def test_one_great_sequence_does_not_keep_us_from_following_others(sequence):
+    bars = SecondBars(boot="boot1", interval=MINUTE)
+    fields = {(SECOND, "x"): Bar.of([SECOND], [1.0], sequence), (SECOND, "y"): Bar.of([SECOND], [1.0], 77)}
+    bars.adopt(PAIR, fields)
+    assert bars.others.next_sequence == 78
+    assert len(bars.fields(PAIR, Span(SECOND, SECOND + 1))) == 2
+
+
+def test_what_is_ignored_is_said():
+    bars = SecondBars(boot="boot1", interval=MINUTE)
+    with capture_logs() as logs:
+        bars.adopt(PAIR, {(SECOND, "x"): msgspec.structs.replace(GOOD, count=0), (SECOND, "y"): GOOD})
+    assert [(each["event"], each["field"]) for each in logs] == [("foreign bar ignored", f"{SECOND}:x")]
+    assert list(bars.fields(PAIR, Span(SECOND, SECOND + 1))) == [(SECOND, "y")]
