@@ -25,7 +25,7 @@ EVENTS: dict[str, Callable[[History], History]] = {
     "rows have told": lambda history: history.rows_told(),
 }
 TABLE = {
-    "read again": (UNREAD, UNREAD, UNREAD, UNREAD, UNREAD, UNREAD),
+    "read again": (UNREAD, UNREAD, DOUBTED, KNOWN, UNREAD, KNOWN),
     "was read": (KNOWN, DOUBTED, DOUBTED, KNOWN, KNOWN, KNOWN),
     "an earlier reading was done": (UNREAD, UNREAD, DOUBTED, KNOWN, UNREAD, KNOWN),
     "database ours": (UNREAD, UNREAD, DOUBTED, DOUBTED, UNREAD, KNOWN),
@@ -54,8 +54,14 @@ def test_a_history_asked_for_while_it_is_read_is_read_again():
     history = History()
     reading = history.wanted
     history = history.read_again().was_read(reading)
-    assert not history.read
-    assert history.was_read(history.wanted).known
+    assert history.read
+    assert not history.up_to_date
+    assert history.was_read(history.wanted).up_to_date
+
+
+def test_a_reading_that_ends_late_does_not_undo_a_later_one():
+    history = History().read_again().was_read(2).was_read(1)
+    assert history.up_to_date
 
 
 def test_doubt_outlives_a_reading():

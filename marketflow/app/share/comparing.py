@@ -14,6 +14,7 @@ from marketflow.app.ports import BARS_KEPT, AggregateStore
 from marketflow.app.share.book import Book
 from marketflow.app.share.closing import Closing
 from marketflow.app.share.earlier_boots import EarlierBoots
+from marketflow.app.share.history import History
 from marketflow.app.share.retention import Retention
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair
@@ -58,35 +59,34 @@ class Reach:
 
 
 class Schedule:
-    """When rows are compared: all of them whenever the lease was taken again, then some every few seconds."""
+    """When rows are compared: all of them whenever more can be known, then some every few seconds.
+
+    More can be known after the lease was taken again, and after the bars of earlier boots were read.
+    """
 
     def __init__(self) -> None:
-        self._lease = 0
-        """The lease of the database under which this was asked for last."""
-        self._compared_lease = 0
-        """The lease under which all rows were compared last."""
-        self._own_lease = 0
-        """The lease under which those of this boot were, as long as the history of earlier ones is unread."""
+        self._compared = (0, 0)
+        """The lease of the database, and the reading of earlier boots' bars, that all rows were compared under."""
         self._next = -math.inf
         """When to compare again (seconds of Trio's clock)."""
 
-    def due(self, lease: int, *, history_read: bool) -> bool:
-        """Whether it is time to compare."""
-        if lease != self._lease:
-            self._lease, self._next = lease, -math.inf
-        return trio.current_time() >= self._next if history_read else lease != self._own_lease
+    def renewed(self, lease: int, history: History) -> bool:
+        """Whether all rows are to be compared."""
+        return (lease, history.done) != self._compared
 
-    def renewed(self, lease: int) -> bool:
-        """Whether all rows are to be compared: the lease was taken again since."""
-        return lease != self._compared_lease
+    def due(self, lease: int, history: History) -> bool:
+        """Whether it is time to compare.
 
-    def compared(self, lease: int, *, history_read: bool) -> None:
+        Rows are searched for what Redis has lost only while the bars are up to date: those that are unread
+        may have it.
+        """
+        again = history.up_to_date and trio.current_time() >= self._next
+        return again or self.renewed(lease, history)
+
+    def compared(self, lease: int, history: History) -> None:
         """What was due has been compared."""
-        if history_read:
-            self._compared_lease = lease
-            self._next = trio.current_time() + COMPARISON_SECONDS
-        else:
-            self._own_lease = lease
+        self._compared = (lease, history.done)
+        self._next = trio.current_time() + COMPARISON_SECONDS
 
 
 class Comparison:
@@ -124,19 +124,19 @@ class Comparison:
         Raises:
             StoreAway
         """
-        history_read = self._earlier.history.read
-        if not self._schedule.due(lease, history_read=history_read):
+        history = self._earlier.history
+        if self._earlier.reading or not self._schedule.due(lease, history):
             return
-        renewed = self._schedule.renewed(lease)
-        span = self._reach.span(history_read=history_read, own=renewed)
+        renewed = self._schedule.renewed(lease, history)
+        span = self._reach.span(history_read=history.read, own=renewed)
         adopted = self._book.rows.adopted
         adopted.forget(self._is_over)
         reach = adopted.reach
-        await self._compare(span, renewed=renewed)
+        await self._compare(span, history, renewed=renewed)
         if adopted.reach > reach:
             log.warning("bars missing from Redis", rows_answer_before=adopted.reach)
-        self._schedule.compared(lease, history_read=history_read)
-        if history_read:
+        self._schedule.compared(lease, history)
+        if history.read:
             self._earlier.rows_told()
 
     def _is_over(self, pair: Pair, end: int) -> bool:
@@ -144,13 +144,16 @@ class Comparison:
         bars = self._book.bars
         return end <= bars.pruned_to and end not in bars.unwritten.outboxes[pair]
 
-    async def _compare(self, span: Span, *, renewed: bool) -> None:
+    async def _compare(self, span: Span, history: History, *, renewed: bool) -> None:
         """Adopt the rows that have more updates than the bars, and have the others written again.
 
         Raises:
             StoreAway
         """
         book, bars, pairs, began = self._book, self._book.bars, self._pairs(), self._reach.began
+        # Bars that are yet to be read may have what a row has more. It cannot be waited for if no row of that
+        # time can be written before.
+        adopts = history.up_to_date or not history.told
         missing = 0
         # An hour after the start there is nothing left to compare, and nothing to be asked.
         stored = {} if span.empty else await self._store.bars(pairs, span, bars.interval)
@@ -162,10 +165,10 @@ class Comparison:
             # No row of the time before this boot is written until they were compared for the first time.
             # Until then they have none of our updates, after that perhaps all.
             now = book.sequences.next
-            before = now if self._earlier.history.told else book.sequences.first
+            before = now if history.told else book.sequences.first
             counts = book.rows.counts(pair, span, before)
             for start, row in rows.items():
-                if bars.pruned_to <= start < began and row.count > counts[start]:
+                if adopts and bars.pruned_to <= start < began and row.count > counts[start]:
                     book.rows.adopted.adopt(pair, start + bars.interval, row, before)
             if renewed:
                 if before != now:

@@ -87,8 +87,8 @@ class DueRows:
     def _due(self, closed_to: int) -> list[Due]:
         due = self._book.rows.take_due(closed_to)
         if not self._earlier.history.known:
-            # Intervals of which earlier boots may have updates, some of them ahead of the clock, need their
-            # bars, or their rows. Until these have been compared they have no updates of this boot.
+            # Earlier boots may have updates in these intervals, some of them ahead of the clock. Wait until
+            # their bars are read and compared with the rows.
             interval, began_at = self._book.bars.interval, self._book.began_at
             own_from = math.inf if began_at is None else began_at + FUTURE_TOLERANCE
             due = [row for row in due if row.end - interval >= own_from]

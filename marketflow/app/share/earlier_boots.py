@@ -23,9 +23,14 @@ class EarlierBoots:
         history: History = self._history.value  # trio-util has no types
         return history
 
+    @property
+    def reading(self) -> bool:
+        """Whether Redis answers, so that the reading that is wanted will be done in a moment."""
+        return not self.history.up_to_date and self._trials.link.answers
+
     async def read(self) -> None:
-        """Wait until their bars have been read; rows may have yet to tell if these are all."""
-        await self._history.wait_value(lambda history: history.read)
+        """Wait until the reading that is wanted was done; rows may have yet to tell if these bars are all."""
+        await self._history.wait_value(lambda history: history.up_to_date)
 
     async def undoubted(self) -> None:
         """Wait until no rows have yet to tell if the bars are all."""
@@ -52,7 +57,7 @@ class EarlierBoots:
         self._history.value = self.history.database_ours()
 
     def read_again(self) -> None:
-        """Have the bars read (again), also if they are being read just now."""
+        """Have the bars read (again), also if they are being read at this moment."""
         self._history.value = self.history.read_again()
         self._trials.become(self._trials.link.outdated())
         self._wake.ask()

@@ -5,14 +5,18 @@ A pure state machine, as the link is (`marketflow.app.share.link`).
 ```
           was read, rows are to be compared        rows told, or database away
  unread ────────────────────────────────────> doubted ───────────────────────> known
-  ^ │                                          │  ^                             │ │
-  │ └── was read, rows told or database away ──┼──┼───────────────────────────> ┘ │
-  │                                            │  └─ database ours, not told yet ─┤
-  └────────────────── read again ──────────────┴──────────────────────────────────┘
+    │                                          ^                                │ ^
+    │                                          └─ database ours, not told yet ──┘ │
+    └── was read, rows told or database away ─────────────────────────────────────┘
 ```
 Two stores tell it independently: the bars are read from Redis, and the rows of PostgreSQL tell whether Redis
 has lost any of them. The rows may have told before the bars are read. While the database is away, or another
 boot has it, nothing can be compared, and the bars are believed.
+
+If the database was lost and is ours again, another boot may have written meanwhile, and the bars are read
+once more. That does not make the history unread: the boots before this one have ended, so what was read of
+them stays true. Until the new reading is done the history is only not up to date. With Redis away that may
+take long, and questions and rows go on with what this boot knows, as they do while both stores are away.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ class HistoryState(Enum):
     """What is known of the bars of earlier boots."""
 
     UNREAD = "unread"
-    """They are to be read, perhaps once more."""
+    """They have not been read since this boot began."""
     DOUBTED = "doubted"
     """They have been read. Rows have yet to tell whether these are all."""
     KNOWN = "known"
@@ -40,7 +44,7 @@ class History:
     wanted: int = 1
     """The number of the reading that is wanted. It grows each time another boot may have added to them."""
     done: int = 0
-    """The number of the last reading that was done."""
+    """The number of the last reading that was done; 0: none."""
     comparable: bool = False
     """Whether the database is ours, so that rows can be compared with the bars."""
     told: bool = False
@@ -60,7 +64,12 @@ class History:
 
     @property
     def read(self) -> bool:
-        """Whether the bars have been read."""
+        """Whether the bars have been read, once at least."""
+        return self.done > 0
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether no other boot can have added to the bars since they were read."""
         return self.done == self.wanted
 
     @property
@@ -75,8 +84,8 @@ class History:
         return attrs.evolve(self, wanted=self.wanted + 1)
 
     def was_read(self, number: int) -> History:
-        """The reading of that number was done. One that is no longer wanted changes nothing."""
-        return attrs.evolve(self, done=number) if number == self.wanted else self
+        """The reading of that number was done. If another one is wanted by now, it is not up to date."""
+        return attrs.evolve(self, done=max(self.done, number))
 
     def database_ours(self) -> History:
         """The database answers, and no other boot has it."""

@@ -69,7 +69,7 @@ class Joining:
     async def _read(self) -> Mapping[Pair, FieldBars]:
         pairs = self._pairs()
         with self._trials.of(Task.READ):
-            if not self._earlier.history.read:
+            if not self._earlier.history.up_to_date:
                 pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
             return await self._window.all_bars(pairs)
 

@@ -125,9 +125,14 @@ class ShareStanding:
         return self._earlier.history.known
 
     async def wait_for_history(self) -> None:
-        """Just started, wait until the history of earlier boots is known, no longer than the patience."""
+        """While the bars of other boots are being read or compared, wait, no longer than the patience.
+
+        That is just after the start, and just after the lease of the database was taken again.
+        """
         with trio.move_on_after(self._patience):
             await self._trials.first()
+            if self._earlier.reading:
+                await self._earlier.read()
             if self._earlier.history.read:
                 await self._earlier.undoubted()
 
