@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, World, lose_lock, play, until
+from builders import EXCHANGES, NOON, SYMBOLS, Sent, World, batch_of, lose_lock, play, until
 from structlog.testing import capture_logs
 
-from marketflow.domain.periods import HOUR, MINUTE
+from marketflow.app.share.comparison_schedule import COMPARISON_SECONDS
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import HOUR, MINUTE, Span
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
 MISSING = "bars missing from Redis"
@@ -101,6 +104,103 @@ async def test_bars_of_a_boot_whose_clock_was_ahead_are_not_counted_twice(autoju
         await trio.sleep(4)
         send_late(world)
         await trio.sleep(5)
+        world.check_rows(NOON + MINUTE)
+
+
+async def bring_in(world, *, more=3):
+    """Somebody brings in the row of the first minute, with more updates than are known."""
+    key = (*PAIR, NOON + MINUTE)
+    row = world.store.rows[key]
+    extra = [(NOON + 20 + number, 5.0) for number in range(more)]
+    for timestamp, price in extra:
+        world.sent.insert(0, Sent(*PAIR, price, timestamp, -1))
+    fuller = row.bar.merge(Bar.of(*map(list, zip(*extra, strict=True))))
+    world.store.rows[key] = attrs.evolve(row, bar=fuller)
+
+
+@pytest.mark.parametrize("ages", [(900, 100), (100, 900), (500, 500)], ids=["earlier", "later", "same"])
+async def test_updates_of_one_second_before_and_after_the_adoption_are_counted_once(autojump_clock, ages):
+    """The row has the first one already; the second is added, whichever has the earlier timestamp."""
+    world, _ = await first_boot(lost={})
+    world = world.successor("boot2")
+    async with world.running():
+        await until(lambda: world.standing.history_known)
+        await trio.sleep(2)
+        world.send(PAIR[0], [(PAIR[1], 1_000.0, NOON + ages[0])])
+        await trio.sleep(3)
+        await bring_in(world)
+        await until(lambda: len(world.book.rows.adopted) == 1)
+        world.send(PAIR[0], [(PAIR[1], 2_000.0, NOON + ages[1])])
+        await trio.sleep(5)
+        world.check_rows(NOON + MINUTE)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["a later comparison", "the first comparison"])
+@pytest.mark.parametrize("after", [False, True], ids=["before the answer", "after the answer"])
+async def test_updates_that_come_while_rows_are_read_are_added(autojump_clock, monkeypatch, first, after):
+    """The row that is read lacks them."""
+    world, _ = await first_boot(lost={PAIR: 30} if first else {})
+    world = world.successor("boot2")
+    read, sent = world.store.bars, []
+
+    async def slow(pairs, span, width):
+        if not after:
+            sent.append(world.send(PAIR[0], [(PAIR[1], 1_000.0 + len(sent), NOON + 10)]))
+        found = await read(pairs, span, width)
+        await trio.sleep(0.1)
+        if after:
+            sent.append(world.send(PAIR[0], [(PAIR[1], 1_000.0 + len(sent), NOON + 10)]))
+        return found
+
+    if first:
+        monkeypatch.setattr(world.store, "bars", slow)
+    async with world.running():
+        await until(lambda: world.standing.history_known)
+        await trio.sleep(2)
+        if not first:
+            await bring_in(world)
+            monkeypatch.setattr(world.store, "bars", slow)
+        await until(lambda: len(world.book.rows.adopted) == 1)
+        monkeypatch.undo()
+        await trio.sleep(5)
+        assert sent
+        world.check_rows(NOON + MINUTE)
+
+
+async def test_an_adopted_row_does_not_keep_this_boot_from_going_on_behind_the_others():
+    """Its own updates get greater sequences than those of a boot whose clock was ahead of ours."""
+    book, last = World().book, NOON * 1_000 + 10**9
+    book.rows.adopted.adopt(PAIR, NOON + MINUTE, Bar.of([NOON], [1.0]), lacks=None)
+    book.apply(batch_of(PAIR[0], [(PAIR[1], 2.0, NOON)]))
+    book.bars.adopt(PAIR, {(NOON, "other"): Bar.of([NOON], [3.0], last)})
+    book.follow_others()
+    assert book.bars.fields(PAIR, Span(NOON, NOON + 1))[NOON, "boot1"].open_sequence > last
+    assert book.rows.adopted.of(PAIR, NOON + MINUTE).close == 2.0
+
+
+async def test_only_changed_rows_are_compared(autojump_clock, monkeypatch):
+    """Counting the bars of an hour takes milliseconds for each pair, and most rows never change."""
+    world, _ = await first_boot(lost={PAIR: 30})
+    world = world.successor("boot2")
+    async with world.running():
+        await until(lambda: world.standing.history_known)
+        await trio.sleep(3)
+        counted, counts = [], world.book.rows.counts
+
+        def count(pair, span, *, own):
+            counted.append((pair, span))
+            return counts(pair, span, own=own)
+
+        monkeypatch.setattr(world.book.rows, "counts", count)
+        await trio.sleep(4 * COMPARISON_SECONDS)
+        assert counted == []
+        send_late(world)
+        await trio.sleep(2 * COMPARISON_SECONDS)
+        assert sorted(counted) == sorted((pair, Span(NOON, NOON + MINUTE)) for pair in world.pairs[:4])
+        counted.clear()
+        lose_lock(world.store)
+        await trio.sleep(COMPARISON_SECONDS)
+        assert {pair for pair, _ in counted} == set(world.pairs)
         world.check_rows(NOON + MINUTE)
 
 

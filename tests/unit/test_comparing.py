@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.share import flushes
-from marketflow.app.share.comparing import COMPARISON_SECONDS
+from marketflow.app.share.comparison_schedule import COMPARISON_SECONDS
 from marketflow.domain.periods import HOUR, MINUTE
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])

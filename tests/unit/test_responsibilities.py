@@ -63,7 +63,7 @@ IMPORTS_KNOWN = {
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
-    "app.share.making": Known(25, "it puts the parts of a share together"),
+    "app.share.making": Known(26, "it puts the parts of a share together"),
     "cli": Known(10, "it words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),

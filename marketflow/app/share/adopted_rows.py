@@ -1,82 +1,80 @@
 """Rows that have more updates than the bars: Redis has lost bars of earlier boots.
 
-Such a row is adopted. From then on it stands for all that other boots have received of its interval, and only
-bars of our own are added to it. So a late update is added to the row, and bars that come back, from a replica
-or an older file, are not counted twice.
+Such a row is adopted. From then on it stands for all that is known of its interval, and each update of this
+boot is added to it as it comes in. So late updates are added to the row, and bars of other boots that come
+back, from a replica or an older file, are not counted twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-import attrs
-
-from marketflow.app.ports import FieldBars
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import Span
+from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair
 
-BootBar = tuple[str, Bar]
-"""A bar with the boot that it is of."""
-
-
-@attrs.frozen
-class AdoptedRow:
-    """The row of an interval, which stands for the updates of other boots, and perhaps for some of ours."""
-
-    bar: Bar
-    before: int
-    """It stands for updates of ours before this sequence."""
+Key = tuple[int, Pair]
+"""An interval (its end, ms) of a pair."""
 
 
 class AdoptedRows:
-    """The adopted rows of the last hour, by interval (its end) and pair."""
+    """The adopted rows of the last hour."""
 
-    def __init__(self, boot: str) -> None:
-        """`boot` is ours."""
-        self._boot = boot
-        self._rows: dict[tuple[int, Pair], AdoptedRow] = {}
+    def __init__(self, interval: int) -> None:
+        """`interval` is the length (ms) of an aggregate."""
+        self._interval = interval
+        self._rows: dict[Key, Bar] = {}
+        self._arrived: dict[Key, Bar] | None = None
+        """What this boot has accepted since rows began to be read; None if they are not being read."""
         self.reach = 0
         """Before this time (ms) rows answer, since Redis has lost bars."""
 
-    def adopt(self, pair: Pair, end: int, bar: Bar, before: int) -> None:
-        """Take over the row of the interval that ends at `end` (ms).
+    # ---- what comes in ----
 
-        It stands for updates of this boot before that sequence, too.
-        """
-        self._rows[end, pair] = AdoptedRow(bar, before)
+    @property
+    def interested(self) -> bool:
+        """Whether updates that this boot accepts have to be entered here."""
+        return bool(self._rows) or self._arrived is not None
+
+    def enter(self, pair: Pair, second: int, bar: Bar) -> None:
+        """Add updates that this boot accepted just now, all of one second (its start in ms)."""
+        key = (floor_to(second, self._interval) + self._interval, pair)
+        for bars in (self._rows, self._arrived or {}):
+            if key in bars:
+                bars[key] = bars[key].merge(bar)
+        if self._arrived is not None and key not in self._arrived:
+            self._arrived[key] = bar
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Rows are read and compared inside: note what comes in, since these rows lack it."""
+        self._arrived = {}
+        try:
+            yield
+        finally:
+            self._arrived = None
+
+    # ---- rows ----
+
+    def arrived(self, pair: Pair, end: int) -> Bar | None:
+        """What this boot has accepted of an interval since rows began to be read."""
+        return (self._arrived or {}).get((end, pair))
+
+    def adopt(self, pair: Pair, end: int, row: Bar, *, lacks: Bar | None) -> None:
+        """Take over the row of the interval that ends at `end` (ms), and add the updates that it lacks."""
+        self._rows[end, pair] = row if lacks is None else row.merge(lacks)
         self.reach = max(self.reach, end)
 
-    def has(self, pair: Pair, end: int) -> bool:
-        """Whether the row of that interval was adopted."""
-        return bool(self._rows) and (end, pair) in self._rows
+    def of(self, pair: Pair, end: int) -> Bar | None:
+        """The adopted row of that interval; None if its bars are all that is known of it."""
+        return self._rows.get((end, pair)) if self._rows else None
 
-    def starts(self, pair: Pair, span: Span, interval: int) -> list[int]:
-        """The starts (ms) of intervals within the span whose rows were adopted."""
-        starts = range(span.start, span.end, interval) if self._rows else ()
-        return [start for start in starts if (start + interval, pair) in self._rows]
-
-    def completed(self, pair: Pair, end: int, bars: Iterable[BootBar]) -> list[Bar]:
-        """All that is known of an interval, given its bars: its adopted row, and the bars that this lacks."""
-        row = self._rows.get((end, pair))
-        if row is None:
-            return [bar for _, bar in bars]
-        return [row.bar, *(bar for boot, bar in bars if self._is_later(boot, bar, row.before))]
-
-    def count(self, pair: Pair, end: int, fields: FieldBars, before: int) -> int:
-        """How many updates an adopted row and the bars of its interval have.
-
-        Without those of this boot from the sequence `before` on.
-        """
-        bars = [(boot, bar) for (_, boot), bar in fields.items() if not self._is_later(boot, bar, before)]
-        return sum(bar.count for bar in self.completed(pair, end, bars))
-
-    def _is_later(self, boot: str, bar: Bar, sequence: int) -> bool:
-        """Whether the bar is of this boot, and of no updates before that sequence.
-
-        Sequences of other boots tell nothing: a clock may have been wrong.
-        """
-        return boot == self._boot and bar.open_sequence >= sequence
+    def within(self, pair: Pair, span: Span) -> dict[int, Bar]:
+        """The adopted rows of intervals within the span, by their start (ms)."""
+        starts = range(span.start, span.end, self._interval) if self._rows else ()
+        ends = {start: start + self._interval for start in starts}
+        return {start: self._rows[end, pair] for start, end in ends.items() if (end, pair) in self._rows}
 
     def forget(self, is_over: Callable[[Pair, int], bool]) -> None:
         """Forget rows of intervals (pair, end in ms) to which nothing can be added any more."""

@@ -81,9 +81,7 @@ class Book:
         only for those that come from now on: what the window has cannot be changed.
         """
         written = self.flushes.in_flight or any(ledger.cached for ledger in self.ledgers.values())
-        # An adopted row knows by their sequences which of our updates it has.
-        fixed = written or self.rows.adopted
-        by = self.sequences.follow(self.bars.others.next_sequence, renumber=not fixed)
+        by = self.sequences.follow(self.bars.others.next_sequence, renumber=not written)
         if by:
             self.bars.renumber(by)
             self.buffers.renumber(by)
@@ -99,10 +97,13 @@ class Book:
         self.ledgers[exchange].enter(batch)
         queue, received = self.buffers.queues[exchange], batch.received_monotonic
         first = self.sequences.next
+        adopted = self.rows.adopted if self.rows.adopted.interested else None
         for symbol, timestamps, prices, bars in batch.updates:
             end = first + len(timestamps)
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first, received)
+                if adopted is not None:
+                    adopted.enter((exchange, symbol), second, bar.shifted(first))
             written = Written(exchange, symbol, range(first, end), timestamps, prices)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))
             first = end

@@ -12,7 +12,7 @@ from marketflow.app.ports import AggregateStore, Clock, Window
 from marketflow.app.share.aggregating import Aggregator
 from marketflow.app.share.book import Book
 from marketflow.app.share.closing import Closing
-from marketflow.app.share.comparing import Comparison, Reach
+from marketflow.app.share.comparing import Comparison
 from marketflow.app.share.database_lease import DatabaseLease
 from marketflow.app.share.due_rows import DueRows
 from marketflow.app.share.earlier_boots import EarlierBoots
@@ -21,6 +21,7 @@ from marketflow.app.share.joining import Joining
 from marketflow.app.share.knowing import BookBars, ShareStanding
 from marketflow.app.share.lease import Lease
 from marketflow.app.share.pairs import Pairs
+from marketflow.app.share.reach import Reach
 from marketflow.app.share.retention import Retention
 from marketflow.app.share.rounds import Rounds
 from marketflow.app.share.row_writing import RowWriter
@@ -140,8 +141,15 @@ def make_share(
     retention = Retention(store=store, data_clock=data_clock, pairs=pairs, length=options.retention)
     writer = RowWriter(store=store, state=postgres, due=book.rows)
     rows = DueRows(book=book, earlier=earlier, standing=standing, window=window, writer=writer)
-    reach = Reach(book, closing=closing, data_clock=data_clock, retention=retention)
-    comparison = Comparison(book=book, earlier=earlier, store=store, pairs=pairs, reach=reach)
+    reach = Reach(book, closing=closing, data_clock=data_clock)
+    comparison = Comparison(
+        book=book,
+        earlier=earlier,
+        store=store,
+        pairs=pairs,
+        reach=reach,
+        kept_from=lambda: retention.kept_from,
+    )
     aggregator = Aggregator(
         lease=database_lease,
         earlier=earlier,

@@ -35,7 +35,7 @@ class Rows:
     def __init__(self, bars: SecondBars) -> None:
         self._bars = bars
         self._unwritten = bars.unwritten
-        self.adopted = AdoptedRows(bars.boot)
+        self.adopted = AdoptedRows(bars.interval)
         """Rows that have updates of which there are no bars."""
 
     # ---- to PostgreSQL ----
@@ -86,6 +86,9 @@ class Rows:
         return None if whole is None else Aggregate(due.pair[0], due.pair[1], due.end, whole)
 
     def _bar(self, pair: Pair, end: int, stored: FieldBars) -> Bar | None:
+        adopted = self.adopted.of(pair, end)
+        if adopted is not None:
+            return adopted
         folded = self._unwritten.folds.of(pair, end)
         span = Span(end - self._bars.interval, end)
         # What was read from Redis may have been folded meanwhile.
@@ -94,10 +97,8 @@ class Rows:
             for (second, boot), bar in stored.items()
             if second in span and not self._bars.is_gone(pair, second, boot)
         }
-        if others or folded or self.adopted.has(pair, end):
-            fields = fuller(self._bars.fields(pair, span), others)
-            bars = [*((boot, bar) for (_, boot), bar in fields.items()), *folded.items()]
-            return merged(self.adopted.completed(pair, end, bars))
+        if others or folded:
+            return merged([*fuller(self._bars.fields(pair, span), others).values(), *folded.values()])
         return self._bars.bar(pair, span)
 
     def unwritten_between(self, pair: Pair, span: Span) -> dict[int, Bar]:
@@ -110,19 +111,18 @@ class Rows:
             if (bar := self._bar(pair, end, {})) is not None
         }
 
-    def counts(self, pair: Pair, span: Span, before: int) -> Counter[int]:
+    def counts(self, pair: Pair, span: Span, *, own: bool) -> Counter[int]:
         """How many updates are known of intervals within the span, by their start (ms).
 
-        Without those of this boot from the sequence `before` on.
+        With or without those of this boot. An adopted row always has them.
         """
         ours, interval = self._bars.boot, self._bars.interval
         counts: Counter[int] = Counter()
         for (second, boot), bar in self._bars.fields(pair, span).items():
-            if boot != ours or bar.open_sequence < before:
+            if own or boot != ours:
                 counts[floor_to(second, interval)] += bar.count
-        for start in self.adopted.starts(pair, span, interval):
-            fields = self._bars.fields(pair, Span(start, start + interval))
-            counts[start] = self.adopted.count(pair, start + interval, fields, before)
+        for start, row in self.adopted.within(pair, span).items():
+            counts[start] = row.count
         return counts
 
     # ---- what a stop has to save ----

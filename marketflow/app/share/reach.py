@@ -1,0 +1,36 @@
+"""Which intervals can be compared: those whose bars this boot knows, and whose rows may be there."""
+
+from __future__ import annotations
+
+from marketflow.app.instruments.clocks import DataClock
+from marketflow.app.ports import BARS_KEPT
+from marketflow.app.share.book import Book
+from marketflow.app.share.closing import Closing
+from marketflow.domain.periods import Span, floor_to
+
+
+class Reach:
+    """How far back rows are compared, and up to when."""
+
+    def __init__(self, book: Book, *, closing: Closing, data_clock: DataClock) -> None:
+        self._book = book
+        self._closing = closing
+        self._data_clock = data_clock
+
+    @property
+    def began(self) -> int:
+        """The start (ms) of the interval in which this boot began to accept updates."""
+        began_at = self._closing.now if self._book.began_at is None else self._book.began_at
+        return floor_to(began_at, self._book.bars.interval)
+
+    def span(self, *, history_read: bool, own: bool) -> Span:
+        """The intervals to compare.
+
+        Those before this boot, once the bars of earlier boots have been read; and its `own` closed ones.
+        """
+        bars, began, now = self._book.bars, self.began, self._closing.now
+        # The data's clock counts too: if ours is days ahead, its last hour has no rows to compare.
+        newest = self._data_clock.now() or now
+        first = max(floor_to(min(now, newest) - BARS_KEPT, bars.interval), bars.pruned_to)
+        closed = floor_to(self._closing.closed_to, bars.interval)
+        return Span(first if history_read else max(first, began), max(began, closed) if own else began)
