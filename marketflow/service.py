@@ -148,9 +148,9 @@ async def keep_running(server: EmbeddedRedis | EmbeddedPostgres) -> None:
         await trio.sleep(REVIVE_SECONDS)
         try:
             if server.revive():
-                log.warning("embedded server had ended, started again", server=server.name, pid=server.pid)
+                log.warning("embedded server restarted", server=server.name, pid=server.pid)
         except OSError as error:
-            log.warning("embedded server cannot be started again yet", server=server.name, error=str(error))
+            log.warning("embedded server not restarted", server=server.name, error=str(error))
 
 
 async def serve(
