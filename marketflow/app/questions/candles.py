@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from marketflow.app.answers import Candle, Candles, NothingCanAnswer
-from marketflow.app.knowledge import BARS, ROWS
+from marketflow.app.knowledge import BARS, ROWS, Knowledge
 from marketflow.app.ports import StoreAway
 from marketflow.app.questions.spans import Spans, bucketed
 from marketflow.domain.bars import Bar
@@ -47,10 +47,15 @@ class CandlePages:
         last = ceil_to(now if end is None else min(end, now + DAY), width)
         known_from = following = None
         if start is None:
-            bars, known_from = await self._newest(pairs, width, last, limit, now)
+            bars, known_from = await self._spans.consistent(
+                lambda knowledge: self._newest(pairs, width, last, limit, knowledge), now
+            )
             shown = sorted(bars)[-limit:]
         else:
-            bars = await self._from(pairs, width, Span(ceil_to(start, width), last), limit, now)
+            span = Span(ceil_to(start, width), last)
+            bars = await self._spans.consistent(
+                lambda knowledge: self._from(pairs, width, span, limit, knowledge), now
+            )
             starts = sorted(bars)
             shown = starts[:limit]
             following = starts[limit] if len(starts) > limit else None
@@ -64,16 +69,16 @@ class CandlePages:
         )
 
     async def _newest(
-        self, pairs: Sequence[Pair], width: int, last: int, limit: int, now: int
+        self, pairs: Sequence[Pair], width: int, last: int, limit: int, knowledge: Knowledge
     ) -> tuple[dict[int, Bar], int | None]:
         """The newest candles; if older ones cannot be read, also from which time (ms) on they are known."""
-        known = ceil_to(self._spans.knowledge(now).bars_from, width)
-        bars = await self._load(pairs, width, Span(known, last), now)
+        known = ceil_to(knowledge.bars_from, width)
+        bars = await self._load(pairs, width, Span(known, last), knowledge)
         if len(bars) >= limit:
             return bars, None
         try:
             first = await self._skip(pairs, width, Span(0, min(last, known)), limit, backwards=True)
-            older = await self._load(pairs, width, Span(first or 0, min(last, known)), now)
+            older = await self._load(pairs, width, Span(first or 0, min(last, known)), knowledge)
         except NothingCanAnswer:
             # Fewer than `limit`: older ones are in a store that is away.
             if not bars:
@@ -82,14 +87,14 @@ class CandlePages:
         return older | bars, None
 
     async def _from(
-        self, pairs: Sequence[Pair], width: int, span: Span, limit: int, now: int
+        self, pairs: Sequence[Pair], width: int, span: Span, limit: int, knowledge: Knowledge
     ) -> dict[int, Bar]:
         if span.empty:
             return {}
         last = None
-        if span.start < self._spans.knowledge(now).bars_from:
+        if span.start < knowledge.bars_from:
             last = await self._skip(pairs, width, span, limit + 1)
-        return await self._load(pairs, width, Span(span.start, span.end if last is None else last), now)
+        return await self._load(pairs, width, Span(span.start, span.end if last is None else last), knowledge)
 
     async def _skip(
         self, pairs: Sequence[Pair], width: int, span: Span, candles: int, *, backwards: bool = False
@@ -112,7 +117,9 @@ class CandlePages:
             return None
         return floor_to(reached, width) if backwards else ceil_to(reached, width)
 
-    async def _load(self, pairs: Sequence[Pair], width: int, span: Span, now: int) -> dict[int, Bar]:
+    async def _load(
+        self, pairs: Sequence[Pair], width: int, span: Span, knowledge: Knowledge
+    ) -> dict[int, Bar]:
         """The candles that begin in the span, whose bounds are multiples of `width`.
 
         Candles whose beginning was forgotten or deleted are left out.
@@ -122,7 +129,6 @@ class CandlePages:
         """
         if span.empty:
             return {}
-        knowledge = self._spans.knowledge(now)
         if knowledge.has_unread(span):
             raise NothingCanAnswer
         found: list[tuple[int, Bar]] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import attrs
 import trio
@@ -15,6 +16,8 @@ from marketflow.app.questions.edges import Edges
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
+
+_Answer = TypeVar("_Answer")
 
 Buckets = dict[Pair, dict[int, Bar]]
 """Bars by pair and the bucket's start (ms)."""
@@ -74,6 +77,18 @@ class Spans:
             began_at=self._standing.began_at,
         )
 
+    async def consistent(self, read: Callable[[Knowledge], Awaitable[_Answer]], now: int) -> _Answer:
+        """What `read` makes of all that is known at `now` (ms): rows and bars of one state of knowledge.
+
+        While it waits for a store, rows may show that Redis had lost bars. Then rows answer for that time, and
+        the bars that it has read are too few: it reads once more.
+        """
+        while True:
+            knowledge = self.knowledge(now)
+            answer = await read(knowledge)
+            if self.knowledge(now).bars_from == knowledge.bars_from:
+                return answer
+
     # ---- a period that ends now ----
 
     async def until(
@@ -95,19 +110,16 @@ class Spans:
             NothingCanAnswer: no part of it is known for sure.
         """
         await self.catch_up(pairs)
-        knowledge = self.knowledge(now)
-        if period <= self._window_length and now - period >= knowledge.bars_from:
-            exact = await self._to_the_ms(pairs, Span(now - period, now), kind)
-            if exact is not None:
-                return exact
-            knowledge = self.knowledge(now)
         end = floor_to(now, BAR_WIDTH)
-        while True:
-            before, covered = knowledge, await self._in_seconds(pairs, Span(end - period, end), knowledge)
-            knowledge = self.knowledge(now)
-            if knowledge.bars_from == before.bars_from:
-                return covered
-            # Rows showed meanwhile that Redis had lost bars, and answer for that time from now on.
+
+        async def read(knowledge: Knowledge) -> Covered:
+            if period <= self._window_length and now - period >= knowledge.bars_from:
+                exact = await self._to_the_ms(pairs, Span(now - period, now), kind)
+                if exact is not None:
+                    return exact
+            return await self._in_seconds(pairs, Span(end - period, end), knowledge)
+
+        return await self.consistent(read, now)
 
     async def _in_seconds(self, pairs: Sequence[Pair], span: Span, knowledge: Knowledge) -> Covered:
         """The bars of the span, whose bounds are whole seconds, as far back as it is known."""
