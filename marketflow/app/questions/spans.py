@@ -80,8 +80,8 @@ class Spans:
     async def consistent(self, read: Callable[[Knowledge], Awaitable[_Answer]], now: int) -> _Answer:
         """What `read` makes of all that is known at `now` (ms): rows and bars of one state of knowledge.
 
-        While it waits for a store, rows may show that Redis had lost bars. Then rows answer for that time, and
-        the bars that it has read are too few: it reads once more.
+        While it waits for a store, rows may show that Redis had lost bars. From then on rows answer for that
+        time, and the bars that it has read are too few: it reads once more.
         """
         while True:
             knowledge = self.knowledge(now)
