@@ -16,7 +16,7 @@ def board_of(world):
     return board
 
 
-async def test_an_update_that_is_renumbered_is_no_new_event():
+async def test_an_update_that_is_renumbered_is_no_new_event(autojump_clock):
     """Our clock was behind at the start, so that our updates get greater sequences once others' are known."""
     world = World()
     world.book.apply(batch_of(PAIR[0], [(PAIR[1], 7.0, NOON)]))
@@ -32,7 +32,7 @@ async def test_an_update_that_is_renumbered_is_no_new_event():
     assert board.events[0] is before
 
 
-async def test_another_price_of_the_same_timestamp_is_a_new_event():
+async def test_another_price_of_the_same_timestamp_is_a_new_event(autojump_clock):
     world = World()
     world.book.apply(batch_of(PAIR[0], [(PAIR[1], 7.0, NOON)]))
     board = board_of(world)
