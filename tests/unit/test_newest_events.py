@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from builders import EXCHANGES, NOON, SYMBOLS, World, batch_of
 
-from marketflow.app.stream.board import Board
+from marketflow.app.stream.newest_events import NewestEvents
 from marketflow.domain.bars import Bar
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
 
 
 def board_of(world):
-    board = Board(world.bars, world.pairs)
+    board = NewestEvents(world.bars, world.pairs)
     board.refresh()
     return board
 
