@@ -92,6 +92,8 @@ class Exchange:
         """The number of connections so far."""
         self.turn = trio.Lock()
         """While this is held, the exchange is silent."""
+        self._sending = trio.Lock()
+        """Held by the one send at a time that a stream allows: a test may send while the exchange plays."""
         self._open: list[tuple[int, trio.SocketStream]] = []
         """Open connections with their number."""
         self._random = random.Random(name)
@@ -132,16 +134,17 @@ class Exchange:
 
     async def send(self, updates: Sequence[Sent]) -> None:
         """Send to the newest connection; recorded as sent if there is one that takes it."""
-        if not self._open:
-            return
-        number, stream = self._open[-1]
-        try:
-            # Recorded before the send: the service may have it while the send still waits.
-            self.sent.extend(attrs.evolve(update, connection=number) for update in updates)
-            with trio.move_on_after(5, shield=True):  # complete writes only, even when the playing ends
-                await stream.send_all(b"".join(update.line for update in updates))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
+        async with self._sending:
+            if not self._open:
+                return
+            number, stream = self._open[-1]
+            try:
+                # Recorded before the send: the service may have it while the send still waits.
+                self.sent.extend(attrs.evolve(update, connection=number) for update in updates)
+                with trio.move_on_after(5, shield=True):  # complete writes only, even when the playing ends
+                    await stream.send_all(b"".join(update.line for update in updates))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
 
     async def play(
         self,
