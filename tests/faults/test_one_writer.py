@@ -123,11 +123,10 @@ async def ends_taken(
     assert trio.current_time() - happened < within + 1.5
 
 
-async def test_another_boot_in_the_lock_ends_a_running_service(
-    redis_url: str, postgres_dsn: str, tmp_path: Path
-) -> None:
+async def test_another_boot_in_the_lock_ends_a_running_service(redis_url: str, tmp_path: Path) -> None:
+    """With PostgreSQL's lock the service would wait until that boot writes: it may be dead."""
     async with exchanges("exchange1") as players:
-        settings = settings_for(players, redis_url, postgres_dsn, tmp_path)
+        settings = settings_for(players, redis_url, NO_POSTGRES, tmp_path)
         with redis.Redis.from_url(redis_url) as client:
             await ends_taken(settings, players, lambda _: client.set(LOCK, "other", px=5_000))
             assert client.get(LOCK) == b"other"
