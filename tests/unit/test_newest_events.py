@@ -1,4 +1,4 @@
-"""The board of the live stream: one event for each newest update."""
+"""The events of the live stream: one for each newest update."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from marketflow.domain.bars import Bar
 PAIR = (EXCHANGES[0], SYMBOLS[0])
 
 
-def board_of(world):
-    board = NewestEvents(world.bars, world.pairs)
-    board.refresh()
-    return board
+def events_of(world):
+    news = NewestEvents(world.bars, world.pairs)
+    news.refresh()
+    return news
 
 
 async def test_an_update_that_is_renumbered_is_no_new_event(autojump_clock):
     """Our clock was behind at the start, so that our updates get greater sequences once others' are known."""
     world = World()
     world.book.apply(batch_of(PAIR[0], [(PAIR[1], 7.0, NOON)]))
-    board = board_of(world)
-    (before,) = board.events
+    news = events_of(world)
+    (before,) = news.events
     other = Bar.of([NOON - 1], [3.0], NOON * 1_000 + 10**9)
     world.book.bars.adopt(("test1", SYMBOLS[0]), {(NOON - 1_000, "other"): other})
     sequence = world.bars.newest(PAIR).close_sequence
     world.book.follow_others()
     assert world.bars.newest(PAIR).close_sequence > sequence
-    board.refresh()
-    assert [event.latest.price for event in board.events] == [7.0, 3.0]
-    assert board.events[0] is before
+    news.refresh()
+    assert [event.latest.price for event in news.events] == [7.0, 3.0]
+    assert news.events[0] is before
 
 
 async def test_another_price_of_the_same_timestamp_is_a_new_event(autojump_clock):
     world = World()
     world.book.apply(batch_of(PAIR[0], [(PAIR[1], 7.0, NOON)]))
-    board = board_of(world)
+    news = events_of(world)
     world.book.apply(batch_of(PAIR[0], [(PAIR[1], 8.0, NOON)]))
-    cursor = board.last_id
-    board.refresh()
-    assert [event.latest.price for event in board.after(cursor)] == [8.0]
+    cursor = news.last_id
+    news.refresh()
+    assert [event.latest.price for event in news.after(cursor)] == [8.0]
