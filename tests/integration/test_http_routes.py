@@ -48,7 +48,6 @@ async def test_a_price_is_written_exactly(client):
     [
         "/prices/latest/exchange2/BTCUSDT",
         "/prices/latest/BTCUSDT?exchange=exchange2",
-        "/prices/latest/exchange2/BTCUSDT?exchange=exchange2",
     ],
 )
 async def test_the_exchange_may_stand_in_either_place(client, path):

@@ -90,7 +90,12 @@ class Checks:
                     raise Wrong(f"{one} and {other} have served for {BOTH_SECONDS:.0f} s on the same stores")
 
     def two_writers(self, one: str, other: str) -> None:
-        """Two processes write in turns. One that was frozen or cut off may do so for a moment."""
+        """Two processes write in turns. One that was frozen or cut off may do so for a moment.
+
+        It goes on if the other has ended meanwhile: else no service would be left.
+        """
+        if all(each.boot != other for each in self._world.processes):
+            return
         back = max((each.back_at for each in self._world.processes if each.boot == one), default=math.inf)
         if trio.current_time() - back < TURNS_SECONDS:
             return
