@@ -24,19 +24,29 @@ class NewestUpdates:
         self._standing = standing
         self._rows = NewestRows(store)
 
-    async def of(self, pairs: Sequence[Pair]) -> Found:
-        """The newest update of each pair of which it is known for sure, and where it comes from.
-
-        Of the others there is no update, or only one older than an hour while PostgreSQL is away; or, until
-        the bars of earlier boots have been read, one of which it is not known whether it is the newest.
+    async def of_each(self, pairs: Sequence[Pair]) -> Found:
+        """The newest update of each pair that has one, and where it comes from.
 
         Raises:
-            NothingCanAnswer: of none of them is it known for sure, and a store that might know one is away.
+            NothingCanAnswer: of one of them it is not known for sure.
         """
         found, sure = await self._find(pairs)
-        if not found.keys() & sure and len(sure) < len(pairs):
+        if not all(pair in sure for pair in pairs):
             raise NothingCanAnswer
-        return {pair: update for pair, update in found.items() if pair in sure}
+        return found
+
+    async def of_any(self, pairs: Sequence[Pair]) -> Found:
+        """The same for pairs of which only the newest update of all is wanted.
+
+        What is unknown of some of them is older than what is known for sure of another.
+
+        Raises:
+            NothingCanAnswer: no update is known for sure, and a store that might know one is away.
+        """
+        found, sure = await self._find(pairs)
+        if not sure or not (found.keys() & sure or len(sure) == len(pairs)):
+            raise NothingCanAnswer
+        return found
 
     async def _find(self, pairs: Sequence[Pair]) -> tuple[Found, AbstractSet[Pair]]:
         """What is known, and of which pairs it is known for sure."""
