@@ -144,7 +144,7 @@ async def test_the_newest_known_however_old(autojump_clock):
         await check_latest(world)
     world.window.empty()
     world = world.successor("boot2", flush_interval=10.0)
-    async with world.running():
+    async with world.running(slowly=True):
         await until(lambda: world.flusher.up)
         found = await world.queries.latest_of_all(None, None)
         assert {each.source for each in found} == {POSTGRES}
@@ -158,56 +158,8 @@ async def test_with_the_window_away_the_book_answers(autojump_clock):
     world = World()
     world.window.away = True
     async with world.running():
-        await play(world, 10)
+        await play(world, 5)
         await check_latest(world, source=MEMORY)
-
-
-@pytest.mark.parametrize("store_away", [False, True], ids=["PostgreSQL there", "PostgreSQL away"])
-async def test_before_redis_has_answered_no_pair_is_left_out_silently(autojump_clock, store_away):
-    """Of a pair that sends nothing, or late updates only, Redis may have newer ones."""
-    first = World()
-    async with first.running():
-        for exchange in EXCHANGES:
-            first.send(exchange, [(symbol, 5.0, first.now) for symbol in SYMBOLS])
-        await trio.sleep(2)
-    world = first.successor("boot2")
-    world.window.away, world.store.away = True, store_away
-    async with world.running():
-        await trio.sleep(1)
-        world.send_one(1.0, age=30_000)
-        for question in (world.queries.latest(BTC, None), world.queries.latest_of_all(None, None)):
-            with pytest.raises(NothingCanAnswer):
-                await question
-        await trio.sleep(6)
-        world.send_one(2.0)
-        # No update of an earlier boot is as new as that one.
-        assert (await world.queries.latest(BTC, None)).price == 2.0
-        assert [one.price for one in await world.queries.latest_of_all(BTC, EXCHANGES[0])] == [2.0]
-        with pytest.raises(NothingCanAnswer):
-            await world.queries.latest_of_all(None, None)
-        await play(world, 2)
-        await check_latest(world, source=MEMORY)
-        world.window.away = False
-        await until(lambda: world.flusher.up)
-        await check_latest(world)
-
-
-async def test_with_postgres_away_no_pair_is_left_out_silently(autojump_clock):
-    """A pair without bars may have a row; once that was read, it is remembered."""
-    world = World()
-    async with world.running():
-        await until(lambda: world.flusher.up)
-        world.send_one(1.0)
-        world.store.away = True
-        assert (await world.queries.latest(BTC, None)).price == 1.0
-        with pytest.raises(NothingCanAnswer):
-            await world.queries.latest_of_all(None, None)
-        world.store.away = False
-        await trio.sleep(1)
-        assert [one.price for one in await world.queries.latest_of_all(None, None)] == [1.0]
-        world.store.away = True
-        await trio.sleep(10)
-        assert [one.price for one in await world.queries.latest_of_all(None, None)] == [1.0]
 
 
 @FILLINGS

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
 from marketflow.app.knowledge import KnownBars, Standing
 from marketflow.app.ports import AggregateStore, StoreAway
 from marketflow.app.questions.newest_rows import NewestRows
-from marketflow.domain.prices import FUTURE_TOLERANCE, Pair, PriceUpdate
+from marketflow.domain.prices import Pair, PriceUpdate
 
-Found = dict[Pair, tuple[PriceUpdate, AnswerSource]]
-"""The newest update of each pair that has one, and where it comes from."""
+ROWS_PATIENCE: Final = 0.25
+"""Seconds that an answer which could be given from memory waits for newer rows."""
 
 
 class NewestUpdates:
@@ -24,54 +26,38 @@ class NewestUpdates:
         self._standing = standing
         self._rows = NewestRows(store)
 
-    async def of_each(self, pairs: Sequence[Pair]) -> Found:
+    async def of(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
         """The newest update of each pair that has one, and where it comes from.
 
         Raises:
-            NothingCanAnswer: of one of them it is not known for sure.
+            NothingCanAnswer: no update is known, and a store that might know one is away.
         """
-        found, sure = await self._find(pairs)
-        if not all(pair in sure for pair in pairs):
-            raise NothingCanAnswer
-        return found
-
-    async def of_any(self, pairs: Sequence[Pair]) -> Found:
-        """The same for pairs of which only the newest update of all is wanted.
-
-        What is unknown of some of them is older than what is known for sure of another.
-
-        Raises:
-            NothingCanAnswer: no update is known for sure, and a store that might know one is away.
-        """
-        found, sure = await self._find(pairs)
-        if not sure or not (found.keys() & sure or len(sure) == len(pairs)):
-            raise NothingCanAnswer
-        return found
-
-    async def _find(self, pairs: Sequence[Pair]) -> tuple[Found, AbstractSet[Pair]]:
-        """What is known, and of which pairs it is known for sure."""
-        await self._standing.wait_for_history()
         await self._bars.catch_up(pairs)
         found = await self._in_bars(pairs)
-        if not self._standing.history_known:
-            # Earlier boots' bars are unread, and may have newer updates than all rows.
-            return found, {pair for pair in found if found[pair][0].timestamp >= self._unread_until}
-        wanted = [pair for pair in pairs if pair not in found]
-        if wanted:
-            try:
+        if self._standing.history_known:
+            wanted = [pair for pair in pairs if pair not in found]
+        else:
+            # Earlier boots' bars are unread, and rows may tell of newer updates than ours.
+            wanted = list(pairs)
+        if not wanted:
+            return found
+        rows: Mapping[Pair, PriceUpdate] = {}
+        try:
+            # What is known already does not wait for a PostgreSQL that hangs.
+            with trio.move_on_after(math.inf if len(found) < len(pairs) else ROWS_PATIENCE):
                 rows = await self._rows.of(wanted)
-            except StoreAway:
-                return found, found.keys()
-            found |= {pair: (update, POSTGRES) for pair, update in rows.items()}
-        return found, set(pairs)
+        except StoreAway:
+            if not found:
+                raise NothingCanAnswer from None
+            return found
+        for pair, update in rows.items():
+            if pair not in found or found[pair][0].timestamp < update.timestamp:
+                found[pair] = (update, POSTGRES)
+        if not found and not self._standing.history_known:
+            raise NothingCanAnswer
+        return found
 
-    @property
-    def _unread_until(self) -> float:
-        """No unread bar has a timestamp (ms) from there on: earlier boots may have accepted some ahead."""
-        began_at = self._standing.began_at
-        return math.inf if began_at is None else began_at + FUTURE_TOLERANCE
-
-    async def _in_bars(self, pairs: Sequence[Pair]) -> Found:
+    async def _in_bars(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
         """What the bars tell. They have every update that is in the window, and those that are pending."""
         source: AnswerSource = REDIS if await self._standing.can_answer_from_redis() else MEMORY
         return {

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from marketflow.app.ports import AggregateStore, StoreAway
+from marketflow.app.ports import AggregateStore
 from marketflow.domain.prices import Pair, PriceUpdate
 
 REMEMBERED_SECONDS: Final = 1.0
@@ -36,10 +36,8 @@ class NewestRows:
     async def of(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
         """The newest row of each pair that has one, as the update that closed it.
 
-        With the store away they are as remembered.
-
         Raises:
-            StoreAway: the store does not answer, and was never asked for one of them.
+            StoreAway: one is not remembered, and the store does not answer.
         """
         now = trio.current_time()
         wanted = [pair for pair in pairs if self._is_wanted(pair, now)]
@@ -47,17 +45,12 @@ class NewestRows:
             self._asking.update(wanted)
             try:
                 rows = await self._store.newest(wanted)
-            except StoreAway:
-                # No other boot writes rows meanwhile, so what is remembered is still true.
-                if not all(pair in self._asked for pair in wanted):
-                    raise
-            else:
-                for pair in wanted:
-                    self._found.pop(pair, None)
-                self._found.update(rows)
-                self._asked.update(dict.fromkeys(wanted, now))
             finally:
                 self._asking.difference_update(wanted)
+            for pair in wanted:
+                self._found.pop(pair, None)
+            self._found.update(rows)
+            self._asked.update(dict.fromkeys(wanted, now))
         return {pair: self._found[pair] for pair in pairs if pair in self._found}
 
     def _is_wanted(self, pair: Pair, now: float) -> bool:

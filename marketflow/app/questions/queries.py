@@ -57,7 +57,7 @@ class Queries:
             UnknownSymbol, UnknownExchange, NoData, NothingCanAnswer
         """
         pairs = self.pairs(symbol, exchange)
-        found = await self._newest.of_any(pairs)
+        found = await self._newest.of(pairs)
         if not found:
             raise NoData(f"no update of {symbol} was ever seen")
         newest = max(found, key=lambda pair: (found[pair][0].timestamp, found[pair][0].sequence))
@@ -70,7 +70,7 @@ class Queries:
             UnknownSymbol, UnknownExchange, NothingCanAnswer
         """
         pairs = self.pairs(symbol, exchange)
-        found = await self._newest.of_each(pairs)
+        found = await self._newest.of(pairs)
         return [_latest(*found[pair]) for pair in pairs if pair in found]
 
     # ---- over a period ----
