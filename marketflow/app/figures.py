@@ -46,11 +46,6 @@ class Figures(Protocol):
         """When its last update was accepted (seconds of Trio's clock); None before the first."""
         ...
 
-    @property
-    def knows_updates(self) -> bool:
-        """Whether any update is known in memory."""
-        ...
-
     def writers(self) -> WriterFigures:
         """The numbers of the writers."""
         ...

@@ -15,7 +15,7 @@ import attrs
 from marketflow.app.ports import BARS_KEPT
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, ceil_to, floor_to
-from marketflow.domain.prices import FUTURE_TOLERANCE, Pair
+from marketflow.domain.prices import Pair
 
 BARS: Final = "bars"
 ROWS: Final = "rows"
@@ -138,8 +138,8 @@ class Knowledge:
     """What can answer for which time, at one moment. All times are Unix ms.
 
     One-second bars answer for the time from `bars_from` on, rows of whole intervals for the time before it.
-    Two parts cannot be answered for: the time whose rows were deleted, and some hours up to a few seconds
-    after this boot began, until the bars of earlier boots have been read. Rows cannot answer for those hours:
+    Two parts cannot be answered for: the time whose rows were deleted, and some hours before this
+    boot began, until the bars of earlier boots have been read. Rows cannot answer for those hours:
     the boot before may have ended before it wrote them.
     """
 
@@ -233,10 +233,10 @@ class Knowledge:
 def _unread(interval: int, began_at: int | None) -> Span:
     """The time that only unread bars of earlier boots can answer for, before the history is known.
 
-    It ends some seconds after this boot began: earlier boots may have accepted timestamps ahead of the clock.
-    Until this boot accepts updates another one may be running, and nothing is known for sure.
+    It ends with the first whole second of this boot. Earlier boots may have accepted timestamps up to 5 s ahead
+    of the clock: until Redis has answered, answers from memory lack these. Until this boot accepts updates
+    another one may be running, and nothing is known for sure.
     """
     if began_at is None:
         return Span(0, _FOREVER)
-    end = ceil_to(began_at + FUTURE_TOLERANCE, BAR_WIDTH)
-    return Span(max(0, floor_to(began_at - UNREAD_REACH, interval)), end)
+    return Span(max(0, floor_to(began_at - UNREAD_REACH, interval)), ceil_to(began_at, BAR_WIDTH))

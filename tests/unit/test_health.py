@@ -78,24 +78,6 @@ async def test_without_an_accepted_update_it_is_stale(autojump_clock, service):
     assert service.status == "ok"
 
 
-async def test_with_both_stores_away_it_is_ready_once_an_update_is_known(service):
-    service.world.redis.failed(StoreAway("away"))
-    assert service.health.ready
-    service.world.postgres.failed(StoreAway("away"))
-    assert not service.health.ready
-    assert service.status == "unavailable"
-    service.world.send_one(1.0)
-    assert service.health.ready
-    assert service.status == "degraded"
-
-
-async def test_a_store_that_has_not_been_tried_is_no_reason_to_be_unavailable():
-    service = Service()
-    service.health.serving = True
-    service.world.redis.failed(StoreAway("away"))
-    assert service.health.ready
-
-
 async def test_a_connection_that_is_lost(autojump_clock, service):
     """After a reconnect it is stale until a good line: an exchange that flaps must not look healthy."""
     service.live[0].connected = False

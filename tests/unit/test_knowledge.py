@@ -50,12 +50,12 @@ def known(now=NOW, *, retention=None, forgotten_to=0, history_known=True, began_
         ),
         pytest.param(
             known(history_known=False),
-            [(-10 * MINUTE + 18 * SECOND, BARS), (-2 * HOUR, None)],
+            [(-10 * MINUTE + 13 * SECOND, BARS), (-2 * HOUR, None)],
             id="the history is unread",
         ),
         pytest.param(
             known(history_known=False, began_at=NOON - 10 * MINUTE),
-            [(-10 * MINUTE + 5 * SECOND, BARS), (-2 * HOUR, None)],
+            [(-10 * MINUTE, BARS), (-2 * HOUR, None)],
             id="it is unread, and this boot began with an interval",
         ),
         pytest.param(
@@ -89,12 +89,12 @@ def test_unread_bars_tell_of_no_more_than_some_hours():
         (known(), NOON - HOUR + 5, NOON - HOUR + 5),
         (known(), NOON - HOUR - 5, NOON - HOUR - MINUTE),
         (known(retention=90 * MINUTE), NOON - 2 * HOUR, NOON - 89 * MINUTE),
-        (known(history_known=False), NOON - HOUR, NOON - 10 * MINUTE + 18 * SECOND),
+        (known(history_known=False), NOON - HOUR, NOON - 10 * MINUTE + 13 * SECOND),
         (known(history_known=False, began_at=BEGAN - 80 * MINUTE), NOON - 2 * HOUR, NOON - 89 * MINUTE),
         (
             known(history_known=False, began_at=NOON - 10 * MINUTE),
             NOON - HOUR,
-            NOON - 10 * MINUTE + 5 * SECOND,
+            NOON - 10 * MINUTE,
         ),
     ],
 )
@@ -124,8 +124,8 @@ def test_the_first_bucket_that_has_its_beginning(knowledge, width, expected):
         (Span(NOON - DAY, NOON - 190 * MINUTE), False),
         (Span(NOON - DAY, NOON - 190 * MINUTE + 1), True),
         (Span(NOON - HOUR, NOON - 10 * MINUTE), True),
-        (Span(NOON - 10 * MINUTE + 17_999, NOON), True),
-        (Span(NOON - 10 * MINUTE + 18_000, NOON), False),
+        (Span(NOON - 10 * MINUTE + 12_999, NOON), True),
+        (Span(NOON - 10 * MINUTE + 13_000, NOON), False),
         (Span(NOON - 10 * MINUTE + 5, NOON - 10 * MINUTE + 5), False),
     ],
 )

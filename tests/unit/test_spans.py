@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, NothingCanAnswer
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, ceil_to, floor_to
-from marketflow.domain.prices import FUTURE_TOLERANCE
 
 PAIRS = [(exchange, symbol) for exchange in EXCHANGES for symbol in SYMBOLS]
 PAIR = PAIRS[0]
@@ -473,8 +472,7 @@ async def test_before_the_window_has_answered_only_this_boot_is_known(autojump_c
     world.window.away = True
     async with world.running():
         await trio.sleep(0.5)
-        # The boot before may have accepted timestamps ahead of the clock.
-        began = ceil_to(world.book.began_at + FUTURE_TOLERANCE, SECOND)
+        began = ceil_to(world.book.began_at, SECOND)
         await play(world, 30)
         whole = floor_to(world.now, SECOND)
         await ask(world, 10_000, source=MEMORY, start=whole - 10_000, end=whole)

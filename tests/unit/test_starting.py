@@ -9,7 +9,6 @@ from marketflow.app.ports import StoreTaken
 from marketflow.app.share.rivals import LEASE_PATIENCE
 from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.domain.periods import MINUTE, SECOND, ceil_to, floor_to
-from marketflow.domain.prices import FUTURE_TOLERANCE
 
 
 def beside(world: World, **options) -> World:
@@ -102,7 +101,7 @@ async def test_what_another_boot_accepted_during_the_start_is_not_claimed_to_be_
         await until(lambda: start.over, seconds=15)
     assert second.book.began_at is not None
     assert second.book.began_at > NOON + 6 * SECOND
-    began = ceil_to(second.book.began_at + FUTURE_TOLERANCE, SECOND)
+    began = ceil_to(second.book.began_at, SECOND)
     async with second.running():
         while second.now < NOON + 3 * MINUTE:
             second.send_one(100.0)

@@ -37,11 +37,6 @@ class ShareFigures:
         """When its last update was accepted (seconds of Trio's clock); None before the first."""
         return self._book.last_accepted.get(exchange)
 
-    @property
-    def knows_updates(self) -> bool:
-        """Whether any update is known in memory."""
-        return bool(self._book.bars.pairs)
-
     def writers(self) -> WriterFigures:
         """The numbers of the writers."""
         return WriterFigures(

@@ -29,8 +29,8 @@ class NewestEvents:
         self._bars = bars
         self._pairs = pairs
         self._next_id = 0
-        self._seen: dict[Pair, tuple[int, float]] = {}
-        """Timestamp and price of each pair's newest update. Its sequence may change: it may be renumbered."""
+        self._seen: dict[Pair, int] = {}
+        """The sequence of each pair's newest update."""
         self._newest: dict[Pair, PriceEvent] = {}
         """Ascending by id."""
 
@@ -39,15 +39,15 @@ class NewestEvents:
         newer = [
             (bar.close_sequence, pair, bar)
             for pair in self._pairs
-            if (bar := self._bars.newest(pair)) and self._seen.get(pair) != (bar.close_time, bar.close)
+            if (bar := self._bars.newest(pair)) and self._seen.get(pair) != bar.close_sequence
         ]
         if not newer:
             return
         if not self._newest:
             # Ids begin with a sequence, since sequences grow from boot to boot.
             self._next_id = self._bars.next_sequence
-        for _, pair, bar in sorted(newer, key=itemgetter(0)):
-            self._seen[pair] = (bar.close_time, bar.close)
+        for sequence, pair, bar in sorted(newer, key=itemgetter(0)):
+            self._seen[pair] = sequence
             self._newest.pop(pair, None)
             exchange, symbol = pair
             latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY)

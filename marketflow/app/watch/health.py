@@ -57,9 +57,8 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Neither starting nor stopping, and something can answer: a store, or what is known in memory."""
-        away = all(not state.up and state.error is not None for state in (self._redis, self._postgres))
-        return self.serving and (not away or self._share.knows_updates)
+        """Neither starting nor stopping. The book can answer without either store."""
+        return self.serving
 
     def status_of(self, feed: Feed) -> ExchangeStatus:
         """The status of a feed's exchange."""
