@@ -233,9 +233,9 @@ class Knowledge:
 def _unread(interval: int, began_at: int | None) -> Span:
     """The time that only unread bars of earlier boots can answer for, before the history is known.
 
-    It ends with the first whole second of this boot. Earlier boots may have accepted timestamps up to 5 s ahead
-    of the clock: until Redis has answered, answers from memory lack these. Until this boot accepts updates
-    another one may be running, and nothing is known for sure.
+    It ends with the first whole second of this boot. Earlier boots may have accepted timestamps up to 5 s
+    ahead of the clock: until Redis has answered, answers from memory lack these. Until this boot accepts
+    updates another one may be running, and nothing is known for sure.
     """
     if began_at is None:
         return Span(0, _FOREVER)
