@@ -94,7 +94,8 @@ async def test_connections_to_redis_that_do_not_last(
                 await between.drop()
                 accepted = it.updates.accepted
                 await trio.sleep(0.1)
-                assert it.updates.accepted > accepted, "the feeds stall"
+                # On a busy machine an exchange of the test may send nothing for longer than that.
+                await eventually(lambda: it.updates.accepted > accepted, within=2)  # noqa: B023
             async with it.still() as sent:
                 check_summary(await it.get("/prices/aggregate/BTCUSDT?period=1m"), sent)
             await check_whole(it, own_redis.url, players)
@@ -135,7 +136,7 @@ async def check_slow(it: Any, players: Any, dsn: str) -> None:
             ):
                 check_summary(await it.get(path, within=4), sent)
         await trio.sleep(0.2)
-        assert it.updates.accepted > accepted, "the feeds stall"
+        await eventually(lambda: it.updates.accepted > accepted, within=2)  # noqa: B023
         # Writing rows waits for a flush, at most for the time limit, and reads bars.
         await rows_are_right(dsn, sent, until=now_ms() - 1_600 - 2_000, within=1.0)
 
