@@ -8,27 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import attrs
-
-from marketflow.app.instruments.histogram import Distribution
-from marketflow.app.interface import Counters
-
-
-@attrs.frozen
-class WriterFigures:
-    """The counters and durations of a share's writers since the boot, and the limits of its buffers."""
-
-    pending_limits: Mapping[str, int]
-    """The most pending updates, by exchange."""
-    latency_seconds: Distribution
-    """The time from the receipt of each cached update until Redis acknowledged it."""
-    flush_seconds: Distribution
-    """How long each acknowledged write to Redis took."""
-    aggregates_written: int
-    aggregates_pending: int
-    """Rows of closed intervals that are not up to date in PostgreSQL."""
-    aggregates_refused: int
-    """Those of them that PostgreSQL has refused, although it answers."""
+from marketflow.app.interface import Counters, WriterFigures
 
 
 class Figures(Protocol):

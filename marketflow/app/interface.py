@@ -208,11 +208,9 @@ class HealthQuestions(Protocol):
 
 
 @attrs.frozen
-class Measurements:
-    """The counters and durations of the service since its start."""
+class WriterFigures:
+    """The counters and durations of a share's writers since the boot, and the limits of its buffers."""
 
-    health: HealthReport
-    ready: bool
     pending_limits: Mapping[str, int]
     """The most pending updates, by exchange."""
     latency_seconds: Distribution
@@ -224,6 +222,14 @@ class Measurements:
     """Rows of closed intervals that are not up to date in PostgreSQL."""
     aggregates_refused: int
     """Pending rows that PostgreSQL has refused, although it answers."""
+
+
+@attrs.frozen
+class Measurements(WriterFigures):
+    """The counters and durations of the service since its start."""
+
+    health: HealthReport
+    ready: bool
     feed_bugs: Mapping[str, int]
     """By exchange how many bugs of its source or codec were noticed: wrong errors, and forgotten stops."""
     stream_clients: int

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from marketflow.app.figures import WriterFigures
-from marketflow.app.interface import Counters
+from marketflow.app.interface import Counters, WriterFigures
 from marketflow.app.share.aggregating import Aggregator
 from marketflow.app.share.book import Book
 from marketflow.app.share.flushing import Flusher

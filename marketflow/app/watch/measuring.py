@@ -22,16 +22,10 @@ class Measuring:
 
     def measurements(self) -> Measurements:
         """All counters, read without an await, so that they add up."""
-        writers = self._share.writers()
         return Measurements(
+            **attrs.asdict(self._share.writers(), recurse=False),
             health=self._health.report(),
             ready=self._health.ready,
-            pending_limits=writers.pending_limits,
-            latency_seconds=writers.latency_seconds,
-            flush_seconds=writers.flush_seconds,
-            aggregates_written=writers.aggregates_written,
-            aggregates_pending=writers.aggregates_pending,
-            aggregates_refused=writers.aggregates_refused,
             feed_bugs=self._health.feed_bugs(),
             stream_clients=self._stream_clients(),
         )
