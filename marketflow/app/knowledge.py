@@ -138,9 +138,9 @@ class Knowledge:
     """What can answer for which time, at one moment. All times are Unix ms.
 
     One-second bars answer for the time from `bars_from` on, rows of whole intervals for the time before it.
-    Two parts cannot be answered for: the time whose rows were deleted, and some hours before this
-    boot began, until the bars of earlier boots have been read. Rows cannot answer for those hours:
-    the boot before may have ended before it wrote them.
+    Two parts cannot be answered for: the time whose rows were deleted, and some hours before this boot began,
+    until the bars of earlier boots have been read. Rows cannot answer for those hours: the boot before may
+    have ended before it wrote them.
     """
 
     interval: int

@@ -228,7 +228,7 @@ def test_rooms_do_not_import_each_other_in_a_circle() -> None:
 
 @pytest.mark.parametrize("planted", ["from marketflow.app.watch import health", "from ..watch import health"])
 def test_a_circle_is_found(planted: str) -> None:
-    """Also one over several rooms, whatever the modules are."""
+    """A circle may go over several rooms, and over other modules in each room."""
     sources = [
         ("marketflow.app.watch.health", "from marketflow.app.ingest.feeds import Feed"),
         ("marketflow.app.ingest.feeds", "def late():\n    from ..share import book"),

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 HEALTHY_AFTER: Final = 5.0
 """Seconds of good updates after which a connection was a good one: the back-off then begins again."""
 STOP_PATIENCE: Final = 30.0
-"""Seconds after a stop in which a source has to return. After that it is cancelled: else a
-switch of modes would wait for ever. (A stop of the service has a limit of its own.)"""
+"""Seconds after a stop in which a source has to return. After that it is cancelled: otherwise a switch of
+modes would wait for ever. (A stop of the service has a limit of its own.)"""
 
 LOOKS: Final = 10
 """How often a source must have been found with no send under way before it is cancelled."""

@@ -17,9 +17,9 @@ T = TypeVar("T")
 class ChunkSender(Generic[AnyPayload]):
     """Numbers the payloads of one run of a feed, and passes them on to the workers.
 
-    A payload belongs to the sender from the call of `send` on. If the source gives up that call, for example
-    because another of its tasks has failed, the payload is passed on all the same: the book would wait for
-    its number, and what was received would be counted nowhere.
+    A payload belongs to the sender from the call of `send` on. The source may cancel that call, for example
+    because another of its tasks has failed. The sender still passes the payload on. Otherwise the fan-in
+    would wait for its number for ever.
     """
 
     def __init__(self, exchange: str, chunks: trio.MemorySendChannel[Chunk[AnyPayload]]) -> None:

@@ -120,7 +120,7 @@ class Intake(Protocol[Payload_contra]):
     async def send(self, payload: Payload_contra) -> None:
         """Pass a payload on to the workers, in the order of the calls. It waits while the workers are behind.
 
-        A stop does not end this wait. If the source cancels it, the payload is passed on all the same.
+        A stop does not end this wait. If the source cancels it, the feed still passes the payload on.
         """
         ...
 
