@@ -40,11 +40,11 @@ class AdoptedRows:
     def enter(self, pair: Pair, second: int, bar: Bar) -> None:
         """Add updates that this boot accepted just now, all of one second (its start in ms)."""
         key = (floor_to(second, self._interval) + self._interval, pair)
-        for bars in (self._rows, self._arrived or {}):
-            if key in bars:
-                bars[key] = bars[key].merge(bar)
-        if self._arrived is not None and key not in self._arrived:
-            self._arrived[key] = bar
+        if key in self._rows:
+            self._rows[key] = self._rows[key].merge(bar)
+        if self._arrived is not None:
+            arrived = self._arrived.get(key)
+            self._arrived[key] = bar if arrived is None else arrived.merge(bar)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
