@@ -1,7 +1,7 @@
 """The two ports that questions and the live stream read: the known bars, and how far they can be trusted.
 
-Questions and the stream do not depend on what implements the ports. On a machine with feeds that is the book
-and the flusher (`marketflow/app/share/knowing.py`); tests also implement them with Redis alone.
+Questions and the stream do not depend on what implements the ports. On a machine with feeds these are
+`known_bars.py` and `standing.py` in `marketflow/app/share/`. Tests also implement them with Redis alone.
 """
 
 from __future__ import annotations

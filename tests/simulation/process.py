@@ -80,6 +80,8 @@ class Process:
     """The step before which, or in which, it was asked to stop."""
     switching: int = 0
     """How many switches of its mode go on."""
+    began: int = 0
+    """The true time (ms) at which it was started."""
     predecessors: frozenset[str] = frozenset()
     """The boots that had ended when it was started."""
     back_at: float = -math.inf

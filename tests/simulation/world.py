@@ -225,7 +225,7 @@ class World:
             SimulatedSpool(self.disk, lambda: redis.dead),
             self.step,
         )
-        process.predecessors = frozenset(self._ended)
+        process.began, process.predecessors = true_time(), frozenset(self._ended)
         self.processes.append(process)
         self.note(f"{boot} starts")
         self.coverage["boots"] += 1

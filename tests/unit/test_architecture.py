@@ -284,8 +284,8 @@ def test_every_package_has_a_rule() -> None:
         ("marketflow.app.questions.spans", "import structlog", "structlog"),
         (
             "marketflow.app.stream.newest_events",
-            "from marketflow.app.share.knowing import BookBars",
-            "marketflow.app.share.knowing.BookBars",
+            "from marketflow.app.share.known_bars import BookBars",
+            "marketflow.app.share.known_bars.BookBars",
         ),
         (
             "marketflow.app.stream.newest_events",
@@ -353,7 +353,7 @@ def test_a_forbidden_import_is_found(module: str, source: str, violation: str) -
             "import trio\nfrom marketflow.app.knowledge import KnownBars\nfrom .edges import Edges",
         ),
         ("marketflow.app.stream.newest_events", "from ..answers import Latest\nfrom .turns import Turns"),
-        ("marketflow.app.share.knowing", "from marketflow.app.knowledge import KnownBars"),
+        ("marketflow.app.share.known_bars", "from marketflow.app.knowledge import KnownBars"),
         ("marketflow.app.watch.measuring", "from marketflow.app.figures import Figures"),
         ("marketflow.app.share.lease", "from ..instruments.stores import StoreState"),
     ],

@@ -32,13 +32,14 @@ LATER = "it is to be split: "
 PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
-    "app.share.book.Book": Known(9, "it puts five parts together, and takes batches in"),
+    "app.share.book.Book": Known(10, "it puts five parts together, and takes batches in"),
     "app.share.second_bars.SecondBars": Known(
         9, "every change of a bar concerns its parts: outboxes, caches"
     ),
     "writing.ThreadWriter": Known(10, LATER + "the queue and its bound, the thread that writes"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
+    "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
     "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
@@ -64,7 +65,8 @@ IMPORTS_KNOWN = {
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
     "app.share.second_bars": Known(10, LATER + "the bars, and what checks and follows those of others"),
-    "app.share.making": Known(26, "it puts the parts of a share together"),
+    "app.share.share": Known(9, "it begins and ends the parts of a share together"),
+    "app.share.making": Known(28, "it puts the parts of a share together"),
     "cli": Known(10, "it words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),

@@ -119,6 +119,35 @@ async def test_what_another_boot_accepted_during_the_start_is_not_claimed_to_be_
         assert row.bar.min == 1.0
 
 
+async def test_a_clock_that_was_behind_at_the_start_does_not_make_more_known(autojump_clock):
+    """Redis is away at the start of the second boot, whose clock is set right five seconds later."""
+    first = World()
+    async with first.running():
+        await until(lambda: first.flusher.up)
+        for price in range(1, 26):
+            first.send_one(price)
+            await trio.sleep(1)
+    second = beside(first)
+    second.window.away = True
+    second.clock.offset = -30 * SECOND
+    second.book.begin(second.now)
+    began = ceil_to(second.now + 30 * SECOND, SECOND)
+    async with second.running():
+        await trio.sleep(5)
+        second.clock.offset = 0
+        while second.now < NOON + 3 * MINUTE:
+            second.send_one(100.0)
+            await trio.sleep(1)
+        found = await second.queries.statistic("lowest", "BTCUSDT", None, "5m")
+        assert (found.start, found.price, found.source) == (began, 100.0, MEMORY)
+        # The row of the minute with updates of both boots waits for the history.
+        assert {end for _, _, end in second.store.rows} == {NOON + 2 * MINUTE}
+        second.window.away = False
+        await until(lambda: NOON + MINUTE in {end for _, _, end in second.store.rows}, seconds=15)
+        (row,) = [row for row in second.store.rows.values() if row.end == NOON + MINUTE]
+        assert row.bar.min == 1.0
+
+
 async def test_sequences_and_event_ids_are_greater_than_those_of_the_boot_before(autojump_clock):
     """That boot accepted updates after this process was started."""
     first = World()

@@ -14,7 +14,7 @@ from redis_filling import POLL_SECONDS, RedisBars
 from marketflow.adapters.cache.memory import MemoryWindow
 from marketflow.app.answers import Latest, TooManyClients, UnknownSymbol
 from marketflow.app.share.book import Book
-from marketflow.app.share.knowing import BookBars
+from marketflow.app.share.known_bars import BookBars
 from marketflow.app.stream.subscriptions import HEARTBEAT, TICK, PriceStream
 from marketflow.app.stream.turns import MOST_BEHIND, SEND_SECONDS
 from marketflow.domain.bars import Bar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import trio
@@ -52,7 +53,9 @@ class Book:
             replay_memory=replay_memory,
         )
         self.began_at: int | None = None
-        """When this boot began to accept updates (Unix ms); None before that."""
+        """When this boot began to accept updates, as the wall clock said then (Unix ms); None before that."""
+        self.began = math.inf
+        """The same in seconds of Trio's clock."""
         self.sequences = Sequences()
         self.last_accepted: dict[str, float] = {}
         """By exchange, when an update was last accepted (seconds of Trio's clock)."""
@@ -70,7 +73,7 @@ class Book:
         To be called when we have the lease of the stores. Until then another boot may accept updates, and
         its sequences must be less than ours.
         """
-        self.began_at = now
+        self.began_at, self.began = now, trio.current_time()
         self.sequences.begin(now * 1_000)
 
     def follow_others(self) -> None:

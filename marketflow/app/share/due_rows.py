@@ -12,9 +12,9 @@ import trio
 from marketflow.app.ports import Field, FieldBars, StoreAway, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.earlier_boots import EarlierBoots
-from marketflow.app.share.knowing import ShareStanding
 from marketflow.app.share.row_writing import REFUSED_ROWS, RowWriter
 from marketflow.app.share.rows import Due
+from marketflow.app.share.standing import ShareStanding
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import FUTURE_TOLERANCE, Pair
 
@@ -89,7 +89,7 @@ class DueRows:
         if not self._earlier.history.known:
             # Earlier boots may have updates in these intervals, some of them ahead of the clock. Wait until
             # their bars are read and compared with the rows.
-            interval, began_at = self._book.bars.interval, self._book.began_at
+            interval, began_at = self._book.bars.interval, self._standing.began_at
             own_from = math.inf if began_at is None else began_at + FUTURE_TOLERANCE
             due = [row for row in due if row.end - interval >= own_from]
         return due

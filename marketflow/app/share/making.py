@@ -10,6 +10,7 @@ from marketflow.app.instruments.clocks import CautiousClock, DataClock
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import AggregateStore, Clock, Window
 from marketflow.app.share.aggregating import Aggregator
+from marketflow.app.share.beginning import Beginning
 from marketflow.app.share.book import Book
 from marketflow.app.share.closing import Closing
 from marketflow.app.share.comparing import Comparison
@@ -18,7 +19,7 @@ from marketflow.app.share.due_rows import DueRows
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.share.joining import Joining
-from marketflow.app.share.knowing import BookBars, ShareStanding
+from marketflow.app.share.known_bars import BookBars
 from marketflow.app.share.lease import Lease
 from marketflow.app.share.pairs import Pairs
 from marketflow.app.share.reach import Reach
@@ -28,6 +29,7 @@ from marketflow.app.share.row_writing import RowWriter
 from marketflow.app.share.sending import Sender
 from marketflow.app.share.share import Share
 from marketflow.app.share.spooling import Spool, Spooling
+from marketflow.app.share.standing import ShareStanding
 from marketflow.app.share.trials import Trials
 from marketflow.app.share.trimming import Ages, Trimming
 from marketflow.app.share.wake import Wake
@@ -90,6 +92,7 @@ def make_share(
     redis, postgres = StoreState("redis"), StoreState("postgres")
 
     # ---- what the parts share ----
+    beginning = Beginning(book, clock)
     trials, wake = Trials(redis, book.buffers.set_dropping), Wake()
     earlier = EarlierBoots(trials, wake)
     database_lease = DatabaseLease(store, state=postgres, earlier=earlier)
@@ -98,6 +101,7 @@ def make_share(
     sender = Sender(window, window_lease, trials)
     standing = ShareStanding(
         book=book,
+        beginning=beginning,
         earlier=earlier,
         trials=trials,
         sender=sender,
@@ -141,7 +145,7 @@ def make_share(
     retention = Retention(store=store, data_clock=data_clock, pairs=pairs, length=options.retention)
     writer = RowWriter(store=store, state=postgres, due=book.rows)
     rows = DueRows(book=book, earlier=earlier, standing=standing, window=window, writer=writer)
-    reach = Reach(book, closing=closing, data_clock=data_clock)
+    reach = Reach(book, beginning=beginning, closing=closing, data_clock=data_clock)
     comparison = Comparison(
         book=book,
         earlier=earlier,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from marketflow.app.instruments.clocks import DataClock
 from marketflow.app.ports import BARS_KEPT
+from marketflow.app.share.beginning import Beginning
 from marketflow.app.share.book import Book
 from marketflow.app.share.closing import Closing
 from marketflow.domain.periods import Span, floor_to
@@ -12,16 +13,17 @@ from marketflow.domain.periods import Span, floor_to
 class Reach:
     """How far back rows are compared, and up to when."""
 
-    def __init__(self, book: Book, *, closing: Closing, data_clock: DataClock) -> None:
+    def __init__(self, book: Book, *, beginning: Beginning, closing: Closing, data_clock: DataClock) -> None:
         self._book = book
+        self._beginning = beginning
         self._closing = closing
         self._data_clock = data_clock
 
     @property
     def began(self) -> int:
         """The start (ms) of the interval in which this boot began to accept updates."""
-        began_at = self._closing.now if self._book.began_at is None else self._book.began_at
-        return floor_to(began_at, self._book.bars.interval)
+        began_at = self._beginning.at
+        return floor_to(self._closing.now if began_at is None else began_at, self._book.bars.interval)
 
     def span(self, *, history_read: bool, own: bool) -> Span:
         """The intervals to compare.

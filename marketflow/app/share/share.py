@@ -17,9 +17,10 @@ from marketflow.app.share.aggregating import Aggregator
 from marketflow.app.share.book import Book
 from marketflow.app.share.figures import ShareFigures
 from marketflow.app.share.flushing import Flusher
-from marketflow.app.share.knowing import BookBars, ShareStanding
+from marketflow.app.share.known_bars import BookBars
 from marketflow.app.share.lease import Lease
 from marketflow.app.share.spooling import Spooling
+from marketflow.app.share.standing import ShareStanding
 
 
 @attrs.frozen
