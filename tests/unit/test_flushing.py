@@ -510,6 +510,21 @@ async def test_a_stop_takes_as_many_flushes_as_it_needs_and_no_pause_between_the
     assert world.book.flushes.drained
 
 
+async def test_what_was_lost_right_before_a_stop_is_written_again(autojump_clock):
+    """Nothing is pending, so that only a look can show it."""
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.flusher.run)
+        await until(lambda: world.flusher.up)
+        world.send_one(1.0)
+        await until(lambda: world.book.flushes.drained)
+        world.window.empty()
+        world.book.end()
+        with trio.fail_after(2):
+            await world.flusher.ended.wait()
+    world.check_window()
+
+
 async def test_at_a_stop_with_the_window_away_what_is_pending_is_dropped_and_counted(autojump_clock):
     world = World()
     async with trio.open_nursery() as nursery:

@@ -88,5 +88,7 @@ class Rounds:
             await send(flush.encoded, flushes.acknowledge)
             settled = flushes.settled(position)
             await self._trimming.trim()
-        if sender.asked or trio.current_time() - sender.acknowledged_at >= HEARTBEAT_SECONDS:
+        # The last round looks as well: what a window has lost by then cannot be written again later.
+        last = self._book.ended.is_set()
+        if last or sender.asked or trio.current_time() - sender.acknowledged_at >= HEARTBEAT_SECONDS:
             await sender.mark()
