@@ -4,6 +4,8 @@
 --seeds 300          so many seeds from --seed on (0)
 --seed 17            that one alone: its log and its hash
 --minutes 5          stop after so long
+--go-on              after a failure, too: exit 1 at the end
+--hashes FILE        write the hash of each seed to a file, to compare runs
 --mutant NAME        with a planted bug: exit 1 once it is found
 --mutants            list them
 ```
@@ -12,13 +14,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
-from typing import get_args
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO, get_args
 
 from marketflow.app.ingest.state import State
 from marketflow.app.share.window_lease import LeaseState
@@ -40,7 +44,10 @@ def main() -> int:
         return 0
     if arguments.seeds is None and arguments.seed is not None:
         return _one(arguments.seed, arguments.mutant)
-    return _many(arguments.seed or 0, arguments.seeds or 300, arguments.minutes, arguments.mutant)
+    with contextlib.ExitStack() as stack:
+        hashes = stack.enter_context(arguments.hashes.open("w")) if arguments.hashes else None
+        histories = _histories(arguments.seed or 0, arguments.seeds or 300, arguments.mutant)
+        return _many(_written(histories, hashes), arguments)
 
 
 def _arguments() -> argparse.Namespace:
@@ -52,6 +59,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--mutant", choices=list(PLANTED), metavar="NAME", help="plant this bug")
     parser.add_argument("--mutants", action="store_true", help="list the bugs that can be planted")
+    parser.add_argument("--go-on", action="store_true", help="go on after a failure; exit 1 at the end")
+    parser.add_argument("--hashes", type=Path, metavar="FILE", help="write the hash of each seed to a file")
     return parser.parse_args()
 
 
@@ -68,28 +77,40 @@ def _one(seed: int, mutant: str | None) -> int:
     return 0 if history.failure is None else 1
 
 
-def _many(first: int, count: int, minutes: float | None, mutant: str | None) -> int:
+def _written(histories: Iterable[History], hashes: TextIO | None) -> Iterator[History]:
+    for history in histories:
+        if hashes is not None:
+            print(history.seed, history.digest, file=hashes, flush=True)
+        yield history
+
+
+def _many(histories: Iterable[History], arguments: argparse.Namespace) -> int:
     began = last = time.monotonic()
     coverage: Counter[str] = Counter()
-    done, seconds = 0, 0.0
-    for history in _histories(first, count, mutant):
+    count, minutes = arguments.seeds or 300, arguments.minutes
+    done, seconds, failed = 0, 0.0, 0
+    for history in histories:
         done += 1
         coverage += history.coverage
         seconds += history.seconds
         now = time.monotonic()
         if history.failure is not None:
             print(f"seed {history.seed} failed after {done} seeds: {history.failure}", flush=True)
-            _explain(history.seed, mutant)
-            return 1
+            failed += 1
+            if not arguments.go_on:
+                _explain(history.seed, arguments.mutant)
+                return 1
         if now - last >= PROGRESS_SECONDS:
             last = now
             print(f"{done} of {count} seeds, {done / (now - began):.1f} a second", flush=True)
         if minutes is not None and now - began > 60 * minutes:
             break
     elapsed = time.monotonic() - began
-    print(f"{done} seeds are right: {seconds / 3600:.2f} virtual hours in {elapsed:.0f} s")
+    print(f"{done - failed} seeds are right: {seconds / 3600:.2f} virtual hours in {elapsed:.0f} s")
+    if failed:
+        print(f"{failed} seeds FAILED")
     _table(coverage)
-    return 0
+    return 1 if failed else 0
 
 
 def _histories(first: int, count: int, mutant: str | None) -> Iterable[History]:
