@@ -35,7 +35,7 @@ class BookMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.book = book_of(limit=self.LIMIT)
+        self.book = trio.run(limited_book, self.LIMIT)
         self.window = MemoryWindow(boot="boot1")
         self.now = NOON
         self.accepted = dict.fromkeys(EXCHANGES, 0)
@@ -112,6 +112,10 @@ class BookMachine(RuleBasedStateMachine):
         for exchange, accepted in self.accepted.items():
             fields = self.book.bars.fields((exchange, "BTCUSDT"), EVER)
             assert sum(bar.count for bar in fields.values()) == accepted
+
+
+async def limited_book(limit):
+    return book_of(limit=limit)  # It notes when it began, in Trio's time.
 
 
 async def enter_one(book, batch):

@@ -111,7 +111,7 @@ def test_an_offence_is_found(text: str, found: list[str]) -> None:
     assert offences(text, IN_THE_PRODUCT) == found
 
 
-SETTLED = ("flushes", "ledger", "rounds", "knowing")
+SETTLED = ("flushes", "ledger", "rounds", "standing")
 """The modules of the share that speak of settled updates: updates that are not pending any more."""
 
 
