@@ -158,6 +158,7 @@ class Checks:
         kind = rng.choice(("summary", "highest", "lowest", "average", "latest"))
         before = self._about(symbol, meant)
         newest = self._newest_known(process, symbol, meant)
+        offset = self._world.clock.offset
         answer = await self._answer(process.questions.prices, kind, symbol, exchange, rng)
         if answer is None or modes.mode != mode or process.ended.is_set() or process.beside < math.inf:
             return
@@ -166,17 +167,19 @@ class Checks:
         if kind == "latest":
             self._check_latest(answer, newest, before, after, process)
         elif not self._world.model.taints(meant, symbol, answer.start, answer.end, self._world.unread()):
-            seen = [each for each in before if not self._unseen(process, each)]
+            behind = min(0, offset, self._world.clock.offset)
+            seen = [each for each in before if not self._unseen(process, each, behind)]
             self._check_span(kind, answer, seen, after)
 
     @staticmethod
-    def _unseen(process: Process, update: Update) -> bool:
-        """Whether an answer may lack an update: an earlier boot accepted it ahead of the clock.
+    def _unseen(process: Process, update: Update, behind: int) -> bool:
+        """Whether an answer may lack an update: an earlier boot accepted it ahead of this one's clock.
 
-        Until Redis has answered, a boot takes the time from its beginning on for known.
+        Until Redis has answered, a boot takes the time from its beginning on for known. It counts that time
+        by its clock, which may be `behind` (ms, not positive) as long as nobody sets it right.
         """
         earlier = update.boot in process.predecessors
-        return earlier and not process.window.histories_read and update.timestamp >= process.began
+        return earlier and not process.window.histories_read and update.timestamp >= process.began + behind
 
     def _about(self, symbol: str, exchanges: Sequence[str]) -> list[Update]:
         """What was accepted up to now of a symbol."""

@@ -149,6 +149,7 @@ KINDS: Final = {
 SITUATIONS: Final = (
     (("clock days ahead", "postgres older"), (0.5, 2.0)),
     (("second service", "both stores away"), (0.5, 3.0)),
+    (("clock behind", "restarted without redis"), (0.1, 1.0)),
     (("redis older after a kill",), ()),
     (("second service, first network blinks",), ()),
     (("redis late write",), ()),
