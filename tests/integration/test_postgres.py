@@ -625,7 +625,8 @@ async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
-async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed):
+@pytest.mark.parametrize("exchanges", [None, ["exchange1"]])
+async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed, exchanges):
     """It uses an index with any statistics of the planner: joins may take longer than the time limit."""
     async with store(postgres_dsn) as it:
         await it.lease()
@@ -639,7 +640,7 @@ async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed):
             connection.execute("ANALYZE price_aggregates")
         for limit in ("1970-01-01 00:00Z", "1970-01-01 00:50Z", "1970-01-02 00:00Z"):
             found = connection.execute(
-                "EXPLAIN " + statements.DELETE, {"limit": limit, "rows": 900}
+                "EXPLAIN " + statements.DELETE, {"limit": limit, "rows": 900, "exchanges": exchanges}
             ).fetchall()
             plan = "\n".join(line for (line,) in found)
             assert "price_aggregates_timestamp_idx" in plan

@@ -1,18 +1,20 @@
-"""Shares of disjoint exchanges on the same stores: each has its own lease and sees its own bars."""
+"""Shares of disjoint exchanges on the same stores: each has its own lease, bars, old rows and spool."""
 
 from __future__ import annotations
 
 import pytest
 
 from marketflow.adapters.cache.redis import open_redis_window
+from marketflow.adapters.db import postgres
 from marketflow.adapters.db.lock import LOCK, lock_of
 from marketflow.adapters.db.postgres import PostgresStore
-from marketflow.app.ports import ALL, Flush, Scope, Sight, StoreTaken
+from marketflow.app.ports import ALL, Aggregate, Flush, Scope, Sight, StoreTaken
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import MINUTE
+from marketflow.domain.periods import DAY, MINUTE, Span
 
 ONE, OTHER = Scope(frozenset({"exchange1"})), Scope(frozenset({"exchange2", "exchange3"}))
 SECOND = 1_767_225_600_000
+EVER = Span(-(10**18), 10**18)
 
 
 def test_a_scope_has_the_exchanges_it_names_or_all():
@@ -62,3 +64,34 @@ async def test_locks_in_postgres_are_apart(postgres_dsn):
         await second.lease()
         with pytest.raises(StoreTaken):
             await third.lease()
+
+
+async def test_old_rows_are_deleted_by_the_scope_that_has_their_exchange(postgres_dsn, monkeypatch):
+    """Rows of exchanges that are not configured any more belong to the scope of all exchanges only."""
+    monkeypatch.setattr(postgres, "DELETED_AT_ONCE", 3)
+    exchanges = ["exchange1", "exchange2", "exchange3", "gone"]
+    rows = [
+        Aggregate(name, "BTCUSDT", start + MINUTE, Bar.of_ascending([start], [1.0]))
+        for name in exchanges
+        for start in range(SECOND, SECOND + 10 * MINUTE, MINUTE)
+    ]
+
+    def store_of(scope):
+        return PostgresStore(postgres_dsn, interval=MINUTE, timeout=10, scope=scope)
+
+    async def left(store):
+        found = await store.bars([(name, "BTCUSDT") for name in exchanges], EVER, DAY)
+        return {pair[0]: sum(bar.count for bar in bars.values()) for pair, bars in found.items()}
+
+    limit = SECOND + 6 * MINUTE
+    async with store_of(ONE) as one, store_of(OTHER) as other, store_of(ALL) as everything:
+        for each in (one, other, everything):
+            await each.lease()
+        await everything.write(rows)
+        assert [await one.delete_before(limit) for _ in range(3)] == [3, 2, 0]
+        assert await left(one) == {"exchange1": 5, "exchange2": 10, "exchange3": 10, "gone": 10}
+        # Two rows end at the same time as the third one.
+        assert [await other.delete_before(limit) for _ in range(4)] == [4, 4, 2, 0]
+        assert await left(one) == {"exchange1": 5, "exchange2": 5, "exchange3": 5, "gone": 10}
+        assert [await everything.delete_before(limit) for _ in range(3)] == [3, 2, 0]
+        assert await left(one) == dict.fromkeys(exchanges, 5)

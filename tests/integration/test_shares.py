@@ -8,19 +8,22 @@ import time
 from collections import defaultdict
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import attrs
 import psycopg
 import pytest
 import redis
 import trio
 from builders import batch_of
 
+from marketflow.adapters.cache.members import read_bar, read_field
 from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.adapters.state.spool import FileSpool
 from marketflow.app.instruments.clocks import SystemClock
-from marketflow.app.ports import Scope
+from marketflow.app.ports import Aggregate, Scope
 from marketflow.app.share.making import ShareOptions, make_share
-from marketflow.domain.periods import MINUTE, SECOND, Span, floor_to
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
 
 INTERVAL, GRACE = 2 * SECOND, 200
 OPTIONS = ShareOptions(
@@ -34,6 +37,7 @@ OPTIONS = ShareOptions(
     patience=1_000,
 )
 SYMBOL = "BTCUSDT"
+NOBODY_REDIS, NOBODY_POSTGRES = "redis://127.0.0.1:1/0", "postgresql://marketflow@127.0.0.1:1/marketflow"
 MOST_LOST = 50
 """Updates, one every 10 ms: the flush interval, and half a second for a busy machine."""
 
@@ -51,16 +55,17 @@ class Owner:
         self._boots = itertools.count(1)
 
     @asynccontextmanager
-    async def running(self, *, killed=False):
-        """A running share; ended in order, or cancelled."""
+    async def running(self, *, killed=False, away=False, options=OPTIONS):
+        """A running share; ended in order, or cancelled. With `away` it reaches neither store."""
+        redis_url, dsn = (NOBODY_REDIS, NOBODY_POSTGRES) if away else (self._redis_url, self._dsn)
         scope = Scope(frozenset({self.exchange}))
         boot = f"{self.exchange}b{next(self._boots)}"
         async with AsyncExitStack() as stack:
             window = await stack.enter_async_context(
-                open_redis_window(self._redis_url, boot=boot, window_length=MINUTE, timeout=5, scope=scope)
+                open_redis_window(redis_url, boot=boot, window_length=MINUTE, timeout=5, scope=scope)
             )
             store = await stack.enter_async_context(
-                PostgresStore(self._dsn, interval=INTERVAL, timeout=5, scope=scope)
+                PostgresStore(dsn, interval=INTERVAL, timeout=5, scope=scope)
             )
             share = make_share(
                 boot=boot,
@@ -69,9 +74,9 @@ class Owner:
                 generated=(),
                 window=window,
                 store=store,
-                spool=FileSpool(self._directory, self.exchange, self.exchange),
+                spool=FileSpool(self._directory, "stores", scope=scope),
                 clock=SystemClock(),
-                options=OPTIONS,
+                options=options,
             )
             await share.lease()
             await share.begin(now())
@@ -148,7 +153,7 @@ async def test_two_shares_run_side_by_side_and_one_is_ended_and_begun_again(
         held = client.zcard(f"prices:exchange1:{SYMBOL}")
         assert len(one.accepted) - (MOST_LOST if killed else 0) <= held <= len(one.accepted)
         assert client.exists("marketflow:lock", "marketflow:marker") == 0
-    assert not list(tmp_path.glob("**/*.spool*"))
+    assert not list(tmp_path.iterdir())
     right = right_rows(other.accepted, until - INTERVAL)
     assert len(right) >= 2
     rows = rows_of(postgres_dsn, "exchange2")
@@ -159,3 +164,53 @@ async def test_two_shares_run_side_by_side_and_one_is_ended_and_begun_again(
         assert rows.keys() >= right.keys()
     else:
         assert {end: rows.get(end) for end in right} == right
+
+
+async def until(condition, seconds=10):
+    """Wait until that is so."""
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - stores cannot set an event
+            await trio.sleep(0.05)
+
+
+def old_rows(dsn):
+    """The exchanges that have a row of long ago."""
+    with psycopg.connect(dsn) as connection:
+        query = "SELECT exchange FROM price_aggregates WHERE timestamp < now() - interval '1 hour'"
+        return {exchange for (exchange,) in connection.execute(query)}
+
+
+async def test_a_share_leaves_the_spool_and_the_old_rows_of_another_alone(redis_url, postgres_dsn, tmp_path):
+    """Both could reach no store when they ended. One is begun again, then the other."""
+    options = attrs.evolve(OPTIONS, retention=HOUR)
+    owners = [Owner(f"exchange{number}", redis_url, postgres_dsn, tmp_path) for number in (1, 2)]
+    one, other = owners
+    for owner in owners:
+        async with owner.running(away=True):
+            await trio.sleep(0.5)
+    spools = set(tmp_path.iterdir())
+    assert len(spools) == 2
+    async with PostgresStore(postgres_dsn, interval=INTERVAL, timeout=5) as everything:
+        await everything.lease()
+        start = floor_to(now() - 2 * HOUR, INTERVAL)
+        bar = Bar.of_ascending([start], [1.0])
+        await everything.write(
+            [
+                Aggregate(name, SYMBOL, start + INTERVAL, bar)
+                for name in (one.exchange, other.exchange, "gone")
+            ]
+        )
+    async with one.running(options=options):
+        await until(lambda: len(list(tmp_path.iterdir())) == 1)
+        await until(lambda: old_rows(postgres_dsn) == {other.exchange, "gone"})
+    (left,) = tmp_path.iterdir()
+    assert left in spools
+    assert rows_of(postgres_dsn, other.exchange).keys() == {start + INTERVAL}
+    async with other.running(options=options):
+        await until(lambda: not list(tmp_path.iterdir()))
+        await until(lambda: old_rows(postgres_dsn) == {"gone"})
+    with redis.Redis.from_url(redis_url) as client:
+        for owner in owners:
+            fields = client.hgetall(f"bars:{owner.exchange}:{SYMBOL}")
+            bars = [read_bar(value, read_field(name)[0]) for name, value in fields.items()]
+            assert sum(bar.count for bar in bars) == len(owner.accepted)

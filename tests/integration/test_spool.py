@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from structlog.testing import capture_logs
 
 from marketflow.adapters.state import spool as module
 from marketflow.adapters.state.spool import FileSpool
+from marketflow.app.ports import Scope
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 from marketflow.domain.bars import Bar
 
@@ -267,6 +270,68 @@ async def test_spools_of_other_stores_are_told(tmp_path):
     (said,) = logs
     assert said["event"] == "spool of other stores found"
     assert said["paths"] == [str(path) for path in tmp_path.iterdir()]
+
+
+ONE, OTHER = Scope(frozenset({"exchange1"})), Scope(frozenset({"exchange2", "exchange3"}))
+
+
+async def test_each_share_has_a_spool_of_its_own(tmp_path):
+    """None reads, replaces or removes the bars of another. The log names files of other shares."""
+    scopes = {name: {"scope": scope} for name, scope in (("one", ONE), ("other", OTHER))} | {"all": {}}
+    spools = {name: FileSpool(tmp_path, STORES, **scope) for name, scope in scopes.items()}
+    for count, spool in enumerate(spools.values(), start=1):
+        await spool.save(bars_of(count))
+    assert len(list(tmp_path.iterdir())) == 3
+    for count, scope in enumerate(scopes.values(), start=1):
+        with capture_logs() as logs:
+            spool = FileSpool(tmp_path, STORES, **scope)
+            assert await spool.load() == bars_of(count)
+        assert [(each["event"], each["files"]) for each in logs] == [("spool of other exchanges found", 2)]
+    await FileSpool(tmp_path, STORES, scope=Scope(frozenset({"exchange3", "exchange2"}))).load()
+    await spools["one"].save(bars_of(5))
+    await spools["other"].save([])
+    assert await FileSpool(tmp_path, STORES, **scopes["one"]).load() == bars_of(5)
+    assert await FileSpool(tmp_path, STORES, **scopes["other"]).load() == []
+    assert await FileSpool(tmp_path, STORES).load() == bars_of(3)
+
+
+async def test_names_of_the_share_of_all_exchanges_are_those_of_earlier_releases(tmp_path):
+    """A file of the release before is read."""
+    name = f"spool-{hashlib.sha256(STORES.encode()).hexdigest()[:16]}"
+    await FileSpool(tmp_path, STORES).save(bars_of(2))
+    (path,) = tmp_path.iterdir()
+    assert re.fullmatch(f"{name}-[0-9a-f]{{8}}.json", path.name)
+    path.rename(tmp_path / f"{name}-01234567.json")
+    assert await FileSpool(tmp_path, STORES).load() == bars_of(2)
+
+
+async def test_a_share_of_some_exchanges_does_not_read_the_file_of_version_0_1(tmp_path):
+    """It has the bars of all."""
+    await FileSpool(tmp_path, "old name").save(bars_of(2))
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / f"{path.stem.rpartition('-')[0]}.json")
+    assert await FileSpool(tmp_path, STORES, "old name", scope=ONE).load() == []
+
+
+async def test_the_log_names_only_some_of_many_files(tmp_path, monkeypatch):
+    """Anybody may have filled the directory."""
+    await FileSpool(tmp_path, STORES).save(bars_of(1))
+    (good,) = tmp_path.iterdir()
+    prefix = good.name.rpartition("-")[0]
+    for number in range(100, 130):
+        (tmp_path / f"{prefix}-{number}.json").write_text("{")
+        (tmp_path / f"{prefix}.0123-{number}.json").write_text("{")
+        (tmp_path / f"spool-0123-{number}.json").write_text("{")
+    with capture_logs() as logs:
+        assert await FileSpool(tmp_path, STORES).load() == bars_of(1)
+    assert [each["event"] for each in logs] == [
+        *["spool cannot be read"] * module.NAMED,
+        "spool of other stores found",
+        "spool of other exchanges found",
+    ]
+    assert {each["files"] for each in logs[:-2]} == {30}
+    for each in logs[-2:]:
+        assert (len(each["paths"]), each["files"]) == (module.NAMED, 30)
 
 
 async def test_an_hour_of_bars_is_spooled_within_its_limit(tmp_path):

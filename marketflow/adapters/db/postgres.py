@@ -85,7 +85,9 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str, *, interval: int, timeout: float, scope: Scope = ALL) -> None:
-        """`interval` of the aggregates in ms, `timeout` of a call in seconds; `scope` names the lock.
+        """`interval` of the aggregates in ms, `timeout` of a call in seconds.
+
+        The lock is that of the `scope`, and only rows of its exchanges are deleted.
 
         Raises:
             ValueError: the dsn is not valid.
@@ -97,7 +99,7 @@ class PostgresStore:
         self._interval = interval
         self._writing = Session(self._connector, timeout=timeout, prepare=self._take)
         self._readers = Readers([Session(reading, timeout=timeout) for _ in range(READERS)], timeout)
-        self._lock = lock_of(scope)
+        self._scope = scope
         self._backend: Backend | None = None
         """The server process that last had the lock for us."""
         self._made = False
@@ -120,6 +122,10 @@ class PostgresStore:
                 await self._writing.run(lambda connection: unlock(connection, self._lock), connect=False)
         self._writing.close()
         self._readers.close()
+
+    @property
+    def _lock(self) -> int:
+        return lock_of(self._scope)
 
     @property
     def threads(self) -> int:
@@ -187,13 +193,16 @@ class PostgresStore:
 
     async def delete_before(self, end: int) -> int:
         """See the port."""
-        limit = _limit(end)
+        exchanges = self._scope.exchanges
+        parameters = {
+            "limit": _limit(end),
+            "rows": DELETED_AT_ONCE,
+            "exchanges": None if exchanges is None else list(exchanges),
+        }
 
         def delete(connection: psycopg.Connection) -> int:
             try:
-                return connection.execute(
-                    statements.DELETE, {"limit": limit, "rows": DELETED_AT_ONCE}
-                ).rowcount
+                return connection.execute(statements.DELETE, parameters).rowcount
             except psycopg.Error as error:
                 if not may_be_refusal(error, connection):
                     raise

@@ -103,11 +103,11 @@ CROSS JOIN LATERAL (
 ) AS earlier
 """
 
-# Deletes the oldest rows, and all rows with the last timestamp among them. A range of timestamps is correct
-# for partitioned tables, too, where a ctid is unique only within a partition. A join with the oldest rows
-# compared each row with all rows of its timestamp, or read all old rows, depending on the planner's
-# statistics, which may be missing. The lower bound tells the planner that the range is narrow, so that it
-# uses the index.
+# Deletes the oldest rows of some exchanges, or of all exchanges if the parameter is NULL. All rows with the
+# last timestamp among them are deleted. A range of timestamps is correct for partitioned tables, too, where a
+# ctid is unique only within a partition. A join with the oldest rows compared each row with all rows of its
+# timestamp, or read all old rows, depending on the planner's statistics, which may be missing. The lower
+# bound tells the planner that the range is narrow, so that it uses the index.
 DELETE: Final = """
 DELETE FROM price_aggregates
 WHERE "timestamp" < %(limit)s
@@ -116,9 +116,12 @@ WHERE "timestamp" < %(limit)s
     SELECT max("timestamp")
     FROM (
         SELECT "timestamp" FROM price_aggregates
-        WHERE "timestamp" < %(limit)s ORDER BY "timestamp" LIMIT %(rows)s
+        WHERE "timestamp" < %(limit)s
+          AND (%(exchanges)s::text[] IS NULL OR exchange = ANY (%(exchanges)s::text[]))
+        ORDER BY "timestamp" LIMIT %(rows)s
     ) AS oldest
   )
+  AND (%(exchanges)s::text[] IS NULL OR exchange = ANY (%(exchanges)s::text[]))
 """
 
 # MATERIALIZED makes it read all previous settings before it changes one. Of two limits the smaller one is

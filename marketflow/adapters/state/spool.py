@@ -2,6 +2,9 @@
 
 Each save writes a file with a new name, and then removes the files that were read or written before. So a
 file that could not be read is never overwritten or removed, and each start tries to read it again.
+
+A name has the hash of the stores and that of the share's exchanges, so that no share reads or removes the
+bars of another. The share of all exchanges has names without the second hash.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import msgspec
 import structlog
 import trio
 
+from marketflow.app.ports import ALL, Scope
 from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 from marketflow.domain.bars import BAR_WIDTH
@@ -33,6 +37,8 @@ SPOOL_SECONDS: Final = 5.0
 _BARS: Final = msgspec.json.Decoder(list[SpooledBar])
 LONGEST_INTERVAL: Final = MINUTE
 """The most that `aggregation.interval` may be. A file may have bars of another interval than today's."""
+NAMED: Final = 10
+"""How many files of a kind the log names at most: anybody may have filled the directory."""
 _PROBE: Final = b"\n" * 4096
 """Written to test the directory: on a full disk an empty file can be made, but not written to."""
 
@@ -44,25 +50,31 @@ class _Found:
     bars: Sequence[SpooledBar]
     read: Sequence[Path]
     unreadable: Sequence[tuple[Path, Exception]]
-    others: Sequence[Path]
+    other_stores: Sequence[Path]
     """Spools of other stores."""
+    other_exchanges: Sequence[Path]
+    """Spools of the same stores, and of shares with other exchanges."""
 
 
 class FileSpool:
-    """Implements the port Spool. The name of a file identifies the stores that its bars belong to."""
+    """Implements the port Spool. The name of a file identifies the stores and the share of its bars."""
 
-    def __init__(self, directory: Path, stores: str, earlier: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, stores: str, earlier: str | None = None, *, scope: Scope = ALL
+    ) -> None:
         """A spool for these stores.
 
         Args:
             directory: made at the start, or when bars are saved.
             stores: identifies the stores. It may contain secrets: only its hash is used.
             earlier: the name that version 0.1 gave to the same stores, if it cannot mean other stores. A file
-                of that name is read, too.
+                of that name is read, too, by the share of all exchanges.
+            scope: the exchanges of the share.
         """
         self._directory = directory
-        self._prefix = f"spool-{_hash(stores)}"
-        self._earlier = None if earlier is None else f"spool-{_hash(earlier)}.json"
+        self._of_stores = f"spool-{_hash(stores)}"
+        self._prefix = f"{self._of_stores}.{_hash(scope.name)}" if scope.name else self._of_stores
+        self._earlier = None if earlier is None or scope.name else f"spool-{_hash(earlier)}.json"
         self._known: set[Path] = set()
         """Files whose bars are in the book, so that they can be removed."""
 
@@ -78,14 +90,19 @@ class FileSpool:
             with trio.fail_after(SPOOL_SECONDS):
                 found = await trio.to_thread.run_sync(self._find, abandon_on_cancel=True)
         except trio.TooSlowError as error:
-            found = _Found([], [], [(self._directory, error)], [])
+            found = _Found([], [], [(self._directory, error)], [], [])
         self._known.update(found.read)
-        for path, failure in found.unreadable:
+        for path, failure in found.unreadable[:NAMED]:
             reason = _reason(failure, SPOOL_SECONDS)
-            log.warning("spool cannot be read", path=str(path), error=reason, kept=True)
-        if found.others:
-            paths = [str(path) for path in found.others]
-            log.warning("spool of other stores found", paths=paths, ours=f"{self._prefix}-*.json")
+            files = len(found.unreadable)
+            log.warning("spool cannot be read", path=str(path), error=reason, kept=True, files=files)
+        for event, paths in (
+            ("spool of other stores found", found.other_stores),
+            ("spool of other exchanges found", found.other_exchanges),
+        ):
+            if paths:
+                shown = [str(path) for path in paths[:NAMED]]
+                log.warning(event, paths=shown, files=len(paths), ours=f"{self._prefix}-*.json")
         return found.bars
 
     async def _try_to_write(self) -> None:
@@ -116,25 +133,30 @@ class FileSpool:
             with trio.fail_at(ends):
                 await trio.to_thread.run_sync(_remove, before, abandon_on_cancel=True)
         except trio.TooSlowError as error:
-            paths = [str(path) for path in before]
-            log.warning("spool cannot be removed", paths=paths, error=_reason(error, within))
+            paths = [str(path) for path in sorted(before)[:NAMED]]
+            log.warning(
+                "spool cannot be removed", paths=paths, files=len(before), error=_reason(error, within)
+            )
 
     def _find(self) -> _Found:
         bars: list[SpooledBar] = []
-        read, others = [], []
+        read: list[Path] = []
+        other_stores: list[Path] = []
+        other_exchanges: list[Path] = []
         unreadable: list[tuple[Path, Exception]] = []
         try:
             paths = sorted(self._directory.iterdir())
         except FileNotFoundError:
             paths = []
         except OSError as error:
-            return _Found([], [], [(self._directory, error)], [])
+            return _Found([], [], [(self._directory, error)], [], [])
         for path in paths:
             name = path.name
             if not (name.startswith("spool-") and name.endswith(".json")):
                 continue
             if not (name.startswith(f"{self._prefix}-") or name == self._earlier):
-                others.append(path)
+                ours = name.startswith((f"{self._of_stores}-", f"{self._of_stores}."))
+                (other_exchanges if ours else other_stores).append(path)
                 continue
             try:
                 bars += _decode(path.read_bytes())
@@ -142,7 +164,7 @@ class FileSpool:
                 unreadable.append((path, error))
             else:
                 read.append(path)
-        return _Found(bars, read, unreadable, others)
+        return _Found(bars, read, unreadable, other_stores, other_exchanges)
 
     def _probe(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -202,11 +224,14 @@ def _sync_directory(directory: Path) -> None:
 
 def _remove(paths: Iterable[Path]) -> None:
     """Remove files whose bars are elsewhere. A file that remains does no harm: its bars count only once."""
+    kept: list[tuple[Path, OSError]] = []
     for path in paths:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("spool cannot be removed", path=str(path), error=_reason(error))
+            kept.append((path, error))
+    for path, failure in kept[:NAMED]:
+        log.warning("spool cannot be removed", path=str(path), error=_reason(failure), files=len(kept))
 
 
 def _reason(error: Exception, limit: float = 0.0) -> str:

@@ -25,7 +25,7 @@ class Aggregate:
 
 
 class AggregateStore(Protocol):
-    """Rows of aggregates, in a store that may be away.
+    """Rows of aggregates, in a store that may be away. The lock and the deletion follow the share's scope.
 
     Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
     """
@@ -55,10 +55,11 @@ class AggregateStore(Protocol):
         ...
 
     async def delete_before(self, end: int) -> int:
-        """Delete the oldest rows that end before `end` (ms); returns how many.
+        """Delete the oldest rows of the scope that end before `end` (ms); returns how many.
 
-        It deletes a bounded number of rows, and all that end at the same time as the last of them. Call it
-        again until it returns 0. Raises RowsRefused as well; then none was deleted.
+        The scope of all exchanges also has the rows of exchanges that are not configured any more. A bounded
+        number of rows is deleted, and all that end at the same time as the last of them. Call it again until
+        it returns 0. Raises RowsRefused as well; then none was deleted.
         """
         ...
 

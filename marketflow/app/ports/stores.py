@@ -40,7 +40,8 @@ class IntervalMismatch(StoreUnfit):
 class Scope:
     """The part of the stores that belongs to one share: some exchanges, or all.
 
-    Each scope has a lease of its own. Scopes in use at the same time must have no exchange in common.
+    Each scope has a lease and a spool of its own. Scopes in use at the same time must have no exchange in
+    common.
     """
 
     exchanges: frozenset[str] | None = attrs.field(
