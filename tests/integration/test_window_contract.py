@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from marketflow.adapters.cache.lock import LOCK, MARKER
+from marketflow.adapters.cache.members import SEQUENCE_DIGITS
 from marketflow.adapters.cache.memory import MemoryShelf, MemoryWindow
 from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.app.ports import Flush, Sight, StoreAway, Written
@@ -556,6 +557,37 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
             PAIR: {(NOON, "boot1"): bar(NOON)}
         }
     assert {each["event"] for each in logs} == {"foreign update ignored", "foreign bar ignored"}
+
+
+async def test_foreign_data_has_one_line_a_minute(redis_window, client):
+    """Each question finds it again."""
+    client.zadd("prices:exchange1:BTCUSDT", {b"%d" % number: NOON for number in range(20)})
+    client.hset("bars:exchange1:BTCUSDT", mapping={b"%d" % number: b"[1]" for number in range(10)})
+    span = Span(NOON, NOON + SECOND)
+    with capture_logs() as logs:
+        for _ in range(5):
+            await redis_window.edges([PAIR], [span])
+            await redis_window.prices([(PAIR, span)])
+            await redis_window.all_bars([PAIR])
+            await redis_window.bars({PAIR: [(0, "boot1")]})
+    assert sorted((each["event"], each["others_since"]) for each in logs) == [
+        ("foreign bar ignored", 9),
+        ("foreign update ignored", 19),
+    ]
+
+
+@pytest.mark.parametrize("price", [b"nan", b"inf", b"-inf", b"-1.0", b"0.0", b"1e999"])
+async def test_prices_that_no_update_has_are_ignored(redis_window, client, price):
+    """They would make an average, a lowest or a highest price that is none."""
+    await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]))
+    member = price + b":" + b"0" * SEQUENCE_DIGITS + b":them"
+    for timestamp in (NOON, NOON + 2, NOON + 9):
+        client.zadd("prices:exchange1:BTCUSDT", {member: timestamp})
+        found = await edge(redis_window, NOON, NOON + SECOND)
+        assert found.bar == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)
+        assert found.seconds == {NOON: 2}
+        (prices,) = await redis_window.prices([(PAIR, Span(NOON, NOON + SECOND))])
+        assert sorted(prices) == [1.0, 2.0]
 
 
 async def test_bars_of_others_make_no_pairs(redis_window, client):

@@ -4,8 +4,8 @@ import hiredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
+from marketflow.adapters.cache.foreign import Ignored
 from marketflow.adapters.cache.members import (
     MEMBERS_PER_COMMAND,
     UpdatesPacker,
@@ -173,10 +173,10 @@ def test_what_is_no_bar_is_told(value):
     """All of it is ignored, and a key with such a sample is none of ours."""
     with pytest.raises(ValueError, match=r"."):
         read_bar(value, 7_000)
-    good = b"[1,1,1,1,1,7000,1,1,7000,1]"
-    with capture_logs() as logs:
-        assert read_bars(PAIR, [(b"7:a", value), (b"7:b", good)]) == {(7_000, "b"): Bar.of([7_000], [1.0], 1)}
-    assert [each["event"] for each in logs] == ["foreign bar ignored"]
+    good, ignored = b"[1,1,1,1,1,7000,1,1,7000,1]", Ignored()
+    found = read_bars(PAIR, [(b"7:a", value), (b"7:b", good), (b"7:c", value)], ignored)
+    assert found == {(7_000, "b"): Bar.of([7_000], [1.0], 1)}
+    assert (ignored.count, ignored.first) == (2, ("bars:exchange1:BTCUSDT", b"7:a"))
     assert is_bar(b"7:b", good)
     assert not is_bar(b"7:a", value)
     assert not is_bar(b"8:b", good)

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import float_info
 
-import structlog
-
+from marketflow.adapters.cache.foreign import Ignored
 from marketflow.adapters.cache.members import in_twos, read_member, read_sequence, window_key
 from marketflow.domain.bars import Bar
 from marketflow.domain.prices import Pair
 
-log = structlog.get_logger()
 
-
-def read_prices(pair: Pair, members: Sequence[bytes]) -> list[float]:
-    """The prices of members. Members of another form are ignored, and logged."""
+def read_prices(pair: Pair, members: Sequence[bytes], ignored: Ignored) -> list[float]:
+    """The prices of members. Members of another form, or with a price that no update has, are ignored."""
     try:
-        return [float(price) for price, _, _ in [member.split(b":") for member in members]]
+        prices = [float(price) for price, _, _ in [member.split(b":") for member in members]]
+        if not prices or (min(prices) > 0.0 and sum(prices) <= float_info.max):
+            return prices
     except ValueError:
-        ours = [member for member in members if _is_ours(pair, member, b"0")]
-        return [float(member.partition(b":")[0]) for member in ours]
+        pass
+    ours = [member for member in members if _is_ours(pair, member, b"0", ignored)]
+    return [float(member.partition(b":")[0]) for member in ours]
 
 
-def read_edge(pair: Pair, reply: Sequence[bytes]) -> tuple[Bar | None, Sequence[int]]:
+def read_edge(pair: Pair, reply: Sequence[bytes], ignored: Ignored) -> tuple[Bar | None, Sequence[int]]:
     """The bar of members, which alternate with their scores and are ordered by score, as Redis gives them.
 
-    The bar is None if there are no members. Members of another form are not in it: their scores (ms) are
-    returned beside it.
+    The bar is None if there are no members. Members of another form, or with a price that no update has, are
+    not in it: their scores (ms) are returned beside it.
     """
     try:
         return _edge(reply), ()
@@ -34,7 +35,7 @@ def read_edge(pair: Pair, reply: Sequence[bytes]) -> tuple[Bar | None, Sequence[
         ours: list[bytes] = []
         others: list[int] = []
         for member, score in in_twos(reply):
-            if _is_ours(pair, member, score):
+            if _is_ours(pair, member, score, ignored):
                 ours += member, score
             else:
                 others.append(int(float(score)))
@@ -58,6 +59,9 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
     opening, opened = min((read_sequence(members[place][1]), place) for place in range(first))
     closing, closed = max((read_sequence(members[place][1]), place) for place in range(last + 1, count))
     bar = Bar.of([0] * count, prices)
+    # One price that is NaN makes the average NaN, whose comparisons are false.
+    if not 0.0 < bar.min <= bar.average <= bar.max <= float_info.max:
+        raise ValueError("there is a price that no update has")
     return Bar(
         count,
         bar.average,
@@ -72,11 +76,11 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
     )
 
 
-def _is_ours(pair: Pair, member: bytes, score: bytes) -> bool:
+def _is_ours(pair: Pair, member: bytes, score: bytes, ignored: Ignored) -> bool:
     try:
         read_member(pair, member, float(score))
     except (ValueError, OverflowError):
         # A foreign member is not counted, and must not hide one of ours.
-        log.warning("foreign update ignored", key=window_key(pair), member=repr(member[:80]))
+        ignored.add(window_key(pair), member)
         return False
     return True

@@ -26,7 +26,7 @@ class Lock:
 
     def __init__(self, connections: Connections, boot: bytes, scope: Scope = ALL) -> None:
         self._redis = connections
-        self._boot = boot
+        self.boot = boot
         self.scope = scope
         self.marker = _of_scope(MARKER, scope)
         self._lock = _of_scope(LOCK, scope)
@@ -46,13 +46,13 @@ class Lock:
     async def take(self, found: Sight) -> bool:
         """See the port Window."""
         if found.holder is None:
-            commands = [("SET", self._lock, self._boot, "NX", "PX", LOCK_TTL), ("GET", self._lock)]
-            return await self._redis.read(commands, lambda replies: replies[1] == self._boot)
+            commands = [("SET", self._lock, self.boot, "NX", "PX", LOCK_TTL), ("GET", self._lock)]
+            return await self._redis.read(commands, lambda replies: replies[1] == self.boot)
 
         def take_over(ask: Ask) -> bool:
             if _sight(ask([("WATCH", self._lock, self.marker), *self._look])[1:]) != found:
                 return _leave(ask)
-            return _executed(ask, ("SET", self._lock, self._boot, "PX", LOCK_TTL))
+            return _executed(ask, ("SET", self._lock, self.boot, "PX", LOCK_TTL))
 
         return await self._redis.converse(take_over)
 
@@ -60,7 +60,7 @@ class Lock:
         """See the port Window."""
 
         def release(ask: Ask) -> bool:
-            if ask([("WATCH", self._lock), ("GET", self._lock)])[1] != self._boot:
+            if ask([("WATCH", self._lock), ("GET", self._lock)])[1] != self.boot:
                 return _leave(ask)
             # Without a marker the next boot knows that no one writes any more, and does not wait.
             return _executed(ask, ("DEL", self._lock, self.marker))

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from sys import float_info
 from typing import Final, TypeVar
 
 import msgspec
-import structlog
 
+from marketflow.adapters.cache.foreign import Ignored
 from marketflow.app.ports import Field, Written
 from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.prices import Pair, PriceUpdate
 
-log = structlog.get_logger()
 T = TypeVar("T")
 
 SEQUENCE_BASE: Final = 36
@@ -58,10 +58,13 @@ def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
     """The update in a member of the window.
 
     Raises:
-        ValueError, OverflowError: it is not of our form.
+        ValueError, OverflowError: it is not of our form, or no update has this price.
     """
-    price, sequence, _ = member.split(b":")
-    return PriceUpdate(pair[0], pair[1], float(price), int(score), read_sequence(sequence))
+    text, sequence, _ = member.split(b":")
+    price = float(text)
+    if not 0.0 < price <= float_info.max:
+        raise ValueError(member[:80])
+    return PriceUpdate(pair[0], pair[1], price, int(score), read_sequence(sequence))
 
 
 def read_sequence(text: bytes) -> int:
@@ -258,15 +261,15 @@ def read_bar(value: bytes, second: int) -> Bar:
     return bar
 
 
-def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]]) -> dict[Field, Bar]:
-    """Bars by field, read from fields and values."""
+def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]], ignored: Ignored) -> dict[Field, Bar]:
+    """Bars by field, read from fields and values. Others are ignored."""
     bars: dict[Field, Bar] = {}
     for name, value in values:
         try:
             field = read_field(name)
             bars[field] = read_bar(value, field[0])
         except ValueError:
-            log.warning("foreign bar ignored", key=bars_key(pair), field=repr(name[:80]))
+            ignored.add(bars_key(pair), name)
     return bars
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import structlog
 
-from marketflow.adapters.cache import edges, members
-from marketflow.adapters.cache.connections import Connections, open_connections
+from marketflow.adapters.cache import members
+from marketflow.adapters.cache.connections import Command, Connections, open_connections
+from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
 from marketflow.adapters.cache.pairs import find_pairs
 from marketflow.adapters.cache.replies import (
@@ -21,6 +22,7 @@ from marketflow.adapters.cache.replies import (
     edge_of,
     numbers_of,
     policy_of,
+    prices_of,
     refusals_of,
 )
 from marketflow.app.ports import (
@@ -40,6 +42,7 @@ from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 MARKER_TTL: Final = 3_600
 BARS_TTL: Final = 3_600
@@ -83,18 +86,18 @@ class RedisWindow:
     ) -> None:
         """The window's length in ms."""
         self._redis = connections
-        self._boot = boot.encode()
-        self._updates = members.UpdatesPacker(self._boot)
+        self._lock = Lock(connections, boot.encode(), scope)
+        self._updates = members.UpdatesPacker(self._lock.boot)
         self._window_ttl = -(-(window_length + WINDOW_MARGIN) // 1_000)
         self._expiring: dict[bytes, int] = {}
         """The expiry (seconds) of keys written since the last removal: it was set with the first write."""
         self._warned = False
+        self._foreign = ForeignLog()
         self._writes = 0
         self._acknowledged = b""
         """The marker of the last write that was."""
         self._intact = True
         """Whether each write since the last report has found the marker of the one before."""
-        self._lock = Lock(connections, self._boot, scope)
         self.met = Sight(None, None)
         self._posted: list[tuple[bytes, int]] = []
         """For each write in flight its marker, and the index of the previous marker among its replies."""
@@ -168,7 +171,7 @@ class RedisWindow:
     def _prepared(self, flush: RedisFlush) -> tuple[list[bytes], int, tuple[bytes, int]]:
         """The commands of a write, how many replies there will be, and what is kept of it."""
         self._writes += 1
-        marker = b"%b:%d" % (self._boot, self._writes)
+        marker = b"%b:%d" % (self._lock.boot, self._writes)
         expiries = self._expiries(flush)
         # Removals first, since a Redis that is full takes nothing before.
         data = [
@@ -210,7 +213,7 @@ class RedisWindow:
             if not refusals:
                 check_write(reply, place)
                 self.met = Sight(text_of(holder), None)
-                if found is not None and not found.startswith(self._boot + b":"):
+                if found is not None and not found.startswith(self._lock.boot + b":"):
                     stranger = text_of(found)
         self.met = Sight(self.met.holder, stranger)
         if refused:
@@ -243,7 +246,7 @@ class RedisWindow:
         for first in range(0, len(pairs), PAIRS_PER_READ):
             part = pairs[first : first + PAIRS_PER_READ]
             commands = [("HGETALL", members.bars_key(pair)) for pair in part]
-            found.update(await self._redis.read(commands, partial(bars_of, part)))
+            found.update(await self._read("bar", commands, partial(bars_of, part)))
         return found
 
     async def pairs_with_bars(self) -> Sequence[Pair]:
@@ -264,15 +267,14 @@ class RedisWindow:
                 parts.append((pair, part))
         found: dict[Pair, dict[Field, Bar]] = {pair: {} for pair in fields}
 
-        def read(replies: list[Any]) -> None:
+        def read(replies: list[Any], ignored: Ignored) -> None:
             for (pair, part), values in zip(parts, replies, strict=True):
                 named = zip(map(members.field_name, part), values, strict=True)
                 held = ((name, value) for name, value in named if value is not None)
-                found[pair].update(members.read_bars(pair, held))
+                found[pair].update(members.read_bars(pair, held, ignored))
 
-        await self._redis.read(
-            [("HMGET", members.bars_key(pair), *map(members.field_name, part)) for pair, part in parts], read
-        )
+        commands = [("HMGET", members.bars_key(pair), *map(members.field_name, part)) for pair, part in parts]
+        await self._read("bar", commands, read)
         return found
 
     async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
@@ -285,11 +287,13 @@ class RedisWindow:
                 commands.append(("ZRANGEBYSCORE", key, span.start, f"({span.end}", "WITHSCORES"))
                 commands += [("ZCOUNT", key, second, f"({second + BAR_WIDTH}") for second in touched]
 
-        def read(replies: list[Any]) -> dict[Pair, Sequence[Edge]]:
+        def read(replies: list[Any], ignored: Ignored) -> dict[Pair, Sequence[Edge]]:
             following = iter(replies)
-            return {pair: [edge_of(pair, touched, following) for touched in seconds] for pair in pairs}
+            return {
+                pair: [edge_of(pair, touched, following, ignored) for touched in seconds] for pair in pairs
+            }
 
-        return await self._redis.read(commands, read)
+        return await self._read("update", commands, read)
 
     async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
         """How many members each pair has within its span."""
@@ -297,12 +301,17 @@ class RedisWindow:
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
         """The prices of members in our format. Takes a quarter of the time of whole edges."""
+        commands = _of_spans("ZRANGEBYSCORE", spans)
+        return await self._read("update", commands, partial(prices_of, [pair for pair, _ in spans]))
 
-        def read(replies: list[Any]) -> list[list[float]]:
-            asked = zip(spans, replies, strict=True)
-            return [edges.read_prices(pair, reply) for (pair, _), reply in asked]
-
-        return await self._redis.read(_of_spans("ZRANGEBYSCORE", spans), read)
+    async def _read(
+        self, kind: Kind, commands: Sequence[Command], read: Callable[[list[Any], Ignored], T]
+    ) -> T:
+        """Ask in one go. What `read` ignores in the replies is foreign data of that kind."""
+        ignored = Ignored()
+        found = await self._redis.read(commands, lambda replies: read(replies, ignored))
+        self._foreign.tell(kind, ignored)
+        return found
 
     async def _check_policy(self) -> None:
         """Warn if Redis may evict data."""

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from marketflow.adapters.cache import edges, members
+from marketflow.adapters.cache.foreign import Ignored
 from marketflow.app.ports import Edge, FieldBars, StoreAway
 from marketflow.domain.bars import BAR_WIDTH
 from marketflow.domain.periods import floor_to
@@ -37,9 +38,9 @@ def check_write(replies: Sequence[Any], place: int) -> None:
         raise StoreAway("unexpected answer to a write: is it a Redis?")
 
 
-def edge_of(pair: Pair, seconds: Sequence[int], replies: Iterator[Any]) -> Edge:
+def edge_of(pair: Pair, seconds: Sequence[int], replies: Iterator[Any], ignored: Ignored) -> Edge:
     """The bar of the span's members, and the counts of the seconds that it touches."""
-    bar, others = edges.read_edge(pair, next(replies))
+    bar, others = edges.read_edge(pair, next(replies), ignored)
     counts = dict(zip(seconds, numbers_of(list(islice(replies, len(seconds)))), strict=True))
     for timestamp in others:  # A foreign member must not hide a missing one of ours.
         counts[floor_to(timestamp, BAR_WIDTH)] -= 1
@@ -53,9 +54,14 @@ def numbers_of(replies: Sequence[Any]) -> list[int]:
     return list(replies)
 
 
-def bars_of(pairs: Sequence[Pair], replies: list[Any]) -> Mapping[Pair, FieldBars]:
+def prices_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Sequence[Sequence[float]]:
+    """The prices of members, one reply for each pair."""
+    return [edges.read_prices(pair, reply, ignored) for pair, reply in zip(pairs, replies, strict=True)]
+
+
+def bars_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Mapping[Pair, FieldBars]:
     """Whole hashes of bars, one for each pair."""
     return {
-        pair: members.read_bars(pair, members.in_twos(reply))
+        pair: members.read_bars(pair, members.in_twos(reply), ignored)
         for pair, reply in zip(pairs, replies, strict=True)
     }

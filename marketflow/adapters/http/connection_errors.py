@@ -11,7 +11,7 @@ import structlog
 import trio
 import wsproto.utilities
 
-from marketflow.adapters.http.seldom import Seldom
+from marketflow.app.instruments.seldom import Seldom
 
 LOG_EVERY: Final = 1.0
 """The least number of seconds between two log lines, since a client can send nonsense at any rate."""

@@ -14,8 +14,8 @@ from marketflow.adapters.http.kinds import KINDS
 from marketflow.adapters.http.parameters import BadParameter
 from marketflow.adapters.http.peers import peer_of
 from marketflow.adapters.http.responses import as_json
-from marketflow.adapters.http.seldom import Seldom
 from marketflow.app.answers import NoData, NothingCanAnswer, TooManyClients, UnknownExchange, UnknownSymbol
+from marketflow.app.instruments.seldom import Seldom
 from marketflow.domain.periods import BadPeriod
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -22,7 +22,7 @@ from marketflow.adapters.http.app import App
 from marketflow.adapters.http.connection_errors import ConnectionErrors, Fence, OneConnection
 from marketflow.adapters.http.hypercorn_parts import Hypercorn, url_of
 from marketflow.adapters.http.peers import UNREAD_TIMEOUT_MS, Peers
-from marketflow.adapters.http.seldom import Seldom
+from marketflow.app.instruments.seldom import Seldom
 
 IDLE_TIMEOUT: Final = 15.0
 """Seconds that a connection may be without a complete head of a request."""

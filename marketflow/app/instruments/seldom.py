@@ -1,0 +1,28 @@
+"""A line in the log for what may happen as often as a client, or foreign data, likes."""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+
+class Seldom:
+    """Lets one line in so many seconds into the log, and counts the others."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = -math.inf
+        self._others = 0
+
+    def turn(self, events: int = 1) -> int | None:
+        """How many events had no line since the last line; None: leave these out, too.
+
+        The `events` happened together and have one line. All but one of them count as others.
+        """
+        now = trio.current_time()
+        if now < self._last + self._seconds:
+            self._others += events
+            return None
+        others, self._last, self._others = self._others + events - 1, now, 0
+        return others
