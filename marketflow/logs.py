@@ -2,13 +2,20 @@
 
 Logs of libraries (through `logging`) have the same form. A line that cannot be written is dropped and
 counted; it never ends or blocks the program.
+
+Clients, exchanges and foreign data in the stores decide how often some events happen. So each event has a
+limit of lines a minute. The next line after that says how many were left out.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
+import threading
+import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
@@ -27,6 +34,13 @@ LEVELS: Final = {
 TEXT: Final = "text"
 JSON: Final = "json"
 FORMATS: Final = (TEXT, JSON)
+
+LINES: Final = 300
+"""Lines of one event in `LINES_SECONDS`, except on the level of debug. Where more than a few lines are of no
+use, the code that logs them has a lower limit of its own (`Seldom`)."""
+LINES_SECONDS: Final = 60.0
+_MOST_EVENTS: Final = 1_000
+"""Events that are counted at a time. Ours are fewer; a library may put data into the name."""
 
 _CONNECTIONS: Final = ("url", "dsn")
 
@@ -60,6 +74,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     )
     handler = _Handler(stream)
     handler.setFormatter(formatter)
+    handler.addFilter(_Flood())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)
@@ -89,6 +104,39 @@ class _Handler(logging.Handler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """No-op: there is no other place to report to."""
+
+
+class _Flood(logging.Filter):
+    """Leaves out lines of an event that has had too many in this minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mutex = threading.Lock()
+        self._ends = -math.inf
+        """When the counts begin again (seconds of the monotonic clock)."""
+        self._lines: Counter[tuple[str, str]] = Counter()
+        """By logger and event."""
+        self._left_out: Counter[tuple[str, str]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be written; it is told how many before it were not."""
+        if record.levelno <= logging.DEBUG:
+            return True
+        facts = record.msg if isinstance(record.msg, dict) else None
+        event = record.name, str(record.msg if facts is None else facts.get("event"))
+        with self._mutex:
+            now = time.monotonic()
+            if now >= self._ends or len(self._lines) > _MOST_EVENTS:
+                self._ends = now + LINES_SECONDS
+                self._lines.clear()
+            self._lines[event] += 1
+            if self._lines[event] > LINES:
+                self._left_out[event] += 1
+                return False
+            left_out = self._left_out.pop(event, 0)
+        if left_out and facts is not None:
+            facts["lines_left_out"] = left_out
+        return True
 
 
 def _tell_dropped(lines: int) -> None:

@@ -114,6 +114,53 @@ def test_libraries_log_in_the_same_form():
     assert line == {"event": "said this", "level": "warning", "logger": "hypercorn.error", "request_id": "r1"}
 
 
+def test_an_event_has_so_many_lines_a_minute(monkeypatch):
+    """Others are not affected. The next line says how many were left out."""
+    now = 1_000.0
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    stream = logged()
+    library = logging.getLogger("library")
+
+    def flood():
+        for number in range(logs.LINES + 20):
+            structlog.get_logger("m").info("flood", number=number)
+            library.warning("line %d", number)
+        structlog.get_logger("m").warning("other")
+
+    flood()
+    now += logs.LINES_SECONDS - 1
+    flood()
+    now += 1
+    flood()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    floods = [line for line in lines if line["event"] == "flood"]
+    assert [line["number"] for line in floods] == [*range(logs.LINES), *range(logs.LINES)]
+    left_out = {
+        place: line["lines_left_out"] for place, line in enumerate(floods) if "lines_left_out" in line
+    }
+    assert left_out == {logs.LINES: logs.LINES + 40}
+    assert sum(line["logger"] == "library" for line in lines) == 2 * logs.LINES
+    assert sum(line["event"] == "other" for line in lines) == 3
+
+
+def test_the_level_of_debug_has_all_of_its_lines():
+    stream = logged("debug")
+    for number in range(logs.LINES + 20):
+        structlog.get_logger("m").debug("flood", number=number)
+    assert len(stream.getvalue().splitlines()) == logs.LINES + 20
+
+
+def test_names_that_never_repeat_take_no_memory():
+    """A library may put data into the message."""
+    stream = logged()
+    for number in range(5_000):
+        logging.getLogger("library").warning(f"line {number}")  # noqa: G004 - that is the point
+    assert len(stream.getvalue().splitlines()) == 5_000
+    (handler,) = logging.getLogger().handlers
+    (flood,) = handler.filters
+    assert len(flood._lines) <= logs._MOST_EVENTS + 1
+
+
 def test_context_is_merged():
     stream = logged()
 

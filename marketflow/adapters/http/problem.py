@@ -120,7 +120,8 @@ async def _http_exception(error: HTTPException) -> Response:
 class Unexpected:
     """Answers a request that failed because of a bug. The log has the error with the request's id.
 
-    It has the traceback at most once in `TRACEBACK_EVERY` seconds, since a client may ask at any rate.
+    It has the traceback at most once in `TRACEBACK_EVERY` seconds, since a client may ask at any rate. The
+    log itself limits the lines a minute (`marketflow.logs`).
     """
 
     def __init__(self) -> None:
@@ -136,5 +137,6 @@ class Unexpected:
             # Requests are counted by their status, which a WebSocket does not have.
             peer.wire.failed(error, logged=True)
         return problem(
-            "internal-server-error", "an unexpected error, which has been logged under the request's id"
+            "internal-server-error",
+            "an unexpected error: the log has it under the request's id, unless there were too many",
         )
