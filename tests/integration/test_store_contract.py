@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from marketflow.adapters.db import memory, postgres
 from marketflow.adapters.db.memory import MemoryStore
@@ -115,11 +116,11 @@ async def test_a_row_comes_back_as_it_was_written(store):
     assert await store.bars([PAIR], EVER, MINUTE) == {PAIR: {NOON: bar(NOON, updates=2**40, **prices)}}
 
 
-@pytest.mark.parametrize(("stored", "written", "kept"), [(5, 4, 5), (5, 5, 105), (5, 6, 106)])
+@pytest.mark.parametrize(("stored", "written", "kept"), [(5, 4, 1_005), (5, 5, 2_005), (5, 6, 2_006)])
 async def test_a_row_is_never_replaced_by_a_smaller_one(store, stored, written, kept):
     """A row with as many updates is the newer one."""
-    await store.write([row(updates=stored, high=stored)])
-    await store.write([row(updates=written, high=100 + written)])
+    await store.write([row(updates=stored, high=1_000 + stored)])
+    await store.write([row(updates=written, high=2_000 + written)])
     assert [found.max for _, found in await rows(store)] == [kept]
 
 
@@ -286,11 +287,11 @@ async def test_times_are_exact_to_the_millisecond(store, first, last):
 async def test_newest_is_the_close_of_the_last_row(store):
     """There is one for each pair that has rows."""
     await store.write(
-        [row(2, closed=2.0), row(7, closed=7.0), row(5, closed=5.0), row(1, OTHERS[0], closed=1.0)]
+        [row(2, closed=99.2), row(7, closed=99.7), row(5, closed=99.5), row(1, OTHERS[0], closed=99.1)]
     )
     assert await store.newest([PAIR, OTHERS[0], OTHERS[0], ("exchange9", SYMBOL)]) == {
-        PAIR: PriceUpdate(*PAIR, 7.0, NOON + 8 * MINUTE - 1, 0),
-        OTHERS[0]: PriceUpdate(*OTHERS[0], 1.0, NOON + 2 * MINUTE - 1, 0),
+        PAIR: PriceUpdate(*PAIR, 99.7, NOON + 8 * MINUTE - 1, 0),
+        OTHERS[0]: PriceUpdate(*OTHERS[0], 99.1, NOON + 2 * MINUTE - 1, 0),
     }
     assert await store.newest([]) == {}
 
@@ -318,3 +319,154 @@ async def test_rows_are_skipped_from_either_end(store):
     assert (
         await store.skip([PAIR], Span(NOON, NOON + 19 * MINUTE - 1), 0, backwards=True) == NOON + 17 * MINUTE
     )
+
+
+NAN, INFINITE = float("nan"), float("inf")
+FOREIGN = [
+    {"count": 0},
+    {"count": -1},
+    {"count": 2**62},
+    {"min": 103.0},
+    {"max": 98.0},
+    {"min": 0.0},
+    {"min": -1.0},
+    {"average": 98.0},
+    {"average": NAN},
+    {"open": NAN},
+    {"open": 98.0},
+    {"close": 103.0},
+    {"close": INFINITE},
+    {"min": NAN, "max": NAN, "average": NAN, "open": NAN, "close": NAN},
+    {"max": INFINITE},
+    {"min": -INFINITE},
+    {"open_time": NOON + 4 * MINUTE},
+    {"open_time": NOON + 2 * MINUTE - 1},
+    {"close_time": NOON + 3 * MINUTE},
+    {"close_time": NOON + 2 * MINUTE},
+]
+"""What makes the third row since noon one that no boot can have written."""
+
+
+async def put_foreign(store, written, request):
+    """Put a row into the store, as somebody else would."""
+    if not isinstance(store, PostgresStore):
+        store.rows[written.exchange, written.symbol, written.end] = written
+        return
+    values = msgspec.structs.asdict(written.bar) | {
+        "exchange": written.exchange,
+        "symbol": written.symbol,
+        "end": written.end,
+    }
+    with psycopg.connect(request.getfixturevalue("postgres_dsn"), autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO price_aggregates (pair_name, exchange, timestamp, average_price, min_price,"
+            " max_price, open_price, close_price, open_time, close_time, update_count)"
+            " VALUES (%(symbol)s, %(exchange)s, to_timestamp(%(end)s / 1000.0), %(average)s, %(min)s,"
+            " %(max)s, %(open)s, %(close)s, to_timestamp(%(open_time)s / 1000.0),"
+            " to_timestamp(%(close_time)s / 1000.0), %(count)s)",
+            values,
+        )
+
+
+async def check_foreign_row(store, foreign, request):
+    """A foreign row beside rows of ours changes no answer. A row of ours of the same interval replaces it."""
+    ours = [row(minute) for minute in (0, 1, 3, 4)]
+    await store.write(ours)
+    questions = (
+        lambda: store.bars([PAIR], EVER, MINUTE),
+        lambda: store.bars([PAIR], EVER, HOUR),
+        lambda: store.bars([PAIR], minutes(2, 3), HOUR),
+        lambda: store.newest([PAIR]),
+        lambda: store.skip([PAIR], EVER, 2),
+        lambda: store.skip([PAIR], EVER, 2, backwards=True),
+        lambda: store.skip([PAIR], EVER, 4),
+    )
+    before = [await question() for question in questions]
+    await put_foreign(store, foreign, request)
+    assert [await question() for question in questions] == before
+    await store.write([row(2)])
+    assert dict(await rows(store)) == {NOON + minute * MINUTE: row(minute).bar for minute in range(5)}
+    assert (await store.bars([PAIR], EVER, HOUR))[PAIR][NOON].count == 15
+
+
+@pytest.mark.parametrize("wrong", FOREIGN, ids=str)
+async def test_a_row_that_no_boot_can_have_written_is_ignored(store, wrong, request):
+    """It fails no question, and hides no row of ours, not even one that is written later."""
+    await check_foreign_row(
+        store, attrs.evolve(row(2), bar=msgspec.structs.replace(row(2).bar, **wrong)), request
+    )
+
+
+@pytest.mark.parametrize("late", [1, 500, 30_000, MINUTE - 1])
+async def test_a_row_that_ends_within_an_interval_is_ignored(store, late, request):
+    """Also if all its updates are before its end."""
+    end = NOON + 2 * MINUTE + late
+    bar = Bar(9**9, 100.0, 99.0, 101.0, 100.0, end - MINUTE + 5, 0, 100.0, end - 1, 0)
+    await check_foreign_row(store, Aggregate(*PAIR, end, bar), request)
+
+
+async def test_a_newest_row_that_is_foreign_hides_none_of_ours(store, request):
+    await store.write([row(1, closed=99.5)])
+    await put_foreign(store, row(5, updates=0), request)
+    assert (await store.newest([PAIR]))[PAIR].price == 99.5
+
+
+@pytest.mark.parametrize("kind", ["postgres", "partitioned"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "open_time = '-infinity'",
+        "close_time = 'infinity'",
+        "open_time = '-infinity', close_time = 'infinity'",
+        "open_time = '4713-01-01 BC'",
+        "close_time = '294276-12-31'",
+        "open_time = NULL",
+        "update_count = NULL",
+        "average_price = NULL",
+        "min_price = NULL, max_price = NULL",
+        "timestamp = 'infinity'",
+        "timestamp = '-infinity'",
+        "timestamp = '294276-12-31', open_time = '294276-12-30 23:59:30', close_time = open_time",
+        "timestamp = timestamp + interval '1 microsecond'",
+    ],
+)
+async def test_what_only_postgres_can_hold_is_ignored(postgres_dsn, kind, change):
+    """A table that somebody else has made may allow NULL."""
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        if kind == "partitioned":
+            connection.execute(PARTITIONED)
+        async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=10) as store:
+            await store.lease()
+            for name in ("open_time", "update_count", "average_price", "min_price", "max_price"):
+                connection.execute(f"ALTER TABLE price_aggregates ALTER {name} DROP NOT NULL")
+            await store.write([row(0), row(1)])
+            query = f"UPDATE price_aggregates SET {change} WHERE timestamp = to_timestamp(%s / 1000)"  # noqa: S608
+            connection.execute(query, [NOON + 2 * MINUTE])
+            assert await rows(store) == [(NOON, row(0).bar)]
+            assert (await store.bars([PAIR], EVER, HOUR)) == {PAIR: {NOON: row(0).bar}}
+            assert (await store.newest([PAIR]))[PAIR].timestamp == NOON + MINUTE - 1
+            assert await store.skip([PAIR], EVER, 1) is None
+            await store.write([row(1)])
+            assert [start for start, _ in sorted(await rows(store))] == [NOON, NOON + MINUTE]
+
+
+async def test_foreign_rows_have_one_line_a_minute(postgres_dsn):
+    """Each question finds them again."""
+    async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=10) as store:
+        await store.lease()
+        await store.write([row(minute) for minute in range(5)])
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            connection.execute("UPDATE price_aggregates SET update_count = 0")
+        with capture_logs() as logs:
+            for width in (HOUR, MINUTE, HOUR):
+                assert await store.bars([PAIR, OTHERS[0]], EVER, width) == {}
+    assert logs == [
+        {
+            "event": "foreign row ignored",
+            "log_level": "warning",
+            "exchange": "exchange1",
+            "symbol": "BTCUSDT",
+            "near": NOON,
+            "others_since": 4,
+        }
+    ]

@@ -25,8 +25,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
-import attrs
-import msgspec
 import trio
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
@@ -513,11 +511,7 @@ class SimulatedStore(MemoryStore):
 
     def _put(self, aggregate: Aggregate) -> None:
         self._server.written(self._boot, aggregate)
-        key = (aggregate.exchange, aggregate.symbol, aggregate.end)
-        known = self.rows.get(key)
-        if known is None or aggregate.bar.count >= known.bar.count:
-            bar = msgspec.structs.replace(aggregate.bar, open_sequence=0, close_sequence=0)
-            self.rows[key] = attrs.evolve(aggregate, bar=bar)
+        super()._put(aggregate)
 
     async def delete_before(self, end: int) -> int:
         """See the port."""

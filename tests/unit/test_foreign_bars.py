@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from marketflow.adapters.cache.members import pack_bars, read_bar
-from marketflow.app.share.foreign_bars import LATEST, is_foreign
+from marketflow.app.share.foreign_bars import LATEST, MOST_A_SECOND, is_foreign
 from marketflow.app.share.second_bars import SecondBars
 from marketflow.app.share.sequences import FOLLOWED, MOST
 from marketflow.domain.bars import BAR_WIDTH, Bar
@@ -21,7 +21,22 @@ GOOD = Bar(2, 1.5, 1.0, 2.0, 1.0, SECOND, 5, 2.0, SECOND + 999, 6)
 
 numbers = st.one_of(
     st.sampled_from(
-        [0, 1, -1, 2, 2**31, 2**53, FOLLOWED - 1, FOLLOWED, MOST - 1, MOST, 2**63, 2**64, 10**30]
+        [
+            0,
+            1,
+            -1,
+            2,
+            2**31,
+            MOST_A_SECOND,
+            2**53,
+            FOLLOWED - 1,
+            FOLLOWED,
+            MOST - 1,
+            MOST,
+            2**63,
+            2**64,
+            10**30,
+        ]
     ),
     st.integers(),
 )
@@ -46,7 +61,7 @@ sound = st.builds(
         max(sequences),
     ),
     st.lists(st.floats(5e-324, 1.7976931348623157e308), min_size=4, max_size=4).map(sorted),
-    st.integers(1, MOST),
+    st.integers(1, MOST_A_SECOND),
     st.tuples(*[st.integers(SECOND, SECOND + BAR_WIDTH - 1)] * 2),
     st.tuples(*[st.one_of(st.integers(0, MOST - 1), st.just(MOST - 1), st.just(FOLLOWED - 1))] * 2),
 )
@@ -72,7 +87,8 @@ nearly = st.builds(
 @example(found=[msgspec.structs.replace(GOOD, count=0)] * 2, seed=1)
 @example(found=[msgspec.structs.replace(GOOD, count=1), msgspec.structs.replace(GOOD, count=-1)], seed=1)
 @example(found=[msgspec.structs.replace(GOOD, open_sequence=MOST - 1, close_sequence=MOST - 1)], seed=1)
-@example(found=[msgspec.structs.replace(GOOD, count=MOST)] * 4, seed=1)
+@example(found=[msgspec.structs.replace(GOOD, count=MOST_A_SECOND)] * 4, seed=1)
+@example(found=[msgspec.structs.replace(GOOD, count=MOST_A_SECOND + 1)], seed=1)
 def test_any_bar_is_ignored_or_harms_nothing(found, seed):
     """It merges with any others, and what this boot makes beside it is no foreign bar to the next one."""
 

@@ -45,7 +45,6 @@ FIELDS_KNOWN = {
     "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
     "app.stream.subscriptions.PriceStream": Known(9, LATER + "the limit of clients, what clients share"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
-    "adapters.db.postgres.PostgresStore": Known(9, PORT),
     "adapters.db.session._Link": Known(8, LATER + "the connection, and whether a thread uses it"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
     "app.stream.subscriptions.Subscription": Known(8, LATER + "filter and cursor, what clients share"),

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from marketflow.app.ports import Aggregate, RowsRefused, StoreAway, StoreTaken
+from marketflow.app.share.foreign_bars import is_foreign_row
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -70,11 +71,17 @@ class MemoryStore:
         if any(map(self.refuses, aggregates)):
             raise RowsRefused("told to refuse")
         for aggregate in aggregates:
-            key = (aggregate.exchange, aggregate.symbol, aggregate.end)
-            known = self.rows.get(key)
-            if known is None or aggregate.bar.count >= known.bar.count:
-                bar = msgspec.structs.replace(aggregate.bar, open_sequence=0, close_sequence=0)
-                self.rows[key] = attrs.evolve(aggregate, bar=bar)
+            self._put(aggregate)
+
+    def _put(self, aggregate: Aggregate) -> None:
+        key = (aggregate.exchange, aggregate.symbol, aggregate.end)
+        known = self.rows.get(key)
+        if known is None or self._is_foreign(known) or aggregate.bar.count >= known.bar.count:
+            bar = msgspec.structs.replace(aggregate.bar, open_sequence=0, close_sequence=0)
+            self.rows[key] = attrs.evolve(aggregate, bar=bar)
+
+    def _is_foreign(self, row: Aggregate) -> bool:
+        return is_foreign_row(row.bar, row.end, self._interval)
 
     async def delete_before(self, end: int) -> int:
         """See the port."""
@@ -92,7 +99,8 @@ class MemoryStore:
         found: dict[Pair, dict[int, Bar]] = {}
         for (exchange, symbol, end), aggregate in self.rows.items():
             start = end - self._interval
-            if (exchange, symbol) in asked and start >= span.start and end <= span.end:
+            within = start >= span.start and end <= span.end
+            if (exchange, symbol) in asked and within and not self._is_foreign(aggregate):
                 buckets = found.setdefault((exchange, symbol), {})
                 bucket = floor_to(start, width)
                 known = buckets.get(bucket)
@@ -108,8 +116,9 @@ class MemoryStore:
         for pair in set(pairs):
             starts = sorted(
                 end - self._interval
-                for exchange, symbol, end in self.rows
+                for (exchange, symbol, end), row in self.rows.items()
                 if (exchange, symbol) == pair and span.start <= end - self._interval and end <= span.end
+                if not self._is_foreign(row)
             )
             if len(starts) > rows:
                 found.append(starts[-1 - rows] + self._interval if backwards else starts[rows])
@@ -124,7 +133,7 @@ class MemoryStore:
                 row.exchange, row.symbol, row.bar.close, row.bar.close_time, 0
             )
             for row in sorted(self.rows.values(), key=lambda row: row.end)
-            if (row.exchange, row.symbol) in asked
+            if (row.exchange, row.symbol) in asked and not self._is_foreign(row)
         }
 
     async def _answer(self, *, held: bool = False) -> None:

@@ -7,16 +7,14 @@ newer, without a transaction pooler in between, since the lock belongs to the se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, LiteralString, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import msgspec
 import psycopg
 import trio
-from psycopg.rows import TupleRow
 
 from marketflow.adapters.db import statements
 from marketflow.adapters.db.connecting import Connector
@@ -35,19 +33,20 @@ from marketflow.adapters.db.migrations import SchemaTooNew, migrate
 from marketflow.adapters.db.parameters import connection_parameters
 from marketflow.adapters.db.pins import Pins
 from marketflow.adapters.db.readers import Readers
+from marketflow.adapters.db.rows import StoredRows, check_parameters, limit_of
 from marketflow.adapters.db.session import Session
 from marketflow.adapters.db.verdicts import NoAnswer, is_of_values, may_be_refusal
 from marketflow.app.ports import (
     ALL,
     Aggregate,
     IntervalMismatch,
+    RowBars,
     RowsRefused,
     Scope,
     StoreAway,
     StoreTaken,
     StoreUnfit,
 )
-from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
 
@@ -66,16 +65,6 @@ _INTERVAL: Final = "aggregation.interval"
 _UNLOCK_SECONDS: Final = 1.0
 LOAN_SECONDS: Final = 5.0
 """The least time between two loans of a reader's connection for writing, if the server refuses a new one."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
-_EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
-_LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
-
-# Sums of large prices overflow, which is an error in PostgreSQL; so is an underflow to zero. Averages from
-# this value on are summed separately, scaled down by a power of two, which is exact, and divided in Python.
-_LARGE: Final = 1e280
-_SCALE: Final = 2.0**100
 
 
 class PostgresStore:
@@ -98,14 +87,11 @@ class PostgresStore:
         self._connector = Connector(parameters, hosts, pins, writes=True)
         self._interval = interval
         self._writing = Session(self._connector, timeout=timeout, prepare=self._take)
-        self._readers = Readers([Session(reading, timeout=timeout) for _ in range(READERS)], timeout)
+        readers = Readers([Session(reading, timeout=timeout) for _ in range(READERS)], timeout)
+        self._stored = StoredRows(readers, interval)
         self._scope = scope
         self._backend: Backend | None = None
         """The server process that last had the lock for us."""
-        self._made = False
-        """Whether the tables exist: we have made or found them."""
-        self._hangs: str | None = None
-        """Why the last `lease` got no answer. While it is set, questions fail at once instead of waiting."""
         self._next_loan = 0.0
         """When a reader's connection may be borrowed for writing again (seconds of Trio's clock)."""
 
@@ -121,7 +107,7 @@ class PostgresStore:
             with suppress(StoreAway):
                 await self._writing.run(lambda connection: unlock(connection, self._lock), connect=False)
         self._writing.close()
-        self._readers.close()
+        self._stored.readers.close()
 
     @property
     def _lock(self) -> int:
@@ -130,7 +116,7 @@ class PostgresStore:
     @property
     def threads(self) -> int:
         """The number of threads in use, including abandoned ones."""
-        return self._writing.threads + self._readers.threads
+        return self._writing.threads + self._stored.readers.threads
 
     async def lease(self) -> int:
         """See the port.
@@ -142,20 +128,20 @@ class PostgresStore:
         try:
             held = await self._writing.run(self._holds)
         except NoAnswer as error:
-            self._hangs = str(error)
+            self._stored.hangs = str(error)
             raise
         except StoreAway:
-            self._hangs = None
+            self._stored.hangs = None
             self._borrow()
             raise
-        self._hangs = None
+        self._stored.hangs = None
         if not held:
             # The next connection will find the reason, and whether another service used the store meanwhile.
             self._writing.close()
             raise StoreAway("the server has taken the lock from our connection, perhaps a pooler has")
         if self._writing.connections != connections:
             # Another server may have taken over. Connections to the former one may answer with older rows.
-            self._readers.renew()
+            self._stored.readers.renew()
         return self._writing.connections
 
     def _holds(self, connection: psycopg.Connection) -> bool:
@@ -168,7 +154,7 @@ class PostgresStore:
         """
         if self._writing.connected or trio.current_time() < self._next_loan:
             return
-        if any(self._writing.take_over(session) for session in self._readers.spare()):
+        if any(self._writing.take_over(session) for session in self._stored.readers.spare()):
             self._next_loan = trio.current_time() + LOAN_SECONDS
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
@@ -177,16 +163,17 @@ class PostgresStore:
             rows = msgspec.json.encode([_row(aggregate) for aggregate in aggregates]).decode()
         except (ValueError, TypeError, OverflowError) as error:
             raise RowsRefused(f"{type(error).__name__}: {error}") from error
+        parameters = check_parameters(self._interval)
 
         def write(connection: psycopg.Connection) -> None:
             try:
-                connection.execute(statements.WRITE, {"rows": rows})
+                connection.execute(statements.WRITE, parameters | {"rows": rows})
             except psycopg.Error as error:
                 if not may_be_refusal(error, connection):
                     raise
                 if not is_of_values(error):
                     # If the table is the cause, such as a missing column, it fails without rows, too.
-                    connection.execute(statements.WRITE, {"rows": "[]"})
+                    connection.execute(statements.WRITE, parameters | {"rows": "[]"})
                 raise _refusal(error) from error
 
         await self._writing.run(write, connect=False)
@@ -195,7 +182,7 @@ class PostgresStore:
         """See the port."""
         exchanges = self._scope.exchanges
         parameters = {
-            "limit": _limit(end),
+            "limit": limit_of(end),
             "rows": DELETED_AT_ONCE,
             "exchanges": None if exchanges is None else list(exchanges),
         }
@@ -210,71 +197,19 @@ class PostgresStore:
 
         return await self._writing.run(delete, connect=False)
 
-    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
+    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> RowBars:
         """See the port. Pairs without rows are left out; the lock is not needed."""
-        parameters = self._within(pairs, span) | {
-            "width": timedelta(milliseconds=width),
-            "epoch": _EPOCH,
-            "large": _LARGE,
-            "scale": _SCALE,
-        }
-
-        def read(connection: psycopg.Connection) -> dict[Pair, dict[int, Bar]]:
-            found: dict[Pair, dict[int, Bar]] = {}
-            query = statements.ROWS if width <= self._interval else statements.BUCKETS
-            for symbol, exchange, bucket, *columns in self._rows(connection, query, parameters):
-                found.setdefault((exchange, symbol), {})[bucket] = _bar(columns)
-            return found
-
-        return await self._read(read)
+        return await self._stored.bars(pairs, span, width)
 
     async def skip(
         self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool = False
     ) -> int | None:
         """See the port. The lock is not needed."""
-        parameters = self._within(pairs, span) | {"rows": rows}
-
-        def read(connection: psycopg.Connection) -> int | None:
-            found = self._rows(connection, statements.SKIP_BACK if backwards else statements.SKIP, parameters)
-            return found[0][0] if found else None
-
-        return await self._read(read)
-
-    def _within(self, pairs: Sequence[Pair], span: Span) -> dict[str, object]:
-        """The parameters of a query for rows within the span."""
-        return _columns(pairs) | {
-            "interval": timedelta(milliseconds=self._interval),
-            "first": _limit(span.start + self._interval),
-            "last": _limit(span.end),
-        }
+        return await self._stored.skip(pairs, span, rows, backwards=backwards)
 
     async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
         """See the port. The lock is not needed."""
-        parameters = _columns(pairs)
-
-        def read(connection: psycopg.Connection) -> dict[Pair, PriceUpdate]:
-            return {
-                (exchange, symbol): PriceUpdate(exchange, symbol, price, time, 0)
-                for symbol, exchange, price, time in self._rows(connection, statements.NEWEST, parameters)
-            }
-
-        return await self._read(read)
-
-    async def _read(self, fn: Callable[[psycopg.Connection], T]) -> T:
-        if self._hangs is not None:
-            raise StoreAway(self._hangs)
-        return await self._readers.run(fn)
-
-    def _rows(
-        self, connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object]
-    ) -> list[TupleRow]:
-        """All rows of the result; none if the tables have not been made yet."""
-        try:
-            return connection.execute(query, parameters, binary=True).fetchall()
-        except psycopg.errors.UndefinedTable:
-            if self._made:  # the tables were removed
-                raise
-            return []
+        return await self._stored.newest(pairs)
 
     def _take(self, connection: psycopg.Connection) -> None:
         """Prepare a new connection for writing: take the lock, check the schema and the interval.
@@ -298,7 +233,7 @@ class PostgresStore:
             raise StoreTaken
         self._backend = backend
         migrate(connection)
-        self._made = True
+        self._stored.made = True
         # Written on every connection, so that a read-only server is detected here.
         connection.execute(
             "INSERT INTO marketflow_settings (name, value) VALUES (%s, %s) ON CONFLICT DO NOTHING",
@@ -315,31 +250,7 @@ def _refusal(error: psycopg.Error) -> RowsRefused:
     return RowsRefused(text if is_of_values(error) else f"{text} (SQLSTATE {error.sqlstate})")
 
 
-def _columns(pairs: Sequence[Pair]) -> dict[str, object]:
-    asked = set(pairs)
-    return {"exchanges": [pair[0] for pair in asked], "symbols": [pair[1] for pair in asked]}
-
-
 def _row(aggregate: Aggregate) -> dict[str, object]:
     """The row in the form that `statements.WRITE` expects."""
     bar = msgspec.structs.asdict(aggregate.bar)
     return bar | {"exchange": aggregate.exchange, "symbol": aggregate.symbol, "end": aggregate.end}
-
-
-def _bar(columns: Sequence[Any]) -> Bar:
-    """The bar in the columns that statements.ROWS and statements.BUCKETS share."""
-    count, small, large, lowest, highest, opened, open_time, closed, close_time = columns
-    average = small
-    if large is not None:
-        average = min(max(small / count + large / count * _SCALE, lowest), highest)
-    return Bar(count, average, lowest, highest, opened, open_time, 0, closed, close_time, 0)
-
-
-def _moment(timestamp: int) -> datetime:
-    """The exact time: timedelta uses integers. Raises OverflowError beyond the years 1 to 9999."""
-    return _EPOCH + timedelta(milliseconds=timestamp)
-
-
-def _limit(timestamp: int) -> datetime:
-    """The same for the limit of a search, clamped to the years 1 to 9999."""
-    return _moment(min(max(timestamp, _EARLIEST), _LATEST))

@@ -1,12 +1,41 @@
 """The statements of the aggregate store."""
 
+# ruff: noqa: S608 - the parts that are put together are constants
+
 from __future__ import annotations
 
 from typing import Final
 
+# Whether a row can be one of ours: somebody else may have written to the table. It checks the same as
+# `is_foreign_row`. It is a CASE, since the planner would take the conditions for independent, expect next to
+# no rows, and read the whole table instead of an index. NULL is not ours, nor is NaN, which PostgreSQL orders
+# behind infinity. By `date_bin` the row ends where an interval ends, and the update that opened it is within
+# that interval.
+_OURS: Final = """
+CASE WHEN stored.update_count BETWEEN 1 AND %(most)s
+      AND 0 < stored.min_price AND stored.max_price < 'infinity'
+      AND stored.average_price BETWEEN stored.min_price AND stored.max_price
+      AND stored.open_price BETWEEN stored.min_price AND stored.max_price
+      AND stored.close_price BETWEEN stored.min_price AND stored.max_price
+      AND stored.open_time <= stored.close_time AND stored.close_time < stored."timestamp"
+      AND date_bin(%(interval)s, stored.open_time, %(epoch)s) = stored."timestamp" - %(interval)s
+     THEN true ELSE false END
+"""
+
+# The rows of a pair within a span. OFFSET 0 keeps the planner from checking a row for each use of `ours`.
+_CHECKED: Final = f"""
+(
+    SELECT *, {_OURS} AS ours
+    FROM price_aggregates AS stored
+    WHERE stored.pair_name = pair.pair_name AND stored.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    OFFSET 0
+) AS a
+"""
+
 # All rows are one parameter: a parameter for each column of each row took eight times the processor time.
 # Numbers in JSON are the shortest texts that are exact; times are Unix ms.
-WRITE: Final = """
+WRITE: Final = f"""
 INSERT INTO price_aggregates AS stored (
     pair_name, exchange, "timestamp", average_price, min_price, max_price, open_price, close_price,
     open_time, close_time, update_count
@@ -22,83 +51,85 @@ ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
     (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count)
     = (excluded.average_price, excluded.min_price, excluded.max_price, excluded.open_price,
        excluded.close_price, excluded.open_time, excluded.close_time, excluded.update_count)
-WHERE excluded.update_count >= stored.update_count
+WHERE excluded.update_count >= stored.update_count OR NOT {_OURS}
 """
 
 # For buckets as wide as the rows: nothing is merged. Times are returned as Unix ms, which is exact (`extract`
 # is numeric) and takes half the time of converting them to dates and back in Python.
-ROWS: Final = """
-SELECT pair_name, exchange,
+ROWS: Final = f"""
+SELECT pair.pair_name, pair.exchange,
        (extract(epoch FROM date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s)) * 1000)::bigint,
-       update_count, average_price, NULL, min_price, max_price,
-       open_price, (extract(epoch FROM open_time) * 1000)::bigint,
-       close_price, (extract(epoch FROM close_time) * 1000)::bigint
+       CASE WHEN ours THEN 0 ELSE 1 END,
+       CASE WHEN ours THEN update_count ELSE 0 END, average_price, NULL, min_price, max_price,
+       open_price, CASE WHEN ours THEN (extract(epoch FROM open_time) * 1000)::bigint END,
+       close_price, CASE WHEN ours THEN (extract(epoch FROM close_time) * 1000)::bigint END
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
-JOIN price_aggregates USING (pair_name, exchange)
-WHERE "timestamp" BETWEEN %(first)s AND %(last)s
+CROSS JOIN LATERAL {_CHECKED}
 """
 
 # Reads one range of the primary key for each pair. Then the first and the last row of a bucket are looked up
 # by key: sorting for them costs twice as much, and without LIMIT the planner joins the whole table.
-BUCKETS: Final = """
+BUCKETS: Final = f"""
 SELECT pair_name, exchange, (extract(epoch FROM bucket) * 1000)::bigint,
-       updates, small, large, lowest, highest,
+       others, updates, small, large, lowest, highest,
        opening.open_price, (extract(epoch FROM opening.open_time) * 1000)::bigint,
        closing.close_price, (extract(epoch FROM closing.close_time) * 1000)::bigint
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL (
     SELECT date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s) AS bucket,
-           sum(update_count)::bigint AS updates,
-           coalesce(sum(average_price * update_count) FILTER (WHERE average_price < %(large)s), 0) AS small,
+           count(*) FILTER (WHERE NOT ours) AS others,
+           coalesce(sum(update_count) FILTER (WHERE ours), 0)::bigint AS updates,
+           coalesce(sum(average_price * update_count)
+                    FILTER (WHERE ours AND average_price < %(large)s), 0) AS small,
            coalesce(sum(average_price / %(scale)s * update_count)
-                    FILTER (WHERE average_price >= %(large)s), 0) AS large,
-           min(min_price) AS lowest, max(max_price) AS highest,
-           min("timestamp") AS first_end, max("timestamp") AS last_end
-    FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
-      AND "timestamp" BETWEEN %(first)s AND %(last)s
+                    FILTER (WHERE ours AND average_price >= %(large)s), 0) AS large,
+           min(min_price) FILTER (WHERE ours) AS lowest, max(max_price) FILTER (WHERE ours) AS highest,
+           min("timestamp") FILTER (WHERE ours) AS first_end,
+           max("timestamp") FILTER (WHERE ours) AS last_end
+    FROM {_CHECKED}
     GROUP BY bucket
 ) AS merged
-CROSS JOIN LATERAL (
+LEFT JOIN LATERAL (
     SELECT open_price, open_time FROM price_aggregates AS a
     WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange AND a."timestamp" = merged.first_end
     LIMIT 1
-) AS opening
-CROSS JOIN LATERAL (
+) AS opening ON true
+LEFT JOIN LATERAL (
     SELECT close_price, close_time FROM price_aggregates AS a
     WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange AND a."timestamp" = merged.last_end
     LIMIT 1
-) AS closing
+) AS closing ON true
 """
 
-NEWEST: Final = """
+NEWEST: Final = f"""
 SELECT pair_name, exchange, newest.close_price, (extract(epoch FROM newest.close_time) * 1000)::bigint
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL (
-    SELECT close_price, close_time FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
+    SELECT close_price, close_time FROM price_aggregates AS stored
+    WHERE stored.pair_name = pair.pair_name AND stored.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s AND {_OURS}
     ORDER BY "timestamp" DESC LIMIT 1
 ) AS newest
 """
 
-SKIP: Final = """
+SKIP: Final = f"""
 SELECT (extract(epoch FROM min(later."timestamp" - %(interval)s)) * 1000)::bigint
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL (
-    SELECT "timestamp" FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
-      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    SELECT "timestamp" FROM price_aggregates AS stored
+    WHERE stored.pair_name = pair.pair_name AND stored.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s AND {_OURS}
     ORDER BY "timestamp" OFFSET %(rows)s LIMIT 1
 ) AS later
 """
 
-SKIP_BACK: Final = """
+SKIP_BACK: Final = f"""
 SELECT (extract(epoch FROM max(earlier."timestamp")) * 1000)::bigint
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL (
-    SELECT "timestamp" FROM price_aggregates AS a
-    WHERE a.pair_name = pair.pair_name AND a.exchange = pair.exchange
-      AND "timestamp" BETWEEN %(first)s AND %(last)s
+    SELECT "timestamp" FROM price_aggregates AS stored
+    WHERE stored.pair_name = pair.pair_name AND stored.exchange = pair.exchange
+      AND "timestamp" BETWEEN %(first)s AND %(last)s AND {_OURS}
     ORDER BY "timestamp" DESC OFFSET %(rows)s LIMIT 1
 ) AS earlier
 """

@@ -31,6 +31,7 @@ from marketflow.app.ports.machine import (
 from marketflow.app.ports.rows import (
     Aggregate,
     AggregateStore,
+    RowBars,
 )
 from marketflow.app.ports.stores import (
     ALL,
@@ -76,6 +77,7 @@ __all__ = [
     "Payload",
     "Payload_contra",
     "Result",
+    "RowBars",
     "RowsRefused",
     "Scope",
     "Sight",

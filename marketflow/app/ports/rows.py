@@ -11,6 +11,9 @@ from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
 
+RowBars = Mapping[Pair, Mapping[int, Bar]]
+"""Rows merged into buckets: by pair and the start (ms) of the bucket. Sequences are 0."""
+
 
 @attrs.frozen
 class Aggregate:
@@ -63,7 +66,7 @@ class AggregateStore(Protocol):
         """
         ...
 
-    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
+    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> RowBars:
         """Rows within the span, merged into buckets, by the start (ms) of the bucket.
 
         Buckets are `width` ms wide and aligned to the epoch. Sequences are 0. Pairs without rows are left

@@ -11,23 +11,47 @@ from typing import Final
 from marketflow.app.share.sequences import MOST
 from marketflow.domain.bars import BAR_WIDTH, Bar
 
+MOST_A_SECOND: Final = 2**35
+"""More updates than a boot can accept in a second, by far. Sums of such counts over years fit into 64 bits,
+which is the most that PostgreSQL and JSON take."""
 LATEST: Final = MOST // 1_000
 """Timestamps (ms) are not greater. First sequences are the clock's microseconds, so both have one limit."""
 
 
+def most_updates(width: int) -> int:
+    """How many updates a bar of that width (ms) can have."""
+    return MOST_A_SECOND * width // BAR_WIDTH
+
+
 def is_foreign(bar: Bar, start: int, width: int) -> bool:
     """Whether no boot can have made this bar of updates from `start` on, in a span of that width (ms)."""
-    lowest, highest = bar.min, bar.max
-    # Comparisons with NaN are false, so NaN is foreign.
     return not (
-        1 <= bar.count <= MOST
-        and 0.0 < lowest <= bar.average <= highest <= float_info.max
-        and lowest <= bar.open <= highest
-        and lowest <= bar.close <= highest
+        _is_possible(bar, start, width)
         and start % BAR_WIDTH == 0
-        and 0 <= start <= bar.open_time <= bar.close_time < start + width <= LATEST
+        and 0 <= start <= LATEST - width
         and 0 <= bar.open_sequence < MOST
         and 0 <= bar.close_sequence < MOST
         # Of equal timestamps the later received is the later one.
         and (bar.open_time < bar.close_time or bar.open_sequence <= bar.close_sequence)
+    )
+
+
+def is_foreign_row(bar: Bar, end: int, interval: int) -> bool:
+    """Whether no boot can have written this row of the interval that ends at `end` (ms).
+
+    The statements of PostgreSQL check the same.
+    """
+    return end % interval != 0 or not _is_possible(bar, end - interval, interval)
+
+
+def _is_possible(bar: Bar, start: int, width: int) -> bool:
+    """Whether its numbers agree with each other and with its span."""
+    lowest, highest = bar.min, bar.max
+    # Comparisons with NaN are false, so it is not possible.
+    return (
+        1 <= bar.count <= most_updates(width)
+        and 0.0 < lowest <= bar.average <= highest <= float_info.max
+        and lowest <= bar.open <= highest
+        and lowest <= bar.close <= highest
+        and start <= bar.open_time <= bar.close_time < start + width
     )
