@@ -6,6 +6,7 @@ import random
 import time
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import redis
 import trio
@@ -18,6 +19,7 @@ from marketflow.adapters.cache.members import SEQUENCE_DIGITS
 from marketflow.adapters.cache.memory import MemoryShelf, MemoryWindow
 from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.app.ports import Flush, Sight, StoreAway, Written
+from marketflow.app.share.foreign_bars import MOST_A_SECOND
 from marketflow.app.share.sequences import MOST
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
@@ -420,7 +422,7 @@ async def test_trimming_removes_what_is_older_and_no_more(window):
 # ---- bars ----
 
 
-@given(prices, prices, st.integers(1, 2**53), st.integers(0, MOST - 2))
+@given(prices, prices, st.integers(1, MOST_A_SECOND), st.integers(0, MOST - 2))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_bars_come_back_bit_by_bit(place, low, high, count, sequence):
     low, high = min(low, high), max(low, high)
@@ -557,6 +559,18 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
             PAIR: {(NOON, "boot1"): bar(NOON)}
         }
     assert {each["event"] for each in logs} == {"foreign update ignored", "foreign bar ignored"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"count": 0}, {"min": 2.0}, {"close_time": NOON + SECOND}, {"open_sequence": MOST}], ids=str
+)
+async def test_bars_that_no_boot_can_have_made_are_not_read(window, wrong):
+    """No later part checks them again."""
+    bad = msgspec.structs.replace(bar(NOON), **wrong)
+    await put(window, bars=[(PAIR, (NOON, "other"), bad), (PAIR, (NOON, "boot1"), bar(NOON))])
+    assert await window.all_bars([PAIR]) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
+    fields = [(NOON, "other"), (NOON, "boot1")]
+    assert await window.bars({PAIR: fields}) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
 
 
 async def test_foreign_data_has_one_line_a_minute(redis_window, client):

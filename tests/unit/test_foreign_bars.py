@@ -6,7 +6,6 @@ import trio
 from builders import NOON, SEEDS, World, run_virtual, until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from marketflow.adapters.cache.members import pack_bars, read_bar
 from marketflow.app.share.foreign_bars import LATEST, MOST_A_SECOND, is_foreign
@@ -153,11 +152,3 @@ def test_one_great_sequence_does_not_keep_us_from_following_others(sequence):
     bars.adopt(PAIR, fields)
     assert bars.others.next_sequence == 78
     assert len(bars.fields(PAIR, Span(SECOND, SECOND + 1))) == 2
-
-
-def test_what_is_ignored_is_said():
-    bars = SecondBars(boot="boot1", interval=MINUTE)
-    with capture_logs() as logs:
-        bars.adopt(PAIR, {(SECOND, "x"): msgspec.structs.replace(GOOD, count=0), (SECOND, "y"): GOOD})
-    assert [(each["event"], each["field"]) for each in logs] == [("foreign bar ignored", f"{SECOND}:x")]
-    assert list(bars.fields(PAIR, Span(SECOND, SECOND + 1))) == [(SECOND, "y")]

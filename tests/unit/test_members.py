@@ -21,6 +21,7 @@ from marketflow.adapters.cache.members import (
     window_key,
 )
 from marketflow.app.ports import Written
+from marketflow.app.share.foreign_bars import MOST_A_SECOND
 from marketflow.app.share.sequences import MOST
 from marketflow.domain.bars import Bar
 
@@ -86,7 +87,7 @@ def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
     assert len(set(members)) == 6
 
 
-@given(st.lists(finite, min_size=4, max_size=4), st.integers(1, MOST), st.integers(0, MOST - 2))
+@given(st.lists(finite, min_size=4, max_size=4), st.integers(1, MOST_A_SECOND), st.integers(0, MOST - 2))
 def test_bars_are_stored_bit_by_bit(prices, count, sequence):
     low, average, price, high = sorted(prices)
     bar = Bar(count, average, low, high, price, 7_001, sequence, price, 7_002, sequence + 1)

@@ -63,7 +63,7 @@ IMPORTS_KNOWN = {
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
-    "app.share.second_bars": Known(10, LATER + "the bars, and what checks and follows those of others"),
+    "app.share.second_bars": Known(9, LATER + "the bars, and what follows those of others"),
     "app.share.share": Known(9, "it begins and ends the parts of a share together"),
     "app.share.making": Known(28, "it puts the parts of a share together"),
     "cli": Known(10, "it words the errors of all parts"),

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from marketflow.app.ports import Edge, Field, FieldBars, Flush, Sight, StoreAway, StoreRefuses
+from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -227,7 +228,7 @@ class MemoryWindow:
         await self._reach()
         if "reads" in self.refused:
             raise StoreAway("refused")
-        return {pair: dict(self.stored_bars.get(pair, {})) for pair in pairs}
+        return {pair: _ours(self.stored_bars.get(pair, {})) for pair in pairs}
 
     async def pairs_with_bars(self) -> Sequence[Pair]:
         """Pairs that have bars."""
@@ -237,7 +238,7 @@ class MemoryWindow:
     async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
         """The bars in these fields."""
         await self._reach()
-        return {
+        found = {
             pair: {
                 field: bar
                 for field in of_pair
@@ -245,6 +246,7 @@ class MemoryWindow:
             }
             for pair, of_pair in fields.items()
         }
+        return {pair: _ours(bars) for pair, bars in found.items()}
 
     async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
         """The raw updates of each span as a bar."""
@@ -285,3 +287,8 @@ class MemoryWindow:
         await trio.lowlevel.checkpoint()
         if self.away:
             raise StoreAway("switched off")
+
+
+def _ours(bars: FieldBars) -> dict[Field, Bar]:
+    """The bars without foreign ones."""
+    return {field: bar for field, bar in bars.items() if not is_foreign(bar, field[0], BAR_WIDTH)}

@@ -1,6 +1,7 @@
 """The check of bars that come from outside: a store or a disk may hold anything under our names.
 
-Merging, rows, questions and sequences rely on what is checked here.
+Merging, rows, questions and sequences rely on what is checked here. The adapters check each bar when they
+read it; no other part checks it again.
 """
 
 from __future__ import annotations

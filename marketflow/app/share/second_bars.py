@@ -8,10 +8,7 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
 
-import structlog
-
 from marketflow.app.ports import BARS_KEPT, Field, FieldBars
-from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.app.share.newest_bars import NewestBars
 from marketflow.app.share.outbox import ReceivedOutbox
 from marketflow.app.share.sequences import FOLLOWED
@@ -20,8 +17,6 @@ from marketflow.app.share.whole_minutes import WholeMinutes
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
-
-log = structlog.get_logger()
 
 Key = tuple[Pair, Field]
 """Names one bar."""
@@ -122,12 +117,12 @@ class SecondBars:
         self.outbox.add_received((pair, (second, self.boot)), received)
 
     def adopt(self, pair: Pair, bars: FieldBars) -> None:
-        """Take over bars that another boot left behind; those known already stay unless they have grown."""
+        """Take over bars that another boot left behind; those known already stay unless they have grown.
+
+        Whoever reads them from outside has left out foreign ones (`marketflow.app.share.foreign_bars`).
+        """
         for (second, boot), bar in bars.items():
             if self.is_gone(pair, second, boot):
-                continue
-            if is_foreign(bar, second, BAR_WIDTH):
-                log.warning("foreign bar ignored", exchange=pair[0], symbol=pair[1], field=f"{second}:{boot}")
                 continue
             boots = self._boots(pair, second)
             known = boots.get(boot)
