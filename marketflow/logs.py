@@ -36,8 +36,8 @@ JSON: Final = "json"
 FORMATS: Final = (TEXT, JSON)
 
 LINES: Final = 300
-"""Lines of one event in `LINES_SECONDS`, except on the level of debug. Where more than a few lines are of no
-use, the code that logs them has a lower limit of its own (`Seldom`)."""
+"""Lines of one event in `LINES_SECONDS`, except on the level of debug. Code whose events need fewer
+lines has a lower limit of its own (`Seldom`)."""
 LINES_SECONDS: Final = 60.0
 _MOST_EVENTS: Final = 1_000
 """Events that are counted at a time. Ours are fewer; a library may put data into the name."""
@@ -119,7 +119,7 @@ class _Flood(logging.Filter):
         self._left_out: Counter[tuple[str, str]] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be written; it is told how many before it were not."""
+        """Whether the record is to be written. Notes in it how many lines before it were left out."""
         if record.levelno <= logging.DEBUG:
             return True
         facts = record.msg if isinstance(record.msg, dict) else None

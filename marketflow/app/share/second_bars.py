@@ -119,7 +119,7 @@ class SecondBars:
     def adopt(self, pair: Pair, bars: FieldBars) -> None:
         """Take over bars that another boot left behind; those known already stay unless they have grown.
 
-        Whoever reads them from outside has left out foreign ones (`marketflow.app.share.foreign_bars`).
+        The adapters have left out foreign ones when they read them (`marketflow.app.share.foreign_bars`).
         """
         for (second, boot), bar in bars.items():
             if self.is_gone(pair, second, boot):
