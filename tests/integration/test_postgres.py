@@ -296,8 +296,9 @@ async def test_another_interval(postgres_dsn):
     """With 10 s a row covers the 10 s before its end."""
     async with store(postgres_dsn, interval=10_000) as ours:
         await ours.lease()
-        await ours.write([ROW])
-        assert await ours.bars([PAIR], Span(50_000, 60_000), 10_000) == {PAIR: {50_000: ROW.bar}}
+        bar = Bar(1, 3.0, 3.0, 3.0, 3.0, 50_005, 0, 3.0, 50_005, 0)
+        await ours.write([Aggregate(*PAIR, MINUTE, bar)])
+        assert await ours.bars([PAIR], Span(50_000, 60_000), 10_000) == {PAIR: {50_000: bar}}
         assert await ours.bars([PAIR], Span(50_001, 60_000), 10_000) == {}
 
 
