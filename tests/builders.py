@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 
 import attrs
-import pytest
 import trio
 from hypothesis import strategies as st
 from redis_filling import RedisBars
@@ -47,8 +46,9 @@ Without `random_module` Hypothesis seeds the latter with 0 for each example: all
 """
 
 
-FILLINGS = pytest.mark.parametrize("from_redis_alone", [False, True], ids=["book", "redis"])
-"""What fills the ports of questions: book and flusher, or Redis alone. The answers are the same."""
+BOOK = "book"
+REDIS_ALONE = "redis"
+"""What fills the ports of questions and the live stream. Tests get one of them as the fixture `filling`."""
 
 
 def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
@@ -267,11 +267,11 @@ class World:
         clock: WallClock | None = None,
         mode_exchanges: Sequence[str] = EXCHANGES,
         begun: bool = True,
-        from_redis_alone: bool = False,
+        filling: str = BOOK,
     ) -> None:
-        """Unless `begun`, the book accepts updates only once it is told to.
+        """Unless `begun`, the book does not accept updates yet.
 
-        With `from_redis_alone` questions are answered as on a node that has no feeds and no book.
+        If the `filling` is REDIS_ALONE, questions are answered as on a node that has no feeds and no book.
         """
         self.clock = clock or WallClock()
         self.interval = interval
@@ -310,9 +310,10 @@ class World:
             self.book.begin(self.clock.now())
         self.bars: KnownBars = self.share.bars
         self.standing: Standing = self.share.standing
-        self.from_redis_alone = from_redis_alone
-        if from_redis_alone:
-            self.bars = self.standing = RedisBars(self.window, self.pairs)
+        self.filling = filling
+        self.redis_bars = RedisBars(self.window, self.pairs, clock=self.clock, interval=interval)
+        if filling == REDIS_ALONE:
+            self.bars = self.standing = self.redis_bars
         self.spans = Spans(
             bars=self.bars,
             standing=self.standing,
@@ -354,10 +355,35 @@ class World:
         """Send one update that is `age` ms old."""
         self.send(exchange, [(symbol, price, self.now - age)])
 
+    # ---- what fills the ports of questions ----
+
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether no question about a span can be answered, because only Redis could and it is away."""
+        return self.filling == REDIS_ALONE and self.window.away
+
     async def answerable(self) -> None:
-        """Wait until questions can know all sent updates: from Redis alone, once it has acknowledged them."""
-        if self.from_redis_alone:
-            await until(lambda: self.book.flushes.drained or self.window.away, seconds=70)
+        """Wait until questions can know all sent updates: from Redis alone, once it has acknowledged them.
+
+        An emptied Redis has the bars again once the flusher has noticed it and a later write has succeeded.
+        """
+        if self.filling != REDIS_ALONE or self.window.away:
+            return
+        if self.window.marker is None:
+            await until(lambda: self.window.marker is not None, seconds=70)
+            writes = self.window.writes
+            await until(lambda: self.window.writes > writes, seconds=70)
+        await until(lambda: self.flusher.up and self.book.flushes.drained, seconds=70)
+
+    def forget_bars(self, before: int) -> None:
+        """Forget bars from before this time (ms, the end of an interval), as if Redis had lost them."""
+        self.book.bars.forget(before)
+        self.redis_bars.forget(before)
+
+    def adopt_row(self, pair: Pair, end: int, bar: Bar) -> None:
+        """Note that the row of the interval that ends at `end` has updates whose bars Redis has lost."""
+        self.book.rows.adopted.adopt(pair, end, bar, lacks=None)
+        self.redis_bars.forget(end)
 
     # ---- run ----
 
@@ -399,6 +425,7 @@ class World:
             sent=self.sent,
             clock=self.clock,
             interval=self.interval,
+            filling=self.filling,
             **options,
         )
 

@@ -16,6 +16,7 @@ import hypothesis
 import psycopg
 import pytest
 import redis
+from builders import BOOK, REDIS_ALONE
 from servers import TcpPostgres, TcpRedis, chosen
 
 from marketflow.embedded.postgres import LAST_PYTHON
@@ -57,6 +58,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="session", params=[BOOK, REDIS_ALONE])
+def filling(request: pytest.FixtureRequest) -> str:
+    """What fills the ports of questions and the live stream. All tests of answers run with each."""
+    return request.param
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """Implements the ports of questions and the live stream with Redis alone, like a node without feeds.
 
 It reads all bars of a question's pairs each time. That is slow, but enough to show what the ports require. It
-only knows what Redis has acknowledged: not pending or dropped updates, nor which rows are not written yet,
-nor whether Redis was emptied and is not restored yet.
+only knows what Redis has acknowledged. So it does not know:
+
+- pending or dropped updates,
+- which rows of the time before the last hour are not written yet,
+- whether Redis was emptied and is not restored yet.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from collections.abc import Sequence
 
 import trio
 
-from marketflow.app.ports import FieldBars, StoreAway, Window
+from marketflow.app.ports import BARS_KEPT, Clock, FieldBars, StoreAway, Window
+from marketflow.app.share.second_bars import PRUNE_MARGIN
 from marketflow.domain.bars import Bar, merged
 from marketflow.domain.periods import MINUTE, Span, floor_to
 from marketflow.domain.prices import Pair
@@ -23,15 +27,28 @@ POLL_SECONDS = 0.01
 class RedisBars:
     """Implements KnownBars and Standing. While Redis does not answer, nothing is known."""
 
-    def __init__(self, window: Window, pairs: Sequence[Pair]) -> None:
-        """`pairs` are those of both modes."""
+    def __init__(self, window: Window, pairs: Sequence[Pair], *, clock: Clock, interval: int) -> None:
+        """`pairs` are those of both modes, `interval` (ms) is that of the aggregates.
+
+        The clock must agree with that of the process that writes the bars: it tells which bars that process
+        has removed from Redis by now.
+        """
         self.forgotten_to = 0
+        """Bars before this time (ms) may have been removed from Redis before they were read last."""
         self.began_at: int | None = None
         self.history_known = False
         """Whether Redis answered the last time: it has the bars of all boots."""
         self._window = window
         self._pairs = pairs
+        self._clock = clock
+        self._interval = interval
         self._read: dict[Pair, FieldBars] = {}
+        self._turn = trio.Lock()
+        """One read at a time: otherwise an older answer could replace a newer one."""
+
+    def forget(self, before: int) -> None:
+        """Note that Redis has lost bars from before this time (ms)."""
+        self.forgotten_to = max(self.forgotten_to, before)
 
     # ---- KnownBars ----
 
@@ -42,12 +59,16 @@ class RedisBars:
         )
 
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
-        try:
-            self._read |= await self._window.all_bars(pairs)
+        async with self._turn:
+            try:
+                found = await self._window.all_bars(pairs)
+            except StoreAway:
+                self._read.clear()
+                self.history_known = False
+                return
+            self._read |= found
             self.history_known = True
-        except StoreAway:
-            self._read.clear()
-            self.history_known = False
+            self.forget(floor_to(self._clock.now() - BARS_KEPT - PRUNE_MARGIN, self._interval))
 
     async def wait_for_updates(self, since: int) -> int:
         while True:

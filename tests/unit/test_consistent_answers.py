@@ -26,13 +26,14 @@ async def updates_of(world, question):
 
 
 @pytest.mark.parametrize("question", ["candles from a start", "the newest candles", "120m", "1m"])
-async def test_an_answer_is_all_from_before_or_all_from_after(autojump_clock, monkeypatch, question):
+async def test_an_answer_is_all_from_before_or_all_from_after(autojump_clock, filling, monkeypatch, question):
     """Rows have twice the updates of the bars of the first minute, and are adopted while it waits."""
-    world = World()
+    world = World(filling=filling)
     async with world.running():
-        await until(lambda: world.standing.history_known)
+        await until(lambda: world.share.standing.history_known)
         await play(world, 63.5)
         await trio.sleep(0.123)  # Within a second, so that its edges are read.
+        await world.answerable()
         key, span = (*PAIR, NOON + MINUTE), Span(NOON, NOON + MINUTE)
         row = world.store.rows[key]
         world.store.rows[key] = attrs.evolve(row, bar=row.bar.merge(row.bar))
@@ -44,7 +45,7 @@ async def test_an_answer_is_all_from_before_or_all_from_after(autojump_clock, mo
                 found = await reads[name](*args, **options)
                 adopted = world.book.rows.adopted
                 if adopted.of(PAIR, span.end) is None:
-                    adopted.adopt(PAIR, span.end, world.store.rows[key].bar, lacks=None)
+                    world.adopt_row(PAIR, span.end, world.store.rows[key].bar)
                 return found
 
             return read

@@ -1,10 +1,12 @@
+"""The newest prices and the statistics, whatever fills the ports of questions."""
+
 from __future__ import annotations
 
 import random
 
 import pytest
 import trio
-from builders import EXCHANGES, FILLINGS, SYMBOLS, TEST_EXCHANGES, World, summary_of, until
+from builders import EXCHANGES, REDIS_ALONE, SYMBOLS, TEST_EXCHANGES, World, summary_of, until
 
 from marketflow.app.answers import (
     MEMORY,
@@ -29,6 +31,7 @@ def newest_of(updates):
 
 async def check_latest(world, *, source=None):
     """Latest prices of each pair, of each symbol, and all at once equal those of the model."""
+    await world.answerable()
     live = [(exchange, symbol) for symbol in SYMBOLS for exchange in EXCHANGES]
     known = [newest_of(world.of(pair)) for pair in live if world.of(pair)]
     found = await world.queries.latest_of_all(None, None)
@@ -47,8 +50,22 @@ async def check_latest(world, *, source=None):
             )
 
 
+async def check_nothing_is_known(world, period):
+    """Without rows, no question can be answered."""
+    with pytest.raises(NothingCanAnswer):
+        await world.queries.latest_of_all(None, None)
+    for symbol in SYMBOLS:
+        with pytest.raises(NothingCanAnswer):
+            await world.queries.latest(symbol, None)
+        with pytest.raises(NothingCanAnswer):
+            await world.queries.summary(symbol, None, period)
+        with pytest.raises(NothingCanAnswer):
+            await world.queries.statistic("average", symbol, None, period)
+
+
 async def check_statistics(world, period):
     """Each statistic, of one exchange and of all, agrees with the model over the span in the answer."""
+    await world.answerable()
     for exchange in (None, *EXCHANGES):
         for symbol in SYMBOLS:
             summary = await world.queries.summary(symbol, exchange, period)
@@ -95,9 +112,11 @@ async def play(world, seconds, every=0.3):
 # ---- latest ----
 
 
-async def test_latest_is_the_newest_whatever_happens_to_the_window(autojump_clock):
+async def test_latest_is_the_newest_whatever_happens_to_the_window(autojump_clock, filling):
     """With the window up, away, emptied and back, an update just before the question is in the answer."""
-    rng, world = random.Random(1), World()
+    rng, world = random.Random(1), World(filling=filling)
+    # Rows would answer, with older prices, where nothing else is known.
+    world.store.away = filling == REDIS_ALONE
     async with world.running():
         await until(lambda: world.flusher.up)
         for turn in range(60):
@@ -113,15 +132,17 @@ async def test_latest_is_the_newest_whatever_happens_to_the_window(autojump_cloc
                 world.send(
                     exchange, [(rng.choice(SYMBOLS), rng.uniform(1, 9), world.now - age) for age in ages]
                 )
-            await check_latest(world)
+            if world.knows_nothing:
+                await check_nothing_is_known(world, "5s")
+            else:
+                await check_latest(world)
             await trio.sleep(rng.choice([0.001, 0.3, 1.1]))
 
 
-@FILLINGS
 async def test_of_equal_timestamps_the_later_received_wins_within_and_across_exchanges(
-    autojump_clock, from_redis_alone
+    autojump_clock, filling
 ):
-    world = World(from_redis_alone=from_redis_alone)
+    world = World(filling=filling)
     async with world.running():
         await until(lambda: world.flusher.up)
         now = world.now
@@ -133,9 +154,9 @@ async def test_of_equal_timestamps_the_later_received_wins_within_and_across_exc
         assert (found.exchange, found.price, found.source) == ("exchange1", 6.0, REDIS)
 
 
-async def test_the_newest_known_however_old(autojump_clock):
+async def test_the_newest_known_however_old(autojump_clock, filling):
     """It comes from the window, then bars, then rows; of this boot and of earlier ones."""
-    world = World(flush_interval=10.0)
+    world = World(flush_interval=10.0, filling=filling)
     async with world.running(slowly=True):
         await play(world, 65)
         await trio.sleep(300)
@@ -150,21 +171,43 @@ async def test_the_newest_known_however_old(autojump_clock):
         assert {each.source for each in found} == {POSTGRES}
         await check_latest(world, source=POSTGRES)
         world.send_one(3.0)
+        await world.answerable()
         assert (await world.queries.latest(BTC, "exchange1")).source == REDIS
         await check_latest(world)
 
 
-async def test_with_the_window_away_the_book_answers(autojump_clock):
-    world = World()
+async def test_with_the_window_away_only_the_book_answers(autojump_clock, filling):
+    world = World(filling=filling)
     world.window.away = True
     async with world.running():
         await play(world, 5)
-        await check_latest(world, source=MEMORY)
+        if world.knows_nothing:
+            await check_nothing_is_known(world, "5s")
+        else:
+            await check_latest(world, source=MEMORY)
 
 
-@FILLINGS
-async def test_where_there_never_was_an_update_there_is_no_data(autojump_clock, from_redis_alone):
-    world = World(from_redis_alone=from_redis_alone)
+async def test_with_the_window_away_rows_tell_the_newest_price_that_they_know(autojump_clock, filling):
+    """They are older than the bars, and the answer says that it is from PostgreSQL."""
+    world = World(filling=filling)
+    async with world.running():
+        await play(world, 70)
+        await world.answerable()
+        world.window.away = True
+        await trio.sleep(1)
+        if not world.knows_nothing:
+            await check_latest(world, source=MEMORY)
+            return
+        found = await world.queries.latest_of_all(None, None)
+        end = max(key[2] for key in world.store.rows)
+        for each in found:
+            newest = newest_of(world.of((each.exchange, each.symbol), Span(0, end)))
+            assert (each.price, each.timestamp, each.source) == (newest.price, newest.timestamp, POSTGRES)
+        assert len(found) == len(EXCHANGES) * len(SYMBOLS)
+
+
+async def test_where_there_never_was_an_update_there_is_no_data(autojump_clock, filling):
+    world = World(filling=filling)
     async with world.running():
         await until(lambda: world.flusher.up)
         with pytest.raises(NoData):
@@ -177,12 +220,13 @@ async def test_where_there_never_was_an_update_there_is_no_data(autojump_clock, 
             await world.queries.latest(ETH, None)
 
 
-async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_clock):
+async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_clock, filling):
     """Otherwise each question about a symbol that an exchange lacks would cost a call to the store."""
-    world = World()
+    world = World(filling=filling)
     async with world.running(aggregating=False):
         world.send_one(1.0)
         await until(lambda: world.flusher.up)
+        await world.answerable()
         asked = []
         newest = world.store.newest
 
@@ -208,13 +252,10 @@ async def test_what_no_exchange_sends_is_not_asked_for_again_and_again(autojump_
         assert [found.price for found in await world.queries.latest_of_all(None, None)] == [1.0]
 
 
-@FILLINGS
 @pytest.mark.parametrize("away", ["window", "store", "both"])
-async def test_that_there_never_was_one_nobody_knows_with_a_store_away(
-    autojump_clock, from_redis_alone, away
-):
+async def test_that_there_never_was_one_nobody_knows_with_a_store_away(autojump_clock, filling, away):
     """A 404 would be wrong."""
-    world = World(from_redis_alone=from_redis_alone)
+    world = World(filling=filling)
     world.window.away = away in ("window", "both")
     world.store.away = away in ("store", "both")
     async with world.running():
@@ -226,9 +267,11 @@ async def test_that_there_never_was_one_nobody_knows_with_a_store_away(
 # ---- over a period ----
 
 
-async def test_statistics_agree_with_the_updates(autojump_clock):
+async def test_statistics_agree_with_the_updates(autojump_clock, filling):
     """With the window up, emptied, away, and back."""
-    world = World()
+    world = World(filling=filling)
+    # Rows would answer, with older prices, where nothing else is known.
+    world.store.away = filling == REDIS_ALONE
     async with world.running() as nursery:
         nursery.start_soon(play, world, 200)
         await trio.sleep(70.321)
@@ -241,6 +284,9 @@ async def test_statistics_agree_with_the_updates(autojump_clock):
         world.window.away = True
         await trio.sleep(1)
         for period in periods:
+            if world.knows_nothing:
+                await check_nothing_is_known(world, period)
+                continue
             await check_statistics(world, period)
             assert (await world.queries.summary(BTC, None, period)).source == MEMORY
         world.window.away = False
@@ -250,9 +296,8 @@ async def test_statistics_agree_with_the_updates(autojump_clock):
             assert (await world.queries.summary(BTC, None, period)).source == REDIS
 
 
-@FILLINGS
-async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock, from_redis_alone):
-    world = World(from_redis_alone=from_redis_alone)
+async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock, filling):
+    world = World(filling=filling)
     async with world.running():
         await play(world, 5)
         await world.answerable()
@@ -264,11 +309,8 @@ async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock, from_
             ]
 
 
-@FILLINGS
-async def test_an_extreme_that_two_exchanges_share_is_told_of_one_that_has_it(
-    autojump_clock, from_redis_alone
-):
-    world = World(from_redis_alone=from_redis_alone)
+async def test_an_extreme_that_two_exchanges_share_is_told_of_one_that_has_it(autojump_clock, filling):
+    world = World(filling=filling)
     async with world.running():
         await until(lambda: world.flusher.up)
         world.send_one(7.0, exchange="exchange2", age=5)
@@ -279,9 +321,8 @@ async def test_an_extreme_that_two_exchanges_share_is_told_of_one_that_has_it(
         assert (await world.queries.statistic("highest", BTC, None, "1m")).exchange == "exchange1"
 
 
-@FILLINGS
-async def test_a_span_without_updates_is_no_data(autojump_clock, from_redis_alone):
-    world = World(from_redis_alone=from_redis_alone)
+async def test_a_span_without_updates_is_no_data(autojump_clock, filling):
+    world = World(filling=filling)
     async with world.running():
         world.send_one(1.0)
         await trio.sleep(70)
@@ -294,11 +335,10 @@ async def test_a_span_without_updates_is_no_data(autojump_clock, from_redis_alon
         assert (await world.queries.summary(BTC, None, "2m")).updates == 1
 
 
-@FILLINGS
 @pytest.mark.parametrize("price", [5e-324, 2e-07, 1e308, 1.7976931348623157e308])
-async def test_averages_of_extreme_prices_are_numbers(autojump_clock, from_redis_alone, price):
+async def test_averages_of_extreme_prices_are_numbers(autojump_clock, filling, price):
     """Sums can overflow even if no price does."""
-    world = World(from_redis_alone=from_redis_alone)
+    world = World(filling=filling)
     async with world.running():
         await until(lambda: world.flusher.up)
         for exchange in EXCHANGES:
@@ -311,11 +351,10 @@ async def test_averages_of_extreme_prices_are_numbers(autojump_clock, from_redis
 # ---- who is meant ----
 
 
-@FILLINGS
-async def test_questions_without_an_exchange_are_about_the_mode_alone(autojump_clock, from_redis_alone):
+async def test_questions_without_an_exchange_are_about_the_mode_alone(autojump_clock, filling):
     """Generated data is never mixed in; it is returned if asked for by name."""
     mode = list(EXCHANGES)
-    world = World(mode_exchanges=mode, from_redis_alone=from_redis_alone)
+    world = World(mode_exchanges=mode, filling=filling)
     async with world.running():
         await until(lambda: world.flusher.up)
         world.send_one(1.0, exchange="exchange1", age=5)
@@ -331,9 +370,8 @@ async def test_questions_without_an_exchange_are_about_the_mode_alone(autojump_c
         assert (await world.queries.summary(BTC, None, "1m")).max_price == 999.0
 
 
-@FILLINGS
-async def test_what_is_not_configured_is_told_with_what_is(autojump_clock, from_redis_alone):
-    world = World(from_redis_alone=from_redis_alone)
+async def test_what_is_not_configured_is_told_with_what_is(autojump_clock, filling):
+    world = World(filling=filling)
     async with world.running():
         with pytest.raises(UnknownSymbol) as symbol:
             await world.queries.latest("XRPUSDT", None)

@@ -1,3 +1,5 @@
+"""Bars of any span: each answer is exact for the span that it names, whatever fills the ports."""
+
 from __future__ import annotations
 
 import math
@@ -5,7 +7,7 @@ import random
 
 import pytest
 import trio
-from builders import EXCHANGES, FILLINGS, NOON, SEEDS, SYMBOLS, World, run_virtual, summary_of, until
+from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, World, run_virtual, summary_of, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +56,15 @@ async def ask(world, period, *, source, start=None, end=None):
     return covered
 
 
+async def ask_without_redis(world, period, *, source=MEMORY, start, end):
+    """Ask while Redis is away: what has no other knowledge must not answer."""
+    if world.knows_nothing:
+        with pytest.raises(NothingCanAnswer):
+            await world.spans.until(PAIRS, period, world.now)
+    else:
+        await ask(world, period, source=source, start=start, end=end)
+
+
 async def play(world, seconds, every=0.37, *, oldest=1_500, seed=1):
     rng, end = random.Random(seed), trio.current_time() + seconds
     while trio.current_time() < end:
@@ -73,6 +84,27 @@ async def play(world, seconds, every=0.37, *, oldest=1_500, seed=1):
 # ---- up to the window's length ----
 
 
+async def ask_and_check(world, rng, seconds):
+    """Ask for a statistic, or for all; the answer is exact, or in whole seconds and says so."""
+    if world.knows_nothing:
+        with pytest.raises(NothingCanAnswer):
+            await world.spans.until(PAIRS, seconds * SECOND, world.now)
+        return
+    await world.answerable()
+    period, now, up = seconds * SECOND, world.now, world.flusher.up
+    kind = rng.choice([None, "average", "highest", "lowest"])
+    covered = await world.spans.until(PAIRS, period, now, kind)
+    check(world, covered, kind)
+    whole = floor_to(now, SECOND)
+    exact = covered.span == Span(now - period, now) and covered.source == REDIS
+    if not world.flusher.up:
+        assert covered.source == MEMORY or seconds == 3_600
+    elif up and seconds <= 60 and world.flusher.up:
+        assert exact or covered.span == Span(whole - period, whole)
+    assert exact or covered.span.end == whole
+    assert covered.span.start >= now - period - MINUTE
+
+
 @given(
     st.lists(
         st.one_of(
@@ -88,11 +120,11 @@ async def play(world, seconds, every=0.37, *, oldest=1_500, seed=1):
     SEEDS,
 )
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa: C901 - a case a step
+def test_every_answer_is_exact_for_the_span_that_it_names(filling, steps, seed):
     """This holds with stores away or emptied, and for updates just before the question."""
 
     async def main():
-        rng, world = random.Random(seed), World(flush_interval=0.2)
+        rng, world = random.Random(seed), World(flush_interval=0.2, filling=filling)
         await trio.sleep(rng.random())
         async with world.running():
             await trio.sleep(1)
@@ -113,27 +145,15 @@ def test_every_answer_is_exact_for_the_span_that_it_names(steps, seed):  # noqa:
                     case float():
                         await trio.sleep(step)
                     case (seconds,):
-                        period, now, up = seconds * SECOND, world.now, world.flusher.up
-                        kind = rng.choice([None, "average", "highest", "lowest"])
-                        covered = await world.spans.until(PAIRS, period, now, kind)
-                        check(world, covered, kind)
-                        whole = floor_to(now, SECOND)
-                        exact = covered.span == Span(now - period, now) and covered.source == REDIS
-                        if not world.flusher.up:
-                            assert covered.source == MEMORY or seconds == 3_600
-                        elif up and seconds <= 60 and world.flusher.up:
-                            assert exact or covered.span == Span(whole - period, whole)
-                        assert exact or covered.span.end == whole
-                        assert covered.span.start >= now - period - MINUTE
+                        await ask_and_check(world, rng, seconds)
 
     run_virtual(main)
 
 
-@FILLINGS
 @pytest.mark.parametrize("period", [1_000, 2_000, 3_000, 17_000, 60_000])
-async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock, from_redis_alone, period):
+async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock, filling, period):
     """At any part of a second, with updates just before the question."""
-    world = World(from_redis_alone=from_redis_alone)
+    world = World(filling=filling)
     async with world.running(aggregating=False) as nursery:
         nursery.start_soon(play, world, 75)
         await trio.sleep(65)
@@ -143,13 +163,10 @@ async def test_exact_to_the_millisecond_while_the_window_answers(autojump_clock,
             await ask(world, period, source=REDIS)
 
 
-@FILLINGS
 @pytest.mark.parametrize("kind", ["highest", "lowest"])
-async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(
-    autojump_clock, from_redis_alone, kind
-):
+async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(autojump_clock, filling, kind):
     """With millions of updates a minute, an edge has tens of thousands."""
-    world = World(from_redis_alone=from_redis_alone)
+    world = World(filling=filling)
     beyond, within = {"highest": (9.0, 1.0), "lowest": (1.0, 9.0)}[kind]
     read = world.window.prices_of
     async with world.running(aggregating=False):
@@ -172,14 +189,13 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(
         assert read == [PAIR] * 2
 
 
-@FILLINGS
 @pytest.mark.parametrize("kind", ["highest", "lowest", "average"])
 @pytest.mark.parametrize("edges", [("oldest",), ("newest",), ("oldest", "newest")], ids="+".join)
 async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(
-    autojump_clock, from_redis_alone, kind, edges
+    autojump_clock, filling, kind, edges
 ):
     """With a partial second at one end or both. Both ways give the right answer, so calls are checked."""
-    world = World(from_redis_alone=from_redis_alone)
+    world = World(filling=filling)
     period = 5_000 if "oldest" in edges else 5_250
     async with world.running(aggregating=False):
         await trio.sleep(20.25)
@@ -214,10 +230,9 @@ async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(
         assert world.window.prices_of == [p for p in whose for _ in edges]
 
 
-@FILLINGS
-async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock, from_redis_alone):
+async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock, filling):
     """Nor is one with more than the accepted updates: it must be read to find out which."""
-    world = World(from_redis_alone=from_redis_alone)
+    world = World(filling=filling)
     async with world.running(aggregating=False):
         await trio.sleep(10.5)
         for price, age in ((1.0, 2_000), (1.0, 1_900), (9.0, 1_000)):
@@ -235,9 +250,8 @@ async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock, from_
         assert covered.span == Span(now - 2_250, now)
 
 
-@FILLINGS
-async def test_the_span_is_left_closed_and_right_open(autojump_clock, from_redis_alone):
-    world = World(from_redis_alone=from_redis_alone)
+async def test_the_span_is_left_closed_and_right_open(autojump_clock, filling):
+    world = World(filling=filling)
     async with world.running(aggregating=False):
         await trio.sleep(20.25)
         now = world.now
@@ -249,13 +263,14 @@ async def test_the_span_is_left_closed_and_right_open(autojump_clock, from_redis
         assert (covered.bars[PAIR].min, covered.bars[PAIR].max) == (now - 5_000, now - 1)
 
 
-async def test_what_comes_in_meanwhile_does_not_cost_the_milliseconds(autojump_clock):
+async def test_what_comes_in_meanwhile_does_not_cost_the_milliseconds(autojump_clock, filling):
     """At high rates there are always updates during a question."""
-    world = World()
+    world = World(filling=filling)
     async with world.running(aggregating=False):
         await trio.sleep(10.5)
         for age in (1, 100, 2_400, 2_600):
             world.send_one(5.0, age=age)
+        await world.answerable()
         now, before = world.now, list(world.sent)
         world.window.after_edges = lambda: world.send(PAIR[0], [(PAIR[1], 7.0, now - 1)])
         covered = await world.spans.until(PAIRS, 3_000, now)
@@ -263,10 +278,9 @@ async def test_what_comes_in_meanwhile_does_not_cost_the_milliseconds(autojump_c
         assert summary_of(before).says(covered.bars[PAIR])
 
 
-@FILLINGS
-async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_clock, from_redis_alone):
+async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_clock, filling):
     """Updates dropped in an outage are missing for as long as the window reaches back to them."""
-    world = World(limit=5, from_redis_alone=from_redis_alone)
+    world = World(limit=5, filling=filling)
     async with world.running(aggregating=False):
         await play(world, 10)
         world.window.away = True
@@ -283,13 +297,10 @@ async def test_lost_updates_show_and_the_bars_answer_in_whole_seconds(autojump_c
         await ask(world, 20_000, source=REDIS)
 
 
-@FILLINGS
 @pytest.mark.parametrize("kind", [None, "highest", "average"])
-async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(
-    autojump_clock, from_redis_alone, kind
-):
+async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(autojump_clock, filling, kind):
     """Redis is back within the second of a dropped update, and one more is written during the question."""
-    world = World(limit=4, from_redis_alone=from_redis_alone)
+    world = World(limit=4, filling=filling)
     async with world.running(aggregating=False):
         await trio.sleep(10.0)
         world.window.away = True
@@ -327,8 +338,8 @@ async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(
         assert covered.span == Span(now - 3_000, now)
 
 
-async def test_with_the_window_away_whole_seconds_from_memory(autojump_clock):
-    world = World()
+async def test_with_the_window_away_whole_seconds_from_memory(autojump_clock, filling):
+    world = World(filling=filling)
     async with world.running(aggregating=False) as nursery:
         nursery.start_soon(play, world, 100)
         await trio.sleep(70)
@@ -336,14 +347,40 @@ async def test_with_the_window_away_whole_seconds_from_memory(autojump_clock):
         await trio.sleep(1.3)
         for period in (1_000, 5_000, 60_000, 70_000):
             whole = floor_to(world.now, SECOND)
-            await ask(world, period, source=MEMORY, start=whole - period, end=whole)
+            await ask_without_redis(world, period, start=whole - period, end=whole)
 
 
-async def test_a_window_that_goes_away_during_the_question(autojump_clock):
-    world = World()
+@pytest.mark.parametrize("call", ["counts", "prices", "edges"])
+async def test_a_window_that_goes_away_during_the_question(autojump_clock, filling, monkeypatch, call):
+    """The bars are known by then, so they answer in whole seconds."""
+    world = World(filling=filling)
+    async with world.running(aggregating=False):
+        await play(world, 10)
+        await world.answerable()
+        read = getattr(world.window, call)
+
+        async def away(*args):
+            world.window.away = True
+            return await read(*args)
+
+        monkeypatch.setattr(world.window, call, away)
+        whole, kind = floor_to(world.now, SECOND), None if call == "edges" else "average"
+        covered = await world.spans.until(PAIRS, 5_000, world.now, kind)
+        assert world.window.away
+        assert covered.span == Span(whole - 5_000, whole)
+        check(world, covered, kind)
+
+
+async def test_a_window_that_went_away_just_before_the_question(autojump_clock, filling):
+    """The link has not noticed it yet."""
+    world = World(filling=filling)
     async with world.running(aggregating=False):
         await play(world, 10)
         world.window.away = True
+        if world.knows_nothing:
+            with pytest.raises(NothingCanAnswer):
+                await world.spans.until(PAIRS, 5_000, world.now)
+            return
         whole = floor_to(world.now, SECOND)
         covered = await world.spans.until(PAIRS, 5_000, world.now)
         assert covered.span == Span(whole - 5_000, whole)
@@ -353,9 +390,8 @@ async def test_a_window_that_goes_away_during_the_question(autojump_clock):
 # ---- longer ----
 
 
-@FILLINGS
-async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autojump_clock, from_redis_alone):
-    world = World(flush_interval=30.0, from_redis_alone=from_redis_alone)
+async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autojump_clock, filling):
+    world = World(flush_interval=30.0, filling=filling)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 3 * 3_600, 17.3)
         await trio.sleep(2.5 * 3_600 + 12.3)
@@ -369,19 +405,15 @@ async def test_whole_seconds_as_far_as_bars_reach_and_whole_minutes_beyond(autoj
             await ask(world, period, source=POSTGRES, start=floor_to(whole - period, MINUTE), end=whole)
         world.window.away = True
         await trio.sleep(31)  # the outage was noticed within a flush interval
-        if from_redis_alone:
-            with pytest.raises(NothingCanAnswer):
-                await world.spans.until(PAIRS, HOUR, world.now)
-            return
         whole = floor_to(world.now, SECOND)
-        await ask(world, 2 * HOUR, source=POSTGRES, start=floor_to(whole - 2 * HOUR, MINUTE), end=whole)
-        await ask(world, HOUR, source=MEMORY, start=whole - HOUR, end=whole)
+        start = floor_to(whole - 2 * HOUR, MINUTE)
+        await ask_without_redis(world, 2 * HOUR, source=POSTGRES, start=start, end=whole)
+        await ask_without_redis(world, HOUR, start=whole - HOUR, end=whole)
 
 
-@FILLINGS
-async def test_with_postgres_away_as_far_as_the_bars_reach(autojump_clock, from_redis_alone):
+async def test_with_postgres_away_as_far_as_the_bars_reach(autojump_clock, filling):
     """The answer says how far back it reaches."""
-    world = World(flush_interval=30.0, from_redis_alone=from_redis_alone)
+    world = World(flush_interval=30.0, filling=filling)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 3 * 3_600, 17.3)
         await trio.sleep(2 * 3_600 + 12.3)
@@ -392,53 +424,22 @@ async def test_with_postgres_away_as_far_as_the_bars_reach(autojump_clock, from_
         await ask(world, 2 * HOUR, source=REDIS, start=reach, end=whole)
 
 
-async def test_rows_that_are_yet_to_be_written_are_not_missing(autojump_clock):
-    """PostgreSQL is back after two hours: questions are exact before, during and after writing the rows."""
-    world = World(flush_interval=30.0)
+@pytest.mark.parametrize("seconds", [4, 70, 170])
+async def test_bars_forgotten_during_the_question_are_not_missing(autojump_clock, filling, seconds):
+    """PostgreSQL answers slowly, and bars become older than an hour meanwhile."""
+    world = World(flush_interval=20.0, filling=filling)
     async with world.running(slowly=True) as nursery:
-        nursery.start_soon(play, world, 4 * 3_600, 17.3)
-        await trio.sleep(600)
-        world.store.away = True
-        await trio.sleep(2 * 3_600)
-        world.store.away = False
-        for _ in range(40):
-            check(world, await world.spans.until(PAIRS, 3 * HOUR, world.now))
-            await trio.sleep(2)
-        assert not list(world.book.rows.folded())
-
-
-async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
-    """If the store is read before the write and the book after it, a row would be in neither."""
-    world = World(flush_interval=30.0)
-    async with world.running(aggregating=False):
-        await world.lease_database()
-        await play(world, 2 * 3_600, every=17.3)
+        nursery.start_soon(play, world, 2 * 3_600, 17.3)
+        await trio.sleep(4_000 - 4_000 % 60 + 58)
+        await world.answerable()
         read = world.store.bars
 
         async def bars(*args):
             world.store.bars = read
-            found = await read(*args)
-            await world.aggregator.write_due()
-            return found
-
-        world.store.bars = bars
-        covered = await world.spans.until(PAIRS, 3 * HOUR, world.now)
-        assert covered.source == POSTGRES
-        check(world, covered)
-        assert world.store.rows
-
-
-async def test_bars_forgotten_during_the_question_are_not_missing(autojump_clock):
-    """PostgreSQL answers slowly, and bars become older than an hour meanwhile."""
-    world = World(flush_interval=20.0)
-    async with world.running(slowly=True) as nursery:
-        nursery.start_soon(play, world, 2 * 3_600, 17.3)
-        await trio.sleep(4_000 - 4_000 % 60 + 58)
-        read = world.store.bars
-
-        async def bars(*args):
-            await trio.sleep(4.0)
+            await trio.sleep(seconds)
             world.book.bars.prune(world.now)
+            await world.answerable()
+            await world.bars.catch_up(PAIRS)  # as another question does
             return await read(*args)
 
         world.store.bars = bars
@@ -448,9 +449,8 @@ async def test_bars_forgotten_during_the_question_are_not_missing(autojump_clock
         check(world, covered)
 
 
-@FILLINGS
-async def test_nothing_is_claimed_of_rows_that_were_deleted(autojump_clock, from_redis_alone):
-    world = World(flush_interval=30.0, retention=2 * HOUR, from_redis_alone=from_redis_alone)
+async def test_nothing_is_claimed_of_rows_that_were_deleted(autojump_clock, filling):
+    world = World(flush_interval=30.0, retention=2 * HOUR, filling=filling)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 6 * 3_600, 37.3)
         await trio.sleep(5 * 3_600)
@@ -463,8 +463,8 @@ async def test_nothing_is_claimed_of_rows_that_were_deleted(autojump_clock, from
 # ---- before the history is known ----
 
 
-async def test_before_the_window_has_answered_only_this_boot_is_known(autojump_clock):
-    first = World()
+async def test_before_the_window_has_answered_only_this_boot_is_known(autojump_clock, filling):
+    first = World(filling=filling)
     async with first.running():
         await play(first, 100)
         await trio.sleep(1)
@@ -475,62 +475,50 @@ async def test_before_the_window_has_answered_only_this_boot_is_known(autojump_c
         began = ceil_to(world.book.began_at, SECOND)
         await play(world, 30)
         whole = floor_to(world.now, SECOND)
-        await ask(world, 10_000, source=MEMORY, start=whole - 10_000, end=whole)
-        await ask(world, 60_000, source=MEMORY, start=began, end=whole)
-        await ask(world, 2 * HOUR, source=MEMORY, start=began, end=whole)
+        await ask_without_redis(world, 10_000, start=whole - 10_000, end=whole)
+        await ask_without_redis(world, 60_000, start=began, end=whole)
+        await ask_without_redis(world, 2 * HOUR, start=began, end=whole)
         world.window.away = False
         await until(lambda: world.flusher.up)
+        await world.answerable()
         whole = floor_to(world.now, SECOND)
         await ask(world, 2 * MINUTE, source=REDIS, start=whole - 2 * MINUTE, end=whole)
 
 
-async def test_nothing_can_answer_in_the_first_second_without_the_window(autojump_clock):
-    world = World()
+async def test_nothing_can_answer_in_the_first_second_without_the_window(autojump_clock, filling):
+    world = World(filling=filling)
     world.window.away = True
     async with world.running():
         with pytest.raises(NothingCanAnswer):
             await world.spans.until(PAIRS, MINUTE, world.now)
 
 
-async def test_hours_after_the_lock_was_taken_again_with_the_window_away(autojump_clock):
-    """The bars of others must be read again but cannot be: nothing that was known becomes unknown."""
-    world = World(flush_interval=30.0)
-    async with world.running(slowly=True) as nursery:
-        nursery.start_soon(play, world, 4 * 3_600, 17.3)
-        await trio.sleep(3 * 3_600)
-        world.window.away = True
-        world.store.away = True
-        await trio.sleep(70)
-        world.store.away = False
-        await trio.sleep(70)
-        assert world.standing.history_known
-        whole = floor_to(world.now, SECOND)
-        await ask(world, 2 * HOUR, source=POSTGRES, start=floor_to(whole - 2 * HOUR, MINUTE), end=whole)
-
-
 # ---- clocks ----
 
 
 @pytest.mark.parametrize("minutes", [-45, -5, 5, 45])
-async def test_answers_stay_true_after_a_step_of_the_clock(autojump_clock, minutes):
+async def test_answers_stay_true_after_a_step_of_the_clock(autojump_clock, filling, minutes):
     """Bars that were forgotten before a step back do not count as known."""
-    world = World(flush_interval=30.0)
+    world = World(flush_interval=30.0, filling=filling)
     async with world.running(slowly=True) as nursery:
         nursery.start_soon(play, world, 4 * 3_600, 17.3)
         await trio.sleep(2 * 3_600)
+        await world.answerable()
+        check(world, await world.spans.until(PAIRS, HOUR, world.now))
         world.clock.offset = minutes * MINUTE
         for _ in range(3):
             await trio.sleep(100)
             for period in (5_000, MINUTE, 30 * MINUTE, HOUR, 3 * HOUR):
+                await world.answerable()
                 check(world, await world.spans.until(PAIRS, period, world.now))
 
 
 # ---- other boots ----
 
 
-async def test_a_question_goes_over_the_bars_of_all_boots(autojump_clock):
+async def test_a_question_goes_over_the_bars_of_all_boots(autojump_clock, filling):
     """Three boots within two seconds give one answer of all their updates, exact to the ms."""
-    world = World()
+    world = World(filling=filling)
     for boot in ("boot2", "boot3", "boot4"):
         async with world.running():
             await until(lambda world=world: world.flusher.up)
@@ -546,12 +534,11 @@ async def test_a_question_goes_over_the_bars_of_all_boots(autojump_clock):
         await trio.sleep((whole - world.now) / 1_000)
         world.window.away = True
         await trio.sleep(0.5)
-        await ask(world, 5_000, source=MEMORY, start=whole - 5_000, end=whole)
+        await ask_without_redis(world, 5_000, start=whole - 5_000, end=whole)
 
 
-@FILLINGS
-async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock, from_redis_alone):
-    world = World(from_redis_alone=from_redis_alone)
+async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock, filling):
+    world = World(filling=filling)
     second = NOON + 2 * SECOND
     world.window.stored_bars[PAIR] = {(second, "boot0"): Bar.of([second + 700], [3.0])}
     async with world.running():
@@ -562,9 +549,11 @@ async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock, fro
         assert covered.bars[PAIR].count == 1
 
 
-async def test_bars_that_are_forgotten_while_rows_are_read_are_not_missing(autojump_clock, monkeypatch):
+async def test_bars_that_are_forgotten_while_rows_are_read_are_not_missing(
+    autojump_clock, filling, monkeypatch
+):
     """Rows have just shown that Redis lost bars: rows then answer completely for the time before."""
-    world = World()
+    world = World(filling=filling)
     async with world.running():
         for _ in range(200):
             world.send_one(1.0)
@@ -574,7 +563,7 @@ async def test_bars_that_are_forgotten_while_rows_are_read_are_not_missing(autoj
 
         async def bars(*asked):
             found = await read(*asked)
-            world.book.bars.forget(floor_to(world.now - 30_000, MINUTE))
+            world.forget_bars(floor_to(world.now - 30_000, MINUTE))
             return found
 
         monkeypatch.setattr(world.store, "bars", bars)

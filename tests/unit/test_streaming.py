@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import trio
-from builders import EXCHANGES, FILLINGS, NOON, SEEDS, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
+from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
 from hypothesis import given, settings
 from redis_filling import POLL_SECONDS, RedisBars
 
@@ -115,9 +115,8 @@ async def test_an_event_is_as_the_latest_price(autojump_clock):
             assert event.latest == Latest(BTC, ONE, 0.1 + 0.2, NOON + 7, "memory")
 
 
-@FILLINGS
-async def test_what_comes_slowly_is_told_one_by_one(autojump_clock, from_redis_alone):
-    async with streaming(from_redis_alone=from_redis_alone) as world:
+async def test_what_comes_slowly_is_told_one_by_one(autojump_clock, filling):
+    async with streaming(filling=filling) as world:
         with world.subscribed() as client:
             for n in range(50):
                 for exchange in EXCHANGES:
@@ -126,10 +125,9 @@ async def test_what_comes_slowly_is_told_one_by_one(autojump_clock, from_redis_a
                     assert told(await client.receive()) == [(exchange, BTC, n + 1.0)]
 
 
-@FILLINGS
-async def test_an_update_is_told_within_a_tick(autojump_clock, from_redis_alone):
+async def test_an_update_is_told_within_a_tick(autojump_clock, filling):
     later = POLL_SECONDS if from_redis_alone else 0
-    async with streaming(from_redis_alone=from_redis_alone) as world:
+    async with streaming(filling=filling) as world:
         with world.subscribed() as client:
             for pause in (0.0, TICK / 3, TICK, 1.0):
                 world.update(ONE, BTC, 1.0)
@@ -158,10 +156,9 @@ async def test_earlier_boots_bars_are_told_also_when_they_are_read_late(autojump
             assert first.id < second.id
 
 
-@FILLINGS
-async def test_a_late_update_is_not_told(autojump_clock, from_redis_alone):
+async def test_a_late_update_is_not_told(autojump_clock, filling):
     """The newest update has the greatest timestamp; of equal ones it is the later received."""
-    async with streaming(from_redis_alone=from_redis_alone) as world:
+    async with streaming(filling=filling) as world:
         with world.subscribed() as client:
             world.update(ONE, BTC, 1.0, at=10)
             assert told(await client.receive()) == [(ONE, BTC, 1.0)]
@@ -192,10 +189,9 @@ async def test_filters(autojump_clock, symbol, exchange, expected):
                 assert [told[:2] for told in told(await client.receive())] == expected
 
 
-@FILLINGS
-async def test_after_a_switch_it_goes_on_with_the_other_mode(autojump_clock, from_redis_alone):
+async def test_after_a_switch_it_goes_on_with_the_other_mode(autojump_clock, filling):
     """No update of the old mode is sent any more, not even one that entered before."""
-    async with streaming(from_redis_alone=from_redis_alone) as world:
+    async with streaming(filling=filling) as world:
         with world.subscribed() as client, world.subscribed(None, ONE) as of_one:
             world.update(ONE, BTC, 1.0)
             assert told(await client.receive()) == told(await of_one.receive()) == [(ONE, BTC, 1.0)]
@@ -262,9 +258,8 @@ async def test_an_id_that_no_event_has_had_is_as_good_as_none(autojump_clock):
 # ---- slow clients, many clients ----
 
 
-@FILLINGS
-async def test_a_slow_client_gets_the_newest_once(autojump_clock, from_redis_alone):
-    async with streaming(from_redis_alone=from_redis_alone) as world:
+async def test_a_slow_client_gets_the_newest_once(autojump_clock, filling):
+    async with streaming(filling=filling) as world:
         with world.subscribed() as client:
             for n in range(1_000):
                 world.update(ONE, BTC, n + 1.0, at=n)
@@ -274,10 +269,9 @@ async def test_a_slow_client_gets_the_newest_once(autojump_clock, from_redis_alo
             await nothing_more(client)
 
 
-@FILLINGS
-async def test_all_clients_get_the_same_event(autojump_clock, from_redis_alone):
+async def test_all_clients_get_the_same_event(autojump_clock, filling):
     """So it is encoded once."""
-    async with streaming(from_redis_alone=from_redis_alone) as world:
+    async with streaming(filling=filling) as world:
         world.update(ONE, BTC, 1.0)
         with world.subscribed() as one, world.subscribed(BTC, ONE) as other:
             assert (await one.receive())[0] is (await other.receive())[0]
@@ -409,10 +403,9 @@ async def test_events_of_others_do_not_keep_the_heartbeat_away(autojump_clock):
         assert trio.current_time() == pytest.approx(HEARTBEAT)
 
 
-@FILLINGS
-async def test_at_the_end_all_clients_are_told_at_once(autojump_clock, from_redis_alone):
+async def test_at_the_end_all_clients_are_told_at_once(autojump_clock, filling):
     """This includes clients that wait for events, for their turn, or come too late."""
-    async with streaming(from_redis_alone=from_redis_alone) as world:
+    async with streaming(filling=filling) as world:
         ends = []
 
         async def receive(client):
