@@ -1,4 +1,4 @@
-"""The live stream on a virtual clock: which client gets which events, and when."""
+"""The live stream on a virtual clock: which client gets which events, and when; whatever fills its port."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SEEDS, SYMBOLS, TEST_EXCHANGES, batch_of, run_virtual
+from builders import (
+    BOOK,
+    EXCHANGES,
+    NOON,
+    REDIS_ALONE,
+    SEEDS,
+    SYMBOLS,
+    TEST_EXCHANGES,
+    WallClock,
+    WatchedWindow,
+    batch_of,
+    run_virtual,
+)
 from hypothesis import given, settings
 from redis_filling import POLL_SECONDS, RedisBars
 
-from marketflow.adapters.cache.memory import MemoryWindow
 from marketflow.app.answers import Latest, TooManyClients, UnknownSymbol
 from marketflow.app.share.book import Book
 from marketflow.app.share.known_bars import BookBars
-from marketflow.app.stream.subscriptions import HEARTBEAT, TICK, PriceStream
+from marketflow.app.stream.subscriptions import HEARTBEAT, LONGEST_TICK, TICK, PriceStream
 from marketflow.app.stream.turns import MOST_BEHIND, SEND_SECONDS
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE, Span
@@ -29,7 +40,7 @@ PAIRS = [(name, symbol) for name in (*EXCHANGES, *TEST_EXCHANGES) for symbol in 
 class Streaming:
     """A stream over a book that the test fills, or over a window that has the book's bars."""
 
-    def __init__(self, *, from_redis_alone=False, **options):
+    def __init__(self, filling, **options):
         self.book = Book(
             boot="boot1",
             limits=dict.fromkeys([*EXCHANGES, *TEST_EXCHANGES], 10**9),
@@ -38,14 +49,16 @@ class Streaming:
             interval=MINUTE,
         )
         self.book.begin(NOON)
-        self.window = MemoryWindow(boot="boot1")
-        self.from_redis_alone = from_redis_alone
+        self.window = WatchedWindow(boot="boot1")
+        self.filling = filling
+        if filling == BOOK:
+            self.bars = BookBars(self.book, window_length=MINUTE)
+        else:
+            self.bars = RedisBars(self.window, PAIRS, clock=WallClock(), interval=MINUTE)
         self.exchanges = EXCHANGES
         self.stopping = trio.Event()
         self.stream = PriceStream(
-            bars=RedisBars(self.window, PAIRS)
-            if from_redis_alone
-            else BookBars(self.book, window_length=MINUTE),
+            bars=self.bars,
             pairs=PAIRS,
             exchanges_of_mode=lambda: self.exchanges,
             check=self.check,
@@ -59,17 +72,24 @@ class Streaming:
     def update(self, exchange, symbol, *prices, at=0):
         """Send updates of one pair, all with the same time (ms after noon)."""
         self.book.apply(batch_of(exchange, [(symbol, price, NOON + at) for price in prices]))
-        if self.from_redis_alone:
-            pair = exchange, symbol
-            self.window.stored_bars[pair] = self.book.bars.fields(pair, Span(0, 2 * NOON))
+        self.write((exchange, symbol))
+
+    def adopt(self, pair, fields):
+        """Learn of bars that an earlier boot has made."""
+        self.book.bars.adopt(pair, fields)
+        self.write(pair)
+
+    def write(self, pair):
+        """Write all bars of the pair to Redis, at once."""
+        self.window.stored_bars[pair] = self.book.bars.fields(pair, Span(0, 2 * NOON))
 
     def subscribed(self, symbol=None, exchange=None, since=None):
         return self.stream.subscribed(symbol, exchange, since)
 
 
 @asynccontextmanager
-async def streaming(**options):
-    world = Streaming(**options)
+async def streaming(filling, **options):
+    world = Streaming(filling, **options)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.stream.run, world.stopping)
         yield world
@@ -91,9 +111,9 @@ async def nothing_more(client, seconds=1.0):
 # ---- what is told ----
 
 
-async def test_it_begins_with_the_newest_of_each_pair(autojump_clock):
+async def test_it_begins_with_the_newest_of_each_pair(autojump_clock, filling):
     """They come in the order of receipt, at once, and only from the mode's exchanges."""
-    async with streaming() as world:
+    async with streaming(filling) as world:
         world.update(ONE, BTC, 1.0, 2.0)
         world.update(TEST, ETH, 9.0)
         world.update(TWO, BTC, 3.0)
@@ -107,8 +127,24 @@ async def test_it_begins_with_the_newest_of_each_pair(autojump_clock):
             await nothing_more(client)
 
 
-async def test_an_event_is_as_the_latest_price(autojump_clock):
-    async with streaming() as world:
+async def test_it_begins_with_the_newest_also_after_a_time_without_clients(autojump_clock, filling):
+    """Meanwhile nobody has read the bars, and reading them takes a while."""
+    async with streaming(filling) as world:
+        world.window.read_seconds = 0.003
+        world.update(ONE, BTC, 1.0)
+        with world.subscribed() as client:
+            [first] = await client.receive()
+        await trio.sleep(100)
+        world.update(ONE, BTC, 2.0)
+        world.update(TWO, ETH, 3.0)
+        with world.subscribed() as client:
+            assert told(await client.receive()) == [(ONE, BTC, 2.0), (TWO, ETH, 3.0)]
+        with world.subscribed(since=first.id) as client:
+            assert told(await client.receive()) == [(ONE, BTC, 2.0), (TWO, ETH, 3.0)]
+
+
+async def test_an_event_is_as_the_latest_price(autojump_clock, filling):
+    async with streaming(filling) as world:
         world.update(ONE, BTC, 0.1 + 0.2, at=7)
         with world.subscribed() as client:
             [event] = await client.receive()
@@ -116,7 +152,7 @@ async def test_an_event_is_as_the_latest_price(autojump_clock):
 
 
 async def test_what_comes_slowly_is_told_one_by_one(autojump_clock, filling):
-    async with streaming(filling=filling) as world:
+    async with streaming(filling) as world:
         with world.subscribed() as client:
             for n in range(50):
                 for exchange in EXCHANGES:
@@ -126,8 +162,8 @@ async def test_what_comes_slowly_is_told_one_by_one(autojump_clock, filling):
 
 
 async def test_an_update_is_told_within_a_tick(autojump_clock, filling):
-    later = POLL_SECONDS if from_redis_alone else 0
-    async with streaming(filling=filling) as world:
+    later = POLL_SECONDS if filling == REDIS_ALONE else 0
+    async with streaming(filling) as world:
         with world.subscribed() as client:
             for pause in (0.0, TICK / 3, TICK, 1.0):
                 world.update(ONE, BTC, 1.0)
@@ -137,20 +173,31 @@ async def test_an_update_is_told_within_a_tick(autojump_clock, filling):
                 await trio.sleep(pause)
 
 
-async def test_earlier_boots_bars_are_told_at_the_beginning(autojump_clock):
-    async with streaming() as world:
-        world.book.bars.adopt((ONE, BTC), {(NOON, "boot0"): Bar.of([NOON + 3], [7.0])})
+async def test_updates_are_told_even_if_reading_the_bars_takes_long(autojump_clock, filling):
+    """A read is never given up half-way to begin another one."""
+    async with streaming(filling) as world:
+        world.window.read_seconds = 1.5 * LONGEST_TICK
+        with world.subscribed() as client:
+            for n in range(3):
+                world.update(ONE, BTC, n + 1.0, at=n)
+                with trio.fail_after(3 * world.window.read_seconds + LONGEST_TICK):
+                    assert told(await client.receive()) == [(ONE, BTC, n + 1.0)]
+
+
+async def test_earlier_boots_bars_are_told_at_the_beginning(autojump_clock, filling):
+    async with streaming(filling) as world:
+        world.adopt((ONE, BTC), {(NOON, "boot0"): Bar.of([NOON + 3], [7.0])})
         with world.subscribed() as client:
             assert told(await client.receive()) == [(ONE, BTC, 7.0)]
 
 
-async def test_earlier_boots_bars_are_told_also_when_they_are_read_late(autojump_clock):
+async def test_earlier_boots_bars_are_told_also_when_they_are_read_late(autojump_clock, filling):
     """Redis may have been away at the start. Ids still grow."""
-    async with streaming() as world:
+    async with streaming(filling) as world:
         world.update(ONE, ETH, 1.0)
         with world.subscribed() as client:
             [first] = await client.receive()
-            world.book.bars.adopt((ONE, BTC), {(NOON, "boot0"): Bar.of([NOON + 3], [7.0])})
+            world.adopt((ONE, BTC), {(NOON, "boot0"): Bar.of([NOON + 3], [7.0])})
             [second] = await client.receive()
             assert told([second]) == [(ONE, BTC, 7.0)]
             assert first.id < second.id
@@ -158,7 +205,7 @@ async def test_earlier_boots_bars_are_told_also_when_they_are_read_late(autojump
 
 async def test_a_late_update_is_not_told(autojump_clock, filling):
     """The newest update has the greatest timestamp; of equal ones it is the later received."""
-    async with streaming(filling=filling) as world:
+    async with streaming(filling) as world:
         with world.subscribed() as client:
             world.update(ONE, BTC, 1.0, at=10)
             assert told(await client.receive()) == [(ONE, BTC, 1.0)]
@@ -179,9 +226,9 @@ async def test_a_late_update_is_not_told(autojump_clock, filling):
         (BTC, TEST, [(TEST, BTC)]),
     ],
 )
-async def test_filters(autojump_clock, symbol, exchange, expected):
+async def test_filters(autojump_clock, symbol, exchange, expected, filling):
     """They apply from the beginning on; an exchange of the other mode may be requested."""
-    async with streaming() as world:
+    async with streaming(filling) as world:
         with world.subscribed(symbol, exchange) as client:
             for _ in range(2):
                 for pair in PAIRS:
@@ -191,7 +238,7 @@ async def test_filters(autojump_clock, symbol, exchange, expected):
 
 async def test_after_a_switch_it_goes_on_with_the_other_mode(autojump_clock, filling):
     """No update of the old mode is sent any more, not even one that entered before."""
-    async with streaming(filling=filling) as world:
+    async with streaming(filling) as world:
         with world.subscribed() as client, world.subscribed(None, ONE) as of_one:
             world.update(ONE, BTC, 1.0)
             assert told(await client.receive()) == told(await of_one.receive()) == [(ONE, BTC, 1.0)]
@@ -206,8 +253,8 @@ async def test_after_a_switch_it_goes_on_with_the_other_mode(autojump_clock, fil
             assert told(await client.receive()) == told(await of_one.receive()) == [(ONE, BTC, 4.0)]
 
 
-async def test_a_switch_while_a_client_waits_for_its_turn(autojump_clock):
-    async with streaming() as world:
+async def test_a_switch_while_a_client_waits_for_its_turn(autojump_clock, filling):
+    async with streaming(filling) as world:
         world.update(ONE, BTC, 1.0)
         world.update(TEST, BTC, 2.0)
         found = []
@@ -229,8 +276,8 @@ async def test_a_switch_while_a_client_waits_for_its_turn(autojump_clock):
 # ---- going on after a break ----
 
 
-async def test_what_a_client_has_had_is_not_told_again(autojump_clock):
-    async with streaming() as world:
+async def test_what_a_client_has_had_is_not_told_again(autojump_clock, filling):
+    async with streaming(filling) as world:
         for pair in PAIRS[:4]:
             world.update(*pair, 1.0)
         with world.subscribed() as client:
@@ -244,9 +291,9 @@ async def test_what_a_client_has_had_is_not_told_again(autojump_clock):
             assert told(await client.receive()) == [(ONE, BTC, 3.0)]
 
 
-async def test_an_id_that_no_event_has_had_is_as_good_as_none(autojump_clock):
+async def test_an_id_that_no_event_has_had_is_as_good_as_none(autojump_clock, filling):
     """An earlier boot may have had a clock that was ahead: no client must wait for that time."""
-    async with streaming() as world:
+    async with streaming(filling) as world:
         world.update(ONE, BTC, 1.0)
         with world.subscribed() as client:
             [event] = await client.receive()
@@ -259,7 +306,7 @@ async def test_an_id_that_no_event_has_had_is_as_good_as_none(autojump_clock):
 
 
 async def test_a_slow_client_gets_the_newest_once(autojump_clock, filling):
-    async with streaming(filling=filling) as world:
+    async with streaming(filling) as world:
         with world.subscribed() as client:
             for n in range(1_000):
                 world.update(ONE, BTC, n + 1.0, at=n)
@@ -271,7 +318,7 @@ async def test_a_slow_client_gets_the_newest_once(autojump_clock, filling):
 
 async def test_all_clients_get_the_same_event(autojump_clock, filling):
     """So it is encoded once."""
-    async with streaming(filling=filling) as world:
+    async with streaming(filling) as world:
         world.update(ONE, BTC, 1.0)
         with world.subscribed() as one, world.subscribed(BTC, ONE) as other:
             assert (await one.receive())[0] is (await other.receive())[0]
@@ -300,21 +347,21 @@ async def count_sends(world, clients, seconds):
     return counts
 
 
-async def test_a_client_that_is_alone_gets_every_tick(autojump_clock):
-    async with streaming() as world:
+async def test_a_client_that_is_alone_gets_every_tick(autojump_clock, filling):
+    async with streaming(filling) as world:
         [count] = await count_sends(world, 1, 1.0)
     assert count >= 0.8 / TICK
 
 
-async def test_many_clients_share_what_can_be_sent(autojump_clock):
+async def test_many_clients_share_what_can_be_sent(autojump_clock, filling):
     """They share evenly, and with any number there is at most one send each SEND_SECONDS."""
-    async with streaming() as world:
+    async with streaming(filling) as world:
         counts = await count_sends(world, 300, 1.0)
     assert 0.8 / SEND_SECONDS <= sum(counts) <= (1.0 + MOST_BEHIND) / SEND_SECONDS
     assert max(counts) - min(counts) <= 1
 
 
-async def test_a_row_of_sends_lets_others_run_between(autojump_clock):
+async def test_a_row_of_sends_lets_others_run_between(autojump_clock, filling):
     """On a slow machine and after a pause they do not all send at once."""
     rounds = []
 
@@ -323,7 +370,7 @@ async def test_a_row_of_sends_lets_others_run_between(autojump_clock):
         rounds.append(others)
 
     others = 0
-    async with streaming() as world:
+    async with streaming(filling, heartbeat=10_000) as world:
         with ExitStack() as stack:
             async with trio.open_nursery() as nursery:
                 for _ in range(100):
@@ -337,13 +384,11 @@ async def test_a_row_of_sends_lets_others_run_between(autojump_clock):
     assert len(set(rounds)) == 100
 
 
-async def test_nobody_looks_at_the_book_for_nobody(autojump_clock, monkeypatch):
-    async with streaming() as world:
+async def test_nobody_looks_at_the_bars_for_nobody(autojump_clock, filling, monkeypatch):
+    async with streaming(filling) as world:
         looks = []
-        newest = world.book.bars.newest_bars.of
-        monkeypatch.setattr(
-            world.book.bars.newest_bars, "of", lambda pair: looks.append(pair) or newest(pair)
-        )
+        newest = world.bars.newest
+        monkeypatch.setattr(world.bars, "newest", lambda pair: looks.append(pair) or newest(pair))
         for n in range(10):
             world.update(ONE, BTC, n + 1.0)
             await trio.sleep(1)
@@ -353,8 +398,8 @@ async def test_nobody_looks_at_the_book_for_nobody(autojump_clock, monkeypatch):
         assert looks
 
 
-async def test_so_many_clients_and_no_more(autojump_clock):
-    async with streaming(most_clients=2) as world:
+async def test_so_many_clients_and_no_more(autojump_clock, filling):
+    async with streaming(filling, most_clients=2) as world:
         with world.subscribed(), world.subscribed():
             assert world.stream.clients == 2
             with pytest.raises(TooManyClients) as caught, world.subscribed():
@@ -365,8 +410,8 @@ async def test_so_many_clients_and_no_more(autojump_clock):
             assert world.stream.clients == 1
 
 
-async def test_one_that_asks_for_what_is_unknown_takes_no_place(autojump_clock):
-    async with streaming() as world:
+async def test_one_that_asks_for_what_is_unknown_takes_no_place(autojump_clock, filling):
+    async with streaming(filling) as world:
         with pytest.raises(UnknownSymbol), world.subscribed("NOSUCH"):
             pass
         assert world.stream.clients == 0
@@ -375,8 +420,8 @@ async def test_one_that_asks_for_what_is_unknown_takes_no_place(autojump_clock):
 # ---- heartbeats, and the end ----
 
 
-async def test_a_heartbeat_after_a_time_without_events(autojump_clock):
-    async with streaming() as world:
+async def test_a_heartbeat_after_a_time_without_events(autojump_clock, filling):
+    async with streaming(filling) as world:
         with world.subscribed() as client:
             for _ in range(3):
                 began = trio.current_time()
@@ -387,8 +432,8 @@ async def test_a_heartbeat_after_a_time_without_events(autojump_clock):
             assert told(await client.receive()) == [(ONE, BTC, 1.0)]
 
 
-async def test_events_of_others_do_not_keep_the_heartbeat_away(autojump_clock):
-    async with streaming() as world:
+async def test_events_of_others_do_not_keep_the_heartbeat_away(autojump_clock, filling):
+    async with streaming(filling) as world:
         with world.subscribed(ETH) as client:
             async with trio.open_nursery() as nursery:
 
@@ -405,7 +450,7 @@ async def test_events_of_others_do_not_keep_the_heartbeat_away(autojump_clock):
 
 async def test_at_the_end_all_clients_are_told_at_once(autojump_clock, filling):
     """This includes clients that wait for events, for their turn, or come too late."""
-    async with streaming(filling=filling) as world:
+    async with streaming(filling) as world:
         ends = []
 
         async def receive(client):
@@ -421,7 +466,7 @@ async def test_at_the_end_all_clients_are_told_at_once(autojump_clock, filling):
                     nursery.start_soon(receive, stack.enter_context(world.subscribed(BTC)))
                 await trio.sleep(1)
                 world.update(ONE, BTC, 1.0)
-                await trio.sleep(TICK + (POLL_SECONDS if from_redis_alone else 0))
+                await trio.sleep(TICK + (POLL_SECONDS if filling == REDIS_ALONE else 0))
                 stopped = trio.current_time()
                 world.stopping.set()
             with world.subscribed() as late:
@@ -434,12 +479,12 @@ async def test_at_the_end_all_clients_are_told_at_once(autojump_clock, filling):
 
 @settings(max_examples=50, deadline=None)
 @given(SEEDS)
-def test_whatever_comes_whoever_asks(seed):
+def test_whatever_comes_whoever_asks(filling, seed):
     """Ids grow; only updates that were the newest of their pair are sent, and the last one is sent."""
     rng = random.Random(seed)
 
     async def main():
-        async with streaming() as world, trio.open_nursery() as nursery:
+        async with streaming(filling) as world, trio.open_nursery() as nursery:
             history = {pair: [] for pair in PAIRS}
 
             async def client(symbol, exchange):

@@ -34,6 +34,11 @@ class NewestEvents:
         self._newest: dict[Pair, PriceEvent] = {}
         """Ascending by id."""
 
+    async def catch_up(self) -> None:
+        """Make events of all updates that were accepted before this call. It may wait for a store."""
+        await self._bars.catch_up(self._pairs)
+        self.refresh()
+
     def refresh(self) -> None:
         """Make events of updates that are newer than the events; ids are in the order of receipt."""
         newer = [

@@ -18,12 +18,13 @@ from typing import Final
 
 import attrs
 import trio
-from trio_util import AsyncValue, move_on_when
+from trio_util import move_on_when
 
-from marketflow.app.answers import PriceEvent, TooManyClients
+from marketflow.app.answers import PriceEvent
 from marketflow.app.knowledge import KnownBars
-from marketflow.app.stream.newest_events import NewestEvents
-from marketflow.app.stream.turns import Turns
+from marketflow.app.stream.delivery import Delivery
+from marketflow.app.stream.newest_events import Filter, NewestEvents
+from marketflow.app.stream.places import Places
 from marketflow.domain.prices import Pair
 
 TICK: Final = 0.01
@@ -35,50 +36,85 @@ LONGEST_TICK: Final = 1.0
 HEARTBEAT: Final = 15.0
 """Seconds without an event after which a client gets a heartbeat."""
 
+_NO_EVENT: Final = -1
+"""Less than the id of any event."""
 
-@attrs.define(eq=False)
-class Subscription:
-    """One client: its filter, and the last event that it got. Only one task may use it."""
 
-    exchange: str | None
+@attrs.frozen
+class Wanted:
+    """Which events a client wants."""
+
     symbol: str | None
+    """None: all symbols."""
+    exchange: str | None
+    """None: all exchanges of the current mode."""
     exchanges: Callable[[], Collection[str]]
     """Called for each send: the mode may have changed."""
-    cursor: int
-    newest: NewestEvents
-    turns: Turns
-    heartbeat: float
-    ended: trio.Event
+
+    @property
+    def filter(self) -> Filter:
+        """The filter whose events wake the client."""
+        return self.exchange, self.symbol
+
+    def among(self, events: Sequence[PriceEvent]) -> Iterator[PriceEvent]:
+        """The wanted ones of these events."""
+        exchanges, symbol = self.exchanges(), self.symbol
+        for event in events:
+            if event.latest.exchange in exchanges and symbol in (None, event.latest.symbol):
+                yield event
+
+
+class Subscription:
+    """One client: which events it wants, and the last one that it got. Only one task may use it."""
+
+    def __init__(self, wanted: Wanted, delivery: Delivery, *, since: int | None) -> None:
+        """`since` is the id of the last event that the client got before; None if there was none."""
+        self._wanted = wanted
+        self._delivery = delivery
+        self._since = since
+        self._cursor: int | None = None
+        """The id of the last event that it got; None before the first `receive`."""
 
     async def receive(self) -> Sequence[PriceEvent] | None:
         """Wait for newer events: at most one of each pair, with growing ids.
 
         Empty if there were none for the time of a heartbeat. None, at once, when the service is stopping.
         """
+        delivery = self._delivery
+        cursor = await self._begin() if self._cursor is None else self._cursor
+        self._cursor = cursor
         while True:
-            with trio.move_on_after(self.heartbeat) as quiet:
-                while not self.ended.is_set() and next(self._new(), None) is None:
-                    await self.newest.wait_changed((self.exchange, self.symbol))
+            with trio.move_on_after(delivery.heartbeat) as quiet:
+                while not delivery.ended.is_set() and next(self._newer_than(cursor), None) is None:
+                    await delivery.newest.wait_changed(self._wanted.filter)
             if quiet.cancelled_caught:
                 return ()
-            await self.turns.wait()
-            if self.ended.is_set():
+            await delivery.turns.wait()
+            if delivery.ended.is_set():
                 return None
             # While it waited for its turn there may be newer events or, if the mode changed, none.
-            if events := list(self._new()):
-                self.cursor = events[-1].id
-                self.turns.charge(len(events))
+            if events := list(self._newer_than(cursor)):
+                self._cursor = events[-1].id
+                delivery.turns.charge(len(events))
                 return events
 
-    def _new(self) -> Iterator[PriceEvent]:
-        exchanges, symbol = self.exchanges(), self.symbol
-        for event in self.newest.after(self.cursor):
-            if event.latest.exchange in exchanges and symbol in (None, event.latest.symbol):
-                yield event
+    async def _begin(self) -> int:
+        """Bring the events up to date, and return the cursor from which the client goes on.
+
+        Without clients the events are not kept up to date. The first ones must be the newest all the same.
+        """
+        async with move_on_when(self._delivery.ended.wait):
+            await self._delivery.newest.catch_up()
+        if self._since is None or self._since > self._delivery.newest.last_id:
+            return _NO_EVENT  # Or there never was an event with such an id.
+        return self._since
+
+    def _newer_than(self, cursor: int) -> Iterator[PriceEvent]:
+        return self._wanted.among(self._delivery.newest.after(cursor))
 
 
 class PriceStream:
-    """Implements the port StreamQuestions with the newest events, turns, and a count of clients."""
+    """Implements the port StreamQuestions: keeps the events up to date while there are clients."""
 
     def __init__(
         self,
@@ -101,20 +137,15 @@ class PriceStream:
             heartbeat: seconds without an event after which `receive` returns without one.
         """
         self._bars = bars
-        self._newest = NewestEvents(bars, pairs)
         self._exchanges_of_mode = exchanges_of_mode
         self._check = check
-        self._most_clients = most_clients
-        self._heartbeat = heartbeat
-        self._clients = AsyncValue[int](0)
-        self._ended = trio.Event()
-        self._turns = Turns(self._ended)
+        self._places = Places(most_clients)
+        self._delivery = Delivery(NewestEvents(bars, pairs), heartbeat=heartbeat)
 
     @property
     def clients(self) -> int:
         """The current number of clients."""
-        clients: int = self._clients.value
-        return clients
+        return self._places.taken
 
     async def run(self, stopping: trio.Event) -> None:
         """Keep the events up to date until `stopping` is set; then all streams end."""
@@ -122,14 +153,17 @@ class PriceStream:
         try:
             async with move_on_when(stopping.wait):
                 while True:
-                    await self._clients.wait_value(lambda clients: clients > 0)
-                    with trio.move_on_after(LONGEST_TICK):
+                    await self._places.wait_taken()
+                    with trio.move_on_after(LONGEST_TICK) as quiet:
                         sequence = await self._bars.wait_for_updates(sequence)
-                    self._newest.refresh()
+                    if quiet.cancelled_caught:
+                        # The wait may have been cancelled while it read bars; this read is not.
+                        await self._delivery.newest.catch_up()
+                    else:
+                        self._delivery.newest.refresh()
                     await trio.sleep(TICK)
         finally:
-            self._ended.set()
-            self._newest.end()
+            self._delivery.end()
 
     @contextmanager
     def subscribed(
@@ -146,22 +180,6 @@ class PriceStream:
             UnknownSymbol, UnknownExchange, TooManyClients
         """
         self._check(symbol, exchange)
-        if self._clients.value >= self._most_clients:
-            raise TooManyClients(self._most_clients)
-        self._newest.refresh()
-        if since is None or since > self._newest.last_id:  # there was no event with such an id
-            since = -1
-        self._clients.value += 1
-        try:
-            yield Subscription(
-                exchange=exchange,
-                symbol=symbol,
-                exchanges=self._exchanges_of_mode if exchange is None else lambda: (exchange,),
-                cursor=since,
-                newest=self._newest,
-                turns=self._turns,
-                heartbeat=self._heartbeat,
-                ended=self._ended,
-            )
-        finally:
-            self._clients.value -= 1
+        exchanges = self._exchanges_of_mode if exchange is None else lambda: (exchange,)
+        with self._places.take():
+            yield Subscription(Wanted(symbol, exchange, exchanges), self._delivery, since=since)
