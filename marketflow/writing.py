@@ -66,6 +66,62 @@ class DirectWriter:
         """No-op: everything is written already."""
 
 
+class Backlog:
+    """Texts that wait to be written, up to a number of bytes. Beyond that they are dropped and counted.
+
+    Any thread may add; one thread takes a text, writes it, and says how that went.
+    """
+
+    def __init__(self, most: int) -> None:
+        """`most`: bytes."""
+        self._most = most
+        self._changed = threading.Condition()
+        self._texts: deque[bytes] = deque()
+        self._waiting = 0
+        """Bytes not written yet, including those being written."""
+        self._dropped = 0
+        self._stuck = False
+        """Whether a wait has timed out and nothing has been written since."""
+
+    def add(self, text: bytes) -> None:
+        """Add a text, or drop it if too much waits."""
+        with self._changed:
+            if self._waiting + len(text) > self._most:
+                self._dropped += 1
+                return
+            self._texts.append(text)
+            self._waiting += len(text)
+            self._changed.notify_all()
+
+    def take(self) -> bytes:
+        """Wait for the next text. It counts as waiting until it is `done`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._texts)
+            return self._texts.popleft()
+
+    def done(self, text: bytes, *, written: bool) -> int:
+        """A text was written, or could not be and is dropped.
+
+        Returns how many were dropped since the last one that was written; 0 if this one was not.
+        """
+        dropped = 0
+        with self._changed:
+            if written:
+                self._stuck = False
+                dropped, self._dropped = self._dropped, 0
+            else:
+                self._dropped += 1
+            self._waiting -= len(text)
+            self._changed.notify_all()
+        return dropped
+
+    def wait_empty(self, seconds: float) -> None:
+        """Wait until all is written or the time is over; after a wait that timed out, do not wait again."""
+        with self._changed:
+            if not self._stuck:
+                self._stuck = not self._changed.wait_for(lambda: self._waiting == 0, seconds)
+
+
 class ThreadWriter:
     """Writes to a file descriptor from a thread of its own.
 
@@ -84,30 +140,19 @@ class ThreadWriter:
         self._descriptor = descriptor
         self._encoding = encoding
         self._tell = tell
-        self._most_waiting = most_waiting
-        self._changed = threading.Condition()
-        self._texts: deque[bytes] = deque()
-        self._waiting = 0
-        """Bytes not written yet, including those being written."""
-        self._dropped = 0
-        self._stuck = False
-        """Whether a flush has timed out and nothing has been written since."""
+        self._backlog = Backlog(most_waiting)
+        self._starting = threading.RLock()  # a signal handler may write, too
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> None:
         """Queue the text for writing, or drop it if too much waits."""
         data = text.encode(self._encoding, "backslashreplace")
-        with self._changed:
-            if self._waiting + len(data) > self._most_waiting:
-                self._dropped += 1
-                return
-            self._texts.append(data)
-            self._waiting += len(data)
-            if self._thread is None and not self._start():
-                self._texts.clear()
-                self._waiting = 0
-                self._put(data)
-            self._changed.notify_all()
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None and not self._start():
+                    self._put(data)
+                    return
+        self._backlog.add(data)
 
     def _start(self) -> bool:
         """Start the thread; returns whether the system allowed another one."""
@@ -122,25 +167,12 @@ class ThreadWriter:
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until all is written or the time is over; after a flush that timed out, do not wait again."""
-        with self._changed:
-            if not self._stuck:
-                self._stuck = not self._changed.wait_for(lambda: self._waiting == 0, seconds)
+        self._backlog.wait_empty(seconds)
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._texts)
-                text = self._texts.popleft()
-            written = self._put(text)
-            dropped = 0
-            with self._changed:
-                if written:
-                    self._stuck = False
-                    dropped, self._dropped = self._dropped, 0
-                else:
-                    self._dropped += 1
-                self._waiting -= len(text)
-                self._changed.notify_all()
+            text = self._backlog.take()
+            dropped = self._backlog.done(text, written=self._put(text))
             if dropped and self._tell is not None:
                 self._tell(dropped)
 

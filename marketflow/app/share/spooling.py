@@ -21,7 +21,7 @@ from marketflow.domain.prices import Pair
 log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 1.0
-"""How often it is looked whether what was brought in is in a store."""
+"""How often the service checks whether a store has what was brought in."""
 
 
 @attrs.frozen
@@ -81,91 +81,51 @@ class Spool(Protocol):
         ...
 
 
-class Spooling:
-    """The book's last resort. The spool is removed only once a store has what was in it.
-
-    As long as a row may be rewritten, it is no substitute for its bars: a late update, merged without them,
-    would be lost to a fuller row, or make it a wrong one.
-    """
+class Leftovers:
+    """The bars that no store has or that rows may yet need, and which of them are surely ours."""
 
     def __init__(
         self,
         *,
         book: Book,
         flusher: Flusher,
-        spool: Spool,
         data_clock: DataClock,
         clock: Clock,
         leased_until: Callable[[], float],
         lateness: int,
     ) -> None:
-        """`lateness`: how long (ms) after the end of an interval its row may be rewritten.
-
-        Args:
-            leased_until: with another service on a store, when we held that store last (seconds of Trio's
-                clock), -inf if we never did; inf without one.
-        """
-        self._clock = clock
-        self._leased_until = leased_until
+        """See Spooling."""
         self._book = book
         self._flusher = flusher
-        self._spool = spool
         self._data_clock = data_clock
+        self._clock = clock
+        self._leased_until = leased_until
         self._lateness = lateness
-        self._brought_in: dict[Key, None] = {}
-        self._spooled = False
-        """Whether there is a spool whose bars may be nowhere else."""
 
-    async def bring_in(self) -> None:
-        """At the start: adopt what the last stop has left behind."""
-        spooled = _distinct(await self._spool.load())
-        for each in spooled:
-            if each.whole:
-                end = each.start + self._book.bars.interval
-                self._book.bars.adopt_folded(each.pair, end, each.boot, each.bar)
-            else:
-                self._book.bars.adopt(each.pair, {(each.start, each.boot): each.bar})
-                self._brought_in[each.pair, (each.start, each.boot)] = None
-        self._book.follow_others()
-        self._spooled = bool(spooled)
-        if spooled:
-            log.info("spooled bars brought in", bars=len(spooled))
+    def found(self) -> Iterator[SpooledBar]:
+        """The bars that would be lost, if the process ended now."""
+        for pair, (start, boot), bar in self._book.rows.folded():
+            yield SpooledBar(pair, start, boot, bar, whole=True)
+        if not (self._flusher.up and self._book.flushes.drained):
+            for pair, (second, boot), bar in self.needed():
+                yield SpooledBar(pair, second, boot, bar, whole=False)
 
-    async def remove_when_stored(self) -> None:
-        """Remove the spool once all is in Redis, or in final rows; ends with the flusher at the latest."""
-        while self._spooled and not self._flusher.ended.is_set():
-            if self._is_stored():
-                await self._spool.save([], LOOK_SECONDS)
-                self._spooled = False
-                return
-            with trio.move_on_after(LOOK_SECONDS):
-                await self._flusher.ended.wait()
+    def needed(self) -> Iterator[tuple[Pair, Field, Bar]]:
+        """The bars of rows that are not up to date, or not final: late updates may yet come in."""
+        since = floor_to(self._data_clock.now() - self._lateness, self._book.bars.interval)
+        return self._book.rows.needed_bars(since)
 
-    async def save(self, within: float) -> None:
-        """At the end: spool what no store has taken, or what its rows may yet need.
-
-        With another service on the stores, only what we accepted as long as we held them. The other
-        service may have accepted the rest too; we cannot know since when. Spooled, these updates would count
-        twice at the next start. Not spooled, some may be lost, so this is an error.
-
-        Raises:
-            BarsLost: some could not be spooled `within` this many seconds, or were not because of another.
-        """
-        left, held = list(self._left()), self._leased_until()
-        ours = [each for each in left if self._is_ours(each, held)]
-        others = [each for each in left if not self._is_ours(each, held)]
-        lost = [each for each in others if each.whole or not self._is_in_redis(each)]
-        if ours:
-            try:
-                await self._spool.save(ours, within)
-            except SpoolFailed as failure:
-                raise BarsLost([*ours, *lost], failure) from failure
-            log.warning("bars spooled", bars=len(ours))
-        elif self._spooled:
-            await self._spool.save([], within)
-        if lost:
-            log.error("bars not spooled", bars=len(lost))
-            raise BarsLost(lost, None)
+    def divided(self) -> tuple[list[SpooledBar], list[SpooledBar]]:
+        """Those that are surely ours, and those of the others that Redis does not have."""
+        ours: list[SpooledBar] = []
+        lost: list[SpooledBar] = []
+        held = self._leased_until()
+        for each in self.found():
+            if self._is_ours(each, held):
+                ours.append(each)
+            elif each.whole or not self._is_in_redis(each):
+                lost.append(each)
+        return ours, lost
 
     def _is_ours(self, bar: SpooledBar, held: float) -> bool:
         """Whether all of it was received before `held` (seconds of Trio's clock), when we held the stores.
@@ -186,25 +146,125 @@ class Spooling:
         """Whether Redis has acknowledged the bar of a second."""
         return (bar.pair, (bar.start, bar.boot)) not in self._book.bars.outbox
 
-    def _is_stored(self) -> bool:
-        """Whether a store has all that was brought in. New bars come all the time, and are of no concern."""
+
+class BroughtIn:
+    """The bars that the last stop has spooled: the book adopts them, and a store will have them."""
+
+    def __init__(self, book: Book, flusher: Flusher, leftovers: Leftovers) -> None:
+        self._book = book
+        self._flusher = flusher
+        self._leftovers = leftovers
+        self._seconds: dict[Key, None] = {}
+        """The bars of seconds among them."""
+
+    def adopt(self, spooled: Iterable[SpooledBar]) -> None:
+        """Have the book adopt them, those of whole intervals first."""
+        for each in spooled:
+            if each.whole:
+                end = each.start + self._book.bars.interval
+                self._book.bars.adopt_folded(each.pair, end, each.boot, each.bar)
+            else:
+                self._book.bars.adopt(each.pair, {(each.start, each.boot): each.bar})
+                self._seconds[each.pair, (each.start, each.boot)] = None
+        self._book.follow_others()
+
+    @property
+    def stored(self) -> bool:
+        """Whether all of them are in Redis, or in final rows. Bars that were made since do not matter."""
         if any(True for _ in self._book.rows.folded()):
             return False
-        if self._flusher.up and not any(key in self._book.bars.outbox for key in self._brought_in):
+        if self._flusher.up and not any(key in self._book.bars.outbox for key in self._seconds):
             return True
-        return all((pair, field) not in self._brought_in for pair, field, _ in self._needed())
+        return all((pair, field) not in self._seconds for pair, field, _ in self._leftovers.needed())
 
-    def _left(self) -> Iterator[SpooledBar]:
-        for pair, (start, boot), bar in self._book.rows.folded():
-            yield SpooledBar(pair, start, boot, bar, whole=True)
-        if not (self._flusher.up and self._book.flushes.drained):
-            for pair, (second, boot), bar in self._needed():
-                yield SpooledBar(pair, second, boot, bar, whole=False)
 
-    def _needed(self) -> Iterator[tuple[Pair, Field, Bar]]:
-        """The bars of rows that are not up to date, or not final: late updates may yet come in."""
-        since = floor_to(self._data_clock.now() - self._lateness, self._book.bars.interval)
-        return self._book.rows.needed_bars(since)
+class Spooling:
+    """Keeps the spool: brings its bars in at the start, and saves at the end what no store has taken.
+
+    ```
+                                         stored, removed
+             bring_in: it has bars    ┌──────────────────> empty ──┐
+     unread ─────────────────────> full                            │ save
+        │                             └────────────────────────────┼──────> holds what is left
+        └──────────────────────────────> empty ────────────────────┘
+              bring_in: it has none
+    ```
+    The spool is removed only once a store has what was in it. As long as a row may be rewritten, it is no
+    substitute for its bars: a late update, merged without them, would be lost to a fuller row, or make it a
+    wrong one.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: Book,
+        flusher: Flusher,
+        spool: Spool,
+        data_clock: DataClock,
+        clock: Clock,
+        leased_until: Callable[[], float],
+        lateness: int,
+    ) -> None:
+        """`lateness`: how long (ms) after the end of an interval its row may be rewritten.
+
+        Args:
+            leased_until: with another service on a store, when we held that store last (seconds of Trio's
+                clock), -inf if we never did; inf without one.
+        """
+        self._spool = spool
+        self._flusher_ended = flusher.ended
+        self._leftovers = Leftovers(
+            book=book,
+            flusher=flusher,
+            data_clock=data_clock,
+            clock=clock,
+            leased_until=leased_until,
+            lateness=lateness,
+        )
+        self._brought_in = BroughtIn(book, flusher, self._leftovers)
+        self._full = False
+        """Whether the spool has bars that may be nowhere else."""
+
+    async def bring_in(self) -> None:
+        """At the start: adopt what the last stop has left behind."""
+        spooled = _distinct(await self._spool.load())
+        self._brought_in.adopt(spooled)
+        self._full = bool(spooled)
+        if spooled:
+            log.info("spooled bars brought in", bars=len(spooled))
+
+    async def remove_when_stored(self) -> None:
+        """Remove the spool once all is in Redis, or in final rows; ends with the flusher at the latest."""
+        while self._full and not self._flusher_ended.is_set():
+            if self._brought_in.stored:
+                await self._spool.save([], LOOK_SECONDS)
+                self._full = False
+                return
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._flusher_ended.wait()
+
+    async def save(self, within: float) -> None:
+        """At the end: spool what no store has taken, or what its rows may yet need.
+
+        With another service on the stores, only what we accepted as long as we held them. The other
+        service may have accepted the rest too; we cannot know since when. Spooled, these updates would count
+        twice at the next start. Not spooled, some may be lost, so this is an error.
+
+        Raises:
+            BarsLost: some could not be spooled `within` this many seconds, or were not because of another.
+        """
+        ours, lost = self._leftovers.divided()
+        if ours:
+            try:
+                await self._spool.save(ours, within)
+            except SpoolFailed as failure:
+                raise BarsLost([*ours, *lost], failure) from failure
+            log.warning("bars spooled", bars=len(ours))
+        elif self._full:
+            await self._spool.save([], within)
+        if lost:
+            log.error("bars not spooled", bars=len(lost))
+            raise BarsLost(lost, None)
 
 
 def _distinct(spooled: Iterable[SpooledBar]) -> list[SpooledBar]:
