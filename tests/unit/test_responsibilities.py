@@ -28,7 +28,6 @@ class Known:
     why: str
 
 
-LATER = "it is to be split: "
 PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
@@ -36,19 +35,16 @@ FIELDS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(
         9, "every change of a bar concerns its parts: outboxes, caches"
     ),
-    "writing.ThreadWriter": Known(10, LATER + "the queue and its bound, the thread that writes"),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
     "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
-    "adapters.cache.connections.Connections": Known(9, LATER + "making connections, lending them"),
-    "app.stream.subscriptions.PriceStream": Known(9, LATER + "the limit of clients, what clients share"),
+    "adapters.cache.connections.Connections": Known(
+        9, "the connection that writes, those that read, and the limits of both"
+    ),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
-    "adapters.db.session._Link": Known(8, LATER + "the connection, and whether a thread uses it"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
-    "app.stream.subscriptions.Subscription": Known(8, LATER + "filter and cursor, what clients share"),
-    "app.share.spooling.Spooling": Known(9, LATER + "bringing in at the start, saving at the end"),
 }
 METHODS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(14, "what is read of bars, and how they come and go"),
@@ -63,7 +59,7 @@ IMPORTS_KNOWN = {
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
-    "app.share.second_bars": Known(9, LATER + "the bars, and what follows those of others"),
+    "app.share.second_bars": Known(9, "it keeps its outbox, rows and caches up to date with each change"),
     "app.share.share": Known(9, "it begins and ends the parts of a share together"),
     "app.share.making": Known(28, "it puts the parts of a share together"),
     "cli": Known(10, "it words the errors of all parts"),
