@@ -1,4 +1,4 @@
-"""Redis has lost bars while no service ran, and late updates come for rows that have more than the bars."""
+"""Redis has lost bars while no service ran: the book adopts rows that have more than its bars."""
 
 from __future__ import annotations
 

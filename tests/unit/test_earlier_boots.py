@@ -1,4 +1,4 @@
-"""What was read of earlier boots stays known, whichever store goes away after that."""
+"""What a book has read of earlier boots stays known, whichever store goes away after that."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The sequences that a book gives to updates: greater than those of all boots before."""
+
 from __future__ import annotations
 
 import pytest

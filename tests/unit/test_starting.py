@@ -1,3 +1,5 @@
+"""The start of a book, also beside a boot that has not ended yet: what it knows, and what it cannot know."""
+
 from __future__ import annotations
 
 import pytest
