@@ -16,13 +16,13 @@ from builders import (
     SYMBOLS,
     TEST_EXCHANGES,
     WallClock,
-    WatchedWindow,
     batch_of,
     run_virtual,
 )
 from hypothesis import given, settings
 from redis_filling import POLL_SECONDS, RedisBars
 
+from marketflow.adapters.cache.memory import MemoryWindow
 from marketflow.app.answers import Latest, TooManyClients, UnknownSymbol
 from marketflow.app.share.book import Book
 from marketflow.app.share.known_bars import BookBars
@@ -37,6 +37,17 @@ ONE, TWO = EXCHANGES
 PAIRS = [(name, symbol) for name in (*EXCHANGES, *TEST_EXCHANGES) for symbol in SYMBOLS]
 
 
+class SlowWindow(MemoryWindow):
+    """A window whose bars take a while to read."""
+
+    read_seconds = 0.0
+
+    async def all_bars(self, pairs):
+        found = await super().all_bars(pairs)
+        await trio.sleep(self.read_seconds)
+        return found
+
+
 class Streaming:
     """A stream over a book that the test fills, or over a window that has the book's bars."""
 
@@ -49,7 +60,7 @@ class Streaming:
             interval=MINUTE,
         )
         self.book.begin(NOON)
-        self.window = WatchedWindow(boot="boot1")
+        self.window = SlowWindow(boot="boot1")
         self.filling = filling
         if filling == BOOK:
             self.bars = BookBars(self.book, window_length=MINUTE)
@@ -484,7 +495,8 @@ def test_whatever_comes_whoever_asks(filling, seed):
     rng = random.Random(seed)
 
     async def main():
-        async with streaming(filling) as world, trio.open_nursery() as nursery:
+        # A heartbeat ends a client: later than all updates, but early enough that the rest is not long.
+        async with streaming(filling, heartbeat=6.0) as world, trio.open_nursery() as nursery:
             history = {pair: [] for pair in PAIRS}
 
             async def client(symbol, exchange):
