@@ -188,7 +188,8 @@ async def serve(
                 url = await nursery.start(surroundings.front, parts.questions, stopping)
                 async with move_on_when(stopping.wait):
                     await parts.share.lease()
-                await parts.share.begin(surroundings.clock.now())
+                async with move_on_when(stopping.wait):
+                    await parts.share.begin(surroundings.clock.now())
                 nursery.start_soon(run_modes, parts, settings.pipeline.workers_per_exchange, stopping)
                 nursery.start_soon(parts.stream.run, stopping)
                 nursery.start_soon(parts.share.run)

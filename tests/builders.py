@@ -218,6 +218,7 @@ class MemorySpool:
         self.full = False
 
     async def load(self) -> Sequence[SpooledBar]:
+        await trio.lowlevel.checkpoint()
         return list(self.bars)
 
     async def save(self, bars: Sequence[SpooledBar], within: float = 1.0) -> None:  # noqa: ARG002

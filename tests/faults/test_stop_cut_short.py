@@ -171,26 +171,25 @@ async def test_a_disk_that_hangs_cannot_hold_the_stop(
         released.set()
 
 
-async def test_a_stop_during_the_start_is_limited_too(
+async def test_a_stop_during_the_start_does_not_wait_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The start reads a spool, from a disk that hangs."""
+    """The start reads a spool. The stop leaves it to the next start."""
 
     async def hangs(_: FileSpool) -> None:
         reading.set()
-        await trio.sleep(30)
+        await trio.sleep_forever()
 
     monkeypatch.setattr(FileSpool, "load", hangs)
     reading, stopping = trio.Event(), trio.Event()
     settings = settings_for([], f"redis://{NOWHERE}/0", f"postgresql://u@{NOWHERE}/d", tmp_path)
-    settings = attrs.evolve(settings, shutdown_timeout=1_000)
-    with pytest.RaisesGroup(TimeoutError, flatten_subgroups=True):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(serve, settings, stopping))
-            await reading.wait()
-            stopping.set()
-            began = trio.current_time()
-    assert trio.current_time() - began < 10
+    settings = attrs.evolve(settings, shutdown_timeout=10_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve, settings, stopping))
+        await reading.wait()
+        stopping.set()
+        began = trio.current_time()
+    assert trio.current_time() - began < 5
 
 
 @pytest.mark.parametrize("limit", [0.001, 1.0, 2.0, 6.0, 10.0, 60.0])

@@ -92,9 +92,10 @@ class SimulatedSpool:
         if waiting.cancelled_caught or self._disk.way == "unreadable":
             return []
         await trio.lowlevel.checkpoint()
-        self._known = self._disk.readable()
-        bars = [bar for number in self._known for bar in self._disk.files[number]]
+        read = self._disk.readable()
+        bars = [bar for number in read for bar in self._disk.files[number]]
         await trio.lowlevel.checkpoint()
+        self._known = read
         return bars
 
     async def save(self, bars: Sequence[SpooledBar], within: float = LOAD_SECONDS) -> None:

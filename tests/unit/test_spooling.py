@@ -51,6 +51,28 @@ class Service:
         world.check_ledgers()
 
 
+async def test_a_start_that_is_cancelled_leaves_the_spool_as_it_is(autojump_clock):
+    """A stop comes while the spool is read, so that its bars are not in the book."""
+    world = World()
+    world.window.away = world.store.away = True
+    await Service(world).run(30)
+    kept = list(world.spool.bars)
+    assert kept
+    second = World(
+        boot="second",
+        window=world.window.successor("second"),
+        store=world.store,
+        spool=world.spool,
+        begun=False,
+    )
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await second.share.begin(second.now)
+    second.book.end()
+    await second.share.save(1.0)
+    assert world.spool.bars == kept
+
+
 async def test_what_no_store_would_take_is_brought_in_by_the_next_start(autojump_clock):
     """After a stop within a minute with both stores away, no update is missing in its row."""
     world = World()

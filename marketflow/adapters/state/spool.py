@@ -82,16 +82,17 @@ class FileSpool:
         """All saved bars that can be read; warns about unreadable files and an unwritable directory."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._try_to_write)
-            bars = await self._read()
-        return bars  # noqa: RET504 - mypy takes a nursery for one that may swallow errors
+            found = await self._read()
+        # Not before: if this is cancelled, the bars of these files are not in the book.
+        self._known.update(found.read)
+        return found.bars
 
-    async def _read(self) -> Sequence[SpooledBar]:
+    async def _read(self) -> _Found:
         try:
             with trio.fail_after(SPOOL_SECONDS):
                 found = await trio.to_thread.run_sync(self._find, abandon_on_cancel=True)
         except trio.TooSlowError as error:
             found = _Found([], [], [(self._directory, error)], [], [])
-        self._known.update(found.read)
         for path, failure in found.unreadable[:NAMED]:
             reason = _reason(failure, SPOOL_SECONDS)
             files = len(found.unreadable)
@@ -103,7 +104,7 @@ class FileSpool:
             if paths:
                 shown = [str(path) for path in paths[:NAMED]]
                 log.warning(event, paths=shown, files=len(paths), ours=f"{self._prefix}-*.json")
-        return found.bars
+        return found
 
     async def _try_to_write(self) -> None:
         try:

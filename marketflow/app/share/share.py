@@ -63,7 +63,10 @@ class Share:
         await self.leases.take()
 
     async def begin(self, now: int) -> None:
-        """Updates may enter from `now` (Unix ms) on. What the last stop has spooled is brought in first."""
+        """Updates may enter from `now` (Unix ms) on. What the last stop has spooled is brought in first.
+
+        If it is cancelled, as by a stop, the spool stays as it is, and the next start brings it in.
+        """
         self.book.begin(now)
         await self.spooling.bring_in()
 
