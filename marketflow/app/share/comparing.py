@@ -111,10 +111,12 @@ class Comparison:
             return
         # No row of the time before this boot is written until they were compared for the first time.
         # Until then they have none of our updates, after that all but those that came while they were read.
+        # Only another boot may have written one with our updates, which it had from Redis: the stores were
+        # taken from us for a while, for example because the machine stood still.
         span = Span(min(before), max(before) + bars.interval)
         counts = self._book.rows.counts(pair, span, own=history.told)
         for start, row in before.items():
-            if row.count > counts[start]:
+            if row.count > counts[start] and not self._book.rows.is_made(pair, start, row):
                 lacks = self._lacks(pair, Span(start, start + bars.interval), told=history.told)
                 self._book.rows.adopted.adopt(pair, start + bars.interval, row, lacks=lacks)
 
