@@ -105,11 +105,11 @@ class Checks:
         """A process takes the lease that another one uses."""
         raise Wrong(f"{one} takes the lease of {other}, which has just written")
 
-    def check_write(self, boot: str, row: Aggregate) -> None:
+    def check_write(self, boot: str, row: Aggregate, sent: float) -> None:
         """A row that is written holds all that had come in when it was made: an incomplete one is a lie.
 
         That includes all of processes that had ended before this one began. And it is not written before its
-        interval is closed.
+        interval is closed. A write that was `sent` (seconds of Trio's clock) long ago may have been held up.
 
         Raises:
             Wrong
@@ -127,7 +127,7 @@ class Checks:
             return
         if (pair, row.end) in self._world.unread():
             return
-        before = trio.current_time() - MADE_SECONDS
+        before = min(trio.current_time() - MADE_SECONDS, sent)
         earlier = next((each.predecessors for each in self._world.processes if each.boot == boot), ())
         came = sum(
             (each.exchange, each.symbol) == pair

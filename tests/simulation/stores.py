@@ -361,8 +361,8 @@ class SimulatedPostgres(Server):
         self.refuses_rows = False
         self.refused: set[tuple[str, str, int]] = set()
         """Rows that were refused at least once."""
-        self.written: Callable[[str, Aggregate], None] = lambda *_: None
-        """Called with each row that is written, and the boot that does it."""
+        self.written: Callable[[str, Aggregate, float], None] = lambda *_: None
+        """Called with the boot that writes a row, the row, and when the write was sent."""
         self.deleted: Callable[[int], None] = lambda _: None
         """Called with the time (ms) before which rows are to be deleted."""
 
@@ -485,7 +485,7 @@ class SimulatedStore(MemoryStore):
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""
-        session = self._session
+        session, asked = self._session, trio.current_time()
 
         def write() -> None:
             if not self._holds_lock:
@@ -497,6 +497,7 @@ class SimulatedStore(MemoryStore):
 
         def put() -> None:
             for aggregate in aggregates:
+                self._server.written(self._boot, aggregate, asked)
                 self._put(aggregate)
 
         def late() -> None:
@@ -508,10 +509,6 @@ class SimulatedStore(MemoryStore):
         except StoreAway:
             self.leave()
             raise
-
-    def _put(self, aggregate: Aggregate) -> None:
-        self._server.written(self._boot, aggregate)
-        super()._put(aggregate)
 
     async def delete_before(self, end: int) -> int:
         """See the port."""

@@ -4,13 +4,14 @@ import random
 
 import pytest
 import trio
-from builders import EXCHANGES, NOON, SYMBOLS, World, play
+from builders import EXCHANGES, NOON, SYMBOLS, World, play, until
 from structlog.testing import capture_logs
 
 from marketflow.adapters.db.memory import MemoryStore
+from marketflow.app.ports import Aggregate
 from marketflow.app.share import flushes
 from marketflow.app.share.comparison_schedule import COMPARISON_SECONDS
-from marketflow.domain.periods import HOUR, MINUTE
+from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
 REWRITTEN = "rows missing from PostgreSQL"
@@ -77,6 +78,35 @@ async def test_rows_are_written_again_while_the_clock_is_days_ahead(autojump_clo
         world.store.fail_over(lambda _: False)
         await trio.sleep(4)
         world.check_rows(NOON + 2 * MINUTE)
+
+
+async def test_rows_that_were_lost_while_the_clock_was_days_behind_are_written_again(autojump_clock):
+    """They are looked for at once. By that clock their intervals are not closed yet."""
+    world = world_of()
+    async with world.running():
+        await play(world, 2 * 60 + 3)
+        world.clock.offset = -3 * 24 * HOUR
+        await trio.sleep(2)
+        world.store.fail_over(lambda _: False)
+        await trio.sleep(4)
+        world.clock.offset = 0
+        await trio.sleep(4)
+        world.check_rows(NOON + 2 * MINUTE)
+
+
+async def test_a_row_that_another_boot_has_made_of_our_bars_is_not_added_to_them(autojump_clock):
+    """We stood still, and the other found our bars in Redis. It has written a row of the time before us."""
+    world = world_of()
+    world.store.away = True
+    async with world.running():
+        await until(lambda: world.flusher.up)
+        world.send_one(5.0, age=10 * SECOND)
+        await until(lambda: world.book.flushes.drained)
+        bar = world.book.bars.bar(PAIR, Span(NOON - MINUTE, NOON))
+        world.store.rows[*PAIR, NOON] = Aggregate(*PAIR, NOON, bar)
+        world.store.away = False
+        await trio.sleep(5)
+    assert world.store.rows[*PAIR, NOON].bar.count == 1
 
 
 async def test_a_row_with_fewer_updates_is_written_again(autojump_clock):

@@ -28,11 +28,13 @@ class Reach:
     def span(self, *, history_read: bool, own: bool) -> Span:
         """The intervals to compare.
 
-        Those before this boot, once the bars of earlier boots have been read; and its `own` closed ones.
+        Those before this boot, once the bars of earlier boots have been read; and its `own` ones that have
+        bars. The clock does not tell which of these are closed, since it may be behind. It need not: an
+        interval that is open has no row, and is to be written anyway.
         """
         bars, began, now = self._book.bars, self.began, self._closing.now
         # The data's clock counts too: if ours is days ahead, its last hour has no rows to compare.
         newest = self._data_clock.now() or now
         first = max(floor_to(min(now, newest) - BARS_KEPT, bars.interval), bars.pruned_to)
-        closed = floor_to(self._closing.closed_to, bars.interval)
-        return Span(first if history_read else max(first, began), max(began, closed) if own else began)
+        last = floor_to(max(bars.newest_bars.times.values(), default=0), bars.interval) + bars.interval
+        return Span(first if history_read else max(first, began), max(began, last) if own else began)
