@@ -111,18 +111,32 @@ class Comparison:
             return
         # No row of the time before this boot is written until they were compared for the first time.
         # Until then they have none of our updates, after that all but those that came while they were read.
-        # Only another boot may have written one with our updates, which it had from Redis: the stores were
-        # taken from us for a while, for example because the machine stood still.
+        # Only another boot may have written some with our updates, which it had from Redis.
+        ours = history.told or self._another_accepted
         span = Span(min(before), max(before) + bars.interval)
-        counts = self._book.rows.counts(pair, span, own=history.told)
+        counts = self._book.rows.counts(pair, span, own=ours)
         for start, row in before.items():
-            if row.count > counts[start] and not self._book.rows.is_made(pair, start, row):
-                lacks = self._lacks(pair, Span(start, start + bars.interval), told=history.told)
+            if row.count > counts[start] and not self._is_made(pair, start, row):
+                lacks = self._lacks(pair, Span(start, start + bars.interval), ours=ours)
                 self._book.rows.adopted.adopt(pair, start + bars.interval, row, lacks=lacks)
 
-    def _lacks(self, pair: Pair, span: Span, *, told: bool) -> Bar | None:
-        """The updates of this boot that the row of an interval lacks."""
-        if told:
+    @property
+    def _another_accepted(self) -> bool:
+        """Whether another boot has accepted updates since this one began.
+
+        It had the stores for a while, for example because our machine stood still, and found our bars there.
+        """
+        return self._book.bars.others.next_sequence > self._book.sequences.first
+
+    def _is_made(self, pair: Pair, start: int, row: Bar) -> bool:
+        """Whether all bars of the interval that starts then (ms), ours among them, make just this row."""
+        span = Span(start, start + self._book.bars.interval)
+        whole = self._book.rows.unwritten_between(pair, span).get(start)
+        return whole is not None and _numbers(whole) == _numbers(row)
+
+    def _lacks(self, pair: Pair, span: Span, *, ours: bool) -> Bar | None:
+        """The updates of this boot that the row of an interval lacks, if it has `ours` or not."""
+        if ours:
             return self._book.rows.adopted.arrived(pair, span.end)
         bars = self._book.bars
         return merged([bar for (_, boot), bar in bars.fields(pair, span).items() if boot == bars.boot])
@@ -136,3 +150,16 @@ class Comparison:
             if start >= kept_from and (start not in rows or rows[start].count < count)
         ]
         return self._book.rows.mark(pair, fuller)
+
+
+def _numbers(row: Bar) -> tuple[float, ...]:
+    """What two rows of the same updates have in common. Averages differ in their last digits."""
+    return (
+        row.count,
+        row.min,
+        row.max,
+        row.open,
+        row.open_time,
+        row.close,
+        row.close_time,
+    )

@@ -125,11 +125,6 @@ class Rows:
             counts[start] = row.count
         return counts
 
-    def is_made(self, pair: Pair, start: int, row: Bar) -> bool:
-        """Whether all bars of the interval that starts then (ms), ours among them, make just this row."""
-        whole = self._bar(pair, start + self._bars.interval, {})
-        return whole is not None and _numbers(whole) == _numbers(row)
-
     # ---- what a stop has to save ----
 
     def folded(self) -> Iterator[tuple[Pair, Field, Bar]]:
@@ -144,16 +139,3 @@ class Rows:
         for pair, (second, boot), bar in self._bars:
             if second >= since or floor_to(second, interval) + interval in unwritten[pair]:
                 yield pair, (second, boot), bar
-
-
-def _numbers(row: Bar) -> tuple[float, ...]:
-    """What two rows of the same updates have in common. Averages differ in their last digits."""
-    return (
-        row.count,
-        row.min,
-        row.max,
-        row.open,
-        row.open_time,
-        row.close,
-        row.close_time,
-    )
