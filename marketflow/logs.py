@@ -41,6 +41,8 @@ lines has a lower limit of its own (`Seldom`)."""
 LINES_SECONDS: Final = 60.0
 _MOST_EVENTS: Final = 1_000
 """Events that are counted at a time. Ours are fewer; a library may put data into the name."""
+_OTHERS: Final = ("", "")
+"""All events beyond these, which have one limit together."""
 
 _CONNECTIONS: Final = ("url", "dsn")
 
@@ -111,7 +113,7 @@ class _Flood(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._ends = -math.inf
         """When the counts begin again (seconds of the monotonic clock)."""
         self._lines: Counter[tuple[str, str]] = Counter()
@@ -123,12 +125,16 @@ class _Flood(logging.Filter):
         if record.levelno <= logging.DEBUG:
             return True
         facts = record.msg if isinstance(record.msg, dict) else None
-        event = record.name, str(record.msg if facts is None else facts.get("event"))
+        named = record.msg if facts is None else facts.get("event")
+        # Not its text: that may fail, and a call to the log must not.
+        event = record.name, named if isinstance(named, str) else type(named).__name__
         with self._mutex:
             now = time.monotonic()
-            if now >= self._ends or len(self._lines) > _MOST_EVENTS:
+            if now >= self._ends:
                 self._ends = now + LINES_SECONDS
                 self._lines.clear()
+            if event not in self._lines and len(self._lines) >= _MOST_EVENTS:
+                event = _OTHERS
             self._lines[event] += 1
             if self._lines[event] > LINES:
                 self._left_out[event] += 1
@@ -136,6 +142,8 @@ class _Flood(logging.Filter):
             left_out = self._left_out.pop(event, 0)
         if left_out and facts is not None:
             facts["lines_left_out"] = left_out
+        elif left_out and isinstance(record.msg, str):
+            record.msg = f"{record.msg} ({left_out} lines left out)"
         return True
 
 

@@ -8,6 +8,7 @@ import trio
 from builders import EXCHANGES, NOON, SYMBOLS, Sent, World, batch_of, lose_lock, play, until
 from structlog.testing import capture_logs
 
+from marketflow.app.share.adopted_rows import AdoptedRows
 from marketflow.app.share.comparison_schedule import COMPARISON_SECONDS
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, Span
@@ -264,3 +265,11 @@ async def test_what_was_adopted_is_forgotten_with_the_bars(autojump_clock):
         await trio.sleep(70)
         assert len(world.book.rows.adopted) == 0
         world.check_rows(NOON + MINUTE)
+
+
+def test_a_span_of_thousands_of_years_costs_nothing():
+    """A bar of somebody else may be as far ahead."""
+    rows = AdoptedRows(MINUTE)
+    rows.adopt(PAIR, NOON, Bar.of([NOON - 1], [1.0]), lacks=None)
+    within = rows.within(PAIR, Span(NOON - HOUR, NOON + 1_000_000 * 24 * HOUR))
+    assert list(within) == [NOON - MINUTE]

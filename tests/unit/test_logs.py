@@ -150,12 +150,22 @@ def test_the_level_of_debug_has_all_of_its_lines():
     assert len(stream.getvalue().splitlines()) == logs.LINES + 20
 
 
+def test_an_event_that_cannot_be_shown_does_not_fail():
+    class Unshowable:
+        def __str__(self):
+            raise ValueError("no text")
+
+    logged()
+    logging.getLogger("library").warning(Unshowable())
+    structlog.get_logger().warning(Unshowable())
+
+
 def test_names_that_never_repeat_take_no_memory():
-    """A library may put data into the message."""
+    """A library may put data into the message. Beyond so many names they have one limit together."""
     stream = logged()
     for number in range(5_000):
         logging.getLogger("library").warning(f"line {number}")  # noqa: G004 - that is the point
-    assert len(stream.getvalue().splitlines()) == 5_000
+    assert len(stream.getvalue().splitlines()) == logs._MOST_EVENTS + logs.LINES
     (handler,) = logging.getLogger().handlers
     (flood,) = handler.filters
     assert len(flood._lines) <= logs._MOST_EVENTS + 1

@@ -60,6 +60,7 @@ IMPORTS_KNOWN = {
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.cache.redis": Known(10, PORT),
     "app.share.second_bars": Known(9, "it keeps its outbox, rows and caches up to date with each change"),
+    "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),
     "app.share.share": Known(9, "it begins and ends the parts of a share together"),
     "app.share.making": Known(28, "it puts the parts of a share together"),
     "cli": Known(10, "it words the errors of all parts"),

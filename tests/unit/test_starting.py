@@ -150,6 +150,24 @@ async def test_a_clock_that_was_behind_at_the_start_does_not_make_more_known(aut
         assert row.bar.min == 1.0
 
 
+async def test_a_clock_that_steps_ahead_later_does_not_make_our_rows_those_of_an_earlier_boot(autojump_clock):
+    """Redis is away from the start. A machine that was suspended looks the same."""
+    world = World()
+    world.window.away = True
+    async with world.running():
+        for _ in range(4 * 60):
+            world.send_one(1.0)
+            await trio.sleep(1)
+        before = {key: row.bar.count for key, row in world.store.rows.items()}
+        assert len(before) > 1
+        world.clock.offset = 10 * MINUTE
+        await trio.sleep(2)
+        world.window.away = False
+        await until(lambda: world.flusher.up)
+        await trio.sleep(10)
+        assert {key: world.store.rows[key].bar.count for key in before} == before
+
+
 async def test_sequences_and_event_ids_are_greater_than_those_of_the_boot_before(autojump_clock):
     """That boot accepted updates after this process was started."""
     first = World()

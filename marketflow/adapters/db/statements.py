@@ -18,6 +18,7 @@ CASE WHEN stored.update_count BETWEEN 1 AND %(most)s
       AND stored.open_price BETWEEN stored.min_price AND stored.max_price
       AND stored.close_price BETWEEN stored.min_price AND stored.max_price
       AND stored.open_time <= stored.close_time AND stored.close_time < stored."timestamp"
+      AND stored.open_time < stored."timestamp"
       AND date_bin(%(interval)s, stored.open_time, %(epoch)s) = stored."timestamp" - %(interval)s
      THEN true ELSE false END
 """

@@ -72,9 +72,9 @@ class AdoptedRows:
 
     def within(self, pair: Pair, span: Span) -> dict[int, Bar]:
         """The adopted rows of intervals within the span, by their start (ms)."""
-        starts = range(span.start, span.end, self._interval) if self._rows else ()
-        ends = {start: start + self._interval for start in starts}
-        return {start: self._rows[end, pair] for start, end in ends.items() if (end, pair) in self._rows}
+        # They are few. The intervals of a span may be many: somebody's bar may be years ahead.
+        starts = {end - self._interval: row for (end, of), row in self._rows.items() if of == pair}
+        return {start: row for start, row in starts.items() if span.start <= start < span.end}
 
     def forget(self, is_over: Callable[[Pair, int], bool]) -> None:
         """Forget rows of intervals (pair, end in ms) to which nothing can be added any more."""

@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from marketflow.app.ports import Field, FieldBars, StoreAway, Window
+from marketflow.app.share.beginning import Beginning
 from marketflow.app.share.book import Book
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.row_writing import REFUSED_ROWS, RowWriter
@@ -40,12 +41,14 @@ class DueRows:
         self,
         *,
         book: Book,
+        beginning: Beginning,
         earlier: EarlierBoots,
         standing: ShareStanding,
         window: Window,
         writer: RowWriter,
     ) -> None:
         self._book = book
+        self._beginning = beginning
         self._earlier = earlier
         self._standing = standing
         self._window = window
@@ -89,9 +92,11 @@ class DueRows:
         if not self._earlier.history.known:
             # Earlier boots may have updates in these intervals, some of them ahead of the clock. Wait until
             # their bars are read and compared with the rows.
-            interval, began_at = self._book.bars.interval, self._standing.began_at
+            interval, began_at = self._book.bars.interval, self._beginning.at
             own_from = math.inf if began_at is None else began_at + FUTURE_TOLERANCE
             due = [row for row in due if row.end - interval >= own_from]
+        if due:
+            self._beginning.fix()
         return due
 
     def _tell_progress(self, written: int, due: int) -> None:

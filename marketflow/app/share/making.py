@@ -144,7 +144,14 @@ def make_share(
     closing = Closing(clock, grace=options.grace)
     retention = Retention(store=store, data_clock=data_clock, pairs=pairs, length=options.retention)
     writer = RowWriter(store=store, state=postgres, due=book.rows)
-    rows = DueRows(book=book, earlier=earlier, standing=standing, window=window, writer=writer)
+    rows = DueRows(
+        book=book,
+        beginning=beginning,
+        earlier=earlier,
+        standing=standing,
+        window=window,
+        writer=writer,
+    )
     reach = Reach(book, beginning=beginning, closing=closing, data_clock=data_clock)
     comparison = Comparison(
         book=book,
