@@ -444,7 +444,7 @@ class World:
             process.outcome in {"taken", "cancelled"}
             and trio.current_time() - self.redis_forgot_at < WHOLE_SECONDS
         )
-        if not process.dead and process.outcome in KEEPS_ALL and not robbed:
+        if not process.dead and process.outcome in KEEPS_ALL and not robbed and not self._both_lost(process):
             untold = [each for each in lost if not _is_told(process.told_lost, each, self.plan.interval)]
             if untold:
                 what = f"{len(untold)} updates are in no store, and this is not told"
@@ -457,6 +457,15 @@ class World:
                 f"{process.boot} was killed while Redis answered, and what was received {age:.3f} s before is"
                 f" lost: {len(lost)} updates, {lost[0]}"
             )
+
+    def _both_lost(self, process: Process) -> bool:
+        """Whether PostgreSQL has lost rows, and Redis was in trouble too when the process ended.
+
+        It has not spooled the bars of rows that were final, and could not compare these rows any more.
+        """
+        older = any(fault.kind == "postgres older" for fault in self.plan.faults)
+        ended = min(process.stopped_at, trio.current_time())
+        return older and max(self.redis_well_since, self.redis_forgot_at) > ended - WHOLE_SECONDS
 
     @property
     def serving(self) -> Process | None:

@@ -262,7 +262,7 @@ def read_bar(value: bytes, second: int) -> Bar:
 
 
 def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]], ignored: Ignored) -> dict[Field, Bar]:
-    """Bars by field, read from fields and values. Others are ignored."""
+    """Bars by field, read from fields and values. Foreign ones are ignored."""
     bars: dict[Field, Bar] = {}
     for name, value in values:
         try:

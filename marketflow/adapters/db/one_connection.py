@@ -1,4 +1,4 @@
-"""One PostgreSQL connection from its beginning to its end, used by threads and given up by others."""
+"""One PostgreSQL connection. A thread uses it; another may give it up at any moment."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class FileSpool:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._try_to_write)
             found = await self._read()
-        # Not before: if this is cancelled, the bars of these files are not in the book.
+        # Only now: after a cancellation the bars of these files are not in the book.
         self._known.update(found.read)
         return found.bars
 

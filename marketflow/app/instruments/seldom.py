@@ -1,4 +1,4 @@
-"""A line in the log for what may happen as often as a client, or foreign data, likes."""
+"""Limits the log lines about what clients or foreign data can cause at any rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Seldom:
         self._others = 0
 
     def turn(self, events: int = 1) -> int | None:
-        """How many events had no line since the last line; None: leave these out, too.
+        """Returns how many events had no line since the last line, or None if these get none, either.
 
         The `events` happened together and have one line. All but one of them count as others.
         """

@@ -135,7 +135,10 @@ class Comparison:
         return whole is not None and _numbers(whole) == _numbers(row)
 
     def _lacks(self, pair: Pair, span: Span, *, ours: bool) -> Bar | None:
-        """The updates of this boot that the row of an interval lacks, if it has `ours` or not."""
+        """The updates of this boot that the row of an interval lacks.
+
+        `ours`: the row has those that came before it was read.
+        """
         if ours:
             return self._book.rows.adopted.arrived(pair, span.end)
         bars = self._book.bars

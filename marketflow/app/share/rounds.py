@@ -88,7 +88,7 @@ class Rounds:
             await send(flush.encoded, flushes.acknowledge)
             settled = flushes.settled(position)
             await self._trimming.trim()
-        # The last round looks as well: what a window has lost by then cannot be written again later.
+        # The last round looks, too: later nobody can write again what the window has lost.
         last = self._book.ended.is_set()
         if last or sender.asked or trio.current_time() - sender.acknowledged_at >= HEARTBEAT_SECONDS:
             await sender.mark()

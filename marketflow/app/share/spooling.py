@@ -82,7 +82,7 @@ class Spool(Protocol):
 
 
 class Leftovers:
-    """The bars that no store has or that rows may yet need, and which of them are surely ours."""
+    """Finds the bars that no store has, and those that rows may yet need. Tells which are surely ours."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Leftovers:
         self._lateness = lateness
 
     def found(self) -> Iterator[SpooledBar]:
-        """The bars that would be lost, if the process ended now."""
+        """The bars that would be lost if the process ended now."""
         for pair, (start, boot), bar in self._book.rows.folded():
             yield SpooledBar(pair, start, boot, bar, whole=True)
         if not (self._flusher.up and self._book.flushes.drained):
@@ -170,7 +170,7 @@ class BroughtIn:
 
     @property
     def stored(self) -> bool:
-        """Whether all of them are in Redis, or in final rows. Bars that were made since do not matter."""
+        """Whether all of them are in Redis, or in final rows. Bars of this boot do not count."""
         if any(True for _ in self._book.rows.folded()):
             return False
         if self._flusher.up and not any(key in self._book.bars.outbox for key in self._seconds):

@@ -106,7 +106,7 @@ class Subscription:
         async with move_on_when(self._delivery.ended.wait):
             await self._delivery.newest.catch_up()
         if self._since is None or self._since > self._delivery.newest.last_id:
-            return _NO_EVENT  # Or there never was an event with such an id.
+            return _NO_EVENT  # No id was given, or no event ever had it.
         return self._since
 
     def _newer_than(self, cursor: int) -> Iterator[PriceEvent]:
