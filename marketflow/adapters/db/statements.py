@@ -7,10 +7,10 @@ from __future__ import annotations
 from typing import Final
 
 # Whether a row can be one of ours: somebody else may have written to the table. It checks the same as
-# `is_foreign_row`, but for fractions of a millisecond. It is a CASE, since the planner would take the conditions for independent, expect next to
-# no rows, and read the whole table instead of an index. NULL is not ours, nor is NaN, which PostgreSQL orders
-# behind infinity. By `date_bin` the row ends where an interval ends, and the update that opened it is within
-# that interval.
+# `is_foreign_row`, but for fractions of a millisecond. It is a CASE, since the planner would take the
+# conditions for independent, expect next to no rows, and read the whole table instead of an index. NULL is
+# not ours, nor is NaN, which PostgreSQL orders behind infinity. By `date_bin` the row ends where an interval
+# ends, and the update that opened it is within that interval.
 _OURS: Final = """
 CASE WHEN stored.update_count BETWEEN 1 AND %(most)s
       AND 0 < stored.min_price AND stored.max_price < 'infinity'
