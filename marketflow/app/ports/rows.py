@@ -49,7 +49,8 @@ class AggregateStore(Protocol):
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """Insert or replace rows in one transaction.
 
-        A row is never replaced by one with fewer updates, unless no boot can have written it. No two rows may be of the same interval, exchange and symbol.
+        A row is never replaced by one with fewer updates, unless no boot can have written it. No two rows may
+        be of the same interval, exchange and symbol.
 
         Raises:
             StoreAway: the store failed, or we do not have the lock.
