@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,22 @@ def test_prices_are_stale_when_their_feed_is(desk, open_page):
     expect(column(page, "exchange2")).to_have_text("stale")
 
 
+def watch_announcements(page):
+    """Note all that is announced from now on, and return a function that gives it.
+
+    An announcement may be replaced by the next before a test looks at it.
+    """
+    page.evaluate(
+        """() => {
+            const node = document.getElementById("announcements");
+            window.announced = [];
+            new MutationObserver(() => window.announced.push(node.textContent))
+                .observe(node, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    return lambda: page.evaluate("window.announced")
+
+
 def test_the_service_is_killed_and_comes_back(desk, open_page, complaints):
     complaints.expected = re.compile("Failed to load resource|ERR_|EventSource")
     page = open_page("?interval=1s")
@@ -79,10 +96,14 @@ def test_the_service_is_killed_and_comes_back(desk, open_page, complaints):
     expect(page).to_have_title("marketflow")
 
     desk.market.set("BTCUSDT", exchange1=101_000.0)
+    announced = watch_announcements(page)
     desk.start()
     expect(page.locator("#lost")).to_be_hidden()
     expect(page.locator("#connection")).to_have_text("streaming")
-    expect(page.locator("#announcements")).to_have_text("Connected again.")
+    deadline = time.monotonic() + 5
+    while "Connected again." not in announced():
+        assert time.monotonic() < deadline, announced()
+        page.wait_for_timeout(100)
     expect(page.locator("#board .number").first).to_have_text("101,000.00")
     expect(page.locator("#service-short")).to_have_text("ok")
     expect(page.locator("#legend-updates")).to_have_text(re.compile(r"\d"))
