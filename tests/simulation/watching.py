@@ -56,7 +56,7 @@ class Watch:
             self._refused_since = math.inf
             return
         self._refused_since = min(self._refused_since, now)
-        since = max(self._refused_since, process.started_at)
+        since = max(self._refused_since, process.started_at, process.back_at)
         alone = len(world.processes) == 1 and not process.stopping.is_set()
         if process.redis.thawed is not None or not alone or now - since < HELD_UP_SECONDS:
             return
