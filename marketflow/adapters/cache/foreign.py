@@ -6,10 +6,8 @@ from typing import Final, Literal
 
 import structlog
 
-from marketflow.app.instruments.seldom import Seldom
+from marketflow.app.instruments.seldom import FOREIGN_LOG_EVERY, Seldom
 
-FOREIGN_LOG_EVERY: Final = 60.0
-"""The least number of seconds between two log lines of a kind: each question may find the same data again."""
 _SHOWN: Final = 80
 """Bytes of a name that the log shows."""
 

@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from marketflow.adapters.db import statements
 from marketflow.adapters.db.readers import Readers
-from marketflow.app.instruments.seldom import Seldom
+from marketflow.app.instruments.seldom import FOREIGN_LOG_EVERY, Seldom
 from marketflow.app.ports import RowBars, StoreAway
 from marketflow.app.share.foreign_bars import most_updates
 from marketflow.domain.bars import Bar
@@ -20,9 +20,6 @@ from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
 
 T = TypeVar("T")
-
-FOREIGN_LOG_EVERY: Final = 60.0
-"""The least number of seconds between two log lines about foreign rows: each question may find them again."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)

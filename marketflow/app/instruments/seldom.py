@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import trio
+
+FOREIGN_LOG_EVERY: Final = 60.0
+"""The least number of seconds between two log lines about foreign data of one kind in a store. Each question
+may find the same data again."""
 
 
 class Seldom:
