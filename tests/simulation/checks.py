@@ -116,7 +116,7 @@ class Checks:
         """
         pair = row.exchange, row.symbol
         model = self._world.model
-        stepped = any(fault.kind.startswith("clock") for fault in self._world.plan.faults)
+        stepped = any(kind.startswith("clock") for kind in self._world.plan.kinds)
         if not stepped and row.end + self._world.plan.grace > true_time():
             raise Wrong(f"a row was written before its interval was closed: {row}")
         if (

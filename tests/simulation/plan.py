@@ -209,6 +209,11 @@ class Plan:
     mode: str
     faults: tuple[Fault, ...]
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of its faults."""
+        return frozenset(fault.kind for fault in self.faults)
+
     @classmethod
     def of(cls, seed: int) -> Plan:
         """The plan of a seed."""

@@ -382,8 +382,7 @@ class World:
     @property
     def _refuses_slowly(self) -> bool:
         """Whether PostgreSQL takes its time to refuse rows: a stop may have too many of them."""
-        refuses = any(fault.kind == "postgres refuses rows" for fault in self.plan.faults)
-        return refuses and self.postgres.latency >= SLOW_SECONDS
+        return "postgres refuses rows" in self.plan.kinds and self.postgres.latency >= SLOW_SECONDS
 
     def _check_told(self, process: Process) -> None:
         """What was not spooled is told, in words and by the exit code."""
@@ -421,9 +420,7 @@ class World:
         ended = process.boot if process is not None else None
         earlier = [update for update in lost if update.boot != ended]
         gone = [update for update in earlier if self._ended[update.boot] in {"stopped", "cancelled"}]
-        if gone and not (
-            self.redis_forgot_at > -math.inf or {fault.kind for fault in self.plan.faults} & FORGETFUL
-        ):
+        if gone and not (self.redis_forgot_at > -math.inf or self.plan.kinds & FORGETFUL):
             raise Wrong(f"{gone[0].boot} had ended in order, and now {len(gone)} updates are lost: {gone[0]}")
         if process is not None:
             # What earlier boots have left may be in the memory of another that still runs.
@@ -463,7 +460,7 @@ class World:
 
         It has not spooled the bars of rows that were final, and could not compare these rows any more.
         """
-        older = any(fault.kind == "postgres older" for fault in self.plan.faults)
+        older = "postgres older" in self.plan.kinds
         ended = min(process.stopped_at, trio.current_time())
         return older and max(self.redis_well_since, self.redis_forgot_at) > ended - WHOLE_SECONDS
 
