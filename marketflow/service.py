@@ -188,6 +188,7 @@ async def serve(
                 url = await nursery.start(surroundings.front, parts.questions, stopping)
                 async with move_on_when(stopping.wait):
                     await parts.share.lease()
+                # On its own: the book begins also if a stop has ended the wait for the lease.
                 async with move_on_when(stopping.wait):
                     await parts.share.begin(surroundings.clock.now())
                 nursery.start_soon(run_modes, parts, settings.pipeline.workers_per_exchange, stopping)

@@ -1,4 +1,4 @@
-"""Candles and their pages, whatever fills the ports of questions."""
+"""Candles and their pages, with each filling of the ports of questions."""
 
 from __future__ import annotations
 

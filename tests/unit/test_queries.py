@@ -1,4 +1,4 @@
-"""The newest prices and the statistics, whatever fills the ports of questions."""
+"""The newest prices and the statistics, with each filling of the ports of questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars of any span: each answer is exact for the span that it names, whatever fills the ports."""
+"""Bars of any span: with each filling of the ports an answer is exact for the span that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live stream on a virtual clock: which client gets which events, and when; whatever fills its port."""
+"""The live stream on a virtual clock, with each filling of its port: who gets which events, and when."""
 
 from __future__ import annotations
 

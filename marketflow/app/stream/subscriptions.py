@@ -101,7 +101,7 @@ class Subscription:
     async def _begin(self) -> int:
         """Bring the events up to date, and return the cursor from which the client goes on.
 
-        Without clients the events are not kept up to date. The first ones must be the newest all the same.
+        While there are no clients, nobody keeps the events up to date. A client must begin with the newest.
         """
         async with move_on_when(self._delivery.ended.wait):
             await self._delivery.newest.catch_up()
