@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import attrs
@@ -253,10 +253,12 @@ async def test_a_failing_inner_task_costs_that_connection_only(nursery, error, b
             fail.set()
             await on.until(lambda: on.feed.state.last_error == str(error))
             on.source.beside = None
-            await on.until(lambda: on.feed.connected and on.server.connections >= 2)
-            await on.until(lambda: on.server.connected)
-            await on.server.send(frame_of(*trades(2)))
-            await on.until(lambda: on.ledger.accepted == 4)
+            # A connection that began with the failing task may still be open: what is sent there is lost.
+            while on.ledger.accepted == 2:
+                if on.server.connected:
+                    with suppress(trio.BrokenResourceError):
+                        await on.server.send(frame_of(*trades(2)))
+                await trio.sleep(0.02)
             assert bool(on.feed.state.bugs) == bool(bugs)
     failed = [line for line in lines if line["event"] == "source failed"]
     assert bool(failed) == bool(bugs)
