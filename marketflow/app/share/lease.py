@@ -30,7 +30,7 @@ import trio
 
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import StoreAway
-from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother
+from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
 from marketflow.app.share.window_lease import KEY_SECONDS
 
 LOOK_SECONDS: Final = 0.1
@@ -91,14 +91,14 @@ class Lease:
             StoreTaken: another boot has not ended in `LEASE_PATIENCE`.
             StoreUnfit: a store answers, and waiting does not make it fit for us.
         """
-        deadline = trio.current_time() + LEASE_PATIENCE
-        if await self._take(self.database, deadline):
+        wait, patience = Wait(), LEASE_PATIENCE
+        if await self._take(self.database, wait, patience):
             self.database.state.answered()
-            deadline = max(deadline, trio.current_time() + EXPIRED_SECONDS)
+            patience = max(patience, wait.waited + EXPIRED_SECONDS)
         # Last, since nothing renews it until the flusher runs. That also tells whether the window is up.
-        await self._take(self.window, deadline)
+        await self._take(self.window, wait, patience)
 
-    async def _take(self, lease: StoreLease, deadline: float) -> bool:
+    async def _take(self, lease: StoreLease, wait: Wait, patience: float) -> bool:
         """Returns whether we have it; not, if the store is away."""
         try:
             await lease.ensure()
@@ -109,15 +109,14 @@ class Lease:
             return False
         else:
             return True
-        with trio.move_on_at(deadline):
-            while True:
-                await trio.sleep(LOOK_SECONDS)
-                try:
-                    await lease.ensure()
-                except HeldByAnother as error:
-                    seen = error
-                except StoreAway:
-                    continue  # The other boot may still be alive.
-                else:
-                    return True
+        while not wait.another(trio.current_time(), patience):
+            await trio.sleep(LOOK_SECONDS)
+            try:
+                await lease.ensure()
+            except HeldByAnother as error:
+                seen = error
+            except StoreAway:
+                continue  # The other boot may still be alive.
+            else:
+                return True
         raise seen.taken

@@ -11,6 +11,11 @@ LEASE_PATIENCE: Final = 10.0
 MOST_BETWEEN_LOOKS: Final = 0.5
 """Of the time between two looks no more counts as standing still. Redis or we may have hung meanwhile, and
 nobody could have written."""
+MOST_BETWEEN_ANSWERS: Final = 2.0
+"""Of the time between two answers of a store no more counts as waiting. It is asked at least each second, so
+that a longer time is one in which we stood still."""
+_ROUNDING: Final = 1e-6
+"""Many short times are added up."""
 
 
 class HeldByAnother(StoreAway):
@@ -34,34 +39,40 @@ class Wait:
       └───────── ours ────────── interrupted
     ```
     While a store is away nobody uses it, so that time does not count. But the other boot may have used it
-    before, and may again: it is forgotten only once the store is ours. Times are seconds of one clock.
+    before, and may again: it is forgotten only once the store is ours. Nor does the time count in which we
+    stood still, since the other may have ended meanwhile. Times are seconds of one clock.
     """
 
     def __init__(self) -> None:
         self.waiting = False
         """Whether another boot was seen since the store was ours."""
-        self._since: float | None = None
-        """When it was first seen since the store answers; None: it was not."""
+        self.waited = 0.0
+        """For how long (seconds), since the store answers."""
+        self._seen_at: float | None = None
+        """When it was seen last; None: not since the store answers."""
 
     @property
     def counting(self) -> bool:
         """Whether the patience runs: not in an outage."""
-        return self._since is not None
+        return self._seen_at is not None
 
     def another(self, now: float, patience: float = LEASE_PATIENCE) -> bool:
         """Another boot has the store; returns whether we have waited long enough."""
         self.waiting = True
-        if self._since is None:
-            self._since = now
-        return now - self._since >= patience
+        if self._seen_at is None:
+            self.waited = 0.0
+        else:
+            self.waited += min(now - self._seen_at, MOST_BETWEEN_ANSWERS)
+        self._seen_at = now
+        return self.waited >= patience - _ROUNDING
 
     def interrupt(self) -> None:
         """The store is away."""
-        self._since = None
+        self._seen_at = None
 
     def end(self) -> None:
         """The store is ours."""
-        self.waiting, self._since = False, None
+        self.waiting, self._seen_at = False, None
 
 
 class Stillness:
