@@ -49,8 +49,6 @@ FORGETFUL: Final = frozenset(
     {"postgres older", "spool damaged", "clock ahead", "clock days ahead", "clock behind"}
 )
 """Faults after which a store may not have what it, or the spool, has had."""
-SLOW_SECONDS: Final = 0.5
-"""A PostgreSQL that takes so long for an answer is slow."""
 LEEWAY: Final = 0.1
 """Seconds that what was received may take to Redis beyond the flush interval."""
 
@@ -355,7 +353,7 @@ class World:
         self._ended[process.boot] = process.outcome
         self.note(f"{process.boot} {process.outcome}")
         self.coverage[f"outcome {process.outcome.split(':')[0]}"] += 1
-        if process.outcome.startswith("the stop") and not (process.was_frozen or self._refuses_slowly):
+        if process.outcome.startswith("the stop") and not process.was_frozen:
             raise Wrong(f"{process.boot}: {process.outcome}")
         if process.outcome in ORDERLY and process.questions is not None:
             missed = len(self.updates_of(process, entered=False)) - len(self.updates_of(process))
@@ -378,11 +376,6 @@ class World:
         self.watch.check_spooled(process)
         self.watch.check_taken(process)
         self.count_losses(process)
-
-    @property
-    def _refuses_slowly(self) -> bool:
-        """Whether PostgreSQL takes its time to refuse rows: a stop may have too many of them."""
-        return "postgres refuses rows" in self.plan.kinds and self.postgres.latency >= SLOW_SECONDS
 
     def _check_told(self, process: Process) -> None:
         """What was not spooled is told, in words and by the exit code."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 from trio_util import wait_any
 
@@ -12,6 +14,9 @@ from marketflow.app.share.database_lease import DatabaseLease
 from marketflow.app.share.due_rows import DueRows
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.retention import Retention
+
+_SPARE_SECONDS: Final = 0.25
+"""So long before a stop would be cut short the writing of rows ends."""
 
 
 class Aggregator:
@@ -58,9 +63,19 @@ class Aggregator:
     async def run(self) -> None:
         """Write what is due, each second, until the flusher has ended; then a last time.
 
+        A stop is not held up by a store that hangs: the next start writes what is due.
+
         Raises:
             StoreTaken: another service holds the database, and we have waited long enough for it to end.
         """
+        with trio.CancelScope() as writing:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_before_the_stop, writing)
+                await self._write_each_second()
+        if writing.cancelled_caught:
+            self._lease.failed(StoreAway("it did not answer before the stop had to end"))
+
+    async def _write_each_second(self) -> None:
         ended, last = self._ended, False
         while not last:
             with trio.move_on_after(self._closing.until_next_second):
@@ -70,9 +85,14 @@ class Aggregator:
                     await ended.wait()
             # Looked at before the write: what comes in while rows are written is due after it.
             last = ended.is_set()
-            # A stop does not wait for a store that is away: the next start writes what is due.
             if self._lease.state.up or not last:
                 await self.write_due()
+
+    async def _end_before_the_stop(self, writing: trio.CancelScope) -> None:
+        """Let the writing end by itself, a moment before the stop would be cut short."""
+        await self._ended.wait()
+        end = trio.current_effective_deadline()
+        writing.deadline = end - min(_SPARE_SECONDS, max(0.0, end - trio.current_time()) / 4)
 
     async def write_due(self) -> None:
         """Write the rows of closed intervals that are not up to date, oldest first.
