@@ -6,6 +6,7 @@ killed at each step of a save.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
 
@@ -72,6 +73,8 @@ class SimulatedSpool:
         self._known: list[int] = []
         self.saving = False
         """Whether bars are being saved just now."""
+        self.save_began = math.inf
+        """When bars were saved last."""
         self.failed = False
         """Whether bars could not be saved."""
 
@@ -103,7 +106,7 @@ class SimulatedSpool:
         ends = trio.current_time() + within
         before, self._known = self._known, []
         if bars:
-            self.saving = True
+            self.saving, self.save_began = True, trio.current_time()
             try:
                 with trio.fail_at(ends):
                     self._known = [await self._write(bars)]

@@ -74,7 +74,7 @@ def test_what_came_in_a_step_before_the_stop_is_received():
         leave(waiting=9)
 
 
-def taken(*, holder=None, outlived=(), acted=None, refused=-math.inf, alive=()):
+def taken(*, holder=None, outlived=(), acted=None, refused=-math.inf, alive=(), saved=math.inf):
     """A process ends because of another, long after the beginning."""
     redis = SimpleNamespace(shelf=MemoryShelf(), acted=acted or {})
     if holder is not None:
@@ -85,6 +85,7 @@ def taken(*, holder=None, outlived=(), acted=None, refused=-math.inf, alive=()):
         started=True,
         store=SimpleNamespace(refused_at=refused),
         window=SimpleNamespace(outlived=set(outlived)),
+        spool=SimpleNamespace(save_began=saved),
     )
     processes = [SimpleNamespace(boot=boot) for boot in alive]
     Watch(SimpleNamespace(redis=redis, processes=processes)).check_taken(process)
@@ -95,6 +96,7 @@ def taken(*, holder=None, outlived=(), acted=None, refused=-math.inf, alive=()):
     [
         {"holder": "b003", "acted": {"b003": 0.0}},
         {"refused": 0.0},
+        {"acted": {"b001": -60.0}, "saved": -55.0},
         {"holder": "b001", "outlived": ["b001"], "alive": ["b001"], "acted": {"b001": 0.0}},
     ],
 )

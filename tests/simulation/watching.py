@@ -147,7 +147,9 @@ class Watch:
         Raises:
             Wrong
         """
-        now, redis = trio.current_time(), self._world.redis
+        redis = self._world.redis
+        # It has believed so before it saved its bars, for which a disk may take long.
+        now = min(trio.current_time(), process.spool.save_began)
         if process.outcome != "taken" or not process.started or now - process.store.refused_at < SEEN_SECONDS:
             return
         if redis.shelf.holder == process.boot:
