@@ -70,8 +70,11 @@ class Checks:
                     raise Wrong(f"{process.boot} {exchange}: more is cached than Redis has taken: {ledger}")
 
     async def watch_writers(self) -> None:
-        """Two services on the same stores find each other, and one ends, where either store can tell."""
-        together: dict[tuple[str, str], float] = {}
+        """Two services on the same stores find each other, and one ends, where either store can tell.
+
+        Each store has to tell it by itself: none counts the time in which it was away.
+        """
+        together: dict[tuple[str, str, str], float] = {}
         while True:
             await trio.sleep(0.25)
             now = trio.current_time()
@@ -80,14 +83,21 @@ class Checks:
                 for process in self._world.processes
                 if process.started and not process.stopping.is_set() and process.redis.thawed is None
             ]
-            together = {
-                (one.boot, other.boot): together.get((one.boot, other.boot), now)
+            found = [
+                (one.boot, other.boot, store)
                 for one, other in itertools.combinations(serving, 2)
-                if one.redis.way == other.redis.way == "up" or one.postgres.way == other.postgres.way == "up"
-            }
-            for (one, other), since in together.items():
+                for store, ways in (
+                    ("Redis", (one.redis.way, other.redis.way)),
+                    ("PostgreSQL", (one.postgres.way, other.postgres.way)),
+                )
+                if ways == ("up", "up")
+            ]
+            together = {key: together.get(key, now) for key in found}
+            for (first, second, store), since in together.items():
                 if now - since > BOTH_SECONDS:
-                    raise Wrong(f"{one} and {other} have served for {BOTH_SECONDS:.0f} s on the same stores")
+                    raise Wrong(
+                        f"{first} and {second} have served for {BOTH_SECONDS:.0f} s on the same {store}"
+                    )
 
     def two_writers(self, one: str, other: str) -> None:
         """Two processes write in turns. One that was frozen or cut off may do so for a moment.

@@ -11,6 +11,7 @@ from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.ports import Aggregate
 from marketflow.app.share import flushes
 from marketflow.app.share.comparison_schedule import COMPARISON_SECONDS
+from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
@@ -107,6 +108,28 @@ async def test_a_row_that_another_boot_has_made_of_our_bars_is_not_added_to_them
         world.store.away = False
         await trio.sleep(5)
     assert world.store.rows[*PAIR, NOON].bar.count == 1
+
+
+async def test_a_row_that_another_boot_has_made_of_some_of_our_bars_is_not_added_to_them(autojump_clock):
+    """We were cut off from both stores, and have the database back first. Only Redis shows who wrote it."""
+    world = world_of()
+    world.store.away = True
+    async with world.running():
+        await until(lambda: world.flusher.up)
+        world.send_one(5.0, age=10 * SECOND)
+        await until(lambda: world.book.flushes.drained)
+        bar = world.book.bars.bar(PAIR, Span(NOON - MINUTE, NOON))
+        world.window.away, world.store.taken, world.store.away = True, True, False
+        await until(lambda: world.share.leases.database.another)
+        world.send_one(6.0, age=20 * SECOND)
+        world.store.rows[*PAIR, NOON] = Aggregate(*PAIR, NOON, bar)
+        theirs = Bar.of([NOON - 30 * SECOND] * 2, [7.0, 8.0], 2 * 10**15)
+        world.window.stored_bars[PAIR][NOON - 30 * SECOND, "theirs"] = theirs
+        world.store.taken = False
+        await trio.sleep(8)
+        world.window.away = False
+        await trio.sleep(8)
+    assert world.store.rows[*PAIR, NOON].bar.count == 2 + 2
 
 
 async def test_a_row_with_fewer_updates_is_written_again(autojump_clock):

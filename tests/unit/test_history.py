@@ -22,6 +22,7 @@ EVENTS: dict[str, Callable[[History], History]] = {
     "an earlier reading was done": lambda history: history.was_read(history.wanted - 1),
     "database ours": lambda history: history.database_ours(),
     "database away": lambda history: history.database_away(),
+    "another has the database": lambda history: history.another_has_database(),
     "rows have told": lambda history: history.rows_told(),
 }
 TABLE = {
@@ -30,6 +31,7 @@ TABLE = {
     "an earlier reading was done": (UNREAD, UNREAD, DOUBTED, KNOWN, UNREAD, KNOWN),
     "database ours": (UNREAD, UNREAD, DOUBTED, DOUBTED, UNREAD, KNOWN),
     "database away": (UNREAD, UNREAD, KNOWN, KNOWN, UNREAD, KNOWN),
+    "another has the database": (UNREAD, UNREAD, KNOWN, KNOWN, UNREAD, KNOWN),
     "rows have told": (UNREAD, UNREAD, KNOWN, KNOWN, UNREAD, KNOWN),
 }
 
@@ -67,3 +69,16 @@ def test_a_reading_that_ends_late_does_not_undo_a_later_one():
 def test_doubt_outlives_a_reading():
     history = History().database_ours().read_again().was_read(2)
     assert history.state is DOUBTED
+
+
+def test_rows_of_another_boot_tell_nothing_until_its_bars_were_read():
+    """Another one had the database before rows were compared for the first time."""
+    history = History().was_read(1)
+    assert not history.read_again().database_ours().unsure
+    history = history.another_has_database()
+    assert not history.unsure, "there is nothing to compare yet"
+    history = history.was_read(1).read_again().database_ours()
+    assert history.unsure
+    assert not history.rows_told().unsure
+    assert not history.was_read(history.wanted).unsure
+    assert not history.was_read(history.wanted).read_again().unsure

@@ -58,7 +58,7 @@ class Comparison:
             StoreAway
         """
         history = self._earlier.history
-        if self._earlier.reading or not self._schedule.due(lease, history):
+        if self._earlier.reading or history.unsure or not self._schedule.due(lease, history):
             return
         renewed = self._schedule.renewed(lease, history)
         span = self._reach.span(history_read=history.read, own=renewed)

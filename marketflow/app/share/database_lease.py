@@ -66,7 +66,8 @@ class DatabaseLease:
             if self._wait.another(trio.current_time(), patience):
                 raise
             held = HeldByAnother("another marketflow holds the database, waiting until it ends", taken)
-            self.failed(held)
+            self.state.failed(held)
+            self._earlier.another_has_database()
             raise held from None
         self._wait.end()
         self.held, self.leased_until = True, trio.current_time()

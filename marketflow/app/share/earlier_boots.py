@@ -50,6 +50,10 @@ class EarlierBoots:
         """Rows cannot tell."""
         self._history.value = self.history.database_away()
 
+    def another_has_database(self) -> None:
+        """Rows cannot tell, and another boot may write some."""
+        self._history.value = self.history.another_has_database()
+
     def database_ours(self, *, renewed: bool) -> None:
         """Rows can tell. If the lease was `renewed`, another boot may have added to the bars until now."""
         if renewed:

@@ -49,6 +49,8 @@ class History:
     """Whether the database is ours, so that rows can be compared with the bars."""
     told: bool = False
     """Whether rows have told what Redis has lost."""
+    another: bool = False
+    """Whether another boot had the database, and its bars have not been read since."""
 
     @property
     def state(self) -> HistoryState:
@@ -73,6 +75,15 @@ class History:
         return self.done == self.wanted
 
     @property
+    def unsure(self) -> bool:
+        """Whether rows cannot tell anything yet: another boot may have written some with bars of ours.
+
+        It had the stores before rows were compared for the first time. Its own bars will show it, once they
+        can be read.
+        """
+        return self.another and self.read and not self.told and not self.up_to_date
+
+    @property
     def known(self) -> bool:
         """Whether the bars of earlier boots, of the last hour, are known."""
         return self.state is HistoryState.KNOWN
@@ -85,7 +96,8 @@ class History:
 
     def was_read(self, number: int) -> History:
         """The reading of that number was done. If another one is wanted by now, it is not up to date."""
-        return attrs.evolve(self, done=max(self.done, number))
+        another = self.another and not (self.comparable and number == self.wanted)
+        return attrs.evolve(self, done=max(self.done, number), another=another)
 
     def database_ours(self) -> History:
         """The database answers, and no other boot has it."""
@@ -94,6 +106,10 @@ class History:
     def database_away(self) -> History:
         """The database does not answer, or another boot has it."""
         return attrs.evolve(self, comparable=False)
+
+    def another_has_database(self) -> History:
+        """Another boot has the database."""
+        return attrs.evolve(self.database_away(), another=True)
 
     def rows_told(self) -> History:
         """All rows of the last hour were compared with the bars."""
