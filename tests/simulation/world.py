@@ -49,6 +49,8 @@ FORGETFUL: Final = frozenset(
     {"postgres older", "spool damaged", "clock ahead", "clock days ahead", "clock behind"}
 )
 """Faults after which a store may not have what it, or the spool, has had."""
+AFTER_THE_LAST: Final = 0.01
+"""Seconds from the last write of a stop until it has given the lease back, at most, if Redis is quick."""
 LEEWAY: Final = 0.1
 """Seconds that what was received may take to Redis beyond the flush interval."""
 
@@ -430,9 +432,14 @@ class World:
         """A process has ended, and these updates are in no store: whether that may be."""
         # One that has lost its place may write nothing again, also if Redis loses something just then.
         # One that a bug ends has no time to find that out.
-        robbed = process.robbed or (
-            process.outcome in {"taken", "cancelled"}
-            and trio.current_time() - self.redis_forgot_at < WHOLE_SECONDS
+        # None can find out what Redis loses right after its last write.
+        robbed = (
+            process.robbed
+            or 0 <= self.redis_forgot_at - self.redis.acted.get(process.boot, math.inf) < AFTER_THE_LAST
+            or (
+                process.outcome in {"taken", "cancelled"}
+                and trio.current_time() - self.redis_forgot_at < WHOLE_SECONDS
+            )
         )
         if not process.dead and process.outcome in KEEPS_ALL and not robbed and not self._both_lost(process):
             untold = [each for each in lost if not _is_told(process.told_lost, each, self.plan.interval)]
