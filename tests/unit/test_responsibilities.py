@@ -49,6 +49,7 @@ FIELDS_KNOWN = {
 METHODS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(14, "what is read of bars, and how they come and go"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
+    "app.share.history.History": Known(12, "the same"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
     "adapters.cache.redis.RedisWindow": Known(14, PORT),
 }
