@@ -40,9 +40,6 @@ FIELDS_KNOWN = {
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
     "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
-    "adapters.cache.connections.Connections": Known(
-        9, "the connection that writes, those that read, and the limits of both"
-    ),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
 }

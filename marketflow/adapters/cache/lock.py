@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from marketflow.adapters.cache import members
-from marketflow.adapters.cache.connections import Ask, Command, Connections
+from marketflow.adapters.cache.connections import Ask, Readers
+from marketflow.adapters.cache.resp import Command
 from marketflow.app.ports import ALL, Scope, Sight
 
 MARKER: Final = b"marketflow:marker"
@@ -24,8 +25,8 @@ LOCK_TTL: Final = 5_000
 class Lock:
     """Looks at the lease, takes it and gives it back, for one boot."""
 
-    def __init__(self, connections: Connections, boot: bytes, scope: Scope = ALL) -> None:
-        self._redis = connections
+    def __init__(self, readers: Readers, boot: bytes, scope: Scope = ALL) -> None:
+        self._redis = readers
         self.boot = boot
         self.scope = scope
         self.marker = _of_scope(MARKER, scope)
@@ -49,21 +50,23 @@ class Lock:
             commands = [("SET", self._lock, self.boot, "NX", "PX", LOCK_TTL), ("GET", self._lock)]
             return await self._redis.read(commands, lambda replies: replies[1] == self.boot)
 
-        def take_over(ask: Ask) -> bool:
-            if _sight(ask([("WATCH", self._lock, self.marker), *self._look])[1:]) != found:
-                return _leave(ask)
-            return _executed(ask, ("SET", self._lock, self.boot, "PX", LOCK_TTL))
+        async def take_over(ask: Ask) -> bool:
+            _, *seen = await ask([("WATCH", self._lock, self.marker), *self._look])
+            if _sight(seen) != found:
+                return await _leave(ask)
+            return await _executed(ask, ("SET", self._lock, self.boot, "PX", LOCK_TTL))
 
         return await self._redis.converse(take_over)
 
     async def release(self) -> None:
         """See the port Window."""
 
-        def release(ask: Ask) -> bool:
-            if ask([("WATCH", self._lock), ("GET", self._lock)])[1] != self.boot:
-                return _leave(ask)
+        async def release(ask: Ask) -> bool:
+            _, holder = await ask([("WATCH", self._lock), ("GET", self._lock)])
+            if holder != self.boot:
+                return await _leave(ask)
             # Without a marker the next boot knows that no one writes any more, and does not wait.
-            return _executed(ask, ("DEL", self._lock, self.marker))
+            return await _executed(ask, ("DEL", self._lock, self.marker))
 
         await self._redis.converse(release)
 
@@ -82,12 +85,13 @@ def _sight(replies: Sequence[Any]) -> Sight:
     return Sight(holder, marker)
 
 
-def _leave(ask: Ask) -> bool:
+async def _leave(ask: Ask) -> bool:
     """Stop watching the keys, and change nothing."""
-    ask([("UNWATCH",)])
+    await ask([("UNWATCH",)])
     return False
 
 
-def _executed(ask: Ask, command: Command) -> bool:
+async def _executed(ask: Ask, command: Command) -> bool:
     """Whether the command was executed; it is not if a watched key has changed."""
-    return ask([("MULTI",), command, ("EXEC",)])[2] is not None
+    *_, result = await ask([("MULTI",), command, ("EXEC",)])
+    return result is not None

@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 
 from marketflow.adapters.cache import members
-from marketflow.adapters.cache.connections import Connections
+from marketflow.adapters.cache.connections import Readers
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
@@ -21,7 +21,7 @@ MOST_FIELDS: Final = 10_000
 """A hash of more fields is not one of ours: there are 3,660 seconds, each of one or two boots."""
 
 
-async def find_pairs(connections: Connections) -> Sequence[Pair]:
+async def find_pairs(readers: Readers) -> Sequence[Pair]:
     """Pairs that have bars of our form.
 
     Raises:
@@ -31,18 +31,18 @@ async def find_pairs(connections: Connections) -> Sequence[Pair]:
     cursor = b"0"
     for _ in range(MOST_SCANS):
         command = ("SCAN", cursor, "MATCH", "bars:*", "COUNT", KEYS_PER_SCAN, "TYPE", "hash")
-        cursor, pairs = await connections.read([command], _page)
+        cursor, pairs = await readers.read([command], _page)
         named.update(dict.fromkeys(pairs))
         if cursor == b"0":
             break
     else:
         log.warning("search for old symbols cut short", reason="there are too many keys in Redis")
-    return await _with_bars_of_ours(connections, list(named))
+    return await _with_bars_of_ours(readers, list(named))
 
 
-async def _with_bars_of_ours(connections: Connections, pairs: Sequence[Pair]) -> Sequence[Pair]:
+async def _with_bars_of_ours(readers: Readers, pairs: Sequence[Pair]) -> Sequence[Pair]:
     """The pairs whose hash has our format, judged by one of its fields."""
-    commands: list[tuple[object, ...]] = []
+    commands: list[tuple[str | int, ...]] = []
     for pair in pairs:
         key = members.bars_key(pair)
         commands += ("HLEN", key), ("HRANDFIELD", key, 1, "WITHVALUES")
@@ -54,10 +54,10 @@ async def _with_bars_of_ours(connections: Connections, pairs: Sequence[Pair]) ->
             if length <= MOST_FIELDS and sample and members.is_bar(*sample)
         ]
 
-    return await connections.read(commands, read)
+    return await readers.read(commands, read)
 
 
 def _page(replies: list[Any]) -> tuple[bytes, list[Pair]]:
-    """The cursor, and the pairs of the keys found. Runs in the thread: its errors become StoreAway."""
+    """The cursor, and the pairs of the keys found. Its errors become StoreAway."""
     ((cursor, keys),) = replies
     return cursor, [pair for key in keys if (pair := members.read_bars_key(key)) is not None]

@@ -12,7 +12,7 @@ import attrs
 import structlog
 
 from marketflow.adapters.cache import members
-from marketflow.adapters.cache.connections import Command, Connections, open_connections
+from marketflow.adapters.cache.connections import Connections, open_connections
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
 from marketflow.adapters.cache.pairs import find_pairs
@@ -25,6 +25,7 @@ from marketflow.adapters.cache.replies import (
     prices_of,
     refusals_of,
 )
+from marketflow.adapters.cache.resp import Command
 from marketflow.app.ports import (
     ALL,
     Edge,
@@ -86,7 +87,7 @@ class RedisWindow:
     ) -> None:
         """The window's length in ms."""
         self._redis = connections
-        self._lock = Lock(connections, boot.encode(), scope)
+        self._lock = Lock(connections.readers, boot.encode(), scope)
         self._updates = members.UpdatesPacker(self._lock.boot)
         self._window_ttl = -(-(window_length + WINDOW_MARGIN) // 1_000)
         self._expiring: dict[bytes, int] = {}
@@ -150,10 +151,10 @@ class RedisWindow:
         """Send a flush; returns whether those posted before it have found the marker."""
         data, replies, posted = self._prepared(flush)
         with self._forgetting():
-            found = await self._redis.post(data, replies)
+            found = await self._redis.writer.post(data, replies)
             self._posted.append(posted)
             if any(refusals_of(each) for each in found):
-                found += await self._redis.collect()  # After a failure no write is in flight.
+                found += await self._redis.writer.collect()  # After a failure no write is in flight.
             return self._found(found)
 
     async def write(self, flush: RedisFlush) -> bool:
@@ -161,12 +162,12 @@ class RedisWindow:
         data, replies, posted = self._prepared(flush)
         self._posted.append(posted)
         with self._forgetting():
-            return self._found(await self._redis.write(data, replies))
+            return self._found(await self._redis.writer.write(data, replies))
 
     async def collect(self) -> bool:
         """Wait for all that was posted; returns whether they have found the marker."""
         with self._forgetting():
-            return self._found(await self._redis.collect())
+            return self._found(await self._redis.writer.collect())
 
     def _prepared(self, flush: RedisFlush) -> tuple[list[bytes], int, tuple[bytes, int]]:
         """The commands of a write, how many replies there will be, and what is kept of it."""
@@ -217,7 +218,7 @@ class RedisWindow:
                     stranger = text_of(found)
         self.met = Sight(self.met.holder, stranger)
         if refused:
-            raise StoreRefuses(self._redis.reason(refused[0]))
+            raise StoreRefuses(self._redis.failures.reason(refused[0]))
         intact, self._intact = self._intact, True
         if not intact:
             self._expiring.clear()
@@ -252,7 +253,7 @@ class RedisWindow:
     async def pairs_with_bars(self) -> Sequence[Pair]:
         """Pairs that have bars."""
         try:
-            return [pair for pair in await find_pairs(self._redis) if pair[0] in self._lock.scope]
+            return [pair for pair in await find_pairs(self._redis.readers) if pair[0] in self._lock.scope]
         except StoreAway as error:
             # SCAN may be forbidden; whether Redis is away shows with the next call.
             log.warning("search for old symbols failed", error=str(error))
@@ -280,7 +281,7 @@ class RedisWindow:
     async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
         """The raw updates of each span as a bar, and how many there are in the seconds that it touches."""
         seconds = [range(floor_to(span.start, BAR_WIDTH), span.end, BAR_WIDTH) for span in spans]
-        commands: list[tuple[object, ...]] = []
+        commands: list[tuple[str | int, ...]] = []
         for pair in pairs:
             key = members.window_key(pair)
             for span, touched in zip(spans, seconds, strict=True):
@@ -297,7 +298,7 @@ class RedisWindow:
 
     async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
         """How many members each pair has within its span."""
-        return await self._redis.read(_of_spans("ZCOUNT", spans), numbers_of)
+        return await self._redis.readers.read(_of_spans("ZCOUNT", spans), numbers_of)
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
         """The prices of members in our format. Takes a quarter of the time of whole edges."""
@@ -309,7 +310,7 @@ class RedisWindow:
     ) -> T:
         """Ask in one go. What `read` ignores in the replies is foreign data of that kind."""
         ignored = Ignored()
-        found = await self._redis.read(commands, lambda replies: read(replies, ignored))
+        found = await self._redis.readers.read(commands, lambda replies: read(replies, ignored))
         self._foreign.tell(kind, ignored)
         return found
 
@@ -318,7 +319,7 @@ class RedisWindow:
         if self._warned:
             return
         try:
-            policy = await self._redis.read([("CONFIG", "GET", "maxmemory-policy")], policy_of)
+            policy = await self._redis.readers.read([("CONFIG", "GET", "maxmemory-policy")], policy_of)
         except StoreAway:
             return  # CONFIG may be forbidden; whether Redis is away shows with the next call.
         self._warned = True
@@ -326,7 +327,7 @@ class RedisWindow:
             log.warning("eviction enabled in Redis", maxmemory_policy=policy, wanted="noeviction")
 
 
-def _of_spans(command: str, spans: Iterable[tuple[Pair, Span]]) -> list[tuple[object, ...]]:
+def _of_spans(command: str, spans: Iterable[tuple[Pair, Span]]) -> list[tuple[str | int, ...]]:
     return [(command, members.window_key(pair), span.start, f"({span.end}") for pair, span in spans]
 
 

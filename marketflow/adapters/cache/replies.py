@@ -1,4 +1,4 @@
-"""Parses Redis' replies. Everything here runs in a thread; its errors become StoreAway for the caller."""
+"""Makes sense of Redis' replies. An error of these functions becomes StoreAway for the caller."""
 
 from __future__ import annotations
 
