@@ -19,6 +19,7 @@ from tests.bench.closing import closing
 from tests.bench.decoding import decoding
 from tests.bench.growth import growth
 from tests.bench.latency import latency
+from tests.bench.little import little
 from tests.bench.memory import memory, start
 from tests.bench.processes import busy_seconds, stolen_seconds
 from tests.bench.questions import highest, latest
@@ -32,6 +33,7 @@ from tests.bench.sustained import sustained
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "sustained": sustained,
     "latency": latency,
+    "little": little,
     "latest": latest,
     "highest": highest,
     "closing": closing,

@@ -23,6 +23,8 @@ RATE = 100_000.0
 """Updates a second."""
 P50_GOAL, P99_GOAL = 35, 100
 """In ms."""
+P50_GOAL_LITTLE = 15
+"""In ms, when little comes in."""
 KEY = f"prices:exchange1:{PROBE}"
 
 

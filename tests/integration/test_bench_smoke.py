@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 MEASUREMENTS = (
     "sustained",
     "latency",
+    "little",
     "latest",
     "highest",
     "closing",

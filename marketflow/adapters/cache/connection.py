@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import select
+import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -18,21 +21,36 @@ MOST_JOINED: Final = 65_536
 copying them would cost more than a system call for each."""
 
 
+class Stream(Protocol):
+    """What a connection needs of a stream: `PlainStream` or, with TLS, `trio.SSLStream`."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it."""
+        ...
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        """Wait for the next bytes; empty at the end."""
+        ...
+
+
 class Connection:
     """A connection is idle, or replies are awaited, or it is closed.
 
     It has one user at a time. The user closes it after a failure of any kind, a cancellation included: the
-    rest of a reply may still come, and the next request would take that for its own reply. Nothing else has
-    to be done to close it, and there is nothing to wait for.
+    rest of a reply may still come, and the next request would take that for its own reply.
     """
 
-    def __init__(self, stream: trio.abc.Stream, socket: trio.socket.SocketType) -> None:
+    def __init__(self, stream: Stream, connected: socket.socket) -> None:
         """Owns both. The socket is the one below the stream."""
         self.received = 0
         """Bytes received up to now."""
         self._stream = stream
-        self._socket = socket
+        self._socket = connected
+        self._readable = select.poll()
+        self._readable.register(connected, select.POLLIN)
         self._replies = Replies()
+        self._found: list[Any] = []
+        """Replies that have come, to requests whose replies are not complete."""
         self._awaited: deque[int] = deque()
         """The number of replies to each request that was sent and has none yet."""
 
@@ -48,58 +66,62 @@ class Connection:
         An idle connection with something to receive was closed by Redis, or Redis said something that nobody
         asked for. A new connection is not to be checked: with TLS, session tickets may have come.
         """
-        return bool(self._awaited) or (self._replies.empty and not self._socket.is_readable())
+        return bool(self._awaited) or (self._replies.empty and not self._readable.poll(0))
 
-    async def send(self, data: Sequence[bytes], replies: int, deadline: float) -> None:
-        """Send a request of commands, which will have so many replies.
+    async def exchange(
+        self, data: Sequence[bytes], replies: int, *, requests: int, deadline: float, shield: bool = False
+    ) -> list[list[Any]]:
+        """Send a request, and receive the replies to the oldest requests. Waits only for replies.
 
-        Raises:
-            trio.TooSlowError: not all of it could be sent until `deadline` (of Trio's clock).
-            trio.BrokenResourceError: the connection broke.
-        """
-        with trio.fail_at(deadline):
-            for part in _parts(data):
-                await self._stream.send_all(part)
-        self._awaited.append(replies)
-
-    async def receive(self, requests: int, deadline: float) -> list[list[Any]]:
-        """Receive the replies to each of so many requests, the oldest first.
+        Args:
+            data: commands in parts; without any, nothing is sent.
+            replies: how many there will be to these commands.
+            requests: to how many requests replies are received; this one may be the last of them.
+            deadline: in seconds of Trio's clock.
+            shield: whether a cancellation from outside has to wait.
 
         Raises:
-            trio.TooSlowError: they were not complete at `deadline` (of Trio's clock).
-            trio.BrokenResourceError: the connection broke.
-            ConnectionError: Redis closed it.
+            trio.TooSlowError: the time is over.
+            OSError, trio.BrokenResourceError: the connection broke, or Redis closed it.
             ProtocolError: what came is no reply.
             ErrorReply: an error that ends the connection. Others are among the replies.
         """
-        return [await self._receive(self._awaited.popleft(), deadline) for _ in range(requests)]
+        sent = False
+        with trio.CancelScope(deadline=deadline, shield=shield):
+            if data:
+                for part in _parts(data):
+                    await self._stream.send_all(part)
+                self._awaited.append(replies)
+            sent = True
+            return await self._receive(requests)
+        if sent:
+            # See marketflow.patience: this process may have stood still while the replies came.
+            with trio.CancelScope(deadline=trio.current_time() + SECOND_LOOK, shield=shield):
+                return await self._receive(requests)
+        raise trio.TooSlowError
 
-    async def _receive(self, count: int, deadline: float) -> list[Any]:
-        replies: list[Any] = []
-        while len(replies) < count:
+    async def _receive(self, requests: int) -> list[list[Any]]:
+        """May be called again after a cancellation: what has come is kept."""
+        wanted, found = sum(islice(self._awaited, requests)), self._found
+        while len(found) < wanted:
             reply = self._replies.next()
             if reply is MORE:
-                data = await self._receive_some(deadline)
+                data = await self._stream.receive_some(MOST_RECEIVED)
                 if not data:
                     raise ConnectionError("Redis closed the connection")
                 self.received += len(data)
-                self._replies.feed(data)
+                self._replies.feed(bytes(data))
             else:
-                replies.append(reply)
-        return replies
-
-    async def _receive_some(self, deadline: float) -> bytes:
-        if trio.current_time() < deadline:
-            with trio.move_on_at(deadline):
-                return bytes(await self._stream.receive_some(MOST_RECEIVED))
-            # See marketflow.patience: this process may have stood still while the data came.
-            with trio.move_on_after(SECOND_LOOK):
-                return bytes(await self._stream.receive_some(MOST_RECEIVED))
-        raise trio.TooSlowError
+                found.append(reply)
+        following = iter(found)
+        self._found = []
+        return [list(islice(following, self._awaited.popleft())) for _ in range(requests)]
 
     def close(self) -> None:
         """Close it at once. What was not sent is not sent any more."""
-        self._socket.close()
+        if self._socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
 
 
 def _parts(data: Sequence[bytes]) -> Iterable[bytes]:

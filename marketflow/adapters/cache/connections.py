@@ -75,16 +75,16 @@ class Writer:
         self, connection: Connection, data: Sequence[bytes], replies: int, *, requests: int
     ) -> list[list[Any]]:
         """Send, unless there is nothing to be sent, and receive the replies to the oldest requests."""
-        deadline = trio.current_time() + self._timeout
-        with trio.CancelScope(shield=True), self._failures.translated():
-            try:
-                if data:
-                    await connection.send(data, replies, deadline)
-                received = await connection.receive(requests, deadline)
-            except BaseException:
-                self.close()
-                raise
-        return received
+        try:
+            return await connection.exchange(
+                data, replies, requests=requests, deadline=trio.current_time() + self._timeout, shield=True
+            )
+        except Exception as error:
+            self.close()
+            raise self._failures.away(error) from error
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the connection, if there is one. The next write makes another."""
@@ -163,8 +163,9 @@ class Readers:
 async def _ask(connection: Connection, deadline: float, commands: Sequence[Command]) -> list[Any]:
     if not commands:
         return []
-    await connection.send([pack_commands(commands)], len(commands), deadline)
-    (replies,) = await connection.receive(1, deadline)
+    (replies,) = await connection.exchange(
+        [pack_commands(commands)], len(commands), requests=1, deadline=deadline
+    )
     for reply in replies:
         if isinstance(reply, ErrorReply):
             raise reply

@@ -21,23 +21,31 @@ class Failures:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Raise StoreAway for any error that is raised within.
-
-        Also for errors of ours: an answer of the wrong kind makes the code fail that expects another one.
-        """
+        """Raise StoreAway for any error that is raised within."""
         try:
             yield
-        except StoreAway:
-            raise
-        except trio.TooSlowError as error:
-            raise StoreAway("no answer in time") from error
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise StoreAway(self.reason(error.__cause__ or error)) from error
-        except (ErrorReply, OSError) as error:
-            raise StoreAway(self.reason(error)) from error
         except Exception as error:
-            reason = f"unexpected answer ({type(error).__name__}: {self.reason(error)})"
-            raise StoreAway(reason) from error
+            away = self.away(error)
+            if away is error:
+                raise
+            raise away from error
+
+    def away(self, error: Exception) -> StoreAway:
+        """What to raise for an error.
+
+        Also for one of ours: code that expects another kind of answer fails in some way.
+        """
+        match error:
+            case StoreAway():
+                return error
+            case trio.TooSlowError():
+                return StoreAway("no answer in time")
+            case trio.BrokenResourceError() | trio.ClosedResourceError():
+                return StoreAway(self.reason(error.__cause__ or error))
+            case ErrorReply() | OSError():
+                return StoreAway(self.reason(error))
+            case _:
+                return StoreAway(f"unexpected answer ({type(error).__name__}: {self.reason(error)})")
 
     def reason(self, error: BaseException) -> str:
         """What an error says, without secrets."""
