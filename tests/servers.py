@@ -75,11 +75,15 @@ class _OnPort(Server):
 
 
 class TcpRedis(_OnPort, EmbeddedRedis):
-    """A Redis on 127.0.0.1, without a password and with all commands."""
+    """A Redis on 127.0.0.1 and on its Unix socket, without a password and with all commands."""
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        return super().url
 
     def _found_program(self) -> Path:
         other = os.environ.get(REDIS_PROGRAM)
@@ -87,8 +91,7 @@ class TcpRedis(_OnPort, EmbeddedRedis):
 
     def _options(self) -> dict[str, list[str]]:
         options = super()._options() | {"port": [str(self.port)], "bind": ["127.0.0.1"]}
-        for name in ("unixsocket", "unixsocketperm", "user"):
-            del options[name]
+        del options["user"]
         if "shutdown-on-sigterm" in options:  # Redis 7 disables DEBUG by default.
             options["enable-debug-command"] = ["local"]
         return options

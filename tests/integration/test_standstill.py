@@ -45,6 +45,24 @@ async def main():
 trio.run(main)
 """
 
+ASK_REDIS = f"""
+import sys, trio
+from marketflow.adapters.cache.redis import open_redis_window
+from marketflow.app.ports import StoreAway
+from marketflow.domain.periods import Span
+
+async def main():
+    url = f"redis://127.0.0.1:{{sys.argv[1]}}/0"
+    async with open_redis_window(url, boot="boot", window_length=60_000, timeout={LIMIT}) as window:
+        print("waiting", flush=True)
+        try:
+            print(await window.counts([(("e", "BTCUSDT"), Span(0, 1))]))
+        except StoreAway:
+            print("nothing")
+
+trio.run(main)
+"""
+
 
 @contextmanager
 def waiting(code: str, port: int) -> Iterator[subprocess.Popen[str]]:
@@ -99,3 +117,16 @@ def test_a_connection_that_was_made_during_a_standstill_is_used() -> None:
             peer.close()
         for filler in fillers:
             filler.close()
+
+
+@pytest.mark.parametrize("sent", [b":7\r\n", b""], ids=["reply", "nothing"])
+def test_a_reply_of_redis_that_came_during_a_standstill_is_received(sent: bytes) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        waiting(ASK_REDIS, listener.getsockname()[1]) as child,
+        listener.accept()[0] as peer,
+    ):
+        assert peer.recv(1_000).startswith(b"*4\r\n$6\r\nZCOUNT\r\n")
+        with stopped(child):
+            peer.sendall(sent)
+        assert child.communicate(timeout=10)[0].strip() == ("[7]" if sent else "nothing")

@@ -95,11 +95,20 @@ class InRedis:
             client.execute_command("ACL", "SETUSER", "default", "+zadd")
 
 
-@pytest.fixture(params=["memory", "simulated", "redis"])
+@pytest.fixture(params=["memory", "simulated", "redis", "redis-unix", "redis-tls"])
 def place(request):
-    if request.param == "redis":
-        return InRedis(request.getfixturevalue("redis_url"))
-    return {"memory": InMemory, "simulated": Simulated}[request.param]()
+    match request.param:
+        case "memory":
+            return InMemory()
+        case "simulated":
+            return Simulated()
+    url = request.getfixturevalue("redis_url")  # empty
+    match request.param:
+        case "redis-unix":
+            url = request.getfixturevalue("redis_server").unix_url
+        case "redis-tls":
+            url = request.getfixturevalue("tls_redis_url")
+    return InRedis(url)
 
 
 @pytest.fixture
