@@ -130,6 +130,22 @@ async def test_a_database_that_is_none_is_away(redis_url):
         await fails_in_time(lambda: put(window), "DB index is out of range")
 
 
+@pytest.mark.parametrize("over", ["tcp", "unix"])
+async def test_no_thread_is_used_for_an_update(monkeypatch, redis_server, redis_url, over):
+    """Not to connect, to write, or for a short answer."""
+
+    async def fail(*_, **__):
+        raise AssertionError("a thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", fail)
+    url = redis_url if over == "tcp" else redis_server.unix_url
+    async with InRedis(url, TIMEOUT).open("boot1") as window:
+        for call in every_call(window):
+            await call()
+        await window.post(window.encode(Flush([run_of([NOON] * 50_000)], [])))
+        await window.collect()
+
+
 # ---- what Redis answers ----
 
 
@@ -366,7 +382,7 @@ async def test_a_unix_socket_that_is_none_is_away(path):
 
 
 async def test_a_key_with_a_password_and_a_client_without(tmp_path, redis_server, redis_url):
-    """With a wrong password or none, or a key alone, Redis is away, and nobody is asked for a password."""
+    """With a wrong password or none, or a key alone, Redis is away."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - trustme's own
 
     authority = trustme.CA()
