@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from marketflow.adapters.cache.resp import MORE, ErrorReply, ProtocolError, Replies, pack_commands
+from marketflow.adapters.cache.resp import ErrorReply, ProtocolError, Replies, pack_commands
 
 SCALARS = b"+OK\r\n:1\r\n$-1\r\n$0\r\n\r\n$3\r\na\r\n\r\n*-1\r\n"
 REPLIES = SCALARS + b"*2\r\n$1\r\na\r\n*1\r\n:2\r\n-OOM full \xff\r\n*0\r\n"
 
 
-def all_of(replies: Replies) -> list[object]:
-    found = []
-    while (reply := replies.next()) is not MORE:
-        found.append(f"error {reply}" if isinstance(reply, ErrorReply) else reply)
-    return found
+def all_of(replies: Replies, *, wanted: int = 100) -> list[object]:
+    found: list[object] = []
+    replies.add_to(found, wanted)
+    return [f"error {reply}" if isinstance(reply, ErrorReply) else reply for reply in found]
 
 
 EXPECTED = [b"OK", 1, None, b"", b"a\r\n", None, [b"a", [2]], "error OOM full \ufffd", []]
@@ -44,8 +43,17 @@ def test_half_a_reply_is_not_empty() -> None:
     replies = Replies()
     assert replies.empty
     replies.feed(b"$3\r\na")
-    assert replies.next() is MORE
+    assert all_of(replies) == []
     assert not replies.empty
+
+
+def test_no_more_are_taken_than_wanted() -> None:
+    """The others are of the next request."""
+    replies = Replies()
+    replies.feed(b":1\r\n:2\r\n:3\r\n")
+    assert all_of(replies, wanted=2) == [1, 2]
+    assert not replies.empty
+    assert all_of(replies, wanted=2) == [3]
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 400\r\n", b"$x\r\n", b":1.5\r\n", b"*-7\r\n", b"\r\n"])
@@ -53,7 +61,7 @@ def test_what_is_no_reply_is_an_error(data: bytes) -> None:
     replies = Replies()
     replies.feed(data)
     with pytest.raises(ProtocolError):
-        replies.next()
+        all_of(replies)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +99,9 @@ def test_errors_that_end_a_connection(text: str, ends: bool) -> None:
     replies.feed(f"-{text}\r\n:1\r\n".encode())
     if ends:
         with pytest.raises(ErrorReply, match=text[:5]):
-            replies.next()
+            all_of(replies)
     else:
-        reply = replies.next()
-        assert isinstance(reply, ErrorReply)
-        assert str(reply) == text
-        assert replies.next() == 1
+        assert all_of(replies) == [f"error {text}", 1]
 
 
 def test_commands_are_packed() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from marketflow.adapters.cache.resp import MORE, Replies
+from marketflow.adapters.cache.resp import Replies
 from marketflow.patience import SECOND_LOOK
 
 MOST_RECEIVED: Final = 65_536
@@ -103,16 +103,14 @@ class Connection:
     async def _receive(self, requests: int) -> list[list[Any]]:
         """May be called again after a cancellation: what has come is kept."""
         wanted, found = sum(islice(self._awaited, requests)), self._found
+        self._replies.add_to(found, wanted)
         while len(found) < wanted:
-            reply = self._replies.next()
-            if reply is MORE:
-                data = await self._stream.receive_some(MOST_RECEIVED)
-                if not data:
-                    raise ConnectionError("Redis closed the connection")
-                self.received += len(data)
-                self._replies.feed(bytes(data))
-            else:
-                found.append(reply)
+            data = await self._stream.receive_some(MOST_RECEIVED)
+            if not data:
+                raise ConnectionError("Redis closed the connection")
+            self.received += len(data)
+            self._replies.feed(bytes(data))
+            self._replies.add_to(found, wanted)
         following = iter(found)
         self._found = []
         return [list(islice(following, self._awaited.popleft())) for _ in range(requests)]

@@ -12,8 +12,8 @@ import hiredis
 
 Command = tuple[str | bytes | int, ...]
 
-MORE: Final = object()
-"""In place of a reply: it is not complete yet."""
+_MORE: Final = object()
+"""hiredis' answer when no further reply is complete."""
 
 _ENDING_CODES: Final = frozenset({"LOADING", "NOAUTH", "WRONGPASS"})
 """First words of errors that concern the connection or the whole server, and not one command."""
@@ -44,22 +44,23 @@ class Replies:
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader(
-            protocolError=ProtocolError, replyError=ErrorReply, errors="replace", notEnoughData=MORE
+            protocolError=ProtocolError, replyError=ErrorReply, errors="replace", notEnoughData=_MORE
         )
         self.feed = self._reader.feed
         """Add received bytes."""
 
-    def next(self) -> Any:
-        """The next reply, `MORE` if it is not complete.
+    def add_to(self, found: list[Any], wanted: int) -> None:
+        """Append replies that are complete, until there are as many as wanted.
 
         Raises:
             ProtocolError: these bytes are no reply.
             ErrorReply: an error that ends the connection.
         """
-        reply = self._reader.gets()
-        if type(reply) is ErrorReply and reply.ends_connection:
-            raise reply
-        return reply
+        gets = self._reader.gets
+        while len(found) < wanted and (reply := gets()) is not _MORE:
+            if type(reply) is ErrorReply and reply.ends_connection:
+                raise reply
+            found.append(reply)
 
     @property
     def empty(self) -> bool:
