@@ -1,4 +1,4 @@
-"""What the service costs where little or nothing comes in: there its wake-ups are dear, not its updates."""
+"""The cost of the service when few updates or none come in: its wake-ups cost more than the updates then."""
 
 from __future__ import annotations
 

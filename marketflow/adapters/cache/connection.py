@@ -34,10 +34,10 @@ class Stream(Protocol):
 
 
 class Connection:
-    """A connection is idle, or replies are awaited, or it is closed.
+    """A connection is idle, or awaits replies, or is closed.
 
     It has one user at a time. The user closes it after a failure of any kind, a cancellation included: the
-    rest of a reply may still come, and the next request would take that for its own reply.
+    rest of a reply may still come, and the next request would take it for its own reply.
     """
 
     def __init__(self, stream: Stream, connected: socket.socket) -> None:
@@ -63,8 +63,8 @@ class Connection:
     def usable(self) -> bool:
         """Whether the next request can be sent.
 
-        An idle connection with something to receive was closed by Redis, or Redis said something that nobody
-        asked for. A new connection is not to be checked: with TLS, session tickets may have come.
+        If something can be received on an idle connection, Redis has closed it or sent a reply too many.
+        Do not check a connection that was just made: with TLS, session tickets may have come.
         """
         return bool(self._awaited) or (self._replies.empty and not self._readable.poll(0))
 

@@ -33,7 +33,7 @@ class Failures:
     def away(self, error: Exception) -> StoreAway:
         """What to raise for an error.
 
-        Also for one of ours: code that expects another kind of answer fails in some way.
+        Code that gets another kind of answer than it expects fails with errors of any kind.
         """
         match error:
             case StoreAway():
