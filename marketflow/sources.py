@@ -16,7 +16,7 @@ from marketflow.app.interface import Mode
 from marketflow.app.ports import Clock, Source
 from marketflow.config import Settings
 
-MOST_PACE: Final = 0.0125
+MOST_PACE: Final = 0.025
 """The most seconds that a source waits for more data after a small receive; too short to be noticed."""
 
 
@@ -45,4 +45,4 @@ def line_decoder(settings: Settings) -> Decoder:
 
 def line_reader(settings: Settings, clock: Clock) -> LineReader:
     """The reader for all sources that receive lines. It gives them a common beat."""
-    return LineReader(clock, Beat(min(settings.pipeline.flush_interval / 4_000, MOST_PACE)))
+    return LineReader(clock, Beat(min(settings.pipeline.flush_interval / 2_000, MOST_PACE)))
