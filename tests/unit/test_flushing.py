@@ -193,7 +193,8 @@ async def test_emptied_again_while_it_is_made_whole(autojump_clock):
             await trio.sleep(0.5)
         world.window.write_seconds = 0.02
         world.window.empty()
-        await trio.sleep(0.8)
+        await until(lambda: not world.flusher.up)
+        await trio.sleep(0.3)
         assert not world.flusher.up  # 39 flushes of 20 ms are under way
         world.window.empty()
         await trio.sleep(0.1)

@@ -20,7 +20,7 @@ STEP: Final = 1_000
 DOUBT: Final = 60_000
 """The time in ms after which a step ahead is accepted, if accepting it discards data."""
 AFTER_FEEDS: Final = 0.004
-"""Seconds from a beat, at which feeds read, to a flush. By then their chunks are in the book."""
+"""Seconds from a beat, at which feeds read, to a delayed flush. By then their chunks are in the book."""
 
 
 def next_beat(now: float, interval: float) -> float:

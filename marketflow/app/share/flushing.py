@@ -26,6 +26,9 @@ PROBE_SECONDS: Final = 0.25
 """How often a window that is away is tried."""
 LAST_TRIES: Final = 2
 """How often the last flush is tried at a stop."""
+TURNS: Final = 2
+"""Turns of the event loop from the first batch to the flush. Feeds read on a common beat, so the batches of
+the others enter meanwhile and go with the same flush."""
 RELEASE_SECONDS: Final = 1.0
 """How long (seconds) it may take to give the lease back."""
 
@@ -115,12 +118,19 @@ class Flusher:
             await self._pause(began)
 
     async def _pause(self, began: float) -> None:
-        if self._trials.link.answers:
-            # Twice in an interval: with the time of a write, an update is in the window within it.
-            # And no later than the heartbeat, even if the interval is longer: the lease would expire.
-            beat = min(self._flush_interval / 2, HEARTBEAT_SECONDS)
-            with trio.move_on_at(next_beat(began - AFTER_FEEDS, beat) + AFTER_FEEDS):
-                await self._wake.wait()
-        else:
+        """Wait for the next round. The last one `began` at that time (of Trio's clock)."""
+        if not self._trials.link.answers:
             # However many ask, a window that is away is not tried more often.
             await trio.sleep(PROBE_SECONDS)
+            return
+        if self._trials.link.whole and not self._book.flushes.waiting:
+            await self._wake.wait_for_work(self._rounds.due_at)
+            for _ in range(TURNS):
+                await trio.lowlevel.checkpoint()
+        # One round in half an interval: with the time of a write, an update is in the window within it.
+        # And no later than the heartbeat, even if the interval is longer: the lease would expire.
+        beat = next_beat(began, min(self._flush_interval / 2, HEARTBEAT_SECONDS))
+        if trio.current_time() < beat:
+            # Not at the beat itself, or what the feeds read at it would have to wait for the next one.
+            with trio.move_on_at(beat + AFTER_FEEDS):
+                await self._wake.wait_asked()

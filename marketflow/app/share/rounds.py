@@ -53,6 +53,15 @@ class Rounds:
         """How long each write took that the window has acknowledged."""
         return self._sender.write_seconds
 
+    @property
+    def due_at(self) -> float:
+        """When there is something to do even if no update enters (seconds of Trio's clock)."""
+        return min(self._heartbeat_at, self._trimming.due_at)
+
+    @property
+    def _heartbeat_at(self) -> float:
+        return self._sender.acknowledged_at + HEARTBEAT_SECONDS
+
     async def run(self) -> None:
         """Run one round. If the window fails, the next round does the rest.
 
@@ -90,5 +99,5 @@ class Rounds:
             await self._trimming.trim()
         # The last round looks, too: later nobody can write again what the window has lost.
         last = self._book.ended.is_set()
-        if last or sender.asked or trio.current_time() - sender.acknowledged_at >= HEARTBEAT_SECONDS:
+        if last or sender.asked or trio.current_time() >= self._heartbeat_at:
             await sender.mark()

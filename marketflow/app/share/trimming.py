@@ -73,13 +73,18 @@ class Trimming:
         """Bars that are yet to be removed from the window."""
         self._last = -1.0
 
+    @property
+    def due_at(self) -> float:
+        """When it is time to trim again (seconds of Trio's clock)."""
+        return self._last + TRIM_SECONDS
+
     async def trim(self, *, due: bool = False) -> None:
         """Remove what is too old if it is time to, or `due`.
 
         Raises:
             StoreAway
         """
-        if not due and trio.current_time() - self._last < TRIM_SECONDS:
+        if not due and trio.current_time() < self.due_at:
             return
         self._last = trio.current_time()  # of the attempt: while the window is away, attempts take turns
         self._outdated.extend(self._ages.prune())
