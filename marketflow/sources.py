@@ -17,7 +17,8 @@ from marketflow.app.ports import Clock, Source
 from marketflow.config import Settings
 
 MOST_PACE: Final = 0.025
-"""The most seconds that a source waits for more data after a small receive; too short to be noticed."""
+"""The most seconds that a source waits for more data after a receive of a few lines: the flusher's beat.
+After a larger one it waits for half of that."""
 
 
 def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Source[Any]]]:
@@ -44,5 +45,6 @@ def line_decoder(settings: Settings) -> Decoder:
 
 
 def line_reader(settings: Settings, clock: Clock) -> LineReader:
-    """The reader for all sources that receive lines. It gives them a common beat."""
-    return LineReader(clock, Beat(min(settings.pipeline.flush_interval / 2_000, MOST_PACE)))
+    """The reader for all sources that receive lines. It gives them common beats."""
+    pace = min(settings.pipeline.flush_interval / 2_000, MOST_PACE)
+    return LineReader(clock, Beat(pace / 2), slow_beat=Beat(pace))

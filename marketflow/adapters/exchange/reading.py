@@ -17,6 +17,8 @@ from marketflow.app.ports import Clock, Intake
 LITTLE: Final = 32_768
 """Bytes. After a receive of less the reader waits for more data, since the work for each payload costs as
 much as a hundred of its lines. After a receive of this size or more it reads again at once."""
+FEW: Final = 2_048
+"""Bytes, some 27 lines. After a receive of less the reader waits for the slow beat."""
 
 
 class Connection(Protocol):
@@ -37,6 +39,8 @@ class LineReader:
     wake up together. Pauses only make sense for streams of bytes: data that arrives meanwhile waits in the
     socket, and one receive takes all of it. If each receive gave one message, a pause would only be a
     delay."""
+    slow_beat: Beat | None = None
+    """The beat after receives of a few lines, whose wake-up costs more than they do; None: the same beat."""
 
     async def connect_and_read(
         self, intake: Intake[Lines], connecting: AbstractAsyncContextManager[Connection]
@@ -70,8 +74,8 @@ class LineReader:
                 lines, oversized = framer.push(data)
                 if lines or oversized:
                     await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
-                if self.beat is not None and len(data) < LITTLE:
-                    await intake.outside(self.beat.wait)
+                if (beat := self._beat_after(len(data))) is not None:
+                    await intake.outside(beat.wait)
         except OSError as error:
             # Everything received before the end counts, even a last line without a newline.
             lines, oversized = framer.finish()
@@ -79,3 +83,9 @@ class LineReader:
                 intake.ended(error)
                 await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
             raise
+
+    def _beat_after(self, size: int) -> Beat | None:
+        """What to wait for after a receive of so many bytes."""
+        if size < FEW and self.slow_beat is not None:
+            return self.slow_beat
+        return self.beat if size < LITTLE else None
