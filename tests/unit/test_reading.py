@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 import trio
-from marketflow.app.watch.clocks import Beat, SystemClock
 
 from marketflow.adapters.exchange.reading import FEW, LITTLE, LineReader
+from marketflow.app.instruments.clocks import Beat, SystemClock
 
 LINE = b"x" * 99 + b"\n"
 
