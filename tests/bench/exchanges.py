@@ -39,11 +39,15 @@ class Exchanges:
 
     def flood(self, *places: int) -> None:
         """Send as much as is read: all exchanges, or only those at these places."""
-        self._tell(rate=None, flooding=places or [*range(len(self.ports))])
+        self._tell(rate=None, pacing=False, flooding=places or [*range(len(self.ports))])
 
     def send(self, rate: float) -> None:
         """Send that many lines a second, all exchanges together."""
-        self._tell(rate=rate)
+        self._tell(rate=rate, pacing=False)
+
+    def pace(self) -> None:
+        """Send as the provided exchanges do: each a line of each symbol every 100 ms."""
+        self._tell(rate=0.0, pacing=True)
 
     def probe(self, *, probing: bool) -> None:
         """Start or stop a numbered line of the symbol PROBE every 10 ms on the first exchange."""
@@ -68,7 +72,7 @@ class Exchanges:
 
     def finish(self) -> Sent:
         """Send only the rest of what was begun; returns what was sent."""
-        said = self._tell(rate=0, probing=False, finish=True)
+        said = self._tell(rate=0, pacing=False, probing=False, finish=True)
         seconds = [{int(second): count for second, count in each.items()} for each in said["seconds"]]
         return Sent(said["sent"], seconds)
 

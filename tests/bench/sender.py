@@ -24,6 +24,8 @@ BLOCK = 900
 """Lines that are sent together: about 64 KiB."""
 TICK = 0.01
 """Seconds between two blocks at a given rate."""
+PACE_TICKS = 10
+"""Ticks between two blocks of a provided exchange, which sends a line of each symbol every 100 ms."""
 PROBE = "PROBE"
 """The symbol of lines whose price is their number. Their arrival in Redis shows how long they took."""
 SEND_BUFFER = 256 * 1024
@@ -148,7 +150,10 @@ class Sender:
         self.rate: float | None = 0.0
         """Lines a second of all exchanges together; None: the flooding ones send as many as are read."""
         self.flooding = self.exchanges
+        self.pacing = False
+        """Whether they send as the provided exchanges do, each at times of its own."""
         self.probing = False
+        self._ticks = 0
         self._probes: list[int] = []
         """The times of sending (ns, monotonic)."""
         self._since = 0.0
@@ -191,7 +196,7 @@ class Sender:
         """Seconds until something is due."""
         if self.rate is None and any(each.idle and each.client is not None for each in self.flooding):
             return 0.0
-        return max(0.0, next_tick - time.monotonic()) if self.rate or self.probing else 0.5
+        return max(0.0, next_tick - time.monotonic()) if self.rate or self.pacing or self.probing else 0.5
 
     def _flood(self) -> None:
         for exchange in self.flooding:
@@ -202,6 +207,12 @@ class Sender:
                 exchange.offer(BLOCK)
 
     def _tick(self, now: float) -> None:
+        self._ticks += 1
+        if self.pacing:
+            for place, exchange in enumerate(self.exchanges):
+                # Of three exchanges, the second is 30 ms behind the first, and the third 60 ms.
+                if (self._ticks - place * PACE_TICKS // len(self.exchanges)) % PACE_TICKS == 0:
+                    exchange.offer(self._symbols)
         if self.rate:
             due = self.rate * (now - self._since)
             share = (due - self._due) / len(self.exchanges)
@@ -228,6 +239,7 @@ class Sender:
             self.flooding = [self.exchanges[place] for place in command["flooding"]]
         if "rate" in command:
             self.rate, self._since, self._due = command["rate"], time.monotonic(), 0.0
+        self.pacing = command.get("pacing", self.pacing)
         self.probing = command.get("probing", self.probing)
         for timestamp in command.get("each_at", ()):
             for exchange in self.exchanges:
