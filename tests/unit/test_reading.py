@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from itertools import pairwise
+from collections.abc import AsyncIterator, Sequence
+from itertools import accumulate, pairwise
 
 import pytest
 import trio
@@ -11,11 +11,14 @@ import trio
 from marketflow.adapters.exchange.reading import FEW, LITTLE, LineReader
 from marketflow.app.instruments.clocks import Beat, SystemClock
 
-LINE = b"x" * 99 + b"\n"
+LINE = b"x" * 9 + b"\n"
+BEAT = 0.25
 
 
 class Intake:
     """Receives without an end, and forgets what is sent."""
+
+    stopping = False
 
     async def received(self, receive) -> AsyncIterator[bytes]:
         while True:
@@ -28,22 +31,65 @@ class Intake:
         pass
 
 
+class Exchange:
+    """Receives when there is something to receive, and notes when."""
+
+    def __init__(self, size: int, gaps: Sequence[float]) -> None:
+        """Sends so many bytes after each gap (seconds)."""
+        self.received_at: list[float] = []
+        self.size = size
+        self.due = list(accumulate(gaps))
+
+    async def receive(self) -> bytes:
+        if not self.due:
+            raise trio.EndOfChannel
+        if self.due[0] > trio.current_time() - self.began:
+            await trio.sleep_until(self.began + self.due[0])
+        come = sum(due <= trio.current_time() - self.began for due in self.due)
+        del self.due[:come]
+        self.received_at.append(trio.current_time() - self.began)
+        return (LINE * self.size)[: self.size * come]
+
+    async def read(self) -> list[float]:
+        """When it was read."""
+        self.began = trio.current_time()
+        reader = LineReader(SystemClock(), Beat(BEAT / 2), slow_beat=Beat(BEAT))
+        with pytest.raises(trio.EndOfChannel):
+            await reader.read(Intake(), self.receive)
+        return self.received_at
+
+
+def gaps_of(times: Sequence[float]) -> list[float]:
+    return [b - a for a, b in pairwise(times)]
+
+
 @pytest.mark.parametrize(
-    ("size", "pace"), [(100, 0.25), (FEW - 1, 0.25), (FEW, 0.125), (LITTLE - 1, 0.125), (LITTLE, 0.0)]
+    ("size", "pace"), [(1, BEAT), (FEW // 50, BEAT), (FEW // 8, BEAT / 2), (LITTLE // 20, BEAT / 2)]
 )
 async def test_the_less_was_received_the_later_is_the_next_receive(size, pace, autojump_clock):
-    """After a few lines the pause is longer, and after a large receive there is none."""
-    received_at: list[float] = []
+    """Something comes each 10 ms. After a few lines the pause is longer."""
+    gaps = gaps_of(await Exchange(size, [0.01] * 500).read())[3:-2]
+    assert gaps == pytest.approx([pace] * len(gaps))
 
-    async def receive() -> bytes:
-        await trio.sleep(0.01)
-        received_at.append(trio.current_time())
-        if len(received_at) == 10:
-            raise trio.EndOfChannel
-        return (LINE * size)[:size]
 
-    reader = LineReader(SystemClock(), Beat(0.125), slow_beat=Beat(0.25))
-    with pytest.raises(trio.EndOfChannel):
-        await reader.read(Intake(), receive)
-    gaps = [b - a for a, b in pairwise(received_at[1:])]
-    assert gaps == pytest.approx([pace or 0.01] * len(gaps))
+async def test_after_a_large_receive_there_is_no_pause(autojump_clock):
+    assert gaps_of(await Exchange(LITTLE, [0.01] * 50).read()) == pytest.approx([0.01] * 49)
+
+
+async def test_what_comes_seldom_is_read_at_once(autojump_clock):
+    """Such an exchange is woken once for what it sends: not at a beat at which there is nothing."""
+    exchange = Exchange(100, [0.7] * 20)
+    assert await exchange.read() == pytest.approx([0.7 * number for number in range(1, 21)])
+
+
+async def test_an_exchange_that_begins_to_send_often_is_read_at_the_beat_again(autojump_clock):
+    seldom, often = [0.7] * 10, [0.02] * 100
+    received = await Exchange(100, [*seldom, *often]).read()
+    gaps = gaps_of(received[len(seldom) + 2 :])[:-1]
+    assert gaps == pytest.approx([BEAT] * len(gaps))
+
+
+async def test_bursts_are_read_at_the_beat(autojump_clock):
+    """The lines of a burst come one after another, and the beat after the first takes all others."""
+    received = await Exchange(100, [0.7, 0.001, 0.001, 0.001, 0.001] * 10).read()
+    assert len(received) <= 20

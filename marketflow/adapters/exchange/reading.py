@@ -19,6 +19,11 @@ LITTLE: Final = 32_768
 much as a hundred of its lines. After a receive of this size or more it reads again at once."""
 FEW: Final = 2_048
 """Bytes, some 27 lines. After a receive of less the reader waits for the slow beat."""
+EMPTY_BEATS: Final = 3
+"""After so many beats in a row at which nothing had come, the exchange sends less often than the beat. It is
+then read as soon as something comes, since a pause would only be one more wake-up."""
+AT_ONCE: Final = 0.001
+"""Seconds: a receive that takes longer had to wait for data."""
 
 
 class Connection(Protocol):
@@ -27,6 +32,51 @@ class Connection(Protocol):
     async def receive(self) -> bytes:
         """The next bytes; empty at the end. Raises OSError."""
         ...
+
+
+class PacedReceive:
+    """Receives from one connection: small amounts at a beat, and everything else at once."""
+
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[bytes]],
+        beat_after: Callable[[int], Beat | None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        """`beat_after`: which beat to wait for after a receive of so many bytes; None: none."""
+        self._receive = receive
+        self._beat_after = beat_after
+        self._stopping = stopping
+        self._beat: Beat | None = None
+        """The beat before the next receive; None: there is no pause."""
+        self._empty = 0
+        """At how many beats in a row nothing had come."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the next receive is one that may wait for a beat."""
+        return self._beat is not None
+
+    async def receive(self) -> bytes:
+        """The next bytes; empty at the end. After the stop there are no pauses.
+
+        If the stop ends a pause, the next call receives what has come meanwhile.
+        """
+        beat, self._beat = self._beat, None
+        if beat is None or self._stopping():
+            data = await self._receive()
+        elif self._empty < EMPTY_BEATS:
+            await beat.wait()
+            began = trio.current_time()
+            data = await self._receive()
+            self._empty = self._empty + 1 if trio.current_time() - began > AT_ONCE else 0
+        else:
+            due = beat.after(trio.current_time())
+            data = await self._receive()
+            if trio.current_time() < due:
+                self._empty = 0
+        self._beat = self._beat_after(len(data))
+        return data
 
 
 @attrs.frozen
@@ -67,15 +117,16 @@ class LineReader:
             OSError: the connection ended.
         """
         framer = LineFramer()
+        paced = PacedReceive(receive, self._beat_after, lambda: intake.stopping)
         try:
-            async for data in intake.received(receive):
+            async for data in intake.received(paced.receive):
                 if not data:
                     raise ConnectionError("closed by the exchange")
                 lines, oversized = framer.push(data)
                 if lines or oversized:
                     await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
-                if (beat := self._beat_after(len(data))) is not None:
-                    await intake.outside(beat.wait)
+                if not paced.paused:
+                    await trio.lowlevel.checkpoint()  # The rest may be there already: others have a turn.
         except OSError as error:
             # Everything received before the end counts, even a last line without a newline.
             lines, oversized = framer.finish()

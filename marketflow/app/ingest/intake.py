@@ -37,12 +37,14 @@ class ChunkSender(Generic[AnyPayload]):
         return len(self._waiting)
 
     async def send(self, payload: AnyPayload) -> None:
-        """Send it as the next chunk, and wait until the channel has taken it."""
+        """Send it as the next chunk, and wait until the channel has taken it.
+
+        If there is room it takes it at once, and other tasks get no turn: the next receive gives them one.
+        """
         # No other task gets a turn between the number and the channel, so the order is that of the calls.
         chunk = Chunk(self._exchange, self._next_number, payload)
         self._next_number += 1
         if not self._waiting and self._sent(chunk):
-            await trio.lowlevel.checkpoint()
             return
         self._waiting.append(chunk)
         self._changed.unpark_all()

@@ -44,6 +44,10 @@ class Beat:
         self._next: trio.Event | None = None
         """Set at the next beat; None while no task waits for it."""
 
+    def after(self, now: float) -> float:
+        """When the next beat is (seconds of Trio's clock)."""
+        return next_beat(now, self._interval)
+
     async def wait(self) -> None:
         """Wait for the next beat."""
         if self._next is not None:
@@ -51,7 +55,7 @@ class Beat:
             return
         self._next = trio.Event()
         try:
-            await trio.sleep_until(next_beat(trio.current_time(), self._interval))
+            await trio.sleep_until(self.after(trio.current_time()))
         finally:
             self._next.set()
             self._next = None

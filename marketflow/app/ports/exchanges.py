@@ -120,6 +120,7 @@ class Intake(Protocol[Payload_contra]):
     async def send(self, payload: Payload_contra) -> None:
         """Pass a payload on to the workers, in the order of the calls. It waits while the workers are behind.
 
+        If they are not, it returns at once, and other tasks get no turn.
         A stop does not end this wait. If the source cancels it, the feed still passes the payload on.
         """
         ...
