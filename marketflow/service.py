@@ -10,8 +10,7 @@
     │  └─ run_sources
     │     └─ run_pool, for each exchange
     │        ├─ feed, its source   end with the stop, or the switch
-    │        ├─ worker x5          end when the feed has ended
-    │        └─ fan-in             ends when the workers have ended; all updates are in the book
+    │        └─ worker x5          end when the feed has ended; all updates are in the book
     ├─ stream                      ends with the stop
     ├─ limit_stop                  waits for the stop, and limits its time
     └─ share

@@ -5,7 +5,7 @@ import trio
 from builders import batch_of
 
 from marketflow.adapters.exchange.lines import Lines
-from marketflow.app.ingest.workers import CHUNK_BUFFER, _fan_in, run_pool
+from marketflow.app.ingest.workers import CHUNK_BUFFER, FanIn, run_pool
 from marketflow.app.ports import Batch, Chunk, Decoded
 
 
@@ -65,19 +65,23 @@ async def test_a_batch_says_which_chunk_it_was():
     )
 
 
-async def test_an_overtaken_batch_waits_for_its_place():
-    """The fan-in holds back batches that come out of order."""
-    entered = []
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 2, 0), (3, 2, 1, 0), (1, 0, 3, 2)])
+async def test_an_overtaken_batch_waits_for_its_place(autojump_clock, order):
+    """The fan-in holds back batches that come out of order, and enters one at a time."""
+    entered, entering = [], []
 
     async def enter(batch):
-        entered.append(batch.number)
+        entering.append(batch.number)
+        assert len(entering) == 1
+        await trio.sleep(1)
+        entered.append(entering.pop())
 
-    send, receive = trio.open_memory_channel(20)
-    async with send:
-        for number in (3, 1, 2, 0, 5, 4):
-            await send.send(batch_of("exchange1", [], number=number))
-    await _fan_in(receive, enter)
-    assert entered == [0, 1, 2, 3, 4, 5]
+    fan_in = FanIn(enter, workers=5)
+    async with trio.open_nursery() as nursery:
+        for number in order:
+            nursery.start_soon(fan_in.take, batch_of("exchange1", [], number=number))
+            await trio.testing.wait_all_tasks_blocked()
+    assert entered == [0, 1, 2, 3]
 
 
 async def test_what_cannot_enter_pushes_back_to_the_feed(autojump_clock):
@@ -149,16 +153,32 @@ async def test_nothing_in_a_channel_is_thrown_away_when_the_feed_ends(autojump_c
     assert entered == list(range(8))
 
 
-async def test_a_chunk_that_never_comes_is_an_error(autojump_clock):
+@pytest.mark.parametrize("after", [(2,), (2, 3), (2, 3, 4, 5)])
+async def test_a_chunk_that_never_comes_is_an_error(autojump_clock, after):
     """The batches after it would wait for it, and with them all of the exchange's updates."""
 
     async def feed(chunks):
         async with chunks:
-            await chunks.send(chunk_of(0))
-            await chunks.send(chunk_of(2))
+            for number in (0, *after):
+                await chunks.send(chunk_of(number))
 
     async def enter(batch):
         pass
 
-    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="chunk 1 has never come, 1 after it")):
+    count = min(len(after), 2)
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match=f"chunk 1 has never come, {count} after it")):
         await run_pool(feed, decode=decode, enter=enter, workers=2)
+
+
+async def test_a_chunk_that_never_comes_is_an_error_while_the_feed_goes_on(autojump_clock):
+    async def feed(chunks):
+        async with chunks:
+            for number in (1, 2, 3):
+                await chunks.send(chunk_of(number))
+            await trio.sleep_forever()
+
+    async def enter(batch):
+        raise AssertionError
+
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="chunk 0 has never come, 3 after it")):
+        await run_pool(feed, decode=decode, enter=enter, workers=3)
