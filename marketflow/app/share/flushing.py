@@ -26,9 +26,6 @@ PROBE_SECONDS: Final = 0.25
 """How often a window that is away is tried."""
 LAST_TRIES: Final = 2
 """How often the last flush is tried at a stop."""
-TURNS: Final = 2
-"""Turns of the event loop from the first batch to the flush. Feeds read on a common beat, so the batches of
-the others enter meanwhile and go with the same flush."""
 RELEASE_SECONDS: Final = 1.0
 """How long (seconds) it may take to give the lease back."""
 
@@ -125,8 +122,9 @@ class Flusher:
             return
         if self._trials.link.whole and not self._book.flushes.waiting:
             await self._wake.wait_for_work(self._rounds.due_at)
-            for _ in range(TURNS):
-                await trio.lowlevel.checkpoint()
+            # Feeds read on a common beat. Those that the first one wakes are a turn behind it, and their
+            # batches go with the same flush.
+            await trio.lowlevel.checkpoint()
         # One round in half an interval: with the time of a write, an update is in the window within it.
         # And no later than the heartbeat, even if the interval is longer: the lease would expire.
         beat = next_beat(began, min(self._flush_interval / 2, HEARTBEAT_SECONDS))
