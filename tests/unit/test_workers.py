@@ -166,7 +166,9 @@ async def test_a_chunk_that_never_comes_is_an_error(autojump_clock, after):
         pass
 
     count = min(len(after), 2)
-    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match=f"chunk 1 has never come, {count} after it")):
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(RuntimeError, match=f"chunk 1 has never come, {count} after it")
+    ):
         await run_pool(feed, decode=decode, enter=enter, workers=2)
 
 
