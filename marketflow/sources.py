@@ -8,7 +8,7 @@ from typing import Any, Final
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
-from marketflow.adapters.exchange.reading import LineReader
+from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, LineReader
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.exchange.wire import Decoder
 from marketflow.app.instruments.clocks import Beat
@@ -16,9 +16,9 @@ from marketflow.app.interface import Mode
 from marketflow.app.ports import Clock, Source
 from marketflow.config import Settings
 
-MOST_PACE: Final = 0.025
-"""The most seconds that a source waits for more data after a receive of a few lines: the flusher's beat.
-After a larger one it waits for half of that."""
+MOST_PACE: Final = 0.050
+"""The most seconds that a source waits for more data, after a receive of five lines or less. After a larger
+one it waits for half or a quarter of that. Half of it is the flusher's beat."""
 
 
 def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Source[Any]]]:
@@ -46,5 +46,5 @@ def line_decoder(settings: Settings) -> Decoder:
 
 def line_reader(settings: Settings, clock: Clock) -> LineReader:
     """The reader for all sources that receive lines. It gives them common beats."""
-    pace = min(settings.pipeline.flush_interval / 2_000, MOST_PACE)
-    return LineReader(clock, Beat(pace / 2), slow_beat=Beat(pace))
+    pace = min(settings.pipeline.flush_interval / 1_000, MOST_PACE)
+    return LineReader(clock, [(LEAST, Beat(pace)), (FEW, Beat(pace / 2)), (LITTLE, Beat(pace / 4))])

@@ -40,7 +40,7 @@ RUN_SECONDS = 5.0
 """Seconds of each run that is killed; it is watched all the time."""
 FLUSH_INTERVAL = 0.05
 UNREAD = FLUSH_INTERVAL / 2
-"""Seconds that a line may wait for the feed's next beat. Until then it does not count as received."""
+"""Seconds that a line may wait longer, unread, where the feed's beat and the flusher's do not meet."""
 ON_THE_WAY = 0.025
 """Seconds from the exchange's record to the program, and from there to Redis: five times the usual."""
 ALLOWED = FLUSH_INTERVAL + UNREAD + ON_THE_WAY

@@ -17,8 +17,9 @@ Row = tuple[float, float, float, float, float, int]
 """Average, min, max, open, close, count."""
 MARGIN = 100
 """Ms before the end of a broken connection in which updates may be missing: the flush interval (50 ms) after
-a kill; half of it until the feed's next beat, before which nothing is received; and 25 ms for the way to the
-service and into Redis. The time for which one of them had no processor is added.
+a kill, in which they wait for the feed's next beat; half of it where they wait for the flusher's next beat as
+well; and 25 ms for the way to the service and into Redis. The time for which one of them had no processor is
+added.
 """
 MOST_MARGIN = 2_000
 """The upper limit in ms, however long they had no processor."""

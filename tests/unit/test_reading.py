@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import pytest
 import trio
 
-from marketflow.adapters.exchange.reading import FEW, LITTLE, LineReader
+from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, LineReader
 from marketflow.app.instruments.clocks import Beat, SystemClock
 
 LINE = b"x" * 9 + b"\n"
@@ -48,12 +48,13 @@ class Exchange:
         come = sum(due <= trio.current_time() - self.began for due in self.due)
         del self.due[:come]
         self.received_at.append(trio.current_time() - self.began)
-        return (LINE * self.size)[: self.size * come]
+        return (LINE * self.size * come)[: self.size * come]
 
     async def read(self) -> list[float]:
         """When it was read."""
         self.began = trio.current_time()
-        reader = LineReader(SystemClock(), Beat(BEAT / 2), slow_beat=Beat(BEAT))
+        beats = [(LEAST, Beat(2 * BEAT)), (FEW, Beat(BEAT)), (LITTLE, Beat(BEAT / 2))]
+        reader = LineReader(SystemClock(), beats)
         with pytest.raises(trio.EndOfChannel):
             await reader.read(Intake(), self.receive)
         return self.received_at
@@ -64,10 +65,11 @@ def gaps_of(times: Sequence[float]) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("size", "pace"), [(1, BEAT), (FEW // 50, BEAT), (FEW // 8, BEAT / 2), (LITTLE // 20, BEAT / 2)]
+    ("size", "pace"),
+    [(1, 2 * BEAT), (LEAST // 51, 2 * BEAT), (LEAST // 24, BEAT), (FEW // 26, BEAT), (FEW // 8, BEAT / 2)],
 )
 async def test_the_less_was_received_the_later_is_the_next_receive(size, pace, autojump_clock):
-    """Something comes each 10 ms. After a few lines the pause is longer."""
+    """Something comes each 10 ms. The fewer lines there are, the longer is the pause."""
     gaps = gaps_of(await Exchange(size, [0.01] * 500).read())[3:-2]
     assert gaps == pytest.approx([pace] * len(gaps))
 
@@ -84,7 +86,7 @@ async def test_what_comes_seldom_is_read_at_once(autojump_clock):
 
 async def test_an_exchange_that_begins_to_send_often_is_read_at_the_beat_again(autojump_clock):
     seldom, often = [0.7] * 10, [0.02] * 100
-    received = await Exchange(100, [*seldom, *often]).read()
+    received = await Exchange(40, [*seldom, *often]).read()
     gaps = gaps_of(received[len(seldom) + 2 :])[:-1]
     assert gaps == pytest.approx([BEAT] * len(gaps))
 

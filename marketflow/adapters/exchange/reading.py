@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Final, Protocol
@@ -18,7 +18,9 @@ LITTLE: Final = 32_768
 """Bytes. After a receive of less the reader waits for more data, since the work for each payload costs as
 much as a hundred of its lines. After a receive of this size or more it reads again at once."""
 FEW: Final = 2_048
-"""Bytes, some 27 lines. After a receive of less the reader waits for the slow beat."""
+"""Bytes, some 27 lines. After a receive of less the reader waits for a slower beat."""
+LEAST: Final = 384
+"""Bytes, some five lines. After a receive of less the reader waits for the slowest beat."""
 EMPTY_BEATS: Final = 3
 """After so many beats in a row at which nothing had come, the exchange sends less often than the beat. It is
 then read as soon as something comes, since a pause would only be one more wake-up."""
@@ -84,13 +86,14 @@ class LineReader:
     """Reads the connections of sources whose lines come as a stream of bytes."""
 
     clock: Clock
-    beat: Beat | None = None
-    """The beat that ends the pauses after small receives; None: no pauses. All sources share it, so that they
-    wake up together. Pauses only make sense for streams of bytes: data that arrives meanwhile waits in the
-    socket, and one receive takes all of it. If each receive gave one message, a pause would only be a
-    delay."""
-    slow_beat: Beat | None = None
-    """The beat after receives of a few lines, whose wake-up costs more than they do; None: the same beat."""
+    beats: Sequence[tuple[int, Beat]] = ()
+    """Below how many bytes of a receive which beat ends the pause after it; the least number first. After
+    larger receives there is no pause.
+
+    The fewer lines there are, the more does a wake-up cost in comparison, and the slower is the beat. All
+    sources share the beats, so that they wake up together. Pauses only make sense for streams of bytes: data
+    that arrives meanwhile waits in the socket, and one receive takes all of it. If each receive gave one
+    message, a pause would only be a delay."""
 
     async def connect_and_read(
         self, intake: Intake[Lines], connecting: AbstractAsyncContextManager[Connection]
@@ -137,6 +140,4 @@ class LineReader:
 
     def _beat_after(self, size: int) -> Beat | None:
         """What to wait for after a receive of so many bytes."""
-        if size < FEW and self.slow_beat is not None:
-            return self.slow_beat
-        return self.beat if size < LITTLE else None
+        return next((beat for limit, beat in self.beats if size < limit), None)
