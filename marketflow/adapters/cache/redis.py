@@ -188,12 +188,18 @@ class RedisWindow:
 
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
-        """After a failure it is unknown whether the posted writes took effect."""
+        """After a failure it is unknown whether the posted writes took effect.
+
+        All replies are there when a write is refused. After any other failure some may still come, and the
+        next write would take them for its own: the connection ends.
+        """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self._posted.clear()
             self._expiring.clear()
+            if not isinstance(error, StoreRefuses):
+                self._redis.writer.close()
             raise
 
     def _found(self, replies: Sequence[Sequence[Any]]) -> bool:
