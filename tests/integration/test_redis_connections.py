@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -337,7 +338,45 @@ async def test_what_nobody_asked_for_ends_a_connection():
             assert await window.counts(SPAN) == [number]
 
 
+async def test_a_reply_that_is_far_too_long_is_away(monkeypatch):
+    """It is given up before it fills the memory, and long before the time limit."""
+    monkeypatch.setattr("marketflow.adapters.cache.connection.MOST_REPLIED", 2_000_000)
+    sent = 0
+
+    async def behave(_: int, stream: trio.SocketStream) -> None:
+        nonlocal sent
+        await stream.receive_some()
+        await stream.send_all(b"$536870912\r\n")
+        while True:
+            await stream.send_all(bytes(65_536))
+            sent += 65_536
+
+    async with peer(behave) as there, InRedis(there.url, 30).open("boot1") as window:
+        for call in every_call(window):
+            sent = 0
+            await fails_in_time(call, "more than 2,000,000 bytes|unexpected answer")
+            assert sent < 20_000_000  # the kernel's buffers have the rest
+        await until(lambda: there.open == 0)
+
+
 # ---- addresses ----
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1%25x", "127.0.0.1.example", "1.2.3.4.5", "[fe80::1%25nowhere]"])
+async def test_only_an_address_is_looked_up_without_a_thread(monkeypatch, host):
+    """Whatever is none may ask a name server, and would stop the whole service meanwhile."""
+    real, threads = socket.getaddrinfo, []
+
+    def getaddrinfo(*args, flags=0, **kwargs):
+        if not flags & socket.AI_NUMERICHOST:
+            threads.append(threading.current_thread())
+            raise socket.gaierror(socket.EAI_NONAME, "no such host")
+        return real(*args, flags=flags, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with InRedis(f"redis://{host}:1/0", TIMEOUT).open("boot1") as window:
+        await fails_in_time(lambda: put(window), "no such host|not known")
+    assert threading.main_thread() not in threads
 
 
 def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> str:
@@ -415,3 +454,76 @@ async def test_a_key_with_a_password_and_a_client_without(tmp_path, redis_server
                     await put(window)
                 assert time.monotonic() - began < 4
                 assert "wr0ng" not in str(caught.value)
+
+
+async def test_an_odd_answer_while_another_write_is_on_its_way():
+    """Its connection ends, or the next write would get the replies to the one that was given up."""
+
+    async def behave(number: int, stream: trio.SocketStream) -> None:
+        good = b"$-1\r\n$-1\r\n:0\r\n"
+        await stream.receive_some()
+        await stream.send_all(b"+PONG\r\n" + good if number == 1 else good)
+        while await stream.receive_some():
+            await stream.send_all(good)
+
+    async with peer(behave) as there, InRedis(there.url, TIMEOUT).open("boot1") as window:
+        nothing = window.encode(Flush((), ()))
+        await window.post(nothing)
+        with pytest.raises(StoreAway, match="unexpected answer"):
+            await window.post(nothing)
+        for _ in range(3):
+            await put(window)
+        assert there.connections == 2
+
+
+class Joining(trio.abc.HalfCloseableStream):
+    """Sends nothing until it is told to; then all at once."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.held: bytes | None = None
+
+    async def send_all(self, data):
+        if self.held is None:
+            await self.stream.send_all(data)
+        else:
+            self.held += bytes(data)
+
+    async def release(self):
+        data, self.held = self.held, None
+        await self.stream.send_all(data)
+
+    async def receive_some(self, max_bytes=None):
+        return await self.stream.receive_some(max_bytes)
+
+    async def wait_send_all_might_not_block(self):
+        await self.stream.wait_send_all_might_not_block()
+
+    async def send_eof(self):
+        await self.stream.send_eof()
+
+    async def aclose(self):
+        await self.stream.aclose()
+
+
+async def test_what_nobody_asked_for_ends_a_connection_with_tls(tmp_path):
+    """It may be decrypted only when it is asked for: the socket has nothing more then."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def behave(number: int, stream: trio.SocketStream) -> None:
+        below = Joining(stream)
+        secure = trio.SSLStream(below, context, server_side=True)
+        while await secure.receive_some():
+            below.held = b""
+            await secure.send_all(b":%d\r\n" % number)
+            await secure.send_all(b":99\r\n")
+            await below.release()
+
+    async with peer(behave) as there:
+        url = f"{there.url.replace('redis:', 'rediss:')}?ssl_ca_certs={tmp_path}/ca.pem"
+        async with InRedis(url, 5).open("boot1") as window:
+            for number in range(1, 4):
+                assert await window.counts(SPAN) == [number]

@@ -11,18 +11,21 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from marketflow.adapters.cache.resp import Replies
+from marketflow.adapters.cache.resp import ProtocolError, Replies
 from marketflow.patience import SECOND_LOOK
 
 MOST_RECEIVED: Final = 65_536
 """Bytes of one receive at most."""
+MOST_REPLIED: Final = 268_435_456
+"""Bytes of the replies to a request at most. No request of ours gets a tenth of that; something that is not a
+Redis, or a key that is not ours, may announce or send gigabytes."""
 MOST_JOINED: Final = 65_536
 """Bytes of a request that is joined to be sent in one go. The parts of a larger one are sent one by one:
 copying them would cost more than a system call for each."""
 
 
 class Stream(Protocol):
-    """What a connection needs of a stream: `PlainStream` or, with TLS, `trio.SSLStream`."""
+    """What a connection needs of a stream: `PlainStream` or, with TLS, `TlsStream`."""
 
     async def send_all(self, data: bytes) -> None:
         """Send all of it."""
@@ -30,6 +33,10 @@ class Stream(Protocol):
 
     async def receive_some(self, max_bytes: int) -> bytes | bytearray:
         """Wait for the next bytes; empty at the end."""
+        ...
+
+    async def has_more(self) -> bool:
+        """Whether it has received bytes that nobody has asked for. Does not wait; the bytes may be lost."""
         ...
 
 
@@ -59,14 +66,15 @@ class Connection:
         """How many requests have no replies yet."""
         return len(self._awaited)
 
-    @property
-    def usable(self) -> bool:
+    async def usable(self) -> bool:
         """Whether the next request can be sent.
 
         If something can be received on an idle connection, Redis has closed it or sent a reply too many.
         Do not check a connection that was just made: with TLS, session tickets may have come.
         """
-        return bool(self._awaited) or (self._replies.empty and not self._readable.poll(0))
+        if self._awaited:
+            return True
+        return self._replies.empty and not self._readable.poll(0) and not await self._stream.has_more()
 
     async def exchange(
         self, data: Sequence[bytes], replies: int, *, requests: int, deadline: float, shield: bool = False
@@ -83,7 +91,7 @@ class Connection:
         Raises:
             trio.TooSlowError: the time is over.
             OSError, trio.BrokenResourceError: the connection broke, or Redis closed it.
-            ProtocolError: what came is no reply.
+            ProtocolError: what came is no reply, or far too long for one.
             ErrorReply: an error that ends the connection. Others are among the replies.
         """
         sent = False
@@ -104,11 +112,14 @@ class Connection:
         """May be called again after a cancellation: what has come is kept."""
         wanted, found = sum(islice(self._awaited, requests)), self._found
         self._replies.add_to(found, wanted)
+        most = self.received + MOST_REPLIED
         while len(found) < wanted:
             data = await self._stream.receive_some(MOST_RECEIVED)
             if not data:
                 raise ConnectionError("Redis closed the connection")
             self.received += len(data)
+            if self.received > most:
+                raise ProtocolError(f"more than {MOST_REPLIED:,} bytes")
             self._replies.feed(bytes(data))
             self._replies.add_to(found, wanted)
         following = iter(found)

@@ -65,7 +65,7 @@ class Writer:
         return await self._exchange(self._connection, (), 0, requests=self._connection.awaited)
 
     async def _usable(self) -> Connection:
-        if self._connection is not None and not self._connection.usable:
+        if self._connection is not None and not await self._connection.usable():
             self.close()
         if self._connection is None:
             self._connection = await self._opener.open()
@@ -136,7 +136,7 @@ class Readers:
             with trio.fail_at(deadline):
                 await self._turns.acquire()
             try:
-                connection = self._found() or await self._opener.open(deadline)
+                connection = await self._found() or await self._opener.open(deadline)
                 try:
                     yield connection, deadline
                 except BaseException:
@@ -146,10 +146,15 @@ class Readers:
             finally:
                 self._turns.release()
 
-    def _found(self) -> Connection | None:
+    async def _found(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable:
+            try:
+                usable = await connection.usable()
+            except BaseException:
+                connection.close()
+                raise
+            if usable:
                 return connection
             connection.close()
         return None

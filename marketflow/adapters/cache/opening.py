@@ -21,6 +21,7 @@ from marketflow.adapters.cache.connection import Connection
 from marketflow.adapters.cache.failures import Failures
 from marketflow.adapters.cache.plain import PlainStream
 from marketflow.adapters.cache.resp import pack_commands
+from marketflow.adapters.cache.tls import TlsStream
 from marketflow.adapters.cache.url import Access, TcpPlace, UnixPlace
 from marketflow.app.ports import StoreAway
 
@@ -74,7 +75,9 @@ class Opener:
     async def _addresses(self, host: str, port: int) -> Sequence[Address]:
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
-            return look_up() if _is_address(host) else await self._in_thread(look_up)
+            if _is_address(host):
+                return look_up(flags=socket.AI_NUMERICHOST)  # Asks nobody, so it does not block.
+            return await self._in_thread(look_up)
         except UnicodeError as error:
             raise OSError(f"{host!r} is no host name: {error}") from error
         except OSError as error:
@@ -89,9 +92,8 @@ class Opener:
             case TcpPlace(host=host, tls_context=make) if make is not None:
                 with _in_time(deadline, "it does not begin TLS"):
                     context = await self._in_thread(make)
-                    below = trio.SocketStream(trio.socket.from_stdlib_socket(connected))
-                    secure = trio.SSLStream(below, context, server_hostname=host, https_compatible=True)
-                    await secure.do_handshake()
+                    secure = TlsStream(connected, context, host)
+                    await secure.begin()
                 return Connection(secure, connected)
             case _:
                 return Connection(PlainStream(connected), connected)
@@ -126,7 +128,7 @@ def _in_time(deadline: float, otherwise: str) -> Iterator[None]:
 
 def _is_address(host: str) -> bool:
     try:
-        ip_address(host.partition("%")[0])
+        ip_address(host)
     except ValueError:
         return False
     return True

@@ -31,6 +31,10 @@ class PlainStream:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._socket)
 
+    async def has_more(self) -> bool:
+        """Never: what was received was returned."""
+        return False
+
     async def receive_some(self, max_bytes: int) -> bytes:
         """Wait for the next bytes; empty at the end.
 
