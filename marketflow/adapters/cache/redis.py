@@ -280,7 +280,9 @@ class RedisWindow:
                 held = ((name, value) for name, value in named if value is not None)
                 found[pair].update(members.read_bars(pair, held, ignored))
 
-        commands = [("HMGET", members.bars_key(pair), *map(members.field_name, part)) for pair, part in parts]
+        commands: list[Command] = [
+            ("HMGET", members.bars_key(pair), *map(members.field_name, part)) for pair, part in parts
+        ]
         await self._read("bar", commands, read)
         return found
 
