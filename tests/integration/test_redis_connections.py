@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import pytest
@@ -258,12 +261,13 @@ PHASES = ["connecting", "TLS", "login", "reply", "half a reply"]
 
 
 @asynccontextmanager
-async def full_backlog() -> AsyncIterator[int]:
+async def full_backlog(host: str = "127.0.0.1") -> AsyncIterator[int]:
     """The port of a listener that the kernel makes no more connections to."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with socket.create_server(
+        (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+    ) as listener:
         listener.listen(0)
-        filler = socket.create_connection(listener.getsockname())
+        filler = socket.create_connection(listener.getsockname()[:2])
         yield listener.getsockname()[1]
         filler.close()
 
@@ -404,6 +408,16 @@ async def test_the_next_address_is_tried_soon(monkeypatch, redis_server, redis_u
             assert await window.counts(SPAN) == [1]
 
 
+async def test_ipv4_is_tried_soon_while_ipv6_does_not_answer(monkeypatch, redis_server):
+    """All addresses of IPv6 come first, as from most resolvers, and lead nowhere."""
+    async with full_backlog("::1") as port:
+        url = resolving_to(monkeypatch, *[("::1", port)] * 8, ("127.0.0.1", redis_server.port))
+        async with InRedis(url, 5).open("boot1") as window:
+            began = time.monotonic()
+            await put(window, run_of([NOON]))
+            assert time.monotonic() - began < 1.5
+
+
 async def test_no_address_answers(monkeypatch):
     url = resolving_to(monkeypatch, ("127.0.0.1", 1), ("::1", 1))
     async with InRedis(url, TIMEOUT).open("boot1") as window:
@@ -415,6 +429,22 @@ async def test_a_unix_socket_that_is_none_is_away(path):
     async with InRedis(f"unix://{path}", TIMEOUT).open("boot1") as window:
         for call in every_call(window):
             await fails_in_time(call, "redis.sock|path too long")
+
+
+async def test_a_unix_socket_that_vanishes_is_away_until_it_is_there_again(own_redis):
+    path = Path(urlsplit(own_redis.unix_url).path)
+    gone = path.with_suffix(".gone")
+    async with InRedis(own_redis.unix_url, TIMEOUT).open("boot1") as window:
+        await put(window, run_of([NOON]))
+        os.replace(path, gone)  # noqa: PTH105 - pathlib counts as blocking in a coroutine
+        await put(window)  # A connection outlives the name of its socket.
+        with redis.Redis.from_url(own_redis.url) as client:
+            client.client_kill_filter(skipme=True)
+        for call in every_call(window):
+            await fails_in_time(call, f"{path}: No such file")
+        os.replace(gone, path)  # noqa: PTH105 - the same
+        await put(window)
+        assert await window.counts(SPAN) == [1]
 
 
 # ---- TLS ----
