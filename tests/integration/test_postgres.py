@@ -279,6 +279,50 @@ async def test_a_newer_schema_is_refused(postgres_dsn):
         await taken(other)
 
 
+WIDER = b"-- compatible_from: %d\nALTER TABLE price_aggregates ADD COLUMN volume double precision;"
+
+
+@pytest.mark.parametrize("back", [0, 1], ids=["the release before", "the one before that"])
+async def test_a_release_starts_on_a_schema_that_it_can_use(postgres_dsn, monkeypatch, back):
+    """A later one has added what it does not know, and says so. One that knows less is refused."""
+    known = known_migrations()
+    newest = known[-1].number
+    later = migrations.Migration(newest + 1, "volume", WIDER % newest)
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "known_migrations", lambda: [*known, later])
+        async with store(postgres_dsn) as ours:
+            await ours.lease()
+            await ours.write([ROW])
+    monkeypatch.setattr(migrations, "known_migrations", lambda: known[: newest - back])
+    async with store(postgres_dsn) as ours:
+        if back:
+            with pytest.raises(SchemaTooNew) as caught:
+                await ours.lease()
+            assert (caught.value.found, caught.value.known) == (newest + 1, newest - back)
+            return
+        await ours.lease()
+        await ours.write([ROW])
+        assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+    with sql(postgres_dsn) as connection:
+        # All that releases before this rule look at.
+        assert connection.execute("SELECT max(number) FROM marketflow_migrations").fetchone() == (newest,)
+
+
+async def test_a_compatible_schema_is_brought_up_to_date_once(postgres_dsn, monkeypatch):
+    """The next release finds what is applied, of both kinds, and applies the rest."""
+    known = known_migrations()
+    newest = known[-1].number
+    wider = migrations.Migration(newest + 1, "volume", WIDER % newest)
+    other = migrations.Migration(newest + 2, "other", b"CREATE TABLE other ();")
+    with sql(postgres_dsn) as connection:
+        for steps in ([wider], [wider], [wider, other], [wider, other]):
+            monkeypatch.setattr(migrations, "known_migrations", lambda steps=steps: [*known, *steps])
+            migrate(connection)
+        monkeypatch.setattr(migrations, "known_migrations", lambda: [*known, wider])
+        with pytest.raises(SchemaTooNew):
+            migrate(connection)
+
+
 async def test_the_database_remembers_the_interval(postgres_dsn):
     """It keeps the first one."""
     async with store(postgres_dsn, interval=MINUTE) as first:

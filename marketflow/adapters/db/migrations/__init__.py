@@ -1,4 +1,12 @@
-"""The schema's history: numbered SQL files, each applied once and in order."""
+"""The schema's history: numbered SQL files, each applied once and in order.
+
+A release knows the migrations up to some number, and may be started on a database that a later one has
+migrated. A migration with which it can live says so in its first line, `-- compatible_from: N`: releases that
+know at least number N may use the schema after it. Without that line only those that know the migration may.
+
+Earlier releases look only at the greatest number in `marketflow_migrations`. So that table has the migrations
+that need their release, and `marketflow_compatible_migrations` the others.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +23,7 @@ LOCK: Final = 0x6D666D6967726174
 """The advisory lock for migrations ("mfmigrat"): the second of two services finds the migrations applied."""
 
 _NAME: Final = re.compile(r"([0-9]{4})_(\w+)\.sql")
+_COMPATIBLE: Final = re.compile(rb"-- compatible_from: ([0-9]+)\n")
 
 
 class SchemaTooNew(StoreUnfit):
@@ -36,6 +45,12 @@ class Migration:
     name: str
     sql: bytes
 
+    @property
+    def compatible_from(self) -> int:
+        """Releases that know this number may use the schema after it."""
+        match = _COMPATIBLE.match(self.sql)
+        return int(match[1]) if match else self.number
+
 
 def known_migrations() -> list[Migration]:
     """The migrations in the package, in order."""
@@ -50,7 +65,8 @@ def known_migrations() -> list[Migration]:
 def migrate(connection: psycopg.Connection) -> None:
     """Bring the schema up to date, in one transaction; several services may do so at once.
 
-    An up-to-date schema is only read, so a role without the right to create tables is enough then.
+    An up-to-date schema is only read, so a role without the right to create tables is enough then. So is one
+    that a later release has migrated, if this release can use it.
 
     Raises:
         SchemaTooNew: nothing was changed.
@@ -60,24 +76,48 @@ def migrate(connection: psycopg.Connection) -> None:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         applied = _applied(connection)
-        known = migrations[-1].number
-        if applied > known:
-            raise SchemaTooNew(applied, known)
+        known, newest = migrations[-1].number, max(applied, default=0)
+        if any(compatible_from > known for compatible_from in applied.values()):
+            raise SchemaTooNew(newest, known)
         for migration in migrations:
-            if migration.number > applied:
+            if migration.number > newest:
                 connection.execute(migration.sql)
-                connection.execute(
-                    "INSERT INTO marketflow_migrations (number, name) VALUES (%s, %s)",
-                    [migration.number, migration.name],
-                )
+                _note(connection, migration)
 
 
-def _applied(connection: psycopg.Connection) -> int:
-    """The number of the last migration that was applied; 0 on a new database."""
-    if connection.execute("SELECT to_regclass('marketflow_migrations')").fetchone() == (None,):
+def _applied(connection: psycopg.Connection) -> dict[int, int]:
+    """By the number of each applied migration, what a release must know to use the schema after it."""
+    if not _exists(connection, "marketflow_migrations"):
         connection.execute(
             "CREATE TABLE marketflow_migrations (number integer PRIMARY KEY, name text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT now())"
         )
-    row = connection.execute("SELECT coalesce(max(number), 0) FROM marketflow_migrations").fetchone()
-    return int(row[0]) if row else 0
+    rows = connection.execute("SELECT number, number FROM marketflow_migrations").fetchall()
+    if _exists(connection, "marketflow_compatible_migrations"):
+        rows += connection.execute(
+            "SELECT number, compatible_from FROM marketflow_compatible_migrations"
+        ).fetchall()
+    return dict(rows)
+
+
+def _note(connection: psycopg.Connection, migration: Migration) -> None:
+    """Note that it was applied."""
+    if migration.compatible_from == migration.number:
+        connection.execute(
+            "INSERT INTO marketflow_migrations (number, name) VALUES (%s, %s)",
+            [migration.number, migration.name],
+        )
+        return
+    if not _exists(connection, "marketflow_compatible_migrations"):
+        connection.execute(
+            "CREATE TABLE marketflow_compatible_migrations (number integer PRIMARY KEY, name text NOT NULL,"
+            " compatible_from integer NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+    connection.execute(
+        "INSERT INTO marketflow_compatible_migrations (number, name, compatible_from) VALUES (%s, %s, %s)",
+        [migration.number, migration.name, migration.compatible_from],
+    )
+
+
+def _exists(connection: psycopg.Connection, table: str) -> bool:
+    return connection.execute("SELECT to_regclass(%s)", [table]).fetchone() != (None,)
