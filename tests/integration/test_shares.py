@@ -15,7 +15,7 @@ import redis
 import trio
 from builders import batch_of
 
-from marketflow.adapters.cache.members import read_bar, read_field
+from marketflow.adapters.cache.bar_fields import read_bar, read_field
 from marketflow.adapters.cache.redis import open_redis_window
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.adapters.state.spool import FileSpool

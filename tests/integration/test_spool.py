@@ -80,6 +80,7 @@ async def test_other_stores_have_another_spool_and_no_secret_is_told(tmp_path):
 
 
 CONTENTS = [b"", b"{", b"null", b"[1]", b'[{"pair": ["a"]}]', b"\xff\xfe", b"[" * 100_000]
+CONTENTS += [b"{}", b'{"form": 2}', b'{"form": 2, "bars": [1]}', b'{"form": "2", "bars": []}']
 
 
 @pytest.mark.parametrize("content", CONTENTS)
@@ -262,6 +263,32 @@ async def test_the_file_of_an_earlier_version_is_brought_in(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_file_of_the_form_before_is_brought_in(tmp_path):
+    """Version 0.1 has written a list of bars."""
+    await FileSpool(tmp_path, STORES).save(bars_of(2))
+    (path,) = tmp_path.iterdir()
+    content = json.loads(path.read_text())
+    assert content["form"] == 2
+    path.write_text(json.dumps(content["bars"]))
+    spool = FileSpool(tmp_path, STORES)
+    assert await spool.load() == bars_of(2)
+    await spool.save(bars_of(3))
+    assert await FileSpool(tmp_path, STORES).load() == bars_of(3)
+
+
+async def test_a_file_of_a_later_form_is_kept_and_told(tmp_path):
+    await FileSpool(tmp_path, STORES).save(bars_of(2))
+    (path,) = tmp_path.iterdir()
+    path.write_text(later := path.read_text().replace('"form":2', '"form":3'))
+    with capture_logs() as logs:
+        spool = FileSpool(tmp_path, STORES)
+        assert await spool.load() == []
+        await spool.save([])
+    assert [each["event"] for each in logs] == ["spool cannot be read"]
+    assert "form 3, which only a later version can read" in logs[0]["error"]
+    assert path.read_text() == later
+
+
 async def test_spools_of_other_stores_are_told(tmp_path):
     """They may be ours under another name, for example after a change of the address."""
     await FileSpool(tmp_path, "others").save(bars_of(1))
@@ -343,7 +370,7 @@ async def test_an_hour_of_bars_is_spooled_within_its_limit(tmp_path):
         assert len(await spool.load()) == 54_000
     assert logs == []
     (path,) = tmp_path.glob("spool-*.json")
-    assert len(json.loads(path.read_text())) == 54_000
+    assert len(json.loads(path.read_text())["bars"]) == 54_000
 
 
 SAVES = """

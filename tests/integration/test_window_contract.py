@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from marketflow.adapters.cache.bar_fields import field_name
 from marketflow.adapters.cache.lock import LOCK, MARKER
 from marketflow.adapters.cache.members import SEQUENCE_DIGITS
 from marketflow.adapters.cache.memory import MemoryShelf, MemoryWindow
@@ -568,6 +569,41 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
             PAIR: {(NOON, "boot1"): bar(NOON)}
         }
     assert {each["event"] for each in logs} == {"foreign update ignored", "foreign bar ignored"}
+
+
+async def test_bars_of_the_form_before_are_read_beside_ours(redis_window, client):
+    """Version 0.1 wrote JSON. After an upgrade both are there, and even in one hash."""
+    old, new = bar(NOON), bar(NOON + SECOND)
+    await put(redis_window, bars=[(PAIR, (NOON + SECOND, "boot1"), new)])
+    value = msgspec.json.encode(msgspec.structs.astuple(old))
+    client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "old")), value)
+    both = {(NOON, "old"): old, (NOON + SECOND, "boot1"): new}
+    with capture_logs() as logs:
+        assert await redis_window.all_bars([PAIR]) == {PAIR: both}
+        assert await redis_window.bars({PAIR: list(both)}) == {PAIR: both}
+        assert list(await redis_window.pairs_with_bars()) == [PAIR]
+    assert logs == []
+
+
+async def test_what_a_later_version_wrote_is_left_alone_and_told(redis_window, client):
+    """It neither counts nor hides what is ours, and stays where it is."""
+    await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
+    later = b"7.5:%b:late:2:0.25:buy" % (b"0" * SEQUENCE_DIGITS)
+    client.zadd("prices:exchange1:BTCUSDT", {later: NOON + 9})
+    client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "late")), b"\x03anything")
+    client.hset("bars:exchange2:BTCUSDT", field_name((NOON, "late")), b"\x03anything")
+    with capture_logs() as logs:
+        found = await edge(redis_window, NOON, NOON + SECOND)
+        assert found.bar == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)
+        assert found.seconds == {NOON: 2}
+        assert await redis_window.all_bars([PAIR]) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
+        assert sorted(await redis_window.pairs_with_bars()) == [PAIR, ("exchange2", "BTCUSDT")]
+    assert {each["event"] for each in logs} == {
+        "update of a later version ignored",
+        "bar of a later version ignored",
+    }
+    assert client.zscore("prices:exchange1:BTCUSDT", later)
+    assert client.hlen("bars:exchange1:BTCUSDT") == 2
 
 
 @pytest.mark.parametrize(

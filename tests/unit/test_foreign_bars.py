@@ -7,11 +7,12 @@ from builders import NOON, SEEDS, World, run_virtual, until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from marketflow.adapters.cache.members import pack_bars, read_bar
+from marketflow.adapters.cache.bar_fields import read_bar
 from marketflow.app.share.foreign_bars import LATEST, MOST_A_SECOND, is_foreign
 from marketflow.app.share.second_bars import SecondBars
 from marketflow.app.share.sequences import FOLLOWED, MOST
 from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.packed_bars import FORM, pack_bar, unpack_bar
 from marketflow.domain.periods import MINUTE, Span
 
 PAIR = ("exchange1", "BTCUSDT")
@@ -119,14 +120,31 @@ def test_any_bar_is_ignored_or_harms_nothing(found, seed):
 
 @given(st.one_of(any_bars, nearly, sound))
 def test_what_is_read_from_redis_is_what_is_not_foreign(bar):
-    value = pack_bars([(PAIR, (SECOND, "boot"), bar)])[0].split(b"\r\n")[-2]
     try:
-        read = read_bar(value, SECOND)
+        read = read_bar(msgspec.json.encode(msgspec.structs.astuple(bar)), SECOND)
     except ValueError:
         assert is_foreign(bar, SECOND, BAR_WIDTH)
     else:
         assert read == bar
         assert not is_foreign(bar, SECOND, BAR_WIDTH)
+
+
+@given(sound)
+def test_what_a_boot_can_make_is_read_as_it_was_packed(bar):
+    packed = pack_bar(bar, SECOND)
+    assert unpack_bar(packed, SECOND) == bar
+    assert packed[0] == FORM
+    if not is_foreign(bar, SECOND, BAR_WIDTH):
+        assert read_bar(packed, SECOND) == bar
+
+
+@given(st.binary(max_size=70).map(lambda data: bytes([FORM]) + data))
+def test_any_bytes_are_no_bar_or_a_possible_one(data):
+    try:
+        read = read_bar(data, SECOND)
+    except ValueError:
+        return
+    assert not is_foreign(read, SECOND, BAR_WIDTH)
 
 
 @given(sound)

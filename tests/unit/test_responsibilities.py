@@ -56,7 +56,7 @@ IMPORTS_KNOWN = {
     "app.questions.queries": Known(9, "it gives each question to the part that answers it"),
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
-    "adapters.cache.redis": Known(11, PORT),
+    "adapters.cache.redis": Known(12, PORT),
     "app.share.second_bars": Known(9, "it keeps its outbox, rows and caches up to date with each change"),
     "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),
     "app.share.share": Known(9, "it begins and ends the parts of a share together"),

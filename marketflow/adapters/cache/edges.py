@@ -79,8 +79,8 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
 def _is_ours(pair: Pair, member: bytes, score: bytes, ignored: Ignored) -> bool:
     try:
         read_member(pair, member, float(score))
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
         # A foreign member is not counted, and must not hide one of ours.
-        ignored.add(window_key(pair), member)
+        ignored.add(window_key(pair), member, error)
         return False
     return True

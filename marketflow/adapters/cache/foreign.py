@@ -1,9 +1,13 @@
-"""What somebody else wrote under our keys: ignored when it is read, and logged seldom."""
+"""What marketflow cannot read under its keys: ignored, left where it is, and logged seldom.
+
+Somebody else has written it, or a later version of marketflow.
+"""
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
+import attrs
 import structlog
 
 from marketflow.app.instruments.seldom import FOREIGN_LOG_EVERY, Seldom
@@ -16,37 +20,54 @@ Kind = Literal["update", "bar"]
 log = structlog.get_logger()
 
 
+class LaterForm(ValueError):
+    """A later version of marketflow has written this, in a form that this one cannot read."""
+
+    def __init__(self, form: int) -> None:
+        super().__init__(f"form {form} of a later version")
+
+
+@attrs.define
+class _Some:
+    """Ignored data of one origin."""
+
+    count: int = 0
+    first: tuple[str, bytes] = ("", b"")
+    """The key, and the member or field, of the first."""
+
+
 class Ignored:
-    """What was ignored while replies were read. Replies are read in a thread, which logs nothing itself."""
+    """What was ignored while replies were read."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.first: tuple[str, bytes] | None = None
-        """The key, and the member or field, of the first."""
+        self.foreign = _Some()
+        self.later = _Some()
 
-    def add(self, key: str, name: bytes) -> None:
-        """This member or field of a key was ignored."""
-        self.count += 1
-        if self.first is None:
-            self.first = key, name
+    def add(self, key: str, name: bytes, error: Exception) -> None:
+        """This member or field of a key was ignored, because of that error."""
+        some = self.later if isinstance(error, LaterForm) else self.foreign
+        if not some.count:
+            some.first = key, name
+        some.count += 1
 
 
 class ForeignLog:
     """Logs ignored data, at most one line of a kind in `FOREIGN_LOG_EVERY` seconds."""
 
     def __init__(self) -> None:
-        self._updates, self._bars = Seldom(FOREIGN_LOG_EVERY), Seldom(FOREIGN_LOG_EVERY)
+        self._seldom: dict[str, Seldom] = {}
+        """By log event."""
 
     def tell(self, kind: Kind, ignored: Ignored) -> None:
         """This was ignored while replies were read."""
-        if ignored.first is None:
+        self._tell(f"foreign {kind} ignored", kind, ignored.foreign)
+        self._tell(f"{kind} of a later version ignored", kind, ignored.later)
+
+    def _tell(self, event: str, kind: Kind, some: _Some) -> None:
+        if not some.count:
             return
-        seldom = self._updates if kind == "update" else self._bars
-        if (others := seldom.turn(ignored.count)) is None:
-            return
-        key, name = ignored.first
-        shown = repr(name[:_SHOWN])
-        if kind == "update":
-            log.warning("foreign update ignored", key=key, member=shown, others_since=others)
-        else:
-            log.warning("foreign bar ignored", key=key, field=shown, others_since=others)
+        seldom = self._seldom.setdefault(event, Seldom(FOREIGN_LOG_EVERY))
+        if (others := seldom.turn(some.count)) is not None:
+            key, name = some.first
+            part = "member" if kind == "update" else "field"
+            log.warning(event, key=key, others_since=others, **{part: repr(name[:_SHOWN])})

@@ -1,4 +1,4 @@
-"""The format of the data in Redis: members of the sorted sets, fields of the bars, and the protocol's bytes.
+"""The members of the sorted sets in Redis, and the protocol's bytes.
 
 A flush is encoded once, into the Redis serialization protocol (RESP2), column by column and a whole command
 at a time. This is the hot path: joining prepared pieces is several times faster than packing each argument.
@@ -6,17 +6,14 @@ at a time. This is the hot path: joining prepared pieces is several times faster
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from sys import float_info
 from typing import Final, TypeVar
 
 import msgspec
 
-from marketflow.adapters.cache.foreign import Ignored
-from marketflow.app.ports import Field, Written
-from marketflow.app.share.foreign_bars import is_foreign
-from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.adapters.cache.foreign import LaterForm
+from marketflow.app.ports import Written
 from marketflow.domain.prices import Pair, PriceUpdate
 
 T = TypeVar("T")
@@ -37,34 +34,24 @@ def window_key(pair: Pair) -> str:
     return f"prices:{pair[0]}:{pair[1]}"
 
 
-def bars_key(pair: Pair) -> str:
-    """The hash of one-second bars of an exchange and symbol."""
-    return f"bars:{pair[0]}:{pair[1]}"
-
-
-_BARS_KEY: Final = re.compile(rb"bars:([A-Za-z0-9_-]{1,32}):([A-Z0-9]{2,20})")
-
-
-def read_bars_key(key: bytes) -> Pair | None:
-    """The exchange and symbol of a hash of bars with this name; None for any other name."""
-    match = _BARS_KEY.fullmatch(key)
-    return (match[1].decode(), match[2].decode()) if match else None
-
-
-# ---- members: <price>:<sequence>:<boot>, score = timestamp ----
+# ---- members: <price>:<sequence>:<boot>, score = timestamp. Later forms go on with `:<form>` ----
 
 
 def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
     """The update in a member of the window.
 
     Raises:
+        LaterForm: a later version has written it.
         ValueError, OverflowError: it is not of our form, or no update has this price.
     """
-    text, sequence, _ = member.split(b":")
+    text, sequence, _, *later = member.split(b":")
     price = float(text)
     if not 0.0 < price <= float_info.max:
         raise ValueError(member[:80])
-    return PriceUpdate(pair[0], pair[1], price, int(score), read_sequence(sequence))
+    update = PriceUpdate(pair[0], pair[1], price, int(score), read_sequence(sequence))
+    if later:
+        raise LaterForm(int(later[0]))
+    return update
 
 
 def read_sequence(text: bytes) -> int:
@@ -204,82 +191,6 @@ def _in_digits(number: int, width: int) -> bytes:
         number, digit = divmod(number, SEQUENCE_BASE)
         digits = _DIGITS[digit] + digits
     return digits.rjust(width, "0").encode()
-
-
-# ---- bars: field <second>:<boot>, value a JSON array ----
-
-
-def field_name(field: Field) -> bytes:
-    """The name of a bar's field."""
-    return b"%d:%b" % (field[0] // 1_000, field[1].encode())
-
-
-def read_field(name: bytes) -> Field:
-    """The second (ms) and boot of a field.
-
-    Raises:
-        ValueError: it is not of our form.
-    """
-    second, boot = name.split(b":")
-    return int(second) * 1_000, boot.decode()
-
-
-def pack_bars(bars: Sequence[tuple[Pair, Field, Bar]]) -> tuple[bytes, Sequence[bytes]]:
-    """The HSET commands for bars, and the key of each command."""
-    if not bars:
-        return b"", ()
-    # All values at once.
-    values = msgspec.json.encode([msgspec.structs.astuple(bar) for _, _, bar in bars])[2:-2].split(b"],[")
-    names: dict[Field, bytes] = {}
-    """The names of fields so far. Usually all bars are of the same second."""
-    items: dict[Pair, list[bytes]] = {}
-    for (pair, field, _), value in zip(bars, values, strict=True):
-        if field not in names:
-            names[field] = bulk(field_name(field))
-        if pair not in items:
-            items[pair] = []
-        items[pair].append(b"%b$%d\r\n[%b]\r\n" % (names[field], len(value) + 2, value))
-    keys = [bars_key(pair).encode() for pair in items]
-    pieces: list[bytes] = []
-    for key, of_pair in zip(keys, items.values(), strict=True):
-        pieces += b"*%d\r\n$4\r\nHSET\r\n%b" % (2 + 2 * len(of_pair), bulk(key)), *of_pair
-    return b"".join(pieces), keys
-
-
-_BAR: Final = msgspec.json.Decoder(tuple[int, float, float, float, float, int, int, float, int, int])
-
-
-def read_bar(value: bytes, second: int) -> Bar:
-    """The bar of a second (its start in ms) as it was stored.
-
-    Raises:
-        ValueError: it is not of our form, or no boot can have made it.
-    """
-    bar = Bar(*_BAR.decode(value))
-    if is_foreign(bar, second, BAR_WIDTH):
-        raise ValueError(value[:80])
-    return bar
-
-
-def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]], ignored: Ignored) -> dict[Field, Bar]:
-    """Bars by field, read from fields and values. Foreign ones are ignored."""
-    bars: dict[Field, Bar] = {}
-    for name, value in values:
-        try:
-            field = read_field(name)
-            bars[field] = read_bar(value, field[0])
-        except ValueError:
-            ignored.add(bars_key(pair), name)
-    return bars
-
-
-def is_bar(name: bytes, value: bytes) -> bool:
-    """Whether this is the field and the value of a bar in our format."""
-    try:
-        read_bar(value, read_field(name)[0])
-    except ValueError:
-        return False
-    return True
 
 
 def bulk(argument: bytes) -> bytes:

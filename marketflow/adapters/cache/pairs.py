@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import structlog
 
-from marketflow.adapters.cache import members
+from marketflow.adapters.cache import bar_fields, members
 from marketflow.adapters.cache.connections import Readers
 from marketflow.domain.prices import Pair
 
@@ -44,14 +44,14 @@ async def _with_bars_of_ours(readers: Readers, pairs: Sequence[Pair]) -> Sequenc
     """The pairs whose hash has our format, judged by one of its fields."""
     commands: list[tuple[str | int, ...]] = []
     for pair in pairs:
-        key = members.bars_key(pair)
+        key = bar_fields.bars_key(pair)
         commands += ("HLEN", key), ("HRANDFIELD", key, 1, "WITHVALUES")
 
     def read(replies: list[Any]) -> list[Pair]:
         return [
             pair
             for pair, (length, sample) in zip(pairs, members.in_twos(replies), strict=True)
-            if length <= MOST_FIELDS and sample and members.is_bar(*sample)
+            if length <= MOST_FIELDS and sample and bar_fields.is_bar(*sample)
         ]
 
     return await readers.read(commands, read)
@@ -60,4 +60,4 @@ async def _with_bars_of_ours(readers: Readers, pairs: Sequence[Pair]) -> Sequenc
 def _page(replies: list[Any]) -> tuple[bytes, list[Pair]]:
     """The cursor, and the pairs of the keys found. Its errors become StoreAway."""
     ((cursor, keys),) = replies
-    return cursor, [pair for key in keys if (pair := members.read_bars_key(key)) is not None]
+    return cursor, [pair for key in keys if (pair := bar_fields.read_bars_key(key)) is not None]

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import structlog
 
-from marketflow.adapters.cache import members
+from marketflow.adapters.cache import bar_fields, members
 from marketflow.adapters.cache.connections import Connections, open_connections
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
@@ -112,7 +112,7 @@ class RedisWindow:
             runs.setdefault((run.exchange, run.symbol), []).append(run)
         windows = [members.window_key(pair).encode() for pair in runs]
         updates, updates_replies = self._updates.pack(dict(zip(windows, runs.values(), strict=True)))
-        return RedisFlush(updates, updates_replies, windows, *members.pack_bars(flush.bars))
+        return RedisFlush(updates, updates_replies, windows, *bar_fields.pack_bars(flush.bars))
 
     def encode_trim(
         self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
@@ -124,9 +124,11 @@ class RedisWindow:
         ]
         fields: dict[Pair, list[bytes]] = {}
         for pair, field in bars:
-            fields.setdefault(pair, []).append(members.field_name(field))
+            fields.setdefault(pair, []).append(bar_fields.field_name(field))
         removals += [
-            members.pack(b"HDEL", members.bars_key(pair).encode(), *names[first : first + FIELDS_PER_COMMAND])
+            members.pack(
+                b"HDEL", bar_fields.bars_key(pair).encode(), *names[first : first + FIELDS_PER_COMMAND]
+            )
             for pair, names in fields.items()
             for first in range(0, len(names), FIELDS_PER_COMMAND)
         ]
@@ -252,7 +254,7 @@ class RedisWindow:
         found: dict[Pair, FieldBars] = {}
         for first in range(0, len(pairs), PAIRS_PER_READ):
             part = pairs[first : first + PAIRS_PER_READ]
-            commands = [("HGETALL", members.bars_key(pair)) for pair in part]
+            commands = [("HGETALL", bar_fields.bars_key(pair)) for pair in part]
             found.update(await self._read("bar", commands, partial(bars_of, part)))
         return found
 
@@ -276,12 +278,12 @@ class RedisWindow:
 
         def read(replies: list[Any], ignored: Ignored) -> None:
             for (pair, part), values in zip(parts, replies, strict=True):
-                named = zip(map(members.field_name, part), values, strict=True)
+                named = zip(map(bar_fields.field_name, part), values, strict=True)
                 held = ((name, value) for name, value in named if value is not None)
-                found[pair].update(members.read_bars(pair, held, ignored))
+                found[pair].update(bar_fields.read_bars(pair, held, ignored))
 
         commands: list[Command] = [
-            ("HMGET", members.bars_key(pair), *map(members.field_name, part)) for pair, part in parts
+            ("HMGET", bar_fields.bars_key(pair), *map(bar_fields.field_name, part)) for pair, part in parts
         ]
         await self._read("bar", commands, read)
         return found

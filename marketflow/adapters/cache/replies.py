@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from marketflow.adapters.cache import edges, members
+from marketflow.adapters.cache import bar_fields, edges, members
 from marketflow.adapters.cache.foreign import Ignored
 from marketflow.app.ports import Edge, FieldBars, StoreAway
 from marketflow.domain.bars import BAR_WIDTH
@@ -62,6 +62,6 @@ def prices_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Se
 def bars_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Mapping[Pair, FieldBars]:
     """Whole hashes of bars, one for each pair."""
     return {
-        pair: members.read_bars(pair, members.in_twos(reply), ignored)
+        pair: bar_fields.read_bars(pair, members.in_twos(reply), ignored)
         for pair, reply in zip(pairs, replies, strict=True)
     }

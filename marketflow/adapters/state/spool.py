@@ -1,5 +1,7 @@
 """The spool: JSON files in the state directory.
 
+A file is an object with its `form`, 2, and its `bars`. In form 1, of version 0.1, it is the list of the bars.
+
 Each save writes a file with a new name, and then removes the files that were read or written before. So a
 file that could not be read is never overwritten or removed, and each start tries to read it again.
 
@@ -34,6 +36,15 @@ log = structlog.get_logger()
 SPOOL_SECONDS: Final = 5.0
 """How long a start waits for the disk. A stop passes its own limit."""
 
+FORM: Final = 2
+
+
+class _File(msgspec.Struct):
+    form: int
+    bars: msgspec.Raw
+
+
+_FILE: Final = msgspec.json.Decoder(_File)
 _BARS: Final = msgspec.json.Decoder(list[SpooledBar])
 LONGEST_INTERVAL: Final = MINUTE
 """The most that `aggregation.interval` may be. A file may have bars of another interval than today's."""
@@ -175,19 +186,30 @@ class FileSpool:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{self._prefix}-{secrets.token_hex(4)}.json"
         # Atomic: write a temporary file, sync it, then rename it.
-        _write(path.with_suffix(".tmp"), msgspec.json.encode(bars), on_disk=True).rename(path)
+        _write(path.with_suffix(".tmp"), _encode(bars), on_disk=True).rename(path)
         with suppress(OSError):  # not all file systems support it
             _sync_directory(self._directory)
         return path
 
 
+def _encode(bars: Sequence[SpooledBar]) -> bytes:
+    """The content of a file."""
+    return msgspec.json.encode(_File(FORM, msgspec.Raw(msgspec.json.encode(bars))))
+
+
 def _decode(content: bytes) -> Sequence[SpooledBar]:
-    """The bars in a file.
+    """The bars in a file of either form.
 
     Raises:
-        ValueError: it has something else, or a bar that no boot can have made.
+        ValueError: it has something else, or a bar that no boot can have made, or is of a later form.
     """
-    bars = _BARS.decode(content)
+    listed: bytes | msgspec.Raw = content
+    if not content.startswith(b"["):
+        file = _FILE.decode(content)
+        if file.form != FORM:
+            raise ValueError(f"form {file.form}, which only a later version can read")
+        listed = file.bars
+    bars = _BARS.decode(listed)
     for each in bars:
         width = LONGEST_INTERVAL if each.whole else BAR_WIDTH
         if is_foreign(each.bar, each.start, width):

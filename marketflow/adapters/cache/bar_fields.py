@@ -1,0 +1,112 @@
+"""The one-second bars in Redis: hashes with a field `<second>:<boot>` for each, and two forms of its value.
+
+Form 2, which is written, is that of `marketflow.domain.packed_bars`. Form 1, of version 0.1, is a JSON array
+of the same numbers. A value begins with its form: the byte 2, or `[` for form 1. Other bytes below 32 are
+for the forms of later versions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from marketflow.adapters.cache.foreign import Ignored, LaterForm
+from marketflow.adapters.cache.members import bulk
+from marketflow.app.ports import Field
+from marketflow.app.share.foreign_bars import is_foreign
+from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.packed_bars import FORM, pack_bar, unpack_bar
+from marketflow.domain.prices import Pair
+
+_LATER: Final = range(FORM + 1, 32)
+"""First bytes of the forms of later versions."""
+_BARS_KEY: Final = re.compile(rb"bars:([A-Za-z0-9_-]{1,32}):([A-Z0-9]{2,20})")
+_JSON: Final = msgspec.json.Decoder(tuple[int, float, float, float, float, int, int, float, int, int])
+_JSON_BEGIN: Final = ord("[")
+
+
+def bars_key(pair: Pair) -> str:
+    """The hash of one-second bars of an exchange and symbol."""
+    return f"bars:{pair[0]}:{pair[1]}"
+
+
+def read_bars_key(key: bytes) -> Pair | None:
+    """The exchange and symbol of a hash of bars with this name; None for any other name."""
+    match = _BARS_KEY.fullmatch(key)
+    return (match[1].decode(), match[2].decode()) if match else None
+
+
+def field_name(field: Field) -> bytes:
+    """The name of a bar's field."""
+    return b"%d:%b" % (field[0] // 1_000, field[1].encode())
+
+
+def read_field(name: bytes) -> Field:
+    """The second (ms) and boot of a field.
+
+    Raises:
+        ValueError: it is not of our form.
+    """
+    second, boot = name.split(b":")
+    return int(second) * 1_000, boot.decode()
+
+
+def pack_bars(bars: Sequence[tuple[Pair, Field, Bar]]) -> tuple[bytes, Sequence[bytes]]:
+    """The HSET commands for bars, and the key of each command."""
+    names: dict[Field, bytes] = {}
+    """The names of fields so far. Usually all bars are of the same second."""
+    items: dict[Pair, list[bytes]] = {}
+    for pair, field, bar in bars:
+        if field not in names:
+            names[field] = bulk(field_name(field))
+        if pair not in items:
+            items[pair] = []
+        value = pack_bar(bar, field[0])
+        items[pair].append(b"%b$%d\r\n%b\r\n" % (names[field], len(value), value))
+    keys = [bars_key(pair).encode() for pair in items]
+    pieces: list[bytes] = []
+    for key, of_pair in zip(keys, items.values(), strict=True):
+        pieces += b"*%d\r\n$4\r\nHSET\r\n%b" % (2 + 2 * len(of_pair), bulk(key)), *of_pair
+    return b"".join(pieces), keys
+
+
+def read_bar(value: bytes, second: int) -> Bar:
+    """The bar of a second (its start in ms) as it was stored, in either form.
+
+    Raises:
+        LaterForm: a later version has written it.
+        ValueError: it is of no form of ours, or no boot can have made it.
+    """
+    begin = value[0] if value else 0
+    if begin in _LATER:
+        raise LaterForm(begin)
+    bar = Bar(*_JSON.decode(value)) if begin == _JSON_BEGIN else unpack_bar(value, second)
+    if is_foreign(bar, second, BAR_WIDTH):
+        raise ValueError(value[:80])
+    return bar
+
+
+def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]], ignored: Ignored) -> dict[Field, Bar]:
+    """Bars by field, read from fields and values. What is no bar of ours is ignored."""
+    bars: dict[Field, Bar] = {}
+    for name, value in values:
+        try:
+            field = read_field(name)
+            bars[field] = read_bar(value, field[0])
+        except ValueError as error:
+            ignored.add(bars_key(pair), name, error)
+    return bars
+
+
+def is_bar(name: bytes, value: bytes) -> bool:
+    """Whether this is the field and the value of a bar, in any form."""
+    try:
+        read_bar(value, read_field(name)[0])
+    except LaterForm:
+        return True
+    except ValueError:
+        return False
+    return True

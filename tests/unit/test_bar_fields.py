@@ -1,0 +1,113 @@
+"""One-second bars in Redis: their fields, and the forms of their values."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wire_commands import commands_of
+
+from marketflow.adapters.cache.bar_fields import (
+    field_name,
+    is_bar,
+    pack_bars,
+    read_bar,
+    read_bars,
+    read_field,
+)
+from marketflow.adapters.cache.foreign import Ignored, LaterForm
+from marketflow.adapters.cache.members import in_twos
+from marketflow.app.share.foreign_bars import MOST_A_SECOND
+from marketflow.app.share.sequences import MOST
+from marketflow.domain.bars import Bar
+from marketflow.domain.packed_bars import pack_bar
+
+PAIR = ("exchange1", "BTCUSDT")
+finite = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
+
+
+@given(st.lists(finite, min_size=4, max_size=4), st.integers(1, MOST_A_SECOND), st.integers(0, MOST - 2))
+def test_bars_are_stored_bit_by_bit(prices, count, sequence):
+    low, average, price, high = sorted(prices)
+    bar = Bar(count, average, low, high, price, 7_001, sequence, price, 7_002, sequence + 1)
+    data, keys = pack_bars([(PAIR, (7_000, "boot1"), bar)])
+    assert keys == [b"bars:exchange1:BTCUSDT"]
+    ((name, key, field, value),) = commands_of(data)
+    assert (name, key, field) == (b"HSET", keys[0], b"7:boot1")
+    assert read_bar(value, 7_000) == bar
+
+
+def test_bars_are_packed_by_exchange_and_symbol():
+    """One command for each has all its fields; no bars give no command."""
+    other = ("exchange2", "a b:c")
+    places = [(PAIR, (1_000, "x")), (other, (1_000, "x")), (PAIR, (2_000, "x")), (PAIR, (1_000, "yy"))]
+    bars = [
+        (pair, field, Bar.of([field[0] + number], [float(number)]))
+        for number, (pair, field) in enumerate(places, 1)
+    ]
+    data, keys = pack_bars(bars)
+    found = {
+        (pair, read_field(field)): read_bar(value, read_field(field)[0])
+        for pair, (_, _, *items) in zip((PAIR, other), commands_of(data), strict=True)
+        for field, value in in_twos(items)
+    }
+    assert found == {(pair, field): bar for pair, field, bar in bars}
+    assert keys == [b"bars:exchange1:BTCUSDT", b"bars:exchange2:a b:c"]
+    data, keys = pack_bars([])
+    assert not data
+    assert not keys
+
+
+@given(st.integers(0, 10**10), st.from_regex(r"[0-9a-f]{1,16}", fullmatch=True))
+def test_fields_name_their_second_and_boot(second, boot):
+    assert read_field(field_name((second * 1_000, boot))) == (second * 1_000, boot)
+
+
+CUT_OFF = pack_bar(Bar.of([7_000], [1.0]), 7_000)[:-1]
+NO_BARS = [b"", b"[1]", b"{}", b"null", b"[1,2,3,4,5,6,7,8,9]", b"\xff", b"7", b"\0", b"\1\0"]
+NO_BARS += [b"\2", b"\2\1", b"\2\xff", CUT_OFF]
+IMPOSSIBLE = [
+    b"[%b]" % numbers
+    for numbers in (
+        b"0,1,1,1,1,7000,1,1,7000,1",
+        b"-1,1,1,1,1,7000,1,1,7000,1",
+        b"1,1,1,1,1,7000,%d,1,7000,1" % MOST,
+        b"1,1,1,1,1,7000,1,1,8000,1",
+        b"1,1,1,1,2,7000,1,1,7000,1",
+    )
+]
+
+
+@pytest.mark.parametrize("value", [*NO_BARS, *IMPOSSIBLE])
+def test_what_is_no_bar_is_told(value):
+    """All of it is ignored, and a key with such a sample is none of ours."""
+    with pytest.raises(ValueError, match=r"."):
+        read_bar(value, 7_000)
+    good, ignored = b"[1,1,1,1,1,7000,1,1,7000,1]", Ignored()
+    found = read_bars(PAIR, [(b"7:a", value), (b"7:b", good), (b"7:c", value)], ignored)
+    assert found == {(7_000, "b"): Bar.of([7_000], [1.0], 1)}
+    assert (ignored.foreign.count, ignored.foreign.first) == (2, ("bars:exchange1:BTCUSDT", b"7:a"))
+    assert not ignored.later.count
+    assert is_bar(b"7:b", good)
+    assert not is_bar(b"7:a", value)
+    assert not is_bar(b"8:b", good)
+
+
+@pytest.mark.parametrize("form", [3, 31])
+def test_a_bar_of_a_later_version_is_told_apart(form):
+    """It is no bar of ours yet, but its pair is one of ours."""
+    value, ignored = bytes([form]) + b"anything", Ignored()
+    with pytest.raises(LaterForm, match=f"form {form} "):
+        read_bar(value, 7_000)
+    assert read_bars(PAIR, [(b"7:a", value), (b"monday", b"closed")], ignored) == {}
+    assert (ignored.later.count, ignored.later.first) == (1, ("bars:exchange1:BTCUSDT", b"7:a"))
+    assert ignored.foreign.count == 1
+    assert is_bar(b"7:a", value)
+    assert not is_bar(b"monday", value)
+
+
+@pytest.mark.parametrize(("updates", "most"), [(1, 28), (2, 44), (100, 60)])
+def test_a_bar_takes_few_bytes(updates, most):
+    times = [7_000 + 7 * number for number in range(updates)]
+    prices = [100.0 + number * 31 % 57 for number in range(updates)]
+    assert len(pack_bar(Bar.of(times, prices, 10**15), 7_000)) <= most
