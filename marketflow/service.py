@@ -271,6 +271,7 @@ async def run_modes(parts: Parts, workers: int, stopping: trio.Event) -> None:
                         decode=feed.decode,
                         enter=parts.share.book.enter,
                         workers=workers,
+                        first=feed.next_chunk,
                     )
                 )
 

@@ -132,7 +132,7 @@ class Summary:
 
 def summary_of(updates: Iterable[Sent]) -> Summary:
     """The summary of one or more updates, computed from first principles."""
-    ordered = sorted(updates, key=lambda update: (update.timestamp, update.order))
+    ordered = sorted(updates, key=lambda update: (update.timestamp, update.exchange, update.order))
     prices = [update.price for update in ordered]
     return Summary(
         len(ordered),

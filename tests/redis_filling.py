@@ -53,10 +53,12 @@ class RedisBars:
     # ---- KnownBars ----
 
     @property
-    def next_sequence(self) -> int:
-        return (
-            max((bar.close_sequence for bars in self._read.values() for bar in bars.values()), default=-1) + 1
-        )
+    def arrived(self) -> int:
+        newest: dict[str, int] = {}
+        for (exchange, _), bars in self._read.items():
+            for bar in bars.values():
+                newest[exchange] = max(newest.get(exchange, 0), bar.close_sequence + 1)
+        return sum(newest.values())
 
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
         async with self._turn:
@@ -73,8 +75,8 @@ class RedisBars:
     async def wait_for_updates(self, since: int) -> int:
         while True:
             await self.catch_up(self._pairs)
-            if self.next_sequence > since:
-                return self.next_sequence
+            if self.arrived > since:
+                return self.arrived
             await trio.sleep(POLL_SECONDS)
 
     def newest(self, pair: Pair) -> Bar | None:

@@ -45,8 +45,8 @@ class KnownBars(Protocol):
         ...
 
     @property
-    def next_sequence(self) -> int:
-        """Greater than the sequences of all updates that are known. It grows from boot to boot."""
+    def arrived(self) -> int:
+        """A number that grows with each update that is known, and from boot to boot."""
         ...
 
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
@@ -58,7 +58,7 @@ class KnownBars(Protocol):
         ...
 
     async def wait_for_updates(self, since: int) -> int:
-        """Wait until `next_sequence` is greater than `since`; returns it."""
+        """Wait until `arrived` is greater than `since`; returns it."""
         ...
 
     def newest(self, pair: Pair) -> Bar | None:

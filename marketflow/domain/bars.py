@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from operator import attrgetter
 from typing import Final
@@ -16,6 +16,8 @@ BAR_WIDTH: Final = SECOND
 
 _OPENING: Final = attrgetter("open_time", "open_sequence")
 _CLOSING: Final = attrgetter("close_time", "close_sequence")
+_OPEN_TIME: Final = attrgetter("open_time")
+_CLOSE_TIME: Final = attrgetter("close_time")
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
@@ -174,15 +176,31 @@ def merged(bars: Iterable[Bar]) -> Bar | None:
     return _joined(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
+def merged_over(bars: Mapping[str, Bar]) -> Bar | None:
+    """The bars of several exchanges, by name, merged; None if there are none.
+
+    Sequences of two exchanges have no common order. So of equal timestamps the update of the exchange whose
+    name comes later counts as the later one, and the choice is the same wherever the bars come from.
+    """
+    parts = [bar for _, bar in sorted(bars.items())]
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    opens = min(parts, key=_OPEN_TIME)
+    closes = max(reversed(parts), key=_CLOSE_TIME)
+    return _whole(parts, opens, closes)
+
+
 def _joined(parts: Sequence[Bar]) -> Bar:
+    return _whole(parts, min(parts, key=_OPENING), max(parts, key=_CLOSING))
+
+
+def _whole(parts: Sequence[Bar], opens: Bar, closes: Bar) -> Bar:
     # Lists take half the time of generators, and about the same as one plain loop.
     count = sum([bar.count for bar in parts])
     lowest = min([bar.min for bar in parts])
     highest = max([bar.max for bar in parts])
     # All terms are positive, so nothing cancels: each merge loses a few units in the last place.
     average = sum([bar.average * (bar.count / count) for bar in parts])
-    opens = min(parts, key=_OPENING)
-    closes = max(parts, key=_CLOSING)
     return Bar(
         count,
         min(max(average, lowest), highest),

@@ -355,7 +355,7 @@ def within_span(
         and each.symbol == symbol
         and (not exchanges_ or each.exchange in exchanges_)
     ]
-    return sorted(found, key=lambda each: (each.timestamp, each.order))
+    return sorted(found, key=lambda each: (each.timestamp, each.exchange, each.order))
 
 
 def check_summary(answer: Mapping[str, Any], sent: Iterable[Sent]) -> None:
@@ -380,7 +380,7 @@ Row = tuple[float, float, float, float, float, int]
 def expected_rows(sent: Iterable[Sent], interval: int) -> dict[Key, Row]:
     """Average, min, max, open, close and count, by symbol, exchange and end."""
     groups: defaultdict[Key, list[Sent]] = defaultdict(list)
-    for each in sorted(sent, key=lambda each: (each.timestamp, each.order)):
+    for each in sorted(sent, key=lambda each: (each.timestamp, each.exchange, each.order)):
         end = (each.timestamp // interval + 1) * interval
         groups[each.symbol, each.exchange, end].append(each)
     return {key: row_of([each.price for each in group]) for key, group in groups.items()}

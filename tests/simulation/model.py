@@ -170,7 +170,7 @@ class Summary(NamedTuple):
 
 def summary(updates: Iterable[Update]) -> Summary:
     """Of updates of one symbol; of equal timestamps the later received is the later."""
-    ordered = sorted(updates, key=lambda update: (update.timestamp, update.order))
+    ordered = sorted(updates, key=lambda update: (update.timestamp, update.exchange, update.order))
     prices = [update.price for update in ordered]
     return Summary(
         len(prices), math.fsum(prices) / len(prices), min(prices), max(prices), prices[0], prices[-1]

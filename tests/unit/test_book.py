@@ -11,6 +11,7 @@ from marketflow.adapters.cache.memory import MemoryWindow
 from marketflow.app.share.book import Book
 from marketflow.app.share.buffers import FLUSH_UPDATES
 from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
+from marketflow.app.share.sequences import PER_MS
 from marketflow.domain.periods import MINUTE, Span
 
 EVER = Span(0, 10**15)
@@ -131,17 +132,19 @@ TestBook = BookMachine.TestCase
 
 
 async def test_sequences_grow_in_the_order_of_receipt(autojump_clock):
-    """They grow over all exchanges and symbols, and are greater than those of earlier boots."""
+    """They grow over all symbols of an exchange, and are greater than those of earlier boots."""
     book, window = book_of(), MemoryWindow(boot="boot1")
     for n in range(6):
-        book.apply(batch_of(EXCHANGES[n % 2], [("BTCUSDT", 1.0, NOON), ("ETHUSDT", 1.0, NOON)] * 2))
+        updates = [("BTCUSDT", 1.0, NOON), ("ETHUSDT", 1.0, NOON)] * 2
+        book.apply(batch_of(EXCHANGES[n % 2], updates, number=n // 2))
     flush = book.flushes.next(window, NOON).encoded.flush
-    sequences = [sequence for run in flush.updates for sequence in run.sequences]
-    assert len(set(sequences)) == 24
-    assert min(sequences) == NOON * 1_000
     for exchange in EXCHANGES:
-        of_exchange = [run.sequences[0] for run in flush.updates if run.exchange == exchange]
-        assert of_exchange == sorted(of_exchange)
+        sequences = [
+            sequence for run in flush.updates if run.exchange == exchange for sequence in run.sequences
+        ]
+        assert sequences == sorted(set(sequences))
+        assert len(sequences) == 12
+        assert min(sequences) == NOON * PER_MS
 
 
 async def test_a_flush_is_of_bounded_size_and_shared_by_the_exchanges(autojump_clock):

@@ -121,7 +121,7 @@ def feed_of(source, *, last_accepted=lambda: None, idle_timeout=30.0, rng=None) 
 async def chunks_until(feed: Feed, stop_after: float):
     """All chunks of a feed that is stopped after so many seconds; checks that the stop takes no time."""
     send, receive = trio.open_memory_channel(1_000)
-    stopping = trio.Event()
+    stopping, first = trio.Event(), feed.next_chunk
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run, send, stopping)
         await trio.sleep(stop_after)
@@ -130,7 +130,8 @@ async def chunks_until(feed: Feed, stop_after: float):
         async with receive:
             chunks = [chunk async for chunk in receive]
     assert trio.current_time() == pytest.approx(stopped_at, abs=0.005)
-    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    assert [chunk.number for chunk in chunks] == list(range(first, first + len(chunks)))
+    assert feed.next_chunk == first + len(chunks)
     return chunks
 
 
@@ -453,7 +454,7 @@ async def test_no_received_byte_is_lost(autojump_clock, scripts, stop_after, slo
 
 
 async def test_it_runs_again_after_a_stop(autojump_clock):
-    """As after two switches of the mode: numbers and back-off start over, and it is logged."""
+    """As after two switches of the mode: the back-off starts over, numbers go on, and it is logged."""
     source = ScriptedSource([b"a\n"], REFUSED, REFUSED, [b"b\n", b"c\n"])
     with capture_logs() as logs:
         feed = feed_of(source)

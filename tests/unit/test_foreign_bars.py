@@ -109,11 +109,12 @@ def test_any_bar_is_ignored_or_harms_nothing(found, seed):
                 assert not is_foreign(msgspec.structs.replace(whole, count=1), SECOND, BAR_WIDTH)
                 (row,) = [row for row in world.store.rows.values() if row.end <= NOON]
                 assert row.bar == msgspec.structs.replace(whole, open_sequence=0, close_sequence=0)
-            assert world.book.bars.others.next_sequence <= FOLLOWED
+            following = world.book.bars.others.next_sequences.get(PAIR[0], 0)
+            assert following <= FOLLOWED
             for _, (second, boot), bar in world.book.bars:
                 if boot == world.book.boot:
                     assert not is_foreign(bar, second, BAR_WIDTH)
-                    assert bar.open_sequence >= world.book.bars.others.next_sequence
+                    assert bar.open_sequence >= following
 
     run_virtual(play)
 
@@ -168,5 +169,5 @@ def test_one_great_sequence_does_not_keep_us_from_following_others(sequence):
     bars = SecondBars(boot="boot1", interval=MINUTE)
     fields = {(SECOND, "x"): Bar.of([SECOND], [1.0], sequence), (SECOND, "y"): Bar.of([SECOND], [1.0], 77)}
     bars.adopt(PAIR, fields)
-    assert bars.others.next_sequence == 78
+    assert bars.others.next_sequences == {PAIR[0]: 78}
     assert len(bars.fields(PAIR, Span(SECOND, SECOND + 1))) == 2

@@ -26,7 +26,7 @@ BTC, ETH = SYMBOLS
 
 
 def newest_of(updates):
-    return max(updates, key=lambda update: (update.timestamp, update.order))
+    return max(updates, key=lambda update: (update.timestamp, update.exchange, update.order))
 
 
 async def check_latest(world, *, source=None):
@@ -139,19 +139,27 @@ async def test_latest_is_the_newest_whatever_happens_to_the_window(autojump_cloc
             await trio.sleep(rng.choice([0.001, 0.3, 1.1]))
 
 
-async def test_of_equal_timestamps_the_later_received_wins_within_and_across_exchanges(
-    autojump_clock, filling
+@pytest.mark.parametrize("names", [EXCHANGES, EXCHANGES[::-1]], ids=["in order", "the other way round"])
+async def test_of_equal_timestamps_the_later_received_wins_and_of_several_exchanges_always_the_same(
+    autojump_clock, filling, names
 ):
+    """Receipt has no order over exchanges: the other node, or the next start, would choose another one."""
     world = World(filling=filling)
     async with world.running():
         await until(lambda: world.flusher.up)
         now = world.now
-        world.send("exchange2", [(BTC, 9.0, now), (BTC, 100.0, now)])
-        world.send("exchange1", [(BTC, 5.0, now), (BTC, 7.0, now), (BTC, 6.0, now)])
+        sent = {"exchange1": [5.0, 7.0, 6.0], "exchange2": [9.0, 100.0]}
+        for name in names:
+            world.send(name, [(BTC, price, now) for price in sent[name]])
         await world.answerable()
-        assert (await world.queries.latest(BTC, "exchange2")).price == 100.0
+        assert (await world.queries.latest(BTC, "exchange1")).price == 6.0
         found = await world.queries.latest(BTC, None)
-        assert (found.exchange, found.price, found.source) == ("exchange1", 6.0, REDIS)
+        assert (found.exchange, found.price, found.source) == ("exchange2", 100.0, REDIS)
+        await trio.sleep(0.1)
+        whole = await world.queries.summary(BTC, None, "5s")
+        assert (whole.open_price, whole.close_price) == (5.0, 100.0)
+        (candle,) = (await world.queries.candles(BTC, None, "1s", now - 1_000, None, 5)).candles
+        assert (candle.open, candle.close) == (5.0, 100.0)
 
 
 async def test_the_newest_known_however_old(autojump_clock, filling):

@@ -76,7 +76,7 @@ async def test_an_overtaken_batch_waits_for_its_place(autojump_clock, order):
         await trio.sleep(1)
         entered.append(entering.pop())
 
-    fan_in = FanIn(enter, workers=5)
+    fan_in = FanIn(enter, workers=5, first=0)
     async with trio.open_nursery() as nursery:
         for number in order:
             nursery.start_soon(fan_in.take, batch_of("exchange1", [], number=number))

@@ -65,6 +65,8 @@ class Feed:
         self._idle_timeout = idle_timeout
         self._last_accepted = last_accepted
         self._log = OutageLog(source.exchange)
+        self.next_chunk = 0
+        """The number of the first chunk of the next run."""
 
     @property
     def connected(self) -> bool:
@@ -94,7 +96,7 @@ class Feed:
         not received.
         """
         waits = Waits(stopping)
-        sender = ChunkSender(self.exchange, chunks)
+        sender = ChunkSender(self.exchange, chunks, self.next_chunk)
         intake = Intake(
             waits,
             sender,
@@ -119,6 +121,7 @@ class Feed:
                 await sender.drained()
                 nursery.cancel_scope.cancel()
         finally:
+            self.next_chunk = sender.next_number
             self.state.stop(trio.current_time())
 
     def decode(self, payload: Any) -> Decoded:

@@ -22,11 +22,14 @@ class ChunkSender(Generic[AnyPayload]):
     would wait for its number for ever.
     """
 
-    def __init__(self, exchange: str, chunks: trio.MemorySendChannel[Chunk[AnyPayload]]) -> None:
-        """The channel stays the caller's to close."""
+    def __init__(
+        self, exchange: str, chunks: trio.MemorySendChannel[Chunk[AnyPayload]], first: int = 0
+    ) -> None:
+        """The channel stays the caller's to close. `first`: the number of the first payload."""
         self._exchange = exchange
         self._chunks = chunks
-        self._next_number = 0
+        self.next_number = first
+        """That of the next payload."""
         self._waiting: deque[Chunk[AnyPayload]] = deque()
         """Chunks for which there was no room."""
         self._changed = trio.lowlevel.ParkingLot()
@@ -42,8 +45,8 @@ class ChunkSender(Generic[AnyPayload]):
         If there is room it takes it at once, and other tasks get no turn: the next receive gives them one.
         """
         # No other task gets a turn between the number and the channel, so the order is that of the calls.
-        chunk = Chunk(self._exchange, self._next_number, payload)
-        self._next_number += 1
+        chunk = Chunk(self._exchange, self.next_number, payload)
+        self.next_number += 1
         if not self._waiting and self._sent(chunk):
             return
         self._waiting.append(chunk)

@@ -26,6 +26,7 @@ async def run_pool(
     decode: Decode[AnyPayload],
     enter: Callable[[Batch], Awaitable[None]],
     workers: int,
+    first: int = 0,
 ) -> None:
     """Run a feed and its pool until the feed has ended and all that it sent has entered the book.
 
@@ -34,8 +35,9 @@ async def run_pool(
         decode: what a worker does to a payload.
         enter: takes a batch in. While it waits, the pool fills up, and in the end the exchange's socket.
         workers: how many workers share the chunks.
+        first: the number of the feed's first chunk.
     """
-    fan_in = FanIn(enter, workers=workers)
+    fan_in = FanIn(enter, workers=workers, first=first)
     async with trio.open_nursery() as nursery:
         send, receive = trio.open_memory_channel[Chunk[AnyPayload]](CHUNK_BUFFER)
         nursery.start_soon(feed, send)
@@ -73,12 +75,12 @@ class FanIn:
     lines.
     """
 
-    def __init__(self, enter: Callable[[Batch], Awaitable[None]], *, workers: int) -> None:
-        """`workers`: how many will take part."""
+    def __init__(self, enter: Callable[[Batch], Awaitable[None]], *, workers: int, first: int) -> None:
+        """`workers`: how many will take part. `first`: the number of the first chunk."""
         self._enter = enter
         self._workers = workers
         """How many have not left."""
-        self._next = 0
+        self._next = first
         """The number of the next chunk."""
         self._turns: dict[int, trio.Event] = {}
         """By the number of its chunk, what each waiting worker waits for."""

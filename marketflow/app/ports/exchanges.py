@@ -158,7 +158,7 @@ class Chunk(NamedTuple, Generic[AnyPayload]):
 
     exchange: str
     number: int
-    """Counts the exchange's chunks from 0, without gaps."""
+    """Counts the exchange's chunks of this boot from 0, without gaps."""
     payload: AnyPayload
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from marketflow.app.answers import Candle, Candles, NothingCanAnswer
 from marketflow.app.knowledge import BARS, ROWS, Knowledge
 from marketflow.app.ports import StoreAway
 from marketflow.app.questions.spans import Spans, bucketed
-from marketflow.domain.bars import Bar
+from marketflow.domain.bars import Bar, merged_over
 from marketflow.domain.periods import CANDLE_INTERVALS, DAY, MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
@@ -131,18 +132,20 @@ class CandlePages:
             return {}
         if knowledge.has_unread(span):
             raise NothingCanAnswer
-        found: list[tuple[int, Bar]] = []
+        found: defaultdict[str, list[tuple[int, Bar]]] = defaultdict(list)
         for part in knowledge.parts(Span(max(span.start, knowledge.buckets_from(width)), span.end)):
             if part.origin == ROWS:
                 try:
                     rows = await self._spans.rows(pairs, part.span, width)
                 except StoreAway:
                     raise NothingCanAnswer from None
-                found.extend(bucket for buckets in rows.values() for bucket in buckets.items())
+                for (exchange, _), buckets in rows.items():
+                    found[exchange] += buckets.items()
             elif part.origin == BARS:
                 bars = await self._spans.bars(pairs, part.span, by_second=width < MINUTE)
-                found.extend(bar for of_pair in bars.values() for bar in of_pair)
-        return bucketed(found, width)
+                for (exchange, _), of_pair in bars.items():
+                    found[exchange] += of_pair
+        return _over_exchanges({exchange: bucketed(of_one, width) for exchange, of_one in found.items()})
 
     def _candle(self, start: int, width: int, bar: Bar, now: int) -> Candle:
         return Candle(
@@ -156,3 +159,12 @@ class CandlePages:
             updates=bar.count,
             closed=start + width + self._grace <= now,
         )
+
+
+def _over_exchanges(candles: Mapping[str, Mapping[int, Bar]]) -> dict[int, Bar]:
+    """The candles of all exchanges, by start (ms), merged."""
+    groups: defaultdict[int, dict[str, Bar]] = defaultdict(dict)
+    for exchange, of_one in candles.items():
+        for start, bar in of_one.items():
+            groups[start][exchange] = bar
+    return {start: whole for start, group in groups.items() if (whole := merged_over(group)) is not None}

@@ -20,7 +20,7 @@ from marketflow.app.ports import Clock
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.spans import Covered, Spans
-from marketflow.domain.bars import Bar, merged
+from marketflow.domain.bars import Bar, merged_over
 from marketflow.domain.periods import parse_period
 from marketflow.domain.prices import Pair, PriceUpdate
 
@@ -51,7 +51,9 @@ class Queries:
     # ---- latest ----
 
     async def latest(self, symbol: str, exchange: str | None) -> Latest:
-        """The update with the greatest timestamp, of equal ones the later received.
+        """The update with the greatest timestamp.
+
+        Of equal ones of an exchange it is the later received, over exchanges that of the later name.
 
         Raises:
             UnknownSymbol, UnknownExchange, NoData, NothingCanAnswer
@@ -60,7 +62,7 @@ class Queries:
         found = await self._newest.of(pairs)
         if not found:
             raise NoData(f"no update of {symbol} was ever seen")
-        newest = max(found, key=lambda pair: (found[pair][0].timestamp, found[pair][0].sequence))
+        newest = max(found, key=lambda pair: (found[pair][0].timestamp, pair[0]))
         return _latest(*found[newest])
 
     async def latest_of_all(self, symbol: str | None, exchange: str | None) -> list[Latest]:
@@ -110,7 +112,7 @@ class Queries:
             UnknownSymbol, UnknownExchange, BadPeriod, NoData, NothingCanAnswer
         """
         found = await self._over(self.pairs(symbol, exchange), period)
-        bar = merged(found.bars.values())
+        bar = merged_over({pair[0]: bar for pair, bar in found.bars.items()})
         if bar is None:
             raise _no_data(symbol, found)
         return Summary(
@@ -180,7 +182,7 @@ def _no_data(symbol: str, found: Covered) -> NoData:
 def _statistic(
     kind: StatisticKind, bars: Mapping[Pair, Bar], exchange: str | None, period: str, found: Covered
 ) -> Statistic:
-    whole = merged(bars.values())
+    whole = merged_over({pair[0]: bar for pair, bar in bars.items()})
     assert whole is not None, "only symbols with bars are answered for"  # noqa: S101
     match kind:
         case "highest":

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import trio
 
 from marketflow.app.ports import Batch, Written
+from marketflow.app.share.arrivals import Arrivals
 from marketflow.app.share.buffers import Buffers
 from marketflow.app.share.flushes import Flushes
 from marketflow.app.share.ledger import Ledger
@@ -57,6 +58,7 @@ class Book:
         self.began = math.inf
         """The same in seconds of Trio's clock."""
         self.sequences = Sequences()
+        self.arrivals = Arrivals()
         self.last_accepted: dict[str, float] = {}
         """By exchange, when an update was last accepted (seconds of Trio's clock)."""
         self.ended = trio.Event()
@@ -74,7 +76,8 @@ class Book:
         its sequences must be less than ours.
         """
         self.began_at, self.began = now, trio.current_time()
-        self.sequences.begin(now * 1_000)
+        self.sequences.begin(now)
+        self.arrivals.grow_to(self.sequences.first)
 
     def follow_others(self) -> None:
         """Bars of other boots were adopted: updates of this boot come after those in them.
@@ -84,10 +87,11 @@ class Book:
         only for those that come from now on: what the window has cannot be changed.
         """
         written = self.flushes.in_flight or any(ledger.cached for ledger in self.ledgers.values())
-        by = self.sequences.follow(self.bars.others.next_sequence, renumber=not written)
-        if by:
-            self.bars.renumber(by)
-            self.buffers.renumber(by)
+        for exchange, others in self.bars.others.next_sequences.items():
+            if by := self.sequences.follow(exchange, others, renumber=not written):
+                self.bars.renumber(exchange, by)
+                self.buffers.renumber(exchange, by)
+            self.arrivals.grow_to(max(self.arrivals.next, others))
 
     async def enter(self, batch: Batch) -> None:
         """Take in a batch; while the exchange's buffer is full and Redis answers, wait first."""
@@ -99,7 +103,7 @@ class Book:
         exchange = batch.exchange
         self.ledgers[exchange].enter(batch)
         queue, received = self.buffers.queues[exchange], batch.received_monotonic
-        first = self.sequences.next
+        first = self.sequences.take(exchange, batch.number, batch.accepted)
         adopted = self.rows.adopted if self.rows.adopted.interested else None
         for symbol, timestamps, prices, bars in batch.updates:
             end = first + len(timestamps)
@@ -112,7 +116,7 @@ class Book:
             first = end
         if batch.updates:
             self.last_accepted[exchange] = trio.current_time()
-            self.sequences.grow_to(first)
+            self.arrivals.grow_to(self.arrivals.next + batch.accepted)
         if self.buffers.dropping:
             self.buffers.drop_overflow(exchange)
 

@@ -58,10 +58,10 @@ class Buffers:
         pending = self._ledgers[exchange].pending
         return pending == 0 or pending + count <= min(self.limits[exchange], MOST_AHEAD)
 
-    def renumber(self, by: int) -> None:
-        """Have the sequences of all that waits be greater by so much."""
-        for queue in self.queues.values():
-            queue.renumber(by)
+    def renumber(self, exchange: str, by: int) -> None:
+        """Have the sequences of all that waits of the exchange be greater by so much."""
+        if exchange in self.queues:
+            self.queues[exchange].renumber(by)
 
     # ---- overload ----
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from sys import float_info
 from typing import Final
 
-from marketflow.app.share.sequences import MOST
+from marketflow.app.share.sequences import MOST, PER_MS
 from marketflow.domain.bars import BAR_WIDTH, Bar
 
 MOST_A_SECOND: Final = 2**35
 """More updates than a boot can accept in a second, by far. Sums of such counts over years fit into 64 bits,
 which is the most that PostgreSQL and JSON take."""
-LATEST: Final = MOST // 1_000
-"""Timestamps (ms) are not greater. First sequences are the clock's microseconds, so both have one limit."""
+LATEST: Final = MOST // PER_MS
+"""Timestamps (ms) are not greater. First sequences come from the clock, so both have one limit."""
 
 
 def most_updates(width: int) -> int:

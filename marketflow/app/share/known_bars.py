@@ -35,16 +35,16 @@ class BookBars:
         return max(self._bars.pruned_to, self._rows.adopted.reach)
 
     @property
-    def next_sequence(self) -> int:
-        """Greater than the sequences of all updates that have entered."""
-        return self._book.sequences.next
+    def arrived(self) -> int:
+        """It grows with each update that enters."""
+        return self._book.arrivals.next
 
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
         """No-op: updates enter the book as they are accepted."""
 
     async def wait_for_updates(self, since: int) -> int:
-        """Wait until updates from the sequence `since` on have entered; returns the next sequence."""
-        return await self._book.sequences.wait_beyond(since)
+        """Wait until more updates have entered than at `since`; returns `arrived`."""
+        return await self._book.arrivals.wait_beyond(since)
 
     def newest(self, pair: Pair) -> Bar | None:
         """The bar with the newest update."""

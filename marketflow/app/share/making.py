@@ -93,7 +93,7 @@ def make_share(
 
     # ---- what the parts share ----
     beginning = Beginning(book, clock)
-    trials, wake = Trials(redis, book.buffers.set_dropping), Wake(book.sequences)
+    trials, wake = Trials(redis, book.buffers.set_dropping), Wake(book.arrivals)
     earlier = EarlierBoots(trials, wake)
     database_lease = DatabaseLease(store, state=postgres, earlier=earlier)
     window_lease = WindowLease(window, boot=boot, state=redis, granted=lambda: database_lease.held)

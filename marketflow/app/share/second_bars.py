@@ -70,15 +70,15 @@ class Others:
     def __init__(self) -> None:
         self.until = 0
         """From when on (ms) there is none."""
-        self.next_sequence = 0
-        """Greater than all sequences in them that are to be followed."""
+        self.next_sequences: dict[str, int] = {}
+        """By exchange, greater than all sequences in them that are to be followed."""
 
-    def see(self, end: int, bar: Bar) -> None:
+    def see(self, exchange: str, end: int, bar: Bar) -> None:
         """Such a bar was adopted; it ends at `end` (ms)."""
         self.until = max(self.until, end)
         for sequence in (bar.open_sequence, bar.close_sequence):
-            if self.next_sequence <= sequence < FOLLOWED:
-                self.next_sequence = sequence + 1
+            if self.next_sequences.get(exchange, 0) <= sequence < FOLLOWED:
+                self.next_sequences[exchange] = sequence + 1
 
 
 class SecondBars:
@@ -130,18 +130,22 @@ class SecondBars:
                 boots[boot] = bar
                 self._changed(pair, second, bar)
                 if boot != self.boot:
-                    self.others.see(second + BAR_WIDTH, bar)
+                    self.others.see(pair[0], second + BAR_WIDTH, bar)
 
     def adopt_folded(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:
         """Take over a boot's bar of a whole interval, which stands for all its one-second bars."""
         self.unwritten.folds.add(pair, end, boot, bar)
         self.unwritten.mark(pair, end)
         self.newest_bars.see(pair, bar)
-        self.others.see(end, bar)
+        self.others.see(pair[0], end, bar)
 
-    def renumber(self, by: int) -> None:
-        """Have the sequences in all bars of this boot be greater by so much."""
-        own = [(pair, second, bar) for pair, (second, boot), bar in self if boot == self.boot]
+    def renumber(self, exchange: str, by: int) -> None:
+        """Have the sequences in all bars of this boot and exchange be greater by so much."""
+        own = [
+            (pair, second, bar)
+            for pair, (second, boot), bar in self
+            if pair[0] == exchange and boot == self.boot
+        ]
         for pair, second, bar in own:
             self._bars[pair][second][self.boot] = shifted = bar.shifted(by)
             self._changed(pair, second, shifted)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import trio
 
-from marketflow.app.share.sequences import Sequences
+from marketflow.app.share.arrivals import Arrivals
 
 
 class Wake:
     """Wakes the flusher. Any part may ask for a flush; only the flusher waits."""
 
-    def __init__(self, sequences: Sequences) -> None:
-        """`sequences` grow when updates enter."""
-        self._sequences = sequences
+    def __init__(self, arrivals: Arrivals) -> None:
+        """`arrivals` grow when updates enter."""
+        self._arrivals = arrivals
         self._asked = trio.Event()
         self._idle = trio.CancelScope()
         """The flusher's wait for something to do."""
@@ -38,4 +38,4 @@ class Wake:
         if self._asked.is_set():
             return
         with trio.CancelScope(deadline=deadline) as self._idle:
-            await self._sequences.wait_beyond(self._sequences.next)
+            await self._arrivals.wait_beyond(self._arrivals.next)

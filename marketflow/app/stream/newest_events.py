@@ -40,7 +40,7 @@ class NewestEvents:
         self.refresh()
 
     def refresh(self) -> None:
-        """Make events of updates that are newer than the events; ids are in the order of receipt."""
+        """Make events of new updates, those of an exchange in the order of receipt."""
         newer = [
             (bar.close_sequence, pair, bar)
             for pair in self._pairs
@@ -49,8 +49,8 @@ class NewestEvents:
         if not newer:
             return
         if not self._newest:
-            # Ids begin with a sequence, since sequences grow from boot to boot.
-            self._next_id = self._bars.next_sequence
+            # Ids grow from boot to boot, as this does.
+            self._next_id = self._bars.arrived
         for sequence, pair, bar in sorted(newer, key=itemgetter(0)):
             self._seen[pair] = sequence
             self._newest.pop(pair, None)

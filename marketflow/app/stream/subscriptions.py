@@ -149,13 +149,13 @@ class PriceStream:
 
     async def run(self, stopping: trio.Event) -> None:
         """Keep the events up to date until `stopping` is set; then all streams end."""
-        sequence = 0
+        arrived = 0
         try:
             async with move_on_when(stopping.wait):
                 while True:
                     await self._places.wait_taken()
                     with trio.move_on_after(LONGEST_TICK) as quiet:
-                        sequence = await self._bars.wait_for_updates(sequence)
+                        arrived = await self._bars.wait_for_updates(arrived)
                     if quiet.cancelled_caught:
                         # The wait may have been cancelled while it read bars; this read is not.
                         await self._delivery.newest.catch_up()

@@ -1,0 +1,30 @@
+"""The count of updates that have entered: whoever waits for new ones waits for it to grow."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Arrivals:
+    """Counts updates. The count does not begin at 0: it grows from boot to boot."""
+
+    def __init__(self) -> None:
+        self.next = 0
+        """Greater than the numbers of all updates that have entered."""
+        self._grown = trio.lowlevel.ParkingLot()
+
+    def begin(self, first: int) -> None:
+        """The next update gets the number `first`."""
+        self.next = first
+
+    def grow_to(self, end: int) -> None:
+        """All numbers before `end` are used."""
+        self.next = end
+        if self._grown:
+            self._grown.unpark_all()
+
+    async def wait_beyond(self, number: int) -> int:
+        """Wait until the next number is greater than `number`; returns it."""
+        while self.next <= number:
+            await self._grown.park()
+        return self.next
