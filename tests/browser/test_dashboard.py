@@ -84,7 +84,7 @@ def painted(page: Page, colour: str) -> int:
 
 
 def test_the_chart_has_the_candles_of_the_service(desk, open_page):
-    desk.market.tell_history(60)
+    desk.tell_history(60)
     page = open_page("?symbol=ETHUSDT&exchange=exchange2&interval=5s")
     expect(page.locator("#chart-symbol")).to_have_value("ETHUSDT")
     expect(page.locator("#chart")).to_have_attribute("aria-label", "Candle chart of ETHUSDT, exchange2, 5s")

@@ -45,7 +45,7 @@ def violations(page: Page) -> list[dict[str, Any]]:
 @pytest.fixture
 def opened(desk, open_page, screen, scheme) -> Page:
     """A page with data."""
-    desk.market.tell_history(110)
+    desk.tell_history(110)
     viewport = {"desktop": DESKTOP, "phone": PHONE}[screen]
     page = open_page(
         "?interval=1s",
@@ -63,7 +63,7 @@ def opened(desk, open_page, screen, scheme) -> Page:
 @pytest.fixture
 def opened_wide(desk, open_page) -> Page:
     """A page with prices and their spreads."""
-    desk.market.tell_history(110)
+    desk.tell_history(110)
     page = open_page("?interval=1s")
     expect(page.locator("#board .price[data-moved]")).to_have_count(15)
     expect(page.locator("#board .spread .number:not(:empty)")).to_have_count(5)

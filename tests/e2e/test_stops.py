@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from program import Program, program
 from serving import running
 from traffic import SYMBOLS, line, now
 
+from marketflow.adapters.cache.bar_fields import read_bar, read_field
 from marketflow.config import Settings
 
 Exchanges = dict[str, ExchangeServer]
@@ -77,7 +77,9 @@ def members(window: redis.Redis) -> int:
 def counted(window: redis.Redis) -> int:
     """The number of updates in all one-second bars."""
     return sum(
-        json.loads(value)[0] for key in window.keys("bars:*") for value in window.hgetall(key).values()
+        read_bar(value, read_field(field)[0]).count
+        for key in window.keys("bars:*")
+        for field, value in window.hgetall(key).items()
     )
 
 

@@ -7,7 +7,6 @@ The program is the real one, in its own process and on its own stores; so are th
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 import attrs
 from rig import Key, Row, differences, row_of, stored_rows
 
+from marketflow.adapters.cache.bar_fields import read_bar, read_field
 from tests.bench.exchanges import Sent
 from tests.bench.processes import rss
 from tests.bench.rows import percentile
@@ -238,9 +238,10 @@ class Model:
         with self._service.stage.client() as client:
             for name, symbol in itertools.product(self._service.names, SYMBOLS):
                 for field, value in client.hgetall(f"bars:{name}:{symbol}").items():
-                    count, average, lowest, highest, opened, _, _, closed, _, _ = json.loads(value)
-                    key = symbol, name, (int(field.split(b":")[0]) + 1) * 1_000
-                    stored[key] = average, lowest, highest, opened, closed, count
+                    second, _ = read_field(field)
+                    bar = read_bar(value, second)
+                    key = symbol, name, second + 1_000
+                    stored[key] = bar.average, bar.min, bar.max, bar.open, bar.close, bar.count
         expected = self._summaries(1)
         wrong = differences(stored, expected)
         assert not wrong, f"{len(wrong)} bars of {len(expected)} wrong: {wrong[:3]}"

@@ -22,6 +22,7 @@ import psycopg
 import redis
 import trio
 
+from marketflow.adapters.cache.bar_fields import read_bar, read_field
 from marketflow.app.interface import Counters as Counts
 from marketflow.app.ports import Clock
 from marketflow.config import Settings
@@ -457,9 +458,9 @@ def window_differences(url: str, sent: Iterable[Sent], until: int, since: int = 
                 wrong.append((exchange, symbol, "members", len(found), "sent", len(updates)))
             bars: Counter[int] = Counter()
             for field, value in client.hgetall(f"bars:{exchange}:{symbol}").items():
-                second = int(field.split(b":")[0])
-                if since <= second * 1_000 and (second + 1) * 1_000 <= until:
-                    bars[second] += json.loads(value)[0]
+                start, _ = read_field(field)
+                if since <= start and start + 1_000 <= until:
+                    bars[start // 1_000] += read_bar(value, start).count
             whole = range(-(-since // 1_000), until // 1_000)
             right = Counter(time // 1_000 for time, _ in updates if time // 1_000 in whole)
             if bars != right:

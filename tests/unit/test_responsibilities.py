@@ -31,13 +31,14 @@ class Known:
 PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
-    "app.share.book.Book": Known(10, "it puts five parts together, and takes batches in"),
+    "app.share.book.Book": Known(11, "it puts six parts together, and takes batches in"),
     "app.share.second_bars.SecondBars": Known(
         9, "every change of a bar concerns its parts: outboxes, caches"
     ),
     "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
+    "app.ingest.state.FeedState": Known(8, "what health tells of a feed, and what its next run needs"),
     "app.watch.health.Health": Known(10, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
@@ -59,6 +60,7 @@ IMPORTS_KNOWN = {
     "adapters.cache.redis": Known(12, PORT),
     "app.share.second_bars": Known(9, "it keeps its outbox, rows and caches up to date with each change"),
     "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),
+    "app.share.book": Known(9, "it puts its parts together"),
     "app.share.share": Known(9, "it begins and ends the parts of a share together"),
     "app.share.making": Known(28, "it puts the parts of a share together"),
     "cli": Known(10, "it words the errors of all parts"),

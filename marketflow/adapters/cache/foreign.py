@@ -60,8 +60,12 @@ class ForeignLog:
 
     def tell(self, kind: Kind, ignored: Ignored) -> None:
         """This was ignored while replies were read."""
-        self._tell(f"foreign {kind} ignored", kind, ignored.foreign)
-        self._tell(f"{kind} of a later version ignored", kind, ignored.later)
+        if kind == "update":
+            self._tell("foreign update ignored", kind, ignored.foreign)
+            self._tell("update of a later version ignored", kind, ignored.later)
+        else:
+            self._tell("foreign bar ignored", kind, ignored.foreign)
+            self._tell("bar of a later version ignored", kind, ignored.later)
 
     def _tell(self, event: str, kind: Kind, some: _Some) -> None:
         if not some.count:

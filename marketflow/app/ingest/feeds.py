@@ -65,13 +65,16 @@ class Feed:
         self._idle_timeout = idle_timeout
         self._last_accepted = last_accepted
         self._log = OutageLog(source.exchange)
-        self.next_chunk = 0
-        """The number of the first chunk of the next run."""
 
     @property
     def connected(self) -> bool:
         """Whether the exchange can be read."""
         return self.state.connected
+
+    @property
+    def next_chunk(self) -> int:
+        """The number of the first chunk of the next run."""
+        return self.state.next_chunk
 
     @property
     def running_since(self) -> float:
@@ -96,7 +99,7 @@ class Feed:
         not received.
         """
         waits = Waits(stopping)
-        sender = ChunkSender(self.exchange, chunks, self.next_chunk)
+        sender = ChunkSender(self.exchange, chunks, self.state.next_chunk)
         intake = Intake(
             waits,
             sender,
@@ -121,7 +124,7 @@ class Feed:
                 await sender.drained()
                 nursery.cancel_scope.cancel()
         finally:
-            self.next_chunk = sender.next_number
+            self.state.next_chunk = sender.next_number
             self.state.stop(trio.current_time())
 
     def decode(self, payload: Any) -> Decoded:

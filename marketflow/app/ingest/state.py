@@ -63,6 +63,8 @@ class FeedState:
     """How many bugs of the source or its codec were noticed: wrong errors, and forgotten stops."""
     last_error: str | None = None
     """Why the last connection of this run ended, or could not be made; None before there was a failure."""
+    next_chunk: int = 0
+    """The number of the next run's first chunk: numbers go on over all runs."""
     _was_connected: bool = False
     """Whether there was a connection in this run."""
 
