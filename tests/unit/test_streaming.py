@@ -123,12 +123,13 @@ async def nothing_more(client, seconds=1.0):
 
 
 async def test_it_begins_with_the_newest_of_each_pair(autojump_clock, filling):
-    """They come in the order of receipt, at once, and only from the mode's exchanges."""
+    """They come in the order of their times, at once, and only from the mode's exchanges."""
     async with streaming(filling) as world:
         world.update(ONE, BTC, 1.0, 2.0)
         world.update(TEST, ETH, 9.0)
         world.update(TWO, BTC, 3.0)
         world.update(TWO, ETH, 4.0)
+        await trio.sleep(1)
         world.update(ONE, BTC, 5.0)
         with world.subscribed() as client:
             began = trio.current_time()

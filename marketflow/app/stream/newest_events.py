@@ -40,9 +40,9 @@ class NewestEvents:
         self.refresh()
 
     def refresh(self) -> None:
-        """Make events of new updates, those of an exchange in the order of receipt."""
+        """Make events of new updates, in the order of their timestamps."""
         newer = [
-            (bar.close_sequence, pair, bar)
+            ((bar.close_time, pair[0], bar.close_sequence), pair, bar)
             for pair in self._pairs
             if (bar := self._bars.newest(pair)) and self._seen.get(pair) != bar.close_sequence
         ]
@@ -51,8 +51,8 @@ class NewestEvents:
         if not self._newest:
             # Ids grow from boot to boot, as this does.
             self._next_id = self._bars.arrived
-        for sequence, pair, bar in sorted(newer, key=itemgetter(0)):
-            self._seen[pair] = sequence
+        for _, pair, bar in sorted(newer, key=itemgetter(0)):
+            self._seen[pair] = bar.close_sequence
             self._newest.pop(pair, None)
             exchange, symbol = pair
             latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY)
