@@ -129,8 +129,7 @@ async def test_it_begins_with_the_newest_of_each_pair(autojump_clock, filling):
         world.update(TEST, ETH, 9.0)
         world.update(TWO, BTC, 3.0)
         world.update(TWO, ETH, 4.0)
-        await trio.sleep(1)
-        world.update(ONE, BTC, 5.0)
+        world.update(ONE, BTC, 5.0, at=1)
         with world.subscribed() as client:
             began = trio.current_time()
             events = await client.receive()
