@@ -180,7 +180,7 @@ def merged_over(bars: Mapping[str, Bar]) -> Bar | None:
     """The bars of several exchanges, by name, merged; None if there are none.
 
     Sequences of two exchanges have no common order. So of equal timestamps the update of the exchange whose
-    name comes later counts as the later one, and the choice is the same wherever the bars come from.
+    name comes later counts as the later one. Bars of any origin give the same choice.
     """
     parts = [bar for _, bar in sorted(bars.items())]
     if len(parts) <= 1:

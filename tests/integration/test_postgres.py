@@ -308,6 +308,41 @@ async def test_a_release_starts_on_a_schema_that_it_can_use(postgres_dsn, monkey
         assert connection.execute("SELECT max(number) FROM marketflow_migrations").fetchone() == (newest,)
 
 
+@pytest.mark.parametrize("release", ["later", "before"])
+def test_a_role_that_may_not_create_tables_uses_a_compatible_schema(postgres_dsn, monkeypatch, release):
+    """It needs no right that it did not need before."""
+    known = known_migrations()
+    later = [*known, migrations.Migration(known[-1].number + 1, "volume", WIDER % known[-1].number)]
+    with sql(postgres_dsn) as connection:
+        migrate(connection)
+        role = make_role(postgres_dsn)
+        try:
+            connection.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
+            monkeypatch.setattr(migrations, "known_migrations", lambda: later)
+            migrate(connection)
+            ours = later if release == "later" else known
+            monkeypatch.setattr(migrations, "known_migrations", lambda: ours)
+            with sql(make_conninfo(postgres_dsn, user=role)) as limited:
+                migrate(limited)
+        finally:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-- compatible_from: 2 ", "-- Compatible_from: 2", "--compatible_from: 2", "-- compatible_from: 9"],
+)
+def test_a_mistyped_first_line_is_an_error(line):
+    """Otherwise a migration would lock out releases that can live with it, or even its own."""
+    with pytest.raises(ValueError, match="compatible"):
+        _ = migrations.Migration(3, "more", line.encode() + b"\nSELECT 1").compatible_from
+
+
+def test_the_packaged_migrations_say_what_they_are_compatible_with():
+    assert [each.compatible_from for each in known_migrations()] == [1, 2]
+
+
 async def test_a_compatible_schema_is_brought_up_to_date_once(postgres_dsn, monkeypatch):
     """The next release finds what is applied, of both kinds, and applies the rest."""
     known = known_migrations()

@@ -16,6 +16,7 @@ from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.ports import Aggregate, RowsRefused, StoreAway, StoreTaken
 from marketflow.app.share.due_rows import ROWS
 from marketflow.app.share.row_writing import REFUSED_ROWS, REFUSED_SECONDS, REFUSED_WRITES
+from marketflow.app.share.sequences import PER_MS
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, floor_to
 
@@ -508,7 +509,7 @@ async def test_a_lock_that_is_free_again_in_time_is_taken(autojump_clock):
         world.store.away = False  # Within a tenth of a second the start sees that the lock is taken.
         await trio.sleep(0.5)
         second = floor_to(world.now, 1_000)
-        world.window.stored_bars[PAIR][second, "other"] = Bar.of([second + 5], [99.0], 10**16)
+        world.window.stored_bars[PAIR][second, "other"] = Bar.of([second + 5], [99.0], (NOON + 1) * PER_MS)
         world.store.taken = False
         await trio.sleep(63 - trio.current_time())
         row = world.store.rows[*PAIR, NOON + MINUTE]

@@ -60,6 +60,10 @@ def test_time_in_which_we_stood_still_is_not_waited():
     wait.another(5.0)
     assert not wait.another(3_600.0)
     assert waits(wait, 3_600.5) == 3_600.0 + LEASE_PATIENCE - MOST_BETWEEN_ANSWERS
+    wait = Wait()
+    wait.another(5.0, LOST_PATIENCE)
+    assert not wait.another(3_600.0, LOST_PATIENCE)
+    assert wait.another(3_601.0, LOST_PATIENCE)
 
 
 # ---- the lease of the database ----
@@ -83,10 +87,10 @@ async def test_an_outage_begins_the_wait_for_another_boot_again(ours, autojump_c
     assert lease.another
     await trio.sleep(patience)
     world.store.away = False
-    for _ in range(int(patience)):
+    for _ in range(int(2 * patience)):
         with pytest.raises(HeldByAnother):
             await lease.ensure()
-        await trio.sleep(1)
+        await trio.sleep(0.5)
     with pytest.raises(StoreTaken):
         await lease.ensure()
 
@@ -159,6 +163,29 @@ async def test_a_start_that_stood_still_looks_again(store, autojump_clock):
         autojump_clock.jump(3_600)
     assert world.share.leases.database.held
     assert world.window.shelf.holder == "boot1"
+
+
+@pytest.mark.parametrize("seconds", [1.0, 5.0, 30.0])
+async def test_a_start_does_not_wait_longer_for_a_store_that_hangs(seconds, autojump_clock):
+    """Another boot was seen once; then the store answers nothing, until its time limit."""
+    world = World()
+    world.store.taken = True
+    began = trio.current_time()
+
+    async def hang():
+        await trio.sleep(seconds)
+        raise StoreAway("no answer in time")
+
+    async with trio.open_nursery() as nursery:
+
+        async def start():
+            with pytest.raises(StoreTaken):
+                await world.share.lease()
+
+        nursery.start_soon(start)
+        await trio.sleep(0.05)
+        world.store.lease = hang
+    assert LEASE_PATIENCE - 0.1 < trio.current_time() - began < LEASE_PATIENCE + 1.5
 
 
 @pytest.mark.parametrize("asking", [False, True], ids=["between", "while asking"])

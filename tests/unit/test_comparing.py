@@ -11,6 +11,7 @@ from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.ports import Aggregate
 from marketflow.app.share import flushes
 from marketflow.app.share.comparison_schedule import COMPARISON_SECONDS
+from marketflow.app.share.sequences import PER_MS
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span
 
@@ -123,13 +124,50 @@ async def test_a_row_that_another_boot_has_made_of_some_of_our_bars_is_not_added
         await until(lambda: world.share.leases.database.another)
         world.send_one(6.0, age=20 * SECOND)
         world.store.rows[*PAIR, NOON] = Aggregate(*PAIR, NOON, bar)
-        theirs = Bar.of([NOON - 30 * SECOND] * 2, [7.0, 8.0], 2 * 10**15)
+        theirs = Bar.of([NOON - 30 * SECOND] * 2, [7.0, 8.0], (NOON + 1) * PER_MS)
         world.window.stored_bars[PAIR][NOON - 30 * SECOND, "theirs"] = theirs
         world.store.taken = False
         await trio.sleep(8)
         world.window.away = False
         await trio.sleep(8)
     assert world.store.rows[*PAIR, NOON].bar.count == 2 + 2
+
+
+@pytest.mark.parametrize("ahead", [-HOUR // 2, HOUR // 2], ids=["behind", "ahead"])
+async def test_late_updates_are_added_to_a_row_whose_bars_redis_has_lost(autojump_clock, ahead):
+    """Also behind a boot whose clock was ahead: its sequences are greater than those that we began with."""
+    world = world_of()
+    second = NOON - 90 * SECOND
+    before = Bar.of([second + 5], [1.0], (NOON + ahead) * PER_MS)
+    world.window.stored_bars.setdefault(PAIR, {})[second, "before"] = before
+    row = Bar.of([NOON - 30 * SECOND + number for number in range(100)], [2.0] * 100)
+    world.store.rows[*PAIR, NOON] = Aggregate(*PAIR, NOON, row)
+    world.store.away = True
+    async with world.running():
+        for number in range(40):
+            world.send_one(5.0, age=10 * SECOND + number)
+        await until(lambda: world.book.flushes.drained)
+        world.store.away = False
+        await trio.sleep(8)
+    assert world.store.rows[*PAIR, NOON].bar.count == 140
+
+
+async def test_with_redis_away_nothing_waits_for_rows_that_cannot_tell(autojump_clock):
+    """Another boot had the database for a moment. Rows of the time before us wait, and questions do not."""
+    world = world_of()
+    world.store.away = True
+    async with world.running():
+        await until(lambda: world.flusher.up)
+        world.window.away, world.store.taken, world.store.away = True, True, False
+        await until(lambda: world.share.leases.database.another)
+        world.store.taken = False
+        await play(world, 130)
+        began = trio.current_time()
+        assert (await world.queries.summary(SYMBOLS[0], None, "30s")).updates
+        assert trio.current_time() - began < 0.1
+        assert world.store.rows, "minutes that began after us are written"
+        world.window.away = False
+        await until(lambda: world.standing.history_known and not world.aggregator.pending, seconds=10)
 
 
 async def test_a_row_with_fewer_updates_is_written_again(autojump_clock):

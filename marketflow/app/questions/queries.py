@@ -186,9 +186,9 @@ def _statistic(
     assert whole is not None, "only symbols with bars are answered for"  # noqa: S101
     match kind:
         case "highest":
-            (exchange, _), price = max(bars, key=lambda pair: bars[pair].max), whole.max
+            (exchange, _), price = max(sorted(bars), key=lambda pair: bars[pair].max), whole.max
         case "lowest":
-            (exchange, _), price = min(bars, key=lambda pair: bars[pair].min), whole.min
+            (exchange, _), price = min(sorted(bars), key=lambda pair: bars[pair].min), whole.min
         case "average":
             price = whole.average
     return Statistic(

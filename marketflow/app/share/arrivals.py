@@ -1,4 +1,4 @@
-"""The count of updates that have entered: whoever waits for new ones waits for it to grow."""
+"""The count of updates that have entered. Parts that wait for new ones wait for it to grow."""
 
 from __future__ import annotations
 

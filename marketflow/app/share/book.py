@@ -86,12 +86,17 @@ class Book:
         As long as the window has none of our updates all of them get greater ones. Later this is possible
         only for those that come from now on: what the window has cannot be changed.
         """
-        written = self.flushes.in_flight or any(ledger.cached for ledger in self.ledgers.values())
         for exchange, others in self.bars.others.next_sequences.items():
-            if by := self.sequences.follow(exchange, others, renumber=not written):
+            if by := self.sequences.follow(exchange, others, renumber=not self._is_written(exchange)):
                 self.bars.renumber(exchange, by)
                 self.buffers.renumber(exchange, by)
             self.arrivals.grow_to(max(self.arrivals.next, others))
+
+    def _is_written(self, exchange: str) -> bool:
+        """Whether the window has updates of the exchange, or may have some."""
+        ledger = self.ledgers.get(exchange)
+        in_flight = any(flush.counts.get(exchange) for flush in self.flushes.in_flight)
+        return in_flight or (ledger is not None and ledger.cached > 0)
 
     async def enter(self, batch: Batch) -> None:
         """Take in a batch; while the exchange's buffer is full and Redis answers, wait first."""

@@ -126,8 +126,8 @@ class Comparison:
 
         It had the stores for a while, for example because our machine stood still, and found our bars there.
         """
-        first = self._book.sequences.first
-        return any(sequence > first for sequence in self._book.bars.others.next_sequences.values())
+        others, sequences = self._book.bars.others.next_sequences, self._book.sequences
+        return any(following > sequences.first_of(exchange) for exchange, following in others.items())
 
     def _is_made(self, pair: Pair, start: int, row: Bar) -> bool:
         """Whether all bars of the interval that starts then (ms), ours among them, make just this row."""

@@ -33,8 +33,8 @@ class EarlierBoots:
         await self._history.wait_value(lambda history: history.up_to_date)
 
     async def undoubted(self) -> None:
-        """Wait until no rows have yet to tell if the bars are all."""
-        await self._history.wait_value(lambda history: not history.doubted)
+        """Wait until no rows have yet to tell if the bars are all, or they cannot until Redis is back."""
+        await self._history.wait_value(lambda history: not history.doubted or history.unsure)
 
     # ---- events ----
 

@@ -17,6 +17,9 @@ If the database was lost and is ours again, another boot may have written meanwh
 once more. That does not make the history unread: the boots before this one have ended, so what was read of
 them stays true. Until the new reading is done the history is only not up to date. With Redis away that may
 take long, and questions and rows go on with what this boot knows, as they do while both stores are away.
+
+But if another boot had the database before rows were compared for the first time, the history stays doubted
+until then: the other may have written rows with our bars in them, and rows of the time before this boot wait.
 """
 
 from __future__ import annotations

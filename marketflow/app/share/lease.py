@@ -30,11 +30,13 @@ import trio
 
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import StoreAway
-from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
+from marketflow.app.share.rivals import LEASE_PATIENCE, MOST_BETWEEN_ANSWERS, HeldByAnother, Wait
 from marketflow.app.share.window_lease import KEY_SECONDS
 
 LOOK_SECONDS: Final = 0.1
 """How often (seconds) a start that waits for a lease asks for it."""
+LOOK_PATIENCE: Final = LEASE_PATIENCE / 2
+"""How long (seconds) such a look may take. If a store does not answer it, that time has been waited."""
 EXPIRED_SECONDS: Final = KEY_SECONDS + 5 * LOOK_SECONDS
 """How long (seconds) after its boot has ended a key on Redis may remain, and a few looks more."""
 
@@ -109,14 +111,17 @@ class Lease:
             return False
         else:
             return True
-        while not wait.another(trio.current_time(), patience):
+        most = MOST_BETWEEN_ANSWERS
+        while not wait.another(trio.current_time(), patience, most=most):
             await trio.sleep(LOOK_SECONDS)
-            try:
-                await lease.ensure()
-            except HeldByAnother as error:
-                seen = error
-            except StoreAway:
-                continue  # The other boot may still be alive.
-            else:
-                return True
+            most = LOOK_PATIENCE
+            with trio.move_on_after(LOOK_PATIENCE):
+                try:
+                    await lease.ensure()
+                except HeldByAnother as error:
+                    seen, most = error, MOST_BETWEEN_ANSWERS
+                except StoreAway:
+                    pass  # The other boot may still be alive.
+                else:
+                    return True
         raise seen.taken

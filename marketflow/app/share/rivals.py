@@ -12,8 +12,8 @@ MOST_BETWEEN_LOOKS: Final = 0.5
 """Of the time between two looks no more counts as standing still. Redis or we may have hung meanwhile, and
 nobody could have written."""
 MOST_BETWEEN_ANSWERS: Final = 2.0
-"""Of the time between two answers of a store no more counts as waiting. It is asked at least each second, so
-that a longer time is one in which we stood still."""
+"""Of the time between two answers of a store no more counts as waiting, nor more than half of the patience.
+A store is asked at least each second, so a longer time is one in which we stood still."""
 _ROUNDING: Final = 1e-6
 """Many short times are added up."""
 
@@ -56,13 +56,18 @@ class Wait:
         """Whether the patience runs: not in an outage."""
         return self._seen_at is not None
 
-    def another(self, now: float, patience: float = LEASE_PATIENCE) -> bool:
-        """Another boot has the store; returns whether we have waited long enough."""
+    def another(
+        self, now: float, patience: float = LEASE_PATIENCE, *, most: float = MOST_BETWEEN_ANSWERS
+    ) -> bool:
+        """Another boot has the store; returns whether we have waited long enough.
+
+        Of the time since the last call at most `most` (seconds) counts.
+        """
         self.waiting = True
         if self._seen_at is None:
             self.waited = 0.0
         else:
-            self.waited += min(now - self._seen_at, MOST_BETWEEN_ANSWERS)
+            self.waited += min(now - self._seen_at, most, patience / 2)
         self._seen_at = now
         return self.waited >= patience - _ROUNDING
 

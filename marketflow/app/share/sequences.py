@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-PLACES: Final = 36**2
-"""How many sequences each chunk has: those with the same digits but for the last two, in members of the
-window. A TCP chunk of 64 KiB has fewer updates."""
-PER_MS: Final = 5 * PLACES
+PLACES: Final = 4 * 36**2
+"""How many sequences each chunk has. A TCP chunk has 256 KiB at most, and fewer lines that can be updates."""
+PER_MS: Final = 2 * PLACES
 """A boot's first sequence is the clock's ms times this. So the next boot's are greater, unless an exchange
-sends more than five chunks in each ms, for as long as the boot lives."""
+sends more than two chunks in each ms, for as long as the boot lives."""
 MOST: Final = 2**56
 """Sequences are less than that: members in the window have room for so many digits. By the clock they get
-there in the year 2322."""
+there in the year 2190."""
 FOLLOWED: Final = MOST // 2
-"""Sequences of other boots are followed up to here, which the clock reaches in the year 2146. Beyond it ours
+"""Sequences of other boots are followed up to here, which the clock reaches in the year 2080. Beyond it ours
 would come near `MOST`, and the next boot could not take our bars for those of a boot."""
 
 
@@ -24,9 +23,9 @@ class Sequences:
 
     The update at a place of a chunk has the sequence `first + number * PLACES + place`, where `first` comes
     from the clock at the boot's begin, and the chunks of the exchange are numbered from 0. So the same chunk
-    taken in again as that boot gives the same sequences, whatever other exchanges have sent. There are two
-    exceptions, both rare: after a chunk with more updates than `PLACES`, and behind the sequences of other
-    boots, they are as small as they can be and still grow.
+    taken in again as that boot gives the same sequences; other exchanges have no influence. There are two
+    exceptions: after a chunk of another kind of source with more updates than `PLACES`, and behind the
+    sequences of other boots. Then they are as small as they can be and still grow.
 
     A clock that is behind at the start gives numbers that earlier boots have used. So once the bars of other
     boots are known, this boot goes on behind the greatest sequence in them.
@@ -34,7 +33,7 @@ class Sequences:
 
     def __init__(self) -> None:
         self.first = 0
-        """Not greater than the sequences of any update."""
+        """What the first sequence of an exchange would be if there were no other boots."""
         self._behind: Counter[str] = Counter()
         """By exchange, by how much its first sequence is greater than `first`, to be behind other boots'."""
         self._next: Counter[str] = Counter()
@@ -44,9 +43,13 @@ class Sequences:
         """The boot begins at that time (Unix ms)."""
         self.first = now * PER_MS
 
+    def first_of(self, exchange: str) -> int:
+        """Not greater than the sequences of any update of the exchange."""
+        return self.first + self._behind[exchange]
+
     def take(self, exchange: str, number: int, count: int) -> int:
         """The sequence of the first of `count` updates of the exchange's next chunk, given its number."""
-        first = max(self._next[exchange], self.first + self._behind[exchange] + number * PLACES)
+        first = max(self._next[exchange], self.first_of(exchange) + number * PLACES)
         self._next[exchange] = first + count
         return first
 
@@ -59,7 +62,7 @@ class Sequences:
         if not renumber:
             self._next[exchange] = max(self._next[exchange], others)
             return 0
-        by = max(0, others - self.first - self._behind[exchange])
+        by = max(0, others - self.first_of(exchange))
         self._behind[exchange] += by
         self._next[exchange] += by
         return by

@@ -5,7 +5,7 @@ migrated. A migration with which it can live says so in its first line, `-- comp
 know at least number N may use the schema after it. Without that line only those that know the migration may.
 
 Earlier releases look only at the greatest number in `marketflow_migrations`. So that table has the migrations
-that need their release, and `marketflow_compatible_migrations` the others.
+that need their release. The others are noted in `marketflow_settings`, which every role of ours may read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LOCK: Final = 0x6D666D6967726174
 
 _NAME: Final = re.compile(r"([0-9]{4})_(\w+)\.sql")
 _COMPATIBLE: Final = re.compile(rb"-- compatible_from: ([0-9]+)\n")
+_NOTED: Final = re.compile(r"compatible migration ([0-9]+)")
 
 
 class SchemaTooNew(StoreUnfit):
@@ -47,9 +48,19 @@ class Migration:
 
     @property
     def compatible_from(self) -> int:
-        """Releases that know this number may use the schema after it."""
+        """Releases that know this number may use the schema after it.
+
+        Raises:
+            ValueError: the first line says it in another way, or names a later migration.
+        """
         match = _COMPATIBLE.match(self.sql)
-        return int(match[1]) if match else self.number
+        if match is None:
+            if b"compatible" in self.sql.partition(b"\n")[0].lower():
+                raise ValueError(f"migration {self.number}: the first line must be -- compatible_from: N")
+            return self.number
+        if not 0 < (known := int(match[1])) <= self.number:
+            raise ValueError(f"migration {self.number} cannot be compatible from {known}")
+        return known
 
 
 def known_migrations() -> list[Migration]:
@@ -92,12 +103,13 @@ def _applied(connection: psycopg.Connection) -> dict[int, int]:
             "CREATE TABLE marketflow_migrations (number integer PRIMARY KEY, name text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT now())"
         )
-    rows = connection.execute("SELECT number, number FROM marketflow_migrations").fetchall()
-    if _exists(connection, "marketflow_compatible_migrations"):
-        rows += connection.execute(
-            "SELECT number, compatible_from FROM marketflow_compatible_migrations"
-        ).fetchall()
-    return dict(rows)
+    rows = connection.execute("SELECT number FROM marketflow_migrations").fetchall()
+    applied = {number: number for (number,) in rows}
+    if _exists(connection, "marketflow_settings"):
+        for name, value in connection.execute("SELECT name, value FROM marketflow_settings").fetchall():
+            if match := _NOTED.fullmatch(name):
+                applied[int(match[1])] = int(value)
+    return applied
 
 
 def _note(connection: psycopg.Connection, migration: Migration) -> None:
@@ -107,16 +119,11 @@ def _note(connection: psycopg.Connection, migration: Migration) -> None:
             "INSERT INTO marketflow_migrations (number, name) VALUES (%s, %s)",
             [migration.number, migration.name],
         )
-        return
-    if not _exists(connection, "marketflow_compatible_migrations"):
+    else:
         connection.execute(
-            "CREATE TABLE marketflow_compatible_migrations (number integer PRIMARY KEY, name text NOT NULL,"
-            " compatible_from integer NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            "INSERT INTO marketflow_settings (name, value) VALUES (%s, %s)",
+            [f"compatible migration {migration.number}", str(migration.compatible_from)],
         )
-    connection.execute(
-        "INSERT INTO marketflow_compatible_migrations (number, name, compatible_from) VALUES (%s, %s, %s)",
-        [migration.number, migration.name, migration.compatible_from],
-    )
 
 
 def _exists(connection: psycopg.Connection, table: str) -> bool:

@@ -32,10 +32,10 @@ export class Prices {
     return this.#newest.get(keyOf(symbol, exchange));
   }
 
-  /** The newest price of a symbol on any of the exchanges. */
+  /** The newest price of a symbol on any of the exchanges; of equal times that of the later name, as in the API. */
   newest(symbol: string, exchanges: readonly string[]): Price | undefined {
     let newest: Price | undefined;
-    for (const exchange of exchanges) {
+    for (const exchange of [...exchanges].sort()) {
       const price = this.get(symbol, exchange);
       if (price !== undefined && (newest === undefined || price.timestamp >= newest.timestamp)) newest = price;
     }
