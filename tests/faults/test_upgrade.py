@@ -22,6 +22,7 @@ from rig import (
 
 from marketflow.adapters.cache import bar_fields
 from marketflow.adapters.state import spool
+from marketflow.app.share import sequences
 from marketflow.domain.bars import Bar
 from marketflow.embedded import EmbeddedRedis
 
@@ -37,13 +38,15 @@ def forms(url: str) -> set[bytes]:
 
 @pytest.fixture
 def before(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Write the forms of version 0.1, until it is undone."""
+    """Write as version 0.1 did, until it is undone: its forms, and the smaller sequences that it gave."""
 
     def as_json(bar: Bar, _second: int) -> bytes:
         return msgspec.json.encode(msgspec.structs.astuple(bar))
 
     monkeypatch.setattr(bar_fields, "pack_bar", as_json)
     monkeypatch.setattr(spool, "_encode", msgspec.json.encode)
+    monkeypatch.setattr(sequences, "PER_MS", 1_000)
+    monkeypatch.setattr(sequences, "PLACES", 1)
     return monkeypatch
 
 

@@ -16,7 +16,7 @@ from marketflow.adapters.cache.bar_fields import (
     read_field,
 )
 from marketflow.adapters.cache.foreign import Ignored, LaterForm
-from marketflow.adapters.cache.members import in_twos
+from marketflow.adapters.cache.members import in_twos, read_member
 from marketflow.app.share.foreign_bars import MOST_A_SECOND
 from marketflow.app.share.sequences import MOST
 from marketflow.domain.bars import Bar
@@ -111,3 +111,18 @@ def test_a_bar_takes_few_bytes(updates, most):
     times = [7_000 + 7 * number for number in range(updates)]
     prices = [100.0 + number * 31 % 57 for number in range(updates)]
     assert len(pack_bar(Bar.of(times, prices, 10**15), 7_000)) <= most
+
+
+def test_what_version_0_1_has_written_is_read():
+    """These bytes are its own."""
+    name = b"1795353812:a1b2c3d4"
+    value = (
+        b"[3,5.992310449541053e307,2e-7,1.7976931348623157e308,104586.36139215008,1795353812005,"
+        b"1795353800000123,1.7976931348623157e308,1795353812977,1795353800000125]"
+    )
+    prices = [104586.36139215008, 2e-07, 1.7976931348623157e308]
+    bar = Bar.of([1795353812005, 1795353812005, 1795353812977], prices, 1795353800000123)
+    assert read_bars(PAIR, [(name, value)], Ignored()) == {(1795353812000, "a1b2c3d4"): bar}
+    member = b"104586.36139215008:0hoee5duwsb:c3d4"
+    update = read_member(PAIR, member, 1795353812005.0)
+    assert (update.price, update.sequence) == (prices[0], 1795353800000123)
