@@ -343,6 +343,14 @@ def test_the_packaged_migrations_say_what_they_are_compatible_with():
     assert [each.compatible_from for each in known_migrations()] == [1, 2]
 
 
+def test_a_note_that_cannot_be_read_allows_nothing(postgres_dsn):
+    with sql(postgres_dsn) as connection:
+        migrate(connection)
+        connection.execute("INSERT INTO marketflow_settings VALUES ('compatible migration 9', 'two')")
+        with pytest.raises(SchemaTooNew):
+            migrate(connection)
+
+
 async def test_a_compatible_schema_is_brought_up_to_date_once(postgres_dsn, monkeypatch):
     """The next release finds what is applied, of both kinds, and applies the rest."""
     known = known_migrations()

@@ -108,7 +108,8 @@ def _applied(connection: psycopg.Connection) -> dict[int, int]:
     if _exists(connection, "marketflow_settings"):
         for name, value in connection.execute("SELECT name, value FROM marketflow_settings").fetchall():
             if match := _NOTED.fullmatch(name):
-                applied[int(match[1])] = int(value)
+                # A note that cannot be read allows nothing.
+                applied[int(match[1])] = int(value) if value.isdecimal() else int(match[1])
     return applied
 
 
