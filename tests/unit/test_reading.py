@@ -50,14 +50,17 @@ class Exchange:
         self.received_at.append(trio.current_time() - self.began)
         return (LINE * self.size * come)[: self.size * come]
 
-    async def read(self) -> list[float]:
+    async def read(self, reader: LineReader | None = None) -> list[float]:
         """When it was read."""
         self.began = trio.current_time()
-        beats = [(LEAST, Beat(2 * BEAT)), (FEW, Beat(BEAT)), (LITTLE, Beat(BEAT / 2))]
-        reader = LineReader(SystemClock(), beats)
+        reader = reader or new_reader()
         with pytest.raises(trio.EndOfChannel):
             await reader.read(Intake(), self.receive)
         return self.received_at
+
+
+def new_reader() -> LineReader:
+    return LineReader(SystemClock(), [(LEAST, Beat(2 * BEAT)), (FEW, Beat(BEAT)), (LITTLE, Beat(BEAT / 2))])
 
 
 def gaps_of(times: Sequence[float]) -> list[float]:
@@ -95,3 +98,16 @@ async def test_bursts_are_read_at_the_beat(autojump_clock):
     """The lines of a burst come one after another, and the beat after the first takes all others."""
     received = await Exchange(100, [0.7, 0.001, 0.001, 0.001, 0.001] * 10).read()
     assert len(received) <= 20
+
+
+async def test_beside_an_exchange_that_floods_small_amounts_are_read_more_often(autojump_clock):
+    """An update waits behind the others then; it must not have waited for long before that."""
+    reader = new_reader()
+    little, flood = Exchange(1, [0.01] * 1_000), Exchange(LITTLE, [0.01] * 500)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flood.read, reader)
+        nursery.start_soon(little.read, reader)
+    beside = [at for at in little.received_at if 1 < at < 4.5]
+    alone = [at for at in little.received_at if 5.5 < at < 9.5]
+    assert gaps_of(beside) == pytest.approx([BEAT / 2] * (len(beside) - 1))
+    assert gaps_of(alone) == pytest.approx([2 * BEAT] * (len(alone) - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -24,6 +25,8 @@ LEAST: Final = 384
 EMPTY_BEATS: Final = 3
 """After so many beats in a row at which nothing had come, the exchange sends less often than the beat. It is
 then read as soon as something comes, since a pause would only be one more wake-up."""
+HIGH_SECONDS: Final = 0.25
+"""For so long after a large receive of any exchange the others are read at the fastest beat."""
 AT_ONCE: Final = 0.001
 """Seconds: a receive that takes longer had to wait for data."""
 
@@ -81,6 +84,22 @@ class PacedReceive:
         return data
 
 
+class Load:
+    """Whether an exchange is read that sends more than can be waited for."""
+
+    def __init__(self) -> None:
+        self._high_until = -math.inf
+
+    def note(self) -> None:
+        """A large receive has been made."""
+        self._high_until = trio.current_time() + HIGH_SECONDS
+
+    @property
+    def is_high(self) -> bool:
+        """Whether there was a large receive lately."""
+        return trio.current_time() < self._high_until
+
+
 @attrs.frozen
 class LineReader:
     """Reads the connections of sources whose lines come as a stream of bytes."""
@@ -94,6 +113,7 @@ class LineReader:
     sources share the beats, so that they wake up together. Pauses only make sense for streams of bytes: data
     that arrives meanwhile waits in the socket, and one receive takes all of it. If each receive gave one
     message, a pause would only be a delay."""
+    _load: Load = attrs.field(init=False, factory=Load)
 
     async def connect_and_read(
         self, intake: Intake[Lines], connecting: AbstractAsyncContextManager[Connection]
@@ -140,4 +160,9 @@ class LineReader:
 
     def _beat_after(self, size: int) -> Beat | None:
         """What to wait for after a receive of so many bytes."""
-        return next((beat for limit, beat in self.beats if size < limit), None)
+        fitting = [beat for limit, beat in self.beats if size < limit]
+        if not fitting:
+            self._load.note()
+            return None
+        # Beside a flood an update waits long enough behind the others, and a wake-up more does not matter.
+        return fitting[-1 if self._load.is_high else 0]
