@@ -316,7 +316,8 @@ async def test_a_limit_of_the_url_for_connecting_is_kept():
     """It covers all steps: here the login."""
     async with hanging("login") as url, InRedis(f"{url}?socket_connect_timeout=0.1", 30).open("boot1") as w:
         for call in every_call(w):
-            await fails_in_time(call, "no connection in time: it does not answer")
+            # Without a processor for so long, even an earlier step is over time.
+            await fails_in_time(call, "no connection in time")
 
 
 async def test_a_connection_that_was_closed_while_idle_is_replaced(redis_url):
