@@ -5,6 +5,7 @@ Somebody else has written it, or a later version of marketflow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import attrs
@@ -16,6 +17,11 @@ _SHOWN: Final = 80
 """Bytes of a name that the log shows."""
 
 Kind = Literal["update", "bar"]
+_WORDS: Final[Mapping[Kind, tuple[str, str, str]]] = {
+    "update": ("foreign update ignored", "update of a later version ignored", "member"),
+    "bar": ("foreign bar ignored", "bar of a later version ignored", "field"),
+}
+"""The log events about foreign data and data of a later version, and what the key has."""
 
 log = structlog.get_logger()
 
@@ -60,18 +66,14 @@ class ForeignLog:
 
     def tell(self, kind: Kind, ignored: Ignored) -> None:
         """This was ignored while replies were read."""
-        if kind == "update":
-            self._tell("foreign update ignored", kind, ignored.foreign)
-            self._tell("update of a later version ignored", kind, ignored.later)
-        else:
-            self._tell("foreign bar ignored", kind, ignored.foreign)
-            self._tell("bar of a later version ignored", kind, ignored.later)
+        foreign, later, part = _WORDS[kind]
+        self._tell(foreign, part, ignored.foreign)
+        self._tell(later, part, ignored.later)
 
-    def _tell(self, event: str, kind: Kind, some: _Some) -> None:
+    def _tell(self, event: str, part: str, some: _Some) -> None:
         if not some.count:
             return
         seldom = self._seldom.setdefault(event, Seldom(FOREIGN_LOG_EVERY))
         if (others := seldom.turn(some.count)) is not None:
             key, name = some.first
-            part = "member" if kind == "update" else "field"
             log.warning(event, key=key, others_since=others, **{part: repr(name[:_SHOWN])})

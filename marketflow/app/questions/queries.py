@@ -112,7 +112,7 @@ class Queries:
             UnknownSymbol, UnknownExchange, BadPeriod, NoData, NothingCanAnswer
         """
         found = await self._over(self.pairs(symbol, exchange), period)
-        bar = merged_over({pair[0]: bar for pair, bar in found.bars.items()})
+        bar = _over_exchanges(found.bars)
         if bar is None:
             raise _no_data(symbol, found)
         return Summary(
@@ -179,10 +179,15 @@ def _no_data(symbol: str, found: Covered) -> NoData:
     return NoData(f"there are no updates of {symbol} in [{found.span.start}, {found.span.end})")
 
 
+def _over_exchanges(bars: Mapping[Pair, Bar]) -> Bar | None:
+    """The bars of one symbol merged; None if there are none."""
+    return merged_over({exchange: bar for (exchange, _), bar in bars.items()})
+
+
 def _statistic(
     kind: StatisticKind, bars: Mapping[Pair, Bar], exchange: str | None, period: str, found: Covered
 ) -> Statistic:
-    whole = merged_over({pair[0]: bar for pair, bar in bars.items()})
+    whole = _over_exchanges(bars)
     assert whole is not None, "only symbols with bars are answered for"  # noqa: S101
     match kind:
         case "highest":
