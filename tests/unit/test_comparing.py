@@ -96,15 +96,20 @@ async def test_rows_that_were_lost_while_the_clock_was_days_behind_are_written_a
         world.check_rows(NOON + 2 * MINUTE)
 
 
+async def bar_in_redis(world):
+    """Our bar of the minute before us, with one update, once Redis has it."""
+    await until(lambda: world.flusher.up)
+    world.send_one(5.0, age=10 * SECOND)
+    await until(lambda: world.book.flushes.drained)
+    return world.book.bars.bar(PAIR, Span(NOON - MINUTE, NOON))
+
+
 async def test_a_row_that_another_boot_has_made_of_our_bars_is_not_added_to_them(autojump_clock):
     """We stood still, and the other found our bars in Redis. It has written a row of the time before us."""
     world = world_of()
     world.store.away = True
     async with world.running():
-        await until(lambda: world.flusher.up)
-        world.send_one(5.0, age=10 * SECOND)
-        await until(lambda: world.book.flushes.drained)
-        bar = world.book.bars.bar(PAIR, Span(NOON - MINUTE, NOON))
+        bar = await bar_in_redis(world)
         world.store.rows[*PAIR, NOON] = Aggregate(*PAIR, NOON, bar)
         world.store.away = False
         await trio.sleep(5)
@@ -116,10 +121,7 @@ async def test_a_row_that_another_boot_has_made_of_some_of_our_bars_is_not_added
     world = world_of()
     world.store.away = True
     async with world.running():
-        await until(lambda: world.flusher.up)
-        world.send_one(5.0, age=10 * SECOND)
-        await until(lambda: world.book.flushes.drained)
-        bar = world.book.bars.bar(PAIR, Span(NOON - MINUTE, NOON))
+        bar = await bar_in_redis(world)
         world.window.away, world.store.taken, world.store.away = True, True, False
         await until(lambda: world.share.leases.database.another)
         world.send_one(6.0, age=20 * SECOND)
