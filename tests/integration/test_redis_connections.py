@@ -118,7 +118,7 @@ async def test_login_name_and_database(users, login, over):
 
 @pytest.mark.parametrize("login", ["someone:wr0ng@", ":wr0ng@", "nobody:wr0ng@", ""])
 async def test_a_wrong_login_is_away(users, login):
-    """It is told why, without the password, and no connection stays open."""
+    """The error gives the reason without the password, and no connection stays open."""
     async with InRedis(f"redis://{login}127.0.0.1:{users.port}/0", TIMEOUT).open("boot1") as window:
         for call in every_call(window):
             with pytest.raises(StoreAway, match=r"WRONGPASS|NOAUTH") as caught:
@@ -508,7 +508,7 @@ async def test_an_odd_answer_while_another_write_is_on_its_way():
 
 
 class Joining(trio.abc.HalfCloseableStream):
-    """Sends nothing until it is told to; then all at once."""
+    """Holds back what is sent while `held` is not None."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream

@@ -89,7 +89,7 @@ def test_what_is_no_reply_is_an_error(data: bytes) -> None:
         ("EXECABORT Transaction discarded because of previous errors.", False),
         ("BUSY Redis is busy running a script", False),
         ("NOREPLICAS Not enough good replicas to write.", False),
-        ("UNKNOWN whatever", False),
+        ("UNKNOWN command", False),
         ("", False),
     ],
 )

@@ -160,7 +160,7 @@ def members_of(batches):
 
 
 async def test_the_same_chunks_taken_in_again_make_the_same_members(autojump_clock):
-    """As that boot, whatever other exchanges have sent meanwhile: a replay may take in some of them only."""
+    """A replay takes in some of a boot's chunks as that boot. Other exchanges have no influence."""
 
     def chunk(exchange, number):
         updates = [(symbol, 1.0 + number, NOON + number) for symbol in (BTC, "ETHUSDT", BTC)]

@@ -85,7 +85,7 @@ class PacedReceive:
 
 
 class Load:
-    """Whether an exchange is read that sends more than can be waited for."""
+    """Whether an exchange sends so much that it is read without pauses."""
 
     def __init__(self) -> None:
         self._high_until = -math.inf
@@ -164,5 +164,5 @@ class LineReader:
         if not fitting:
             self._load.note()
             return None
-        # Beside a flood an update waits long enough behind the others, and a wake-up more does not matter.
+        # Beside a flood an update waits behind the flood, so it must not wait for a slow beat before that.
         return fitting[-1 if self._load.is_high else 0]
