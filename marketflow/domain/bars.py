@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from math import isfinite
 from operator import attrgetter
 from typing import Final
 
 import msgspec
 
+from marketflow.domain.columns import Columns, Traded
 from marketflow.domain.periods import SECOND, floor_to
 
 BAR_WIDTH: Final = SECOND
@@ -42,6 +44,8 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     close: float
     close_time: int
     close_sequence: int
+    traded: Traded | None = None
+    """What its updates have traded; None if none of them told a volume."""
 
     @classmethod
     def of(cls, timestamps: Sequence[int], prices: Sequence[float], first_sequence: int = 0) -> Bar:
@@ -87,6 +91,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             closes.close,
             closes.close_time,
             closes.close_sequence,
+            _both(self.traded, other.traded),
         )
 
     def opens_before(self, other: Bar) -> bool:
@@ -114,7 +119,10 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             closed = other.close, other.close_time, other.close_sequence + sequence
         else:
             closed = self.close, self.close_time, self.close_sequence
-        return Bar(count, min(max(average, lowest), highest), lowest, highest, *opened, *closed)
+        traded = self.traded
+        if other.traded is not None:
+            traded = _both(traded, other.traded)
+        return Bar(count, min(max(average, lowest), highest), lowest, highest, *opened, *closed, traded)
 
     def shifted(self, sequence: int) -> Bar:
         """The same bar with its sequences counted from `sequence`."""
@@ -129,6 +137,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             self.close,
             self.close_time,
             self.close_sequence + sequence,
+            self.traded,
         )
 
     def with_count(self, count: int) -> Bar:
@@ -212,7 +221,30 @@ def _whole(parts: Sequence[Bar], opens: Bar, closes: Bar) -> Bar:
         closes.close,
         closes.close_time,
         closes.close_sequence,
+        reduce(_both, [bar.traded for bar in parts]),
     )
+
+
+def _both(one: Traded | None, other: Traded | None) -> Traded | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one.merge(other)
+
+
+def in_seconds(columns: Columns, *, ascending: bool = False) -> dict[int, Bar]:
+    """The same as `by_second`, with what the updates have traded."""
+    bars = by_second(columns.timestamps, columns.prices, ascending=ascending)
+    if columns.volumes is None:
+        return bars
+    if len(bars) == 1:
+        return {second: msgspec.structs.replace(bar, traded=columns.traded) for second, bar in bars.items()}
+    places: dict[int, list[int]] = {}
+    for place, timestamp in enumerate(columns.timestamps):
+        places.setdefault(floor_to(timestamp, BAR_WIDTH), []).append(place)
+    return {
+        second: msgspec.structs.replace(bar, traded=columns.take(places[second]).traded)
+        for second, bar in bars.items()
+    }
 
 
 def by_second(

@@ -122,7 +122,7 @@ def test_any_bar_is_ignored_or_harms_nothing(found, seed):
 @given(st.one_of(any_bars, nearly, sound))
 def test_what_is_read_from_redis_is_what_is_not_foreign(bar):
     try:
-        read = read_bar(msgspec.json.encode(msgspec.structs.astuple(bar)), SECOND)
+        read = read_bar(msgspec.json.encode(msgspec.structs.astuple(bar)[:10]), SECOND)
     except ValueError:
         assert is_foreign(bar, SECOND, BAR_WIDTH)
     else:

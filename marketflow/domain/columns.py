@@ -1,0 +1,152 @@
+"""Updates of one exchange and symbol as columns, and what they have traded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeVar
+
+import attrs
+import msgspec
+
+T = TypeVar("T")
+
+Side = Literal["buy", "sell"]
+"""Which side the taker of a trade was on."""
+
+MOST_VOLUME: Final = 1e18
+MOST_QUOTE: Final = 1e280
+"""A price times a volume is not greater. So sums of any number of them stay finite."""
+
+
+def counts(volume: object, price: float) -> bool:
+    """Whether a volume that a source has told counts; the update counts in any case."""
+    if isinstance(volume, bool) or not isinstance(volume, float | int):
+        return False
+    return 0 <= volume <= MOST_VOLUME and price * volume <= MOST_QUOTE  # both false for NaN
+
+
+class Traded(msgspec.Struct, frozen=True, gc=False):
+    """What the updates of a span have traded, as far as their sources told it.
+
+    Two halves merged equal the whole. Sums are plain sums of floats.
+    """
+
+    updates: int
+    """How many updates told a volume: at least one."""
+    volume: float
+    """In the base currency."""
+    quote: float
+    """The sum of price times volume."""
+    buy: float | None = None
+    """The volume of updates whose taker bought; None if no side was told, of either kind."""
+    sell: float | None = None
+    """The same for those whose taker sold."""
+
+    def merge(self, other: Traded) -> Traded:
+        """What both together have traded."""
+        return Traded(
+            self.updates + other.updates,
+            self.volume + other.volume,
+            self.quote + other.quote,
+            _sum(self.buy, other.buy),
+            _sum(self.sell, other.sell),
+        )
+
+    def vwap(self, lowest: float, highest: float) -> float | None:
+        """The average price weighted by volume, within these bounds; None without volume."""
+        if not self.volume:
+            return None
+        return min(max(self.quote / self.volume, lowest), highest)
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+@attrs.frozen
+class Columns:
+    """Updates in the order of receipt. Columns that are there have one value for each update."""
+
+    timestamps: Sequence[int]
+    """The exchange's own time, Unix ms."""
+    prices: Sequence[float]
+    volumes: Sequence[float | None] | None = None
+    """In the base currency; None where the source did not tell it, or told one that does not count."""
+    sides: Sequence[Side | None] | None = None
+    """Only where there is a volume."""
+    ids: Sequence[str | None] | None = None
+    """The exchange's own ids of the trades."""
+
+    def __len__(self) -> int:
+        """How many updates."""
+        return len(self.timestamps)
+
+    def slice(self, part: slice) -> Columns:
+        """Some of the updates that follow each other."""
+        return Columns(
+            self.timestamps[part],
+            self.prices[part],
+            None if self.volumes is None else self.volumes[part],
+            None if self.sides is None else self.sides[part],
+            None if self.ids is None else self.ids[part],
+        )
+
+    def take(self, places: Sequence[int]) -> Columns:
+        """The updates at these places, in their order."""
+        return Columns(
+            [self.timestamps[place] for place in places],
+            [self.prices[place] for place in places],
+            _taken(self.volumes, places),
+            _taken(self.sides, places),
+            _taken(self.ids, places),
+        )
+
+    def append(self, other: Columns) -> Columns:
+        """These updates, and then the others."""
+        own, others = len(self), len(other)
+        return Columns(
+            [*self.timestamps, *other.timestamps],
+            [*self.prices, *other.prices],
+            _joined(self.volumes, own, other.volumes, others),
+            _joined(self.sides, own, other.sides, others),
+            _joined(self.ids, own, other.ids, others),
+        )
+
+    @property
+    def traded(self) -> Traded | None:
+        """What they have traded; None if no update told a volume."""
+        if self.volumes is None:
+            return None
+        told = [
+            (volume, price)
+            for volume, price in zip(self.volumes, self.prices, strict=True)
+            if volume is not None
+        ]
+        if not told:
+            return None
+        volume = sum([volume for volume, _ in told])
+        quote = sum([volume * price for volume, price in told])
+        if self.sides is None or not any(self.sides):
+            return Traded(len(told), volume, quote)
+        sided = list(zip(self.sides, self.volumes, strict=True))
+        return Traded(
+            len(told),
+            volume,
+            quote,
+            sum([volume for side, volume in sided if side == "buy" and volume is not None], 0.0),
+            sum([volume for side, volume in sided if side == "sell" and volume is not None], 0.0),
+        )
+
+
+def _taken(column: Sequence[T] | None, places: Sequence[int]) -> Sequence[T] | None:
+    return None if column is None else [column[place] for place in places]
+
+
+def _joined(
+    one: Sequence[T | None] | None, own: int, other: Sequence[T | None] | None, others: int
+) -> Sequence[T | None] | None:
+    if one is None and other is None:
+        return None
+    return [*([None] * own if one is None else one), *([None] * others if other is None else other)]
