@@ -29,6 +29,7 @@ from marketflow.app.share.lease import Lease
 from marketflow.app.share.making import ShareOptions, make_share
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 from marketflow.domain.bars import Bar, by_second
+from marketflow.domain.columns import Columns
 from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
 from marketflow.domain.prices import Pair
 
@@ -90,13 +91,13 @@ def batch_of(
         timestamps.append(timestamp)
         prices.append(price)
     groups = [
-        Updates(symbol, timestamps, prices, by_second(timestamps, prices))
+        Updates(symbol, Columns(timestamps, prices), by_second(timestamps, prices))
         for symbol, (timestamps, prices) in columns.items()
     ]
     return Batch(
         exchange=exchange,
         number=number,
-        received=sum(len(group.timestamps) for group in groups) + rejected,
+        received=sum(len(group.columns) for group in groups) + rejected,
         rejected={"price": rejected} if rejected else {},
         updates=groups,
         received_at=0,

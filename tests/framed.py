@@ -102,6 +102,8 @@ class Trade:
     symbol: str
     price: float
     timestamp: int
+    volume: object = msgspec.UNSET
+    side: object = None
 
 
 @attrs.frozen

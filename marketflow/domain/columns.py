@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeGuard, TypeVar
 
-import attrs
 import msgspec
 
 T = TypeVar("T")
@@ -18,11 +17,16 @@ MOST_QUOTE: Final = 1e280
 """A price times a volume is not greater. So sums of any number of them stay finite."""
 
 
-def counts(volume: object, price: float) -> bool:
+def counts(volume: object, price: float) -> TypeGuard[float]:
     """Whether a volume that a source has told counts; the update counts in any case."""
     if isinstance(volume, bool) or not isinstance(volume, float | int):
         return False
     return 0 <= volume <= MOST_VOLUME and price * volume <= MOST_QUOTE  # both false for NaN
+
+
+def side_of(told: object) -> Side | None:
+    """The side that a source has told; None if it is none."""
+    return "buy" if told == "buy" else "sell" if told == "sell" else None
 
 
 class Traded(msgspec.Struct, frozen=True, gc=False):
@@ -65,8 +69,7 @@ def _sum(one: float | None, other: float | None) -> float | None:
     return one + other
 
 
-@attrs.frozen
-class Columns:
+class Columns(msgspec.Struct, frozen=True, gc=False):
     """Updates in the order of receipt. Columns that are there have one value for each update."""
 
     timestamps: Sequence[int]

@@ -127,8 +127,8 @@ async def test_full_speed(limit):
             assert batch.received == batch.accepted
             accepted += batch.accepted
             for updates in batch.updates:
-                assert min(updates.timestamps) >= last - 1_000
-                assert max(updates.timestamps) <= SystemClock().now()
+                assert min(updates.columns.timestamps) >= last - 1_000
+                assert max(updates.columns.timestamps) <= SystemClock().now()
     assert reads < accepted / 100
 
 

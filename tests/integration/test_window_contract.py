@@ -23,6 +23,7 @@ from marketflow.app.ports import Flush, Sight, StoreAway, Written
 from marketflow.app.share.foreign_bars import MOST_A_SECOND
 from marketflow.app.share.sequences import MOST
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Columns
 from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
 from tests.simulation.stores import Link, SimulatedRedis, SimulatedWindow
 
@@ -135,7 +136,7 @@ def run_of(timestamps, prices=None, *, first=0, pair=PAIR):
     """Updates in the order of receipt."""
     prices = [float(n + 1) for n in range(len(timestamps))] if prices is None else prices
     sequences = range(FIRST + first, FIRST + first + len(timestamps))
-    return Written(*pair, sequences, list(timestamps), list(prices))
+    return Written(*pair, sequences, Columns(list(timestamps), list(prices)))
 
 
 async def put(window, *runs, bars=()):
@@ -369,7 +370,7 @@ async def test_many_updates_of_one_millisecond(window, count):
 
 async def test_sequences_need_no_order_and_no_range(window):
     """Such sequences remain of a run of which some updates were too old."""
-    await put(window, Written(*PAIR, [FIRST + 4, FIRST + 9, FIRST + 7], [NOON] * 3, [1.0, 2.0, 3.0]))
+    await put(window, Written(*PAIR, [FIRST + 4, FIRST + 9, FIRST + 7], Columns([NOON] * 3, [1.0, 2.0, 3.0])))
     found = (await edge(window, NOON, NOON + 1)).bar
     assert (found.open, found.close) == (1.0, 2.0)
 

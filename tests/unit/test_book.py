@@ -174,7 +174,9 @@ async def test_overflow_drops_the_oldest(autojump_clock):
     assert book.ledgers["exchange1"].dropped == {OVERFLOW: 10}
     kept = []
     while book.flushes.next(window, NOON):
-        kept += [price for run in book.flushes.in_flight[0].encoded.flush.updates for price in run.prices]
+        kept += [
+            price for run in book.flushes.in_flight[0].encoded.flush.updates for price in run.columns.prices
+        ]
         book.flushes.acknowledge()
     assert kept == [23.0, 24.0, 31.0, 32.0, 33.0, 34.0, 41.0, 42.0, 43.0, 44.0]
 

@@ -13,6 +13,7 @@ from marketflow.adapters.cache.members import (
     window_key,
 )
 from marketflow.app.ports import Written
+from marketflow.domain.columns import Columns
 
 PAIR = ("exchange1", "BTCUSDT")
 KEY = b"prices:exchange1:BTCUSDT"
@@ -30,7 +31,9 @@ finite = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
 def test_runs_are_packed_as_the_updates_that_they_are(runs):
     """Every score, price and sequence is exact, in the order of the runs."""
     written = [
-        Written(*PAIR, [FIRST + s for _, _, s in run], [t for t, _, _ in run], [p for _, p, _ in run])
+        Written(
+            *PAIR, [FIRST + s for _, _, s in run], Columns([t for t, _, _ in run], [p for _, p, _ in run])
+        )
         for run in runs
     ]
     data, number = UpdatesPacker(b"boot1").pack({KEY: written})
@@ -50,7 +53,7 @@ def test_runs_are_packed_as_the_updates_that_they_are(runs):
 def test_a_command_holds_the_server_up_for_a_moment_only():
     count = 2 * MEMBERS_PER_COMMAND + 1
     data, number = UpdatesPacker(b"b").pack(
-        {KEY: [Written(*PAIR, range(FIRST, FIRST + count), [1] * count, [1.0] * count)]}
+        {KEY: [Written(*PAIR, range(FIRST, FIRST + count), Columns([1] * count, [1.0] * count))]}
     )
     assert number == 3
     assert [len(command) // 2 - 1 for command in commands_of(data)] == [MEMBERS_PER_COMMAND] * 2 + [1]
@@ -59,7 +62,7 @@ def test_a_command_holds_the_server_up_for_a_moment_only():
 def test_of_equal_score_and_price_members_are_in_the_order_of_receipt():
     """Redis orders them as texts; this also holds if a sequence gets another digit."""
     sequences = [9, 10, 99, 100, 10**15, FIRST]
-    data, _ = UpdatesPacker(b"boot1").pack({KEY: [Written(*PAIR, sequences, [1] * 6, [7.0] * 6)]})
+    data, _ = UpdatesPacker(b"boot1").pack({KEY: [Written(*PAIR, sequences, Columns([1] * 6, [7.0] * 6))]})
     ((_, _, *arguments),) = commands_of(data)
     members = arguments[1::2]
     assert members == sorted(members)
@@ -82,7 +85,7 @@ def test_of_several_pairs_each_gets_its_own(runs):
         pair = ("exchange1", symbol)
         sequences = range(sequence, sequence := sequence + count)
         key = window_key(pair).encode()
-        groups.setdefault(key, []).append(Written(*pair, sequences, [time] * count, [1.5] * count))
+        groups.setdefault(key, []).append(Written(*pair, sequences, Columns([time] * count, [1.5] * count)))
         expected.setdefault(key, []).extend((time, s) for s in sequences)
     data, number = UpdatesPacker(b"boot1").pack(groups)
     commands = commands_of(data)

@@ -5,13 +5,14 @@ from hypothesis import strategies as st
 
 from marketflow.app.ports import Written
 from marketflow.app.share.pending import PendingUpdates, UpdateRun
+from marketflow.domain.columns import Columns
 
 
 def waiting(sequences, timestamps=None):
     sequences = range(sequences.start, sequences.stop)
     timestamps = [0] * len(sequences) if timestamps is None else timestamps
     prices = [float(sequence) for sequence in sequences]
-    return UpdateRun.of(Written("exchange1", "BTCUSDT", sequences, timestamps, prices), 1.5)
+    return UpdateRun.of(Written("exchange1", "BTCUSDT", sequences, Columns(timestamps, prices)), 1.5)
 
 
 def rows_of(runs):

@@ -4,16 +4,17 @@ from marketflow.adapters.cache.memory import UPDATE_SIZE, MemoryFlush
 from marketflow.app.ports import Flush, Written
 from marketflow.app.share.replay import Replay
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Columns
 
 
 def flush_of(number, count=1):
-    updates = Written("exchange1", "BTCUSDT", range(count), [number] * count, [1.0] * count)
+    updates = Written("exchange1", "BTCUSDT", range(count), Columns([number] * count, [1.0] * count))
     bars = [(("exchange1", "BTCUSDT"), (0, "boot1"), Bar.of([number], [1.0]))]
     return MemoryFlush(Flush([updates], bars))
 
 
 def numbers(replay):
-    return [flush.flush.updates[0].timestamps[0] for flush in replay.flushes()]
+    return [flush.flush.updates[0].columns.timestamps[0] for flush in replay.flushes()]
 
 
 def test_flushes_are_kept_oldest_first_without_their_bars():

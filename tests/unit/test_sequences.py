@@ -155,7 +155,9 @@ def members_of(batches):
     return {
         (run.exchange, run.symbol, timestamp, sequence): price
         for run in flush.updates
-        for timestamp, sequence, price in zip(run.timestamps, run.sequences, run.prices, strict=True)
+        for timestamp, sequence, price in zip(
+            run.columns.timestamps, run.sequences, run.columns.prices, strict=True
+        )
     }
 
 

@@ -15,6 +15,7 @@ from marketflow.adapters.exchange.lines import LineFramer, Lines
 from marketflow.adapters.exchange.wire import Decoder, encode_line
 from marketflow.app.ports import Decoded
 from marketflow.domain.bars import by_second
+from marketflow.domain.columns import Traded
 from marketflow.domain.prices import FUTURE, LATE, MALFORMED, OVERSIZED, PRICE, REASONS, SYMBOL, SYMBOLS
 
 NOW = 1_795_343_351_549
@@ -36,7 +37,7 @@ def line(symbol='"BTCUSDT"', price="1.5", timestamp=str(NOW), more="") -> bytes:
 
 def accepted_of(batch: Decoded) -> dict[str, list[tuple[int, float]]]:
     return {
-        updates.symbol: list(zip(updates.timestamps, updates.prices, strict=True))
+        updates.symbol: list(zip(updates.columns.timestamps, updates.columns.prices, strict=True))
         for updates in batch.updates
     }
 
@@ -284,10 +285,10 @@ def test_updates_are_grouped_in_order_with_their_bars():
     batch = decode(lines_of(b"".join(encode_line(*tick) for tick in ticks)))
     assert [updates.symbol for updates in batch.updates] == ["SOLUSDT", "BTCUSDT"]
     for updates in batch.updates:
-        assert list(zip(updates.prices, updates.timestamps, strict=True)) == [
+        assert list(zip(updates.columns.prices, updates.columns.timestamps, strict=True)) == [
             (price, timestamp) for symbol, price, timestamp in ticks if symbol == updates.symbol
         ]
-        assert updates.bars == by_second(updates.timestamps, updates.prices)
+        assert updates.bars == by_second(updates.columns.timestamps, updates.columns.prices)
 
 
 def test_bars_leave_rejected_lines_out():
@@ -408,7 +409,7 @@ def test_like_line_by_line_with_the_standard_library(raws, end, oversized):
     assert batch.rejected == reasons
     assert batch.received == sum(batch.rejected.values()) + batch.accepted
     for updates in batch.updates:
-        assert updates.bars == by_second(updates.timestamps, updates.prices)
+        assert updates.bars == by_second(updates.columns.timestamps, updates.columns.prices)
 
 
 @given(raw=st.binary(max_size=300), oversized=st.integers(0, 3))
@@ -446,3 +447,57 @@ def test_prices_are_read_like_python_reads_them(price):
         assert batch.rejected == {expected: 1}
     else:
         assert accepted_of(batch) == {"BTCUSDT": [(NOW, expected[1])]}
+
+
+def traded(*lines: bytes):
+    """What the updates of BTCUSDT have traded, and how many of their volumes were ignored."""
+    decoded = decode(lines_of(b"".join(each + b"\n" for each in lines)))
+    assert not decoded.rejected
+    (updates,) = decoded.updates
+    (bar,) = updates.bars.values()
+    assert bar.traded == updates.columns.traded
+    return bar.traded, decoded.ignored_volumes
+
+
+def telling(told: bytes) -> bytes:
+    return line(price="2.0", more=told.decode())
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (b',"volume":0.5', Traded(1, 0.5, 1.0)),
+        (b',"volume":3', Traded(1, 3.0, 6.0)),
+        (b',"volume":0', Traded(1, 0.0, 0.0)),
+        (b',"volume":0.5,"side":"buy"', Traded(1, 0.5, 1.0, 0.5, 0.0)),
+        (b',"side":"sell","volume":0.5', Traded(1, 0.5, 1.0, 0.0, 0.5)),
+        (b',"volume":0.5,"side":"BUY"', Traded(1, 0.5, 1.0)),
+        (b',"volume":0.5,"side":7', Traded(1, 0.5, 1.0)),
+        (b',"volume":0.5,"side":{"a":1e999}', Traded(1, 0.5, 1.0)),
+        (b',"\\u0076olume":0.5', Traded(1, 0.5, 1.0)),
+        (b',"side":"buy"', None),
+        (b"", None),
+    ],
+)
+def test_a_line_may_tell_its_volume(told, expected):
+    assert traded(telling(told)) == (expected, 0)
+    # Beside lines that tell nothing, too.
+    assert traded(telling(b""), telling(told), telling(b"")) == (expected, 0)
+
+
+@pytest.mark.parametrize(
+    "told", [b'"0.5"', b"-1", b"null", b"true", b"1e19", b"1e999", b"-1e999", b"[1]", b'{"a":1}', b"1" * 500]
+)
+def test_no_line_is_rejected_for_its_volume(told):
+    """It is ignored, and counted; other lines keep theirs."""
+    bad = telling(b',"volume":%b,"side":"buy"' % told)
+    assert traded(bad) == (None, 1)
+    assert traded(telling(b',"volume":0.5'), bad, telling(b"")) == (Traded(1, 0.5, 1.0), 1)
+
+
+def test_volumes_of_rejected_lines_do_not_count():
+    bad = line(price="-1", more=',"volume":"x"')
+    decoded = decode(lines_of(telling(b',"volume":1') + b"\n" + bad + b"\n"))
+    assert decoded.rejected == {PRICE: 1}
+    assert decoded.ignored_volumes == 0
+    assert decoded.updates[0].columns.volumes == [1.0]

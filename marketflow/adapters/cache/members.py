@@ -109,8 +109,8 @@ class UpdatesPacker:
         for key, of_pair in runs.items():
             begin = len(timestamps)
             for run in of_pair:
-                timestamps += run.timestamps
-                prices += run.prices
+                timestamps += run.columns.timestamps
+                prices += run.columns.prices
                 segments += _segments(run.sequences)
             end = len(timestamps)
             while end - begin > MEMBERS_PER_COMMAND:

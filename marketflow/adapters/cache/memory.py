@@ -32,7 +32,7 @@ class MemoryFlush:
     @property
     def size(self) -> int:
         """Bytes that it would take, about."""
-        return UPDATE_SIZE * sum(len(run.timestamps) for run in self.flush.updates)
+        return UPDATE_SIZE * sum(len(run.columns) for run in self.flush.updates)
 
     def without_bars(self) -> MemoryFlush:
         """Its updates alone."""
@@ -196,7 +196,9 @@ class MemoryWindow:
     def _write_updates(self, flush: Flush) -> None:
         for run in flush.updates:
             members = self.members.setdefault((run.exchange, run.symbol), {})
-            for sequence, timestamp, price in zip(run.sequences, run.timestamps, run.prices, strict=True):
+            for sequence, timestamp, price in zip(
+                run.sequences, run.columns.timestamps, run.columns.prices, strict=True
+            ):
                 members[sequence, self._boot] = PriceUpdate(
                     run.exchange, run.symbol, price, timestamp, sequence
                 )

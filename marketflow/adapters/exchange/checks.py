@@ -6,9 +6,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
+import msgspec
 
 from marketflow.app.ports import Decoded, Updates
-from marketflow.domain.bars import by_second
+from marketflow.domain.bars import in_seconds
+from marketflow.domain.columns import Columns, counts, side_of
 from marketflow.domain.prices import SYMBOL, Acceptance
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ class Quote(Protocol):
     """A finite number."""
     timestamp: int
     """Unix ms."""
+    volume: object
+    """As the source has told it; msgspec.UNSET if it has not."""
+    side: object
+    """"buy" or "sell", if the source has told it."""
 
 
 @attrs.frozen
@@ -38,57 +44,81 @@ class Checks:
     lateness: int
     """How long after the end of its interval an update is still accepted, in ms."""
 
-    def decoded(self, quotes: Sequence[Quote], rejected: Mapping[str, int], received_at: int) -> Decoded:
+    def decoded(
+        self, quotes: Sequence[Quote], rejected: Mapping[str, int], received_at: int, *, told: bool = False
+    ) -> Decoded:
         """The content of a payload.
 
         Args:
             quotes: the well-formed messages, in the order of their receipt.
             rejected: the number of other messages, by reason.
             received_at: when they were received, Unix ms.
+            told: whether some of them may tell a volume.
         """
         acceptance = Acceptance.at(
             received_at, symbols=self.symbols, interval=self.interval, lateness=self.lateness
         )
         reasons: defaultdict[str, int] = defaultdict(int, rejected)
+        updates = _accept(quotes, acceptance, reasons, told=told)
         return Decoded(
             received=sum(rejected.values()) + len(quotes),
-            updates=_accept(quotes, acceptance, reasons),
+            updates=[each for each, _ in updates],
             rejected=dict(reasons),
+            ignored_volumes=sum([ignored for _, ignored in updates]) if told else 0,
         )
 
 
 def _accept(
-    quotes: Sequence[Quote], acceptance: Acceptance, rejected: defaultdict[str, int]
-) -> Sequence[Updates]:
-    """The acceptable quotes by symbol; the others are counted in `rejected`."""
+    quotes: Sequence[Quote], acceptance: Acceptance, rejected: defaultdict[str, int], *, told: bool
+) -> Sequence[tuple[Updates, int]]:
+    """The acceptable quotes by symbol, and how many of their volumes do not count.
+
+    The others are counted in `rejected`.
+    """
     by_symbol: defaultdict[str, list[Quote]] = defaultdict(list)
     for quote in quotes:
         by_symbol[quote.symbol].append(quote)
     timestamps = [quote.timestamp for quote in quotes]
     # If all timestamps ascend, as they usually do, those of each symbol ascend too.
     ascending = timestamps == sorted(timestamps)
-    accepted: list[Updates] = []
+    accepted: list[tuple[Updates, int]] = []
     for symbol, group in by_symbol.items():
         if symbol not in acceptance.symbols:
             rejected[SYMBOL] += len(group)
             continue
-        updates = _updates(symbol, group, ascending=ascending)
+        updates, ignored = _updates(symbol, group, ascending=ascending, told=told)
         # Usually all updates are good. The bars show this without a check of each update.
         for bar in updates.bars.values():
             if not acceptance.takes(bar):
                 break
         else:
-            accepted.append(updates)
+            accepted.append((updates, ignored))
             continue
         if good := _filter(group, acceptance, rejected):
-            accepted.append(_updates(symbol, good, ascending=ascending))
+            accepted.append(_updates(symbol, good, ascending=ascending, told=told))
     return accepted
 
 
-def _updates(symbol: str, quotes: Sequence[Quote], *, ascending: bool) -> Updates:
-    timestamps = [quote.timestamp for quote in quotes]
-    prices = [quote.price for quote in quotes]
-    return Updates(symbol, timestamps, prices, by_second(timestamps, prices, ascending=ascending))
+def _updates(symbol: str, quotes: Sequence[Quote], *, ascending: bool, told: bool) -> tuple[Updates, int]:
+    columns = Columns([quote.timestamp for quote in quotes], [quote.price for quote in quotes])
+    ignored = 0
+    if told:
+        columns, ignored = _with_volumes(columns, quotes)
+    return Updates(symbol, columns, in_seconds(columns, ascending=ascending)), ignored
+
+
+def _with_volumes(columns: Columns, quotes: Sequence[Quote]) -> tuple[Columns, int]:
+    """The columns with the volumes that count, and their sides; and how many volumes do not count."""
+    volumes = [float(quote.volume) if counts(quote.volume, quote.price) else None for quote in quotes]
+    missing = volumes.count(None)
+    untold = sum([quote.volume is msgspec.UNSET for quote in quotes]) if missing else 0
+    if missing == len(volumes):
+        return columns, missing - untold
+    sides = [
+        None if volume is None else side_of(quote.side) for quote, volume in zip(quotes, volumes, strict=True)
+    ]
+    told = sides if any(sides) else None
+    return Columns(columns.timestamps, columns.prices, volumes, told), missing - untold
 
 
 def _filter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 import msgspec
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from marketflow.adapters.exchange.checks import Checks
     from marketflow.adapters.exchange.lines import Lines
     from marketflow.app.ports import Decoded
+    from marketflow.domain.columns import Side
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -24,9 +25,23 @@ class _Line(msgspec.Struct, gc=False):
     symbol: str
     price: float
     timestamp: int
+    volume: Any = msgspec.UNSET
+    """As it was told, whatever it is: no line is rejected for it."""
+    side: Any = None
+
+
+class _RawLine(msgspec.Struct, gc=False):
+    """A line whose volume or side is a number that is out of any range."""
+
+    symbol: str
+    price: float
+    timestamp: int
+    volume: msgspec.Raw = msgspec.Raw()
+    side: msgspec.Raw = msgspec.Raw()
 
 
 _LINES: Final = msgspec.json.Decoder(_Line)
+_RAW_LINES: Final = msgspec.json.Decoder(_RawLine)
 _BLANK: Final = b" \t\r"
 
 LinesDecoder: TypeAlias = "msgspec.json.Decoder[_Line]"
@@ -39,9 +54,13 @@ def _decoder_of(symbols: Iterable[str]) -> LinesDecoder:
     return msgspec.json.Decoder(line)
 
 
-def encode_line(symbol: str, price: float, timestamp: int) -> bytes:
+def encode_line(
+    symbol: str, price: float, timestamp: int, volume: float | None = None, side: Side | None = None
+) -> bytes:
     """The line of an update, in the form that exchanges send; `timestamp` in Unix ms."""
-    return f'{{"symbol":"{symbol}","price":{price!r},"timestamp":{timestamp}}}\n'.encode()
+    told = "" if volume is None else f',"volume":{volume!r}'
+    told += "" if side is None else f',"side":"{side}"'
+    return f'{{"symbol":"{symbol}","price":{price!r},"timestamp":{timestamp}{told}}}\n'.encode()
 
 
 @attrs.frozen
@@ -63,7 +82,9 @@ class Decoder:
             rejected[OVERSIZED] = payload.oversized
         if malformed:
             rejected[MALFORMED] = malformed
-        return self.checks.decoded(quotes, rejected, payload.received_at)
+        # Most exchanges tell no volumes; then nobody looks for them. A key may be written with escapes.
+        told = b'"volume"' in payload.lines or b"\\u" in payload.lines
+        return self.checks.decoded(quotes, rejected, payload.received_at, told=told)
 
 
 def decode_lines(data: bytes, decoder: LinesDecoder = _LINES) -> tuple[Sequence[_Line], int]:
@@ -115,3 +136,16 @@ def _decode_one(raw: bytes) -> _Line:
         return _LINES.decode(raw)
     except RecursionError:
         return _LINES.decode(flattened(raw))
+    except msgspec.DecodeError:
+        line = _RAW_LINES.decode(raw)
+        return _Line(line.symbol, line.price, line.timestamp, _value_of(line.volume), _value_of(line.side))
+
+
+def _value_of(told: msgspec.Raw) -> object:
+    """A value of a line; None if it cannot be decoded."""
+    if not bytes(told):
+        return msgspec.UNSET
+    try:
+        return msgspec.json.decode(told)
+    except msgspec.DecodeError:
+        return None

@@ -62,6 +62,7 @@ def _batch_of(chunk: Chunk[AnyPayload], decoded: Decoded) -> Batch:
         received=decoded.received,
         rejected=decoded.rejected,
         updates=decoded.updates,
+        ignored_volumes=decoded.ignored_volumes,
         received_at=chunk.payload.received_at,
         received_monotonic=chunk.payload.received_monotonic,
     )

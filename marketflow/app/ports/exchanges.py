@@ -9,14 +9,14 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import attrs
 
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Columns
 
 
 class Updates(NamedTuple):
     """Accepted updates of one exchange and symbol as columns, in the order of receipt."""
 
     symbol: str
-    timestamps: list[int]
-    prices: list[float]
+    columns: Columns
     bars: Mapping[int, Bar]
     """Their one-second bars by the second's start (ms). Sequences count from 0, the first of the columns."""
 
@@ -55,11 +55,13 @@ class Decoded(NamedTuple):
     """How many were rejected, by reason; only reasons that occurred."""
     updates: Sequence[Updates]
     """One for each symbol that occurred."""
+    ignored_volumes: int = 0
+    """How many accepted updates told a volume that does not count."""
 
     @property
     def accepted(self) -> int:
         """How many updates it holds."""
-        return sum(len(updates.timestamps) for updates in self.updates)
+        return sum(len(updates.columns) for updates in self.updates)
 
 
 class Decode(Protocol[Payload_contra]):
@@ -177,8 +179,10 @@ class Batch:
     """Unix ms."""
     received_monotonic: float
     """Seconds of Trio's clock."""
+    ignored_volumes: int = 0
+    """As in `Decoded`."""
 
     @property
     def accepted(self) -> int:
         """How many updates it holds."""
-        return sum(len(updates.timestamps) for updates in self.updates)
+        return sum(len(updates.columns) for updates in self.updates)

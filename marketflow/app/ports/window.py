@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import attrs
 
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Columns
 from marketflow.domain.periods import HOUR, Span
 from marketflow.domain.prices import Pair
 
@@ -27,8 +28,7 @@ class Written(NamedTuple):
     symbol: str
     sequences: Sequence[int]
     """The place of each update in the order of receipt. Unique within the boot; usually a range."""
-    timestamps: list[int]
-    prices: list[float]
+    columns: Columns
 
 
 @attrs.frozen

@@ -110,13 +110,13 @@ class Book:
         queue, received = self.buffers.queues[exchange], batch.received_monotonic
         first = self.sequences.take(exchange, batch.number, batch.accepted)
         adopted = self.rows.adopted if self.rows.adopted.interested else None
-        for symbol, timestamps, prices, bars in batch.updates:
-            end = first + len(timestamps)
+        for symbol, columns, bars in batch.updates:
+            end = first + len(columns)
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first, received)
                 if adopted is not None:
                     adopted.enter((exchange, symbol), second, bar.shifted(first))
-            written = Written(exchange, symbol, range(first, end), timestamps, prices)
+            written = Written(exchange, symbol, range(first, end), columns)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))
             first = end
         if batch.updates:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from marketflow.app.ports import Written
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Columns
 
 
 class UpdateRun(NamedTuple):
@@ -33,12 +34,13 @@ class UpdateRun(NamedTuple):
     @classmethod
     def of(cls, updates: Written, received_monotonic: float) -> UpdateRun:
         """A run of one update or more."""
-        return cls(updates, received_monotonic, min(updates.timestamps), max(updates.timestamps))
+        timestamps = updates.columns.timestamps
+        return cls(updates, received_monotonic, min(timestamps), max(timestamps))
 
     @property
     def length(self) -> int:
         """How many updates."""
-        return len(self.updates.timestamps)
+        return len(self.updates.columns)
 
     def split(self, index: int) -> tuple[UpdateRun, UpdateRun]:
         """The first `index` updates, and the rest."""
@@ -46,46 +48,30 @@ class UpdateRun(NamedTuple):
 
     def _part(self, part: slice) -> UpdateRun:
         whole = self.updates
-        return UpdateRun.of(
-            Written(
-                whole.exchange,
-                whole.symbol,
-                whole.sequences[part],
-                whole.timestamps[part],
-                whole.prices[part],
-            ),
-            self.received_monotonic,
-        )
+        return self._with(whole.sequences[part], whole.columns.slice(part))
 
     def renumbered(self, by: int) -> UpdateRun:
         """The same with sequences that are greater by so much."""
-        whole = self.updates
-        numbers = whole.sequences
+        numbers = self.updates.sequences
         if isinstance(numbers, range):
             moved: Sequence[int] = range(numbers.start + by, numbers.stop + by)
         else:
             moved = [number + by for number in numbers]
-        updates = Written(whole.exchange, whole.symbol, moved, whole.timestamps, whole.prices)
-        return UpdateRun(updates, self.received_monotonic, self.oldest, self.newest)
+        return self._replace(updates=self.updates._replace(sequences=moved))
 
     def since(self, oldest: int) -> UpdateRun | None:
         """The updates whose timestamp (ms) is not before `oldest`; None if there are none."""
         if self.oldest >= oldest:
             return self
         whole = self.updates
-        kept = [i for i, timestamp in enumerate(whole.timestamps) if timestamp >= oldest]
+        kept = [i for i, timestamp in enumerate(whole.columns.timestamps) if timestamp >= oldest]
         if not kept:
             return None
-        return UpdateRun.of(
-            Written(
-                whole.exchange,
-                whole.symbol,
-                [whole.sequences[i] for i in kept],
-                [whole.timestamps[i] for i in kept],
-                [whole.prices[i] for i in kept],
-            ),
-            self.received_monotonic,
-        )
+        return self._with([whole.sequences[i] for i in kept], whole.columns.take(kept))
+
+    def _with(self, sequences: Sequence[int], columns: Columns) -> UpdateRun:
+        updates = self.updates._replace(sequences=sequences, columns=columns)
+        return UpdateRun.of(updates, self.received_monotonic)
 
 
 class PendingUpdates:
