@@ -217,6 +217,8 @@ class WriterFigures:
     """The time from the receipt of each cached update until Redis acknowledged it."""
     flush_seconds: Distribution
     """How long each acknowledged write to Redis took."""
+    volumes_ignored: Mapping[str, int]
+    """By exchange, how many accepted updates told a volume that does not count."""
     aggregates_written: int
     aggregates_pending: int
     """Rows of closed intervals that are not up to date in PostgreSQL."""

@@ -186,6 +186,7 @@ class FakeMeasuring:
             pending_limits={"exchange1": 100, "test1": 200},
             latency_seconds=Distribution([(0.5, 4), (math.inf, 6)], 2.75),
             flush_seconds=Distribution([(0.5, 3), (math.inf, 3)], 0.25),
+            volumes_ignored={"exchange1": 2, "test1": 0},
             aggregates_written=15,
             aggregates_pending=4,
             aggregates_refused=3,

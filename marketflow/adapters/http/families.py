@@ -60,6 +60,12 @@ def families_of(found: Measurements) -> Iterable[Metric]:
         EXCHANGE,
         found.pending_limits,
     )
+    yield _counter(
+        "marketflow_volume_ignored",
+        "Updates accepted without the volume that their line told, since it cannot be one.",
+        EXCHANGE,
+        found.volumes_ignored,
+    )
     yield from _feed_families(report.exchanges)
     yield _counter(
         "marketflow_feed_bugs",

@@ -42,6 +42,7 @@ class ShareFigures:
             pending_limits=dict(self._book.buffers.limits),
             latency_seconds=self._book.flushes.latency.read(),
             flush_seconds=self._flusher.write_seconds.read(),
+            volumes_ignored={name: ledger.volumes_ignored for name, ledger in self._book.ledgers.items()},
             aggregates_written=self._aggregator.written,
             aggregates_pending=self._aggregator.pending,
             aggregates_refused=self._aggregator.refused,

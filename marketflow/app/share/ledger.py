@@ -35,6 +35,8 @@ class Ledger:
     """By reason. The bars have them."""
     pending: int = 0
     """Not in Redis yet. Those in flight count."""
+    volumes_ignored: int = 0
+    """Accepted updates that told a volume which does not count. They are in no equation."""
 
     def enter(self, batch: Batch) -> None:
         """Count a batch that enters the book."""
@@ -43,6 +45,7 @@ class Ledger:
         self.accepted += accepted
         self.rejected.update(batch.rejected)
         self.pending += accepted
+        self.volumes_ignored += batch.ignored_volumes
 
     def cache(self, count: int) -> None:
         """Pending updates were acknowledged."""
