@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, TypeGuard, TypeVar
 
 import msgspec
@@ -116,6 +116,11 @@ class Columns(msgspec.Struct, frozen=True, gc=False):
             _joined(self.sides, own, other.sides, others),
             _joined(self.ids, own, other.ids, others),
         )
+
+    def rows(self) -> Iterator[tuple[int, float, float | None, Side | None]]:
+        """Timestamp, price, volume and side of each update."""
+        none = [None] * len(self)
+        return zip(self.timestamps, self.prices, self.volumes or none, self.sides or none, strict=True)
 
     @property
     def traded(self) -> Traded | None:

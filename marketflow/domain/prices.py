@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Side
 from marketflow.domain.periods import floor_to
 
 Pair = tuple[str, str]
@@ -37,6 +38,10 @@ class PriceUpdate:
     """The exchange's own time, Unix ms."""
     sequence: int
     """The order of receipt, which also grows from boot to boot. It decides between equal timestamps."""
+    volume: float | None = None
+    """In the base currency; None if its source did not tell it."""
+    side: Side | None = None
+    """Which side the taker was on, if its source told it."""
 
 
 @attrs.frozen

@@ -572,6 +572,46 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
     assert {each["event"] for each in logs} == {"foreign update ignored", "foreign bar ignored"}
 
 
+async def test_members_tell_volumes_and_sides(window):
+    """Also beside members that tell none, and in any number of commands."""
+    rng = random.Random(1)
+    count = 2_500
+    columns = Columns(
+        [NOON + place * SECOND // count for place in range(count)],
+        [rng.uniform(1e-7, 1e5) for _ in range(count)],
+        [rng.choice([None, 0.0, rng.uniform(1e-9, 1e6)]) for _ in range(count)],
+    )
+    sides = [volume and rng.choice(["buy", "sell", None]) for volume in columns.volumes]
+    columns = msgspec.structs.replace(columns, sides=[side or None for side in sides])
+    plain = Columns([NOON + SECOND + 5], [7.0])
+    await put(
+        window,
+        Written(*PAIR, range(FIRST, FIRST + count), columns),
+        Written(*PAIR, range(FIRST + count, FIRST + count + 1), plain),
+    )
+    found = await edge(window, NOON, NOON + 2 * SECOND)
+    right = Bar.of([*columns.timestamps, *plain.timestamps], [*columns.prices, *plain.prices], FIRST)
+    assert (found.bar.count, found.bar.min, found.bar.close) == (right.count, right.min, right.close)
+    traded, expected = found.bar.traded, columns.traded
+    assert traded.updates == expected.updates == sum(volume is not None for volume in columns.volumes)
+    for name in ("volume", "quote", "buy", "sell"):
+        assert getattr(traded, name) == pytest.approx(getattr(expected, name), rel=1e-9)
+    (prices,) = await window.prices([(PAIR, Span(NOON, NOON + 2 * SECOND))])
+    assert sorted(prices) == sorted([*columns.prices, 7.0])
+
+
+@pytest.mark.parametrize(
+    "told", [b"2", b"2:", b"2:x", b"2:-1", b"2:nan", b"2:1:up", b"2:1:buy:x", b"x:1", b""]
+)
+async def test_what_no_update_tells_is_foreign(redis_window, client, told):
+    await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]))
+    client.zadd("prices:exchange1:BTCUSDT", {b"7.5:%b:them:%b" % (b"0" * SEQUENCE_DIGITS, told): NOON + 9})
+    with capture_logs() as logs:
+        found = await edge(redis_window, NOON, NOON + SECOND)
+    assert found.bar == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)
+    assert [each["event"] for each in logs] == ["foreign update ignored"]
+
+
 async def test_bars_of_the_form_before_are_read_beside_ours(redis_window, client):
     """Version 0.1 wrote JSON. After an upgrade both are there, and even in one hash."""
     old, new = bar(NOON), bar(NOON + SECOND)
@@ -589,7 +629,7 @@ async def test_bars_of_the_form_before_are_read_beside_ours(redis_window, client
 async def test_what_a_later_version_wrote_is_left_alone_and_told(redis_window, client):
     """It neither counts nor hides what is ours, and stays where it is."""
     await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
-    later = b"7.5:%b:late:2:0.25:buy" % (b"0" * SEQUENCE_DIGITS)
+    later = b"7.5:%b:late:3:0.25:buy" % (b"0" * SEQUENCE_DIGITS)
     client.zadd("prices:exchange1:BTCUSDT", {later: NOON + 9})
     client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "late")), b"\x03anything")
     client.hset("bars:exchange2:BTCUSDT", field_name((NOON, "late")), b"\x03anything")

@@ -6,15 +6,23 @@ from collections.abc import Sequence
 from sys import float_info
 
 from marketflow.adapters.cache.foreign import Ignored
-from marketflow.adapters.cache.members import in_twos, read_member, read_sequence, window_key
+from marketflow.adapters.cache.members import (
+    PARTS,
+    in_twos,
+    read_member,
+    read_sequence,
+    read_told,
+    window_key,
+)
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Columns
 from marketflow.domain.prices import Pair
 
 
-def read_prices(pair: Pair, members: Sequence[bytes], ignored: Ignored) -> list[float]:
+def read_prices(pair: Pair, members: Sequence[bytes], ignored: Ignored) -> Sequence[float]:
     """The prices of members. Members of another form, or with a price that no update has, are ignored."""
     try:
-        prices = [float(price) for price, _, _ in [member.split(b":") for member in members]]
+        prices = _columns([member.split(b":") for member in members]).prices
         if not prices or (min(prices) > 0.0 and sum(prices) <= float_info.max):
             return prices
     except ValueError:
@@ -51,7 +59,8 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
     if not reply:
         return None
     members, scores = [member.split(b":") for member in reply[0::2]], reply[1::2]
-    prices = [float(price) for price, _, _ in members]
+    columns = _columns(members)
+    prices = columns.prices
     # Equal scores come ordered by text. The order of receipt decides, at the first and the last timestamp.
     count = len(scores)
     first = next((place for place in range(count) if scores[place] != scores[0]), count)
@@ -73,7 +82,25 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
         prices[closed],
         int(float(scores[-1])),
         closing,
+        columns.traded,
     )
+
+
+def _columns(members: Sequence[Sequence[bytes]]) -> Columns:
+    """The prices, volumes and sides of members, given in their parts. Times are left out.
+
+    Raises:
+        ValueError: some are of another form.
+    """
+    prices = [float(parts[0]) for parts in members]
+    if set(map(len, members)) <= {PARTS}:
+        return Columns([0] * len(prices), prices)
+    told = [
+        read_told(parts[PARTS:], price) if len(parts) != PARTS else (None, None)
+        for parts, price in zip(members, prices, strict=True)
+    ]
+    volumes, sides = [volume for volume, _ in told], [side for _, side in told]
+    return Columns([0] * len(prices), prices, volumes, sides)
 
 
 def _is_ours(pair: Pair, member: bytes, score: bytes, ignored: Ignored) -> bool:

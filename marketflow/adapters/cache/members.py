@@ -14,6 +14,7 @@ import msgspec
 
 from marketflow.adapters.cache.foreign import LaterForm
 from marketflow.app.ports import Written
+from marketflow.domain.columns import Columns, Side, counts, side_of
 from marketflow.domain.prices import Pair, PriceUpdate
 
 T = TypeVar("T")
@@ -34,7 +35,14 @@ def window_key(pair: Pair) -> str:
     return f"prices:{pair[0]}:{pair[1]}"
 
 
-# ---- members: <price>:<sequence>:<boot>, score = timestamp. Later forms go on with `:<form>` ----
+# ---- members, score = timestamp ----
+#
+# Form 1, of updates without a volume, is <price>:<sequence>:<boot>. Form 2 goes on with :2:<volume>, or with
+# :2:<volume>:<side>. Later forms go on with another number.
+
+PARTS: Final = 3
+"""Of a member of form 1: price, sequence and boot."""
+_FORM: Final = b"2"
 
 
 def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
@@ -44,14 +52,33 @@ def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
         LaterForm: a later version has written it.
         ValueError, OverflowError: it is not of our form, or no update has this price.
     """
-    text, sequence, _, *later = member.split(b":")
+    text, sequence, _, *told = member.split(b":")
     price = float(text)
     if not 0.0 < price <= float_info.max:
         raise ValueError(member[:80])
-    update = PriceUpdate(pair[0], pair[1], price, int(score), read_sequence(sequence))
-    if later:
-        raise LaterForm(int(later[0]))
-    return update
+    number = read_sequence(sequence)
+    volume, side = read_told(told, price) if told else (None, None)
+    return PriceUpdate(pair[0], pair[1], price, int(score), number, volume, side)
+
+
+def read_told(told: Sequence[bytes], price: float) -> tuple[float, Side | None]:
+    """The volume and side in what a member of form 2 has behind its boot.
+
+    Raises:
+        LaterForm: a later version has written it.
+        ValueError: it is not of our form, or no update has this volume.
+    """
+    form, *values = told
+    if form != _FORM:
+        raise LaterForm(int(form))
+    if not values:
+        raise ValueError(told)
+    volume, side = float(values[0]), None
+    if len(values) > 1:
+        side = side_of(values[1].decode())
+    if not counts(volume, price) or len(values) != 1 + (side is not None):
+        raise ValueError(told)
+    return volume, side
 
 
 def read_sequence(text: bytes) -> int:
@@ -77,8 +104,10 @@ _BLOCK: Final = SEQUENCE_BASE**2
 _LAST_TWO: Final = tuple((first + second).encode() for first in _DIGITS for second in _DIGITS)
 _BLOCKS_KEPT: Final = 1_000
 """The number of blocks whose digits are cached. The updates of a flush are in few blocks."""
-_LONGEST_PRICE: Final = 24
+_LONGEST_FLOAT: Final = 24
 """The most characters of a float64."""
+_LONGEST_TOLD: Final = len(":2:") + _LONGEST_FLOAT + len(":sell")
+"""The most characters of what a member of form 2 has behind its boot."""
 
 
 class UpdatesPacker:
@@ -93,8 +122,10 @@ class UpdatesPacker:
     def __init__(self, boot: bytes) -> None:
         self._boot = boot[-BOOT_DIGITS:]
         beside = 1 + SEQUENCE_DIGITS + 1 + len(self._boot)
-        self._member_heads = [b"\r\n$%d\r\n" % (price + beside) for price in range(_LONGEST_PRICE + 1)]
-        """The bytes before a member, by the length of its price."""
+        self._member_heads = [
+            b"\r\n$%d\r\n" % (price + beside) for price in range(_LONGEST_FLOAT + _LONGEST_TOLD + 1)
+        ]
+        """The bytes before a member, by the length of its price and of what it tells besides."""
         self._tails: dict[int, list[bytes]] = {}
         """The bytes from a member's block to the next score, by the length of the score and the place."""
         self._blocks: dict[int, bytes] = {}
@@ -105,6 +136,7 @@ class UpdatesPacker:
         timestamps: list[int] = []
         prices: list[float] = []
         segments: list[tuple[int, int]] = []
+        told: list[Columns] = []
         commands: list[tuple[int, int, bytes]] = []
         for key, of_pair in runs.items():
             begin = len(timestamps)
@@ -112,6 +144,7 @@ class UpdatesPacker:
                 timestamps += run.columns.timestamps
                 prices += run.columns.prices
                 segments += _segments(run.sequences)
+                told.append(run.columns)
             end = len(timestamps)
             while end - begin > MEMBERS_PER_COMMAND:
                 commands.append((begin, MEMBERS_PER_COMMAND, key))
@@ -123,6 +156,11 @@ class UpdatesPacker:
         width = len(str(max(timestamps)))
         blocks, tails = self._blocks_and_tails(segments, width)
         score_head = b"$%d\r\n" % width
+        # Convert all prices to their shortest exact texts at once.
+        texts = msgspec.json.encode(prices)[1:-1].split(b",")
+        lengths = [len(text) for text in texts]
+        if any(columns.volumes is not None for columns in told):
+            _add_told(told, tails, lengths, end=b"\r\n" + score_head)
         heads = [
             b"*%d\r\n$4\r\nZADD\r\n%b%b" % (2 + 2 * count, bulk(key), score_head)
             for _, count, key in commands
@@ -131,13 +169,11 @@ class UpdatesPacker:
         for (first, _, _), head in zip(commands[1:], heads[1:], strict=True):
             tails[first - 1] = tails[first - 1].removesuffix(score_head) + head
         tails[-1] = tails[-1].removesuffix(score_head)
-        # Convert all prices to their shortest exact texts at once.
-        texts = msgspec.json.encode(prices)[1:-1].split(b",")
         member_heads = self._member_heads
         pieces: list[bytes] = [b""] * (1 + 5 * len(texts))
         pieces[0] = heads[0]
         pieces[1::5] = self._scores(timestamps, width)
-        pieces[2::5] = [member_heads[len(text)] for text in texts]
+        pieces[2::5] = [member_heads[length] for length in lengths]
         pieces[3::5] = texts
         pieces[4::5] = blocks
         pieces[5::5] = tails
@@ -172,6 +208,21 @@ class UpdatesPacker:
             self._blocks.clear()
         self._blocks[number] = block = b":" + _in_digits(number, SEQUENCE_DIGITS - 2)
         return block
+
+
+def _add_told(columns: Sequence[Columns], tails: list[bytes], lengths: list[int], *, end: bytes) -> None:
+    """Add volumes and sides to members: to their tails, before the `end` of each, and to their lengths."""
+    place = 0
+    for each in columns:
+        if each.volumes is not None:
+            volumes = msgspec.json.encode(each.volumes)[1:-1].split(b",")
+            sides = each.sides or [None] * len(each)
+            for at, (volume, side) in enumerate(zip(volumes, sides, strict=True), place):
+                if volume != b"null":
+                    more = b":2:%b:%b" % (volume, side.encode()) if side else b":2:" + volume
+                    tails[at] = tails[at].removesuffix(end) + more + end
+                    lengths[at] += len(more)
+        place += len(each)
 
 
 def _segments(sequences: Sequence[int]) -> Sequence[tuple[int, int]]:

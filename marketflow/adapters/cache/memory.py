@@ -10,7 +10,8 @@ import trio
 
 from marketflow.app.ports import Edge, Field, FieldBars, Flush, Sight, StoreAway, StoreRefuses
 from marketflow.app.share.foreign_bars import is_foreign
-from marketflow.domain.bars import BAR_WIDTH, Bar, merged
+from marketflow.domain.bars import BAR_WIDTH, Bar, in_seconds, merged
+from marketflow.domain.columns import Columns
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair, PriceUpdate
 
@@ -196,11 +197,11 @@ class MemoryWindow:
     def _write_updates(self, flush: Flush) -> None:
         for run in flush.updates:
             members = self.members.setdefault((run.exchange, run.symbol), {})
-            for sequence, timestamp, price in zip(
-                run.sequences, run.columns.timestamps, run.columns.prices, strict=True
+            for sequence, (timestamp, price, volume, side) in zip(
+                run.sequences, run.columns.rows(), strict=True
             ):
                 members[sequence, self._boot] = PriceUpdate(
-                    run.exchange, run.symbol, price, timestamp, sequence
+                    run.exchange, run.symbol, price, timestamp, sequence, volume, side
                 )
 
     async def look(self) -> Sight:
@@ -273,11 +274,7 @@ class MemoryWindow:
 
     def _edge(self, pair: Pair, span: Span) -> Edge:
         held = self.members.get(pair, {}).values()
-        bar = merged(
-            Bar.of([update.timestamp], [update.price], update.sequence)
-            for update in held
-            if update.timestamp in span
-        )
+        bar = merged(_bar_of(update) for update in held if update.timestamp in span)
         seconds = range(floor_to(span.start, BAR_WIDTH), span.end, BAR_WIDTH)
         counts = {
             second: sum(update.timestamp in Span(second, second + BAR_WIDTH) for update in held)
@@ -289,6 +286,11 @@ class MemoryWindow:
         await trio.lowlevel.checkpoint()
         if self.away:
             raise StoreAway("switched off")
+
+
+def _bar_of(update: PriceUpdate) -> Bar:
+    (bar,) = in_seconds(Columns([update.timestamp], [update.price], [update.volume], [update.side])).values()
+    return bar.shifted(update.sequence)
 
 
 def _ours(bars: FieldBars) -> dict[Field, Bar]:
