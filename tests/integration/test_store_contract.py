@@ -19,6 +19,7 @@ from marketflow.adapters.db.memory import MemoryStore
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.app.ports import Aggregate, StoreAway
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Traded
 from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
 from marketflow.domain.prices import PriceUpdate
 from tests.simulation.stores import Link, SimulatedPostgres, SimulatedStore
@@ -470,3 +471,37 @@ async def test_foreign_rows_have_one_line_a_minute(postgres_dsn):
             "others_since": 4,
         }
     ]
+
+
+def traded_bar(start, count, traded):
+    return msgspec.structs.replace(bar(start, updates=count), traded=traded)
+
+
+async def test_rows_tell_what_was_traded(store):
+    """Buckets have the sums; rows without any have none."""
+    first = Traded(2, 1.5, 150.0, 0.5, 1.0)
+    second = Traded(3, 0.25, 25.0)
+    rows = [
+        attrs.evolve(row(number), bar=traded_bar(row(number).end - MINUTE, 3, traded))
+        for number, traded in enumerate([first, second, None])
+    ]
+    await store.lease()
+    await store.write(rows)
+    start = rows[0].end - MINUTE
+    found = (await store.bars([PAIR], Span(start, start + 3 * MINUTE), MINUTE))[PAIR]
+    assert [found[each.end - MINUTE].traded for each in rows] == [first, second, None]
+    width = 3 * MINUTE
+    if start % width == 0:
+        (whole,) = (await store.bars([PAIR], Span(start, start + width), width))[PAIR].values()
+        assert whole.traded == Traded(5, 1.75, 175.0, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("first", [None, Traded(1, 1.0, 100.0), Traded(3, 9.0, 900.0)])
+async def test_of_two_rows_of_equal_updates_that_of_more_volumes_stays(store, first):
+    second = Traded(2, 2.0, 200.0)
+    await store.lease()
+    for traded in (first, second):
+        await store.write([attrs.evolve(row(), bar=traded_bar(row().end - MINUTE, 3, traded))])
+    start = row().end - MINUTE
+    found = (await store.bars([PAIR], Span(start, start + MINUTE), MINUTE))[PAIR][start]
+    assert found.traded == (first if first is not None and first.updates == 3 else second)

@@ -76,7 +76,7 @@ class MemoryStore:
     def _put(self, aggregate: Aggregate) -> None:
         key = (aggregate.exchange, aggregate.symbol, aggregate.end)
         known = self.rows.get(key)
-        if known is None or self._is_foreign(known) or aggregate.bar.count >= known.bar.count:
+        if known is None or self._is_foreign(known) or _rank(aggregate) >= _rank(known):
             bar = msgspec.structs.replace(aggregate.bar, open_sequence=0, close_sequence=0)
             self.rows[key] = attrs.evolve(aggregate, bar=bar)
 
@@ -142,3 +142,9 @@ class MemoryStore:
             raise StoreAway("told to be away")
         if held and not self._held:
             raise StoreAway("not connected")
+
+
+def _rank(row: Aggregate) -> tuple[int, int]:
+    """Of two versions of a row the one of more updates stays; of equal ones that of more volumes."""
+    traded = row.bar.traded
+    return row.bar.count, 0 if traded is None else traded.updates

@@ -252,5 +252,8 @@ def _refusal(error: psycopg.Error) -> RowsRefused:
 
 def _row(aggregate: Aggregate) -> dict[str, object]:
     """The row in the form that `statements.WRITE` expects."""
-    bar = msgspec.structs.asdict(aggregate.bar)
-    return bar | {"exchange": aggregate.exchange, "symbol": aggregate.symbol, "end": aggregate.end}
+    row = msgspec.structs.asdict(aggregate.bar)
+    if (traded := row.pop("traded")) is not None:
+        sums = msgspec.structs.asdict(traded)
+        row |= {"told": sums.pop("updates"), **sums}
+    return row | {"exchange": aggregate.exchange, "symbol": aggregate.symbol, "end": aggregate.end}

@@ -16,6 +16,7 @@ from marketflow.app.instruments.seldom import FOREIGN_LOG_EVERY, Seldom
 from marketflow.app.ports import RowBars, StoreAway
 from marketflow.app.share.foreign_bars import most_updates
 from marketflow.domain.bars import Bar
+from marketflow.domain.columns import Traded
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
 
@@ -114,11 +115,11 @@ class StoredRows:
     def _rows(
         self, connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object]
     ) -> list[TupleRow]:
-        """All rows of the result; none if the tables have not been made yet."""
+        """All rows of the result; none if the tables have not been made, or brought up to date, yet."""
         try:
             return connection.execute(query, parameters, binary=True).fetchall()
-        except psycopg.errors.UndefinedTable:
-            if self.made:  # the tables were removed
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            if self.made:  # somebody has removed them
                 raise
             return []
 
@@ -141,11 +142,12 @@ def check_parameters(interval: int) -> dict[str, object]:
 
 def _bar(columns: Sequence[Any]) -> Bar:
     """The bar in the columns that statements.ROWS and statements.BUCKETS share."""
-    count, small, large, lowest, highest, opened, open_time, closed, close_time = columns
+    count, small, large, lowest, highest, opened, open_time, closed, close_time, told, *sums = columns
     average = small
     if large is not None:
         average = min(max(small / count + large / count * _SCALE, lowest), highest)
-    return Bar(count, average, lowest, highest, opened, open_time, 0, closed, close_time, 0)
+    traded = Traded(told, *sums) if told else None
+    return Bar(count, average, lowest, highest, opened, open_time, 0, closed, close_time, 0, traded)
 
 
 def limit_of(timestamp: int) -> datetime:

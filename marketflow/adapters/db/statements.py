@@ -20,6 +20,15 @@ CASE WHEN stored.update_count BETWEEN 1 AND %(most)s
       AND stored.open_time <= stored.close_time AND stored.close_time < stored."timestamp"
       AND stored.open_time < stored."timestamp"
       AND date_bin(%(interval)s, stored.open_time, %(epoch)s) = stored."timestamp" - %(interval)s
+      AND CASE WHEN stored.volume_updates = 0
+               THEN num_nonnulls(stored.volume, stored.quote_volume, stored.buy_volume,
+                                 stored.sell_volume) = 0
+               ELSE stored.volume_updates BETWEEN 1 AND stored.update_count
+                AND stored.volume BETWEEN 0 AND 1e18 * stored.volume_updates
+                AND stored.quote_volume BETWEEN 0 AND 1e280 * stored.volume_updates
+                AND num_nulls(stored.buy_volume, stored.sell_volume) <> 1
+                AND coalesce(stored.buy_volume, 0) BETWEEN 0 AND 1.000001 * stored.volume
+                AND coalesce(stored.sell_volume, 0) BETWEEN 0 AND 1.000001 * stored.volume END
      THEN true ELSE false END
 """
 
@@ -39,20 +48,26 @@ _CHECKED: Final = f"""
 WRITE: Final = f"""
 INSERT INTO price_aggregates AS stored (
     pair_name, exchange, "timestamp", average_price, min_price, max_price, open_price, close_price,
-    open_time, close_time, update_count
+    open_time, close_time, update_count, volume, quote_volume, buy_volume, sell_volume, volume_updates
 )
 SELECT symbol, exchange, 'epoch'::timestamptz + "end" * interval '1 ms', average, min, max, open, close,
        'epoch'::timestamptz + open_time * interval '1 ms',
-       'epoch'::timestamptz + close_time * interval '1 ms', count
+       'epoch'::timestamptz + close_time * interval '1 ms', count,
+       volume, quote, buy, sell, coalesce(told, 0)
 FROM json_to_recordset(%(rows)s::json) AS row (
     symbol text, exchange text, "end" bigint, average float8, min float8, max float8,
-    open float8, close float8, open_time bigint, close_time bigint, count bigint
+    open float8, close float8, open_time bigint, close_time bigint, count bigint,
+    volume float8, quote float8, buy float8, sell float8, told bigint
 )
 ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
-    (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count)
+    (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count,
+     volume, quote_volume, buy_volume, sell_volume, volume_updates)
     = (excluded.average_price, excluded.min_price, excluded.max_price, excluded.open_price,
-       excluded.close_price, excluded.open_time, excluded.close_time, excluded.update_count)
-WHERE excluded.update_count >= stored.update_count OR NOT {_OURS}
+       excluded.close_price, excluded.open_time, excluded.close_time, excluded.update_count,
+       excluded.volume, excluded.quote_volume, excluded.buy_volume, excluded.sell_volume,
+       excluded.volume_updates)
+WHERE (excluded.update_count, excluded.volume_updates) >= (stored.update_count, stored.volume_updates)
+   OR NOT {_OURS}
 """
 
 # For buckets as wide as the rows: nothing is merged. Times are returned as Unix ms, which is exact (`extract`
@@ -63,7 +78,8 @@ SELECT pair.pair_name, pair.exchange,
        CASE WHEN ours THEN 0 ELSE 1 END,
        CASE WHEN ours THEN update_count ELSE 0 END, average_price, NULL, min_price, max_price,
        open_price, CASE WHEN ours THEN (extract(epoch FROM open_time) * 1000)::bigint END,
-       close_price, CASE WHEN ours THEN (extract(epoch FROM close_time) * 1000)::bigint END
+       close_price, CASE WHEN ours THEN (extract(epoch FROM close_time) * 1000)::bigint END,
+       volume_updates, volume, quote_volume, buy_volume, sell_volume
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL {_CHECKED}
 """
@@ -74,7 +90,8 @@ BUCKETS: Final = f"""
 SELECT pair_name, exchange, (extract(epoch FROM bucket) * 1000)::bigint,
        others, updates, small, large, lowest, highest,
        opening.open_price, (extract(epoch FROM opening.open_time) * 1000)::bigint,
-       closing.close_price, (extract(epoch FROM closing.close_time) * 1000)::bigint
+       closing.close_price, (extract(epoch FROM closing.close_time) * 1000)::bigint,
+       told, volume, quote, buy, sell
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL (
     SELECT date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s) AS bucket,
@@ -85,6 +102,9 @@ CROSS JOIN LATERAL (
            coalesce(sum(average_price / %(scale)s * update_count)
                     FILTER (WHERE ours AND average_price >= %(large)s), 0) AS large,
            min(min_price) FILTER (WHERE ours) AS lowest, max(max_price) FILTER (WHERE ours) AS highest,
+           coalesce(sum(volume_updates) FILTER (WHERE ours), 0)::bigint AS told,
+           sum(volume) FILTER (WHERE ours) AS volume, sum(quote_volume) FILTER (WHERE ours) AS quote,
+           sum(buy_volume) FILTER (WHERE ours) AS buy, sum(sell_volume) FILTER (WHERE ours) AS sell,
            min("timestamp") FILTER (WHERE ours) AS first_end,
            max("timestamp") FILTER (WHERE ours) AS last_end
     FROM {_CHECKED}

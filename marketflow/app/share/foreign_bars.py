@@ -11,12 +11,17 @@ from typing import Final
 
 from marketflow.app.share.sequences import MOST, PER_MS
 from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.columns import MOST_QUOTE, MOST_VOLUME, Traded
 
 MOST_A_SECOND: Final = 2**35
 """More updates than a boot can accept in a second, by far. Sums of such counts over years fit into 64 bits,
 which is the most that PostgreSQL and JSON take."""
 LATEST: Final = MOST // PER_MS
 """Timestamps (ms) are not greater. First sequences come from the clock, so both have one limit."""
+
+
+ROUNDING: Final = 1.000001
+"""By this factor a part of a sum may be greater than the sum, since each was rounded."""
 
 
 def most_updates(width: int) -> int:
@@ -55,4 +60,18 @@ def _is_possible(bar: Bar, start: int, width: int) -> bool:
         and lowest <= bar.open <= highest
         and lowest <= bar.close <= highest
         and start <= bar.open_time <= bar.close_time < start + width
+        and (bar.traded is None or _is_possible_trade(bar.traded, bar.count))
+    )
+
+
+def _is_possible_trade(traded: Traded, count: int) -> bool:
+    """Whether so many updates can have traded this. The statements of PostgreSQL check the same."""
+    told, most = traded.updates, traded.volume * ROUNDING
+    return (
+        1 <= told <= count
+        and 0 <= traded.volume <= MOST_VOLUME * told
+        and 0 <= traded.quote <= MOST_QUOTE * told
+        and (traded.buy is None) == (traded.sell is None)
+        and 0 <= (traded.buy or 0) <= most
+        and 0 <= (traded.sell or 0) <= most
     )
