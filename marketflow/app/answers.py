@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 import attrs
+
+from marketflow.domain.bars import Bar
 
 AnswerSource = Literal["redis", "memory", "postgres"]
 
@@ -90,6 +92,30 @@ class Statistic:
     source: AnswerSource
 
 
+class Volumes(TypedDict):
+    """What was traded in a span, as the answers about it tell it."""
+
+    volume: float | None
+    quote_volume: float | None
+    buy_volume: float | None
+    sell_volume: float | None
+    volume_updates: int
+    vwap: float | None
+
+
+def volumes_of(bar: Bar) -> Volumes:
+    """What the updates of a bar have traded."""
+    traded = bar.traded
+    return Volumes(
+        volume=None if traded is None else traded.volume,
+        quote_volume=None if traded is None else traded.quote,
+        buy_volume=None if traded is None else traded.buy,
+        sell_volume=None if traded is None else traded.sell,
+        volume_updates=0 if traded is None else traded.updates,
+        vwap=None if traded is None else traded.vwap(bar.min, bar.max),
+    )
+
+
 @attrs.frozen
 class Summary:
     """All statistics of a span at once."""
@@ -103,6 +129,14 @@ class Summary:
     open_price: float
     close_price: float
     updates: int
+    volume: float | None
+    quote_volume: float | None
+    buy_volume: float | None
+    sell_volume: float | None
+    volume_updates: int
+    """How many updates told their volume. The others of these are None where none did."""
+    vwap: float | None
+    """The price weighted by volume; None without volume."""
     start: int
     end: int
     source: AnswerSource
@@ -120,6 +154,14 @@ class Candle:
     close: float
     average: float
     updates: int
+    volume: float | None
+    quote_volume: float | None
+    buy_volume: float | None
+    sell_volume: float | None
+    volume_updates: int
+    """How many updates told their volume. The others of these are None where none did."""
+    vwap: float | None
+    """The price weighted by volume; None without volume."""
     closed: bool
     """Whether its end and the grace for late updates have passed."""
 

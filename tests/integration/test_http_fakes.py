@@ -94,12 +94,16 @@ class FakePrices:
         await self._ask(symbol, exchange, period)
         parse_period(period)
         return Summary(
-            symbol, exchange, period, 2.0, 1.0, 3.0, 1.5, 2.5, 600, TIME - 60_000, TIME, "postgres"
+            *(symbol, exchange, period, 2.0, 1.0, 3.0, 1.5, 2.5, 600),
+            *(12.5, 25.0, 7.5, 5.0, 300, 2.0),
+            *(TIME - 60_000, TIME, "postgres"),
         )
 
     async def candles(self, symbol, exchange, interval, start, end, limit):
         await self._ask(symbol, exchange, interval, start, end, limit)
-        candle = Candle(0, 60_000, 1.0, 3.0, 0.5, 2.0, 1.75, 600, closed=True)
+        candle = Candle(
+            0, 60_000, 1.0, 3.0, 0.5, 2.0, 1.75, 600, 12.5, 25.0, None, None, 300, 2.0, closed=True
+        )
         return Candles(symbol, exchange, interval, [candle], 60_000)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from marketflow.app.answers import Candle, Candles, NothingCanAnswer
+from marketflow.app.answers import Candle, Candles, NothingCanAnswer, volumes_of
 from marketflow.app.knowledge import BARS, ROWS, Knowledge
 from marketflow.app.ports import StoreAway
 from marketflow.app.questions.spans import Spans, bucketed
@@ -157,6 +157,7 @@ class CandlePages:
             close=bar.close,
             average=bar.average,
             updates=bar.count,
+            **volumes_of(bar),
             closed=start + width + self._grace <= now,
         )
 

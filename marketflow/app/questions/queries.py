@@ -14,6 +14,7 @@ from marketflow.app.answers import (
     Summary,
     UnknownExchange,
     UnknownSymbol,
+    volumes_of,
 )
 from marketflow.app.interface import StatisticKind
 from marketflow.app.ports import Clock
@@ -125,6 +126,7 @@ class Queries:
             open_price=bar.open,
             close_price=bar.close,
             updates=bar.count,
+            **volumes_of(bar),
             start=found.span.start,
             end=found.span.end,
             source=found.source,

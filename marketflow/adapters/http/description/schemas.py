@@ -48,6 +48,10 @@ def _price(text: str) -> Json:
     return {"description": text, "exclusiveMinimum": 0}
 
 
+def _sum(text: str) -> Json:
+    return {"description": f"{text}; null if no update told it.", "minimum": 0}
+
+
 def _value(name: str, text: str) -> Json:
     return {**ref(name), "description": text}
 
@@ -67,6 +71,15 @@ EVERYWHERE: Final[Mapping[str, Json]] = {
     "mode": _value("Mode", "The current mode."),
 }
 """The fields that have the same meaning in every schema."""
+
+_VOLUMES: Final[Mapping[str, Json]] = {
+    "volume": _sum("What was traded, in the base currency"),
+    "quote_volume": _sum("The sum of price times volume"),
+    "buy_volume": _sum("The volume of updates whose taker bought"),
+    "sell_volume": _sum("The volume of updates whose taker sold"),
+    "volume_updates": _number("How many updates told their volume."),
+    "vwap": {"description": "The price weighted by volume; null without volume.", "exclusiveMinimum": 0},
+}
 
 WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
     "Latest": {
@@ -88,6 +101,7 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "max_price": _price("The highest price."),
         "open_price": _price("The first price."),
         "close_price": _price("The last price."),
+        **_VOLUMES,
     },
     "Candle": {
         "open": _price("The first price."),
@@ -95,6 +109,7 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "low": _price("The lowest price."),
         "close": _price("The last price."),
         "average": _price("The mean over all updates."),
+        **_VOLUMES,
         "closed": {
             "description": "Whether its end and the grace for late updates have passed. Until then it may "
             "change."
