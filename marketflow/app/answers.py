@@ -66,6 +66,8 @@ class Latest:
     price: float
     timestamp: int
     source: AnswerSource
+    volume: float | None = None
+    """That of this update; None if it was not told, or is not known any more."""
 
 
 @attrs.frozen(eq=False)

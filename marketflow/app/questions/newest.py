@@ -61,7 +61,9 @@ class NewestUpdates:
         """What the bars tell. They have every update that is in the window, and those that are pending."""
         source: AnswerSource = REDIS if await self._standing.can_answer_from_redis() else MEMORY
         return {
-            pair: (PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence), source)
+            pair: (PriceUpdate(
+                *pair, bar.close, bar.close_time, bar.close_sequence, self._bars.newest_volume(pair)
+            ), source)
             for pair in pairs
             if (bar := self._bars.newest(pair)) is not None
         }

@@ -174,7 +174,7 @@ class Queries:
 
 
 def _latest(update: PriceUpdate, source: AnswerSource) -> Latest:
-    return Latest(update.symbol, update.exchange, update.price, update.timestamp, source)
+    return Latest(update.symbol, update.exchange, update.price, update.timestamp, source, update.volume)
 
 
 def _no_data(symbol: str, found: Covered) -> NoData:

@@ -16,7 +16,7 @@ _NOON: Final = 1_795_348_800_000
 
 def examples(symbol: str, exchange: str) -> dict[str, Any]:
     """An example of each kind of answer, by the name of its schema."""
-    latest = Latest(symbol, exchange, 100150.75492142327, _NOON - 51, "redis")
+    latest = Latest(symbol, exchange, 100150.75492142327, _NOON - 51, "redis", 0.0125)
     statistic = Statistic(symbol, exchange, "1m", 100893.4, 2994, _NOON - 60_000, _NOON, "redis")
     summary = Summary(
         symbol=symbol,

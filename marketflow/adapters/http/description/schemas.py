@@ -86,6 +86,7 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "exchange": _value("Exchange", "The exchange that sent it."),
         "price": _price("The price, as the exchange sent it."),
         "timestamp": _value("Timestamp", "The exchange's own time of the update."),
+        "volume": _sum("The volume of this update, in the base currency"),
     },
     "Statistic": {
         "exchange": _value_or_null(
