@@ -83,9 +83,6 @@ class RedisBars:
         bars = self._read.get(pair, {}).values()
         return max(bars, key=lambda bar: (bar.close_time, bar.close_sequence), default=None)
 
-    def newest_volume(self, pair: Pair) -> float | None:  # noqa: ARG002 - a port
-        return None  # Bars do not tell it.
-
     def bar(self, pair: Pair, span: Span) -> Bar | None:
         return merged(bar for _, bar in self.seconds(pair, span))
 

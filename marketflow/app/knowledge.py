@@ -65,10 +65,6 @@ class KnownBars(Protocol):
         """The bar with the newest update; its close is the latest price. None: no update is known."""
         ...
 
-    def newest_volume(self, pair: Pair) -> float | None:
-        """The volume of that update; None if it was not told, or is not known any more."""
-        ...
-
     def bar(self, pair: Pair, span: Span) -> Bar | None:
         """The updates of the seconds that start within the span, as one bar; None if there are none."""
         ...

@@ -46,6 +46,8 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     close_sequence: int
     traded: Traded | None = None
     """What its updates have traded; None if none of them told a volume."""
+    close_volume: float | None = None
+    """The volume of the last update; None if it told none."""
 
     @classmethod
     def of(cls, timestamps: Sequence[int], prices: Sequence[float], first_sequence: int = 0) -> Bar:
@@ -92,6 +94,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             closes.close_time,
             closes.close_sequence,
             _both(self.traded, other.traded),
+            closes.close_volume,
         )
 
     def opens_before(self, other: Bar) -> bool:
@@ -116,13 +119,17 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
         else:
             opened = self.open, self.open_time, self.open_sequence
         if other.close_time >= self.close_time:
-            closed = other.close, other.close_time, other.close_sequence + sequence
+            closed, volume = (
+                (other.close, other.close_time, other.close_sequence + sequence),
+                other.close_volume,
+            )
         else:
-            closed = self.close, self.close_time, self.close_sequence
+            closed, volume = (self.close, self.close_time, self.close_sequence), self.close_volume
         traded = self.traded
         if other.traded is not None:
             traded = _both(traded, other.traded)
-        return Bar(count, min(max(average, lowest), highest), lowest, highest, *opened, *closed, traded)
+        average = min(max(average, lowest), highest)
+        return Bar(count, average, lowest, highest, *opened, *closed, traded, volume)
 
     def shifted(self, sequence: int) -> Bar:
         """The same bar with its sequences counted from `sequence`."""
@@ -138,6 +145,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
             self.close_time,
             self.close_sequence + sequence,
             self.traded,
+            self.close_volume,
         )
 
     def with_count(self, count: int) -> Bar:
@@ -222,6 +230,7 @@ def _whole(parts: Sequence[Bar], opens: Bar, closes: Bar) -> Bar:
         closes.close_time,
         closes.close_sequence,
         reduce(_both, [bar.traded for bar in parts]),
+        closes.close_volume,
     )
 
 
@@ -234,17 +243,24 @@ def _both(one: Traded | None, other: Traded | None) -> Traded | None:
 def in_seconds(columns: Columns, *, ascending: bool = False) -> dict[int, Bar]:
     """The same as `by_second`, with what the updates have traded."""
     bars = by_second(columns.timestamps, columns.prices, ascending=ascending)
-    if columns.volumes is None:
+    volumes = columns.volumes
+    if volumes is None:
         return bars
-    if len(bars) == 1:
-        return {second: msgspec.structs.replace(bar, traded=columns.traded) for second, bar in bars.items()}
+    parts = dict.fromkeys(bars, columns) if len(bars) == 1 else _parts(columns)
+    return {
+        second: msgspec.structs.replace(
+            bar, traded=parts[second].traded, close_volume=volumes[bar.close_sequence]
+        )
+        for second, bar in bars.items()
+    }
+
+
+def _parts(columns: Columns) -> dict[int, Columns]:
+    """The updates of each second."""
     places: dict[int, list[int]] = {}
     for place, timestamp in enumerate(columns.timestamps):
         places.setdefault(floor_to(timestamp, BAR_WIDTH), []).append(place)
-    return {
-        second: msgspec.structs.replace(bar, traded=columns.take(places[second]).traded)
-        for second, bar in bars.items()
-    }
+    return {second: columns.take(within) for second, within in places.items()}
 
 
 def by_second(

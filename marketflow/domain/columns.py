@@ -18,14 +18,14 @@ MOST_QUOTE: Final = 1e280
 
 
 def counts(volume: object, price: float) -> TypeGuard[float]:
-    """Whether a volume that a source has told counts; the update counts in any case."""
+    """Whether a volume from a source counts. The update counts in any case."""
     if isinstance(volume, bool) or not isinstance(volume, float | int):
         return False
     return 0 <= volume <= MOST_VOLUME and price * volume <= MOST_QUOTE  # both false for NaN
 
 
 def side_of(told: object) -> Side | None:
-    """The side that a source has told; None if it is none."""
+    """The side that a source names; None if it is none."""
     return "buy" if told == "buy" else "sell" if told == "sell" else None
 
 
@@ -42,7 +42,7 @@ class Traded(msgspec.Struct, frozen=True, gc=False):
     quote: float
     """The sum of price times volume."""
     buy: float | None = None
-    """The volume of updates whose taker bought; None if no side was told, of either kind."""
+    """The volume of updates whose taker bought; None if no update named its side."""
     sell: float | None = None
     """The same for those whose taker sold."""
 

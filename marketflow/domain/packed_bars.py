@@ -3,23 +3,29 @@
 ```
 byte 0        the form: 2
 bytes 1, 2    flags: which of the fields below are there
-              1    flat: all prices are equal. There is one price, and no others
-              2    `open` is `min`      4    `open` is `max`
-              8    `close` is `min`    16    `close` is `max`
-              32   large: counts and the step to the closing sequence take 8 bytes, not 2 and 4
-              64   traded: an update has told its volume
-              128  all updates have
-              256  sided: one of them has told its side
-              512  what was sold is what was not bought
+              1      flat: all prices are equal. There is one price, and no others
+              2      `open` is `min`           4     `open` is `max`
+              8      `close` is `min`          16    `close` is `max`
+              32     large: counts and the step to the closing sequence take 8 bytes, not 2 and 4
+              64     traded: an update has told its volume
+              128    all updates have
+              256    the quote volume is volume times `min`
+              512    sided: an update has told its side
+              1024   nothing was bought        2048  all was bought
+              4096   what was sold is what was not bought
+              8192   the last update has told its volume
+              16384  that is the volume of all
 then          min, then if not flat average, max, then if they are none of these open, close      8 bytes each
-              if traded volume, quote, then if sided buy, then if it is not the rest sell         8 bytes each
+              if traded volume, then quote volume, bought, sold, and the volume of the last update,
+              as far as the flags do not say them                                                 8 bytes each
               open_sequence                                                                       8
               close_sequence - open_sequence                                                      4 or 8
               count, then if traded by not all how many told their volume                         2 or 8
               open_time - second, close_time - second (ms)                                        2 each
 ```
 Numbers are little-endian, prices and sums IEEE 754 doubles, the step signed, the others unsigned. A second
-with one update takes 29 bytes, one with many at most 61, and 95 if volumes and sides are told.
+with one update takes 29 bytes, and 37 if it has told its volume. One with many takes at most 61, and at most
+105 with volumes and sides.
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ from collections.abc import Callable
 from functools import cache
 from struct import Struct, error
 from typing import Final
+
+from msgspec.structs import replace
 
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Traded
@@ -42,9 +50,14 @@ _CLOSE_IS_MAX: Final = 16
 _LARGE: Final = 32
 _TRADED: Final = 64
 _ALL_TOLD: Final = 128
-_SIDED: Final = 256
-_REST_SOLD: Final = 512
-_MOST_FLAGS: Final = 1023
+_QUOTE_AT_MIN: Final = 256
+_SIDED: Final = 512
+_NONE_BOUGHT: Final = 1024
+_ALL_BOUGHT: Final = 2048
+_REST_SOLD: Final = 4096
+_LAST_TOLD: Final = 8192
+_LAST_IS_ALL: Final = 16384
+_MOST_FLAGS: Final = 32767
 _MOST_COUNT: Final = 2**16
 _MOST_STEP: Final = 2**31
 _FLAGS: Final = Struct("<BH")
@@ -57,10 +70,12 @@ def _struct(flags: int) -> Struct:
     doubles += not flags & (_FLAT | _CLOSE_IS_MIN | _CLOSE_IS_MAX)
     counts = 1
     if flags & _TRADED:
-        doubles += 2
-        if flags & _SIDED:
-            doubles += 1 if flags & _REST_SOLD else 2
         counts += not flags & _ALL_TOLD
+        doubles += 1 + (not flags & _QUOTE_AT_MIN)
+        if flags & _SIDED:
+            doubles += (not flags & (_NONE_BOUGHT | _ALL_BOUGHT)) + (not flags & _REST_SOLD)
+        if flags & _LAST_TOLD:
+            doubles += not flags & _LAST_IS_ALL
     step, count = ("q", "Q") if flags & _LARGE else ("i", "H")
     return Struct(f"<BH{doubles}dQ{step}{counts}{count}HH")
 
@@ -89,7 +104,7 @@ def pack_bar(bar: Bar, second: int) -> bytes:
             doubles.append(bar.close)
     counts = [bar.count]
     if bar.traded is not None:
-        flags |= _pack_traded(bar.traded, doubles, counts)
+        flags |= _pack_traded(bar.traded, bar, doubles, counts)
     return _struct(flags).pack(
         FORM,
         flags,
@@ -102,21 +117,42 @@ def pack_bar(bar: Bar, second: int) -> bytes:
     )
 
 
-def _pack_traded(traded: Traded, doubles: list[float], counts: list[int]) -> int:
+def _pack_traded(traded: Traded, bar: Bar, doubles: list[float], counts: list[int]) -> int:
     """Add its fields; returns its flags."""
-    flags = _TRADED
-    doubles += traded.volume, traded.quote
-    if traded.updates == counts[0]:
+    flags, volume = _TRADED, traded.volume
+    doubles.append(volume)
+    if traded.updates == bar.count:
         flags |= _ALL_TOLD
     else:
         counts.append(traded.updates)
+    if traded.quote == volume * bar.min:
+        flags |= _QUOTE_AT_MIN
+    else:
+        doubles.append(traded.quote)
     if traded.buy is not None and traded.sell is not None:
-        flags |= _SIDED
-        doubles.append(traded.buy)
-        if traded.sell == traded.volume - traded.buy:
-            flags |= _REST_SOLD
+        flags |= _pack_sides(volume, traded.buy, traded.sell, doubles)
+    if bar.close_volume is not None:
+        flags |= _LAST_TOLD
+        if bar.close_volume == volume:
+            flags |= _LAST_IS_ALL
         else:
-            doubles.append(traded.sell)
+            doubles.append(bar.close_volume)
+    return flags
+
+
+def _pack_sides(volume: float, bought: float, sold: float, doubles: list[float]) -> int:
+    """Add what was bought and sold; returns the flags."""
+    flags = _SIDED
+    if bought == 0:
+        flags |= _NONE_BOUGHT
+    elif bought == volume:
+        flags |= _ALL_BOUGHT
+    else:
+        doubles.append(bought)
+    if sold == volume - bought:
+        flags |= _REST_SOLD
+    else:
+        doubles.append(sold)
     return flags
 
 
@@ -141,11 +177,10 @@ def unpack_bar(packed: bytes, second: int) -> Bar:
         average, highest = take(), take()
         opened = lowest if flags & _OPEN_IS_MIN else highest if flags & _OPEN_IS_MAX else take()
         closed = lowest if flags & _CLOSE_IS_MIN else highest if flags & _CLOSE_IS_MAX else take()
-    sums = _sums(flags, take) if flags & _TRADED else None
+    traded, last_volume = _unpack_traded(flags, take, lowest) if flags & _TRADED else (None, None)
     opening, step, count = take(), take(), take()
-    traded = None
-    if sums is not None:
-        traded = Traded(count if flags & _ALL_TOLD else take(), *sums)
+    if traded is not None:
+        traded = replace(traded, updates=count if flags & _ALL_TOLD else take())
     first, last = take(), take()
     return Bar(
         count,
@@ -159,13 +194,18 @@ def unpack_bar(packed: bytes, second: int) -> Bar:
         second + last,
         opening + step,
         traded,
+        last_volume,
     )
 
 
-def _sums(flags: int, take: Callable[[], float]) -> tuple[float, float, float | None, float | None]:
-    """Volume, quote volume, and what was bought and sold if that was told."""
-    volume, quote = take(), take()
-    if not flags & _SIDED:
-        return volume, quote, None, None
-    bought = take()
-    return volume, quote, bought, volume - bought if flags & _REST_SOLD else take()
+def _unpack_traded(flags: int, take: Callable[[], float], lowest: float) -> tuple[Traded, float | None]:
+    """What was traded, but for the number of updates, and the volume of the last update."""
+    volume = take()
+    quote = volume * lowest if flags & _QUOTE_AT_MIN else take()
+    bought = sold = last = None
+    if flags & _SIDED:
+        bought = 0.0 if flags & _NONE_BOUGHT else volume if flags & _ALL_BOUGHT else take()
+        sold = volume - bought if flags & _REST_SOLD else take()
+    if flags & _LAST_TOLD:
+        last = volume if flags & _LAST_IS_ALL else take()
+    return Traded(0, volume, quote, bought, sold), last

@@ -74,11 +74,11 @@ class FakePrices:
 
     async def latest(self, symbol, exchange):
         await self._ask(symbol, exchange)
-        return Latest(symbol, exchange or "exchange1", AWKWARD, TIME, "redis")
+        return Latest(symbol, exchange or "exchange1", AWKWARD, TIME, "redis", 0.25)
 
     async def latest_of_all(self, symbol, exchange):
         await self._ask(symbol, exchange)
-        return [Latest(symbol or "BTCUSDT", exchange or "exchange1", AWKWARD, TIME, "redis")]
+        return [Latest(symbol or "BTCUSDT", exchange or "exchange1", AWKWARD, TIME, "redis", 0.25)]
 
     async def statistic(self, kind, symbol, exchange, period):
         await self._ask(symbol, exchange, kind, period)

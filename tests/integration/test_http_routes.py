@@ -11,7 +11,17 @@ LATEST = {
     "price": AWKWARD,
     "timestamp": TIME,
     "source": "redis",
+    "volume": 0.25,
 }
+TRADED = {
+    "volume": 12.5,
+    "quote_volume": 25.0,
+    "buy_volume": 7.5,
+    "sell_volume": 5.0,
+    "volume_updates": 300,
+    "vwap": 2.0,
+}
+SIDELESS = {**TRADED, "buy_volume": None, "sell_volume": None}
 
 
 def statistic(exchange, period="1m"):
@@ -87,6 +97,7 @@ async def test_aggregate(client):
         "open_price": 1.5,
         "close_price": 2.5,
         "updates": 600,
+        **TRADED,
         "start": TIME - 60_000,
         "end": TIME,
         "source": "postgres",
@@ -107,6 +118,7 @@ async def test_candles(client, questions):
         "close": 2.0,
         "average": 1.75,
         "updates": 600,
+        **SIDELESS,
         "closed": True,
     }
     assert await answer(client, "/candles/BTCUSDT") == {

@@ -16,7 +16,7 @@ from wsproto.events import BytesMessage, Ping, TextMessage
 from marketflow.adapters.http import server as http_server
 from marketflow.app.answers import Latest, PriceEvent, TooManyClients
 
-EVENT = PriceEvent(7, Latest("BTCUSDT", "exchange1", AWKWARD, TIME, "memory"))
+EVENT = PriceEvent(7, Latest("BTCUSDT", "exchange1", AWKWARD, TIME, "memory", 0.25))
 OTHER = PriceEvent(9, Latest("ETHUSDT", "exchange2", 2e-7, TIME + 1, "memory"))
 DATA = {
     "symbol": "BTCUSDT",
@@ -24,6 +24,7 @@ DATA = {
     "price": AWKWARD,
     "timestamp": TIME,
     "source": "memory",
+    "volume": 0.25,
 }
 OTHER_DATA = {
     "symbol": "ETHUSDT",
@@ -31,6 +32,7 @@ OTHER_DATA = {
     "price": 2e-7,
     "timestamp": TIME + 1,
     "source": "memory",
+    "volume": None,
 }
 LARGE = "x" * 17_000
 

@@ -19,8 +19,9 @@ from marketflow.adapters.cache.foreign import Ignored, LaterForm
 from marketflow.adapters.cache.members import in_twos, read_member
 from marketflow.app.share.foreign_bars import MOST_A_SECOND
 from marketflow.app.share.sequences import MOST
-from marketflow.domain.bars import Bar
-from marketflow.domain.packed_bars import pack_bar
+from marketflow.domain.bars import Bar, in_seconds
+from marketflow.domain.columns import Columns
+from marketflow.domain.packed_bars import pack_bar, unpack_bar
 
 PAIR = ("exchange1", "BTCUSDT")
 finite = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
@@ -111,6 +112,18 @@ def test_a_bar_takes_few_bytes(updates, most):
     times = [7_000 + 7 * number for number in range(updates)]
     prices = [100.0 + number * 31 % 57 for number in range(updates)]
     assert len(pack_bar(Bar.of(times, prices, 10**15), 7_000)) <= most
+
+
+@pytest.mark.parametrize(("updates", "most"), [(1, 37), (2, 77), (100, 105)])
+def test_a_bar_with_volumes_takes_few_bytes(updates, most):
+    times = [7_000 + 7 * number for number in range(updates)]
+    prices = [100.0 + number * 31 % 57 for number in range(updates)]
+    volumes = [0.1 * number + 0.1 for number in range(updates)]
+    sides = ["sell" if number % 3 else "buy" for number in range(updates)]
+    (bar,) = in_seconds(Columns(times, prices, volumes, sides)).values()
+    packed = pack_bar(bar.shifted(10**15), 7_000)
+    assert unpack_bar(packed, 7_000) == bar.shifted(10**15)
+    assert len(packed) <= most
 
 
 def test_what_version_0_1_has_written_is_read():

@@ -53,6 +53,11 @@ def exact(rows) -> tuple[int, Fraction, Fraction, Fraction | None, Fraction | No
     )
 
 
+def newest(rows) -> float | None:
+    """The volume of the last update: of equal timestamps that received later."""
+    return max(enumerate(rows), key=lambda numbered: (numbered[1][0], numbered[0]))[1][2]
+
+
 def agree(traded: Traded | None, rows) -> None:
     """What was traded is what an exact sum says, within 1e-9."""
     count, *sums = exact(rows)
@@ -80,6 +85,7 @@ def test_two_halves_merged_equal_the_whole(rows, place):
     bar = merged(bars)
     assert bar is not None
     agree(bar.traded, rows)
+    assert merged(in_seconds(whole).values()).close_volume == newest(rows)
     if len(halves) == 2:
         assert halves[0].append(halves[1]) == whole.append(Columns([], []))
 
@@ -89,7 +95,9 @@ def test_each_second_has_its_own(rows):
     bars = in_seconds(columns_of(rows))
     assert bars.keys() == by_second([row[0] for row in rows], [row[1] for row in rows]).keys()
     for second, bar in bars.items():
-        agree(bar.traded, [row for row in rows if row[0] // 1_000 * 1_000 == second])
+        within = [row for row in rows if row[0] // 1_000 * 1_000 == second]
+        agree(bar.traded, within)
+        assert bar.close_volume == newest(within)
 
 
 @given(updates, updates)
@@ -115,8 +123,11 @@ def test_bars_received_one_after_the_other(chunks):
         (bar,) = in_seconds(columns_of([(row[0] % 1_000, *row[1:]) for row in rows])).values()
         whole = bar if whole is None else whole.followed_by(bar, whole.count)
     assert whole is not None
-    agree(whole.traded, [row for rows in chunks for row in rows])
+    received = [(row[0] % 1_000, *row[1:]) for rows in chunks for row in rows]
+    agree(whole.traded, received)
+    assert whole.close_volume == newest(received)
     assert whole.shifted(5).traded == whole.traded
+    assert whole.shifted(5).close_volume == whole.close_volume
 
 
 @pytest.mark.parametrize("volume", [0, 0.0, 1, 0.5, MOST_VOLUME])

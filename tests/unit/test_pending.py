@@ -19,7 +19,9 @@ def rows_of(runs):
     return [
         row
         for run in runs
-        for row in zip(run.updates.sequences, run.updates.timestamps, run.updates.prices, strict=True)
+        for row in zip(
+            run.updates.sequences, run.updates.columns.timestamps, run.updates.columns.prices, strict=True
+        )
     ]
 
 

@@ -35,7 +35,9 @@ FIELDS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(
         9, "every change of a bar concerns its parts: outboxes, caches"
     ),
-    "domain.bars.Bar": Known(10, "a record: count, sum, and the ends with their times and orders"),
+    "domain.bars.Bar": Known(12, "a record: count, sum, and the ends with their times and orders"),
+    "app.ports.exchanges.Batch": Known(8, "what a worker says of a chunk, counts of all kinds"),
+    "app.share.ledger.Ledger": Known(8, "it has a count for each thing that can happen to an update"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
     "app.ingest.state.FeedState": Known(8, "what health tells of a feed, and what its next run needs"),
@@ -57,6 +59,7 @@ IMPORTS_KNOWN = {
     "app.questions.queries": Known(9, "it gives each question to the part that answers it"),
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
+    "adapters.db.rows": Known(9, "it reads all kinds of rows"),
     "adapters.cache.redis": Known(12, PORT),
     "app.share.second_bars": Known(9, "it keeps its outbox, rows and caches up to date with each change"),
     "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),

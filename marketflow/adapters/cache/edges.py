@@ -83,6 +83,7 @@ def _edge(reply: Sequence[bytes]) -> Bar | None:
         int(float(scores[-1])),
         closing,
         columns.traded,
+        None if columns.volumes is None else columns.volumes[closed],
     )
 
 

@@ -77,7 +77,7 @@ class MemoryStore:
         key = (aggregate.exchange, aggregate.symbol, aggregate.end)
         known = self.rows.get(key)
         if known is None or self._is_foreign(known) or _rank(aggregate) >= _rank(known):
-            bar = msgspec.structs.replace(aggregate.bar, open_sequence=0, close_sequence=0)
+            bar = msgspec.structs.replace(aggregate.bar, open_sequence=0, close_sequence=0, close_volume=None)
             self.rows[key] = attrs.evolve(aggregate, bar=bar)
 
     def _is_foreign(self, row: Aggregate) -> bool:

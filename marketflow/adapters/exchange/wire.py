@@ -26,7 +26,7 @@ class _Line(msgspec.Struct, gc=False):
     price: float
     timestamp: int
     volume: Any = msgspec.UNSET
-    """As it was told, whatever it is: no line is rejected for it."""
+    """Any JSON value: no line is rejected for it."""
     side: Any = None
 
 

@@ -61,9 +61,10 @@ class NewestUpdates:
         """What the bars tell. They have every update that is in the window, and those that are pending."""
         source: AnswerSource = REDIS if await self._standing.can_answer_from_redis() else MEMORY
         return {
-            pair: (PriceUpdate(
-                *pair, bar.close, bar.close_time, bar.close_sequence, self._bars.newest_volume(pair)
-            ), source)
+            pair: (
+                PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence, bar.close_volume),
+                source,
+            )
             for pair in pairs
             if (bar := self._bars.newest(pair)) is not None
         }

@@ -116,11 +116,6 @@ class Book:
                 self.bars.add((exchange, symbol), second, bar, first, received)
                 if adopted is not None:
                     adopted.enter((exchange, symbol), second, bar.shifted(first))
-            if columns.volumes is not None:
-                newest = max(bars)
-                self.bars.newest_bars.see_volumes(
-                    (exchange, symbol), columns, bars[newest].close_sequence, first
-                )
             written = Written(exchange, symbol, range(first, end), columns)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))
             first = end

@@ -11,7 +11,7 @@ from typing import Final
 
 from marketflow.app.share.sequences import MOST, PER_MS
 from marketflow.domain.bars import BAR_WIDTH, Bar
-from marketflow.domain.columns import MOST_QUOTE, MOST_VOLUME, Traded
+from marketflow.domain.columns import MOST_QUOTE, MOST_VOLUME, Traded, counts
 
 MOST_A_SECOND: Final = 2**35
 """More updates than a boot can accept in a second, by far. Sums of such counts over years fit into 64 bits,
@@ -61,6 +61,7 @@ def _is_possible(bar: Bar, start: int, width: int) -> bool:
         and lowest <= bar.close <= highest
         and start <= bar.open_time <= bar.close_time < start + width
         and (bar.traded is None or _is_possible_trade(bar.traded, bar.count))
+        and (bar.close_volume is None or (bar.traded is not None and counts(bar.close_volume, bar.close)))
     )
 
 

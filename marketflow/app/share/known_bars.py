@@ -50,10 +50,6 @@ class BookBars:
         """The bar with the newest update."""
         return self._bars.newest_bars.of(pair)
 
-    def newest_volume(self, pair: Pair) -> float | None:
-        """The volume of that update."""
-        return self._bars.newest_bars.volume_of(pair)
-
     def bar(self, pair: Pair, span: Span) -> Bar | None:
         """The updates of the seconds that start within the span."""
         return self._bars.bar(pair, span)

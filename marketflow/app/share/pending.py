@@ -57,7 +57,8 @@ class UpdateRun(NamedTuple):
             moved: Sequence[int] = range(numbers.start + by, numbers.stop + by)
         else:
             moved = [number + by for number in numbers]
-        return self._replace(updates=self.updates._replace(sequences=moved))
+        whole = self.updates
+        return self._replace(updates=Written(whole.exchange, whole.symbol, moved, whole.columns))
 
     def since(self, oldest: int) -> UpdateRun | None:
         """The updates whose timestamp (ms) is not before `oldest`; None if there are none."""
@@ -70,8 +71,10 @@ class UpdateRun(NamedTuple):
         return self._with([whole.sequences[i] for i in kept], whole.columns.take(kept))
 
     def _with(self, sequences: Sequence[int], columns: Columns) -> UpdateRun:
-        updates = self.updates._replace(sequences=sequences, columns=columns)
-        return UpdateRun.of(updates, self.received_monotonic)
+        whole = self.updates
+        return UpdateRun.of(
+            Written(whole.exchange, whole.symbol, sequences, columns), self.received_monotonic
+        )
 
 
 class PendingUpdates:

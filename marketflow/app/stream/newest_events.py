@@ -55,8 +55,7 @@ class NewestEvents:
             self._seen[pair] = bar.close_sequence
             self._newest.pop(pair, None)
             exchange, symbol = pair
-            volume = self._bars.newest_volume(pair)
-            latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY, volume)
+            latest = Latest(symbol, exchange, bar.close, bar.close_time, MEMORY, bar.close_volume)
             self._newest[pair] = PriceEvent(self._next_id, latest)
             self._next_id += 1
             for asked in product((exchange, None), (symbol, None)):

@@ -88,7 +88,7 @@ def migrate(connection: psycopg.Connection) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         applied = _applied(connection)
         known, newest = migrations[-1].number, max(applied, default=0)
-        if any(compatible_from > known for compatible_from in applied.values()):
+        if any(number > known and compatible_from > known for number, compatible_from in applied.items()):
             raise SchemaTooNew(newest, known)
         for migration in migrations:
             if migration.number > newest:
