@@ -17,6 +17,10 @@ MOST_QUOTE: Final = 1e280
 """A price times a volume is not greater. So sums of any number of them stay finite."""
 
 
+_ROUNDING: Final = 1e-12
+"""By this part of them, sums of the same volumes may differ."""
+
+
 def counts(volume: object, price: float) -> TypeGuard[float]:
     """Whether a volume from a source counts. The update counts in any case."""
     if isinstance(volume, bool) or not isinstance(volume, float | int):
@@ -37,8 +41,8 @@ class Traded(msgspec.Struct, frozen=True, gc=False):
 
     updates: int
     """How many updates told a volume: at least one."""
-    volume: float
-    """In the base currency."""
+    sideless: float
+    """The volume of those that named no side. Volumes are in the base currency."""
     quote: float
     """The sum of price times volume."""
     buy: float | None = None
@@ -46,11 +50,23 @@ class Traded(msgspec.Struct, frozen=True, gc=False):
     sell: float | None = None
     """The same for those whose taker sold."""
 
+    @classmethod
+    def of(cls, updates: int, volume: float, quote: float, buy: float | None, sell: float | None) -> Traded:
+        """From the volume of all updates, and of those that named a side. Sums may be rounded differently."""
+        sided = (buy or 0.0) + (sell or 0.0)
+        sideless = volume - sided
+        return cls(updates, sideless if sideless > _ROUNDING * volume else 0.0, quote, buy, sell)
+
+    @property
+    def volume(self) -> float:
+        """The volume of all."""
+        return (self.buy or 0.0) + (self.sell or 0.0) + self.sideless
+
     def merge(self, other: Traded) -> Traded:
         """What both together have traded."""
         return Traded(
             self.updates + other.updates,
-            self.volume + other.volume,
+            self.sideless + other.sideless,
             self.quote + other.quote,
             _sum(self.buy, other.buy),
             _sum(self.sell, other.sell),
@@ -58,9 +74,8 @@ class Traded(msgspec.Struct, frozen=True, gc=False):
 
     def vwap(self, lowest: float, highest: float) -> float | None:
         """The average price weighted by volume, within these bounds; None without volume."""
-        if not self.volume:
-            return None
-        return min(max(self.quote / self.volume, lowest), highest)
+        volume = self.volume
+        return min(max(self.quote / volume, lowest), highest) if volume else None
 
 
 def _sum(one: float | None, other: float | None) -> float | None:
@@ -134,18 +149,15 @@ class Columns(msgspec.Struct, frozen=True, gc=False):
         ]
         if not told:
             return None
-        volume = sum([volume for volume, _ in told])
         quote = sum([volume * price for volume, price in told])
         if self.sides is None or not any(self.sides):
-            return Traded(len(told), volume, quote)
-        sided = list(zip(self.sides, self.volumes, strict=True))
-        return Traded(
-            len(told),
-            volume,
-            quote,
-            sum([volume for side, volume in sided if side == "buy" and volume is not None], 0.0),
-            sum([volume for side, volume in sided if side == "sell" and volume is not None], 0.0),
-        )
+            return Traded(len(told), sum([volume for volume, _ in told]), quote)
+        volumes: dict[Side | None, list[float]] = {"buy": [], "sell": [], None: []}
+        for side, volume in zip(self.sides, self.volumes, strict=True):
+            if volume is not None:
+                volumes[side].append(volume)
+        bought, sold, sideless = (sum(volumes[side], 0.0) for side in ("buy", "sell", None))
+        return Traded(len(told), sideless, quote, bought, sold)
 
 
 def _taken(column: Sequence[T] | None, places: Sequence[int]) -> Sequence[T] | None:

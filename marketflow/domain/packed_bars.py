@@ -10,13 +10,14 @@ bytes 1, 2    flags: which of the fields below are there
               64     traded: an update has told its volume
               128    all updates have
               256    the quote volume is volume times `min`
-              512    sided: an update has told its side
-              1024   nothing was bought        2048  all was bought
-              4096   what was sold is what was not bought
+              512    sided: an update has named its side
+              1024   nothing was bought
+              2048   nothing was sold
+              4096   all that have told a volume have named a side
               8192   the last update has told its volume
               16384  that is the volume of all
 then          min, then if not flat average, max, then if they are none of these open, close      8 bytes each
-              if traded volume, then quote volume, bought, sold, and the volume of the last update,
+              if traded what was bought, sold, the rest, quote volume, the volume of the last update,
               as far as the flags do not say them                                                 8 bytes each
               open_sequence                                                                       8
               close_sequence - open_sequence                                                      4 or 8
@@ -53,8 +54,8 @@ _ALL_TOLD: Final = 128
 _QUOTE_AT_MIN: Final = 256
 _SIDED: Final = 512
 _NONE_BOUGHT: Final = 1024
-_ALL_BOUGHT: Final = 2048
-_REST_SOLD: Final = 4096
+_NONE_SOLD: Final = 2048
+_NO_REST: Final = 4096
 _LAST_TOLD: Final = 8192
 _LAST_IS_ALL: Final = 16384
 _MOST_FLAGS: Final = 32767
@@ -71,9 +72,9 @@ def _struct(flags: int) -> Struct:
     counts = 1
     if flags & _TRADED:
         counts += not flags & _ALL_TOLD
-        doubles += 1 + (not flags & _QUOTE_AT_MIN)
+        doubles += (not flags & _NO_REST) + (not flags & _QUOTE_AT_MIN)
         if flags & _SIDED:
-            doubles += (not flags & (_NONE_BOUGHT | _ALL_BOUGHT)) + (not flags & _REST_SOLD)
+            doubles += (not flags & _NONE_BOUGHT) + (not flags & _NONE_SOLD)
         if flags & _LAST_TOLD:
             doubles += not flags & _LAST_IS_ALL
     step, count = ("q", "Q") if flags & _LARGE else ("i", "H")
@@ -119,40 +120,24 @@ def pack_bar(bar: Bar, second: int) -> bytes:
 
 def _pack_traded(traded: Traded, bar: Bar, doubles: list[float], counts: list[int]) -> int:
     """Add its fields; returns its flags."""
-    flags, volume = _TRADED, traded.volume
-    doubles.append(volume)
+    volume = traded.volume
     if traded.updates == bar.count:
-        flags |= _ALL_TOLD
+        flags = _TRADED | _ALL_TOLD
     else:
+        flags = _TRADED
         counts.append(traded.updates)
-    if traded.quote == volume * bar.min:
-        flags |= _QUOTE_AT_MIN
-    else:
-        doubles.append(traded.quote)
+    fields = [(traded.sideless, 0.0, _NO_REST), (traded.quote, volume * bar.min, _QUOTE_AT_MIN)]
     if traded.buy is not None and traded.sell is not None:
-        flags |= _pack_sides(volume, traded.buy, traded.sell, doubles)
+        flags |= _SIDED
+        fields = [(traded.buy, 0.0, _NONE_BOUGHT), (traded.sell, 0.0, _NONE_SOLD), *fields]
     if bar.close_volume is not None:
         flags |= _LAST_TOLD
-        if bar.close_volume == volume:
-            flags |= _LAST_IS_ALL
+        fields.append((bar.close_volume, volume, _LAST_IS_ALL))
+    for value, expected, flag in fields:
+        if value == expected:
+            flags |= flag
         else:
-            doubles.append(bar.close_volume)
-    return flags
-
-
-def _pack_sides(volume: float, bought: float, sold: float, doubles: list[float]) -> int:
-    """Add what was bought and sold; returns the flags."""
-    flags = _SIDED
-    if bought == 0:
-        flags |= _NONE_BOUGHT
-    elif bought == volume:
-        flags |= _ALL_BOUGHT
-    else:
-        doubles.append(bought)
-    if sold == volume - bought:
-        flags |= _REST_SOLD
-    else:
-        doubles.append(sold)
+            doubles.append(value)
     return flags
 
 
@@ -200,12 +185,13 @@ def unpack_bar(packed: bytes, second: int) -> Bar:
 
 def _unpack_traded(flags: int, take: Callable[[], float], lowest: float) -> tuple[Traded, float | None]:
     """What was traded, but for the number of updates, and the volume of the last update."""
-    volume = take()
-    quote = volume * lowest if flags & _QUOTE_AT_MIN else take()
     bought = sold = last = None
     if flags & _SIDED:
-        bought = 0.0 if flags & _NONE_BOUGHT else volume if flags & _ALL_BOUGHT else take()
-        sold = volume - bought if flags & _REST_SOLD else take()
+        bought = 0.0 if flags & _NONE_BOUGHT else take()
+        sold = 0.0 if flags & _NONE_SOLD else take()
+    rest = 0.0 if flags & _NO_REST else take()
+    traded = Traded(0, rest, 0.0, bought, sold)
+    quote = traded.volume * lowest if flags & _QUOTE_AT_MIN else take()
     if flags & _LAST_TOLD:
-        last = volume if flags & _LAST_IS_ALL else take()
-    return Traded(0, volume, quote, bought, sold), last
+        last = traded.volume if flags & _LAST_IS_ALL else take()
+    return replace(traded, quote=quote), last

@@ -479,7 +479,7 @@ def traded_bar(start, count, traded):
 
 async def test_rows_tell_what_was_traded(store):
     """Buckets have the sums; rows without any have none."""
-    first = Traded(2, 1.5, 150.0, 0.5, 1.0)
+    first = Traded(2, 0.0, 150.0, 0.5, 1.0)
     second = Traded(3, 0.25, 25.0)
     rows = [
         attrs.evolve(row(number), bar=traded_bar(row(number).end - MINUTE, 3, traded))
@@ -493,7 +493,7 @@ async def test_rows_tell_what_was_traded(store):
     width = 3 * MINUTE
     if start % width == 0:
         (whole,) = (await store.bars([PAIR], Span(start, start + width), width))[PAIR].values()
-        assert whole.traded == Traded(5, 1.75, 175.0, 0.5, 1.0)
+        assert whole.traded == Traded(5, 0.25, 175.0, 0.5, 1.0)
 
 
 @pytest.mark.parametrize("first", [None, Traded(1, 1.0, 100.0), Traded(3, 9.0, 900.0)])

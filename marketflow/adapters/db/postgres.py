@@ -254,6 +254,5 @@ def _row(aggregate: Aggregate) -> dict[str, object]:
     """The row in the form that `statements.WRITE` expects."""
     row = msgspec.structs.asdict(aggregate.bar)
     if (traded := row.pop("traded")) is not None:
-        sums = msgspec.structs.asdict(traded)
-        row |= {"told": sums.pop("updates"), **sums}
+        row |= msgspec.structs.asdict(traded) | {"volume": traded.volume}
     return row | {"exchange": aggregate.exchange, "symbol": aggregate.symbol, "end": aggregate.end}

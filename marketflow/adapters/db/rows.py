@@ -146,7 +146,7 @@ def _bar(columns: Sequence[Any]) -> Bar:
     average = small
     if large is not None:
         average = min(max(small / count + large / count * _SCALE, lowest), highest)
-    traded = Traded(told, *sums) if told else None
+    traded = Traded.of(told, *sums) if told else None
     return Bar(count, average, lowest, highest, opened, open_time, 0, closed, close_time, 0, traded)
 
 

@@ -53,11 +53,11 @@ INSERT INTO price_aggregates AS stored (
 SELECT symbol, exchange, 'epoch'::timestamptz + "end" * interval '1 ms', average, min, max, open, close,
        'epoch'::timestamptz + open_time * interval '1 ms',
        'epoch'::timestamptz + close_time * interval '1 ms', count,
-       volume, quote, buy, sell, coalesce(told, 0)
+       volume, quote, buy, sell, coalesce(updates, 0)
 FROM json_to_recordset(%(rows)s::json) AS row (
     symbol text, exchange text, "end" bigint, average float8, min float8, max float8,
     open float8, close float8, open_time bigint, close_time bigint, count bigint,
-    volume float8, quote float8, buy float8, sell float8, told bigint
+    volume float8, quote float8, buy float8, sell float8, updates bigint
 )
 ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
     (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count,
@@ -91,7 +91,7 @@ SELECT pair_name, exchange, (extract(epoch FROM bucket) * 1000)::bigint,
        others, updates, small, large, lowest, highest,
        opening.open_price, (extract(epoch FROM opening.open_time) * 1000)::bigint,
        closing.close_price, (extract(epoch FROM closing.close_time) * 1000)::bigint,
-       told, volume, quote, buy, sell
+       volume_updates, volume, quote, buy, sell
 FROM unnest(%(symbols)s::text[], %(exchanges)s::text[]) AS pair (pair_name, exchange)
 CROSS JOIN LATERAL (
     SELECT date_bin(%(width)s, "timestamp" - %(interval)s, %(epoch)s) AS bucket,
@@ -102,7 +102,7 @@ CROSS JOIN LATERAL (
            coalesce(sum(average_price / %(scale)s * update_count)
                     FILTER (WHERE ours AND average_price >= %(large)s), 0) AS large,
            min(min_price) FILTER (WHERE ours) AS lowest, max(max_price) FILTER (WHERE ours) AS highest,
-           coalesce(sum(volume_updates) FILTER (WHERE ours), 0)::bigint AS told,
+           coalesce(sum(volume_updates) FILTER (WHERE ours), 0)::bigint AS volume_updates,
            sum(volume) FILTER (WHERE ours) AS volume, sum(quote_volume) FILTER (WHERE ours) AS quote,
            sum(buy_volume) FILTER (WHERE ours) AS buy, sum(sell_volume) FILTER (WHERE ours) AS sell,
            min("timestamp") FILTER (WHERE ours) AS first_end,

@@ -20,10 +20,6 @@ LATEST: Final = MOST // PER_MS
 """Timestamps (ms) are not greater. First sequences come from the clock, so both have one limit."""
 
 
-ROUNDING: Final = 1.000001
-"""By this factor a part of a sum may be greater than the sum, since each was rounded."""
-
-
 def most_updates(width: int) -> int:
     """How many updates a bar of that width (ms) can have."""
     return MOST_A_SECOND * width // BAR_WIDTH
@@ -67,10 +63,10 @@ def _is_possible(bar: Bar, start: int, width: int) -> bool:
 
 def _is_possible_trade(traded: Traded, count: int) -> bool:
     """Whether so many updates can have traded this. The statements of PostgreSQL check the same."""
-    told, most = traded.updates, traded.volume * ROUNDING
+    told, most = traded.updates, MOST_VOLUME * traded.updates
     return (
         1 <= told <= count
-        and 0 <= traded.volume <= MOST_VOLUME * told
+        and 0 <= traded.sideless <= most
         and 0 <= traded.quote <= MOST_QUOTE * told
         and (traded.buy is None) == (traded.sell is None)
         and 0 <= (traded.buy or 0) <= most
