@@ -107,23 +107,46 @@ def test_a_bar_of_a_later_version_is_told_apart(form):
     assert not is_bar(b"monday", value)
 
 
-@pytest.mark.parametrize(("updates", "most"), [(1, 29), (2, 45), (100, 61)])
-def test_a_bar_takes_few_bytes(updates, most):
+def bar_of(updates, *, prices, volumes):
     times = [7_000 + 7 * number for number in range(updates)]
-    prices = [100.0 + number * 31 % 57 for number in range(updates)]
-    assert len(pack_bar(Bar.of(times, prices, 10**15), 7_000)) <= most
-
-
-@pytest.mark.parametrize(("updates", "most"), [(1, 37), (2, 77), (100, 105)])
-def test_a_bar_with_volumes_takes_few_bytes(updates, most):
-    times = [7_000 + 7 * number for number in range(updates)]
-    prices = [100.0 + number * 31 % 57 for number in range(updates)]
-    volumes = [0.1 * number + 0.1 for number in range(updates)]
     sides = ["sell" if number % 3 else "buy" for number in range(updates)]
-    (bar,) = in_seconds(Columns(times, prices, volumes, sides)).values()
-    packed = pack_bar(bar.shifted(10**15), 7_000)
-    assert unpack_bar(packed, 7_000) == bar.shifted(10**15)
+    columns = Columns(times, prices, [0.1 * number + 0.1 for number in range(updates)], sides)
+    if not volumes:
+        columns = Columns(times, prices)
+    (bar,) = in_seconds(columns).values()
+    return bar.shifted(10**15)
+
+
+@pytest.mark.parametrize(
+    ("updates", "volumes", "scaled", "most"),
+    [
+        (1, False, True, 29),
+        (1, True, True, 37),
+        (2, False, False, 45),
+        (2, True, False, 77),
+        (100, False, True, 40),
+        (100, True, True, 80),
+        (100, False, False, 61),
+        (100, True, False, 101),
+    ],
+)
+def test_a_bar_takes_few_bytes(updates, volumes, scaled, most):
+    prices = [100.0 + number * 31 % 57 / (100 if scaled else 3) for number in range(updates)]
+    bar = bar_of(updates, prices=prices, volumes=volumes)
+    packed = pack_bar(bar, 7_000)
+    assert unpack_bar(packed, 7_000) == bar
     assert len(packed) <= most
+
+
+@given(
+    st.lists(st.integers(0, 10**7), min_size=1, max_size=5),
+    st.integers(0, 10**11),
+    st.sampled_from([1, 100, 1_000, 10**4, 10**8, 10**12]),
+    st.booleans(),
+)
+def test_prices_of_few_digits_are_packed_exactly(steps, least, unit, volumes):
+    bar = bar_of(len(steps), prices=[(least + step) / unit for step in steps], volumes=volumes)
+    assert unpack_bar(pack_bar(bar, 7_000), 7_000) == bar
 
 
 def test_what_version_0_1_has_written_is_read():
