@@ -75,6 +75,8 @@ _UNITS: Final = tuple((digits, 10**digits) for digits in (2, 4, 6, 8))
 _MOST_SCALED: Final = 2**32
 _MOST_ABOVE: Final = 2**16
 _FLAGS: Final = Struct("<BH")
+_COUNTS: Final = Struct(f"<{_FLAGS.size}x8x4x2x2xH")
+_LARGE_COUNTS: Final = Struct(f"<{_FLAGS.size}x8x8x2x2xQ")
 
 
 @cache
@@ -211,6 +213,14 @@ def unpack_bar(packed: bytes, second: int) -> Bar:
         traded,
         last_volume,
     )
+
+
+def count_of(packed: bytes) -> int:
+    """The number of updates in a packed bar. Nothing else of it is read."""
+    _, flags = _FLAGS.unpack_from(packed)
+    counts = _LARGE_COUNTS if flags & _LARGE else _COUNTS
+    (count,) = counts.unpack_from(packed)
+    return int(count)
 
 
 def _unpack_prices(flags: int, take: Callable[[], float]) -> tuple[float, float, float, float]:

@@ -88,8 +88,8 @@ def test_what_the_store_lacks_or_holds_with_fewer_is_written_again():
     add(bars, NOON)
     add(bars, NOON + SECOND)
     taken(bars)
-    stored = {PAIR: {(NOON, "theirs"): bar(NOON), (NOON, "mine"): bar(NOON)}}
-    assert bars.mark_missing(stored) == 2
+    stored = {(NOON, "theirs"): bar(NOON), (NOON, "mine"): bar(NOON)}
+    assert bars.mark_missing(PAIR, stored) == 2
     assert {field for _, field, _ in taken(bars)} == {(NOON, "theirs"), (NOON + SECOND, "mine")}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import trio
+
 from marketflow.app.ports import FieldBars, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.earlier_boots import EarlierBoots
@@ -55,7 +57,7 @@ class Joining:
             for on_its_way in list(self._book.flushes.in_flight):
                 await self._sender.write(on_its_way.encoded, self._book.flushes.acknowledge)
         epoch = self._trials.link.epoch
-        missing = self._adopt(await self._read())
+        missing = await self._adopt(await self._read())
         self._earlier.was_read(reading)
         flushes = self._book.flushes.replay.flushes() if self._trials.link.replay_due else ()
         with self._trials.of(Task.REPLAY):
@@ -73,12 +75,15 @@ class Joining:
                 pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
             return await self._window.all_bars(pairs)
 
-    def _adopt(self, stored: Mapping[Pair, FieldBars]) -> int:
+    async def _adopt(self, stored: Mapping[Pair, FieldBars]) -> int:
         """Adopt the bars that the window has; returns how many it lacks."""
         self._trimming.prune()
+        missing = 0
         for pair, bars in stored.items():
             self._book.bars.adopt(pair, bars)
             # By whole intervals, as everywhere: half of one would be less than its row.
             self._trimming.found(pair, bars, self._book.bars.pruned_to)
+            missing += self._book.bars.mark_missing(pair, bars)
+            await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
         self._book.follow_others()
-        return self._book.bars.mark_missing(stored)
+        return missing

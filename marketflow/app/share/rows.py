@@ -118,9 +118,9 @@ class Rows:
         """
         ours, interval = self._bars.boot, self._bars.interval
         counts: Counter[int] = Counter()
-        for (second, boot), bar in self._bars.fields(pair, span).items():
+        for second, boot, count in self._bars.counts(pair, span):
             if own or boot != ours:
-                counts[floor_to(second, interval)] += bar.count
+                counts[floor_to(second, interval)] += count
         for start, row in self.adopted.within(pair, span).items():
             counts[start] = row.count
         return counts

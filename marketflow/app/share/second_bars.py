@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
 
+import trio
+
 from marketflow.app.ports import BARS_KEPT, Field, FieldBars
 from marketflow.app.share.newest_bars import NewestBars
 from marketflow.app.share.outbox import ReceivedOutbox
+from marketflow.app.share.pair_bars import PairBars
 from marketflow.app.share.sequences import FOLLOWED
 from marketflow.app.share.unwritten import Unwritten
 from marketflow.app.share.whole_minutes import WholeMinutes
-from marketflow.domain.bars import BAR_WIDTH, Bar, merged
+from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 Key = tuple[Pair, Field]
 """Names one bar."""
 
+PACKED_AT_ONCE: Final = 500
+"""After so many bars everybody else gets a turn. It takes about 2 ms to pack them."""
 PRUNE_MARGIN: Final = MINUTE
 """How much longer (ms) they are kept in memory, for questions that are being answered."""
+
+
+_EVER: Final = Span(0, 2**62)
 
 
 def fuller(first: FieldBars, second: FieldBars) -> dict[Field, Bar]:
@@ -92,7 +100,7 @@ class SecondBars:
         """`interval` is the length (ms) of an aggregate."""
         self.boot = boot
         self.interval = interval
-        self._bars: dict[Pair, dict[int, dict[str, Bar]]] = {}
+        self._bars: dict[Pair, PairBars] = {}
         self.outbox: ReceivedOutbox[Key] = ReceivedOutbox()
         """The bars that Redis does not have as they are now."""
         self.unwritten = Unwritten()
@@ -109,7 +117,10 @@ class SecondBars:
 
         They were `received` then (seconds of Trio's clock).
         """
-        boots = self._boots(pair, second)
+        of_pair = self._bars.get(pair)
+        if of_pair is None:  # no `setdefault`: it makes what most often is there already
+            of_pair = self._bars[pair] = PairBars()
+        boots = of_pair.boots(second)
         known = boots.get(self.boot)
         whole = bar.shifted(sequence) if known is None else known.followed_by(bar, sequence)
         boots[self.boot] = whole
@@ -121,16 +132,29 @@ class SecondBars:
 
         The adapters have left out foreign ones when they read them (`marketflow.app.share.foreign_bars`).
         """
-        for (second, boot), bar in bars.items():
-            if self.is_gone(pair, second, boot):
-                continue
-            boots = self._boots(pair, second)
-            known = boots.get(boot)
-            if known is None or bar.count > known.count:
-                boots[boot] = bar
-                self._changed(pair, second, bar)
-                if boot != self.boot:
-                    self.others.see(pair[0], second + BAR_WIDTH, bar)
+        known = self._counts(pair, bars)
+        new = {
+            (second, boot): bar
+            for (second, boot), bar in bars.items()
+            if bar.count > known.get((second, boot), 0) and not self.is_gone(pair, second, boot)
+        }
+        if not new:
+            return
+        if pair not in self._bars:
+            self._bars[pair] = PairBars()
+        self._bars[pair].adopt(new)
+        for (second, boot), bar in new.items():
+            self._changed(pair, second, bar)
+            if boot != self.boot:
+                self.others.see(pair[0], second + BAR_WIDTH, bar)
+
+    def _counts(self, pair: Pair, fields: Iterable[Field]) -> dict[Field, int]:
+        """How many updates the known bars have, for the time that these are of."""
+        seconds = [second for second, _ in fields]
+        if pair not in self._bars or not seconds:
+            return {}
+        span = Span(min(seconds), max(seconds) + BAR_WIDTH)
+        return {(second, boot): count for second, boot, count in self._bars[pair].counts(span)}
 
     def adopt_folded(self, pair: Pair, end: int, boot: str, bar: Bar) -> None:
         """Take over a boot's bar of a whole interval, which stands for all its one-second bars."""
@@ -147,19 +171,9 @@ class SecondBars:
             if pair[0] == exchange and boot == self.boot
         ]
         for pair, second, bar in own:
-            self._bars[pair][second][self.boot] = shifted = bar.shifted(by)
+            self._bars[pair].boots(second)[self.boot] = shifted = bar.shifted(by)
             self._changed(pair, second, shifted)
             self.outbox.add((pair, (second, self.boot)))
-
-    def _boots(self, pair: Pair, second: int) -> dict[str, Bar]:
-        """The bars of a second by boot. No `setdefault`: it makes what most often is there already."""
-        seconds = self._bars.get(pair)
-        if seconds is None:
-            seconds = self._bars[pair] = {}
-        boots = seconds.get(second)
-        if boots is None:
-            boots = seconds[second] = {}
-        return boots
 
     def _changed(self, pair: Pair, second: int, bar: Bar) -> None:
         # `Unwritten.mark` and `_end_of`, written out for speed: it is called for each symbol of each chunk.
@@ -180,15 +194,17 @@ class SecondBars:
         """
         bars, waiting = self._bars, self.outbox.waiting
         keys = list(waiting if len(waiting) <= limit else islice(waiting, limit))
-        taken = [(pair, field, bars[pair][field[0]][field[1]]) for pair, field in keys]
+        taken = [(pair, field, bars[pair].get(*field)) for pair, field in keys]
         return taken, self.outbox.take(keys)
 
-    def mark_missing(self, stored: Mapping[Pair, FieldBars]) -> int:
+    def mark_missing(self, pair: Pair, stored: FieldBars) -> int:
         """Have those bars written that `stored` lacks or holds with fewer updates; returns how many."""
+        if pair not in self._bars:
+            return 0
         missing = [
-            (pair, field)
-            for pair, field, bar in self
-            if (known := stored.get(pair, {}).get(field)) is None or known.count < bar.count
+            (pair, (second, boot))
+            for second, boot, count in self._bars[pair].counts(_EVER)
+            if (known := stored.get((second, boot))) is None or known.count < count
         ]
         for key in missing:
             self.outbox.add(key)
@@ -202,27 +218,23 @@ class SecondBars:
         return self._bars.keys()
 
     def __iter__(self) -> Iterator[tuple[Pair, Field, Bar]]:
-        for pair, seconds in self._bars.items():
-            for second, boots in seconds.items():
-                for boot, bar in boots.items():
-                    yield pair, (second, boot), bar
+        for pair, bars in self._bars.items():
+            for second, boot, bar in bars:
+                yield pair, (second, boot), bar
 
     def fields(self, pair: Pair, span: Span) -> dict[Field, Bar]:
         """The bars of the seconds that start within the span, by second and boot."""
-        return {
-            (second, boot): bar for second, boots in self._within(pair, span) for boot, bar in boots.items()
-        }
+        if pair not in self._bars:
+            return {}
+        return {(second, boot): bar for second, boot, bar in self._bars[pair].within(span)}
+
+    def counts(self, pair: Pair, span: Span) -> list[tuple[int, str, int]]:
+        """The second (ms), boot and number of updates of each of them."""
+        return list(self._bars[pair].counts(span)) if pair in self._bars else []
 
     def bar(self, pair: Pair, span: Span) -> Bar | None:
         """The updates of the seconds that start within the span; None if there are none."""
-        return merged([bar for _, boots in self._within(pair, span) for bar in boots.values()])
-
-    def _within(self, pair: Pair, span: Span) -> list[tuple[int, dict[str, Bar]]]:
-        seconds = self._bars.get(pair, {})
-        if span.end - span.start > len(seconds) * BAR_WIDTH:
-            return [item for item in seconds.items() if item[0] in span]
-        starts = range(-(-span.start // BAR_WIDTH) * BAR_WIDTH, span.end, BAR_WIDTH)
-        return [(second, seconds[second]) for second in starts if second in seconds]
+        return self._bars[pair].bar(span) if pair in self._bars else None
 
     def parts(self, pair: Pair, span: Span) -> list[tuple[int, Bar]]:
         """The updates of the seconds that start within the span, as bars of whole minutes where it can be.
@@ -250,24 +262,31 @@ class SecondBars:
 
     def prune(self, now: int) -> list[Key]:
         """Forget bars older than an hour at `now` (ms); returns which were forgotten since the last time."""
-        self.forget(floor_to(now - BARS_KEPT - PRUNE_MARGIN, self.interval))
+        self.forget(floor_to(now - BARS_KEPT - PRUNE_MARGIN, MINUTE))
         return self._horizon.take_forgotten()
 
     def forget(self, horizon: int) -> None:
-        """Forget bars before `horizon` (ms, the end of an interval), folding what is not written yet."""
+        """Forget bars before `horizon` (ms, a whole minute), folding what is not written yet."""
         if not self._horizon.moved_to(horizon):
             return
         pruned: list[Key] = []
-        for pair, seconds in self._bars.items():
+        for pair, bars in self._bars.items():
             unwritten = self.unwritten.outboxes[pair]
-            # Seconds come in nearly ascending order, but a late one may stand behind.
-            for second in [second for second in seconds if second < horizon]:
-                boots, end = seconds.pop(second), self._end_of(second)
-                pruned.extend((pair, (second, boot)) for boot in boots)
-                if end in unwritten:
-                    for boot, bar in boots.items():
-                        self.unwritten.folds.add(pair, end, boot, bar)
-        self._bars = {pair: seconds for pair, seconds in self._bars.items() if seconds}
+            for second, boot, bar in bars.take_before(horizon):
+                pruned.append((pair, (second, boot)))
+                if (end := self._end_of(second)) in unwritten:
+                    self.unwritten.folds.add(pair, end, boot, bar)
+        self._bars = {pair: bars for pair, bars in self._bars.items() if not bars.empty}
         self._minutes.forget_before(horizon)
         self.outbox.forget(pruned)
         self._horizon.note(pruned)
+
+    async def pack(self) -> None:
+        """Pack the minutes that have not changed since this was last called (see `PairBars`)."""
+        packed = 0
+        for pair in list(self._bars):
+            if (bars := self._bars.get(pair)) is not None:
+                packed += bars.pack()
+            if packed >= PACKED_AT_ONCE:
+                packed = 0
+                await trio.lowlevel.checkpoint()

@@ -9,6 +9,8 @@ as no exchange is in two of them: each has a scope of its own on the stores.
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 import trio
 
@@ -21,6 +23,9 @@ from marketflow.app.share.known_bars import BookBars
 from marketflow.app.share.lease import Lease
 from marketflow.app.share.spooling import Spooling
 from marketflow.app.share.standing import ShareStanding
+
+PACK_SECONDS: Final = 10
+"""Bars of a minute that does not change for so long are packed."""
 
 
 @attrs.frozen
@@ -76,10 +81,18 @@ class Share:
         Raises:
             StoreTaken: another boot has taken the lease from us.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.flusher.run)
-            nursery.start_soon(self.aggregator.run)
-            nursery.start_soon(self.spooling.remove_when_stored)
+        async with trio.open_nursery() as packing:
+            packing.start_soon(self._pack)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.flusher.run)
+                nursery.start_soon(self.aggregator.run)
+                nursery.start_soon(self.spooling.remove_when_stored)
+            packing.cancel_scope.cancel()
+
+    async def _pack(self) -> None:
+        while True:
+            await trio.sleep(PACK_SECONDS)
+            await self.book.bars.pack()
 
     def end(self) -> None:
         """No update will enter any more: every feed and pool of its exchanges has ended."""
