@@ -23,6 +23,8 @@ class Price:
     timestamp: int
     """Unix ms."""
     source: str | None = None
+    volume: float | None = None
+    """That of this update, in the base currency; None if it has none."""
 
 
 @attrs.frozen
@@ -53,8 +55,26 @@ class Statistics:
     prices: list[Statistic]
 
 
+@attrs.frozen(kw_only=True)
+class Volumes:
+    """What was traded in a span. Sums are None if no update has a volume, or a side."""
+
+    volume: float | None = None
+    """In the base currency."""
+    quote_volume: float | None = None
+    """The sum of price times volume."""
+    buy_volume: float | None = None
+    """The volume of updates whose taker bought."""
+    sell_volume: float | None = None
+    """The volume of updates whose taker sold."""
+    volume_updates: int = 0
+    """How many updates have a volume. If these are not all, the sums are those of a part of the market."""
+    vwap: float | None = None
+    """The average price weighted by volume; None without volume."""
+
+
 @attrs.frozen
-class Aggregate:
+class Aggregate(Volumes):
     """All statistics of a span [start, end)."""
 
     symbol: str
@@ -72,7 +92,7 @@ class Aggregate:
 
 
 @attrs.frozen
-class Candle:
+class Candle(Volumes):
     """A bar."""
 
     start: int

@@ -18,6 +18,7 @@ from marketflow.client.answers import (
     StoreHealth,
     Symbols,
     Updates,
+    Volumes,
 )
 from marketflow.client.words import age, moment, plain
 
@@ -27,16 +28,27 @@ ALL: Final = "all"
 _GAP: Final = "  "
 _LEDGER: Final = ("received", "accepted", "rejected", "cached", "expired", "dropped", "pending")
 
-Row = Sequence[str | float]
+Cell = str | float | None
+"""None: the service has no value."""
+Row = Sequence[Cell]
 
 
 def latest(answer: Price | Prices) -> str:
     """The newest prices."""
     prices = answer.prices if isinstance(answer, Prices) else [answer]
+    volumes = any(each.volume is not None for each in prices)
     rows = [
-        (each.exchange, each.symbol, each.price, moment(each.timestamp), each.source or "") for each in prices
+        (
+            each.exchange,
+            each.symbol,
+            each.price,
+            *([each.volume] if volumes else []),
+            moment(each.timestamp),
+            each.source or "",
+        )
+        for each in prices
     ]
-    return table(("exchange", "symbol", "price", "time", "source"), rows)
+    return table(("exchange", "symbol", "price", *(["volume"] if volumes else []), "time", "source"), rows)
 
 
 def statistics(answer: Statistic | Statistics) -> str:
@@ -58,7 +70,7 @@ def statistics(answer: Statistic | Statistics) -> str:
 
 
 def aggregate(answer: Aggregate) -> str:
-    """All statistics of a span, one on each line."""
+    """All statistics of a span, one on each line. Those about volumes are left out if there are none."""
     return fields(
         ("exchange", answer.exchange or ALL),
         ("symbol", answer.symbol),
@@ -68,16 +80,36 @@ def aggregate(answer: Aggregate) -> str:
         ("open", answer.open_price),
         ("close", answer.close_price),
         ("updates", answer.updates),
+        *_traded(answer),
         ("from", moment(answer.start)),
         ("to", moment(answer.end)),
         ("source", answer.source),
     )
 
 
+def _traded(answer: Volumes) -> list[tuple[str, float]]:
+    """The known statistics about volume."""
+    found = [
+        ("volume", answer.volume),
+        ("quote_volume", answer.quote_volume),
+        ("buy_volume", answer.buy_volume),
+        ("sell_volume", answer.sell_volume),
+        ("volume_updates", answer.volume_updates or None),
+        ("vwap", answer.vwap),
+    ]
+    return [(name, value) for name, value in found if value is not None]
+
+
 def candles(answer: Candles) -> str:
-    """One candle on each line. A candle that may still change is marked as not closed."""
-    head = ("from", "open", "high", "low", "close", "average", "updates", "closed")
-    rows = [
+    """One candle on each line. A candle that may still change is marked as not closed.
+
+    If there are volumes, they have columns; so has the number of updates with a volume, if not all have one.
+    """
+    volumes = any(each.volume_updates for each in answer.candles)
+    partial = volumes and any(each.volume_updates < each.updates for each in answer.candles)
+    about = [*(["volume", "vwap"] if volumes else []), *(["volume_updates"] if partial else [])]
+    head = ("from", "open", "high", "low", "close", "average", "updates", *about, "closed")
+    rows: list[Row] = [
         (
             moment(each.start),
             each.open,
@@ -86,6 +118,8 @@ def candles(answer: Candles) -> str:
             each.close,
             each.average,
             each.updates,
+            *([each.volume, each.vwap] if volumes else []),
+            *([each.volume_updates] if partial else []),
             "yes" if each.closed else "no",
         )
         for each in answer.candles
@@ -170,7 +204,7 @@ def _ledger(updates: Updates) -> tuple[int, ...]:
 # ---- text ----
 
 
-def fields(*pairs: tuple[str, str | float]) -> str:
+def fields(*pairs: tuple[str, Cell]) -> str:
     """One name and value on each line."""
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{plain(name):<{width}}{_GAP}{_text(value)}" for name, value in pairs)
@@ -191,5 +225,7 @@ def table(head: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _text(value: str | float) -> str:
+def _text(value: Cell) -> str:
+    if value is None:
+        return "-"
     return plain(value) if isinstance(value, str) else str(value)

@@ -172,7 +172,8 @@ def _as_it_came(live: LivePrice) -> str:
 
 def _as_line(live: LivePrice) -> str:
     price = live.price
-    return f"{moment(price.timestamp)} {plain(price.exchange)} {plain(price.symbol)} {price.price}"
+    volume = "" if price.volume is None else f" {price.volume}"
+    return f"{moment(price.timestamp)} {plain(price.exchange)} {plain(price.symbol)} {price.price}{volume}"
 
 
 def _write(data: bytes) -> None:

@@ -33,6 +33,7 @@ class Market:
         self._rng = random.Random(7)
         self._walk = dict(START_PRICES)
         self._set: dict[tuple[str, str], float] = {}
+        self._volumes: dict[str, tuple[float, str]] = {}
         self._silent: set[str] = set()
         self._sending = {name: trio.Lock() for name in NAMES}
 
@@ -45,6 +46,13 @@ class Market:
     def set(self, symbol: str, **prices: float) -> None:
         """Set the prices of a symbol from now on, by exchange."""
         self._set |= {(name, symbol): price for name, price in prices.items()}
+
+    def trade(self, name: str, volume: float, side: str = "buy") -> None:
+        """Have an exchange tell this volume and side with each price from now on."""
+        self._volumes[name] = volume, side
+
+    def stop_trading(self, name: str) -> None:
+        del self._volumes[name]
 
     def tell_history(self, seconds: int) -> None:
         """Send late lines for so many past seconds. Returns once all were sent."""
@@ -101,7 +109,10 @@ class Market:
         pair = name, symbol
         self._walk[symbol] *= 1 + self._rng.uniform(-STEP, STEP)
         here = self._walk[symbol] * (1 + self._rng.uniform(-APART, APART))
-        fields = {"symbol": symbol, "price": self._set.get(pair, here), "timestamp": timestamp}
+        price = self._set.get(pair, here)
+        fields: dict[str, object] = {"symbol": symbol, "price": price, "timestamp": timestamp}
+        if name in self._volumes:
+            fields |= dict(zip(("volume", "side"), self._volumes[name], strict=True))
         return json.dumps(fields).encode() + b"\n"
 
 

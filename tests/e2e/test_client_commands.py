@@ -114,6 +114,42 @@ async def test_every_question(settings, exchanges, shell):
         await same_as_over_http(shell, service)
 
 
+async def test_volumes(settings, exchanges, shell):
+    """They are shown where an exchange sends them, as exactly as the service has them."""
+    calm = attrs.evolve(settings, feeds=FeedSettings(stale_after=100_000, idle_timeout=100_000))
+    async with running(calm) as service:
+        at = now() - 3_000
+        lines_of = (
+            b'{"symbol":"BTCUSDT","price":2.0,"timestamp":%d,"volume":0.5,"side":"buy"}\n' % (at - 1)
+            + b'{"symbol":"BTCUSDT","price":4.0,"timestamp":%d,"volume":0.000125,"side":"sell"}\n' % at
+            + b'{"symbol":"ETHUSDT","price":4.0,"timestamp":%d}\n' % at
+        )
+        await exchanges["exchange1"].send(lines_of)
+        await service.accepted(3)
+        await eventually(lambda: service.report().updates.cached == 3)
+        shell.at(f"http://{service.client.address}")
+
+        head, *rows = await shell.printed("prices", "latest")
+        assert head == ["exchange", "symbol", "price", "volume", "time", "source"]
+        assert [row[1:4] for row in rows] == [["BTCUSDT", "4.0", "0.000125"], ["ETHUSDT", "4.0", "-"]]
+        head, _ = await shell.printed("prices", "latest", "ETHUSDT")
+        assert "volume" not in head
+        _, answer = await service.client.get("/prices/aggregate/BTCUSDT?period=5m")
+        shown = dict(await shell.printed("prices", "aggregate", "BTCUSDT", "--period", "5m"))
+        fields = ("volume", "quote_volume", "buy_volume", "sell_volume", "volume_updates", "vwap")
+        assert {name: shown[name] for name in fields} == {name: str(answer[name]) for name in fields}
+        assert (shown["volume"], shown["buy_volume"], shown["volume_updates"]) == ("0.500125", "0.5", "2")
+        shown = dict(await shell.printed("prices", "aggregate", "ETHUSDT", "--period", "5m"))
+        assert not {*fields} & {*shown}
+        head, row = await shell.printed("candles", "BTCUSDT", "--interval", "1d", "--limit", "1")
+        candle = dict(zip(head, row, strict=True))
+        assert (candle["volume"], candle["vwap"]) == ("0.500125", str(answer["vwap"]))
+        head, _ = await shell.printed("candles", "ETHUSDT", "--interval", "1d", "--limit", "1")
+        assert "volume" not in head
+        code, out, _ = await shell.run("prices", "latest", "ETHUSDT", "--json")
+        assert (code, json.loads(out)["volume"]) == (0, None)
+
+
 async def same_as_over_http(shell: Shell, service: Service) -> None:
     """Check that --json prints exactly the service's answer."""
     questions = {

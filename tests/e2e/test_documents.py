@@ -19,12 +19,16 @@ import trio
 import yaml
 from console import alike, commands, open_shell
 
+from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.lines import Lines
 from marketflow.adapters.exchange.simulator import simulate
+from marketflow.adapters.exchange.wire import Decoder
 from marketflow.adapters.http.description.operations import operations
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.cli import commands as program
 from marketflow.config import ExchangeSettings, HttpSettings, PostgresSettings, RedisSettings, Settings
-from marketflow.domain.prices import REASONS
+from marketflow.domain.periods import MINUTE
+from marketflow.domain.prices import REASONS, SYMBOLS
 from marketflow.service import serve
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +114,29 @@ async def test_exchange_of_the_wire_page_works(server_directory: Path, programs:
             await shell.check(command, fit)
 
 
+def test_lines_of_the_wire_page_are_accepted() -> None:
+    """The examples of a line are good ones, and what the page says about volumes is so."""
+    text = WIRE.read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    plain, traded = block.encode().splitlines(keepends=True)
+    checks = Checks(symbols=frozenset(SYMBOLS), interval=MINUTE, lateness=2 * MINUTE)
+
+    def columns(line: bytes) -> tuple[object, object, int]:
+        decoded = Decoder(checks)(Lines(line, 0, json.loads(line)["timestamp"], 0.0))
+        assert decoded.accepted == 1
+        (updates,) = decoded.updates
+        return updates.columns.volumes, updates.columns.sides, decoded.ignored_volumes
+
+    assert columns(plain) == (None, None, 0)
+    assert columns(traded) == ([0.0125], ["buy"], 0)
+    for ignored in (b'"0.5"', b"true", b"null", b"-1", b"1.1e18"):
+        assert columns(traded.replace(b"0.0125", ignored)) == (None, None, 1)
+    assert columns(traded.replace(b"100150.75", b"1e300")) == (None, None, 1)
+    assert columns(traded.replace(b"0.0125", b"0")) == ([0.0], ["buy"], 0)
+    assert columns(traded.replace(b'"buy"', b'"BUY"')) == ([0.0125], None, 0)
+    assert columns(traded.replace(b'"volume":0.0125,', b"")) == (None, None, 0)
+
+
 def test_wire_page_has_every_reason() -> None:
     """The reasons are in the order in which they are checked."""
     text = WIRE.read_text(encoding="utf-8")
@@ -138,7 +165,7 @@ async def test_guide_says_what_is_shown(
                         name,
                         "127.0.0.1",
                         await nursery.start(
-                            partial(simulate, name=name, host="127.0.0.1", port=0, walk="fair")
+                            partial(simulate, name=name, host="127.0.0.1", port=0, walk="fair", volumes=True)
                         ),
                     )
                     for name in ("exchange1", "exchange2", "exchange3")

@@ -165,7 +165,7 @@ async def asked(directory: Path, service: Service, *arguments: str) -> tuple[int
 
 
 async def test_into_a_pipe_it_is_a_line_for_each_price(settings, exchanges, tmp_path):
-    """Each line has time, exchange, symbol and the exact price; SIGTERM ends it like Ctrl-C."""
+    """Each line has time, exchange, symbol, exact price, and the volume if there is one; SIGTERM ends it."""
     async with running(settings) as service:
         sent = Sent("exchange1", "BTCUSDT", 100_508.6038528067, 1_000 * (now() // 1_000) + 7)
         await exchanges["exchange1"].send(lines([sent]))
@@ -174,11 +174,15 @@ async def test_into_a_pipe_it_is_a_line_for_each_price(settings, exchanges, tmp_
             await eventually(lambda: run.stdout.endswith("\n"), within=30)
             await send(exchanges["exchange2"], "exchange2", 0.25, "DOGEUSDT")
             await eventually(lambda: run.stdout.count("\n") == 2)
+            traded = b'{"symbol":"DOGEUSDT","price":0.5,"timestamp":%d,"volume":0.125}\n' % now()
+            await exchanges["exchange2"].send(traded)
+            await eventually(lambda: run.stdout.count("\n") == 3)
             run.signal(signal.SIGTERM)
             assert await run.ended() == 0
-    first, second = run.stdout.splitlines()
+    first, second, third = run.stdout.splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.007Z exchange1 BTCUSDT 100508\.6038528067", first)
     assert second.endswith(" exchange2 DOGEUSDT 0.25")
+    assert third.endswith(" exchange2 DOGEUSDT 0.5 0.125")
     assert run.stderr == ""
 
 

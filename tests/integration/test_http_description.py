@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_http_fakes import Questions
 
 from marketflow.adapters.http.description.document import document
+from marketflow.adapters.http.description.examples import examples as made_examples
 from marketflow.adapters.http.description.operations import TAGS
 from marketflow.adapters.http.description.page import FILES
 from marketflow.adapters.http.description.schemas import EVERYWHERE, WORDS
@@ -148,6 +149,14 @@ def test_operations_are_in_order():
     assert {tag for operation in OPERATIONS.values() for tag in operation["tags"]} == set(TAGS)
     ids = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(ids) == len(set(ids))
+
+
+def test_examples_of_volumes_fit_together():
+    made = made_examples("BTCUSDT", "exchange1")
+    for answer in (made["Summary"], *made["Candles"]["candles"]):
+        assert answer["volume_updates"] == answer["updates"]
+        assert answer["buy_volume"] + answer["sell_volume"] == answer["volume"]
+        assert answer["vwap"] == answer["quote_volume"] / answer["volume"]
 
 
 def test_every_example_is_as_its_schema_says():

@@ -41,6 +41,19 @@ def test_latest():
     assert tables.latest(Prices([])) == "exchange  symbol  price  time  source"
 
 
+def test_latest_with_volumes():
+    """There is a column of exact volumes if any update told one; 0 is a volume, too."""
+    told = Price("A", "e", 1.5, AT, "redis", volume=0.000123456789)
+    zero = Price("B", "e", 2.5, AT, "redis", volume=0.0)
+
+    assert tables.latest(Prices([told, zero, Price("C", "e", 3.5, AT, "redis")])).splitlines() == [
+        "exchange  symbol  price          volume  time                      source",
+        f"e         A         1.5  0.000123456789  {TIME}  redis",
+        f"e         B         2.5             0.0  {TIME}  redis",
+        f"e         C         3.5               -  {TIME}  redis",
+    ]
+
+
 def test_an_average_is_of_all_exchanges():
     text = tables.statistics(Statistic("X", None, "1m", 1.5, 3, AT - 60_000, AT, "memory"))
 
@@ -73,6 +86,34 @@ def test_aggregate():
     }
 
 
+def test_aggregate_with_volumes():
+    """Only what is known has a line: here no side."""
+    text = tables.aggregate(
+        Aggregate(
+            *("X", "e", "1m", 2.0, 1.0, 4.0, 1.5, 3.5, 7, 0, AT, "redis"),
+            volume=12.5,
+            quote_volume=25.0,
+            volume_updates=6,
+            vwap=2.0,
+        )
+    )
+
+    assert [line.split() for line in text.splitlines()][7:13] == [
+        ["updates", "7"],
+        ["volume", "12.5"],
+        ["quote_volume", "25.0"],
+        ["volume_updates", "6"],
+        ["vwap", "2.0"],
+        ["from", "1970-01-01T00:00:00.000Z"],
+    ]
+    sides = tables.aggregate(
+        Aggregate(
+            *("X", "e", "1m", 2.0, 1.0, 4.0, 1.5, 3.5, 7, 0, AT, "redis"), buy_volume=0.0, sell_volume=12.5
+        )
+    )
+    assert re.findall(r"(buy|sell)_volume +(\S+)", sides) == [("buy", "0.0"), ("sell", "12.5")]
+
+
 def test_candles():
     """It shows whether they are closed, and how to get the next page."""
     page = Candles([Candle(0, 1.0, 2.0, 0.5, 1.5, 1.25, 3, closed=True)], AT)
@@ -89,6 +130,38 @@ def test_candles():
         "closed": "yes",
     }
     assert more == f"more with --start {AT}"
+
+
+def candle(**volumes: float | None) -> Candle:
+    return Candle(0, 1.0, 2.0, 0.5, 1.5, 1.25, 3, closed=True, **volumes)
+
+
+@pytest.mark.parametrize(
+    ("candles", "columns"),
+    [
+        ([candle(volume=None, volume_updates=0, vwap=None)], {}),
+        (
+            [
+                candle(volume=2.5, volume_updates=3, vwap=1.125),
+                candle(volume=0.0, volume_updates=3, vwap=None),
+            ],
+            {"volume": ["2.5", "0.0"], "vwap": ["1.125", "-"]},
+        ),
+        (
+            [candle(), candle(volume=2.5, volume_updates=2, vwap=1.125)],
+            {"volume": ["-", "2.5"], "vwap": ["-", "1.125"], "volume_updates": ["0", "2"]},
+        ),
+    ],
+    ids=["untold", "of all", "of some"],
+)
+def test_candles_with_volumes(candles, columns):
+    """Columns about volumes are there if any is known, and so far as they say more."""
+    head, *rows = [line.split() for line in tables.candles(Candles(candles, None)).splitlines()]
+
+    assert head == ["from", "open", "high", "low", "close", "average", "updates", *columns, "closed"]
+    assert [row[7:-1] for row in rows] == [
+        [column[at] for column in columns.values()] for at in range(len(rows))
+    ]
 
 
 def test_health():

@@ -112,7 +112,7 @@ def _prices() -> Iterator[Operation]:
             "prices",
             "Everything about a symbol's prices over a period",
             "Summary",
-            "The mean, the lowest, highest, first and last price at once.",
+            "The mean, the lowest, highest, first and last price, and the volume at once.",
             parameters=("exchange", "period"),
             kinds=("bad-period", *_SYMBOL, "no-data", *_STORES),
         )

@@ -48,8 +48,8 @@ def _price(text: str) -> Json:
     return {"description": text, "exclusiveMinimum": 0}
 
 
-def _sum(text: str) -> Json:
-    return {"description": f"{text}; null if no update told it.", "minimum": 0}
+def _sum(text: str, *, of: str = "a volume") -> Json:
+    return {"description": f"{text}; null if no update has {of}.", "minimum": 0}
 
 
 def _value(name: str, text: str) -> Json:
@@ -75,10 +75,16 @@ EVERYWHERE: Final[Mapping[str, Json]] = {
 _VOLUMES: Final[Mapping[str, Json]] = {
     "volume": _sum("What was traded, in the base currency"),
     "quote_volume": _sum("The sum of price times volume"),
-    "buy_volume": _sum("The volume of updates whose taker bought"),
-    "sell_volume": _sum("The volume of updates whose taker sold"),
-    "volume_updates": _number("How many updates told their volume."),
-    "vwap": {"description": "The price weighted by volume; null without volume.", "exclusiveMinimum": 0},
+    "buy_volume": _sum("The volume of updates whose taker bought", of="a side"),
+    "sell_volume": _sum("The volume of updates whose taker sold", of="a side"),
+    "volume_updates": _number(
+        "The number of updates with a volume. If it is less than `updates`, the volumes are those of a part "
+        "of the market."
+    ),
+    "vwap": {
+        "description": "The average price weighted by volume; null if `volume` is null or 0.",
+        "exclusiveMinimum": 0,
+    },
 }
 
 WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
@@ -86,7 +92,11 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
         "exchange": _value("Exchange", "The exchange that sent it."),
         "price": _price("The price, as the exchange sent it."),
         "timestamp": _value("Timestamp", "The exchange's own time of the update."),
-        "volume": _sum("The volume of this update, in the base currency"),
+        "volume": {
+            "description": "The volume of this update, in the base currency; null if its exchange did not "
+            "send one, or if only the row of its minute is left.",
+            "minimum": 0,
+        },
     },
     "Statistic": {
         "exchange": _value_or_null(

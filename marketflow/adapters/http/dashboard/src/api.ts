@@ -9,6 +9,8 @@ export interface Price {
   price: number;
   /** The exchange's own time, Unix ms. */
   timestamp: number;
+  /** That of this update, in the base currency; null if it has none. */
+  volume: number | null;
 }
 
 export interface Candle {
@@ -21,6 +23,12 @@ export interface Candle {
   close: number;
   average: number;
   updates: number;
+  /** In the base currency; null if no update has a volume. */
+  volume: number | null;
+  /** How many updates have a volume. */
+  volume_updates: number;
+  /** The price weighted by volume; null without volume. */
+  vwap: number | null;
   closed: boolean;
 }
 

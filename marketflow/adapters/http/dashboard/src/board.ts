@@ -2,7 +2,7 @@
 
 import type { FeedStatus, Price } from "./api";
 import { make, setAttribute, setText } from "./dom";
-import { decimalsOf, formatAge, formatPrice, formatShare, formatSpread } from "./format";
+import { decimalsOf, formatAge, formatPrice, formatShare, formatSpread, formatVolume } from "./format";
 import { type Prices, type Spread, direction } from "./prices";
 import { roving } from "./roving";
 import type { View } from "./view";
@@ -21,6 +21,7 @@ interface Cell {
   number: HTMLElement;
   age: HTMLElement;
   end: HTMLElement;
+  volume: HTMLElement;
   shown: Price | undefined;
 }
 
@@ -49,6 +50,7 @@ export class Board {
   shape(symbols: readonly string[], exchanges: readonly string[]): void {
     this.#exchanges = exchanges;
     this.#statuses.clear();
+    setAttribute(this.table, "data-volumes", null);
     this.#rows = symbols.map((symbol) => this.#row(symbol));
     const body = make("tbody", { role: "rowgroup" });
     for (const row of this.#rows) {
@@ -129,8 +131,10 @@ export class Board {
     // Only visible on a narrow screen, which hides the columns' heads; screen readers use the label.
     const where = make("span", { class: "where", "aria-hidden": "true" }, exchange, " ", this.#status(exchange));
     const below = make("span", { class: "below" }, end, " ", age);
-    const place = make("td", { role: "cell" }, where, button, below);
-    return { symbol, exchange, place, button, arrow, number, age, end, shown: undefined };
+    // Has a line of its own once any price came with a volume, so that the table does not jump from update to update.
+    const volume = make("span", { class: "volume" });
+    const place = make("td", { role: "cell" }, where, button, below, volume);
+    return { symbol, exchange, place, button, arrow, number, age, end, volume, shown: undefined };
   }
 
   #paintCell(cell: Cell, now: number): void {
@@ -146,6 +150,8 @@ export class Board {
       }
       cell.shown = price;
       setText(cell.number, formatPrice(price.price));
+      setText(cell.volume, price.volume === null ? "" : `vol ${formatVolume(price.volume)}`);
+      if (price.volume !== null) setAttribute(this.table, "data-volumes", "");
     }
     const stale = this.prices.isStale(price, now);
     const milliseconds = now - price.timestamp;

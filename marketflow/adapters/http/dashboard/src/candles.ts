@@ -17,8 +17,8 @@ export const INTERVALS: ReadonlyMap<string, number> = new Map([
 /**
  * Candles in ascending order of time, each start once.
  *
- * A live price changes the newest candle, or begins one. Its number of updates and its average come only from
- * the service, since the stream may skip updates. For the same reason a candle's high and low may be wrong until
+ * A live price changes the newest candle, or begins one. Its number of updates, its average and its volume come only
+ * from the service, since the stream may skip updates. For the same reason a candle's high and low may be wrong until
  * the service sends it again; `openFrom` is the start of the first such candle.
  */
 export class Candles {
@@ -64,7 +64,8 @@ export class Candles {
       this.#newest = price.timestamp;
       const only = price.price;
       const bar = { open: only, high: only, low: only, close: only, average: only };
-      const candle = { start, end: start + this.interval, ...bar, updates: 0, closed: false };
+      const unknown = { updates: 0, volume: null, volume_updates: 0, vwap: null };
+      const candle = { start, end: start + this.interval, ...bar, ...unknown, closed: false };
       this.#candles.push(candle);
       return candle;
     }

@@ -1,6 +1,7 @@
 /** Numbers and times as text: the same in every locale, with only as many digits as are useful. */
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const VOLUME = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 5 });
 const FIXED = new Map<number, Intl.NumberFormat>();
 
 /** Prices below this are written with an exponent. */
@@ -35,6 +36,15 @@ export function formatPrice(price: number, decimals = decimalsOf(price)): string
 export function formatSpread(absolute: number, decimals: number): string {
   const seen = absolute > 0 ? 1 - Math.floor(Math.log10(absolute)) : 0;
   return formatPrice(absolute, Math.min(12, Math.max(decimals, seen)));
+}
+
+/** Volumes from this on are written with an exponent. */
+const HUGE = 1e12;
+
+/** A volume: to five digits, without zeros at the end, since volumes of one pair differ a lot in size. */
+export function formatVolume(volume: number): string {
+  if (volume !== 0 && (volume < TINY || volume >= HUGE)) return volume.toExponential(4);
+  return (volume < 10_000 ? VOLUME : WHOLE).format(volume);
 }
 
 /** A count. */

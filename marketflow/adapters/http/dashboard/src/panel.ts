@@ -4,7 +4,7 @@ import { type Candle, type Price, reasonOf } from "./api";
 import { INTERVALS } from "./candles";
 import { Chart } from "./chart";
 import { byId, make, setAttribute, setText } from "./dom";
-import { decimalsOf, formatCount, formatDateTime, formatPrice } from "./format";
+import { decimalsOf, formatCount, formatDateTime, formatPrice, formatVolume } from "./format";
 import { History } from "./history";
 import type { View } from "./view";
 
@@ -22,6 +22,7 @@ export class ChartPanel {
   readonly #table = byId("chart-table", HTMLTableSectionElement);
   readonly #newest = byId("chart-newest", HTMLButtonElement);
   readonly #details = byId("chart-details", HTMLDetailsElement);
+  readonly #numbers = byId("legend", HTMLElement);
   #history: History | null = null;
   #pointed: number | null = null;
   readonly #moved = new Map<number, Candle>();
@@ -150,24 +151,42 @@ export class ChartPanel {
       close: price(candle?.close),
       average: price(told ? candle.average : undefined),
       updates: told ? formatCount(candle.updates) : "–",
+      volume: volumeOf(candle),
+      vwap: price(candle?.vwap ?? undefined),
       time: candle === undefined ? "" : formatDateTime(candle.start),
     };
     for (const [name, text] of Object.entries(fields)) setText(byId(`legend-${name}`, HTMLElement), text);
     const falls = candle !== undefined && candle.close < candle.open;
-    setAttribute(byId("legend", HTMLElement), "data-moved", falls ? "down" : "up");
+    setAttribute(this.#numbers, "data-moved", falls ? "down" : "up");
+    // The same for all candles of the view, so that the legend does not jump while one points at them.
+    setAttribute(this.#numbers, "data-volumes", candles?.all.some(hasVolume) ? "" : null);
   }
 
   #rows(): void {
     if (!this.#details.open) return;
     const candles = this.#history?.candles.all.slice(-ROWS).reverse() ?? [];
+    const volumes = candles.some(hasVolume);
+    setAttribute(this.#table.closest("table") as Element, "data-volumes", volumes ? "" : null);
     const rows = candles.map((candle) => {
       const cells = [candle.open, candle.high, candle.low, candle.close].map((value) => formatPrice(value));
       cells.push(formatCount(candle.updates));
+      if (volumes) cells.push(volumeOf(candle), candle.vwap === null ? "–" : formatPrice(candle.vwap));
       const start = make("th", { scope: "row" }, formatDateTime(candle.start));
       return make("tr", {}, start, ...cells.map((text) => make("td", {}, text)));
     });
     this.#table.replaceChildren(...rows);
   }
+}
+
+function hasVolume(candle: Candle): boolean {
+  return candle.volume_updates > 0;
+}
+
+/** The volume of a candle, and of how many updates it is if it is not of all. */
+function volumeOf(candle: Candle | undefined): string {
+  if (candle === undefined || candle.volume === null) return "–";
+  const volume = formatVolume(candle.volume);
+  return candle.volume_updates < candle.updates ? `${volume} (of ${formatCount(candle.volume_updates)})` : volume;
 }
 
 function radio(interval: string): HTMLElement {

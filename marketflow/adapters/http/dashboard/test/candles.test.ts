@@ -7,11 +7,12 @@ const SECOND = 1_000;
 
 function candle(start: number, close = 1, closed = true): Candle {
   const bar = { open: close, high: close, low: close, close, average: close };
-  return { start, end: start + SECOND, ...bar, updates: 3, closed };
+  const traded = { volume: 0.5, volume_updates: 2, vwap: close };
+  return { start, end: start + SECOND, ...bar, updates: 3, ...traded, closed };
 }
 
 function price(timestamp: number, value: number): Price {
-  return { symbol: "BTCUSDT", exchange: "exchange1", price: value, timestamp };
+  return { symbol: "BTCUSDT", exchange: "exchange1", price: value, timestamp, volume: 0.25 };
 }
 
 function told(...given: Candle[]): Candles {
@@ -43,7 +44,8 @@ test("the live price with the later timestamp is the close", () => {
 
 test("a live price past the end begins a candle, without numbers of the service", () => {
   const candles = told(candle(1_000));
-  expect(candles.put(price(4_321, 7))).toMatchObject({ start: 4_000, end: 5_000, open: 7, updates: 0, closed: false });
+  const begun = { start: 4_000, end: 5_000, open: 7, updates: 0, volume: null, volume_updates: 0, vwap: null };
+  expect(candles.put(price(4_321, 7))).toMatchObject({ ...begun, closed: false });
   expect(candles.all).toHaveLength(2);
 });
 

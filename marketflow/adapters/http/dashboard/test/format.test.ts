@@ -11,6 +11,7 @@ import {
   formatShare,
   formatSpread,
   formatTime,
+  formatVolume,
 } from "../src/format";
 
 describe("a price", () => {
@@ -42,6 +43,18 @@ test.each([
 ])("the spread %d of prices about %d is %s", (absolute, price, text) =>
   expect(formatSpread(absolute, decimalsOf(price))).toBe(text),
 );
+
+test.each([
+  [0, "0"],
+  [0.0125, "0.0125"],
+  [0.1 + 0.2, "0.3"],
+  [0.00000123456789, "0.0000012346"],
+  [421.5, "421.5"],
+  [12_345.678, "12,346"],
+  [98_765_432.1, "98,765,432"],
+  [1e18, "1.0000e+18"],
+  [5e-324, "4.9407e-324"],
+])("the volume %d is %s", (volume, text) => expect(formatVolume(volume)).toBe(text));
 
 test.each([
   [0.0435, "4.35 %"],

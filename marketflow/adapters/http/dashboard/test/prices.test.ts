@@ -8,7 +8,7 @@ const STALE_AFTER = 3_000;
 const ALL = ["a", "b", "c"];
 
 function price(exchange: string, value: number, age = 0): Price {
-  return { symbol: "BTCUSDT", exchange, price: value, timestamp: NOW - age };
+  return { symbol: "BTCUSDT", exchange, price: value, timestamp: NOW - age, volume: null };
 }
 
 function pricesOf(...given: Price[]): Prices {
