@@ -63,7 +63,14 @@ async def run_demo(settings: Settings, *, duration: float | None) -> None:
                                 exchange,
                                 "127.0.0.1",
                                 await exchanges.start(
-                                    partial(simulate, name=exchange, host="127.0.0.1", port=0, walk="fair")
+                                    partial(
+                                        simulate,
+                                        name=exchange,
+                                        host="127.0.0.1",
+                                        port=0,
+                                        walk="fair",
+                                        volumes=True,
+                                    )
                                 ),
                             )
                             for exchange in EXCHANGES

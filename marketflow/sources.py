@@ -10,6 +10,7 @@ from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, LineReader
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
+from marketflow.adapters.exchange.volumes import Volumes
 from marketflow.adapters.exchange.wire import Decoder
 from marketflow.app.instruments.clocks import Beat
 from marketflow.app.interface import Mode
@@ -31,7 +32,12 @@ def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Sourc
         ],
         "test": [
             GeneratorSource(
-                name, FairPrices(name, settings.symbols, COMMON_SEED), settings.generator.rate, clock, decode
+                name,
+                FairPrices(name, settings.symbols, COMMON_SEED),
+                settings.generator.rate,
+                clock,
+                decode,
+                Volumes(settings.symbols, f"{COMMON_SEED}/{name}"),
             )
             for name in settings.generator.exchanges
         ],

@@ -150,6 +150,7 @@ def with_open_files(settings: Settings) -> Settings:
     "prices stay together.",
 )
 @click.option("--seed", type=int, help="free: gives the same prices each time. fair: chooses the market.")
+@click.option("--volumes", is_flag=True, help="Tell a volume and the taker's side in each line.")
 @click.option(
     "--close-every", type=AMOUNT, default=0.0, help="Close each connection after this many seconds."
 )
@@ -175,12 +176,13 @@ def exchange(
     rate: float,
     walk: Literal["free", "fair"],
     seed: int | None,
+    volumes: bool,
     **faults: float,
 ) -> None:
     """Run a simulated exchange until SIGINT, SIGTERM or SIGHUP.
 
-    It sends the same lines at the same rate as the real ones, except for the faults that you set. All clients
-    get the same lines.
+    It sends the same lines at the same rate as the real ones, except for the faults that you set, and for
+    volumes, which the real ones do not tell. All clients get the same lines.
     """
     _start_logging(this)
     host = host.removeprefix("[").removesuffix("]")  # IPv6 addresses have brackets in URLs
@@ -199,6 +201,7 @@ def exchange(
         rate=rate,
         walk=walk,
         seed=seed,
+        volumes=volumes,
         faults=Faults(**faults),
     )
     trio.run(until_signal, task)

@@ -112,12 +112,33 @@ async def test_the_wall_clock_is_the_default(limit):
     assert before <= json.loads(line)["timestamp"] <= SystemClock().now()
 
 
-async def test_full_speed(limit):
+@pytest.mark.parametrize("walk", ["free", "fair"])
+async def test_volumes(limit, walk):
+    """If wanted each line tells one, with a side. Two exchanges of a market trade different things."""
+    found = []
+    for settings in ({}, {"volumes": True}, {"volumes": True}, {"volumes": True, "name": "exchange2"}):
+        clock = VirtualWallClock()
+        clock.now = lambda: 1_795_343_351_549
+        async with exchange(walk=walk, clock=clock, **settings) as port:
+            found.append([json.loads(line) for line in await lines_from(port, 10)])
+    silent, telling, again, other = found
+    assert telling == again
+    assert [line["price"] for line in telling] == [line["price"] for line in silent]
+    assert not any("volume" in line for line in silent)
+    assert all(line["volume"] > 0 and line["side"] in ("buy", "sell") for line in telling)
+    assert (walk == "fair") == ([line["volume"] for line in telling] != [line["volume"] for line in other])
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+async def test_full_speed(limit, volumes):
     """It sends as fast as it is read: only good lines, in large pieces, with the current time."""
     decode = Decoder(Checks(frozenset(SYMBOLS), 60_000, 120_000))
     framer = LineFramer()
     accepted = reads = 0
-    async with exchange(rate=0) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+    async with (
+        exchange(rate=0, volumes=volumes) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as stream,
+    ):
         last = SystemClock().now()
         while accepted < 300_000:
             data = await stream.receive_some(65_536)
@@ -129,6 +150,7 @@ async def test_full_speed(limit):
             for updates in batch.updates:
                 assert min(updates.columns.timestamps) >= last - 1_000
                 assert max(updates.columns.timestamps) <= SystemClock().now()
+                assert (updates.columns.volumes is not None) == volumes
     assert reads < accepted / 100
 
 

@@ -8,6 +8,7 @@ import trio
 
 from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.adapters.exchange.volumes import Volumes
 from marketflow.adapters.exchange.walk import Walk
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
@@ -17,6 +18,11 @@ from marketflow.domain.prices import SYMBOLS
 class WallClock:
     def now(self) -> int:
         return 1_795_343_351_549 + round(trio.current_time() * 1_000)
+
+
+class FixedClock:
+    def now(self) -> int:
+        return 1_795_343_351_549
 
 
 def source_of(rate=10.0, seed=1) -> GeneratorSource:
@@ -38,6 +44,20 @@ async def test_a_payload_is_one_tick_of_all_symbols(autojump_clock):
         updates = parsed(await ticks.next())
         assert [update["symbol"] for update in updates] == list(SYMBOLS)
         assert {update["timestamp"] for update in updates} == {WallClock().now()}
+
+
+async def test_ticks_tell_volumes_if_there_are_some(autojump_clock):
+    """Each line has its own; prices are the same."""
+    lines = []
+    for volumes in (Volumes(SYMBOLS, "1"), None):
+        prices = FairPrices("test1", SYMBOLS, 3)
+        source = GeneratorSource("test1", prices, 10, FixedClock(), decode=None, volumes=volumes)
+        lines.append(parsed(await source.ticks().next()))
+    telling, silent = lines
+    assert [update["price"] for update in telling] == [update["price"] for update in silent]
+    assert len({update["volume"] for update in telling}) == len(SYMBOLS)
+    assert {update["side"] for update in telling} <= {"buy", "sell"}
+    assert not any("volume" in update for update in silent)
 
 
 @pytest.mark.parametrize("rate", [0.5, 3, 10, 1_000])

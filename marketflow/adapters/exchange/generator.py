@@ -1,4 +1,4 @@
-"""Generated prices, which replace an exchange in the test mode."""
+"""Generated prices and volumes, which replace an exchange in the test mode."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from marketflow.adapters.exchange.lines import Lines
-from marketflow.adapters.exchange.wire import encode_line
+from marketflow.adapters.exchange.volumes import tick_lines
 
 if TYPE_CHECKING:
+    from marketflow.adapters.exchange.volumes import Volumes
     from marketflow.adapters.exchange.walk import Prices
     from marketflow.app.ports import Clock, Decode, Intake
 
@@ -24,11 +25,18 @@ class GeneratorSource:
     """
 
     def __init__(
-        self, exchange: str, prices: Prices, rate: float, clock: Clock, decode: Decode[Lines]
+        self,
+        exchange: str,
+        prices: Prices,
+        rate: float,
+        clock: Clock,
+        decode: Decode[Lines],
+        volumes: Volumes | None = None,
     ) -> None:
         self.exchange = exchange
         self.decode = decode
         self._prices = prices
+        self._volumes = volumes
         self._interval = 1 / rate
         self._clock = clock
 
@@ -44,14 +52,15 @@ class GeneratorSource:
 
     def ticks(self) -> Ticks:
         """Ticks on a schedule that starts now."""
-        return Ticks(self._prices, self._interval, self._clock)
+        return Ticks(self._prices, self._volumes, self._interval, self._clock)
 
 
 class Ticks:
     """Ticks on a schedule. Each has the prices of the time at which it is made."""
 
-    def __init__(self, prices: Prices, interval: float, clock: Clock) -> None:
+    def __init__(self, prices: Prices, volumes: Volumes | None, interval: float, clock: Clock) -> None:
         self._prices = prices
+        self._volumes = volumes
         self._interval = interval
         self._clock = clock
         self._next_tick = trio.current_time()
@@ -63,4 +72,4 @@ class Ticks:
         # After the sleep, so that a cancelled wait loses no tick.
         self._next_tick += self._interval
         timestamp = self._clock.now()
-        return b"".join(encode_line(symbol, price, timestamp) for symbol, price in self._prices.at(timestamp))
+        return b"".join(tick_lines(self._prices.at(timestamp), timestamp, self._volumes))

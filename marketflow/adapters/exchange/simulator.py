@@ -12,8 +12,8 @@ import trio
 from marketflow.adapters.exchange.broadcast import Broadcast, Reader
 from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
 from marketflow.adapters.exchange.faults import GARBAGE, NO_FAULTS, Faults
+from marketflow.adapters.exchange.volumes import Volumes, tick_lines
 from marketflow.adapters.exchange.walk import Prices, Walk
-from marketflow.adapters.exchange.wire import encode_line
 from marketflow.app.instruments.clocks import SystemClock
 from marketflow.domain.prices import SYMBOLS
 
@@ -33,7 +33,7 @@ BLOCKS: Final = 32
 
 # Replaced by the current timestamp whenever a block is sent.
 _PLACEHOLDER: Final = 1_000_000_000_000
-_PLACED: Final = b'"timestamp":%d}'
+_PLACED: Final = b'"timestamp":%d'
 
 Kind = Literal["free", "fair"]
 """`free`: a random walk, as on the provided exchanges, independent of other exchanges. `fair`: all exchanges
@@ -51,6 +51,7 @@ async def simulate(
     seed: int | None = None,
     walk: Kind = "free",
     symbols: Sequence[str] = SYMBOLS,
+    volumes: bool = False,
     faults: Faults = NO_FAULTS,
     clock: Clock | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
@@ -62,6 +63,9 @@ async def simulate(
     connection and then continues even if no client is connected. A slow client delays nobody: it is
     disconnected when too much data waits for it.
 
+    The provided exchanges tell no volumes. With `volumes` each line has a volume and a side. Its prices are
+    the same as without.
+
     With `rate` 0 the sequence is as fast as its slowest reader, and pauses while there is no reader. A reader
     that takes nothing for a second while another one waits is disconnected.
 
@@ -70,7 +74,7 @@ async def simulate(
     """
     exchange = _Exchange(
         log=logger.bind(exchange=name),
-        lines=_lines_of(name, walk, symbols, seed, faults, clock or SystemClock()),
+        lines=_lines_of(name, walk, symbols, seed, faults, clock or SystemClock(), volumes=volumes),
         faults=faults,
         seed=seed,
     )
@@ -84,12 +88,23 @@ async def simulate(
 
 
 def _lines_of(
-    name: str, walk: Kind, symbols: Sequence[str], seed: int | None, faults: Faults, clock: Clock
+    name: str,
+    walk: Kind,
+    symbols: Sequence[str],
+    seed: int | None,
+    faults: Faults,
+    clock: Clock,
+    *,
+    volumes: bool,
 ) -> _Lines:
     rng = random.Random(seed)  # noqa: S311 - made-up prices are no secret
+    # Exchanges of one market with the same seed have the same prices, but each has its own trades.
+    volumes_seed = None if seed is None else f"{seed}" if walk == "free" else f"{seed}/{name}"
+    trades = Volumes(symbols, volumes_seed) if volumes else None
     if walk == "free":
-        return _WalkLines(Walk(symbols, rng), faults, rng, clock)
-    return _Lines(FairPrices(name, symbols, COMMON_SEED if seed is None else seed), faults, rng, clock)
+        return _WalkLines(Walk(symbols, rng), trades, faults, rng, clock)
+    prices = FairPrices(name, symbols, COMMON_SEED if seed is None else seed)
+    return _Lines(prices, trades, faults, rng, clock)
 
 
 class _Exchange:
@@ -162,8 +177,11 @@ def _within_a_line(data: bytes, rng: random.Random) -> int:
 class _Lines:
     """The lines of the sequence."""
 
-    def __init__(self, prices: Prices, faults: Faults, rng: random.Random, clock: Clock) -> None:
+    def __init__(
+        self, prices: Prices, volumes: Volumes | None, faults: Faults, rng: random.Random, clock: Clock
+    ) -> None:
         self._prices = prices
+        self._volumes = volumes
         self._garbage = faults.garbage
         self._skew = round(faults.skew * 1_000)
         self._rng = rng
@@ -183,9 +201,7 @@ class _Lines:
 
     def _ticks(self, ticks: int, now: int, timestamp: int) -> bytes:
         lines = [
-            encode_line(symbol, price, timestamp)
-            for _ in range(ticks)
-            for symbol, price in self._prices.at(now)
+            line for _ in range(ticks) for line in tick_lines(self._prices.at(now), timestamp, self._volumes)
         ]
         if self._garbage:
             lines = [
@@ -198,8 +214,10 @@ class _Lines:
 class _WalkLines(_Lines):
     """Lines whose prices do not depend on the time. At full speed, blocks of them are repeated."""
 
-    def __init__(self, prices: Prices, faults: Faults, rng: random.Random, clock: Clock) -> None:
-        super().__init__(prices, faults, rng, clock)
+    def __init__(
+        self, prices: Prices, volumes: Volumes | None, faults: Faults, rng: random.Random, clock: Clock
+    ) -> None:
+        super().__init__(prices, volumes, faults, rng, clock)
         self._blocks: list[bytes] = []
         self._next_block = 0
 

@@ -54,13 +54,17 @@ def _decoder_of(symbols: Iterable[str]) -> LinesDecoder:
     return msgspec.json.Decoder(line)
 
 
-def encode_line(
-    symbol: str, price: float, timestamp: int, volume: float | None = None, side: Side | None = None
-) -> bytes:
-    """The line of an update, in the form that exchanges send; `timestamp` in Unix ms."""
-    told = "" if volume is None else f',"volume":{volume!r}'
-    told += "" if side is None else f',"side":"{side}"'
+def encode_line(symbol: str, price: float, timestamp: int, told: str = "") -> bytes:
+    """The line of an update, in the form that exchanges send; `timestamp` in Unix ms.
+
+    `told`: what `encode_told` gives, for an exchange that tells volumes.
+    """
     return f'{{"symbol":"{symbol}","price":{price!r},"timestamp":{timestamp}{told}}}\n'.encode()
+
+
+def encode_told(volume: float, side: Side | None = None) -> str:
+    """The part of a line with the volume, and with the taker's side."""
+    return f',"volume":{volume!r}' if side is None else f',"volume":{volume!r},"side":"{side}"'
 
 
 @attrs.frozen
