@@ -14,7 +14,7 @@ from marketflow.domain.periods import MINUTE
 from marketflow.domain.prices import SYMBOLS
 from tests.bench.bench import Bench
 from tests.bench.rows import Row
-from tests.bench.sender import BLOCK, Lines
+from tests.bench.sender import BLOCK, Lines, Telling
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -23,13 +23,27 @@ class _Line(msgspec.Struct, gc=False):
     timestamp: int
 
 
+class _TellingLine(_Line, gc=False):
+    volume: float
+    side: str
+
+
 def decoding(bench: Bench) -> list[Row]:
     """The rows for decoding: processor time on one core."""
+    return [
+        _row(bench, "decoding", "decode, check, group and summarise a line", "nothing", _Line),
+        _row(
+            bench, "decoding with volumes", "the same for a line with volume and side", "always", _TellingLine
+        ),
+    ]
+
+
+def _row(bench: Bench, name: str, what: str, telling: Telling, kind: type[_Line]) -> Row:
     now = time.time_ns() // 1_000_000
-    block, count = Lines(SYMBOLS).block(0, BLOCK, now)
+    block, count = Lines(SYMBOLS, telling).block(0, BLOCK, now)
     payload = lines.Lines(block, oversized=0, received_at=now, received_monotonic=0.0)
     decoder = Decoder(Checks(frozenset(SYMBOLS), MINUTE, 2 * MINUTE))
-    bare = msgspec.json.Decoder(_Line)
+    bare = msgspec.json.Decoder(kind)
     assert decoder(payload).accepted == len(bare.decode_lines(block)) == count
     blocks = 50 if bench.quick else 1_000
     limits: list[float] = []
@@ -37,18 +51,16 @@ def decoding(bench: Bench) -> list[Row]:
     for _ in range(bench.rounds):
         limits.append(_cost(lambda: bare.decode_lines(block), blocks, count))
         ours.append(_cost(lambda: decoder(payload), blocks, count))
-    bench.say(f"us a line: msgspec {min(limits):.2f}, a worker {min(ours):.2f}")
-    return [
-        Row(
-            name="decoding",
-            what="decode, check, group and summarise a line",
-            unit="us",
-            rounds=ours,
-            limit=min(limits),
-            limit_is="msgspec alone, best",
-            raw={"msgspec": limits},
-        )
-    ]
+    bench.say(f"us a line ({name}): msgspec {min(limits):.2f}, a worker {min(ours):.2f}")
+    return Row(
+        name=name,
+        what=what,
+        unit="us",
+        rounds=ours,
+        limit=min(limits),
+        limit_is="msgspec alone, best",
+        raw={"msgspec": limits},
+    )
 
 
 def _cost(decode: Callable[[], object], blocks: int, lines: int) -> float:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 LINES = 20_000
 """The number of rendered lines, which are sent in turn."""
@@ -34,21 +34,33 @@ STARTS = (100_000.0, 0.3, 3.9, 200.0, 3050.0)
 LISTENING = "listening"
 
 
-class Lines:
-    """Rendered lines of all symbols in turn, each a random walk."""
+Telling = Literal["nothing", "always", "mixed"]
+"""Whether lines tell volumes and sides: none does; each does; or some do, some tell what does not count."""
+Trade = tuple[float | None, str | None]
+"""What a line tells, as far as it counts: volume and side."""
+IGNORED = ("null", '"1.5"', "-1", "1e19")
+"""Volumes that do not count."""
 
-    def __init__(self, symbols: Sequence[str]) -> None:
-        rng = random.Random(1)
+
+class Lines:
+    """Rendered lines of all symbols in turn, each a random walk. Prices do not depend on the rest."""
+
+    def __init__(self, symbols: Sequence[str], telling: Telling = "nothing") -> None:
+        rng, of_trades = random.Random(1), random.Random(2)
         prices = [STARTS[place % len(STARTS)] for place in range(len(symbols))]
         self._heads: list[bytes] = []
         """Lines up to their timestamp."""
         self.prices: list[float] = []
         """The price of each line."""
+        self.trades: list[Trade] = []
+        """What each line tells besides."""
         for number in range(LINES):
             place = number % len(symbols)
             prices[place] *= 1 + rng.uniform(-0.01, 0.01)
             self.prices.append(prices[place])
-            self._heads.append(_head(symbols[place], prices[place]))
+            told, trade = _trade(telling, of_trades)
+            self.trades.append(trade)
+            self._heads.append(_head(symbols[place], prices[place], told))
 
     def block(self, first: int, count: int, timestamp: int) -> tuple[bytes, int]:
         """At most `count` lines from `first` on, and their number."""
@@ -58,8 +70,24 @@ class Lines:
         return end.join(heads) + end, len(heads)
 
 
-def _head(symbol: str, price: float) -> bytes:
-    return f'{{"symbol":"{symbol}","price":{price!r},"timestamp":'.encode()
+def _head(symbol: str, price: float, told: str = "") -> bytes:
+    return f'{{"symbol":"{symbol}","price":{price!r},{told}"timestamp":'.encode()
+
+
+def _trade(telling: Telling, rng: random.Random) -> tuple[str, Trade]:
+    """The part of a line before its timestamp, and what of that counts."""
+    if telling == "nothing":
+        return "", (None, None)
+    volume, side = round(rng.lognormvariate(0.0, 1.0), 4), rng.choice(("buy", "sell"))
+    if telling == "mixed":
+        kind = rng.random()
+        if kind < 0.1:
+            return "", (None, None)
+        if kind < 0.2:
+            return f'"volume":{rng.choice(IGNORED)},"side":"{side}",', (None, None)
+        if kind < 0.4:
+            return f'"volume":{volume!r},', (volume, None)
+    return f'"volume":{volume!r},"side":"{side}",', (volume, side)
 
 
 class Exchange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +15,18 @@ from marketflow.app.answers import NoData, NothingCanAnswer
 from marketflow.app.interface import PriceQuestions
 from marketflow.app.ports import Aggregate
 from tests.simulation.faults import stop
-from tests.simulation.model import Interval, Update, summary
+from tests.simulation.model import Interval, Pair, Update, summary
 from tests.simulation.plan import LIVE, TEST
 from tests.simulation.process import Process, Wrong, true_time
 from tests.simulation.stores import TURNS_SECONDS
+from tests.simulation.volumes import (
+    found_answer,
+    found_in,
+    right_vwap,
+    same_volumes,
+    volumes_of,
+    within_volumes,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -37,6 +45,10 @@ REFUSED_SECONDS: Final = 65.0
 """Rows that were refused are tried again after a minute."""
 BOTH_SECONDS: Final = 12.0
 """Of two services that can both reach a store one ends within this. The second writes nothing meanwhile."""
+
+
+KINDS: Final = ("summary", "highest", "lowest", "average", "latest")
+"""Of questions."""
 
 
 class Checks:
@@ -139,14 +151,17 @@ class Checks:
             return
         before = min(trio.current_time() - MADE_SECONDS, sent)
         earlier = next((each.predecessors for each in self._world.processes if each.boot == boot), ())
-        came = sum(
-            (each.exchange, each.symbol) == pair
+        came = [
+            each
+            for each in self._world.updates()
+            if (each.exchange, each.symbol) == pair
             and self._world.model.end_of(each.timestamp) == row.end
             and (each.at < before or each.boot in earlier)
-            for each in self._world.updates()
-        )
-        if row.bar.count < came:
-            raise Wrong(f"a row of {row.bar.count} updates was written, {came} had come in: {row}")
+        ]
+        if row.bar.count < len(came):
+            raise Wrong(f"a row of {row.bar.count} updates was written, {len(came)} had come in: {row}")
+        if not within_volumes(volumes_of(came), found_in(row.bar.traded)):
+            raise Wrong(f"a row was written without all volumes that had come in: {row}: {volumes_of(came)}")
 
     async def ask_now_and_then(self) -> None:
         rng = self._world.generator("questions")
@@ -165,21 +180,26 @@ class Checks:
         of_mode = LIVE if mode == "live" else TEST
         exchange = rng.choice([None, *of_mode])
         meant = (exchange,) if exchange else of_mode
-        kind = rng.choice(("summary", "highest", "lowest", "average", "latest"))
+        kind = rng.choice(KINDS if self._world.plan.volumes is None else (*KINDS, "candles"))
         before = self._about(symbol, meant)
         newest = self._newest_known(process, symbol, meant)
         offset = self._world.clock.offset
         answer = await self._answer(process.questions.prices, kind, symbol, exchange, rng)
         if answer is None or modes.mode != mode or process.ended.is_set() or process.beside < math.inf:
             return
-        self._world.coverage[f"answer {answer.source}"] += 1
         after = self._about(symbol, meant)
+        behind = min(0, offset, self._world.clock.offset)
+        seen = [each for each in before if not self._unseen(process, each, behind)]
+        if kind == "candles":
+            spans = list(answer.candles)
+        else:
+            self._world.coverage[f"answer {answer.source}"] += 1
+            spans = [answer] if kind != "latest" else []
         if kind == "latest":
             self._check_latest(answer, newest, before, after, process)
-        elif not self._world.model.taints(meant, symbol, answer.start, answer.end, self._world.unread()):
-            behind = min(0, offset, self._world.clock.offset)
-            seen = [each for each in before if not self._unseen(process, each, behind)]
-            self._check_span(kind, answer, seen, after)
+        for span in spans:
+            if not self._world.model.taints(meant, symbol, span.start, span.end, self._world.unread()):
+                self._check_span(kind, span, seen, after)
 
     @staticmethod
     def _unseen(process: Process, update: Update, behind: int) -> bool:
@@ -211,6 +231,9 @@ class Checks:
                     case "summary":
                         period = rng.choice(("1s", "3s", "7s", "1m", "5m"))
                         return await prices.summary(symbol, exchange, period)
+                    case "candles":
+                        interval = rng.choice(("1s", "5s", "1m"))
+                        return await prices.candles(symbol, exchange, interval, None, None, 100)
                     case "highest" | "lowest" | "average":
                         period = rng.choice(("2s", "5s", "1m"))
                         return await prices.statistic(kind, symbol, exchange, period)
@@ -246,8 +269,9 @@ class Checks:
     def _check_latest(
         self, answer: Any, newest: int, before: list[Update], after: list[Update], process: Process
     ) -> None:
-        known = {(update.timestamp, update.price) for update in after}
-        if answer.timestamp < newest or (answer.timestamp, answer.price) not in known:
+        known = {(update.timestamp, update.price, update.told.volume) for update in after}
+        known |= {(timestamp, price, None) for timestamp, price, _ in known}
+        if answer.timestamp < newest or (answer.timestamp, answer.price, answer.volume) not in known:
             raise Wrong(f"latest: {answer}, the newest is of {newest}")
         equal = [each for each in before if each.timestamp == answer.timestamp]
         unknown, interval_of = self._unknown(), self._world.model.interval_of
@@ -279,12 +303,20 @@ class Checks:
         if kind == "summary":
             prices = answer.min_price, answer.max_price, answer.average_price
             expected = right.min, right.max, right.average
+        elif kind == "candles":
+            prices = answer.low, answer.high, answer.average
+            expected = right.min, right.max, right.average
         else:
             prices = (answer.price,)
             expected = ({"highest": right.max, "lowest": right.min, "average": right.average}[kind],)
         for price, wanted in zip(prices, expected, strict=True):
             if abs(price - wanted) > 1e-9 * abs(wanted):
                 raise Wrong(f"{kind}: {answer}, right is {right}")
+        if kind in {"summary", "candles"}:
+            self._world.coverage["answers with volumes"] += right.volumes.updates > 0
+            whole = same_volumes(found_answer(answer), right.volumes)
+            if not whole or not right_vwap(answer, right.min, right.max):
+                raise Wrong(f"{kind}: volumes of {answer}, right is {right}")
 
     # ---- the end ----
 
@@ -357,33 +389,35 @@ class Checks:
         mine = self._world.updates_of(process)
         since = self._world.clock.now() - self._world.plan.window_length
         dropped = sum(sum(ledger.dropped.values()) for ledger in process.counters().values())
-        all_of = Counter(
-            (each.exchange, each.symbol, each.timestamp, each.price) for each in self._world.updates()
-        )
+        all_of = Counter(_all_of(each) for each in self._world.updates())
         held: Counter[Any] = Counter()
         for (exchange, symbol), members in self._world.redis.shelf.members.items():
             for member in members.values():
-                held[exchange, symbol, member.timestamp, member.price] += 1
+                held[exchange, symbol, member.timestamp, member.price, member.volume, member.side] += 1
         if extra := held - all_of:
             raise Wrong(f"in the window, but never accepted, or twice: {list(extra.items())[:3]}")
         replayed = self._world.plan.replay_memory > 1_000_000
-        wanted = Counter(
-            (each.exchange, each.symbol, each.timestamp, each.price)
-            for each in mine
-            if each.timestamp >= since
-        )
+        wanted = Counter(_all_of(each) for each in mine if each.timestamp >= since)
         missing = wanted - held
         if missing and not dropped and replayed:
             raise Wrong(f"not in the window: {list(missing.items())[:3]} of {process.boot}")
-        counts = Counter(((each.exchange, each.symbol), each.timestamp // 1_000 * 1_000) for each in mine)
+        self._check_bars(process, mine)
+
+    def _check_bars(self, process: Process, mine: Sequence[Update]) -> None:
+        """The bars in Redis of what the last process accepted."""
+        seconds: defaultdict[tuple[Pair, int], list[Update]] = defaultdict(list)
+        for each in mine:
+            seconds[(each.exchange, each.symbol), each.timestamp // 1_000 * 1_000].append(each)
         # Where Redis has lost bars of an earlier boot, rows tell what was before: all bars of that time go.
         told_by_rows = max((end for _, end in self._world.model.tainted), default=0)
-        for (pair, second), count in counts.items():
+        for (pair, second), updates in seconds.items():
             if second < told_by_rows:
                 continue
             bar = self._world.redis.shelf.bars.get(pair, {}).get((second, process.boot))
-            if bar is None or bar.count != count:
-                raise Wrong(f"bar of {pair} {second}: {bar}, {count} updates were accepted")
+            if bar is None or bar.count != len(updates):
+                raise Wrong(f"bar of {pair} {second}: {bar}, {len(updates)} updates were accepted")
+            if not same_volumes(found_in(bar.traded), volumes_of(updates)):
+                raise Wrong(f"bar of {pair} {second}: {bar}, right is {volumes_of(updates)}")
 
     def _check_rows(self, until: int) -> None:
         rows = {
@@ -396,3 +430,9 @@ class Checks:
         if wrong:
             raise Wrong(f"{len(wrong)} rows are not right: {wrong[:3]}")
         self._world.coverage["rows"] += len(rows)
+
+
+def _all_of(update: Update) -> tuple[Any, ...]:
+    """What the window holds of an update."""
+    volume, side, _ = update.told
+    return update.exchange, update.symbol, update.timestamp, update.price, volume, side

@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NamedTuple
 
 import attrs
 import trio
@@ -19,6 +20,7 @@ import trio
 from marketflow.adapters.exchange.lines import Lines
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.ports import Decode, Decoded, Intake
+from tests.simulation.volumes import Telling, Told, no_number, told_by
 
 GARBAGE = (
     b"hello",
@@ -69,10 +71,11 @@ class SimulatedExchange:
         interval: int,
         lateness: int,
         step: Callable[[], int],
+        telling: Telling | None = None,
     ) -> None:
         """`true_time` in Unix ms, `tick` in seconds, `interval` and `lateness` of the aggregates in ms.
 
-        `step` gives the number of the present step of all tasks.
+        `step` gives the number of the present step of all tasks. None `telling`: it tells no volumes.
         """
         self.name = name
         self.most_received = 0
@@ -85,6 +88,7 @@ class SimulatedExchange:
         self._true_time = true_time
         self._tick = tick
         self._step = step
+        self._telling = telling
         self._connections: list[SimulatedConnection] = []
         self.sent = trio.Event()
         """Set when lines are sent to a connection. Who waits for it puts a new one in its place."""
@@ -116,7 +120,8 @@ class SimulatedExchange:
             late = rng.choice((0, self._lateness))
             time = (self._true_time() - late) // self._interval * self._interval - rng.choice((0, 1))
         line = {"symbol": rng.choice(self._symbols), "price": price, "timestamp": time}
-        return json.dumps(line).encode() + b"\n"
+        told = self._telling.told(line["symbol"]) if self._telling else ""
+        return f"{json.dumps(line)[:-1]}{told}}}\n".encode()
 
     def open(self) -> SimulatedConnection:
         """A new connection.
@@ -316,35 +321,45 @@ class _Framed:
         self._rest = b""
 
 
+class GoodLine(NamedTuple):
+    """What an acceptable line says."""
+
+    symbol: str
+    price: float
+    timestamp: int
+    told: Told
+
+
 def reason_against(
     line: bytes, *, symbols: Sequence[str], wall: int, interval: int, lateness: int
-) -> str | tuple[str, float, int] | None:
+) -> str | GoodLine | None:
     """What must become of a line.
 
     Returns:
-        None if it is blank; the reason of its rejection; or the update: symbol, price and timestamp.
+        None if it is blank; the reason of its rejection; or what it says.
     """
     if not line.strip(b" \t\r"):
         return None
-    update = _read(line)
-    if update is None:
+    good = _read(line)
+    if good is None:
         return "malformed"
-    symbol, price, time = update
     reasons = {
-        "symbol": symbol not in symbols,
-        "price": price <= 0,
-        "future": time > wall + FUTURE,
-        "late": wall >= (time // interval + 1) * interval + lateness,
+        "symbol": good.symbol not in symbols,
+        "price": good.price <= 0,
+        "future": good.timestamp > wall + FUTURE,
+        "late": wall >= (good.timestamp // interval + 1) * interval + lateness,
     }
-    return next((reason for reason, holds in reasons.items() if holds), update)
+    return next((reason for reason, holds in reasons.items() if holds), good)
 
 
-def _read(line: bytes) -> tuple[str, float, int] | None:
-    """Symbol, price and timestamp of a well-formed line."""
+def _read(line: bytes) -> GoodLine | None:
+    """What a well-formed line says."""
     try:
-        fields = json.loads(line)
+        fields = json.loads(line, parse_constant=no_number)
         symbol, price, time = fields["symbol"], fields["price"], fields["timestamp"]
     except (ValueError, TypeError, KeyError):
         return None
     kinds = isinstance(symbol, str) and isinstance(time, int) and isinstance(price, float | int)
-    return (symbol, float(price), time) if kinds and math.isfinite(price) else None
+    if not kinds or not math.isfinite(price):
+        return None
+    return GoodLine(symbol, float(price), time, told_by(fields, float(price)))

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from marketflow.domain.bars import Bar
+from tests.simulation.volumes import Told, Volumes, found_in, same_volumes, volumes_of, within_volumes
 
 Pair = tuple[str, str]
 """Exchange and symbol."""
@@ -29,6 +30,7 @@ class Update(NamedTuple):
     order: int
     at: float
     """When it was received (seconds of Trio's clock)."""
+    told: Told = Told()
 
 
 Interval = tuple[Pair, int]
@@ -128,9 +130,11 @@ class Model:
             if row is None:
                 return [f"row missing: {key}"] if self.tainted[key] > 0 else []
             prices = [update.price for update in group]
-            bounded = self.tainted[key] <= row.count <= len(group) and min(
-                prices
-            ) <= row.min <= row.max <= max(prices)
+            bounded = (
+                self.tainted[key] <= row.count <= len(group)
+                and min(prices) <= row.min <= row.max <= max(prices)
+                and within_volumes(found_in(row.traded), volumes_of(group))
+            )
             return [] if bounded else [f"row of an interval with losses: {key}: {row}"]
         if row is None:
             return [f"row missing: {key}, {len(group)} updates"]
@@ -166,6 +170,7 @@ class Summary(NamedTuple):
     max: float
     open: float
     close: float
+    volumes: Volumes
 
 
 def summary(updates: Iterable[Update]) -> Summary:
@@ -173,7 +178,13 @@ def summary(updates: Iterable[Update]) -> Summary:
     ordered = sorted(updates, key=lambda update: (update.timestamp, update.exchange, update.order))
     prices = [update.price for update in ordered]
     return Summary(
-        len(prices), math.fsum(prices) / len(prices), min(prices), max(prices), prices[0], prices[-1]
+        len(prices),
+        math.fsum(prices) / len(prices),
+        min(prices),
+        max(prices),
+        prices[0],
+        prices[-1],
+        volumes_of(ordered),
     )
 
 
@@ -182,4 +193,6 @@ def same(row: Bar, right: Summary) -> bool:
     return (
         (row.count, row.min, row.max, row.open, row.close)
         == (right.count, right.min, right.max, right.open, right.close)
-    ) and math.isclose(row.average, right.average, rel_tol=1e-9)
+        and math.isclose(row.average, right.average, rel_tol=1e-9)
+        and same_volumes(found_in(row.traded), right.volumes)
+    )

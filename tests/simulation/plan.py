@@ -161,6 +161,8 @@ SITUATIONS: Final = (
 least and at most, the second comes after the first."""
 SITUATION: Final = 0.05
 """How many of the plans have one of them."""
+VOLUMES: Final = 0.8
+"""In how many of the plans exchanges tell volumes."""
 
 
 def shown_table() -> str:
@@ -207,6 +209,9 @@ class Plan:
     retention: int | None
     """ms"""
     mode: str
+    volumes: bool | None
+    """Whether exchanges tell volumes. None for plans from before there were any: no question is about them
+    either, so that these stay the same histories."""
     faults: tuple[Fault, ...]
 
     @property
@@ -246,8 +251,14 @@ class Plan:
             replay_memory=rng.choice((64 * 2**20, 64 * 2**20, 2_000)),
             retention=rng.choice((None, None, 20_000)),
             mode=rng.choice(("live", "live", "test")),
+            volumes=_volumes(seed),
             faults=tuple(sorted([*faults, *situation])),
         )
+
+
+def _volumes(seed: int) -> bool:
+    """Drawn from a generator of its own: all else in the plan of a seed stays as it is."""
+    return random.Random(f"volumes {seed}").random() < VOLUMES
 
 
 def _fault(rng: random.Random, kind: str, seconds: float, before: Sequence[Fault]) -> Fault:

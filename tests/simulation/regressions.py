@@ -35,7 +35,7 @@ def regressions() -> dict[str, Regression]:
 
 def read(fields: dict[str, Any]) -> Regression:
     """An entry of the file. What is left out of a plan is None."""
-    fields = {"retention": None} | fields
+    fields = {"retention": None, "volumes": None} | fields
     showed, mutant = str(fields.pop("showed")), str(fields.pop("mutant"))
     faults = tuple(Fault(*each) for each in fields.pop("faults"))
     return Regression(

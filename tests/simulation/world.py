@@ -22,7 +22,7 @@ from marketflow.service import serve
 from marketflow.sources import line_decoder, line_reader
 from tests.simulation.checks import WHOLE_SECONDS, Checks
 from tests.simulation.disk import SimulatedDisk, SimulatedSpool
-from tests.simulation.exchanges import SimulatedExchange, SimulatedSource, reason_against
+from tests.simulation.exchanges import GoodLine, SimulatedExchange, SimulatedSource, reason_against
 from tests.simulation.faults import Faults
 from tests.simulation.model import Interval, Model, Update
 from tests.simulation.plan import LIVE, TEST, Plan, settings_of
@@ -35,6 +35,7 @@ from tests.simulation.stores import (
     SimulatedStore,
     SimulatedWindow,
 )
+from tests.simulation.volumes import Telling
 from tests.simulation.watching import Watch
 
 PAUSES: Final = (0.01, 0.3, 2.0, 6.0)
@@ -101,6 +102,7 @@ class World:
                 interval=plan.interval,
                 lateness=plan.lateness,
                 step=self.step,
+                telling=Telling(plan.symbols, self.generator(f"volumes {name}")) if plan.volumes else None,
             )
             for name in (*LIVE, *TEST)
         }
@@ -307,10 +309,10 @@ class World:
             interval=self.plan.interval,
             lateness=self.plan.lateness,
         )
-        if isinstance(judged, tuple):
-            symbol, price, timestamp = judged
+        if isinstance(judged, GoodLine):
+            symbol, price, timestamp, told = judged
             update = Update(
-                exchange, symbol, price, timestamp, process.boot, self._orders, trio.current_time()
+                exchange, symbol, price, timestamp, process.boot, self._orders, trio.current_time(), told
             )
             process.given[exchange].append(update)
         elif judged is not None:
@@ -357,6 +359,7 @@ class World:
         self.coverage[f"outcome {process.outcome.split(':')[0]}"] += 1
         if process.outcome.startswith("the stop") and not process.was_frozen:
             raise Wrong(f"{process.boot}: {process.outcome}")
+        self._check_ignored(process, updates)
         if process.outcome in ORDERLY and process.questions is not None:
             missed = len(self.updates_of(process, entered=False)) - len(self.updates_of(process))
             if missed:
@@ -378,6 +381,17 @@ class World:
         self.watch.check_spooled(process)
         self.watch.check_taken(process)
         self.count_losses(process)
+
+    def _check_ignored(self, process: Process, updates: Sequence[Update]) -> None:
+        """Volumes that do not count are counted, by exchange; what tells none is not."""
+        if process.questions is None:
+            return
+        counted = process.questions.measuring.measurements().volumes_ignored
+        right = Counter(update.exchange for update in updates if update.told.ignored)
+        self.coverage["volumes told"] += sum(update.told.volume is not None for update in updates)
+        self.coverage["volumes ignored"] += right.total()
+        if {name: count for name, count in counted.items() if count} != right:
+            raise Wrong(f"{process.boot}: volumes ignored {counted}, right is {right}")
 
     def _check_told(self, process: Process) -> None:
         """What was not spooled is told, in words and by the exit code."""

@@ -13,8 +13,12 @@ from tests.bench.sender import LINES, Lines
 
 Key = tuple[str, str, int]
 """Symbol, exchange, end of the interval (ms)."""
-Row = tuple[float, float, float, float, float, int]
-"""Average, min, max, open, close, count."""
+Row = tuple[
+    float, float, float, float, float, int, float | None, float | None, float | None, float | None, int
+]
+"""Average, min, max, open, close, count; volume, quote volume, bought, sold, updates with a volume."""
+Sent = tuple[float, float | None, str | None]
+"""The price of an update, its volume and side."""
 MARGIN = 100
 """Ms before the end of a broken connection in which updates may be missing: the flush interval (50 ms) after
 a kill, in which they wait for the feed's next beat; half of it where they wait for the flusher's next beat as
@@ -55,8 +59,11 @@ class Model:
         self.symbols = symbols
         self.interval = interval
         self._starved = starved
+        made = Lines(symbols, "mixed")
         # Twice the list, so that a block that wraps around is one slice.
-        self.prices = 2 * Lines(symbols).prices
+        self.lines: list[Sent] = 2 * [
+            (price, *trade) for price, trade in zip(made.prices, made.trades, strict=True)
+        ]
         self._blocks: dict[tuple[str, int], list[Block]] = defaultdict(list)
         """The blocks, by exchange and end of the interval."""
         self._torn: dict[tuple[str, int], int] = {}
@@ -105,25 +112,20 @@ class Model:
     def judge(self, key: Key, row: Row | None) -> str:
         """RIGHT; WAIT if updates are missing that may still come; otherwise what is wrong with the row."""
         symbol, exchange, end = key
-        prices, runs = self.updates(symbol, exchange, end)
-        missing = len(prices) - (row[5] if row else 0)
+        sent, runs = self.updates(symbol, exchange, end)
+        missing = len(sent) - (row[5] if row else 0)
         if missing < 0:
             return f"{-missing} updates more than were sent"
         if row is None:
             return RIGHT if sum(len(run) for run in runs) >= missing else WAIT
         if missing == 0:
-            return RIGHT if _same(row, prices) else f"{row} instead of {_row(prices)}"
+            return RIGHT if _same(row, sent) else f"{row} instead of {_row(sent)}"
         if len(runs) > MOST_RUNS:
-            within = min(prices) <= row[1] <= row[0] <= row[2] <= max(prices)
-            return RIGHT if within and missing <= sum(map(len, runs)) else WAIT
+            return RIGHT if _within(row, sent) and missing <= sum(map(len, runs)) else WAIT
         for shares in itertools.product(*(range(min(missing, len(run)) + 1) for run in runs[1:])):
             first = missing - sum(shares)
-            if (
-                runs
-                and 0 <= first <= len(runs[0])
-                and _close(prices, runs[-1], (first, *shares)[-1]) == row[4]
-            ):
-                left = list(prices)
+            if runs and 0 <= first <= len(runs[0]) and _close(sent, runs[-1], (first, *shares)[-1]) == row[4]:
+                left = list(sent)
                 for run, share in reversed(list(zip(runs, (first, *shares), strict=True))):
                     del left[run.stop - share : run.stop]
                 if left and _same(row, left):
@@ -146,23 +148,23 @@ class Model:
         symbol, exchange, end = key
         return self.count(exchange, symbol, end - self.interval, end)
 
-    def updates(self, symbol: str, exchange: str, end: int) -> tuple[list[float], list[range]]:
-        """Prices of an interval in order, and the runs whose ends may be missing."""
+    def updates(self, symbol: str, exchange: str, end: int) -> tuple[list[Sent], list[range]]:
+        """The updates of an interval in order, and the runs whose ends may be missing."""
         place = self.symbols.index(symbol)
-        prices: list[float] = []
+        sent: list[Sent] = []
         runs: dict[int, range] = {}
         for block in self._blocks.get((exchange, end), ()):
-            before = len(prices)
-            prices += self._of(block, place)
+            before = len(sent)
+            sent += self._of(block, place)
             if block.timestamp >= self._excused_from(exchange, block.connection):
                 start = runs.get(block.connection, range(before, 0)).start
-                runs[block.connection] = range(start, len(prices))
-        return prices, list(runs.values())
+                runs[block.connection] = range(start, len(sent))
+        return sent, list(runs.values())
 
-    def _of(self, block: Block, place: int) -> list[float]:
+    def _of(self, block: Block, place: int) -> list[Sent]:
         first = block.first % LINES
         skipped = (place - first) % len(self.symbols)
-        return self.prices[first + skipped : first + block.count : len(self.symbols)]
+        return self.lines[first + skipped : first + block.count : len(self.symbols)]
 
     def _note(self, exchange: str, end: int, *shares: int) -> None:
         """Note how far back missing lines reach; in ms, from the timestamps of their blocks."""
@@ -183,17 +185,50 @@ class Model:
                     self.longest_missing = max(self.longest_missing, ago)
 
 
-def _close(prices: Sequence[float], last: range, share: int) -> float | None:
+def _close(sent: Sequence[Sent], last: range, share: int) -> float | None:
     """The last price if so many lines of the last run are missing: a cheap check that excludes most cases."""
-    left = len(prices) - (share if last.stop == len(prices) else 0)
-    return prices[left - 1] if left else None
+    left = len(sent) - (share if last.stop == len(sent) else 0)
+    return sent[left - 1][0] if left else None
 
 
-def _row(prices: Sequence[float]) -> Row:
-    average = math.fsum(prices) / len(prices)
-    return average, min(prices), max(prices), prices[0], prices[-1], len(prices)
+def _row(sent: Sequence[Sent]) -> Row:
+    prices = [price for price, _, _ in sent]
+    told = [(price, volume, side) for price, volume, side in sent if volume is not None]
+    sided = any(side for _, _, side in told)
+    return (
+        math.fsum(prices) / len(prices),
+        min(prices),
+        max(prices),
+        prices[0],
+        prices[-1],
+        len(prices),
+        math.fsum(volume for _, volume, _ in told) if told else None,
+        math.fsum(price * volume for price, volume, _ in told) if told else None,
+        math.fsum(volume for _, volume, side in told if side == "buy") if sided else None,
+        math.fsum(volume for _, volume, side in told if side == "sell") if sided else None,
+        len(told),
+    )
 
 
-def _same(row: Row, prices: Sequence[float]) -> bool:
-    right = _row(prices)
-    return row[1:] == right[1:] and math.isclose(row[0], right[0], rel_tol=1e-9)
+def _same(row: Row, sent: Sequence[Sent]) -> bool:
+    right = _row(sent)
+    return (
+        row[1:6] == right[1:6]
+        and row[10] == right[10]
+        and all(map(_near, (row[0], *row[6:10]), (right[0], *right[6:10])))
+    )
+
+
+def _near(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-9)
+
+
+def _within(row: Row, sent: Sequence[Sent]) -> bool:
+    """Whether a row may be that of some of these updates."""
+    most = _row(sent)
+    sums = zip(row[6:11], most[6:11], strict=True)
+    return most[1] <= row[1] <= row[0] <= row[2] <= most[2] and all(
+        each is None or (bound is not None and 0 <= each <= bound * (1 + 1e-9)) for each, bound in sums
+    )

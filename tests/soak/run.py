@@ -49,7 +49,8 @@ MOST_TOLD = 20
 
 ROWS = """
     SELECT pair_name, exchange, (extract(epoch FROM timestamp) * 1000)::bigint,
-           average_price, min_price, max_price, open_price, close_price, update_count
+           average_price, min_price, max_price, open_price, close_price, update_count,
+           volume, quote_volume, buy_volume, sell_volume, volume_updates
     FROM price_aggregates WHERE exchange = ANY(%s) AND timestamp > to_timestamp(%s)
 """
 

@@ -182,7 +182,7 @@ def now() -> int:
 
 async def _main(settings: dict[str, Any]) -> None:
     said = Said()
-    lines = Lines(settings["symbols"])
+    lines = Lines(settings["symbols"], "mixed")
     made = {
         name: Exchange(name, port, lines, settings["rate"] / len(settings["ports"]), place * 5_000, said)
         for place, (name, port) in enumerate(settings["ports"].items())
