@@ -30,6 +30,7 @@ import trio
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.ports import Aggregate, Flush, RowsRefused, Sight, StoreAway, StoreTaken
+from marketflow.domain.packed_bars import pack_bar, unpack_bar
 
 TURNS_SECONDS: Final = 2.0
 """A writer that finds another on its store ends within this."""
@@ -280,7 +281,13 @@ class SimulatedWindow(MemoryWindow):
         return self._acknowledge(earlier)
 
     def _write(self, write: MemoryFlush) -> None:
-        super()._write(write)
+        # What is read later has been packed and unpacked, as in the real one.
+        bars = [
+            (pair, field, unpack_bar(pack_bar(bar, field[0]), field[0]))
+            for pair, field, bar in write.flush.bars
+        ]
+        flush = Flush(write.flush.updates, bars)
+        super()._write(MemoryFlush(flush, write.pairs, write.older_than, write.outdated))
         self._server.marked_at = self._server.acted[self._boot] = trio.current_time()
 
     def _write_updates(self, flush: Flush) -> None:
