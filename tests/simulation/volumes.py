@@ -17,8 +17,11 @@ TOLERANCE: Final = 1e-9
 
 # ---- what exchanges tell ----
 
-GOOD: Final = ("0", "0.5", "1.25", "3", "7e-9", "1000000000000000000", "1e18", "-0.0", "0.1", "250.75")
+GOOD: Final = ("0", "0.5", "1.25", "3", "7e-9", "-0.0", "0.1", "250.75")
 """Texts of volumes that count. Few different ones: equal ones are the hard case."""
+HUGE: Final = ("1000000000000000000", "1e18", "999999999999999999.9")
+"""They count too. They are seldom told, since beside them no other volume can be seen in a sum."""
+HUGE_SHARE: Final = 0.01
 BAD: Final = (
     "null",
     '"1.5"',
@@ -53,7 +56,8 @@ class Telling:
         rng, manner = self._rng, self._manners[symbol]
         if manner == "nothing":
             return ""
-        good = rng.choice((*GOOD, repr(rng.lognormvariate(0.0, 3.0))))
+        huge = rng.random() < HUGE_SHARE
+        good = rng.choice(HUGE if huge else (*GOOD, repr(rng.lognormvariate(0.0, 3.0))))
         if manner == "volumes":
             return f',"volume":{good}'
         if manner == "volumes and sides":
