@@ -72,12 +72,19 @@ class Sent:
     """Seconds of the monotonic clock."""
     connection: int = 0
     """The number of the exchange's connection on which it was sent."""
+    volume: float | None = None
+    side: str | None = None
+    """Only with a volume."""
 
     @property
     def line(self) -> bytes:
         """The update in its wire form."""
         text = {"symbol": self.symbol, "price": self.price, "timestamp": self.timestamp}
-        return json.dumps(text).encode() + b"\n"
+        told = {"volume": self.volume, "side": self.side}
+        return (
+            json.dumps(text | {key: value for key, value in told.items() if value is not None}).encode()
+            + b"\n"
+        )
 
 
 class Exchange:
@@ -87,6 +94,8 @@ class Exchange:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.telling = True
+        """Whether most updates have a volume, and some of these a side."""
         self.port = 0
         self.sent: list[Sent] = []
         self.connections = 0
@@ -129,9 +138,16 @@ class Exchange:
         prices = [BASE[symbol] * self._random.uniform(0.9, 1.1) for _ in timestamps]
         at = time.monotonic()
         return [
-            Sent(self.name, symbol, price, timestamp, next(self._orders), at)
+            self._telling(Sent(self.name, symbol, price, timestamp, next(self._orders), at))
             for price, timestamp in zip(prices, timestamps, strict=True)
         ]
+
+    def _telling(self, update: Sent) -> Sent:
+        number = update.order
+        if not self.telling or number % 5 == 0:
+            return update
+        side = (None, "buy", "sell", "sell")[number % 4]
+        return attrs.evolve(update, volume=number % 13 / 8, side=side)
 
     async def send(self, updates: Sequence[Sent]) -> None:
         """Send to the newest connection; recorded as sent if there is one that takes it."""
@@ -372,6 +388,14 @@ def check_summary(answer: Mapping[str, Any], sent: Iterable[Sent]) -> None:
     assert answer["open_price"] in first.values(), answer
     assert answer["close_price"] in last.values(), answer
     assert math.isclose(answer["average_price"], math.fsum(prices) / len(prices), rel_tol=1e-9)
+    check_volumes(answer, found)
+
+
+def check_volumes(answer: Mapping[str, Any], sent: Iterable[Sent]) -> None:
+    """An answer, or a candle, has the volumes of these updates."""
+    names = ("volume", "quote_volume", "buy_volume", "sell_volume", "volume_updates")
+    told = tuple(answer[name] for name in names)
+    assert all(map(_close, told, volumes_of(sent))), (told, volumes_of(sent))
 
 
 Key = tuple[str, str, int]
@@ -402,6 +426,56 @@ def stored_rows(dsn: str) -> dict[Key, Row]:
     return {row[:3]: row[3:] for row in found}
 
 
+Volumes = tuple[float | None, float | None, float | None, float | None, int]
+"""Volume, quote volume, bought, sold, and how many updates told a volume."""
+
+
+def expected_volumes(sent: Iterable[Sent], interval: int) -> dict[Key, Volumes]:
+    """What rows say of volumes, by symbol, exchange and end."""
+    groups: defaultdict[Key, list[Sent]] = defaultdict(list)
+    for each in sent:
+        groups[each.symbol, each.exchange, (each.timestamp // interval + 1) * interval].append(each)
+    return {key: volumes_of(group) for key, group in groups.items()}
+
+
+def volumes_of(sent: Iterable[Sent]) -> Volumes:
+    """What some updates have traded: None for what none of them told."""
+    told = [(each.volume, each.price, each.side) for each in sent if each.volume is not None]
+    bought, sold = ([volume for volume, _, of in told if of == side] for side in ("buy", "sell"))
+    return (
+        math.fsum(volume for volume, _, _ in told) if told else None,
+        math.fsum(volume * price for volume, price, _ in told) if told else None,
+        math.fsum(bought) if bought or sold else None,
+        math.fsum(sold) if bought or sold else None,
+        len(told),
+    )
+
+
+def stored_volumes(dsn: str) -> dict[Key, Volumes]:
+    """What the rows in PostgreSQL say of volumes."""
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            "SELECT pair_name, exchange, (extract(epoch FROM timestamp) * 1000)::bigint, volume,"
+            " quote_volume, buy_volume, sell_volume, volume_updates FROM price_aggregates"
+        ).fetchall()
+    return {row[:3]: row[3:] for row in found}
+
+
+def wrong_volumes(stored: Mapping[Key, Volumes], expected: Mapping[Key, Volumes]) -> list[object]:
+    """Rows of other volumes than expected."""
+    return [
+        (key, stored[key], expected[key])
+        for key in stored.keys() & expected.keys()
+        if not all(map(_close, stored[key], expected[key]))
+    ]
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-9)
+
+
 def differences(stored: Mapping[Key, Row], expected: Mapping[Key, Row]) -> list[object]:
     """Rows that are missing, unexpected or wrong."""
     wrong: list[object] = [("missing", key) for key in expected.keys() - stored.keys()]
@@ -429,12 +503,15 @@ async def rows_are_right(
     limit = max(each.timestamp for each in sent) + interval if until is None else until
     limit -= limit % interval
     expected = {key: row for key, row in expected_rows(sent, interval).items() if key[2] <= limit}
+    traded = {key: told for key, told in expected_volumes(sent, interval).items() if key in expected}
     wrong: list[object] = []
 
     async def right() -> bool:
         stored = await trio.to_thread.run_sync(stored_rows, dsn)
         stored = {key: row for key, row in stored.items() if key[2] <= limit and (key[1] in only or not only)}
         wrong[:] = differences(stored, expected)
+        if not wrong:  # those in `expected` are all there
+            wrong[:] = wrong_volumes(await trio.to_thread.run_sync(stored_volumes, dsn), traded)
         return not wrong
 
     try:
