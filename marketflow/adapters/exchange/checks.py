@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard, cast
 
 import attrs
 import msgspec
 
 from marketflow.app.ports import Decoded, Updates
 from marketflow.domain.bars import in_seconds
-from marketflow.domain.columns import Columns, counts, side_of
+from marketflow.domain.columns import MOST_QUOTE, MOST_VOLUME, Columns, counts, side_of
 from marketflow.domain.prices import SYMBOL, Acceptance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from marketflow.domain.columns import Side
 
 
 class Quote(Protocol):
@@ -109,16 +111,35 @@ def _updates(symbol: str, quotes: Sequence[Quote], *, ascending: bool, told: boo
 
 def _with_volumes(columns: Columns, quotes: Sequence[Quote]) -> tuple[Columns, int]:
     """The columns with the volumes that count, and their sides; and how many volumes do not count."""
-    volumes = [float(quote.volume) if counts(quote.volume, quote.price) else None for quote in quotes]
-    missing = volumes.count(None)
-    untold = sum([quote.volume is msgspec.UNSET for quote in quotes]) if missing else 0
-    if missing == len(volumes):
-        return columns, missing - untold
-    sides = [
-        None if volume is None else side_of(quote.side) for quote, volume in zip(quotes, volumes, strict=True)
+    told = [quote.volume for quote in quotes]
+    sides = [quote.side for quote in quotes]
+    if _all_count(told, columns.prices) and _all_known(sides):
+        # Usually all are good. This shows it without a check of each.
+        named = None if sides.count(None) == len(sides) else sides
+        return Columns(columns.timestamps, columns.prices, told, named), 0
+    volumes = [
+        float(volume) if counts(volume, price) else None
+        for volume, price in zip(told, columns.prices, strict=True)
     ]
-    told = sides if any(sides) else None
-    return Columns(columns.timestamps, columns.prices, volumes, told), missing - untold
+    ignored = volumes.count(None) - sum([volume is msgspec.UNSET for volume in told])
+    if volumes.count(None) == len(volumes):
+        return columns, ignored
+    known = [None if volume is None else side_of(side) for volume, side in zip(volumes, sides, strict=True)]
+    return Columns(columns.timestamps, columns.prices, volumes, known if any(known) else None), ignored
+
+
+def _all_count(told: Sequence[object], prices: Sequence[float]) -> TypeGuard[Sequence[float]]:
+    """Whether all volumes are floats that count, whichever of the prices each belongs to."""
+    if set(map(type, told)) != {float}:
+        return False
+    volumes = cast("Sequence[float]", told)
+    most = max(volumes)
+    return min(volumes) >= 0 and most <= MOST_VOLUME and most * max(prices) <= MOST_QUOTE
+
+
+def _all_known(sides: Sequence[object]) -> TypeGuard[Sequence[Side | None]]:
+    """Whether all are sides, or are missing. They need not be hashable."""
+    return sides.count("buy") + sides.count("sell") + sides.count(None) == len(sides)
 
 
 def _filter(
