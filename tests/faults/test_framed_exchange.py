@@ -108,6 +108,7 @@ async def outside_with(settings: Settings, other: FramedExchange, source: list[F
 async def framed_exchange(name: str) -> AsyncIterator[FramedExchange]:
     async with trio.open_nursery() as nursery:
         exchange = FramedExchange(name)
+        exchange.telling = False  # its frames have no place for volumes
         await nursery.start(exchange.run)
         yield exchange
         nursery.cancel_scope.cancel()
