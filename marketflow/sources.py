@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from marketflow.adapters.exchange.checks import Checks
-from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
-from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.adapters.exchange.generator import generator_source
 from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, LineReader
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
-from marketflow.adapters.exchange.volumes import Volumes
 from marketflow.adapters.exchange.wire import Decoder
 from marketflow.app.instruments.clocks import Beat
 from marketflow.app.interface import Mode
@@ -31,14 +29,7 @@ def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Sourc
             TcpSource(each.name, each.host, each.port, decode, reader, size) for each in settings.exchanges
         ],
         "test": [
-            GeneratorSource(
-                name,
-                FairPrices(name, settings.symbols, COMMON_SEED),
-                settings.generator.rate,
-                clock,
-                decode,
-                Volumes(settings.symbols, f"{COMMON_SEED}/{name}"),
-            )
+            generator_source(name, settings.symbols, settings.generator.rate, clock, decode)
             for name in settings.generator.exchanges
         ],
     }

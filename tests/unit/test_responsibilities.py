@@ -71,7 +71,7 @@ IMPORTS_KNOWN = {
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
     "outside": Known(13, "it makes everything that is outside, as the settings say"),
-    "sources": Known(10, "it makes the sources of all kinds, as the settings say"),
+    "sources": Known(9, "it makes the sources of all kinds, as the settings say"),
 }
 
 

@@ -129,7 +129,7 @@ def _with_volumes(columns: Columns, quotes: Sequence[Quote]) -> tuple[Columns, i
 
 
 def _all_count(told: Sequence[object], prices: Sequence[float]) -> TypeGuard[Sequence[float]]:
-    """Whether all volumes are floats that count, whichever of the prices each belongs to."""
+    """Whether all volumes are floats, and count with any of these prices."""
     if set(map(type, told)) != {float}:
         return False
     volumes = cast("Sequence[float]", told)

@@ -6,16 +6,28 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from marketflow.adapters.exchange.fair import COMMON_SEED, FairPrices
 from marketflow.adapters.exchange.lines import Lines
-from marketflow.adapters.exchange.volumes import tick_lines
+from marketflow.adapters.exchange.volumes import Volumes, tick_lines
 
 if TYPE_CHECKING:
-    from marketflow.adapters.exchange.volumes import Volumes
+    from collections.abc import Sequence
+
     from marketflow.adapters.exchange.walk import Prices
     from marketflow.app.ports import Clock, Decode, Intake
 
 CATCH_UP: Final = 0.5
 """Seconds. If ticks are later than this, the missed ones are skipped."""
+
+
+def generator_source(
+    exchange: str, symbols: Sequence[str], rate: float, clock: Clock, decode: Decode[Lines]
+) -> GeneratorSource:
+    """An exchange of the test mode. All have the same market, and each its own trades."""
+    prices = FairPrices(exchange, symbols, COMMON_SEED)
+    return GeneratorSource(
+        exchange, prices, rate, clock, decode, Volumes(symbols, f"{COMMON_SEED}/{exchange}")
+    )
 
 
 class GeneratorSource:
