@@ -114,6 +114,7 @@ def test_help_names_all_commands_and_flags():
             "--garbage",
             "--silence",
             "--half-lines",
+            "--volumes",
             "--skew",
             *log,
         },
