@@ -205,7 +205,7 @@ def reference(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks, for more than half an hour. Arguments after -- go to it."""
+    """Run the benchmarks, for about an hour. Arguments after -- go to it."""
     install(session, "embedded")
     session.run(
         "python",

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import versions
+from tests.bench.bar_size import bar_size
 from tests.bench.bench import Bench
 from tests.bench.children import ROOT
 from tests.bench.closing import closing
 from tests.bench.decoding import decoding
 from tests.bench.growth import growth
+from tests.bench.history import history
 from tests.bench.latency import latency
 from tests.bench.little import little
 from tests.bench.memory import memory, start
+from tests.bench.pairs import pairs
 from tests.bench.processes import busy_seconds, stolen_seconds
 from tests.bench.questions import highest, latest
 from tests.bench.report import Run, from_json, table, to_json, write_docs
@@ -41,6 +44,9 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "growth": growth,
     "memory": memory,
     "start": start,
+    "bar_size": bar_size,
+    "history": history,
+    "pairs": pairs,
     "decoding": decoding,
     "sharding": sharding,
 }

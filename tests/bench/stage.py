@@ -191,6 +191,8 @@ class Stage:
         self.postgres = postgres
         self.versions: str | None = None
         """The versions of Redis or Valkey and of PostgreSQL; None before they are started."""
+        self.dsn = ""
+        """That of the newest database."""
         self._number = 0
 
     def client(self) -> redis.Redis:
@@ -210,7 +212,8 @@ class Stage:
             server = connection.info.parameter_status("server_version")
         with self.client() as client:
             self.versions = f"{versions.store(client.info('server'))}, PostgreSQL {server}"
-        return self.postgres.dsn.removesuffix("marketflow") + name
+        self.dsn = self.postgres.dsn.removesuffix("marketflow") + name
+        return self.dsn
 
     @contextmanager
     def launched(

@@ -26,6 +26,9 @@ MEASUREMENTS = (
     "growth",
     "memory",
     "start",
+    "bar_size",
+    "history",
+    "pairs",
     "decoding",
     "sharding",
 )
