@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import trio
 
 from marketflow.app.ports import BARS_KEPT, Clock, FieldBars, StoreAway, Window
+from marketflow.app.share.pair_bars import genuine
 from marketflow.app.share.second_bars import PRUNE_MARGIN
 from marketflow.domain.bars import Bar, merged
 from marketflow.domain.periods import MINUTE, Span, floor_to
@@ -68,7 +69,10 @@ class RedisBars:
                 self._read.clear()
                 self.history_known = False
                 return
-            self._read |= found
+            self._read |= {
+                pair: {field: bar for minute in minutes.values() for field, bar in genuine(minute)[0].items()}
+                for pair, minutes in found.items()
+            }
             self.history_known = True
             self.forget(floor_to(self._clock.now() - BARS_KEPT - PRUNE_MARGIN, self._interval))
 

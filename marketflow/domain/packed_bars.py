@@ -40,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import repeat
 from struct import Struct, error
 from typing import Final
 
@@ -75,6 +76,8 @@ _UNITS: Final = tuple((digits, 10**digits) for digits in (2, 4, 6, 8))
 _MOST_SCALED: Final = 2**32
 _MOST_ABOVE: Final = 2**16
 _FLAGS: Final = Struct("<BH")
+_SEQUENCES: Final = Struct(f"<{_FLAGS.size}xQi")
+_LARGE_SEQUENCES: Final = Struct(f"<{_FLAGS.size}xQq")
 _COUNTS: Final = Struct(f"<{_FLAGS.size}x8x4x2x2xH")
 _LARGE_COUNTS: Final = Struct(f"<{_FLAGS.size}x8x8x2x2xQ")
 
@@ -138,22 +141,22 @@ def pack_bar(bar: Bar, second: int) -> bytes:
 
 
 def _scale(prices: Sequence[float]) -> list[int] | None:
-    """The number of digits, the first price, and how much greater the others are; None if they do not fit."""
-    lowest, highest = prices[0], prices[1]
+    """The number of digits, the lowest, and how much greater the others are; None if they do not fit."""
+    lowest, *others = prices
     for digits, unit in _UNITS:
-        if lowest * unit >= _MOST_SCALED or (highest - lowest) * unit >= _MOST_ABOVE:
+        if lowest * unit >= _MOST_SCALED or (others[0] - lowest) * unit >= _MOST_ABOVE:
             return None
         least = round(lowest * unit)
         if least / unit != lowest:
             continue
         scaled = [digits, least]
-        for price in prices[1:]:
-            count = round(price * unit)
-            if count / unit != price:
+        for price in others:
+            above = round(price * unit) - least
+            if (least + above) / unit != price or not 0 <= above < _MOST_ABOVE:
                 break
-            scaled.append(count - least)
+            scaled.append(above)
         else:
-            return scaled if least < _MOST_SCALED and scaled[2] < _MOST_ABOVE else None
+            return scaled if least < _MOST_SCALED else None
     return None
 
 
@@ -221,6 +224,21 @@ def count_of(packed: bytes) -> int:
     counts = _LARGE_COUNTS if flags & _LARGE else _COUNTS
     (count,) = counts.unpack_from(packed)
     return int(count)
+
+
+def last_sequence(packed: bytes, begins: Sequence[int]) -> int:
+    """The greatest sequence in the bars that begin there, -1 if there are none. Nothing else is read."""
+    if any(packed[begin + 1] & _LARGE for begin in begins):
+        found = [_sequences(packed, begin) for begin in begins]
+    else:
+        found = list(map(_SEQUENCES.unpack_from, repeat(packed), begins))
+    return max([opening + step if step > 0 else opening for opening, step in found], default=-1)
+
+
+def _sequences(packed: bytes, begin: int) -> tuple[int, int]:
+    layout = _LARGE_SEQUENCES if packed[begin + 1] & _LARGE else _SEQUENCES
+    opening, step = layout.unpack_from(packed, begin)
+    return opening, step
 
 
 def _unpack_prices(flags: int, take: Callable[[], float]) -> tuple[float, float, float, float]:

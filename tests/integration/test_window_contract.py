@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import redis
 import trio
+from builders import fields_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -208,7 +209,7 @@ async def test_a_write_without_bars_leaves_them_as_they_are(window):
     newer = Bar.of([NOON, NOON], [1.0, 2.0], FIRST)
     await put(window, bars=[(PAIR, field, newer)])
     await write(window, flush.without_bars())
-    assert await window.all_bars([PAIR]) == {PAIR: {field: newer}}
+    assert fields_of(await window.all_bars([PAIR])) == {PAIR: {field: newer}}
     assert 0 < flush.without_bars().size <= flush.size
 
 
@@ -303,7 +304,7 @@ async def test_an_edge_is_the_bar_of_its_span(window):
 async def test_nothing_there(window):
     found = await edge(window, NOON, NOON + 1)
     assert (found.bar, found.seconds) == (None, {NOON: 0})
-    assert await window.all_bars([PAIR]) == {PAIR: {}}
+    assert fields_of(await window.all_bars([PAIR])) == {PAIR: {}}
     assert await window.bars({PAIR: [(NOON, "boot1")]}) == {PAIR: {}}
     assert await window.bars({PAIR: []}) == {PAIR: {}}
     assert await window.edges([PAIR], []) == {PAIR: []}
@@ -323,7 +324,7 @@ async def test_writing_again_changes_nothing(window):
         await write(window, flush)
     found = await edge(window, NOON, NOON + SECOND)
     assert (found.bar.count, found.seconds) == (3, {NOON: 3})
-    assert await window.all_bars([PAIR]) == {PAIR: {(NOON, "b"): bar(NOON)}}
+    assert fields_of(await window.all_bars([PAIR])) == {PAIR: {(NOON, "b"): bar(NOON)}}
 
 
 async def test_boots_do_not_overwrite_each_other(place, window):
@@ -332,7 +333,7 @@ async def test_boots_do_not_overwrite_each_other(place, window):
     async with place.open("boot2") as other:
         await put(other, run_of([NOON], [7.0]), bars=[(PAIR, (NOON, "boot2"), bar(NOON))])
     assert (await edge(window, NOON, NOON + 1)).bar.count == 2
-    assert set((await window.all_bars([PAIR]))[PAIR]) == {(NOON, "boot1"), (NOON, "boot2")}
+    assert set(fields_of(await window.all_bars([PAIR]))[PAIR]) == {(NOON, "boot1"), (NOON, "boot2")}
 
 
 async def test_pairs_with_bars_are_found_whichever_they_are(window):
@@ -427,7 +428,9 @@ async def test_trimming_removes_what_is_older_and_no_more(window):
     await trim(window, [PAIR], older_than=NOON, bars=[(PAIR, (NOON, "boot1")), (OTHER, (NOON, "none"))])
     assert (await edge(window, NOON - 5, NOON + 5)).bar.count == 2
     assert (await edge(window, NOON - 5, NOON + 5, OTHER)).bar.count == 1
-    assert sorted((await window.all_bars([PAIR]))[PAIR]) == [(NOON + n * SECOND, "boot1") for n in (1, 2)]
+    assert sorted(fields_of(await window.all_bars([PAIR]))[PAIR]) == [
+        (NOON + n * SECOND, "boot1") for n in (1, 2)
+    ]
 
 
 # ---- bars ----
@@ -447,7 +450,7 @@ async def test_bars_are_absolute_values(window):
     """The last written bar is stored."""
     for price in (1.0, 2.0):
         await put(window, bars=[(PAIR, (NOON, "boot1"), bar(NOON, price))])
-    assert (await window.all_bars([PAIR]))[PAIR] == {(NOON, "boot1"): bar(NOON, 2.0)}
+    assert fields_of(await window.all_bars([PAIR]))[PAIR] == {(NOON, "boot1"): bar(NOON, 2.0)}
 
 
 async def test_counts_and_prices_of_spans_in_the_order_asked(window):
@@ -480,9 +483,9 @@ async def test_an_hour_of_bars_at_once(window):
     fields = [(NOON + n * SECOND, "boot1") for n in range(3_600)]
     await put(window, bars=[(PAIR, field, bar(field[0])) for field in fields])
     assert len((await window.bars({PAIR: fields}))[PAIR]) == 3_600
-    assert len((await window.all_bars([PAIR]))[PAIR]) == 3_600
+    assert len(fields_of(await window.all_bars([PAIR]))[PAIR]) == 3_600
     await trim(window, [PAIR], older_than=0, bars=[(PAIR, field) for field in fields[:3_000]])
-    assert len((await window.all_bars([PAIR]))[PAIR]) == 600
+    assert len(fields_of(await window.all_bars([PAIR]))[PAIR]) == 600
 
 
 # ---- Redis alone: what others may rely on ----
@@ -565,7 +568,7 @@ async def test_what_others_wrote_into_our_keys_is_ignored(redis_window, client):
         found = await edge(redis_window, NOON, NOON + 2 * SECOND)
         assert found.bar == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)
         assert found.seconds == {NOON: 2, NOON + SECOND: 0}
-        assert await redis_window.all_bars([PAIR]) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
+        assert fields_of(await redis_window.all_bars([PAIR])) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
         assert await redis_window.bars({PAIR: [(0, "boot1"), (NOON, "boot1")]}) == {
             PAIR: {(NOON, "boot1"): bar(NOON)}
         }
@@ -620,7 +623,7 @@ async def test_bars_of_the_form_before_are_read_beside_ours(redis_window, client
     client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "old")), value)
     both = {(NOON, "old"): old, (NOON + SECOND, "boot1"): new}
     with capture_logs() as logs:
-        assert await redis_window.all_bars([PAIR]) == {PAIR: both}
+        assert fields_of(await redis_window.all_bars([PAIR])) == {PAIR: both}
         assert await redis_window.bars({PAIR: list(both)}) == {PAIR: both}
         assert list(await redis_window.pairs_with_bars()) == [PAIR]
     assert logs == []
@@ -637,7 +640,7 @@ async def test_what_a_later_version_wrote_is_left_alone_and_told(redis_window, c
         found = await edge(redis_window, NOON, NOON + SECOND)
         assert found.bar == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)
         assert found.seconds == {NOON: 2}
-        assert await redis_window.all_bars([PAIR]) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
+        assert fields_of(await redis_window.all_bars([PAIR])) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
         assert sorted(await redis_window.pairs_with_bars()) == [PAIR, ("exchange2", "BTCUSDT")]
     assert {each["event"] for each in logs} == {
         "update of a later version ignored",
@@ -654,7 +657,7 @@ async def test_bars_that_no_boot_can_have_made_are_not_read(window, wrong):
     """No later part checks them again."""
     bad = msgspec.structs.replace(bar(NOON), **wrong)
     await put(window, bars=[(PAIR, (NOON, "other"), bad), (PAIR, (NOON, "boot1"), bar(NOON))])
-    assert await window.all_bars([PAIR]) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
+    assert fields_of(await window.all_bars([PAIR])) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
     fields = [(NOON, "other"), (NOON, "boot1")]
     assert await window.bars({PAIR: fields}) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
 

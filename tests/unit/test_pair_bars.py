@@ -14,7 +14,7 @@ from marketflow.app.share.pair_bars import PairBars
 from marketflow.app.share.second_bars import SecondBars
 from marketflow.domain.bars import Bar, in_seconds, merged
 from marketflow.domain.columns import Columns
-from marketflow.domain.packed_minute import PackedMinute
+from marketflow.domain.packed_minute import PackedMinute, by_minute
 from marketflow.domain.periods import MINUTE, SECOND, Span, floor_to
 
 PAIR = ("exchange1", "BTCUSDT")
@@ -27,6 +27,11 @@ spans = st.tuples(seconds, seconds).map(lambda ends: Span(min(ends), max(ends)))
 def bar_of(second: int, price: float, volume: float | None) -> Bar:
     (bar,) = in_seconds(Columns([second], [price], [volume], ["buy"])).values()
     return bar.shifted(10**15 + int(price))
+
+
+def foreign_of(adopted: dict[tuple[int, str], Bar]) -> dict[tuple[int, str], Bar]:
+    """Bars of the same seconds that no boot can have made."""
+    return {(second, "foreign"): Bar.of([second], [-1.0], 1) for second, _ in adopted}
 
 
 steps = st.lists(
@@ -53,8 +58,10 @@ def test_packing_changes_nothing_that_is_read(steps, span, second, boot):
             bars.boots(at)[of_boot] = model[at, of_boot]
         elif name == "adopt":
             adopted = {field: bar_of(field[0], 3.5, 2.0) for field in rest[0]}
-            bars.adopt(adopted)
-            model |= adopted
+            known = {floor_to(at, MINUTE) for at, _ in model}
+            for start, minute in by_minute(adopted | foreign_of(adopted)).items():
+                assert bars.adopt(minute) == (start not in known)
+            model |= {field: bar for field, bar in adopted.items() if floor_to(field[0], MINUTE) not in known}
         elif name == "pack":
             bars.pack()
         else:

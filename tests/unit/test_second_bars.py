@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from marketflow.app.share.rows import Due, Rows
 from marketflow.app.share.second_bars import SecondBars, fuller
 from marketflow.domain.bars import Bar
+from marketflow.domain.packed_minute import by_minute
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, floor_to
 
 PAIR, OTHER = ("exchange1", "BTCUSDT"), ("exchange2", "BTCUSDT")
@@ -89,7 +90,7 @@ def test_what_the_store_lacks_or_holds_with_fewer_is_written_again():
     add(bars, NOON + SECOND)
     taken(bars)
     stored = {(NOON, "theirs"): bar(NOON), (NOON, "mine"): bar(NOON)}
-    assert bars.mark_missing(PAIR, stored) == 2
+    assert bars.mark_missing(PAIR, by_minute(stored)) == 2
     assert {field for _, field, _ in taken(bars)} == {(NOON, "theirs"), (NOON + SECOND, "mine")}
 
 
@@ -222,7 +223,7 @@ def test_folding_loses_and_doubles_nothing(steps):
                 rows.update({row.end: Rows(bars).aggregate(row, {}).bar for row in due})
                 Rows(bars).written(due)
             case "adopt all again":
-                bars.adopt(PAIR, adopted)
+                bars.adopt_minutes(PAIR, by_minute(adopted).values())
     rows.update({end: row for (end, _), row in rows_of(bars).items()})
     groups = {}
     for update in sent:

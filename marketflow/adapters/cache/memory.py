@@ -8,10 +8,11 @@ from typing import Final
 import attrs
 import trio
 
-from marketflow.app.ports import Edge, Field, FieldBars, Flush, Sight, StoreAway, StoreRefuses
+from marketflow.app.ports import Edge, Field, FieldBars, Flush, Sight, StoreAway, StoredBars, StoreRefuses
 from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.domain.bars import BAR_WIDTH, Bar, in_seconds, merged
 from marketflow.domain.columns import Columns
+from marketflow.domain.packed_minute import by_minute
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair, PriceUpdate
 
@@ -226,12 +227,12 @@ class MemoryWindow:
         if self.shelf.holder == self._boot:
             self.shelf.lock = self.shelf.marker = None
 
-    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
+    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, StoredBars]:
         """Every bar there is."""
         await self._reach()
         if "reads" in self.refused:
             raise StoreAway("refused")
-        return {pair: _ours(self.stored_bars.get(pair, {})) for pair in pairs}
+        return {pair: by_minute(_ours(self.stored_bars.get(pair, {}))) for pair in pairs}
 
     async def pairs_with_bars(self) -> Sequence[Pair]:
         """Pairs that have bars."""

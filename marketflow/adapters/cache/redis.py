@@ -35,6 +35,7 @@ from marketflow.app.ports import (
     Scope,
     Sight,
     StoreAway,
+    StoredBars,
     StoreRefuses,
     Written,
 )
@@ -248,10 +249,10 @@ class RedisWindow:
 
     # ---- reading ----
 
-    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
+    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, StoredBars]:
         """Every bar there is."""
         await self._check_policy()
-        found: dict[Pair, FieldBars] = {}
+        found: dict[Pair, StoredBars] = {}
         for first in range(0, len(pairs), PAIRS_PER_READ):
             part = pairs[first : first + PAIRS_PER_READ]
             commands = [("HGETALL", bar_fields.bars_key(pair)) for pair in part]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from marketflow.adapters.cache import bar_fields, edges, members
+from marketflow.adapters.cache import bar_fields, edges
 from marketflow.adapters.cache.foreign import Ignored
-from marketflow.app.ports import Edge, FieldBars, StoreAway
+from marketflow.app.ports import Edge, StoreAway, StoredBars
 from marketflow.domain.bars import BAR_WIDTH
 from marketflow.domain.periods import floor_to
 from marketflow.domain.prices import Pair
@@ -59,9 +59,9 @@ def prices_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Se
     return [edges.read_prices(pair, reply, ignored) for pair, reply in zip(pairs, replies, strict=True)]
 
 
-def bars_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Mapping[Pair, FieldBars]:
+def bars_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Mapping[Pair, StoredBars]:
     """Whole hashes of bars, one for each pair."""
     return {
-        pair: bar_fields.read_bars(pair, members.in_twos(reply), ignored)
+        pair: bar_fields.read_minutes(pair, reply[0::2], reply[1::2], ignored)
         for pair, reply in zip(pairs, replies, strict=True)
     }

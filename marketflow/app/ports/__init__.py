@@ -51,6 +51,7 @@ from marketflow.app.ports.window import (
     FieldBars,
     Flush,
     Sight,
+    StoredBars,
     Window,
     Written,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "StoreRefuses",
     "StoreTaken",
     "StoreUnfit",
+    "StoredBars",
     "Updates",
     "Window",
     "Written",

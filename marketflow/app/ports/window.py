@@ -9,6 +9,7 @@ import attrs
 
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Columns
+from marketflow.domain.packed_minute import PackedMinute
 from marketflow.domain.periods import HOUR, Span
 from marketflow.domain.prices import Pair
 
@@ -16,6 +17,9 @@ Field = tuple[int, str]
 """(second, boot): the key of a one-second bar. The second is its start in Unix ms."""
 
 FieldBars = Mapping[Field, Bar]
+
+StoredBars = Mapping[int, PackedMinute]
+"""Bars as a store has them, by the start of their minute (ms)."""
 
 BARS_KEPT: Final = HOUR
 """How long (ms) one-second bars are kept, in memory and in the window."""
@@ -136,8 +140,11 @@ class Window(Protocol):
         """Release the lease, if it is ours, and remove the marker, to show that nobody writes any more."""
         ...
 
-    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, FieldBars]:
-        """All bars in the store, of all boots. Unreadable ones are left out and logged."""
+    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, StoredBars]:
+        """All bars in the store, of all boots. They have not been looked at: some may be foreign.
+
+        Those in other forms than ours are left out and logged.
+        """
         ...
 
     async def pairs_with_bars(self) -> Sequence[Pair]:

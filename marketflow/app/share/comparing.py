@@ -94,6 +94,7 @@ class Comparison:
                 if not changed and not renewed:
                     continue
                 await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
+                await self._book.bars.check(pair)
                 self._adopt(pair, rows if renewed else {start: rows[start] for start in changed})
                 if renewed:
                     missing += self._mark(pair, rows, span)

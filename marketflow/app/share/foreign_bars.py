@@ -6,12 +6,20 @@ read it; no other part checks it again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from sys import float_info
 from typing import Final
 
+import structlog
+
+from marketflow.app.instruments.seldom import FOREIGN_LOG_EVERY, Seldom
+from marketflow.app.ports import Field
 from marketflow.app.share.sequences import MOST, PER_MS
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.columns import MOST_QUOTE, MOST_VOLUME, Traded, counts
+from marketflow.domain.prices import Pair
+
+log = structlog.get_logger()
 
 MOST_A_SECOND: Final = 2**35
 """More updates than a boot can accept in a second, by far. Sums of such counts over years fit into 64 bits,
@@ -72,3 +80,23 @@ def _is_possible_trade(traded: Traded, count: int) -> bool:
         and 0 <= (traded.buy or 0) <= most
         and 0 <= (traded.sell or 0) <= most
     )
+
+
+class ForeignBarLog:
+    """Logs bars from a store that no boot can have made, at most one line in `FOREIGN_LOG_EVERY` seconds."""
+
+    def __init__(self) -> None:
+        self._seldom = Seldom(FOREIGN_LOG_EVERY)
+
+    def tell(self, pair: Pair, fields: Sequence[Field]) -> None:
+        """The bars in these fields were ignored."""
+        if fields and (others := self._seldom.turn(len(fields))) is not None:
+            second, boot = fields[0]
+            log.warning(
+                "foreign bar ignored",
+                exchange=pair[0],
+                symbol=pair[1],
+                second=second,
+                boot=boot,
+                others_since=others,
+            )

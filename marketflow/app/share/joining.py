@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
-from marketflow.app.ports import FieldBars, Window
+from marketflow.app.ports import StoredBars, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.link import Task
@@ -68,19 +68,19 @@ class Joining:
             self._trials.become(self._trials.link.made_whole(epoch))
         return {"bars_written": missing, "flushes_replayed": len(flushes)}
 
-    async def _read(self) -> Mapping[Pair, FieldBars]:
+    async def _read(self) -> Mapping[Pair, StoredBars]:
         pairs = self._pairs()
         with self._trials.of(Task.READ):
             if not self._earlier.history.up_to_date:
                 pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
             return await self._window.all_bars(pairs)
 
-    async def _adopt(self, stored: Mapping[Pair, FieldBars]) -> int:
+    async def _adopt(self, stored: Mapping[Pair, StoredBars]) -> int:
         """Adopt the bars that the window has; returns how many it lacks."""
         self._trimming.prune()
         missing = 0
         for pair, bars in stored.items():
-            self._book.bars.adopt(pair, bars)
+            self._book.bars.adopt_minutes(pair, bars.values())
             # By whole intervals, as everywhere: half of one would be less than its row.
             self._trimming.found(pair, bars, self._book.bars.pruned_to)
             missing += self._book.bars.mark_missing(pair, bars)

@@ -1,11 +1,13 @@
-"""The one-second bars of one exchange and symbol: the newest as objects, older ones packed by the minute."""
+"""The one-second bars of one exchange and symbol: the newest as objects, others packed by the minute."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from marketflow.app.ports import Field, FieldBars
-from marketflow.domain.bars import Bar, merged
+from marketflow.app.share.foreign_bars import is_foreign
+from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.packed_minute import PackedMinute
 from marketflow.domain.periods import MINUTE, Span, floor_to
 
@@ -13,23 +15,36 @@ Boots = dict[str, Bar]
 """The bars of a second by boot."""
 
 
+class Packed(NamedTuple):
+    """A packed minute whose bars have been looked at."""
+
+    minute: PackedMinute
+    whole: Bar
+    """All of them merged, since most questions are about whole minutes."""
+
+
 class PairBars:
     """Bars by second and boot.
 
     ```
-             a bar changes                 unchanged from one `pack` to the next
-    (none) ────────────────> open minute ───────────────────────────────────────> packed minute
-                                  ^                                                     ^  │
-                                  └──────────────── a bar changes ──────────────────────│──┘
-    (none) ──────────────────────────── bars of other boots are adopted ────────────────┘
+            a bar changes         unchanged from one `pack` to the next
+    (none) ───────────────> open ───────────────────────────────────────> packed
+      │                      ^                                             │  ^
+      │                      └────────────── a bar changes ────────────────┘  │
+      │  bars of other boots are adopted                      it is read      │
+      └───────────────────────────────────> adopted ──────────────────────────┘
     ```
-    A bar takes about 600 bytes in an open minute, and less than 100 in a packed one. Reading does not open.
+    A bar takes about 600 bytes in an open minute, and less than 100 in the others. Reading does not open. The
+    bars of an adopted minute have not been looked at: some may be foreign, and are left out when it is read.
     """
 
     def __init__(self) -> None:
         self._open: dict[int, dict[int, Boots]] = {}
-        """By minute and second (ms). A minute is either here or packed."""
-        self._packed: dict[int, PackedMinute] = {}
+        """By minute and second (ms). Each minute is in one of these three."""
+        self._packed: dict[int, Packed] = {}
+        self._adopted: dict[int, PackedMinute] = {}
+        self.foreign: list[Field] = []
+        """Bars that were left out."""
         self._changed: set[int] = set()
         """The minutes that have changed since `pack` was last called."""
 
@@ -45,17 +60,32 @@ class PairBars:
             boots = seconds[second] = {}
         return boots
 
-    def adopt(self, bars: FieldBars) -> None:
-        """Take in bars that are not known, or have fewer updates. Minutes without known ones come packed."""
-        minutes: dict[int, dict[Field, Bar]] = {}
-        for (second, boot), bar in bars.items():
-            minutes.setdefault(floor_to(second, MINUTE), {})[second, boot] = bar
-        for minute, of_minute in minutes.items():
-            if minute in self._open or minute in self._packed:
-                for (second, boot), bar in of_minute.items():
-                    self.boots(second)[boot] = bar
-            else:
-                self._packed[minute] = PackedMinute.of(minute, of_minute)
+    def adopt(self, minute: PackedMinute) -> bool:
+        """Take in the bars of a minute that has none yet; returns whether that is so."""
+        if self._has(minute.start):
+            return False
+        self._adopted[minute.start] = minute
+        return True
+
+    def check(self, minute: int) -> None:
+        """Look at the bars of a minute, if that was not done. Foreign ones are noted in `foreign`."""
+        adopted = self._adopted.pop(minute, None)
+        if adopted is not None:
+            bars, foreign = genuine(adopted)
+            self.foreign += foreign
+            whole = merged(bars.values())
+            if whole is not None:
+                self._packed[minute] = Packed(PackedMinute.of(minute, bars) if foreign else adopted, whole)
+
+    def is_known(self, minute: PackedMinute) -> bool:
+        """Whether the bars of this minute are just these."""
+        known = self._packed.get(minute.start)
+        return minute == (self._adopted.get(minute.start) if known is None else known.minute)
+
+    @property
+    def unchecked(self) -> list[int]:
+        """The minutes whose bars have not been looked at, the newest first."""
+        return sorted(self._adopted, reverse=True)
 
     def get(self, second: int, boot: str) -> Bar:
         """The bar of that second (ms) and boot.
@@ -64,8 +94,9 @@ class PairBars:
             KeyError: there is none.
         """
         minute = floor_to(second, MINUTE)
+        self.check(minute)
         if (packed := self._packed.get(minute)) is not None:
-            return packed.get(second, boot)
+            return packed.minute.get(second, boot)
         return self._open[minute][second][boot]
 
     def within(self, span: Span) -> Iterator[tuple[int, str, Bar]]:
@@ -79,8 +110,9 @@ class PairBars:
     def counts(self, span: Span) -> Iterator[tuple[int, str, int]]:
         """The same with the number of updates in place of the bar. It takes a tenth of the time."""
         for minute in self._minutes(span):
+            self.check(minute)
             packed = self._packed.get(minute)
-            counts = packed.counts() if packed is not None else _counts(self._of(minute))
+            counts = packed.minute.counts() if packed is not None else _counts(self._of(minute))
             for second, boot, count in counts:
                 if second in span:
                     yield second, boot, count
@@ -90,6 +122,7 @@ class PairBars:
         parts: list[Bar] = []
         for minute in self._minutes(span):
             whole = span.start <= minute and minute + MINUTE <= span.end
+            self.check(minute)
             if whole and (packed := self._packed.get(minute)) is not None:
                 parts.append(packed.whole)
             else:
@@ -103,14 +136,25 @@ class PairBars:
         for minute in [minute for minute in self._open if minute not in changed]:
             bars = {(second, boot): bar for second, boot, bar in self._of(minute)}
             del self._open[minute]
-            self._packed[minute] = PackedMinute.of(minute, bars)
+            self._pack(minute, bars)
             packed += len(bars)
         return packed
+
+    @property
+    def newest(self) -> Bar | None:
+        """The bar of the newest minute. It has the newest update."""
+        found = (self.bar(Span(minute, minute + MINUTE)) for minute in self.minutes)
+        return next((bar for bar in found if bar is not None), None)
+
+    @property
+    def minutes(self) -> list[int]:
+        """Those that have bars, the newest first."""
+        return sorted(self._all(), reverse=True)
 
     def take_before(self, horizon: int) -> list[tuple[int, str, Bar]]:
         """Forget the bars of the minutes before `horizon` (ms, a whole minute), and return them."""
         taken: list[tuple[int, str, Bar]] = []
-        for minute in [minute for minute in (*self._open, *self._packed) if minute < horizon]:
+        for minute in [minute for minute in self._all() if minute < horizon]:
             taken += self._of(minute)
             self._open.pop(minute, None)
             self._packed.pop(minute, None)
@@ -119,37 +163,53 @@ class PairBars:
     @property
     def empty(self) -> bool:
         """Whether there are no bars."""
-        return not self._open and not self._packed
+        return not self._open and not self._packed and not self._adopted
 
     def __iter__(self) -> Iterator[tuple[int, str, Bar]]:
         """Second (ms), boot and bar of each."""
-        for minute in [*self._open, *self._packed]:
+        for minute in self._all():
             yield from self._of(minute)
 
     def _minutes(self, span: Span) -> list[int]:
         """The minutes that have bars, and of which a second may start within the span."""
         first = floor_to(span.start, MINUTE)
-        if (span.end - first) // MINUTE > len(self._open) + len(self._packed):
-            return [minute for minute in (*self._open, *self._packed) if first <= minute < span.end]
-        asked = range(first, span.end, MINUTE)
-        return [minute for minute in asked if minute in self._open or minute in self._packed]
+        if (span.end - first) // MINUTE > len(self._open) + len(self._packed) + len(self._adopted):
+            return [minute for minute in self._all() if first <= minute < span.end]
+        return [minute for minute in range(first, span.end, MINUTE) if self._has(minute)]
+
+    def _all(self) -> list[int]:
+        return [*self._open, *self._packed, *self._adopted]
+
+    def _has(self, minute: int) -> bool:
+        return minute in self._open or minute in self._packed or minute in self._adopted
+
+    def _pack(self, minute: int, bars: FieldBars) -> None:
+        whole = merged(bars.values())
+        if whole is not None:
+            self._packed[minute] = Packed(PackedMinute.of(minute, bars), whole)
 
     def _of(self, minute: int) -> Iterator[tuple[int, str, Bar]]:
+        self.check(minute)
         packed = self._packed.get(minute)
         if packed is not None:
-            return iter(packed)
-        return (
-            (second, boot, bar) for second, boots in self._open[minute].items() for boot, bar in boots.items()
-        )
+            return iter(packed.minute)
+        seconds = self._open.get(minute, {})
+        return ((second, boot, bar) for second, boots in seconds.items() for boot, bar in boots.items())
 
     def _opened(self, minute: int) -> dict[int, Boots]:
         seconds: dict[int, Boots] = {}
+        self.check(minute)
         packed = self._packed.pop(minute, None)
         if packed is not None:
-            for second, boot, bar in packed:
+            for second, boot, bar in packed.minute:
                 seconds.setdefault(second, {})[boot] = bar
         return seconds
 
 
 def _counts(bars: Iterator[tuple[int, str, Bar]]) -> Iterator[tuple[int, str, int]]:
     return ((second, boot, bar.count) for second, boot, bar in bars)
+
+
+def genuine(minute: PackedMinute) -> tuple[dict[Field, Bar], list[Field]]:
+    """The bars of a minute from a store, and the fields of those that are foreign."""
+    return minute.genuine(lambda bar, second: is_foreign(bar, second, BAR_WIDTH))

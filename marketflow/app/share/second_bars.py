@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Final
@@ -11,13 +11,15 @@ from typing import Final
 import trio
 
 from marketflow.app.ports import BARS_KEPT, Field, FieldBars
+from marketflow.app.share.foreign_bars import ForeignBarLog
 from marketflow.app.share.newest_bars import NewestBars
 from marketflow.app.share.outbox import ReceivedOutbox
-from marketflow.app.share.pair_bars import PairBars
+from marketflow.app.share.pair_bars import PairBars, genuine
 from marketflow.app.share.sequences import FOLLOWED
 from marketflow.app.share.unwritten import Unwritten
 from marketflow.app.share.whole_minutes import WholeMinutes
 from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.packed_minute import PackedMinute
 from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
@@ -28,9 +30,6 @@ PACKED_AT_ONCE: Final = 500
 """After so many bars everybody else gets a turn. It takes about 2 ms to pack them."""
 PRUNE_MARGIN: Final = MINUTE
 """How much longer (ms) they are kept in memory, for questions that are being answered."""
-
-
-_EVER: Final = Span(0, 2**62)
 
 
 def fuller(first: FieldBars, second: FieldBars) -> dict[Field, Bar]:
@@ -81,12 +80,11 @@ class Others:
         self.next_sequences: dict[str, int] = {}
         """By exchange, greater than all sequences in them that are to be followed."""
 
-    def see(self, exchange: str, end: int, bar: Bar) -> None:
-        """Such a bar was adopted; it ends at `end` (ms)."""
+    def see(self, exchange: str, end: int, sequence: int) -> None:
+        """Bars were adopted that end at `end` (ms) or before, with sequences up to this."""
         self.until = max(self.until, end)
-        for sequence in (bar.open_sequence, bar.close_sequence):
-            if self.next_sequences.get(exchange, 0) <= sequence < FOLLOWED:
-                self.next_sequences[exchange] = sequence + 1
+        if self.next_sequences.get(exchange, 0) <= sequence < FOLLOWED:
+            self.next_sequences[exchange] = sequence + 1
 
 
 class SecondBars:
@@ -109,6 +107,7 @@ class SecondBars:
         self._minutes = WholeMinutes(self.bar)
         self.others = Others()
         self._horizon = Horizon()
+        self._foreign = ForeignBarLog()
 
     # ---- in ----
 
@@ -117,10 +116,7 @@ class SecondBars:
 
         They were `received` then (seconds of Trio's clock).
         """
-        of_pair = self._bars.get(pair)
-        if of_pair is None:  # no `setdefault`: it makes what most often is there already
-            of_pair = self._bars[pair] = PairBars()
-        boots = of_pair.boots(second)
+        boots = self._of(pair).boots(second)
         known = boots.get(self.boot)
         whole = bar.shifted(sequence) if known is None else known.followed_by(bar, sequence)
         boots[self.boot] = whole
@@ -140,13 +136,52 @@ class SecondBars:
         }
         if not new:
             return
-        if pair not in self._bars:
-            self._bars[pair] = PairBars()
-        self._bars[pair].adopt(new)
         for (second, boot), bar in new.items():
+            self._of(pair).boots(second)[boot] = bar
             self._changed(pair, second, bar)
             if boot != self.boot:
-                self.others.see(pair[0], second + BAR_WIDTH, bar)
+                self.others.see(pair[0], second + BAR_WIDTH, max(bar.open_sequence, bar.close_sequence))
+
+    def adopt_minutes(self, pair: Pair, minutes: Iterable[PackedMinute]) -> None:
+        """The same for bars as a store has them. In minutes without known ones they are not looked at yet."""
+        for minute in minutes:
+            bars = self._of(pair)
+            if bars.is_known(minute):
+                continue
+            if self._is_gone_in_part(pair, minute) or not bars.adopt(minute):
+                genuine_bars, foreign = genuine(minute)
+                bars.foreign += foreign
+                self.adopt(pair, genuine_bars)
+                continue
+            for begin in {second - second % self.interval for second in minute.seconds}:
+                self.unwritten.mark(pair, begin + self.interval)
+            self._minutes.changed(pair, minute.start)
+            if minute.boots != (self.boot,):
+                self.others.see(pair[0], minute.end, minute.next_sequence(self.boot) - 1)
+        if pair in self._bars and (newest := self._bars[pair].newest) is not None:
+            self.newest_bars.see(pair, newest)
+
+    def _is_gone_in_part(self, pair: Pair, minute: PackedMinute) -> bool:
+        """Whether some of these bars were folded already, or written."""
+        folds = self.unwritten.folds
+        ends = range(minute.start + self.interval, minute.start + MINUTE + 1, self.interval)
+        return minute.start < self._horizon.reached or any(
+            folds.of(pair, end).keys() & set(minute.boots) for end in ends
+        )
+
+    async def check(self, pair: Pair) -> None:
+        """Look at the bars of a pair that were adopted as a store had them."""
+        bars = self._bars.get(pair)
+        for minute in bars.unchecked if bars is not None else ():
+            if bars is not None:
+                bars.check(minute)
+            await trio.lowlevel.checkpoint()
+
+    def _of(self, pair: Pair) -> PairBars:
+        bars = self._bars.get(pair)
+        if bars is None:
+            bars = self._bars[pair] = PairBars()
+        return bars
 
     def _counts(self, pair: Pair, fields: Iterable[Field]) -> dict[Field, int]:
         """How many updates the known bars have, for the time that these are of."""
@@ -161,7 +196,7 @@ class SecondBars:
         self.unwritten.folds.add(pair, end, boot, bar)
         self.unwritten.mark(pair, end)
         self.newest_bars.see(pair, bar)
-        self.others.see(pair[0], end, bar)
+        self.others.see(pair[0], end, max(bar.open_sequence, bar.close_sequence))
 
     def renumber(self, exchange: str, by: int) -> None:
         """Have the sequences in all bars of this boot and exchange be greater by so much."""
@@ -197,18 +232,21 @@ class SecondBars:
         taken = [(pair, field, bars[pair].get(*field)) for pair, field in keys]
         return taken, self.outbox.take(keys)
 
-    def mark_missing(self, pair: Pair, stored: FieldBars) -> int:
+    def mark_missing(self, pair: Pair, stored: Mapping[int, PackedMinute]) -> int:
         """Have those bars written that `stored` lacks or holds with fewer updates; returns how many."""
-        if pair not in self._bars:
+        bars, missing = self._bars.get(pair), 0
+        if bars is None:
             return 0
-        missing = [
-            (pair, (second, boot))
-            for second, boot, count in self._bars[pair].counts(_EVER)
-            if (known := stored.get((second, boot))) is None or known.count < count
-        ]
-        for key in missing:
-            self.outbox.add(key)
-        return len(missing)
+        for start in bars.minutes:
+            held = stored.get(start)
+            if held is not None and bars.is_known(held):
+                continue
+            counts = {} if held is None else {field: bar.count for field, bar in genuine(held)[0].items()}
+            for second, boot, count in bars.counts(Span(start, start + MINUTE)):
+                if counts.get((second, boot), 0) < count:
+                    self.outbox.add((pair, (second, boot)))
+                    missing += 1
+        return missing
 
     # ---- questions ----
 
@@ -282,11 +320,18 @@ class SecondBars:
         self._horizon.note(pruned)
 
     async def pack(self) -> None:
-        """Pack the minutes that have not changed since this was last called (see `PairBars`)."""
+        """Pack the minutes that have not changed since this was last called (see `PairBars`).
+
+        Adopted ones are looked at, and foreign bars in them are logged.
+        """
         packed = 0
         for pair in list(self._bars):
-            if (bars := self._bars.get(pair)) is not None:
-                packed += bars.pack()
+            await self.check(pair)
+            if (bars := self._bars.get(pair)) is None:
+                continue
+            self._foreign.tell(pair, bars.foreign)
+            bars.foreign.clear()
+            packed += bars.pack()
             if packed >= PACKED_AT_ONCE:
                 packed = 0
                 await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from marketflow.app.instruments.clocks import CautiousClock, DataClock
-from marketflow.app.ports import FieldBars, StoreAway, Window
+from marketflow.app.ports import StoreAway, StoredBars, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.link import Task
 from marketflow.app.share.second_bars import Key
@@ -116,6 +116,8 @@ class Trimming:
         """Forget old bars of the book, and remember to remove them from the window."""
         self._outdated.extend(self._ages.prune())
 
-    def found(self, pair: Pair, bars: FieldBars, outdated: int) -> None:
+    def found(self, pair: Pair, bars: StoredBars, outdated: int) -> None:
         """Remember to remove bars that the window has, from before `outdated` (ms)."""
-        self._outdated.extend((pair, field) for field in bars if field[0] < outdated)
+        for start, minute in bars.items():
+            if start < outdated:
+                self._outdated.extend((pair, field) for field in minute.fields if field[0] < outdated)
