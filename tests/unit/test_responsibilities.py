@@ -33,7 +33,7 @@ PORT = "it fills a port, which is to be split first"
 FIELDS_KNOWN = {
     "app.share.book.Book": Known(11, "it puts six parts together, and takes batches in"),
     "app.share.second_bars.SecondBars": Known(
-        9, "every change of a bar concerns its parts: outboxes, caches"
+        10, "every change of a bar concerns its parts: outboxes, caches"
     ),
     "domain.bars.Bar": Known(12, "a record: count, sum, and the ends with their times and orders"),
     "app.ports.exchanges.Batch": Known(8, "what a worker says of a chunk, counts of all kinds"),
@@ -47,7 +47,8 @@ FIELDS_KNOWN = {
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
 }
 METHODS_KNOWN = {
-    "app.share.second_bars.SecondBars": Known(16, "what is read of bars, and how they come and go"),
+    "app.share.pair_bars.PairBars": Known(14, "what is read of bars, and how they come, are packed and go"),
+    "app.share.second_bars.SecondBars": Known(18, "what is read of bars, and how they come and go"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
     "app.share.history.History": Known(12, "the same"),
     "adapters.cache.memory.MemoryWindow": Known(18, PORT),
@@ -61,7 +62,10 @@ IMPORTS_KNOWN = {
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.db.rows": Known(9, "it reads all kinds of rows"),
     "adapters.cache.redis": Known(12, PORT),
-    "app.share.second_bars": Known(10, "it keeps its outbox, rows and caches up to date with each change"),
+    "adapters.cache.bar_fields": Known(
+        9, "it reads and writes both forms of bars, one by one and by the minute"
+    ),
+    "app.share.second_bars": Known(12, "it keeps its outbox, rows and caches up to date with each change"),
     "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),
     "app.share.book": Known(9, "it puts its parts together"),
     "app.share.share": Known(9, "it begins and ends the parts of a share together"),

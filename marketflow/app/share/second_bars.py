@@ -153,7 +153,7 @@ class SecondBars:
                 bars.foreign += foreign
                 self.adopt(pair, genuine_bars)
                 continue
-            for begin in {second - second % self.interval for second in minute.seconds}:
+            for begin in dict.fromkeys(second - second % self.interval for second in minute.seconds):
                 self.unwritten.mark(pair, begin + self.interval)
             self._minutes.changed(pair, minute.start)
             if minute.boots != (self.boot,):
