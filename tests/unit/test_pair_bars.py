@@ -74,6 +74,10 @@ def test_packing_changes_nothing_that_is_read(steps, span, second, boot):
     assert {(at, of_boot): count for at, of_boot, count in bars.counts(span)} == {
         field: bar.count for field, bar in within.items()
     }
+    assert sum(count for _, count in bars.totals(span)) == sum(bar.count for bar in within.values())
+    assert sum(count for _, count in bars.totals(span, without=boot)) == sum(
+        bar.count for (_, of_boot), bar in within.items() if of_boot != boot
+    )
     assert {(at, of_boot): bar for at, of_boot, bar in bars} == model
     assert bars.empty == (not model)
     agree(bars.bar(span), merged(within.values()))

@@ -16,9 +16,9 @@ MEDIAN_VALUE: Final = 400.0
 """What half of the trades are worth at most, in the quote currency."""
 SPREAD: Final = 1.3
 """The standard deviation of the logarithm of a size: one trade in a hundred is twenty times the median."""
-POOL: Final = 1_000
-"""The number of different trades of a symbol. To draw a size and to format it takes longer than the rest of a
-line; to pick one of these takes a tenth of that."""
+POOL: Final = 300
+"""The number of different trades of symbols with the same first price. To draw a size and to format it takes
+longer than the rest of a line; to pick one of these takes a tenth of that."""
 
 
 class Volumes:
@@ -30,7 +30,9 @@ class Volumes:
 
     def __init__(self, symbols: Iterable[str], seed: str | None) -> None:
         self._rng = random.Random(seed)  # noqa: S311 - made-up volumes are no secret
-        self._pools = [_pool(symbol, self._rng) for symbol in symbols]
+        medians = [MEDIAN_VALUE / START_PRICES.get(symbol, OTHER_START_PRICE) for symbol in symbols]
+        pools = {median: _pool(median, self._rng) for median in dict.fromkeys(medians)}
+        self._pools = [pools[median] for median in medians]
 
     def next(self) -> Sequence[str]:
         """What the lines of the next tick tell, in the order of the symbols."""
@@ -50,9 +52,8 @@ def tick_lines(
     ]
 
 
-def _pool(symbol: str, rng: random.Random) -> Sequence[str]:
+def _pool(median: float, rng: random.Random) -> Sequence[str]:
     """Trades of log-normally distributed sizes, with three significant digits at the median."""
-    median = MEDIAN_VALUE / START_PRICES.get(symbol, OTHER_START_PRICE)
     digits = max(0, 2 - math.floor(math.log10(median)))
     sizes = [
         max(round(rng.lognormvariate(math.log(median), SPREAD), digits), 10.0**-digits) for _ in range(POOL)

@@ -98,6 +98,7 @@ class Comparison:
                 self._adopt(pair, rows if renewed else {start: rows[start] for start in changed})
                 if renewed:
                     missing += self._mark(pair, rows, span)
+                    self._keep(pair, rows)
         if missing:
             log.warning("rows missing from PostgreSQL", rows=missing)
 
@@ -136,6 +137,17 @@ class Comparison:
         whole = self._book.rows.unwritten_between(pair, span).get(start)
         return whole is not None and _numbers(whole) == _numbers(row)
 
+    def _keep(self, pair: Pair, rows: Mapping[int, Bar]) -> None:
+        """Rows that the bars make just like this need not be written: those of most minutes after a start."""
+        bars, history = self._book.bars, self._earlier.history
+        if not rows or not history.up_to_date:
+            return
+        span = Span(min(rows), max(rows) + bars.interval)
+        for start, whole in self._book.rows.unwritten_between(pair, span).items():
+            row = rows.get(start)
+            if row is not None and _numbers(row) == _numbers(whole) and _told(row) == _told(whole):
+                self._book.rows.known(pair, start + bars.interval)
+
     def _lacks(self, pair: Pair, span: Span, *, ours: bool) -> Bar | None:
         """The updates of this boot that the row of an interval lacks.
 
@@ -155,6 +167,11 @@ class Comparison:
             if start >= kept_from and (start not in rows or rows[start].count < count)
         ]
         return self._book.rows.mark(pair, fuller)
+
+
+def _told(row: Bar) -> int:
+    """How many of its updates told their volume."""
+    return 0 if row.traded is None else row.traded.updates
 
 
 def _numbers(row: Bar) -> tuple[float, ...]:

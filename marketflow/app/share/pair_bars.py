@@ -117,6 +117,21 @@ class PairBars:
                 if second in span:
                     yield second, boot, count
 
+    def totals(self, span: Span, *, without: str | None = None) -> Iterator[tuple[int, int]]:
+        """Numbers of updates, each with the second or the minute (ms) of the span that has them.
+
+        `without` leaves out the bars of that boot.
+        """
+        for minute in self._minutes(span):
+            self.check(minute)
+            packed = self._packed.get(minute)
+            whole = span.start <= minute and minute + MINUTE <= span.end
+            if packed is not None and whole and without not in packed.minute.boots:
+                yield minute, packed.whole.count
+            else:
+                within = Span(max(span.start, minute), min(span.end, minute + MINUTE))
+                yield from ((second, count) for second, boot, count in self.counts(within) if boot != without)
+
     def bar(self, span: Span) -> Bar | None:
         """The updates of the seconds that start within the span; None if there are none."""
         parts: list[Bar] = []

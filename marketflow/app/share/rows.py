@@ -60,6 +60,13 @@ class Rows:
         for row in due:
             self._unwritten.acknowledge(row.pair, row.end, row.version)
 
+    def known(self, pair: Pair, end: int) -> None:
+        """The row of the interval that ends then (ms) was found as it is to be."""
+        outbox = self._unwritten.outboxes[pair]
+        if end in outbox.waiting:
+            outbox.forget((end,))
+            self._unwritten.folds.drop(pair, end)
+
     def mark(self, pair: Pair, starts: Iterable[int]) -> int:
         """Have the rows of the intervals that start then (ms) written again; returns how many that are.
 
@@ -116,11 +123,10 @@ class Rows:
 
         With or without those of this boot. An adopted row always has them.
         """
-        ours, interval = self._bars.boot, self._bars.interval
+        interval = self._bars.interval
         counts: Counter[int] = Counter()
-        for second, boot, count in self._bars.counts(pair, span):
-            if own or boot != ours:
-                counts[floor_to(second, interval)] += count
+        for time, count in self._bars.totals(pair, span, own=own):
+            counts[floor_to(time, interval)] += count
         for start, row in self.adopted.within(pair, span).items():
             counts[start] = row.count
         return counts

@@ -266,9 +266,18 @@ class SecondBars:
             return {}
         return {(second, boot): bar for second, boot, bar in self._bars[pair].within(span)}
 
-    def counts(self, pair: Pair, span: Span) -> list[tuple[int, str, int]]:
-        """The second (ms), boot and number of updates of each of them."""
-        return list(self._bars[pair].counts(span)) if pair in self._bars else []
+    def totals(self, pair: Pair, span: Span, *, own: bool) -> Iterator[tuple[int, int]]:
+        """How many updates there are, each number with a time (ms), with or without those of this boot.
+
+        The time is a second, or a minute if intervals are as long. All of them are within the span.
+        """
+        bars = self._bars.get(pair)
+        if bars is None:
+            return iter(())
+        without = None if own else self.boot
+        if self.interval == MINUTE:
+            return bars.totals(span, without=without)
+        return ((second, count) for second, boot, count in bars.counts(span) if boot != without)
 
     def bar(self, pair: Pair, span: Span) -> Bar | None:
         """The updates of the seconds that start within the span; None if there are none."""
