@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import Final
 
 import msgspec
 
 from marketflow.adapters.cache.foreign import Ignored, LaterForm
-from marketflow.adapters.cache.members import bulk
+from marketflow.adapters.cache.members import KEYS_KEPT, bulk, key_argument
 from marketflow.app.ports import Field
 from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.domain.bars import BAR_WIDTH, Bar
@@ -40,6 +41,12 @@ _JSON_BEGIN: Final = ord("[")
 def bars_key(pair: Pair) -> str:
     """The hash of one-second bars of an exchange and symbol."""
     return f"bars:{pair[0]}:{pair[1]}"
+
+
+@lru_cache(KEYS_KEPT)
+def bars_name(pair: Pair) -> bytes:
+    """The same in bytes."""
+    return bars_key(pair).encode()
 
 
 def read_bars_key(key: bytes) -> Pair | None:
@@ -75,10 +82,10 @@ def pack_bars(bars: Sequence[tuple[Pair, Field, Bar]]) -> tuple[bytes, Sequence[
             items[pair] = []
         value = pack_bar(bar, field[0])
         items[pair].append(b"%b$%d\r\n%b\r\n" % (names[field], len(value), value))
-    keys = [bars_key(pair).encode() for pair in items]
+    keys = [bars_name(pair) for pair in items]
     pieces: list[bytes] = []
     for key, of_pair in zip(keys, items.values(), strict=True):
-        pieces += b"*%d\r\n$4\r\nHSET\r\n%b" % (2 + 2 * len(of_pair), bulk(key)), *of_pair
+        pieces += b"*%d\r\n$4\r\nHSET\r\n%b" % (2 + 2 * len(of_pair), key_argument(key)), *of_pair
     return b"".join(pieces), keys
 
 

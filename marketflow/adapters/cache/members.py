@@ -7,6 +7,7 @@ at a time. This is the hot path: joining prepared pieces is several times faster
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from sys import float_info
 from typing import Final, TypeVar
 
@@ -28,11 +29,19 @@ BOOT_DIGITS: Final = 4
 sequences if a clock was set back."""
 MEMBERS_PER_COMMAND: Final = 1_000
 """A longer ZADD would block Redis."""
+KEYS_KEPT: Final = 65_536
+"""So many keys are kept as they are sent. A few are written again and again, one or two for each pair."""
 
 
 def window_key(pair: Pair) -> str:
     """The sorted set of an exchange and symbol."""
     return f"prices:{pair[0]}:{pair[1]}"
+
+
+@lru_cache(KEYS_KEPT)
+def window_name(pair: Pair) -> bytes:
+    """The same in bytes."""
+    return window_key(pair).encode()
 
 
 # ---- members, score = timestamp ----
@@ -162,7 +171,7 @@ class UpdatesPacker:
         if any(columns.volumes is not None for columns in told):
             _add_told(told, tails, lengths, end=b"\r\n" + score_head)
         heads = [
-            b"*%d\r\n$4\r\nZADD\r\n%b%b" % (2 + 2 * count, bulk(key), score_head)
+            b"*%d\r\n$4\r\nZADD\r\n%b%b" % (2 + 2 * count, key_argument(key), score_head)
             for _, count, key in commands
         ]
         # The head of a command is part of the tail before it.
@@ -252,3 +261,9 @@ def bulk(argument: bytes) -> bytes:
 def pack(*arguments: bytes) -> bytes:
     """One command in RESP."""
     return b"*%d\r\n" % len(arguments) + b"".join(map(bulk, arguments))
+
+
+@lru_cache(KEYS_KEPT)
+def key_argument(key: bytes) -> bytes:
+    """A key as an argument of a command."""
+    return bulk(key)

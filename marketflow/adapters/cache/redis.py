@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import structlog
 
-from marketflow.adapters.cache import bar_fields, members
+from marketflow.adapters.cache import bar_fields, members, repeated
 from marketflow.adapters.cache.connections import Connections, open_connections
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
@@ -91,6 +91,7 @@ class RedisWindow:
         self._redis = connections
         self._lock = Lock(connections.readers, boot.encode(), scope)
         self._updates = members.UpdatesPacker(self._lock.boot)
+        self._marking = repeated.marking(self._lock.marker, MARKER_TTL)
         self._window_ttl = -(-(window_length + WINDOW_MARGIN) // 1_000)
         self._expiring: dict[bytes, int] = {}
         """The expiry (seconds) of keys written since the last removal: it was set with the first write."""
@@ -112,7 +113,7 @@ class RedisWindow:
         runs: dict[Pair, list[Written]] = {}
         for run in flush.updates:
             runs.setdefault((run.exchange, run.symbol), []).append(run)
-        windows = [members.window_key(pair).encode() for pair in runs]
+        windows = [members.window_name(pair) for pair in runs]
         updates, updates_replies = self._updates.pack(dict(zip(windows, runs.values(), strict=True)))
         return RedisFlush(updates, updates_replies, windows, *bar_fields.pack_bars(flush.bars))
 
@@ -120,17 +121,12 @@ class RedisWindow:
         self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
     ) -> RedisFlush:
         """The commands that remove old members and fields."""
-        removals = [
-            members.pack(b"ZREMRANGEBYSCORE", members.window_key(pair).encode(), b"-inf", b"(%d" % older_than)
-            for pair in pairs
-        ]
+        removals = repeated.removals(pairs, older_than)
         fields: dict[Pair, list[bytes]] = {}
         for pair, field in bars:
             fields.setdefault(pair, []).append(bar_fields.field_name(field))
         removals += [
-            members.pack(
-                b"HDEL", bar_fields.bars_key(pair).encode(), *names[first : first + FIELDS_PER_COMMAND]
-            )
+            members.pack(b"HDEL", bar_fields.bars_name(pair), *names[first : first + FIELDS_PER_COMMAND])
             for pair, names in fields.items()
             for first in range(0, len(names), FIELDS_PER_COMMAND)
         ]
@@ -149,7 +145,7 @@ class RedisWindow:
             wanted = {key: self._window_ttl for key in flush.windows if key not in known}
             wanted |= {key: BARS_TTL for key in flush.hashes if key not in known}
             known |= wanted
-        return [members.pack(b"EXPIRE", key, b"%d" % ttl) for key, ttl in wanted.items()]
+        return [repeated.expiry(key, ttl) for key, ttl in wanted.items()]
 
     async def post(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether those posted before it have found the marker."""
@@ -180,9 +176,7 @@ class RedisWindow:
         expiries = self._expiries(flush)
         # Removals first, since a Redis that is full takes nothing before.
         data = [
-            flush.removals
-            + members.pack(b"SET", self._lock.marker, marker, b"EX", b"%d" % MARKER_TTL, b"GET")
-            + self._lock.renewal,
+            flush.removals + self._marking % (len(marker), marker) + self._lock.renewal,
             flush.updates,
             flush.bars,
             b"".join(expiries),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from marketflow.adapters.cache import bar_fields, edges
 from marketflow.adapters.cache.foreign import Ignored
@@ -12,6 +12,9 @@ from marketflow.app.ports import Edge, StoreAway, StoredBars
 from marketflow.domain.bars import BAR_WIDTH
 from marketflow.domain.periods import floor_to
 from marketflow.domain.prices import Pair
+
+_TEXTS: Final = frozenset({bytes, type(None)})
+_NUMBERS: Final = frozenset({int})
 
 
 def policy_of(replies: Sequence[Any]) -> str:
@@ -32,9 +35,7 @@ def check_write(replies: Sequence[Any], place: int) -> None:
         StoreAway: something else answers there.
     """
     texts, numbers = replies[place : place + 2], [*replies[:place], *replies[place + 2 :]]
-    if not all(text is None or type(text) is bytes for text in texts) or any(
-        type(number) is not int for number in numbers
-    ):
+    if not (_TEXTS.issuperset(map(type, texts)) and _NUMBERS.issuperset(map(type, numbers))):
         raise StoreAway("unexpected answer to a write: is it a Redis?")
 
 

@@ -181,8 +181,9 @@ class Batch:
     """Seconds of Trio's clock."""
     ignored_volumes: int = 0
     """As in `Decoded`."""
+    accepted: int = attrs.field(init=False)
+    """How many updates it holds."""
 
-    @property
-    def accepted(self) -> int:
-        """How many updates it holds."""
-        return sum(len(updates.columns) for updates in self.updates)
+    @accepted.default
+    def _count(self) -> int:
+        return sum([len(updates.columns) for updates in self.updates])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -97,10 +97,12 @@ class Buffers:
         """Exchanges whose updates wait to be taken."""
         return [exchange for exchange, queue in self.queues.items() if queue]
 
-    def take(self, oldest: int) -> Taken:
-        """Take updates for a flush from each exchange; those before `oldest` (ms) are counted as expired."""
+    def take(self, waiting: Sequence[str], oldest: int) -> Taken:
+        """Take updates for a flush from each of the exchanges `waiting`.
+
+        Those before `oldest` (ms) are counted as expired.
+        """
         taken = Taken()
-        waiting = self.waiting()
         for exchange in waiting:
             # What is on its way cannot be dropped: two flushes are, and the newest need half of the room.
             limit = max(1, min(FLUSH_UPDATES // len(waiting), self.limits[exchange] // 4))

@@ -25,7 +25,7 @@ class Position:
     """A point in the order in which updates and bars come in. They are taken in the same order."""
 
     updates: Mapping[str, int]
-    """By exchange, how many updates are before it."""
+    """By exchange, how many updates are before it. An exchange with none pending may be left out."""
     bars: int
     """How many changes of bars are before it."""
 
@@ -91,8 +91,9 @@ class Flushes:
         """
         oldest = now - self._window_length
         while True:
-            begins = self._taken_of(self._buffers.waiting())
-            taken = self._buffers.take(oldest)
+            waiting = self._buffers.waiting()
+            begins = self._taken_of(waiting)
+            taken = self._buffers.take(waiting, oldest)
             bars, version = self._bars.take_unflushed(FLUSH_BARS)
             if taken.runs or bars:
                 break
@@ -152,7 +153,7 @@ class Flushes:
 
     def position(self) -> Position:
         """Behind all that is accepted up to now."""
-        accepted = {exchange: ledger.accepted for exchange, ledger in self._ledgers.items()}
+        accepted = {exchange: ledger.accepted for exchange, ledger in self._ledgers.items() if ledger.pending}
         return Position(accepted, self._bars.outbox.changes)
 
     def settled(self, position: Position) -> bool:

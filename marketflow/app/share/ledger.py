@@ -43,7 +43,8 @@ class Ledger:
         accepted = batch.accepted
         self.received += batch.received
         self.accepted += accepted
-        self.rejected.update(batch.rejected)
+        if batch.rejected:
+            self.rejected.update(batch.rejected)
         self.pending += accepted
         self.volumes_ignored += batch.ignored_volumes
 

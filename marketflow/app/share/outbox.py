@@ -146,6 +146,7 @@ class ReceivedOutbox(Outbox[K]):
         self._drop_received(keys)
 
     def _drop_received(self, keys: Collection[K]) -> None:
+        waiting, taken = self._waiting, self._taken
         for key in keys:
-            if key not in self:
+            if key not in waiting and key not in taken:
                 self._received.pop(key, None)

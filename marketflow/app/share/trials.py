@@ -19,23 +19,20 @@ class Trials:
         """`state` and the policy for full buffers follow the link."""
         self.state = state
         self._set_dropping = set_dropping
-        self._link = AsyncValue(Link())
-
-    @property
-    def link(self) -> Link:
+        self.link = Link()
         """As it is now."""
-        link: Link = self._link.value  # trio-util has no types
-        return link
+        self._links = AsyncValue(self.link)
+        """The same, to wait for changes. It is dearer to read, and the flusher reads it all the time."""
 
     async def first(self) -> None:
         """Wait until it is known whether the window is there."""
-        await self._link.wait_value(lambda link: link.tried)
+        await self._links.wait_value(lambda link: link.tried)
 
     def become(self, link: Link) -> None:
         """The link after an event."""
-        if link is self._link.value:
+        if link is self.link:
             return
-        self._link.value = link
+        self.link = self._links.value = link
         if link.answers and not self.state.up:
             self.state.answered()
         self._set_dropping(link.dropping)
