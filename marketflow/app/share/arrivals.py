@@ -11,7 +11,7 @@ class Arrivals:
     def __init__(self) -> None:
         self.next = 0
         """Greater than the numbers of all updates that have entered."""
-        self._grown = trio.lowlevel.ParkingLot()
+        self._waiting = trio.lowlevel.ParkingLot()
 
     def begin(self, first: int) -> None:
         """The next update gets the number `first`."""
@@ -20,11 +20,19 @@ class Arrivals:
     def grow_to(self, end: int) -> None:
         """All numbers before `end` are used."""
         self.next = end
-        if self._grown:
-            self._grown.unpark_all()
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake those who wait, because updates have entered or for another reason."""
+        if self._waiting:
+            self._waiting.unpark_all()
+
+    async def wait(self) -> None:
+        """Wait until updates enter, or `wake` is called."""
+        await self._waiting.park()
 
     async def wait_beyond(self, number: int) -> int:
         """Wait until the next number is greater than `number`; returns it."""
         while self.next <= number:
-            await self._grown.park()
+            await self.wait()
         return self.next

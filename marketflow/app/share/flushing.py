@@ -76,7 +76,9 @@ class Flusher:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ask_at_the_end)
+                nursery.start_soon(self._wake.run)
                 await self._run()
+                nursery.cancel_scope.cancel()
             await self._release()
         finally:
             self.ended.set()

@@ -96,7 +96,8 @@ class Rounds:
             send = sender.write if alone else sender.post
             await send(flush.encoded, flushes.acknowledge)
             settled = flushes.settled(position)
-            await self._trimming.trim()
+            if not settled:
+                await self._trimming.trim()
         # The last round looks, too: later nobody can write again what the window has lost.
         last = self._book.ended.is_set()
         if last or sender.asked or trio.current_time() >= self._heartbeat_at:

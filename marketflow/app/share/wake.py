@@ -1,6 +1,8 @@
-"""When the flusher has something to do: updates have entered, or somebody asks for a flush."""
+"""When the flusher has something to do: updates have entered, somebody asks for a flush, or it is time to."""
 
 from __future__ import annotations
+
+import math
 
 import trio
 
@@ -8,34 +10,52 @@ from marketflow.app.share.arrivals import Arrivals
 
 
 class Wake:
-    """Wakes the flusher. Any part may ask for a flush; only the flusher waits."""
+    """Wakes the flusher. Any part may ask for a flush; only the flusher waits.
+
+    The flusher waits up to 40 times a second, and nearly always updates end the wait. A time limit for each
+    wait would cost as much as several updates. So a task of its own, `run`, sleeps until the time at which
+    something is due. If that has been put off meanwhile it sleeps again.
+    """
 
     def __init__(self, arrivals: Arrivals) -> None:
         """`arrivals` grow when updates enter."""
         self._arrivals = arrivals
         self._asked = trio.Event()
-        self._idle = trio.CancelScope()
-        """The flusher's wait for something to do."""
+        self._due_at = -math.inf
+        """When the present wait ends, or the last one should have ended (seconds of Trio's clock)."""
+        self._timer = trio.lowlevel.ParkingLot()
+        """The task that sleeps, while that time has passed."""
 
     def ask(self) -> None:
         """Have the next flush made now. A flush that has begun does not count."""
         self._asked.set()
-        self._idle.cancel()
+        self._arrivals.wake()
 
     def begin(self) -> None:
         """A flush begins: who asks from now on asks for the next one."""
-        self._asked = trio.Event()
+        if self._asked.is_set():
+            self._asked = trio.Event()
 
     async def wait_asked(self) -> None:
         """Wait until somebody asks."""
         await self._asked.wait()
 
-    async def wait_for_work(self, deadline: float) -> None:
-        """Wait until updates enter, somebody asks, or it is `deadline` (of Trio's clock).
+    async def wait_for_work(self, due_at: float) -> None:
+        """Wait until updates enter, somebody asks, or it is `due_at` (of Trio's clock).
 
         Updates that have entered before do not count.
         """
-        if self._asked.is_set():
-            return
-        with trio.CancelScope(deadline=deadline) as self._idle:
-            await self._arrivals.wait_beyond(self._arrivals.next)
+        before = self._arrivals.next
+        self._due_at = due_at
+        self._timer.unpark_all()
+        while not self._asked.is_set() and self._arrivals.next == before and trio.current_time() < due_at:
+            await self._arrivals.wait()
+
+    async def run(self) -> None:
+        """End the waits for work when their time has come, until it is cancelled."""
+        while True:
+            if trio.current_time() < self._due_at:
+                await trio.sleep_until(self._due_at)
+            else:
+                self._arrivals.wake()
+                await self._timer.park()
