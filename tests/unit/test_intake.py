@@ -131,6 +131,49 @@ async def test_anything_received_is_life(autojump_clock, stage):
     assert trio.current_time() == pytest.approx(29 * 3 + 30, abs=0.01)
 
 
+@pytest.mark.parametrize("heartbeat", [None, b"a\n"])
+async def test_anything_forwarded_is_life(heartbeat, autojump_clock, stage):
+    """The time limit of a wait may have begun with an earlier receive."""
+    due = [29, 29 * 2, 29 * 3, 29 * 3 + 31]
+
+    async def receive():
+        await trio.sleep_until(due[0])
+        del due[0]
+        return heartbeat and payload(heartbeat)
+
+    with pytest.raises(TimeoutError, match="nothing received for 30 s"):
+        await stage.intake.forward(receive)
+    assert [chunk.payload for chunk in stage.chunks()] == [payload()] * 3 * bool(heartbeat)
+    assert trio.current_time() == pytest.approx(29 * 3 + 30, abs=0.01)
+
+
+async def test_what_the_workers_do_not_take_at_once_is_forwarded_in_order(autojump_clock):
+    """A stop ends the receiving, and no send; what one more receive finds is sent as well."""
+    stage = Stage(room=1)
+    numbers = iter(range(100))
+
+    async def receive():
+        await trio.sleep(0 if stage.intake.stopping else 1)
+        return payload(b"%d\n" % next(numbers))
+
+    async def forward():
+        await stage.intake.forward(receive)
+        await stage.sender.drained()
+        stage.send.close()
+
+    with stage.receive:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.waits.end_at_stop)
+            nursery.start_soon(stage.sender.run)
+            nursery.start_soon(forward)
+            await trio.sleep(50)
+            stage.stopping.set()
+            chunks = [chunk async for chunk in stage.receive]
+            nursery.cancel_scope.cancel()
+    assert [chunk.number for chunk in chunks] == [0, 1, 2]
+    assert [chunk.payload.lines for chunk in chunks] == [b"0\n", b"1\n", b"2\n"]
+
+
 async def test_each_connection_of_a_source_has_its_own_life(autojump_clock, stage):
     """A silent one is detected even if another one is not silent."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import pytest
@@ -20,15 +20,9 @@ class Intake:
 
     stopping = False
 
-    async def received(self, receive) -> AsyncIterator[bytes]:
+    async def forward(self, receive) -> None:
         while True:
-            yield await receive()
-
-    async def outside(self, wait) -> None:
-        await wait()
-
-    async def send(self, payload) -> None:
-        pass
+            await receive()
 
 
 class Exchange:

@@ -57,18 +57,17 @@ class PacedReceive:
         self._empty = 0
         """At how many beats in a row nothing had come."""
 
-    @property
-    def paused(self) -> bool:
-        """Whether the next receive is one that may wait for a beat."""
-        return self._beat is not None
-
     async def receive(self) -> bytes:
         """The next bytes; empty at the end. After the stop there are no pauses.
 
         If the stop ends a pause, the next call receives what has come meanwhile.
         """
         beat, self._beat = self._beat, None
-        if beat is None or self._stopping():
+        if self._stopping():
+            data = await self._receive()
+        elif beat is None:
+            # The rest of a large amount may be there already: others have a turn.
+            await trio.lowlevel.checkpoint()
             data = await self._receive()
         elif self._empty < EMPTY_BEATS:
             await beat.wait()
@@ -141,15 +140,18 @@ class LineReader:
         """
         framer = LineFramer()
         paced = PacedReceive(receive, self._beat_after, lambda: intake.stopping)
+
+        async def receive_lines() -> Lines | None:
+            data = await paced.receive()
+            if not data:
+                raise ConnectionError("closed by the exchange")
+            lines, oversized = framer.push(data)
+            if lines or oversized:
+                return Lines(lines, oversized, self.clock.now(), trio.current_time())
+            return None
+
         try:
-            async for data in intake.received(paced.receive):
-                if not data:
-                    raise ConnectionError("closed by the exchange")
-                lines, oversized = framer.push(data)
-                if lines or oversized:
-                    await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
-                if not paced.paused:
-                    await trio.lowlevel.checkpoint()  # The rest may be there already: others have a turn.
+            await intake.forward(receive_lines)
         except OSError as error:
             # Everything received before the end counts, even a last line without a newline.
             lines, oversized = framer.finish()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import trio
@@ -45,22 +46,31 @@ class ChunkSender(Generic[AnyPayload]):
         If there is room it takes it at once, and other tasks get no turn: the next receive gives them one.
         """
         # No other task gets a turn between the number and the channel, so the order is that of the calls.
-        chunk = Chunk(self._exchange, self.next_number, payload)
-        self.next_number += 1
-        if not self._waiting and self._sent(chunk):
+        if self.send_at_once(payload):
             return
+        chunk = self._chunk(payload)
+        self.next_number += 1
         self._waiting.append(chunk)
         self._changed.unpark_all()
         while self._waiting and self._waiting[0].number <= chunk.number:
             await self._changed.park()
 
-    def _sent(self, chunk: Chunk[AnyPayload]) -> bool:
-        """Send it if there is room. An error of the channel is ours: `run` will raise it, not the source."""
+    def send_at_once(self, payload: AnyPayload) -> bool:
+        """Send it as the next chunk if there is room; returns whether there was.
+
+        An error of the channel is ours: `run` will raise it, not the source.
+        """
+        if self._waiting:
+            return False
         try:
-            self._chunks.send_nowait(chunk)
+            self._chunks.send_nowait(self._chunk(payload))
         except (trio.WouldBlock, trio.BrokenResourceError):
             return False
+        self.next_number += 1
         return True
+
+    def _chunk(self, payload: AnyPayload) -> Chunk[AnyPayload]:
+        return Chunk(self._exchange, self.next_number, payload)
 
     async def run(self) -> None:
         """Pass on the chunks for which there was no room, until it is cancelled.
@@ -95,6 +105,7 @@ class Intake(Generic[AnyPayload]):
     ) -> None:
         """`idle_timeout` in seconds."""
         self._waits = waits
+        self._sender = sender
         self._idle_timeout = idle_timeout
         self._on_ended = on_ended
         self.reported: Exception | None = None
@@ -118,6 +129,24 @@ class Intake(Generic[AnyPayload]):
         """Receive until the stop, and once more after it."""
         return Receiving(self._waits, receive, self._idle_timeout)
 
+    async def forward(self, receive: Callable[[], Awaitable[AnyPayload | None]]) -> None:
+        """Receive until the stop, and once more after it, and send what was received."""
+
+        async def receive_and_send() -> Sequence[AnyPayload]:
+            """As long as the workers take everything at once; returns what they did not take."""
+            while True:
+                payload = await receive()
+                receiving.note_life()
+                if payload is not None and not self._sender.send_at_once(payload):
+                    return (payload,)
+                if self._waits.stopping:
+                    return ()
+
+        receiving = Receiving(self._waits, receive_and_send, self._idle_timeout)
+        async for payloads in receiving:
+            for payload in payloads:
+                await self.send(payload)
+
 
 class Receiving(Generic[T]):
     """Receives until the stop, and once more after it; an iterator of what was received.
@@ -132,6 +161,8 @@ class Receiving(Generic[T]):
         self._idle_timeout = idle_timeout
         self._ending = False
         """Whether the last receive was the one after the stop."""
+        self._alive_at = -math.inf
+        """When something was received last, or the present receive began (seconds of Trio's clock)."""
 
     def __aiter__(self) -> Receiving[T]:
         """Itself."""
@@ -145,12 +176,29 @@ class Receiving(Generic[T]):
         """
         while not self._ending:
             self._ending = self._waits.stopping
-            data = await self._waits.outside(self._receive, self._idle_timeout)
-            if data is None and not self._waits.stopping:
-                # If our own process was stopped for so long, the time is over although something is there.
-                data = await self._waits.outside(self._receive, AT_ONCE)
+            self.note_life()
+            data = await self._while_alive()
             if data is not None:
                 return data
             if not self._waits.stopping:
                 raise TimeoutError(f"nothing received for {self._idle_timeout:g} s")
         raise StopAsyncIteration
+
+    async def _while_alive(self) -> T | None:
+        """What is received next; None after the stop, or when nothing was received for the idle timeout."""
+        while True:
+            left = self._left()
+            data = await self._waits.outside(self._receive, max(left, AT_ONCE))
+            if data is not None or self._waits.stopping:
+                return data
+            # If our own process stood still, the time is over although something is there: look once more.
+            if left <= AT_ONCE and self._left() <= AT_ONCE:
+                return None
+
+    def note_life(self) -> None:
+        """The idle timeout begins again, also if `receive` goes on."""
+        self._alive_at = trio.current_time()
+
+    def _left(self) -> float:
+        """Seconds until the idle timeout."""
+        return self._alive_at + self._idle_timeout - trio.current_time()

@@ -119,6 +119,18 @@ class Intake(Protocol[Payload_contra]):
         """
         ...
 
+    async def forward(self, receive: Callable[[], Awaitable[Payload_contra | None]]) -> None:
+        """Call `receive` again and again and send what it returns, until the stop.
+
+        The same as a loop over `received` that sends each payload. But it makes a time limit only now and
+        then and not for each receive, which would cost as much as several updates. `receive` returns None if
+        it has received something that is no payload.
+
+        Raises:
+            TimeoutError: nothing was received for the idle timeout.
+        """
+        ...
+
     async def send(self, payload: Payload_contra) -> None:
         """Pass a payload on to the workers, in the order of the calls. It waits while the workers are behind.
 
