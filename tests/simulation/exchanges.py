@@ -213,6 +213,10 @@ class SimulatedConnection:
             raise ConnectionResetError("simulated: the connection broke")
         return b""
 
+    def has_come(self) -> bool:
+        """Whether there is something to receive, or the end."""
+        return bool(self._waiting) or self._ended is not None
+
 
 class SimulatedSource:
     """Fills the port Source for one process, with the product's reader and codec. Notes each line."""
@@ -295,6 +299,10 @@ class _Framed:
         self._note = note
         self._frozen = frozen
         self._rest = b""
+
+    def has_come(self) -> bool:
+        """Whether there is something to receive, or the end."""
+        return self._connection.has_come()
 
     async def receive(self) -> bytes:
         """The next bytes."""

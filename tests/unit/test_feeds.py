@@ -58,7 +58,7 @@ class ScriptedSource:
             connection = await intake.outside(partial(stack.enter_async_context, self.connect()))
             if connection is not None and not intake.stopping:
                 intake.connected()
-                await self._reader.read(intake, connection.receive)
+                await self._reader.read(intake, connection)
 
     @asynccontextmanager
     async def connect(self):
@@ -80,6 +80,9 @@ class ScriptedSource:
             self._received = received
             self._steps = steps
             self._pause_ends = math.inf
+
+        def has_come(self) -> bool:
+            return bool(self._steps) and not isinstance(self._steps[0], (int, float))
 
         async def receive(self) -> bytes:
             while self._steps:

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import pytest
 import trio
 
-from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, LineReader
+from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, SPAN_BEATS, LineReader
 from marketflow.app.instruments.clocks import Beat, SystemClock
 
 LINE = b"x" * 9 + b"\n"
@@ -32,6 +32,7 @@ class Exchange:
         """Sends so many bytes after each gap (seconds)."""
         self.received_at: list[float] = []
         self.size = size
+        self.gaps = gaps
         self.due = list(accumulate(gaps))
 
     async def receive(self) -> bytes:
@@ -44,12 +45,15 @@ class Exchange:
         self.received_at.append(trio.current_time() - self.began)
         return (LINE * self.size * come)[: self.size * come]
 
+    def has_come(self) -> bool:
+        return not self.due or self.due[0] <= trio.current_time() - self.began
+
     async def read(self, reader: LineReader | None = None) -> list[float]:
         """When it was read."""
         self.began = trio.current_time()
         reader = reader or new_reader()
         with pytest.raises(trio.EndOfChannel):
-            await reader.read(Intake(), self.receive)
+            await reader.read(Intake(), self)
         return self.received_at
 
 
@@ -79,6 +83,41 @@ async def test_what_comes_seldom_is_read_at_once(autojump_clock):
     """Such an exchange is woken once for what it sends: not at a beat at which there is nothing."""
     exchange = Exchange(100, [0.7] * 20)
     assert await exchange.read() == pytest.approx([0.7 * number for number in range(1, 21)])
+
+
+async def read_beside_each_other(exchanges: Sequence[Exchange]) -> list[float]:
+    """When any of them was read."""
+    reader = new_reader()
+    async with trio.open_nursery() as nursery:
+        for exchange in exchanges:
+            nursery.start_soon(exchange.read, reader)
+    return sorted({round(at, 3) for exchange in exchanges for at in exchange.received_at})
+
+
+async def test_exchanges_that_send_more_often_than_the_beat_together_are_read_at_it(autojump_clock):
+    """Each alone sends less often: three of them at times of their own are three wake-ups in two beats."""
+    exchanges = [Exchange(4, [0.3 * number + 0.01, *[4 * BEAT] * 100]) for number in range(3)]
+    wake_ups = await read_beside_each_other(exchanges)
+    begun = (SPAN_BEATS + 10) * 2 * BEAT
+    together = [at for at in wake_ups if begun < at < 90]
+    assert together
+    assert [at % (2 * BEAT) for at in together] == pytest.approx([0.0] * len(together), abs=0.001)
+    assert all(gap < 2.01 * BEAT for gap in gaps_of(together))
+
+
+async def test_two_that_send_less_often_than_the_beat_together_are_read_at_once(autojump_clock):
+    exchanges = [Exchange(4, [0.3 * number + 0.01, *[8 * BEAT] * 50]) for number in range(2)]
+    wake_ups = await read_beside_each_other(exchanges)
+    assert wake_ups == pytest.approx(sorted(at for each in exchanges for at in accumulate(each.gaps)))
+
+
+async def test_when_the_others_end_one_is_read_at_once_again(autojump_clock):
+    others = [Exchange(4, [0.3 * number + 0.01, *[4 * BEAT] * 50]) for number in range(2)]
+    last = Exchange(4, [0.91, *[4 * BEAT] * 100])
+    await read_beside_each_other([*others, last])
+    apart = [at for at in last.received_at if at > 50 + 2 * SPAN_BEATS * 2 * BEAT]
+    assert [at % 1 for at in apart] == pytest.approx([0.91] * len(apart))
+    assert len(apart) > 10
 
 
 async def test_an_exchange_that_begins_to_send_often_is_read_at_the_beat_again(autojump_clock):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Final, Protocol
@@ -29,6 +29,11 @@ HIGH_SECONDS: Final = 0.25
 """For so long after a large receive of any exchange the others are read at the fastest beat."""
 AT_ONCE: Final = 0.001
 """Seconds: a receive that takes longer had to wait for data."""
+SPAN_BEATS: Final = 20
+"""The number of beats over which receives are counted, to see whether a common beat saves wake-ups."""
+BEGIN_TOGETHER, STAY_TOGETHER = 1.25, 0.75
+"""Receives a beat, of all exchanges. The first is more than the one wake-up that a beat costs; they differ so
+that exchanges which send just as often do not change all the time."""
 
 
 class Connection(Protocol):
@@ -38,22 +43,69 @@ class Connection(Protocol):
         """The next bytes; empty at the end. Raises OSError."""
         ...
 
+    def has_come(self) -> bool:
+        """Whether something has come, so that a receive returns at once."""
+        ...
+
+
+class Company:
+    """Whether exchanges that send less often than the beat are read at the beat nevertheless.
+
+    If they send more often than the beat all together, they share wake-ups at it. If not, each is read as
+    soon as something comes from it: at most beats there would be nothing.
+
+    ```
+             BEGIN_TOGETHER receives a beat or more
+     apart ──────────────────────────────────────────> together
+       ^                                                  │
+       └──────────────────────────────────────────────────┘
+                 less than STAY_TOGETHER receives a beat
+    ```
+    """
+
+    def __init__(self, interval: float) -> None:
+        """`interval` of the beat in seconds."""
+        self._interval = interval
+        self._together = False
+        self._receives = 0
+        self._since = -math.inf
+        """Since when they are counted (seconds of Trio's clock)."""
+
+    def note(self) -> None:
+        """A small amount has been received, of any exchange that is read at this beat or would be."""
+        self._receives += 1
+
+    @property
+    def together(self) -> bool:
+        """Whether they are read together now."""
+        now = trio.current_time()
+        beats = (now - self._since) / self._interval
+        if beats >= SPAN_BEATS:
+            self._together = self._receives >= beats * (STAY_TOGETHER if self._together else BEGIN_TOGETHER)
+            self._receives, self._since = 0, now
+        return self._together
+
 
 class PacedReceive:
     """Receives from one connection: small amounts at a beat, and everything else at once."""
 
     def __init__(
         self,
-        receive: Callable[[], Awaitable[bytes]],
-        beat_after: Callable[[int], Beat | None],
+        connection: Connection,
+        beat_after: Callable[[int], tuple[Beat | None, Company | None]],
         stopping: Callable[[], bool],
     ) -> None:
-        """`beat_after`: which beat to wait for after a receive of so many bytes; None: none."""
-        self._receive = receive
+        """`beat_after`: which beat to wait for after a receive of so many bytes; None: none.
+
+        And the company of those who wait for this beat; None if it has none.
+        """
+        self._receive = connection.receive
+        self._has_come = connection.has_come
         self._beat_after = beat_after
         self._stopping = stopping
         self._beat: Beat | None = None
         """The beat before the next receive; None: there is no pause."""
+        self._company: Company | None = None
         self._empty = 0
         """At how many beats in a row nothing had come."""
 
@@ -74,12 +126,19 @@ class PacedReceive:
             began = trio.current_time()
             data = await self._receive()
             self._empty = self._empty + 1 if trio.current_time() - began > AT_ONCE else 0
+        elif self._company is not None and self._company.together:
+            await beat.wait()
+            while not self._has_come() and self._company.together:
+                await beat.wait()
+            data = await self._receive()
         else:
             due = beat.after(trio.current_time())
             data = await self._receive()
             if trio.current_time() < due:
                 self._empty = 0
-        self._beat = self._beat_after(len(data))
+        self._beat, self._company = self._beat_after(len(data))
+        if self._company is not None:
+            self._company.note()
         return data
 
 
@@ -113,6 +172,12 @@ class LineReader:
     that arrives meanwhile waits in the socket, and one receive takes all of it. If each receive gave one
     message, a pause would only be a delay."""
     _load: Load = attrs.field(init=False, factory=Load)
+    _company: Company | None = attrs.field(init=False)
+    """Of the slowest beat."""
+
+    @_company.default
+    def _company_of_slowest(self) -> Company | None:
+        return Company(self.beats[0][1].interval) if self.beats else None
 
     async def connect_and_read(
         self, intake: Intake[Lines], connecting: AbstractAsyncContextManager[Connection]
@@ -128,18 +193,16 @@ class LineReader:
             if connection is None or intake.stopping:
                 return
             intake.connected()
-            await self.read(intake, connection.receive)
+            await self.read(intake, connection)
 
-    async def read(self, intake: Intake[Lines], receive: Callable[[], Awaitable[bytes]]) -> None:
+    async def read(self, intake: Intake[Lines], connection: Connection) -> None:
         """Send whole lines until the stop, or until the connection ends.
-
-        `receive` returns the next bytes; empty at the end.
 
         Raises:
             OSError: the connection ended.
         """
         framer = LineFramer()
-        paced = PacedReceive(receive, self._beat_after, lambda: intake.stopping)
+        paced = PacedReceive(connection, self._beat_after, lambda: intake.stopping)
 
         async def receive_lines() -> Lines | None:
             data = await paced.receive()
@@ -160,11 +223,13 @@ class LineReader:
                 await intake.send(Lines(lines, oversized, self.clock.now(), trio.current_time()))
             raise
 
-    def _beat_after(self, size: int) -> Beat | None:
-        """What to wait for after a receive of so many bytes."""
+    def _beat_after(self, size: int) -> tuple[Beat | None, Company | None]:
+        """What to wait for after a receive of so many bytes, and with whom."""
         fitting = [beat for limit, beat in self.beats if size < limit]
         if not fitting:
             self._load.note()
-            return None
+            return None, None
         # Beside a flood an update waits behind the flood, so it must not wait for a slow beat before that.
-        return fitting[-1 if self._load.is_high else 0]
+        if self._load.is_high:
+            return fitting[-1], None
+        return fitting[0], self._company if len(fitting) == len(self.beats) else None

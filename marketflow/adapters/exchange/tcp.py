@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -35,12 +36,18 @@ def receive_size(symbols: int) -> int:
     return max(LEAST_RECEIVED, min(symbols * RECEIVED_PER_SYMBOL, MOST_RECEIVED))
 
 
-@attrs.frozen
 class TcpConnection:
     """The bytes of one connection."""
 
-    _stream: trio.SocketStream
-    _receive_size: int
+    def __init__(self, stream: trio.SocketStream, receive_size: int) -> None:
+        self._stream = stream
+        self._receive_size = receive_size
+        self._readable = select.poll()
+        self._readable.register(stream.socket, select.POLLIN)
+
+    def has_come(self) -> bool:
+        """Whether something has come: bytes, or the end of the connection."""
+        return bool(self._readable.poll(0))
 
     async def receive(self) -> bytes:
         """The next bytes; empty at the end. What has come is received at once.

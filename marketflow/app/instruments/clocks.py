@@ -40,13 +40,13 @@ class Beat:
     """
 
     def __init__(self, interval: float) -> None:
-        self._interval = interval
+        self.interval = interval
         self._next: trio.Event | None = None
         """Set at the next beat; None while no task waits for it."""
 
     def after(self, now: float) -> float:
         """When the next beat is (seconds of Trio's clock)."""
-        return next_beat(now, self._interval)
+        return next_beat(now, self.interval)
 
     async def wait(self) -> None:
         """Wait for the next beat."""
