@@ -27,8 +27,6 @@ EMPTY_BEATS: Final = 3
 then read as soon as something comes, since a pause would only be one more wake-up."""
 HIGH_SECONDS: Final = 0.25
 """For so long after a large receive of any exchange the others are read at the fastest beat."""
-AT_ONCE: Final = 0.001
-"""Seconds: a receive that takes longer had to wait for data."""
 SPAN_BEATS: Final = 20
 """The number of beats over which receives are counted, to see whether a common beat saves wake-ups."""
 BEGIN_TOGETHER, STAY_TOGETHER = 1.25, 0.75
@@ -123,9 +121,8 @@ class PacedReceive:
             data = await self._receive()
         elif self._empty < EMPTY_BEATS:
             await beat.wait()
-            began = trio.current_time()
+            self._empty = 0 if self._has_come() else self._empty + 1
             data = await self._receive()
-            self._empty = self._empty + 1 if trio.current_time() - began > AT_ONCE else 0
         elif self._company is not None and self._company.together:
             await beat.wait()
             while not self._has_come() and self._company.together:

@@ -98,10 +98,11 @@ class PendingUpdates:
         """Take runs from the oldest end: `limit` updates, or all there are."""
         while self._runs and limit > 0:
             run = self._runs.popleft()
-            if run.length > limit:
+            length = run.length
+            if length > limit:
                 run, rest = run.split(limit)
                 self._runs.appendleft(rest)
-            limit -= run.length
+            limit -= length  # Below 0 after a split, which ends the loop as well.
             yield run
 
     def discard(self, limit: int) -> int:
