@@ -16,8 +16,8 @@ from marketflow.app.ports import Clock, Source
 from marketflow.config import Settings
 
 MOST_PACE: Final = 0.050
-"""The most seconds that a source waits for more data, after a receive of five lines or less. After a larger
-one it waits for half or a quarter of that. Half of it is the flusher's beat."""
+"""The most seconds from one beat to the next, after a receive of five lines or less. After a larger one it is
+half or a quarter of that. Half of it is the flusher's beat."""
 
 
 def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Source[Any]]]:

@@ -18,6 +18,8 @@ MARKER: Final = b"marketflow:marker"
 be missing: Redis was emptied, came back with an older state, or executed a write whose answer was lost."""
 LOCK: Final = b"marketflow:lock"
 """Contains the boot that may write. It expires, so that a killed boot does not keep it for ever."""
+MARKER_TTL: Final = 3_600
+"""Seconds after the last write."""
 LOCK_TTL: Final = 5_000
 """ms after the last write."""
 
@@ -31,14 +33,20 @@ class Lock:
         self.scope = scope
         self.marker = _of_scope(MARKER, scope)
         self._lock = _of_scope(LOCK, scope)
-        self.renewal = members.pack(b"GET", self._lock) + members.pack(
-            b"PEXPIRE", self._lock, b"%d" % LOCK_TTL
-        )
-        """Part of every write: tells which boot has the lease, and renews it. Two replies.
-
-        If another boot has it, that gets 5 s more. It is alive then, and we end.
-        """
         self._look = (("GET", self._lock), ("GET", self.marker))
+        before = b"*6\r\n" + members.bulk(b"SET") + members.bulk(self.marker)
+        after = members.bulk(b"EX") + members.bulk(b"%d" % MARKER_TTL) + members.bulk(b"GET")
+        after += members.pack(b"GET", self._lock)
+        after += members.pack(b"PEXPIRE", self._lock, b"%d" % LOCK_TTL)
+        self._marking = before.replace(b"%", b"%%") + b"$%d\r\n%b\r\n" + after.replace(b"%", b"%%")
+
+    def marking(self, marker: bytes) -> bytes:
+        """The commands with which every write begins. Three replies: a marker, the holder, a number.
+
+        They set the marker and return the one before, tell which boot has the lease, and renew it. If another
+        boot has it, that gets 5 s more. It is alive then, and we end.
+        """
+        return self._marking % (len(marker), marker)
 
     async def look(self) -> Sight:
         """See the port Window."""

@@ -267,3 +267,21 @@ def pack(*arguments: bytes) -> bytes:
 def key_argument(key: bytes) -> bytes:
     """A key as an argument of a command."""
     return bulk(key)
+
+
+@lru_cache(2 * KEYS_KEPT)
+def expiry(key: bytes, seconds: int) -> bytes:
+    """The command after which a key expires in so many seconds."""
+    return pack(b"EXPIRE", key, b"%d" % seconds)
+
+
+def removals(pairs: Iterable[Pair], older_than: int) -> list[bytes]:
+    """The commands that remove the members of windows whose score is less than `older_than`."""
+    span = bulk(b"-inf") + bulk(b"(%d" % older_than)
+    return [_removal(window_name(pair)) + span for pair in pairs]
+
+
+@lru_cache(KEYS_KEPT)
+def _removal(key: bytes) -> bytes:
+    """The command without the span of scores."""
+    return b"*4\r\n" + bulk(b"ZREMRANGEBYSCORE") + bulk(key)

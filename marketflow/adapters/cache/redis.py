@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import structlog
 
-from marketflow.adapters.cache import bar_fields, members, repeated
+from marketflow.adapters.cache import bar_fields, members
 from marketflow.adapters.cache.connections import Connections, open_connections
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
@@ -46,7 +46,6 @@ from marketflow.domain.prices import Pair
 log = structlog.get_logger()
 T = TypeVar("T")
 
-MARKER_TTL: Final = 3_600
 BARS_TTL: Final = 3_600
 """About so many seconds after the last write. Single fields are removed when they are an hour old."""
 WINDOW_MARGIN: Final = 5_000
@@ -91,7 +90,6 @@ class RedisWindow:
         self._redis = connections
         self._lock = Lock(connections.readers, boot.encode(), scope)
         self._updates = members.UpdatesPacker(self._lock.boot)
-        self._marking = repeated.marking(self._lock.marker, MARKER_TTL)
         self._window_ttl = -(-(window_length + WINDOW_MARGIN) // 1_000)
         self._expiring: dict[bytes, int] = {}
         """The expiry (seconds) of keys written since the last removal: it was set with the first write."""
@@ -121,7 +119,7 @@ class RedisWindow:
         self, pairs: Sequence[Pair], *, older_than: int, bars: Sequence[tuple[Pair, Field]]
     ) -> RedisFlush:
         """The commands that remove old members and fields."""
-        removals = repeated.removals(pairs, older_than)
+        removals = members.removals(pairs, older_than)
         fields: dict[Pair, list[bytes]] = {}
         for pair, field in bars:
             fields.setdefault(pair, []).append(bar_fields.field_name(field))
@@ -145,7 +143,7 @@ class RedisWindow:
             wanted = {key: self._window_ttl for key in flush.windows if key not in known}
             wanted |= {key: BARS_TTL for key in flush.hashes if key not in known}
             known |= wanted
-        return [repeated.expiry(key, ttl) for key, ttl in wanted.items()]
+        return [members.expiry(key, ttl) for key, ttl in wanted.items()]
 
     async def post(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether those posted before it have found the marker."""
@@ -176,7 +174,7 @@ class RedisWindow:
         expiries = self._expiries(flush)
         # Removals first, since a Redis that is full takes nothing before.
         data = [
-            flush.removals + self._marking % (len(marker), marker) + self._lock.renewal,
+            flush.removals + self._lock.marking(marker),
             flush.updates,
             flush.bars,
             b"".join(expiries),

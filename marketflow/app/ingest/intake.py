@@ -110,15 +110,20 @@ class Intake(Generic[AnyPayload]):
         self._on_ended = on_ended
         self.reported: Exception | None = None
         """Why the source has said that its connection ended."""
-        # Bound directly: a wrapper around each call is noticeable with small payloads.
-        self.outside = waits.outside
-        self.send = sender.send
         self.connected = on_connected
 
     @property
     def stopping(self) -> bool:
         """Whether the stop has come."""
         return self._waits.stopping
+
+    async def outside(self, wait: Callable[[], Awaitable[T]], seconds: float = math.inf) -> T | None:
+        """Call `wait` and return its result; None if the stop or the time limit ended it."""
+        return await self._waits.outside(wait, seconds)
+
+    async def send(self, payload: AnyPayload) -> None:
+        """Pass it on to the workers."""
+        await self._sender.send(payload)
 
     def ended(self, error: Exception) -> None:
         """The connection has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import attrs
@@ -193,9 +194,8 @@ class Batch:
     """Seconds of Trio's clock."""
     ignored_volumes: int = 0
     """As in `Decoded`."""
-    accepted: int = attrs.field(init=False)
-    """How many updates it holds."""
 
-    @accepted.default
-    def _count(self) -> int:
+    @cached_property
+    def accepted(self) -> int:
+        """How many updates it holds. It is asked for several times, so they are counted once."""
         return sum([len(updates.columns) for updates in self.updates])
