@@ -16,7 +16,8 @@
     └─ share
        ├─ flusher                  ends when no update can enter any more
        ├─ aggregator               ends when the flusher has ended
-       └─ spooling                 the same; saves at the very end what no store has taken
+       ├─ spooling                 the same; saves at the very end what no store has taken
+       └─ packing                  ends with the others
 ```
 """
 

@@ -19,7 +19,9 @@ def drawings(text: str) -> list[str]:
     return re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("module", ["service", "app.ingest.state", "app.share.link", "app.share.history"])
+@pytest.mark.parametrize(
+    "module", ["service", "app.ingest.state", "app.share.link", "app.share.history", "app.share.pair_bars"]
+)
 def test_a_drawing_is_the_same_in_the_code_and_in_the_architecture(module: str) -> None:
     """A module that draws its tasks or states draws them as the document does."""
     drawn = drawings(importlib.import_module(f"marketflow.{module}").__doc__ or "")

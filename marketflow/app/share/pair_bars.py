@@ -1,4 +1,18 @@
-"""The one-second bars of one exchange and symbol: the newest as objects, others packed by the minute."""
+"""The one-second bars of one exchange and symbol: the newest as objects, others packed by the minute.
+
+The states of a minute:
+
+```
+           a bar changes        unchanged from one `pack` to the next
+(none) ──────────────> open ────────────────────────────────────────> packed
+  │                     ^                                             │  ^
+  │                     └─────────────── a bar changes ───────────────┘  │
+  │ bars of other boots are adopted                     they are read    │
+  └──────────────────────────────────> adopted ──────────────────────────┘
+```
+A bar takes about 600 bytes in an open minute, and less than 100 in the others. Reading does not open. The bars
+of an adopted minute have not been looked at: some may be foreign, and are left out when it is read.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +38,7 @@ class Packed(NamedTuple):
 
 
 class PairBars:
-    """Bars by second and boot.
-
-    ```
-            a bar changes         unchanged from one `pack` to the next
-    (none) ───────────────> open ───────────────────────────────────────> packed
-      │                      ^                                             │  ^
-      │                      └────────────── a bar changes ────────────────┘  │
-      │  bars of other boots are adopted                      it is read      │
-      └───────────────────────────────────> adopted ──────────────────────────┘
-    ```
-    A bar takes about 600 bytes in an open minute, and less than 100 in the others. Reading does not open. The
-    bars of an adopted minute have not been looked at: some may be foreign, and are left out when it is read.
-    """
+    """Bars by second and boot. Their minutes are open, packed or adopted."""
 
     def __init__(self) -> None:
         self._open: dict[int, dict[int, Boots]] = {}
