@@ -78,6 +78,7 @@ def test_packing_changes_nothing_that_is_read(steps, span, second, boot):
     assert sum(count for _, count in bars.totals(span, without=boot)) == sum(
         bar.count for (_, of_boot), bar in within.items() if of_boot != boot
     )
+    assert dict(bars.of_boot(boot)) == {at: bar for (at, of_boot), bar in model.items() if of_boot == boot}
     assert {(at, of_boot): bar for at, of_boot, bar in bars} == model
     assert bars.empty == (not model)
     agree(bars.bar(span), merged(within.values()))

@@ -10,8 +10,8 @@ The states of a minute:
   │ bars of other boots are adopted                     they are read    │
   └──────────────────────────────────> adopted ──────────────────────────┘
 ```
-A bar takes about 600 bytes in an open minute, and less than 100 in the others. Reading does not open. The bars
-of an adopted minute have not been looked at: some may be foreign, and are left out when it is read.
+A bar takes about 600 bytes in an open minute, and less than 100 in the others. Reading does not open. Bars of
+an adopted minute have not been looked at: some may be foreign, and are left out when it is read.
 """
 
 from __future__ import annotations
@@ -108,6 +108,16 @@ class PairBars:
             for second, boot, bar in self._of(minute):
                 if whole or second in span:
                     yield second, boot, bar
+
+    def of_boot(self, boot: str) -> list[tuple[int, Bar]]:
+        """The second (ms) and bar of each of that boot."""
+        found: list[tuple[int, Bar]] = []
+        for minute in self._all():
+            packed = self._packed.get(minute)
+            held = self._adopted.get(minute) if packed is None else packed.minute
+            if held is None or boot in held.boots:
+                found += [(second, bar) for second, of_boot, bar in self._of(minute) if of_boot == boot]
+        return found
 
     def counts(self, span: Span) -> Iterator[tuple[int, str, int]]:
         """The same with the number of updates in place of the bar. It takes a tenth of the time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
+from typing import Final
 
 import attrs
 
@@ -14,6 +15,9 @@ from marketflow.app.share.second_bars import SecondBars, fuller
 from marketflow.domain.bars import Bar, merged
 from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair
+
+_FOREVER: Final = 2**62
+"""A time (ms) after all others."""
 
 
 @attrs.frozen
@@ -141,7 +145,8 @@ class Rows:
     def needed_bars(self, since: int) -> Iterator[tuple[Pair, Field, Bar]]:
         """The one-second bars of rows that are not up to date, and all from `since` (ms) on."""
         interval = self._bars.interval
-        unwritten = {pair: set(outbox) for pair, outbox in self._unwritten.outboxes.items()}
-        for pair, (second, boot), bar in self._bars:
-            if second >= since or floor_to(second, interval) + interval in unwritten[pair]:
-                yield pair, (second, boot), bar
+        for pair in list(self._bars.pairs):
+            spans = [Span(end - interval, min(end, since)) for end in self._unwritten.outboxes[pair]]
+            for span in [*spans, Span(since, _FOREVER)]:
+                if not span.empty:
+                    yield from ((pair, field, bar) for field, bar in self._bars.fields(pair, span).items())

@@ -202,8 +202,9 @@ class SecondBars:
         """Have the sequences in all bars of this boot and exchange be greater by so much."""
         own = [
             (pair, second, bar)
-            for pair, (second, boot), bar in self
-            if pair[0] == exchange and boot == self.boot
+            for pair, bars in self._bars.items()
+            if pair[0] == exchange
+            for second, bar in bars.of_boot(self.boot)
         ]
         for pair, second, bar in own:
             self._bars[pair].boots(second)[self.boot] = shifted = bar.shifted(by)
