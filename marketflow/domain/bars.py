@@ -241,7 +241,7 @@ def _both(one: Traded | None, other: Traded | None) -> Traded | None:
 
 
 def in_seconds(columns: Columns, *, ascending: bool = False) -> dict[int, Bar]:
-    """The same as `by_second`, with what the updates have traded."""
+    """One-second bars by the second's start (ms), as `by_second` makes them, with what was traded."""
     bars = by_second(columns.timestamps, columns.prices, ascending=ascending)
     volumes = columns.volumes
     if volumes is None:

@@ -18,7 +18,7 @@ MOST_QUOTE: Final = 1e280
 
 
 _ROUNDING: Final = 1e-12
-"""By this part of them, sums of the same volumes may differ."""
+"""A smaller part of a volume than this is rounding: sums of the same volumes may differ by as much."""
 
 
 def counts(volume: object, price: float) -> TypeGuard[float]:
@@ -52,7 +52,11 @@ class Traded(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, updates: int, volume: float, quote: float, buy: float | None, sell: float | None) -> Traded:
-        """From the volume of all updates, and of those that named a side. Sums may be rounded differently."""
+        """From the volume of all updates, and of those that named a side.
+
+        The sums may come from a store that has rounded them differently. So a rest of less than 1e-12 of the
+        volume counts as none.
+        """
         sided = (buy or 0.0) + (sell or 0.0)
         sideless = volume - sided
         return cls(updates, sideless if sideless > _ROUNDING * volume else 0.0, quote, buy, sell)

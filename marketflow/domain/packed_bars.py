@@ -1,7 +1,7 @@
-"""A one-second bar in few bytes: form 2 of a bar. Form 1 is a JSON array.
+"""A one-second bar in few bytes: form 3 of a bar.
 
 ```
-byte 0         the form: 2
+byte 0         the form: 3
 bytes 1, 2     flags: which of the fields below are there, and how they are written
                1      flat: all prices are equal. There is one price, and no others
                2      `open` is `min`           4     `open` is `max`
@@ -39,7 +39,7 @@ A second with one update takes 29 bytes, and 37 if it has told its volume. One w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from itertools import repeat
 from struct import Struct, error
 from typing import Final
@@ -49,7 +49,7 @@ from msgspec.structs import replace
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Traded
 
-FORM: Final = 2
+FORM: Final = 3
 
 _FLAT: Final = 1
 _OPEN_IS_MIN: Final = 2
@@ -76,13 +76,15 @@ _UNITS: Final = tuple((digits, 10**digits) for digits in (2, 4, 6, 8))
 _MOST_SCALED: Final = 2**32
 _MOST_ABOVE: Final = 2**16
 _FLAGS: Final = Struct("<BH")
+_STRUCTS_KEPT: Final = 4_096
+"""There are many combinations of flags, and few are in use. But Redis may hold any."""
 _SEQUENCES: Final = Struct(f"<{_FLAGS.size}xQi")
 _LARGE_SEQUENCES: Final = Struct(f"<{_FLAGS.size}xQq")
 _COUNTS: Final = Struct(f"<{_FLAGS.size}x8x4x2x2xH")
 _LARGE_COUNTS: Final = Struct(f"<{_FLAGS.size}x8x8x2x2xQ")
 
 
-@cache
+@lru_cache(_STRUCTS_KEPT)
 def _struct(flags: int) -> Struct:
     step, count = ("q", "Q") if flags & _LARGE else ("i", "H")
     counts = 1 + bool(flags & _TRADED and not flags & _ALL_TOLD)

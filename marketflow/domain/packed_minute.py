@@ -32,7 +32,7 @@ class PackedMinute(msgspec.Struct, frozen=True, gc=False):
     _owners: array[int]
     _lengths: bytes
     _bars: bytes
-    """In form 2, one after the other."""
+    """Packed, one after the other."""
 
     @classmethod
     def of(cls, start: int, bars: Mapping[Field, Bar]) -> PackedMinute:

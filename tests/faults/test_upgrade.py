@@ -119,7 +119,7 @@ async def test_an_upgrade_within_a_minute_loses_nothing(
         async with service(settings, players):
             async with playing(*players):
                 await trio.sleep(1.5)
-            assert b"\2" in await trio.to_thread.run_sync(forms, own_redis.url)
+            assert b"\3" in await trio.to_thread.run_sync(forms, own_redis.url)
             await trio.sleep((INTERVAL - now_ms() % INTERVAL) / 1_000)
             await rows_are_right(postgres_dsn, all_sent(players), INTERVAL, until=now_ms())
     assert not spools(tmp_path)

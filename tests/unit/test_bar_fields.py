@@ -66,7 +66,7 @@ def test_fields_name_their_second_and_boot(second, boot):
 
 CUT_OFF = pack_bar(Bar.of([7_000], [1.0]), 7_000)[:-1]
 NO_BARS = [b"", b"[1]", b"{}", b"null", b"[1,2,3,4,5,6,7,8,9]", b"\xff", b"7", b"\0", b"\1\0"]
-NO_BARS += [b"\2", b"\2\1", b"\2\xff", CUT_OFF]
+NO_BARS += [b"\2", b"\2\1", b"\2\xff", b"\3", b"\3\1\0", b"\3\xff\xff", CUT_OFF]
 IMPOSSIBLE = [
     b"[%b]" % numbers
     for numbers in (
@@ -94,7 +94,7 @@ def test_what_is_no_bar_is_told(value):
     assert not is_bar(b"8:b", good)
 
 
-@pytest.mark.parametrize("form", [3, 31])
+@pytest.mark.parametrize("form", [4, 31])
 def test_a_bar_of_a_later_version_is_told_apart(form):
     """It is no bar of ours yet, but its pair is one of ours."""
     value, ignored = bytes([form]) + b"anything", Ignored()

@@ -11,8 +11,10 @@ from marketflow.adapters.cache.bar_fields import read_bar
 from marketflow.app.share.foreign_bars import LATEST, MOST_A_SECOND, is_foreign
 from marketflow.app.share.second_bars import SecondBars
 from marketflow.app.share.sequences import FOLLOWED, MOST
-from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.bars import BAR_WIDTH, Bar, in_seconds
+from marketflow.domain.columns import Columns
 from marketflow.domain.packed_bars import FORM, pack_bar, unpack_bar
+from marketflow.domain.packed_minute import by_minute
 from marketflow.domain.periods import MINUTE, Span
 
 PAIR = ("exchange1", "BTCUSDT")
@@ -171,3 +173,33 @@ def test_one_great_sequence_does_not_keep_us_from_following_others(sequence):
     bars.adopt(PAIR, fields)
     assert bars.others.next_sequences == {PAIR[0]: 78}
     assert len(bars.fields(PAIR, Span(SECOND, SECOND + 1))) == 2
+
+
+@pytest.mark.parametrize("sequence", [FOLLOWED - 1, FOLLOWED, MOST - 1, 2**63])
+async def test_foreign_bars_of_a_minute_do_not_steer_our_sequences(sequence):
+    """Nor do they hide the others. Bars of whole minutes are looked at later."""
+    bars = SecondBars(boot="boot1", interval=MINUTE)
+    good = Bar.of([SECOND], [1.0], 77)
+    foreign = msgspec.structs.replace(
+        good, close_time=SECOND + 5_000, open_sequence=sequence, close_sequence=sequence
+    )
+    bars.adopt_minutes(PAIR, by_minute({(SECOND, "x"): foreign, (SECOND, "y"): good}).values())
+    assert bars.others.next_sequences == {PAIR[0]: 78}
+    assert bars.fields(PAIR, Span(SECOND, SECOND + 1)) == {(SECOND, "y"): good}
+
+
+async def test_of_a_minute_of_foreign_bars_nothing_is_left():
+    bars = SecondBars(boot="boot1", interval=MINUTE)
+    foreign = msgspec.structs.replace(Bar.of([SECOND], [1.0], 77), close_time=SECOND + 5_000)
+    bars.adopt_minutes(PAIR, by_minute({(SECOND, "x"): foreign}).values())
+    assert bars.bar(PAIR, Span(SECOND, SECOND + 1)) is None
+    assert not bars.pairs
+    assert bars.newest_bars.of(PAIR) is None
+
+
+def test_sums_of_the_greatest_volumes_are_possible():
+    """Each addition is rounded, so a sum may be a little greater than its limit."""
+    columns = Columns([SECOND] * 34, [1e262] * 34, [1e18] * 34, ["buy"] * 34)
+    (bar,) = in_seconds(columns).values()
+    assert bar.traded.quote > 34 * 1e280
+    assert not is_foreign(bar, SECOND, BAR_WIDTH)

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import pytest
 import trio
 
-from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, SPAN_BEATS, LineReader
+from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, SPAN_BEATS, LineReader, PacedReceive
 from marketflow.app.instruments.clocks import Beat, SystemClock
 
 LINE = b"x" * 9 + b"\n"
@@ -144,3 +144,20 @@ async def test_beside_an_exchange_that_floods_small_amounts_are_read_more_often(
     alone = [at for at in little.received_at if 5.5 < at < 9.5]
     assert gaps_of(beside) == pytest.approx([BEAT / 2] * (len(beside) - 1))
     assert gaps_of(alone) == pytest.approx([2 * BEAT] * (len(alone) - 1))
+
+
+async def test_with_no_time_left_what_has_come_is_read():
+    """After a standstill there may be a millisecond to look once more, and others have their turn first."""
+
+    class Full:
+        async def receive(self) -> bytes:
+            return LINE
+
+        def has_come(self) -> bool:
+            return True
+
+    paced = PacedReceive(Full(), lambda size: (None, None), lambda: False)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        assert await paced.receive() == LINE
+    assert not scope.cancelled_caught

@@ -495,6 +495,13 @@ def test_no_line_is_rejected_for_its_volume(told):
     assert traded(telling(b',"volume":0.5'), bad, telling(b"")) == (Traded(1, 0.5, 1.0), 1)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("side", [b'"buy"', b"[" * 5_000 + b"]" * 5_000])
+def test_nor_is_one_that_also_has_a_deep_field(order, side):
+    fields = [b'"volume":1e999', b'"deep":' + b"[" * 5_000 + b"]" * 5_000, b'"side":' + side]
+    assert traded(telling(b"," + b",".join(fields[::order]))) == (None, 1)
+
+
 def test_volumes_of_rejected_lines_do_not_count():
     bad = line(price="-1", more=',"volume":"x"')
     decoded = decode(lines_of(telling(b',"volume":1') + b"\n" + bad + b"\n"))

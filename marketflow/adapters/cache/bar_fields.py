@@ -1,8 +1,8 @@
-"""The one-second bars in Redis: hashes with a field `<second>:<boot>` for each, and two forms of its value.
+"""The one-second bars in Redis: hashes with a field `<second>:<boot>` for each, in three forms.
 
-Form 2, which is written, is that of `marketflow.domain.packed_bars`. Form 1, of version 0.1, is a JSON array
-of the same numbers. A value begins with its form: the byte 2, or `[` for form 1. Other bytes below 32 are
-for the forms of later versions.
+Form 3 is written, see `marketflow.domain.packed_bars`. Forms 1 and 2 are only read: a JSON array
+of the same numbers, of version 0.1, and `marketflow.adapters.cache.packed_form_2`. A value begins with its
+form: the byte 3 or 2, or `[` for form 1. Other bytes below 32 are for the forms of later versions.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ import msgspec
 
 from marketflow.adapters.cache.foreign import Ignored, LaterForm
 from marketflow.adapters.cache.members import KEYS_KEPT, bulk, key_argument
+from marketflow.adapters.cache.packed_form_2 import FORM as FORM_2
+from marketflow.adapters.cache.packed_form_2 import unpack_form_2
 from marketflow.app.ports import Field
-from marketflow.app.share.foreign_bars import is_foreign
+from marketflow.app.share.foreign_bars import LATEST, is_foreign
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.packed_bars import FORM, pack_bar, unpack_bar
 from marketflow.domain.packed_minute import PackedMinute, by_minute
-from marketflow.domain.periods import MINUTE
+from marketflow.domain.periods import MINUTE, SECOND
 from marketflow.domain.prices import Pair
 
 _NAMES: Final = re.compile(rb"(?:(?:0|[1-9][0-9]{0,11}):[!-9;-~]*\n)+")
 """Fields, one in each line."""
 _SHORTEST: Final = 21
+"""Bytes of the first five fields of a bar."""
 _LONGEST: Final = 255
-"""Bytes of a bar in form 2: at least its first five fields."""
+"""A packed minute has one byte for the length of a bar."""
 _LATER: Final = range(FORM + 1, 32)
 """First bytes of the forms of later versions."""
 _BARS_KEY: Final = re.compile(rb"bars:([A-Za-z0-9_-]{1,32}):([A-Z0-9]{2,20})")
@@ -90,7 +93,7 @@ def pack_bars(bars: Sequence[tuple[Pair, Field, Bar]]) -> tuple[bytes, Sequence[
 
 
 def read_bar(value: bytes, second: int) -> Bar:
-    """The bar of a second (its start in ms) as it was stored, in either form.
+    """The bar of a second (its start in ms) as it was stored, in any form.
 
     Raises:
         LaterForm: a later version has written it.
@@ -99,7 +102,10 @@ def read_bar(value: bytes, second: int) -> Bar:
     begin = value[0] if value else 0
     if begin in _LATER:
         raise LaterForm(begin)
-    bar = Bar(*_JSON.decode(value)) if begin == _JSON_BEGIN else unpack_bar(value, second)
+    if begin == _JSON_BEGIN:
+        bar = Bar(*_JSON.decode(value))
+    else:
+        bar = unpack_form_2(value, second) if begin == FORM_2 else unpack_bar(value, second)
     if is_foreign(bar, second, BAR_WIDTH):
         raise ValueError(value[:80])
     return bar
@@ -122,7 +128,7 @@ def read_minutes(
 ) -> dict[int, PackedMinute]:
     """Bars by minute, from fields and values that follow each other. There may be millions.
 
-    If all are in form 2 they are not looked at. Otherwise each is read, and foreign ones are ignored.
+    If all are in form 3 they are not looked at. Otherwise each is read, and foreign ones are ignored.
     """
     if not names:
         return {}
@@ -141,6 +147,8 @@ def read_minutes(
     else:
         order = sorted(range(len(seconds)), key=seconds.__getitem__)
     seconds, boots = [seconds[place] for place in order], [boots[place] for place in order]
+    if seconds[-1] * SECOND > LATEST:
+        return by_minute(read_bars(pair, zip(names, values, strict=True), ignored))
     values = [values[place] for place in order]
     minutes: dict[int, PackedMinute] = {}
     first = 0

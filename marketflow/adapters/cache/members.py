@@ -79,7 +79,9 @@ def read_told(told: Sequence[bytes], price: float) -> tuple[float, Side | None]:
     """
     form, *values = told
     if form != _FORM:
-        raise LaterForm(int(form))
+        if int(form) > int(_FORM):
+            raise LaterForm(int(form))
+        raise ValueError(told)
     if not values:
         raise ValueError(told)
     volume, side = float(values[0]), None

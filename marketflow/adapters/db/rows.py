@@ -115,10 +115,10 @@ class StoredRows:
     def _rows(
         self, connection: psycopg.Connection, query: LiteralString, parameters: Mapping[str, object]
     ) -> list[TupleRow]:
-        """All rows of the result; none if the tables have not been made, or brought up to date, yet."""
+        """All rows of the result; none if the tables have not been made yet."""
         try:
             return connection.execute(query, parameters, binary=True).fetchall()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        except psycopg.errors.UndefinedTable:
             if self.made:  # somebody has removed them
                 raise
             return []

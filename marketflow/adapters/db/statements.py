@@ -24,11 +24,11 @@ CASE WHEN stored.update_count BETWEEN 1 AND %(most)s
                THEN num_nonnulls(stored.volume, stored.quote_volume, stored.buy_volume,
                                  stored.sell_volume) = 0
                ELSE stored.volume_updates BETWEEN 1 AND stored.update_count
-                AND stored.volume BETWEEN 0 AND 1e18 * stored.volume_updates
-                AND stored.quote_volume BETWEEN 0 AND 1e280 * stored.volume_updates
+                AND stored.volume BETWEEN 0 AND 1.000001e18 * stored.volume_updates
+                AND stored.quote_volume BETWEEN 0 AND 1.000001e280 * stored.volume_updates
                 AND num_nulls(stored.buy_volume, stored.sell_volume) <> 1
-                AND coalesce(stored.buy_volume, 0) BETWEEN 0 AND 1.000001 * stored.volume
-                AND coalesce(stored.sell_volume, 0) BETWEEN 0 AND 1.000001 * stored.volume END
+                AND coalesce(stored.buy_volume, 0) >= 0 AND coalesce(stored.sell_volume, 0) >= 0
+                AND coalesce(stored.buy_volume + stored.sell_volume, 0) <= 1.000001 * stored.volume END
      THEN true ELSE false END
 """
 

@@ -73,9 +73,8 @@ class Company:
         """A small amount has been received, of any exchange that is read at this beat or would be."""
         self._receives += 1
 
-    @property
-    def together(self) -> bool:
-        """Whether they are read together now."""
+    def is_together(self) -> bool:
+        """Whether they are read together now. It follows the receives of the last beats."""
         now = trio.current_time()
         beats = (now - self._since) / self._interval
         if beats >= SPAN_BEATS:
@@ -117,15 +116,15 @@ class PacedReceive:
             data = await self._receive()
         elif beat is None:
             # The rest of a large amount may be there already: others have a turn.
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.cancel_shielded_checkpoint()  # with no time left, what is there is still read
             data = await self._receive()
         elif self._empty < EMPTY_BEATS:
             await beat.wait()
             self._empty = 0 if self._has_come() else self._empty + 1
             data = await self._receive()
-        elif self._company is not None and self._company.together:
+        elif self._company is not None and self._company.is_together():
             await beat.wait()
-            while not self._has_come() and self._company.together:
+            while not self._has_come() and self._company.is_together():
                 await beat.wait()
             data = await self._receive()
         else:

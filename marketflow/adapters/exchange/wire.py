@@ -139,10 +139,18 @@ def _decode_one(raw: bytes) -> _Line:
     try:
         return _LINES.decode(raw)
     except RecursionError:
-        return _LINES.decode(flattened(raw))
+        return _decode_loosely(flattened(raw))
     except msgspec.DecodeError:
-        line = _RAW_LINES.decode(raw)
-        return _Line(line.symbol, line.price, line.timestamp, _value_of(line.volume), _value_of(line.side))
+        try:
+            return _decode_loosely(raw)
+        except RecursionError:
+            return _decode_loosely(flattened(raw))
+
+
+def _decode_loosely(raw: bytes) -> _Line:
+    """A line with any values of volume and side."""
+    line = _RAW_LINES.decode(raw)
+    return _Line(line.symbol, line.price, line.timestamp, _value_of(line.volume), _value_of(line.side))
 
 
 def _value_of(told: msgspec.Raw) -> object:
@@ -151,5 +159,5 @@ def _value_of(told: msgspec.Raw) -> object:
         return msgspec.UNSET
     try:
         return msgspec.json.decode(told)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isclose
 
 import structlog
 import trio
@@ -13,6 +14,7 @@ from marketflow.app.share.comparison_schedule import ComparisonSchedule
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.reach import Reach
 from marketflow.domain.bars import Bar, merged
+from marketflow.domain.columns import Traded
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair
 
@@ -145,7 +147,7 @@ class Comparison:
         span = Span(min(rows), max(rows) + bars.interval)
         for start, whole in self._book.rows.unwritten_between(pair, span).items():
             row = rows.get(start)
-            if row is not None and _numbers(row) == _numbers(whole) and _told(row) == _told(whole):
+            if row is not None and _is_same(row, whole):
                 self._book.rows.known(pair, start + bars.interval)
 
     def _lacks(self, pair: Pair, span: Span, *, ours: bool) -> Bar | None:
@@ -169,9 +171,20 @@ class Comparison:
         return self._book.rows.mark(pair, fuller)
 
 
-def _told(row: Bar) -> int:
-    """How many of its updates told their volume."""
-    return 0 if row.traded is None else row.traded.updates
+def _is_same(row: Bar, whole: Bar) -> bool:
+    """Whether a row is as these bars make it, but for rounding."""
+    if _numbers(row) != _numbers(whole) or not isclose(row.average, whole.average, rel_tol=1e-9):
+        return False
+    if row.traded is None or whole.traded is None:
+        return row.traded is whole.traded
+    return row.traded.updates == whole.traded.updates and all(
+        isclose(one or 0, other or 0, rel_tol=1e-9)
+        for one, other in zip(_sums(row.traded), _sums(whole.traded), strict=True)
+    )
+
+
+def _sums(traded: Traded) -> tuple[float | None, ...]:
+    return traded.volume, traded.quote, traded.buy, traded.sell
 
 
 def _numbers(row: Bar) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """The check of bars that come from outside: a store or a disk may hold anything under our names.
 
 Merging, rows, questions and sequences rely on what is checked here. The adapters check each bar when they
-read it; no other part checks it again.
+read it, but for whole minutes of bars: these are checked by `PairBars` before anybody reads them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ log = structlog.get_logger()
 MOST_A_SECOND: Final = 2**35
 """More updates than a boot can accept in a second, by far. Sums of such counts over years fit into 64 bits,
 which is the most that PostgreSQL and JSON take."""
+ROUNDING: Final = 1.000001
+"""By this factor a sum may be greater than its limit, since each addition is rounded."""
 LATEST: Final = MOST // PER_MS
 """Timestamps (ms) are not greater. First sequences come from the clock, so both have one limit."""
 
@@ -71,11 +73,11 @@ def _is_possible(bar: Bar, start: int, width: int) -> bool:
 
 def _is_possible_trade(traded: Traded, count: int) -> bool:
     """Whether so many updates can have traded this. The statements of PostgreSQL check the same."""
-    told, most = traded.updates, MOST_VOLUME * traded.updates
+    told, most = traded.updates, MOST_VOLUME * traded.updates * ROUNDING
     return (
         1 <= told <= count
         and 0 <= traded.sideless <= most
-        and 0 <= traded.quote <= MOST_QUOTE * told
+        and 0 <= traded.quote <= MOST_QUOTE * told * ROUNDING
         and (traded.buy is None) == (traded.sell is None)
         and 0 <= (traded.buy or 0) <= most
         and 0 <= (traded.sell or 0) <= most

@@ -15,13 +15,13 @@ from marketflow.app.share.foreign_bars import ForeignBarLog
 from marketflow.app.share.newest_bars import NewestBars
 from marketflow.app.share.outbox import ReceivedOutbox
 from marketflow.app.share.pair_bars import PairBars, genuine
-from marketflow.app.share.sequences import FOLLOWED
+from marketflow.app.share.sequences import FOLLOWED, PER_MS
 from marketflow.app.share.unwritten import Unwritten
 from marketflow.app.share.whole_minutes import WholeMinutes
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.packed_minute import PackedMinute
 from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import FUTURE_TOLERANCE, Pair
 
 Key = tuple[Pair, Field]
 """Names one bar."""
@@ -43,7 +43,7 @@ def fuller(first: FieldBars, second: FieldBars) -> dict[Field, Bar]:
 
 
 class Horizon:
-    """Up to when one-second bars have been forgotten (ms, the end of an interval)."""
+    """Up to when one-second bars have been forgotten (ms, a whole minute)."""
 
     def __init__(self) -> None:
         self.reached = 0
@@ -126,7 +126,7 @@ class SecondBars:
     def adopt(self, pair: Pair, bars: FieldBars) -> None:
         """Take over bars that another boot left behind; those known already stay unless they have grown.
 
-        The adapters have left out foreign ones when they read them (`marketflow.app.share.foreign_bars`).
+        There must be no foreign ones among them (`marketflow.app.share.foreign_bars`).
         """
         known = self._counts(pair, bars)
         new = {
@@ -145,21 +145,29 @@ class SecondBars:
     def adopt_minutes(self, pair: Pair, minutes: Iterable[PackedMinute]) -> None:
         """The same for bars as a store has them. In minutes without known ones they are not looked at yet."""
         for minute in minutes:
-            bars = self._of(pair)
-            if bars.is_known(minute):
+            known = self._bars.get(pair)
+            if known is not None and known.is_known(minute):
                 continue
-            if self._is_gone_in_part(pair, minute) or not bars.adopt(minute):
-                genuine_bars, foreign = genuine(minute)
-                bars.foreign += foreign
-                self.adopt(pair, genuine_bars)
-                continue
-            for begin in dict.fromkeys(second - second % self.interval for second in minute.seconds):
-                self.unwritten.mark(pair, begin + self.interval)
-            self._minutes.changed(pair, minute.start)
-            if minute.boots != (self.boot,):
-                self.others.see(pair[0], minute.end, minute.next_sequence(self.boot) - 1)
+            last = minute.next_sequence(self.boot) - 1
+            if self._is_gone_in_part(pair, minute) or last >= (minute.end + FUTURE_TOLERANCE) * PER_MS:
+                # No boot makes such sequences, unless its clock was behind.
+                self._adopt_genuine(pair, minute)
+            elif not self._of(pair).adopt(minute):
+                self._adopt_genuine(pair, minute)
+            else:
+                for begin in dict.fromkeys(second - second % self.interval for second in minute.seconds):
+                    self.unwritten.mark(pair, begin + self.interval)
+                self._minutes.changed(pair, minute.start)
+                if minute.boots != (self.boot,):
+                    self.others.see(pair[0], minute.end, last)
         if pair in self._bars and (newest := self._bars[pair].newest) is not None:
             self.newest_bars.see(pair, newest)
+
+    def _adopt_genuine(self, pair: Pair, minute: PackedMinute) -> None:
+        """Look at each bar of the minute, and adopt those that are not foreign."""
+        bars, foreign = genuine(minute)
+        self._foreign.tell(pair, foreign)
+        self.adopt(pair, bars)
 
     def _is_gone_in_part(self, pair: Pair, minute: PackedMinute) -> bool:
         """Whether some of these bars were folded already, or written."""
@@ -172,10 +180,16 @@ class SecondBars:
     async def check(self, pair: Pair) -> None:
         """Look at the bars of a pair that were adopted as a store had them."""
         bars = self._bars.get(pair)
-        for minute in bars.unchecked if bars is not None else ():
-            if bars is not None:
-                bars.check(minute)
+        if bars is None:
+            return
+        for minute in bars.unchecked:
+            bars.check(minute)
             await trio.lowlevel.checkpoint()
+        self._tell_foreign(pair, bars)
+
+    def _tell_foreign(self, pair: Pair, bars: PairBars) -> None:
+        self._foreign.tell(pair, bars.foreign)
+        bars.foreign.clear()
 
     def _of(self, pair: Pair) -> PairBars:
         bars = self._bars.get(pair)
@@ -254,7 +268,7 @@ class SecondBars:
     @property
     def pairs(self) -> AbstractSet[Pair]:
         """The exchanges and symbols that have bars."""
-        return self._bars.keys()
+        return {pair: None for pair, bars in self._bars.items() if not bars.empty}.keys()
 
     def __iter__(self) -> Iterator[tuple[Pair, Field, Bar]]:
         for pair, bars in self._bars.items():
@@ -324,6 +338,7 @@ class SecondBars:
                 pruned.append((pair, (second, boot)))
                 if (end := self._end_of(second)) in unwritten:
                     self.unwritten.folds.add(pair, end, boot, bar)
+            self._tell_foreign(pair, bars)
         self._bars = {pair: bars for pair, bars in self._bars.items() if not bars.empty}
         self._minutes.forget_before(horizon)
         self.outbox.forget(pruned)
@@ -339,8 +354,6 @@ class SecondBars:
             await self.check(pair)
             if (bars := self._bars.get(pair)) is None:
                 continue
-            self._foreign.tell(pair, bars.foreign)
-            bars.foreign.clear()
             packed += bars.pack()
             if packed >= PACKED_AT_ONCE:
                 packed = 0

@@ -11,6 +11,7 @@ from marketflow.app.instruments.clocks import CautiousClock, DataClock
 from marketflow.app.ports import StoreAway, StoredBars, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.link import Task
+from marketflow.app.share.pair_bars import genuine
 from marketflow.app.share.second_bars import Key
 from marketflow.app.share.sending import Sender
 from marketflow.app.share.trials import Trials
@@ -120,4 +121,4 @@ class Trimming:
         """Remember to remove bars that the window has, from before `outdated` (ms)."""
         for start, minute in bars.items():
             if start < outdated:
-                self._outdated.extend((pair, field) for field in minute.fields if field[0] < outdated)
+                self._outdated.extend((pair, field) for field in genuine(minute)[0] if field[0] < outdated)

@@ -14,7 +14,7 @@ class Wake:
 
     The flusher waits up to 40 times a second, and nearly always updates end the wait. A time limit for each
     wait would cost as much as several updates. So a task of its own, `run`, sleeps until the time at which
-    something is due. If that has been put off meanwhile it sleeps again.
+    something is due. If that has been put off meanwhile it sleeps again; if it has come nearer it is woken.
     """
 
     def __init__(self, arrivals: Arrivals) -> None:
@@ -24,7 +24,9 @@ class Wake:
         self._due_at = -math.inf
         """When the present wait ends, or the last one should have ended (seconds of Trio's clock)."""
         self._timer = trio.lowlevel.ParkingLot()
-        """The task that sleeps, while that time has passed."""
+        """`run` is parked here while nothing is due."""
+        self._sleep = trio.CancelScope()
+        """The last sleep of `run`."""
 
     def ask(self) -> None:
         """Have the next flush made now. A flush that has begun does not count."""
@@ -47,6 +49,7 @@ class Wake:
         """
         before = self._arrivals.next
         self._due_at = due_at
+        self._sleep.deadline = min(self._sleep.deadline, due_at)
         self._timer.unpark_all()
         while not self._asked.is_set() and self._arrivals.next == before and trio.current_time() < due_at:
             await self._arrivals.wait()
@@ -55,7 +58,8 @@ class Wake:
         """End the waits for work when their time has come, until it is cancelled."""
         while True:
             if trio.current_time() < self._due_at:
-                await trio.sleep_until(self._due_at)
+                with trio.CancelScope(deadline=self._due_at) as self._sleep:
+                    await trio.sleep_forever()
             else:
                 self._arrivals.wake()
                 await self._timer.park()
