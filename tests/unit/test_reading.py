@@ -156,7 +156,7 @@ async def test_with_no_time_left_what_has_come_is_read():
         def has_come(self) -> bool:
             return True
 
-    paced = PacedReceive(Full(), lambda size: (None, None), lambda: False)
+    paced = PacedReceive(Full(), lambda _: (None, None), lambda: False)
     with trio.CancelScope() as scope:
         scope.cancel()
         assert await paced.receive() == LINE
