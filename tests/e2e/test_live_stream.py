@@ -32,7 +32,7 @@ def port_of(client: Client) -> int:
 
 def as_told(sent: Sent) -> dict[str, Any]:
     """The fields that the stream sends for an update."""
-    return attrs.asdict(sent) | {"source": "memory"}
+    return attrs.asdict(sent) | {"source": "memory", "volume": None}
 
 
 @asynccontextmanager

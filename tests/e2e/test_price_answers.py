@@ -95,6 +95,7 @@ async def test_the_latest_price_is_the_newest_line_within_a_second(
             "price": 9.5,
             "timestamp": at,
             "source": "redis",
+            "volume": None,
         }
         older = newest | {"exchange": "exchange2", "price": 7.0, "timestamp": at - 1}
         assert await service.client.get("/prices/latest/BTCUSDT") == (200, newest)

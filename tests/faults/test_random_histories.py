@@ -41,7 +41,10 @@ class Line:
     async def run(self, intake):
         await trio.lowlevel.checkpoint()
         intake.connected()
-        await self.reader.read(intake, self.receive)
+        await self.reader.read(intake, self)
+
+    def has_come(self):
+        return bool(self.waiting)
 
     async def receive(self):
         while not self.waiting:  # noqa: ASYNC110 - on a virtual clock

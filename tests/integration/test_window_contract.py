@@ -634,8 +634,8 @@ async def test_what_a_later_version_wrote_is_left_alone_and_told(redis_window, c
     await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
     later = b"7.5:%b:late:3:0.25:buy" % (b"0" * SEQUENCE_DIGITS)
     client.zadd("prices:exchange1:BTCUSDT", {later: NOON + 9})
-    client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "late")), b"\x03anything")
-    client.hset("bars:exchange2:BTCUSDT", field_name((NOON, "late")), b"\x03anything")
+    client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "late")), b"\x04anything")
+    client.hset("bars:exchange2:BTCUSDT", field_name((NOON, "late")), b"\x04anything")
     with capture_logs() as logs:
         found = await edge(redis_window, NOON, NOON + SECOND)
         assert found.bar == Bar.of([NOON, NOON + 5], [1.0, 2.0], FIRST)

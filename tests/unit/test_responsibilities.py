@@ -47,7 +47,10 @@ FIELDS_KNOWN = {
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
 }
 METHODS_KNOWN = {
-    "app.share.pair_bars.PairBars": Known(14, "what is read of bars, and how they come, are packed and go"),
+    "app.share.rows.Rows": Known(
+        11, "which rows are due, what they are made of, and what a stop saves of it"
+    ),
+    "app.share.pair_bars.PairBars": Known(16, "what is read of bars, and how they come, are packed and go"),
     "app.share.second_bars.SecondBars": Known(18, "what is read of bars, and how they come and go"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
     "app.share.history.History": Known(12, "the same"),
@@ -62,9 +65,9 @@ IMPORTS_KNOWN = {
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.db.rows": Known(9, "it reads all kinds of rows"),
     "adapters.cache.redis": Known(12, PORT),
-    "adapters.cache.bar_fields": Known(
-        9, "it reads and writes both forms of bars, one by one and by the minute"
-    ),
+    "app.share.comparing": Known(9, "it compares what the book, the history and the store know"),
+    "app.share.trimming": Known(9, "it knows what is too old in the book and in the window"),
+    "adapters.cache.bar_fields": Known(10, "it reads all forms of bars, one by one and by the minute"),
     "app.share.second_bars": Known(12, "it keeps its outbox, rows and caches up to date with each change"),
     "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),
     "app.share.book": Known(9, "it puts its parts together"),
