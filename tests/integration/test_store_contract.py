@@ -90,7 +90,7 @@ async def rows(store, pair=PAIR):
 
 
 async def test_a_new_store_is_empty(new_store, request):
-    """Reading needs neither the lock nor existing tables. Rows without the newest columns cannot be read yet."""
+    """Reading needs neither the lock nor tables. Rows without the newest columns cannot be read yet."""
     async with new_store:
         if request.node.callspec.params["new_store"] == "partitioned":
             for question in (new_store.bars([PAIR], EVER, MINUTE), new_store.newest([PAIR])):
