@@ -149,17 +149,16 @@ class SecondBars:
             if known is not None and known.is_known(minute):
                 continue
             last = minute.next_sequence(self.boot) - 1
-            if self._is_gone_in_part(pair, minute) or last >= (minute.end + FUTURE_TOLERANCE) * PER_MS:
-                # No boot makes such sequences, unless its clock was behind.
+            # No boot makes sequences beyond the time, unless its clock was behind.
+            doubtful = last >= (minute.end + FUTURE_TOLERANCE) * PER_MS or self._is_gone_in_part(pair, minute)
+            if doubtful or not self._of(pair).adopt(minute):
                 self._adopt_genuine(pair, minute)
-            elif not self._of(pair).adopt(minute):
-                self._adopt_genuine(pair, minute)
-            else:
-                for begin in dict.fromkeys(second - second % self.interval for second in minute.seconds):
-                    self.unwritten.mark(pair, begin + self.interval)
-                self._minutes.changed(pair, minute.start)
-                if minute.boots != (self.boot,):
-                    self.others.see(pair[0], minute.end, last)
+                continue
+            for begin in dict.fromkeys(second - second % self.interval for second in minute.seconds):
+                self.unwritten.mark(pair, begin + self.interval)
+            self._minutes.changed(pair, minute.start)
+            if minute.boots != (self.boot,):
+                self.others.see(pair[0], minute.end, last)
         if pair in self._bars and (newest := self._bars[pair].newest) is not None:
             self.newest_bars.see(pair, newest)
 
