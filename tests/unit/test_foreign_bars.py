@@ -199,7 +199,9 @@ async def test_of_a_minute_of_foreign_bars_nothing_is_left():
 
 def test_sums_of_the_greatest_volumes_are_possible():
     """Each addition is rounded, so a sum may be a little greater than its limit."""
-    columns = Columns([SECOND] * 34, [1e262] * 34, [1e18] * 34, ["buy"] * 34)
-    (bar,) = in_seconds(columns).values()
+    (one,) = in_seconds(Columns([SECOND], [1e262], [1e18], ["buy"])).values()
+    bar = one
+    for number in range(1, 34):
+        bar = bar.followed_by(one, number)
     assert bar.traded.quote > 34 * 1e280
     assert not is_foreign(bar, SECOND, BAR_WIDTH)
