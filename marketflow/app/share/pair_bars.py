@@ -75,9 +75,7 @@ class PairBars:
         if adopted is not None:
             bars, foreign = genuine(adopted)
             self.foreign += foreign
-            whole = merged(bars.values())
-            if whole is not None:
-                self._packed[minute] = Packed(PackedMinute.of(minute, bars) if foreign else adopted, whole)
+            self._pack(minute, bars, None if foreign else adopted)
 
     def is_known(self, minute: PackedMinute) -> bool:
         """Whether the bars of this minute are just these."""
@@ -210,10 +208,11 @@ class PairBars:
     def _has(self, minute: int) -> bool:
         return minute in self._open or minute in self._packed or minute in self._adopted
 
-    def _pack(self, minute: int, bars: FieldBars) -> None:
+    def _pack(self, minute: int, bars: FieldBars, packed: PackedMinute | None = None) -> None:
+        """Keep the bars of a minute, if there are any, packed: as `packed` if they are that already."""
         whole = merged(bars.values())
         if whole is not None:
-            self._packed[minute] = Packed(PackedMinute.of(minute, bars), whole)
+            self._packed[minute] = Packed(PackedMinute.of(minute, bars) if packed is None else packed, whole)
 
     def _of(self, minute: int) -> Iterator[tuple[int, str, Bar]]:
         self.check(minute)
