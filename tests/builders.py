@@ -27,7 +27,6 @@ from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
 from marketflow.app.share.lease import Lease
 from marketflow.app.share.making import ShareOptions, make_share
-from marketflow.app.share.pair_bars import genuine
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 from marketflow.domain.bars import Bar, by_second
 from marketflow.domain.columns import Columns
@@ -39,15 +38,6 @@ NOON = floor_to(1_795_343_351_549, HOUR)
 EXCHANGES = ("exchange1", "exchange2")
 TEST_EXCHANGES = ("test1",)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-
-
-def fields_of(stored):
-    """The bars of each pair by field, without foreign ones, of those that a window has read."""
-    return {
-        pair: {field: bar for minute in minutes.values() for field, bar in genuine(minute)[0].items()}
-        for pair, minutes in stored.items()
-    }
-
 
 SEEDS = st.builds(lambda seed, _: seed, st.integers(0, 2**32), st.random_module())
 """Of what a test makes up at random, and of the order in which Trio runs tasks that are ready.

@@ -10,11 +10,11 @@ only knows what Redis has acknowledged. So it does not know:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import trio
 
-from marketflow.app.ports import BARS_KEPT, Clock, FieldBars, StoreAway, Window
+from marketflow.app.ports import BARS_KEPT, Clock, FieldBars, StoreAway, StoredBars, Window
 from marketflow.app.share.pair_bars import genuine
 from marketflow.app.share.second_bars import PRUNE_MARGIN
 from marketflow.domain.bars import Bar, merged
@@ -23,6 +23,14 @@ from marketflow.domain.prices import Pair
 
 POLL_SECONDS = 0.01
 """How often the bars are read while a client of the live stream waits."""
+
+
+def fields_of(found: Mapping[Pair, StoredBars]) -> dict[Pair, FieldBars]:
+    """The bars of each pair by field, of those that a window has read, without foreign ones."""
+    return {
+        pair: {field: bar for minute in minutes.values() for field, bar in genuine(minute)[0].items()}
+        for pair, minutes in found.items()
+    }
 
 
 class RedisBars:
@@ -69,10 +77,7 @@ class RedisBars:
                 self._read.clear()
                 self.history_known = False
                 return
-            self._read |= {
-                pair: {field: bar for minute in minutes.values() for field, bar in genuine(minute)[0].items()}
-                for pair, minutes in found.items()
-            }
+            self._read |= fields_of(found)
             self.history_known = True
             self.forget(floor_to(self._clock.now() - BARS_KEPT - PRUNE_MARGIN, self._interval))
 

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 import redis
 import trio
-from builders import fields_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis_filling import fields_of
 from structlog.testing import capture_logs
 
 from marketflow.adapters.cache.bar_fields import field_name
