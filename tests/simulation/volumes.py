@@ -124,7 +124,7 @@ class Volumes(NamedTuple):
 
 
 def volumes_of(updates: Iterable[Trading]) -> Volumes:
-    """Summed exactly. What no update told is None: buy and sell are told together."""
+    """Exact sums; None where no update has a value. If any has a side, `buy` and `sell` are both sums."""
     sums: defaultdict[str, list[float]] = defaultdict(list)
     for update in updates:
         volume, side, _ = update.told

@@ -31,7 +31,7 @@ def columns_of(rows, *, told=True) -> Columns:
     timestamps, prices, volumes, sides, ids = (list(column) for column in zip(*rows, strict=True))
     if not told:
         return Columns(timestamps, prices)
-    # A side is told only with a volume.
+    # Only an update with a volume has a side.
     sides = [side if volume is not None else None for side, volume in zip(sides, volumes, strict=True)]
     return Columns(timestamps, prices, volumes, sides, ids)
 

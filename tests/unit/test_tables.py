@@ -87,7 +87,7 @@ def test_aggregate():
 
 
 def test_aggregate_with_volumes():
-    """Only what is known has a line: here no side."""
+    """Unknown fields have no line. Here no update has a side."""
     text = tables.aggregate(
         Aggregate(
             *("X", "e", "1m", 2.0, 1.0, 4.0, 1.5, 3.5, 7, 0, AT, "redis"),

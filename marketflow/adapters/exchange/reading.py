@@ -92,9 +92,9 @@ class PacedReceive:
         beat_after: Callable[[int], tuple[Beat | None, Company | None]],
         stopping: Callable[[], bool],
     ) -> None:
-        """`beat_after`: which beat to wait for after a receive of so many bytes; None: none.
+        """`beat_after` tells which beat to wait for after a receive of so many bytes; None: do not wait.
 
-        And the company of those who wait for this beat; None if it has none.
+        It also gives the company of that beat's exchanges; None: the beat has no company.
         """
         self._receive = connection.receive
         self._has_come = connection.has_come

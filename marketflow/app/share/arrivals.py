@@ -23,7 +23,7 @@ class Arrivals:
         self.wake()
 
     def wake(self) -> None:
-        """Wake those who wait, because updates have entered or for another reason."""
+        """Wake the tasks that wait for updates, whether any have entered or not."""
         if self._waiting:
             self._waiting.unpark_all()
 
