@@ -1,0 +1,1 @@
+"""Real exchanges: a module for each kind of venue, without I/O."""
