@@ -453,6 +453,21 @@ async def test_bars_are_absolute_values(window):
     assert fields_of(await window.all_bars([PAIR]))[PAIR] == {(NOON, "boot1"): bar(NOON, 2.0)}
 
 
+async def test_ids_of_the_newest_trades(window):
+    """The oldest first; updates without an id are left out, and count as some of the newest."""
+    whole = Columns(
+        [NOON, NOON + 2, NOON + 1, NOON + 3, NOON + 4],
+        [1.0] * 5,
+        [0.5, None, None, 2.0, 3.0],
+        ["buy", None, None, "sell", "buy"],
+        ["1", "5", "x-2", "7", None],
+    )
+    await put(window, Written(*PAIR, range(FIRST, FIRST + 5), whole), run_of([NOON], pair=OTHER))
+    assert dict(await window.ids([PAIR, OTHER], 4)) == {PAIR: ["x-2", "5", "7"], OTHER: []}
+    assert dict(await window.ids([PAIR], 100)) == {PAIR: ["1", "x-2", "5", "7"]}
+    assert dict(await window.ids([], 4)) == {}
+
+
 async def test_counts_and_prices_of_spans_in_the_order_asked(window):
     await put(window, run_of([NOON, NOON, NOON + 1, NOON + 999]), run_of([NOON + 5], pair=OTHER))
     asked = [
@@ -632,7 +647,7 @@ async def test_bars_of_the_form_before_are_read_beside_ours(redis_window, client
 async def test_what_a_later_version_wrote_is_left_alone_and_told(redis_window, client):
     """It neither counts nor hides what is ours, and stays where it is."""
     await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
-    later = b"7.5:%b:late:3:0.25:buy" % (b"0" * SEQUENCE_DIGITS)
+    later = b"7.5:%b:late:4:0.25:buy" % (b"0" * SEQUENCE_DIGITS)
     client.zadd("prices:exchange1:BTCUSDT", {later: NOON + 9})
     client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "late")), b"\x04anything")
     client.hset("bars:exchange2:BTCUSDT", field_name((NOON, "late")), b"\x04anything")

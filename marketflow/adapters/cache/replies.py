@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from marketflow.adapters.cache import bar_fields, edges
+from marketflow.adapters.cache import bar_fields, edges, members
 from marketflow.adapters.cache.foreign import Ignored
 from marketflow.app.ports import Edge, StoreAway, StoredBars
 from marketflow.domain.bars import BAR_WIDTH
@@ -58,6 +58,14 @@ def numbers_of(replies: Sequence[Any]) -> list[int]:
 def prices_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Sequence[Sequence[float]]:
     """The prices of members, one reply for each pair."""
     return [edges.read_prices(pair, reply, ignored) for pair, reply in zip(pairs, replies, strict=True)]
+
+
+def ids_of(pairs: Sequence[Pair], replies: Sequence[Any]) -> Mapping[Pair, Sequence[str]]:
+    """The ids in members, one reply for each pair."""
+    return {
+        pair: [number for member in reply if (number := members.read_id(member)) is not None]
+        for pair, reply in zip(pairs, replies, strict=True)
+    }
 
 
 def bars_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Mapping[Pair, StoredBars]:

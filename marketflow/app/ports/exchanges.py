@@ -46,6 +46,15 @@ Payload_contra = TypeVar("Payload_contra", bound=Payload, contravariant=True)
 Result = TypeVar("Result")
 
 
+class Identity(NamedTuple):
+    """What the ids of an exchange's trades are good for."""
+
+    asked_at: int
+    """When this connection has asked for trades (Unix ms). Older ones may be sent again then."""
+    contiguous: bool = False
+    """Whether the ids of a symbol's trades are whole numbers without gaps."""
+
+
 class Decoded(NamedTuple):
     """What a codec found in a payload."""
 
@@ -58,6 +67,8 @@ class Decoded(NamedTuple):
     """One for each symbol that occurred."""
     ignored_volumes: int = 0
     """How many accepted updates told a volume that does not count."""
+    identity: Identity | None = None
+    """If the updates have ids. Each id is then taken in once."""
 
     @property
     def accepted(self) -> int:
@@ -193,6 +204,8 @@ class Batch:
     received_monotonic: float
     """Seconds of Trio's clock."""
     ignored_volumes: int = 0
+    """As in `Decoded`."""
+    identity: Identity | None = None
     """As in `Decoded`."""
 
     @cached_property

@@ -16,6 +16,7 @@ from marketflow.app.share.pending import UpdateRun
 from marketflow.app.share.rows import Rows
 from marketflow.app.share.second_bars import SecondBars
 from marketflow.app.share.sequences import Sequences
+from marketflow.app.share.trades import AllTrades
 
 
 class Book:
@@ -59,6 +60,7 @@ class Book:
         """The same in seconds of Trio's clock."""
         self.sequences = Sequences()
         self.arrivals = Arrivals()
+        self.trades = AllTrades()
         self.last_accepted: dict[str, float] = {}
         """By exchange, when an update was last accepted (seconds of Trio's clock)."""
         self.ended = trio.Event()
@@ -106,6 +108,8 @@ class Book:
     def apply(self, batch: Batch) -> None:
         """Take in a batch now: counters, bars, and updates to be flushed, in one step."""
         exchange = batch.exchange
+        if batch.identity is not None:
+            batch = self.trades.of(exchange).sifted(batch, batch.identity)
         self.ledgers[exchange].enter(batch)
         queue, received = self.buffers.queues[exchange], batch.received_monotonic
         first = self.sequences.take(exchange, batch.number, batch.accepted)
