@@ -24,6 +24,7 @@ from marketflow.app.ports.exchanges import (
     Result,
     Source,
     Updates,
+    VenueSource,
 )
 from marketflow.app.ports.machine import (
     Clock,
@@ -91,6 +92,7 @@ __all__ = [
     "StoreUnfit",
     "StoredBars",
     "Updates",
+    "VenueSource",
     "Window",
     "Written",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import attrs
 
@@ -176,6 +176,46 @@ class Source(Protocol[AnyPayload]):
             OSError: no connection could be made, or it ended. From several tasks it may be a group.
             Exception: anything else is a bug of the source. It costs this connection only.
         """
+        ...
+
+
+@runtime_checkable
+class VenueSource(Source[AnyPayload], Protocol):
+    """The source of a venue. It says more of itself than others. Times in seconds."""
+
+    @property
+    def kind(self) -> str:
+        """The venue's kind in the configuration."""
+        ...
+
+    @property
+    def symbols(self) -> Mapping[str, str]:
+        """Our symbols that it is asked for, with the venue's spelling."""
+        ...
+
+    @property
+    def pauses(self) -> tuple[float, float]:
+        """The shortest and the longest pause before it is run again."""
+        ...
+
+    @property
+    def silence(self) -> float:
+        """A connection on which nothing came for so long is dead, by the venue's own rule."""
+        ...
+
+    @property
+    def heard_at(self) -> float:
+        """When there was the last sign of life, in Trio's clock; -inf before the first."""
+        ...
+
+    @property
+    def activity(self) -> str:
+        """What it is doing, in a few words."""
+        ...
+
+    @property
+    def rejected_symbols(self) -> Mapping[str, str]:
+        """Those of our symbols that the venue has refused, with its reason."""
         ...
 
 
