@@ -204,8 +204,8 @@ class VenueSource(Source[AnyPayload], Protocol):
         ...
 
     @property
-    def heard_at(self) -> float:
-        """When there was the last sign of life, in Trio's clock; -inf before the first."""
+    def heard_at(self) -> float | None:
+        """When there was the last sign of life, in Trio's clock; None before the first."""
         ...
 
     @property
