@@ -1,0 +1,77 @@
+"""A clock that hardly advances while the machine stands still, for limits on how long something waits.
+
+A thread sleeps for `STEP` repeatedly and counts. On a busy or stalled machine the count falls behind the real
+time, and it never runs ahead of it. So a limit in these seconds is not exceeded because the machine is slow,
+but a call that waits too long, or that blocks the event loop, exceeds it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+
+STEP = 0.01
+"""In seconds."""
+
+
+class SlowClock:
+    """Made by `slow_clock`."""
+
+    def __init__(self) -> None:
+        self._ending = threading.Event()
+        self._steps = 0
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since its start for which the machine was not standing still."""
+        return self._steps * STEP
+
+    def run(self) -> None:
+        """Count until `end`."""
+        while not self._ending.wait(STEP):
+            self._steps += 1
+
+    def end(self) -> None:
+        """End `run`."""
+        self._ending.set()
+
+
+@contextmanager
+def slow_clock() -> Iterator[SlowClock]:
+    """A clock that runs until the end of the block."""
+    clock = SlowClock()
+    thread = threading.Thread(target=clock.run)
+    thread.start()
+    try:
+        yield clock
+    finally:
+        clock.end()
+        thread.join()
+
+
+class Pulse:
+    """Made by `pulse`."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        """The longest time between two turns of the event loop, in seconds of a slow clock."""
+
+    async def beat(self, clock: SlowClock) -> None:
+        """Measure until cancelled."""
+        while True:
+            before = clock.seconds
+            await trio.sleep(STEP)
+            self.longest = max(self.longest, clock.seconds - before)
+
+
+@asynccontextmanager
+async def pulse(clock: SlowClock) -> AsyncIterator[Pulse]:
+    """Measure for how long the event loop is blocked, until the end of the block."""
+    measured = Pulse()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(measured.beat, clock)
+        yield measured
+        nursery.cancel_scope.cancel()
