@@ -1,8 +1,8 @@
-"""A clock that hardly advances while the machine stands still, for limits on how long something waits.
+"""A clock that hardly advances while the machine stands still, for limits on how long something takes.
 
 A thread sleeps for `STEP` repeatedly and counts. On a busy or stalled machine the count falls behind the real
-time, and it never runs ahead of it. So a limit in these seconds is not exceeded because the machine is slow,
-but a call that waits too long, or that blocks the event loop, exceeds it.
+time, and it never runs ahead of it. So a limit in these seconds is not exceeded because the machine is slow.
+A call that waits too long, or that blocks the event loop, exceeds it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SlowClock:
 
     @property
     def seconds(self) -> float:
-        """The seconds since its start for which the machine was not standing still."""
+        """The seconds since its start for which the machine did not stand still."""
         return self._steps * STEP
 
     def run(self) -> None:
@@ -52,6 +52,15 @@ def slow_clock() -> Iterator[SlowClock]:
         thread.join()
 
 
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Check that the block takes less than that. It is not cancelled."""
+    with slow_clock() as clock:
+        yield
+        took = clock.seconds
+    assert took < seconds, f"it took {took:.2f} s, not less than {seconds:g} s"
+
+
 class Pulse:
     """Made by `pulse`."""
 
@@ -68,10 +77,11 @@ class Pulse:
 
 
 @asynccontextmanager
-async def pulse(clock: SlowClock) -> AsyncIterator[Pulse]:
+async def pulse() -> AsyncIterator[Pulse]:
     """Measure for how long the event loop is blocked, until the end of the block."""
     measured = Pulse()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(measured.beat, clock)
-        yield measured
-        nursery.cancel_scope.cancel()
+    with slow_clock() as clock:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(measured.beat, clock)
+            yield measured
+            nursery.cancel_scope.cancel()

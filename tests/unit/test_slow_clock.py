@@ -1,0 +1,48 @@
+"""The clock for limits counts waits, and neither stalls nor a free event loop."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import trio
+from slow_clock import pulse, within
+
+STOPPED = 2.0
+"""In seconds."""
+WAITS = f"""
+from slow_clock import within
+with within({STOPPED}):
+    print("begun", flush=True)
+    input()
+"""
+
+
+def test_a_wait_that_is_too_long_is_detected():
+    with pytest.raises(AssertionError, match="not less than 0.2 s"), within(0.2):
+        time.sleep(0.8)
+
+
+def test_a_process_that_is_stopped_uses_up_no_time():
+    path = str(Path(__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS], cwd=path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.readline() == "begun\n"
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(STOPPED)
+        child.send_signal(signal.SIGCONT)
+        child.communicate("\n")
+    assert child.returncode == 0
+
+
+async def test_a_blocked_event_loop_is_detected():
+    async with pulse() as event_loop:
+        await trio.sleep(0.1)
+        time.sleep(0.8)  # noqa: ASYNC251 - this is what it detects
+        await trio.sleep(0.1)
+    assert event_loop.longest > 0.3
