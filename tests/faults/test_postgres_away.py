@@ -8,10 +8,10 @@ from functools import partial
 import psycopg
 import pytest
 import trio
-from slow_clock import pulse, within
+from slow_machine import answered, pulse, within
 
 from marketflow.adapters.db.postgres import PostgresStore
-from marketflow.app.ports import Aggregate, StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, StoreAway
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE, Span
 
@@ -42,16 +42,6 @@ def calls(store):
         "bars": partial(store.bars, [PAIR], EVER, MINUTE),
         "newest": partial(store.newest, [PAIR]),
     }
-
-
-async def answered(call, seconds=20):
-    """The result of the call once the server is back. A busy machine may need several attempts."""
-    with trio.fail_after(seconds):
-        while True:
-            try:
-                return await call()
-            except (StoreAway, StoreTaken):
-                await trio.sleep(0.05)
 
 
 async def held(store):

@@ -1,17 +1,22 @@
-"""A clock that hardly advances while the machine stands still, for limits on how long something takes.
+"""For tests on the real clock, which must not fail because the machine is slow or stands still for seconds.
 
-A thread sleeps for `STEP` repeatedly and counts. On a busy or stalled machine the count falls behind the real
-time, and it never runs ahead of it. So a limit in these seconds is not exceeded because the machine is slow.
-A call that waits too long, or that blocks the event loop, exceeds it.
+Limits on how long something takes are on a clock that hardly advances meanwhile. A thread sleeps for `STEP`
+repeatedly and counts: on a busy or stalled machine the count falls behind the real time, and it never runs
+ahead of it. A call that waits too long, or that blocks the event loop, exceeds such a limit.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
 
 import trio
+
+from marketflow.app.ports import StoreAway, StoreTaken
+
+T = TypeVar("T")
 
 STEP = 0.01
 """In seconds."""
@@ -85,3 +90,12 @@ async def pulse() -> AsyncIterator[Pulse]:
             nursery.start_soon(measured.beat, clock)
             yield measured
             nursery.cancel_scope.cancel()
+
+
+async def answered(call: Callable[[], Awaitable[T]], *, seconds: float = 30.0) -> T:
+    """The result of a call to a store that may be away at first, such as one with a short time limit."""
+    with trio.fail_after(seconds):
+        while True:
+            with suppress(StoreAway, StoreTaken):
+                return await call()
+            await trio.sleep(0.05)
