@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,7 @@ class Answer:
 
 
 async def http(
-    url: str, method: str, path: str, *, headers: Mapping[str, str] | None = None, within: float = 10.0
+    url: str, method: str, path: str, *, headers: Mapping[str, str] | None = None, within: float = 20.0
 ) -> Answer:
     """Send one request, on a new connection."""
     host, port = url.removeprefix("http://").split(":")
@@ -420,13 +420,14 @@ def row_of(prices: Sequence[float]) -> Row:
 
 
 def stored_rows(dsn: str) -> dict[Key, Row]:
-    """The rows in PostgreSQL, in the order in which they were written."""
-    with psycopg.connect(dsn) as connection:
+    """The rows in PostgreSQL, in the order in which they were written; none before the table is made."""
+    with suppress(psycopg.errors.UndefinedTable), psycopg.connect(dsn) as connection:
         found = connection.execute(
             "SELECT pair_name, exchange, (extract(epoch FROM timestamp) * 1000)::bigint, average_price,"
             " min_price, max_price, open_price, close_price, update_count FROM price_aggregates ORDER BY ctid"
         ).fetchall()
-    return {row[:3]: row[3:] for row in found}
+        return {row[:3]: row[3:] for row in found}
+    return {}
 
 
 Volumes = tuple[float | None, float | None, float | None, float | None, int]

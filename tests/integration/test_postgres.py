@@ -55,7 +55,7 @@ def backends(dsn):
         return connection.execute(query, [connection.info.dbname]).fetchone()[0]
 
 
-async def until(condition, seconds=10):
+async def until(condition, seconds=30):
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - the server sends no event
             await trio.sleep(0.01)
@@ -63,7 +63,7 @@ async def until(condition, seconds=10):
 
 async def taken(other):
     """Take the lock once the server has noticed the other's end."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while True:
             try:
                 return await other.lease()

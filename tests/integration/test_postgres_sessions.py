@@ -400,7 +400,7 @@ async def test_the_number_of_connections_grows_again(postgres_dsn, role, monkeyp
         async with store(make_conninfo(postgres_dsn, user=role)) as ours:
             await check(ours)
             connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 while connection.execute(query, [role]).fetchone() < (5,):
                     async with trio.open_nursery() as nursery:
                         for _ in range(20):
