@@ -13,6 +13,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis_filling import fields_of
+from slow_machine import answered, within
 from structlog.testing import capture_logs
 
 from marketflow.adapters.cache.bar_fields import field_name
@@ -777,14 +778,12 @@ def every_call(window):
 async def check_away(window, *, seconds):
     """Check that every call fails in time."""
     for call in every_call(window):
-        began = time.monotonic()
-        with pytest.raises(StoreAway):
+        with within(seconds), pytest.raises(StoreAway):
             await call()
-        assert time.monotonic() - began < seconds
 
 
 async def test_a_server_that_stops_is_away_and_comes_back(own_redis):
-    async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
+    async with InRedis(own_redis.url).open("boot1") as window:
         for call in every_call(window):
             await call()
         own_redis.kill()
@@ -798,21 +797,23 @@ async def test_a_server_that_stops_is_away_and_comes_back(own_redis):
 async def test_a_server_that_hangs_is_away_within_the_time_limit(own_redis):
     """Connections stay open without answers; afterwards no answer is mistaken for another call's."""
     async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
-        await put(window, run_of([NOON], [7.0]))
+        await answered(lambda: put(window, run_of([NOON], [7.0])))
         own_redis.pause()
         try:
             await check_away(window, seconds=3 * TIMEOUT)
             # Calls do not wait for each other's time limits.
-            with trio.fail_after(3 * TIMEOUT):
+            with within(3 * TIMEOUT):
                 async with trio.open_nursery() as nursery:
                     for _ in range(12):
                         nursery.start_soon(fails, window)
         finally:
             own_redis.resume()
         # Without an answer it is unknown what those writes found.
-        assert not await put(window, run_of([NOON], [7.0]))
-        assert await put(window)
-        assert (await edge(window, NOON, NOON + 1)).bar == bar(NOON, 7.0)
+        assert not await answered(lambda: put(window, run_of([NOON], [7.0])))
+        # A write that is away on a slow machine makes the next one uncertain again.
+        while not await answered(lambda: put(window)):
+            pass
+        assert (await answered(lambda: edge(window, NOON, NOON + 1))).bar == bar(NOON, 7.0)
 
 
 async def fails(window):
@@ -821,7 +822,7 @@ async def fails(window):
 
 
 async def test_nobody_listens_there():
-    async with InRedis("redis://127.0.0.1:1/0", TIMEOUT).open("boot1") as window:
+    async with InRedis("redis://127.0.0.1:1/0").open("boot1") as window:
         await check_away(window, seconds=TIMEOUT)
 
 
@@ -851,17 +852,17 @@ async def test_a_key_of_another_kind_is_away(redis_window, client):
 async def test_a_write_is_not_abandoned_by_a_cancellation(own_redis):
     """It must not take effect after its caller got an error."""
     async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
-        await put(window)
+        await answered(lambda: put(window))
         own_redis.pause()
         began = time.monotonic()
         try:
-            with trio.move_on_after(0.1):
+            with within(3 * TIMEOUT), trio.move_on_after(0.1):
                 await put(window, run_of([NOON]))
         except StoreAway:
             pass  # The time limit came first, which is also correct.
         finally:
             own_redis.resume()
-        assert TIMEOUT * 0.8 < time.monotonic() - began < 3 * TIMEOUT
+        assert time.monotonic() - began > TIMEOUT * 0.8
 
 
 async def test_an_eviction_policy_is_warned_of_once(own_redis):
