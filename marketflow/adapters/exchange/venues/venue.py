@@ -175,6 +175,10 @@ class Venue(ABC):
         """Its spelling of a symbol of ours; None if that cannot be told without doubt."""
         return None
 
+    def canonical(self, symbol: str) -> str:
+        """The form of a configured symbol that requests and trades have, where the venue has several forms."""
+        return symbol
+
     def endpoint(self, answer: bytes, connection: str) -> Endpoint:
         """The endpoint in the answer to the POST. `connection` is a unique name for the connection.
 
