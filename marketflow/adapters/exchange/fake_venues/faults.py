@@ -89,10 +89,10 @@ class Spoiler:
         match spoil:
             case "nan":
                 self.spoiled.append(trade)
-                yield trade._replace(price="NaN")
+                yield trade.at_price("NaN")
             case "unit":
                 self.spoiled.append(trade)
-                yield trade._replace(time=trade.time // 1_000)
+                yield trade.at_time(trade.time // 1_000)
             case "late":
                 self._held[trade.symbol] = trade
             case "duplicate":

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import attrs
 
+from marketflow.adapters.exchange.fake_venues.kinds import KINDS
+from marketflow.adapters.exchange.fake_venues.limits import Window
+from marketflow.adapters.exchange.fake_venues.trades import Market
+
 if TYPE_CHECKING:
-    import random
+    from collections.abc import Sequence
 
     from marketflow.adapters.exchange.fake_venues.connection import Connection
     from marketflow.adapters.exchange.fake_venues.faults import Faults
-    from marketflow.adapters.exchange.fake_venues.limits import Window
     from marketflow.adapters.exchange.fake_venues.protocol import Kind
-    from marketflow.adapters.exchange.fake_venues.trades import Market
     from marketflow.app.ports import Clock
 
 
@@ -40,3 +43,21 @@ class Floor:
     """The number of connections that were accepted so far."""
     connections: list[Connection] = attrs.field(factory=list)
     """Those that are open."""
+
+
+def new_floor(
+    kind: str, symbols: Sequence[str] | None, seed: int, faults: Faults, clock: Clock, keep: int | None
+) -> Floor:
+    """The state of a new venue. Arguments as in `FakeVenue`."""
+    made = KINDS[kind]()
+    spelled = [made.symbol(symbol) for symbol in (made.usual if symbols is None else symbols)]
+    return Floor(
+        kind=made,
+        market=Market(spelled, seed, clock, keep),
+        faults=faults,
+        clock=clock,
+        rng=random.Random(f"{seed}/faults"),  # noqa: S311 - no secret
+        attempts=Window(made.rules.attempts),
+        attempts_after_notice=Window(made.rules.attempts_after_notice),
+        requests=Window(made.rules.requests_of_address),
+    )

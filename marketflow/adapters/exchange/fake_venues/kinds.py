@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from marketflow.adapters.exchange.fake_venues.binance import Binance
 from marketflow.adapters.exchange.fake_venues.bitstamp import Bitstamp
@@ -13,11 +13,4 @@ from marketflow.adapters.exchange.fake_venues.kraken import Kraken
 from marketflow.adapters.exchange.fake_venues.kucoin import Kucoin
 from marketflow.adapters.exchange.fake_venues.okx import Okx
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from marketflow.adapters.exchange.fake_venues.protocol import Kind
-
-KINDS: Final[Mapping[str, type[Kind]]] = {
-    kind.name: kind for kind in (Binance, Coinbase, Kraken, Okx, Bybit, Bitstamp, Gateio, Kucoin)
-}
+KINDS: Final = {kind.name: kind for kind in (Binance, Coinbase, Kraken, Okx, Bybit, Bitstamp, Gateio, Kucoin)}

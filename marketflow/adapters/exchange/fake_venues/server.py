@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import random
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,13 +19,11 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from marketflow.adapters.exchange.fake_venues.faults import Faults
-from marketflow.adapters.exchange.fake_venues.floor import Floor
-from marketflow.adapters.exchange.fake_venues.kinds import KINDS
-from marketflow.adapters.exchange.fake_venues.limits import Window
+from marketflow.adapters.exchange.fake_venues.floor import new_floor
 from marketflow.adapters.exchange.fake_venues.orders import Orders
 from marketflow.adapters.exchange.fake_venues.serving import serve_client
 from marketflow.adapters.exchange.fake_venues.tape import Tape
-from marketflow.adapters.exchange.fake_venues.trades import Market, Trade
+from marketflow.adapters.exchange.fake_venues.trades import Trade
 from marketflow.app.instruments.clocks import SystemClock
 
 if TYPE_CHECKING:
@@ -70,24 +67,14 @@ class FakeVenue(Orders):
             clock: the time of the trades.
             keep: how many trades `made` keeps at least; None: all.
         """
-        made = KINDS[kind]()
-        clock = clock or SystemClock()
-        spelled = [made.symbol(symbol) for symbol in (made.usual if symbols is None else symbols)]
-        floor = Floor(
-            kind=made,
-            market=Market(spelled, seed, clock, keep),
-            faults=faults or Faults(),
-            clock=clock,
-            rng=random.Random(f"{seed}/faults"),  # noqa: S311 - no secret
-            attempts=Window(made.rules.attempts),
-            attempts_after_notice=Window(made.rules.attempts_after_notice),
-            requests=Window(made.rules.requests_of_address),
-        )
+        floor = new_floor(kind, symbols, seed, faults or Faults(), clock or SystemClock(), keep)
         super().__init__(floor)
         self._tape = Tape(floor)
         self._listen = (host, port, ssl_context)
         self._block: AbstractAsyncContextManager[None] | None = None
-        self.rate = rate
+        self._rate = rate
+        self._rated = trio.Event()
+        """Set while there is a rate."""
         self.url = ""
         """What a client is configured with."""
 
@@ -101,12 +88,28 @@ class FakeVenue(Orders):
     ) -> bool | None:
         return None if self._block is None else await self._block.__aexit__(kind, error, traceback)
 
+    @property
+    def rate(self) -> float:
+        """Trades a second; it may be changed."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._rate = rate
+        if rate:
+            self._rated.set()
+
     # ---- what it has done ----
 
     @property
     def made(self) -> Sequence[Trade]:
         """All trades since the start, the oldest first (those kept): also those that no client got."""
         return self._floor.market.made
+
+    @property
+    def count(self) -> int:
+        """The number of trades since the start."""
+        return self._floor.market.count
 
     @property
     def spoiled(self) -> Sequence[Trade]:
@@ -157,15 +160,16 @@ class FakeVenue(Orders):
 
     async def _trade(self) -> None:
         """Make trades on schedule."""
-        due = trio.current_time()
         while True:
-            await trio.sleep(WRITE_INTERVAL)
-            now = trio.current_time()
-            if not self.rate or not self._floor.market.trading:
-                due = now
-                continue
-            due = max(due, now - CATCH_UP)
-            count = int((now - due) * self.rate)
-            if count:
-                due += count / self.rate
-                self.trade(count)
+            while not self._rate:
+                self._rated = trio.Event()
+                await self._rated.wait()
+            due = trio.current_time()
+            while self._rate:
+                await trio.sleep(WRITE_INTERVAL)
+                now = trio.current_time()
+                due = max(due, now - CATCH_UP)
+                count = int((now - due) * self._rate)
+                if count:
+                    due += count / self._rate
+                    self.trade(count)

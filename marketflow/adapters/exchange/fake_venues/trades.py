@@ -60,6 +60,14 @@ class Trade(NamedTuple):
         """Unix ms, rounded down."""
         return self.time // _NS
 
+    def at_price(self, price: str) -> Trade:
+        """The same trade at another price."""
+        return self._replace(price=price)
+
+    def at_time(self, time: int) -> Trade:
+        """The same trade at another time."""
+        return self._replace(time=time)
+
 
 class Market:
     """All pairs of a venue.
@@ -83,6 +91,8 @@ class Market:
         self._open: list[_Pair] = []
         self._keep = keep
         self._time = 0
+        self.count = 0
+        """The number of trades since the start."""
         self.made: list[Trade] = []
         """The trades since the start, the oldest first."""
 
@@ -131,6 +141,7 @@ class Market:
             trades.append(pair.next(last))
         self._time = last
         self.made += trades
+        self.count += count
         if self._keep is not None and len(self.made) > 2 * self._keep:
             del self.made[: -self._keep]
         return trades
@@ -142,13 +153,8 @@ class _Pair:
     def __init__(self, symbol: str, seed: int, now: int) -> None:
         self.symbol = symbol
         self._rng = random.Random(f"{seed}/{symbol}")  # noqa: S311 - the same
-        self._start = self._price = next(
-            (price for base, price in START_PRICES.items() if symbol.upper().startswith(base)),
-            OTHER_START_PRICE,
-        )
-        # Five significant digits at the start; the tick of bitcoin is a cent.
-        self._digits = max(2, 4 - math.floor(math.log10(self._start)))
-        self._sizes = _sizes(self._start, self._rng)
+        self._walk = _Walk(symbol)
+        self._sizes = _sizes(self._walk.price, self._rng)
         self._id = now * 1_000
         self.recent: deque[Trade] = deque(maxlen=RECENT)
         for age in range(RECENT, 0, -1):
@@ -157,14 +163,32 @@ class _Pair:
     def next(self, time: int) -> Trade:
         """The next trade."""
         draw = self._rng.random
-        price = self._price * (1 + STEP * (2 * draw() - 1))
-        self._price = price = min(max(price, self._start / RANGE), self._start * RANGE)
         self._id += 1
-        size = self._sizes[int(draw() * SIZES)]
         side: Side = "buy" if draw() < 0.5 else "sell"  # noqa: PLR2004 - as often as the other
-        trade = Trade(self.symbol, self._id, time, f"{price:.{self._digits}f}", size, side)
+        trade = Trade(
+            self.symbol, self._id, time, self._walk.next(draw()), self._sizes[int(draw() * SIZES)], side
+        )
         self.recent.append(trade)
         return trade
+
+
+class _Walk:
+    """The price of a pair."""
+
+    def __init__(self, symbol: str) -> None:
+        self._start = next(
+            (price for base, price in START_PRICES.items() if symbol.upper().startswith(base)),
+            OTHER_START_PRICE,
+        )
+        self.price = self._start
+        # Five significant digits at the start; the tick of bitcoin is a cent.
+        self._digits = max(2, 4 - math.floor(math.log10(self._start)))
+
+    def next(self, chance: float) -> str:
+        """The price after the next step, as text. `chance` is from 0 to 1."""
+        price = self.price * (1 + STEP * (2 * chance - 1))
+        self.price = min(max(price, self._start / RANGE), self._start * RANGE)
+        return f"{self.price:.{self._digits}f}"
 
 
 def _sizes(price: float, rng: random.Random) -> Sequence[str]:
