@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 
 def load_settings(file: Path | None, flags: Mapping[str, object]) -> Loaded:
+    """The settings of all layers.
+
+    Raises:
+        ConfigError: has all problems.
+    """
     from marketflow.config import load  # noqa: PLC0415
 
     try:
@@ -34,6 +39,7 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Loaded:
 
 
 def start_logging(this: Run) -> None:
+    """Log as the options of the run say."""
     # structlog imports rich for tracebacks if it is installed. Ours are plain; the import takes a twentieth
     # of a start.
     with _hidden("rich"):
