@@ -258,7 +258,7 @@ def proxy() -> Kind:
     """The URL of an HTTP proxy. It may have a user and a password, and is never shown with them."""
     kind = text(
         "the URL of an HTTP proxy like http://host:port",
-        re.compile(rf"http://(?:[^\s/@?#]*@)?{_AUTHORITY}/?").fullmatch,
+        re.compile(rf"http://(?:[^\s/@?#]*@)?{_AUTHORITY}:[0-9]+/?").fullmatch,
     )
 
     def read(value: object) -> str:

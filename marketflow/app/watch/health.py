@@ -92,7 +92,8 @@ class Health:
     def _is_mute(self, venue: VenueSource[Any]) -> bool:
         """Whether a venue gives nothing. A quiet market is none: trades need not come, but heartbeats do."""
         refused_all = len(venue.rejected_symbols) == len(venue.symbols)
-        return refused_all or trio.current_time() - venue.heard_at > venue.silence
+        heard_at = venue.heard_at
+        return refused_all or heard_at is None or trio.current_time() - heard_at > venue.silence
 
     def exchange_list(self) -> list[ExchangeState]:
         """The exchanges of both modes."""
