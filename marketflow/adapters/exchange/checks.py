@@ -33,6 +33,12 @@ class Quote(Protocol):
     """"buy" or "sell", if the source has told it."""
 
 
+class Identified(Quote, Protocol):
+    """A quote with the source's own id of the trade."""
+
+    id: int | str
+
+
 @attrs.frozen
 class Checks:
     """Checks quotes, groups them by symbol and summarises them, for the codec of a source.
@@ -47,7 +53,13 @@ class Checks:
     """How long after the end of its interval an update is still accepted, in ms."""
 
     def decoded(
-        self, quotes: Sequence[Quote], rejected: Mapping[str, int], received_at: int, *, told: bool = False
+        self,
+        quotes: Sequence[Quote],
+        rejected: Mapping[str, int],
+        received_at: int,
+        *,
+        told: bool = False,
+        identified: bool = False,
     ) -> Decoded:
         """The content of a payload.
 
@@ -56,12 +68,13 @@ class Checks:
             rejected: the number of other messages, by reason.
             received_at: when they were received, Unix ms.
             told: whether some of them may tell a volume.
+            identified: whether all of them are `Identified`; their ids become a column then.
         """
         acceptance = Acceptance.at(
             received_at, symbols=self.symbols, interval=self.interval, lateness=self.lateness
         )
         reasons: defaultdict[str, int] = defaultdict(int, rejected)
-        updates = _accept(quotes, acceptance, reasons, told=told)
+        updates = _accept(quotes, acceptance, reasons, told=told, identified=identified)
         return Decoded(
             received=sum(rejected.values()) + len(quotes),
             updates=[each for each, _ in updates],
@@ -71,7 +84,12 @@ class Checks:
 
 
 def _accept(
-    quotes: Sequence[Quote], acceptance: Acceptance, rejected: defaultdict[str, int], *, told: bool
+    quotes: Sequence[Quote],
+    acceptance: Acceptance,
+    rejected: defaultdict[str, int],
+    *,
+    told: bool,
+    identified: bool,
 ) -> Sequence[tuple[Updates, int]]:
     """The acceptable quotes by symbol, and how many of their volumes do not count.
 
@@ -88,7 +106,7 @@ def _accept(
         if symbol not in acceptance.symbols:
             rejected[SYMBOL] += len(group)
             continue
-        updates, ignored = _updates(symbol, group, ascending=ascending, told=told)
+        updates, ignored = _updates(symbol, group, ascending=ascending, told=told, identified=identified)
         # Usually all updates are good. The bars show this without a check of each update.
         for bar in updates.bars.values():
             if not acceptance.takes(bar):
@@ -97,15 +115,20 @@ def _accept(
             accepted.append((updates, ignored))
             continue
         if good := _filter(group, acceptance, rejected):
-            accepted.append(_updates(symbol, good, ascending=ascending, told=told))
+            accepted.append(_updates(symbol, good, ascending=ascending, told=told, identified=identified))
     return accepted
 
 
-def _updates(symbol: str, quotes: Sequence[Quote], *, ascending: bool, told: bool) -> tuple[Updates, int]:
+def _updates(
+    symbol: str, quotes: Sequence[Quote], *, ascending: bool, told: bool, identified: bool
+) -> tuple[Updates, int]:
     columns = Columns([quote.timestamp for quote in quotes], [quote.price for quote in quotes])
     ignored = 0
     if told:
         columns, ignored = _with_volumes(columns, quotes)
+    if identified:
+        ids = [str(quote.id) for quote in cast("Sequence[Identified]", quotes)]
+        columns = msgspec.structs.replace(columns, ids=ids)
     return Updates(symbol, columns, in_seconds(columns, ascending=ascending)), ignored
 
 

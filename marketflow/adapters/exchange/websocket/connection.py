@@ -1,0 +1,233 @@
+"""One open WebSocket: whole messages in, messages out, both over one stream.
+
+```
+ stream ──64 KiB──> protocol ──frames──> Assembler ──messages──> receive
+    ^                  │ pongs, close
+    │                  v
+    └───── lock <── answer
+             ^
+             └──── send, close         each at its turn
+```
+The protocol is that of the library `websockets`, which does no I/O. A receive never waits for a send, so a
+pong that has to wait for its turn holds up no trade. Everything that is sent goes through one lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import trio
+from websockets.client import ClientProtocol
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Event, State
+
+from marketflow.adapters.exchange.websocket.errors import translated
+from marketflow.adapters.exchange.websocket.turns import Turns
+
+MOST_RECEIVED: Final = 65_536
+"""The most bytes of one receive."""
+
+
+class Assembler:
+    """Makes whole messages of frames. The protocol limits their size."""
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+        """The fragments of a message that is not whole yet."""
+        self.pings = 0
+        """How many pings were among the frames so far."""
+
+    def whole(self, events: Iterable[Event]) -> list[bytes]:
+        """The messages that these frames complete. Binary ones are taken for text as UTF-8."""
+        messages: list[bytes] = []
+        for frame in events:
+            if not isinstance(frame, Frame):
+                continue
+            if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+                if frame.fin:
+                    messages.append(bytes(frame.data))
+                else:
+                    self._begun = bytearray(frame.data)
+            elif frame.opcode is Opcode.CONT:
+                self._begun += frame.data
+                if frame.fin:
+                    messages.append(bytes(self._begun))
+                    self._begun = bytearray()
+            elif frame.opcode is Opcode.PING:
+                self.pings += 1
+        return messages
+
+
+class Connection:
+    """A WebSocket after its handshake. The stream stays the caller's to close.
+
+    A task has to run `answer` as long as it is used.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        protocol: ClientProtocol,
+        turns: Turns | None = None,
+        *,
+        pongs_take_turns: bool = False,
+        early: Sequence[Event] = (),
+    ) -> None:
+        """What it consists of.
+
+        Args:
+            stream: the way to the exchange.
+            protocol: its handshake is done.
+            turns: the limit of what we send; None: there is none.
+            pongs_take_turns: whether pongs count, too.
+            early: events that came together with the answer to the handshake.
+        """
+        self._stream = stream
+        self._protocol = protocol
+        self._sender = _Sender(stream, turns, pongs_take_turns=pongs_take_turns)
+        self._assembler = Assembler()
+        self._early = self._assembler.whole(early)
+        self._end: ConnectionError | None = None
+
+    @property
+    def pings(self) -> int:
+        """How many WebSocket pings the exchange has sent."""
+        return self._assembler.pings
+
+    @property
+    def end(self) -> ConnectionError | None:
+        """Why the exchange will send nothing more; None while it may. The next `receive` raises it."""
+        if self._end is None and (
+            self._protocol.close_rcvd or self._protocol.parser_exc or self._protocol.state is State.CLOSED
+        ):
+            self._end = _end_of(self._protocol)
+        return self._end
+
+    async def receive(self) -> list[bytes]:
+        """The messages that were received together; none if it was something else, such as a ping.
+
+        A cancelled call loses nothing.
+
+        Raises:
+            ConnectionError: the connection has ended. All messages before the end were returned.
+        """
+        if self._early:
+            early, self._early = self._early, []
+            return early
+        if self.end is not None:
+            raise self.end
+        with translated():
+            data = await self._stream.receive_some(MOST_RECEIVED)
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        messages = self._assembler.whole(self._protocol.events_received())
+        self._sender.owe(self._protocol.data_to_send(), closing=self._protocol.state is not State.OPEN)
+        return messages
+
+    async def answer(self) -> None:
+        """Send pongs, until it is cancelled. Only the newest ping has to be answered.
+
+        Raises:
+            ConnectionError: the connection broke.
+        """
+        await self._sender.send_owed()
+
+    async def send(self, make: Callable[[], bytes]) -> bool:
+        """Send a message at its turn. Returns False, and sends nothing, once either side has begun to close.
+
+        `make` is called when the turn has come, so that the message says what is true then. It may return
+        an empty message, which is not sent.
+
+        Raises:
+            ConnectionError: the connection broke.
+        """
+        await self._sender.send(lambda: self._sent(make))
+        return self._protocol.state is State.OPEN
+
+    def _sent(self, make: Callable[[], bytes]) -> bytes:
+        message = make() if self._protocol.state is State.OPEN else b""
+        if not message:
+            return b""
+        self._protocol.send_text(message)
+        return b"".join(self._protocol.data_to_send())
+
+    async def close(self) -> None:
+        """Say that we leave, or answer that the exchange does. What it has sent before can still be received.
+
+        Raises:
+            ConnectionError: the connection broke.
+        """
+
+        def farewell() -> bytes:
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
+            return b"".join(self._protocol.data_to_send())
+
+        await self._sender.send_last(farewell)
+
+
+class _Sender:
+    """The sending half of a connection."""
+
+    def __init__(self, stream: trio.abc.Stream, turns: Turns | None, *, pongs_take_turns: bool) -> None:
+        self._stream = stream
+        self._turns = turns
+        self._pongs_take_turns = pongs_take_turns
+        self._lock = trio.Lock()
+        """Held by the task that sends."""
+        self._owed = b""
+        """The newest pong that is to be sent, or our answer to the exchange's close."""
+        self._owes = trio.Event()
+
+    def owe(self, frames: Sequence[bytes], *, closing: bool) -> None:
+        """Note the frames with which the protocol answers."""
+        answers = [each for each in frames if each]  # an empty one stands for the end of our sending
+        if answers:
+            self._owed = answers[-1]
+            if not closing:
+                self._owes.set()
+
+    async def send_owed(self) -> None:
+        while True:
+            await self._owes.wait()
+            async with self._lock:
+                if self._pongs_take_turns:
+                    await self._turn()
+                self._owes = trio.Event()
+                owed, self._owed = self._owed, b""
+                await self._write(owed)
+
+    async def send(self, make: Callable[[], bytes]) -> None:
+        async with self._lock:
+            await self._turn()
+            await self._write(make())
+
+    async def send_last(self, make: Callable[[], bytes]) -> None:
+        """It takes no turn, since nothing follows."""
+        async with self._lock:
+            owed, self._owed = self._owed, b""
+            await self._write(make() or owed)
+
+    async def _turn(self) -> None:
+        if self._turns is not None:
+            await self._turns.turn()
+
+    async def _write(self, data: bytes) -> None:
+        if data:
+            with translated():
+                await self._stream.send_all(data)
+
+
+def _end_of(protocol: ClientProtocol) -> ConnectionError:
+    closed, broken = protocol.close_rcvd, protocol.parser_exc
+    if closed is not None:
+        return ConnectionError(f"closed by the exchange: {closed.code} {closed.reason}".rstrip())
+    if isinstance(broken, PayloadTooBig):
+        return ConnectionError(f"the exchange sent a message that is too large: {broken}")
+    if broken is not None and not isinstance(broken, EOFError):
+        return ConnectionError(f"the exchange does not keep to the WebSocket protocol: {broken}")
+    return ConnectionError("closed by the exchange without a reason")

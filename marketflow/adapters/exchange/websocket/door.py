@@ -1,0 +1,77 @@
+"""The way to one exchange: from an attempt, within the limits, to an open connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import attrs
+import trio
+
+from marketflow.adapters.exchange.venues.venue import Endpoint, Venue
+from marketflow.adapters.exchange.websocket.connection import Connection
+from marketflow.adapters.exchange.websocket.opening import Opener
+from marketflow.adapters.exchange.websocket.turns import Turns
+from marketflow.app.ports import Entropy
+
+
+class Entered(NamedTuple):
+    """An open connection. The stream is the receiver's to close."""
+
+    stream: trio.abc.Stream
+    connection: Connection
+    ping_every: float | None
+    """Seconds; None: no pings are wanted."""
+    silence: float
+    """Seconds of silence after which the connection is dead."""
+
+
+@attrs.frozen(kw_only=True)
+class Door:
+    """Makes the connections of one source."""
+
+    url: str
+    """Where the venue listens, or gives tokens."""
+    opener: Opener
+    attempts: Turns
+    """The limit of connections, for all sources of this kind of venue."""
+    requests: Turns
+    """The limit of messages that we send, for all connections of this source."""
+    entropy: Entropy
+
+    async def enter(self, venue: Venue, on_attempt: Callable[[], object]) -> Entered:
+        """A new connection. `on_attempt` is called when the limit allows the attempt.
+
+        Raises:
+            OSError: there is none.
+        """
+        await self.attempts.turn()
+        on_attempt()
+        endpoint = await self._endpoint(venue)
+        opened = await self.opener.open(endpoint.url)
+        connection = Connection(
+            opened.stream,
+            opened.protocol,
+            self.requests,
+            pongs_take_turns=venue.rules.pongs_are_requests,
+            early=opened.early,
+        )
+        return Entered(
+            opened.stream,
+            connection,
+            endpoint.ping_every or venue.rules.ping_every,
+            endpoint.silence or venue.rules.silence,
+        )
+
+    async def _endpoint(self, venue: Venue) -> Endpoint:
+        """Each attempt has a token of its own, since one may have expired."""
+        if venue.token_path is None:
+            return Endpoint(self.url)
+        answer = await self.opener.post(self.url.rstrip("/") + venue.token_path)
+        try:
+            endpoint = venue.endpoint(answer, f"{self.entropy.getrandbits(64):016x}")
+        except ValueError as error:
+            raise ConnectionError(f"no endpoint in the answer to the request for a token: {error}") from error
+        if self.url.startswith("https:") and not endpoint.url.startswith("wss:"):
+            raise ConnectionError("the endpoint in the answer to the request for a token has no TLS")
+        return endpoint

@@ -1,0 +1,73 @@
+"""Puts the parts of a session together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from marketflow.adapters.exchange.venues.venue import Venue
+from marketflow.adapters.exchange.websocket.door import Door
+from marketflow.adapters.exchange.websocket.life import Life, Term
+from marketflow.adapters.exchange.websocket.opening import Opener
+from marketflow.adapters.exchange.websocket.requests import Requests
+from marketflow.adapters.exchange.websocket.session import Session
+from marketflow.adapters.exchange.websocket.state import Progress
+from marketflow.adapters.exchange.websocket.subscriber import Subscriber
+from marketflow.adapters.exchange.websocket.subscriptions import Subscriptions
+from marketflow.adapters.exchange.websocket.turns import Turns
+from marketflow.adapters.exchange.websocket.verdicts import Verdicts
+from marketflow.app.ports import Clock, Entropy
+
+
+@attrs.frozen(kw_only=True)
+class SessionMaker:
+    """Makes the sessions of one source."""
+
+    venue: Venue
+    names: Mapping[str, str]
+    """Our symbols, by the venue's spelling."""
+    door: Door
+    verdicts: Verdicts
+    clock: Clock
+    entropy: Entropy
+
+    def made(self, heard_at: float) -> Session:
+        """A new session. `heard_at`: when the one before last showed life."""
+        rules = self.venue.rules
+        requests = Requests(self.venue.for_connection(), self.clock)
+        subscriber = Subscriber(
+            Subscriptions(tuple(self.names), rules.batch, rejects_all=rules.rejects_all),
+            requests,
+            self.verdicts,
+            Progress(),
+        )
+        return Session(self.door, requests, subscriber, Life(heard_at), Term(rules, self.entropy))
+
+
+def maker_of(
+    exchange: str,
+    venue: Venue,
+    names: Mapping[str, str],
+    url: str | None,
+    *,
+    opener: Opener,
+    attempts: Turns,
+    clock: Clock,
+    entropy: Entropy,
+) -> SessionMaker:
+    """What makes the sessions of a source. The arguments are those of `WebSocketSource`."""
+    return SessionMaker(
+        venue=venue,
+        names=names,
+        door=Door(
+            url=venue.url if url is None else url,
+            opener=opener,
+            attempts=attempts,
+            requests=Turns(venue.rules.requests),
+            entropy=entropy,
+        ),
+        verdicts=Verdicts(exchange, names),
+        clock=clock,
+        entropy=entropy,
+    )

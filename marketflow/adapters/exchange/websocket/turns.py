@@ -1,0 +1,28 @@
+"""Turns under a limit in time: tasks wait until they may send, or may try a connection."""
+
+from __future__ import annotations
+
+import trio
+
+from marketflow.adapters.exchange.venues.venue import Rate
+from marketflow.adapters.exchange.websocket.limits import RollingWindow
+
+
+class Turns:
+    """Gives turns in the order of the calls, never more than the rate allows.
+
+    One object limits the attempts of all sources of a kind of venue, since exchanges count them by address.
+    Another one limits the messages of a source, over all its connections: a connection that is made again
+    does not get a new allowance.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self._window = RollingWindow(rate)
+        self._first = trio.Lock()
+        """Held by the task whose turn is next."""
+
+    async def turn(self) -> None:
+        """Wait for a turn, and take it. A cancelled call takes none."""
+        async with self._first:
+            await trio.sleep_until(self._window.next_at)
+            self._window.note(trio.current_time())
