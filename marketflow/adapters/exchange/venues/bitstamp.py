@@ -95,11 +95,7 @@ class Bitstamp(Venue):
 
     def read(self, frame: bytes) -> Meaning:
         """The channel's name has the symbol. Answers have no number."""
-        if (
-            frame.startswith(b'{"data":{"id":')
-            and frame.endswith(b'","event":"trade"}')
-            and b'"channel":"live_trades_' in frame
-        ):
+        if frame.endswith(b'","event":"trade"}') and frame.find(b'"channel":"live_trades_', -80) > 0:
             return Trades(frame)
         message = members(frame)
         if message is None:

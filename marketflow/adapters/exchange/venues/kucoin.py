@@ -119,12 +119,8 @@ class KuCoin(Venue):
         return msgspec.json.encode({"id": str(request), "type": "ping"})
 
     def read(self, frame: bytes) -> Meaning:
-        """The topic tells trades from other messages."""
-        if (
-            frame.startswith(b'{"')
-            and b'"subject":"trade.l3match"' in frame
-            and b'"topic":"/market/match:' in frame
-        ):
+        """The subject distinguishes trades from other messages. The order of the members varies."""
+        if frame.startswith(b'{"') and b'"subject":"trade.l3match"' in frame:
             return Trades(frame)
         message = members(frame)
         if message is None:
