@@ -295,6 +295,7 @@ def test_only_some_venues_spell_symbols_as_we_do() -> None:
     spellings = {kind: venue.spelling("BTCUSDT") for kind, venue in VENUES.items()}
     assert {kind: spelling for kind, spelling in spellings.items() if spelling is not None} == {
         "binance": "BTCUSDT",
+        "bitstamp": "btcusdt",
         "bybit": "BTCUSDT",
     }
 

@@ -92,7 +92,10 @@ class Okx(Venue):
 
     def read(self, frame: bytes) -> Meaning:
         """Each symbol of a request has an answer of its own."""
-        if frame.startswith(b'{"arg":{"channel":"trades","instId":"') and b'"},"data":[{' in frame:
+        if (
+            frame.startswith(b'{"arg":{"channel":"trades","instId":"')
+            and frame.find(b'"},"data":[{', 37, 80) > 0
+        ):
             return Trades(frame)
         if frame.strip() == b"pong":
             return ALIVE

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from marketflow.adapters.exchange.venues.venue import Found, Trade
 
@@ -64,18 +65,14 @@ class TradeMessages:
         self._trades = trades
 
     def found(self, body: bytes) -> Found:
-        """The trades of a message; one malformed if it has none that can be told apart."""
+        """The trades of a message; one malformed if it cannot be taken apart."""
         try:
             trades = self._trades(self._usual.decode(body))
         except UNREADABLE:
             return self._one_by_one(body)
         for each in trades:
             # The sum is finite only if both are.
-            if (
-                type(each.volume) is not float
-                or not isfinite(each.price + each.volume)
-                or each.side is msgspec.UNSET
-            ):
+            if type(each.volume) is not float or not isfinite(each.price + each.volume) or each.side is UNSET:
                 return self._one_by_one(body)
         return Found(trades)
 
@@ -139,7 +136,7 @@ def _plain(raw: msgspec.Raw) -> str | float | bool | None:
 
 def _volume(value: object) -> object:
     """A volume as a finite float; UNSET if there is none, and None if it cannot be one."""
-    if value is msgspec.UNSET:
+    if value is UNSET:
         return value
     try:
         volume = msgspec.convert(value, float, strict=False)

@@ -175,7 +175,7 @@ class Venue(ABC):
     """If given, each connection begins with a POST to this path at `url`, answered by an endpoint."""
 
     def spelling(self, symbol: str) -> str | None:  # noqa: ARG002
-        """Its spelling of a symbol of ours; None if that cannot be told without doubt."""
+        """Its spelling of a symbol of ours; None if that is open to doubt."""
         return None
 
     def canonical(self, symbol: str) -> str:
