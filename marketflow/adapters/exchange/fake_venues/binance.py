@@ -54,7 +54,7 @@ class Binance(Kind):
         if type(number) is not int or number < 0:
             reason = "Invalid request: request ID must be an unsigned integer"
             return Answer(messages=[encoded(code=2, msg=reason)])
-        if method not in {"SUBSCRIBE", "UNSUBSCRIBE"} or params is None:
+        if method not in ("SUBSCRIBE", "UNSUBSCRIBE") or params is None:
             return Answer(messages=[encoded(code=2, msg="Invalid request: unknown method", id=number)])
         symbols = [name.removesuffix(_STREAM).upper() for name in params]
         done = b'{"result":null,"id":%d}' % number

@@ -46,7 +46,7 @@ class Bybit(Kind):
             pong = encoded(success=True, ret_msg="pong", conn_id=session.id, req_id=number, op="ping")
             return Answer(messages=[pong], ping=True)
         topics = texts(request.get("args"))
-        if operation not in {"subscribe", "unsubscribe"} or not topics:
+        if operation not in ("subscribe", "unsubscribe") or not topics:
             return _result(session, operation, "Params Error", number, success=False)
         if len(topics) > BATCH:
             # The server records the violation, by the number of arguments.

@@ -37,7 +37,7 @@ class Coinbase(Kind):
         if request is None:
             return _failed("Malformed JSON")
         kind = request.get("type")
-        if kind not in {"subscribe", "unsubscribe"}:
+        if kind not in ("subscribe", "unsubscribe"):
             return _failed("Type has to be either subscribe or unsubscribe")
         channels = _channels(request)
         if wrong := _wrong(channels, market):

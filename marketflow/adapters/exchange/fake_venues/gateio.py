@@ -43,7 +43,7 @@ class Gateio(Kind):
             return Answer(messages=[encoded(**times, channel="spot.pong", event="")], ping=True)
         common = {**times, "id": request.get("id"), "conn_id": session.id, "channel": channel, "event": event}
         pairs = texts(request.get("payload"))
-        if channel != _CHANNEL or event not in {"subscribe", "unsubscribe"} or not pairs:
+        if channel != _CHANNEL or event not in ("subscribe", "unsubscribe") or not pairs:
             error = {"code": 2, "message": "invalid argument"}
             return Answer(messages=[encoded(**common, error=error)])
         for pair in pairs:

@@ -55,7 +55,7 @@ class Kraken(Kind):
         params = request.get("params")
         symbols = texts(params.get("symbol")) if isinstance(params, dict) else None
         if (
-            method not in {"subscribe", "unsubscribe"}
+            method not in ("subscribe", "unsubscribe")
             or not isinstance(params, dict)
             or params.get("channel") != "trade"
             or not symbols

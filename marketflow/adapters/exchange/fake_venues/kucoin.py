@@ -88,7 +88,7 @@ class Kucoin(Kind):
         number, kind, topic = str(request["id"]), request.get("type"), request.get("topic")
         if kind == "ping":
             return Answer(messages=[encoded(id=number, type="pong")], ping=True)
-        if kind not in {"subscribe", "unsubscribe"}:
+        if kind not in ("subscribe", "unsubscribe"):
             return _error(number, 400, f"type {kind} is not supported")
         symbols = topic.removeprefix(_TOPIC).split(",") if isinstance(topic, str) else []
         if not str(topic).startswith(_TOPIC) or not all(map(market.lists, symbols)):

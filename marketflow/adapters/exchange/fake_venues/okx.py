@@ -36,7 +36,7 @@ class Okx(Kind):
         operation = request.get("op") if request else None
         arguments = request.get("args") if request else None
         if (
-            operation not in {"subscribe", "unsubscribe"}
+            operation not in ("subscribe", "unsubscribe")
             or not isinstance(arguments, list)
             or not all(isinstance(each, dict) for each in arguments)
         ):

@@ -108,7 +108,7 @@ class Market:
 
     def lists(self, symbol: object) -> bool:
         """Whether the venue has this pair."""
-        return symbol in self._pairs
+        return isinstance(symbol, str) and symbol in self._pairs
 
     def delist(self, symbol: str) -> None:
         """Take a pair off the venue: it has no more trades."""
