@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
@@ -44,16 +45,24 @@ class Rows:
 
     # ---- to PostgreSQL ----
 
-    def take_due(self, before: int) -> list[Due]:
-        """Begin a turn: take the rows of intervals that ended at or before `before` (ms), oldest first."""
+    def take_due(self, before: int, *, since: float = -math.inf) -> list[Due]:
+        """Begin a turn: take the rows of intervals that ended at or before `before` (ms), oldest first.
+
+        Only those of intervals that began at `since` (ms) or later. Others go on waiting.
+        """
         due: list[Due] = []
+        after = since + self._bars.interval
         for pair, outbox in self._unwritten.outboxes.items():
             outbox.put_back()
-            ends = [end for end in outbox.waiting if end <= before]
+            ends = [end for end in outbox.waiting if after <= end <= before]
             version = outbox.take(ends)
             due += [Due(end, pair, version) for end in ends]
         due.sort(key=attrgetter("end"))
         return due
+
+    def has(self, pair: Pair, end: int) -> bool:
+        """Whether the row of the interval that ends then (ms) is to be written."""
+        return end in self._unwritten.outboxes[pair]
 
     def is_current(self, due: Due) -> bool:
         """Whether the bars of that row have not changed since it was taken."""
