@@ -7,7 +7,9 @@ from itertools import islice
 from typing import Any, Final
 
 from marketflow.adapters.cache import bar_fields, edges
+from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import Ignored
+from marketflow.adapters.cache.members import in_twos
 from marketflow.app.ports import Edge, StoreAway, StoredBars
 from marketflow.domain.bars import BAR_WIDTH
 from marketflow.domain.periods import floor_to
@@ -60,9 +62,11 @@ def prices_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Se
     return [edges.read_prices(pair, reply, ignored) for pair, reply in zip(pairs, replies, strict=True)]
 
 
-def bars_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Mapping[Pair, StoredBars]:
+def bars_of(
+    pairs: Sequence[Pair], order: FieldOrder, replies: list[Any], ignored: Ignored
+) -> Mapping[Pair, StoredBars]:
     """Whole hashes of bars, one for each pair."""
     return {
-        pair: bar_fields.read_minutes(pair, reply[0::2], reply[1::2], ignored)
+        pair: bar_fields.read_minutes(pair, dict(in_twos(reply)), order, ignored)
         for pair, reply in zip(pairs, replies, strict=True)
     }
