@@ -16,8 +16,8 @@ from marketflow.domain.periods import MINUTE, SECOND
 _NAMES: Final = re.compile(rb"(?:(?:0|[1-9][0-9]{0,11}):[!-9;-~]*\n)+")
 """Fields, one in each line."""
 _SECONDS: Final = MINUTE // SECOND
-_SPARE: Final = 1_000
-"""So many fields more than a hash has are kept in any case."""
+SPARE: Final = 1_000
+"""So many fields may be kept that the hash that was read last does not have."""
 
 
 class _Name(NamedTuple):
@@ -47,6 +47,10 @@ class FieldOrder:
         self._fields: list[_Name] = []
         self._names: list[bytes] = []
         self._minutes: list[_Minute] = []
+
+    def __len__(self) -> int:
+        """How many fields are kept."""
+        return len(self._fields)
 
     def minutes(self, values: Mapping[bytes, bytes]) -> dict[int, PackedMinute]:
         """The bars of a hash by minute. No more than their heads is looked at.
@@ -91,7 +95,7 @@ class FieldOrder:
         """
         wanted = set(names)
         fields = _read(wanted.difference(self._names))
-        if len(self._fields) + len(fields) <= 2 * len(wanted) + _SPARE:
+        if len(self) + len(fields) <= 2 * len(wanted) + SPARE:
             fields += self._fields
         else:
             fields = _read(wanted)

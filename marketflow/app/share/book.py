@@ -114,7 +114,9 @@ class Book:
             end = first + len(columns)
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first, received)
-                if adopted.interested:  # only now: to look at the bars of a minute may show that it lacks some
+                if (
+                    adopted.interested
+                ):  # only now: to look at the bars of a minute may show that it lacks some
                     adopted.enter((exchange, symbol), second, bar.shifted(first))
             written = Written(exchange, symbol, range(first, end), columns)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))
