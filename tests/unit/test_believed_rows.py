@@ -1,4 +1,4 @@
-"""Rows that were compared with what bars say of themselves: foreign bars may have hidden what Redis has lost."""
+"""Rows compared with what bars say of themselves: foreign bars may hide that Redis has lost some."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields of hashes of bars, put in order. Most pairs have bars of the same seconds: it is kept for the next."""
+"""The fields of hashes of bars in order. It is kept for the next hash: most have bars of the same seconds."""
 
 from __future__ import annotations
 

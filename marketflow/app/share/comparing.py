@@ -84,7 +84,7 @@ class Comparison:
     async def _compare(self, span: Span, *, renewed: bool) -> Mapping[Pair, Mapping[int, Bar]]:
         """Adopt the rows that have more updates than the bars, and have those with fewer written again.
 
-        Counts decide that. To look at each of millions of bars takes much longer, and questions wait for this.
+        Counts decide that. Questions wait for it, and to look at millions of bars would take far longer.
 
         Returns:
             The rows of each pair, by the start of their interval (ms).

@@ -43,7 +43,7 @@ class Rows:
         self.adopted = AdoptedRows(bars.interval)
         """Rows that have updates of which there are no bars."""
         self._believed: dict[Pair, Mapping[int, Bar]] = {}
-        """By the start of its interval (ms) each row that was compared with bars that nobody has looked at."""
+        """Rows that were compared with bars that nobody has looked at, by the start of the interval (ms)."""
         bars.foreign.heard = self._doubt
 
     # ---- to PostgreSQL ----
