@@ -13,6 +13,7 @@ import structlog
 
 from marketflow.adapters.cache import bar_fields, members
 from marketflow.adapters.cache.connections import Connections, open_connections
+from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
 from marketflow.adapters.cache.pairs import find_pairs
@@ -249,10 +250,11 @@ class RedisWindow:
         """Every bar there is."""
         await self._check_policy()
         found: dict[Pair, StoredBars] = {}
+        order = FieldOrder()
         for first in range(0, len(pairs), PAIRS_PER_READ):
             part = pairs[first : first + PAIRS_PER_READ]
             commands = [("HGETALL", bar_fields.bars_key(pair)) for pair in part]
-            found.update(await self._read("bar", commands, partial(bars_of, part)))
+            found.update(await self._read("bar", commands, partial(bars_of, part, order)))
         return found
 
     async def pairs_with_bars(self) -> Sequence[Pair]:

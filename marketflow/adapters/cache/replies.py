@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, Final
 
 from marketflow.adapters.cache import bar_fields, edges, members
+from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import Ignored
 from marketflow.app.ports import Edge, StoreAway, StoredBars
 from marketflow.domain.bars import BAR_WIDTH
@@ -68,9 +69,11 @@ def ids_of(pairs: Sequence[Pair], replies: Sequence[Any]) -> Mapping[Pair, Seque
     }
 
 
-def bars_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Mapping[Pair, StoredBars]:
+def bars_of(
+    pairs: Sequence[Pair], order: FieldOrder, replies: list[Any], ignored: Ignored
+) -> Mapping[Pair, StoredBars]:
     """Whole hashes of bars, one for each pair."""
     return {
-        pair: bar_fields.read_minutes(pair, reply[0::2], reply[1::2], ignored)
+        pair: bar_fields.read_minutes(pair, dict(members.in_twos(reply)), order, ignored)
         for pair, reply in zip(pairs, replies, strict=True)
     }

@@ -113,12 +113,14 @@ class Book:
         self.ledgers[exchange].enter(batch)
         queue, received = self.buffers.queues[exchange], batch.received_monotonic
         first = self.sequences.take(exchange, batch.number, batch.accepted)
-        adopted = self.rows.adopted if self.rows.adopted.interested else None
+        adopted = self.rows.adopted
         for symbol, columns, bars in batch.updates:
             end = first + len(columns)
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first, received)
-                if adopted is not None:
+                if (
+                    adopted.interested
+                ):  # only now: to look at the bars of a minute may show that it lacks some
                     adopted.enter((exchange, symbol), second, bar.shifted(first))
             written = Written(exchange, symbol, range(first, end), columns)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))
