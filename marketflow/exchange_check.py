@@ -88,10 +88,10 @@ class Seen:
         """What was seen in all."""
         if not self.delays:
             return "no update came: the market may be quiet, or the names of the symbols are others"
-        least, middle = min(self.delays), round(statistics.median(self.delays))
+        count, least, middle = len(self.delays), min(self.delays), round(statistics.median(self.delays))
         return (
-            f"{len(self.delays)} updates of {len(self.symbols)} symbols; received {least} ms after their time "
-            f"at least, {middle} ms in the median: a negative number shows that a clock is wrong"
+            f"{count} updates of {len(self.symbols)} symbols; they came {least} ms after their time"
+            f" at least, {middle} ms in the median; a negative number shows that a clock is wrong"
         )
 
     def _after(self) -> str:

@@ -53,6 +53,8 @@ class Identity(NamedTuple):
     """When this connection has asked for trades (Unix ms). Older ones may be sent again then."""
     contiguous: bool = False
     """Whether the ids of a symbol's trades are whole numbers without gaps."""
+    others: Mapping[str, Sequence[str]] | None = None
+    """By symbol the ids of trades that came and were not accepted, if ids are contiguous."""
 
 
 class Decoded(NamedTuple):

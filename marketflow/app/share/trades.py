@@ -7,6 +7,7 @@ days old. Updates without an id, as those of exchanges that send lines, do not c
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 
 IDS_KEPT: Final = 8_192
 """Of each symbol. More than come while two connections overlap, or than are ever sent again."""
+_NUMBER: Final = re.compile("[0-9]{1,18}")
 GAP_MS: Final = 5_000
 """So long after a later trade one may still come: trades need not arrive in order."""
 
@@ -131,7 +133,7 @@ class Trades:
         for each in batch.updates:
             places = self._symbols[each.symbol].new(each.columns, not_before=self._asked_at)
             if identity.contiguous:
-                self._look_for_gaps(each, batch.received_at)
+                self._look_for_gaps(each.symbol, each.columns.ids or (), batch.received_at)
             if len(places) == len(each.columns):
                 updates.append(each)
                 continue
@@ -139,6 +141,8 @@ class Trades:
             if places:
                 columns = each.columns.take(places)
                 updates.append(Updates(each.symbol, columns, in_seconds(columns, ascending=False)))
+        for symbol, ids in (identity.others or {}).items():
+            self._look_for_gaps(symbol, ids, batch.received_at)
         if not duplicates:
             return batch
         return attrs.evolve(
@@ -147,11 +151,12 @@ class Trades:
             rejected={**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates},
         )
 
-    def _look_for_gaps(self, updates: Updates, now: int) -> None:
-        gaps = self._symbols[updates.symbol].gaps
-        given_up = sum([gaps.came(int(number), now) for number in updates.columns.ids or () if number])
+    def _look_for_gaps(self, symbol: str, ids: Iterable[str | None], now: int) -> None:
+        gaps = self._symbols[symbol].gaps
+        numbers = [int(each) for each in ids if each is not None and _NUMBER.fullmatch(each)]
+        given_up = sum([gaps.came(number, now) for number in numbers])
         if given_up:
-            log.warning("trades missing", exchange=self._exchange, symbol=updates.symbol, trades=given_up)
+            log.warning("trades missing", exchange=self._exchange, symbol=symbol, trades=given_up)
 
 
 class AllTrades:
