@@ -28,6 +28,7 @@ from websockets.uri import WebSocketURI, parse_uri
 from marketflow.adapters.exchange.websocket.errors import reason_of
 from marketflow.adapters.exchange.websocket.plain_http import USER_AGENT, post, status_text, tunnel
 from marketflow.adapters.exchange.websocket.proxy import Proxy
+from marketflow.adapters.exchange.websocket.tls import TlsStream
 from marketflow.patience import within
 
 T = TypeVar("T")
@@ -139,8 +140,7 @@ class Opener:
         stream = await self._routed(host, port)
         try:
             if parts.scheme in _SECURE:
-                secure = trio.SSLStream(stream, self.tls, server_hostname=host, https_compatible=True)
-                # Later receives may be cancelled without a loss, but only after the handshake.
+                secure = TlsStream(stream, self.tls, host)
                 await secure.do_handshake()
                 return secure
         except BaseException:
