@@ -368,6 +368,17 @@ async def test_an_end_without_a_close_says_so(pair):
     assert not await connection.send(lambda: b"{}")
 
 
+async def test_all_records_that_have_come_are_received_together(nursery, certificates, opened):
+    """Exchanges send each message in a record of its own."""
+    exchange = Exchange(nursery)
+    port = await served(nursery, exchange.serve, certificates.server)
+    connection = await opened(f"wss://{HOST}:{port}/", Opener(tls=certificates.client))
+    for number in range(100):
+        await exchange.peers[0].say(b"%d" % number)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert await connection.receive() == [b"%d" % number for number in range(100)]
+
+
 async def test_a_cancelled_receive_loses_nothing(nursery, certificates, opened):
     """Under TLS, in the middle of frames and records."""
     exchange = Exchange(nursery)
@@ -406,11 +417,9 @@ async def test_nothing_is_sent_once_we_have_closed_and_the_rest_is_received(pair
     connection, peer = pair
     nursery.start_soon(connection.answer)
     assert await connection.send(lambda: b"{}")
-    peer.protocol.send_text(b"[1]")
-    writes = peer.protocol.data_to_send()
+    await peer.say(b"[1]")
     await connection.close()
     assert not await connection.send(lambda: b"{}")
-    await peer.stream.send_all(b"".join(writes))
     assert await messages(connection) == [b"[1]"]
     with pytest.raises(ConnectionError, match="closed by the exchange: 1000"):
         await messages(connection)

@@ -1,7 +1,7 @@
 """TLS over a stream. One receive takes all that has come, however many records it is.
 
-`trio.SSLStream` returns one record at a time, and gives other tasks a turn for each. Exchanges send each message
-in a record of its own, so every trade would be a payload of its own: that cost five times as much.
+`trio.SSLStream` returns one record at a time, and gives other tasks a turn for each. Exchanges send each
+message in a record of its own, so every trade would be a payload of its own: that cost five times as much.
 """
 
 from __future__ import annotations
