@@ -217,6 +217,13 @@ async def test_a_bad_address_is_an_outage(url, opened):
         await opened(url, Opener(connect_timeout=1.0))
 
 
+@pytest.mark.parametrize("url", ["ws://a b/", "wss://.a/", "ws://\u00e4/"])
+async def test_a_bad_address_is_an_outage_also_through_a_proxy(nursery, opened, url):
+    opener = Opener(proxy=Proxy(HOST, await served(nursery, HttpProxy().handle)), connect_timeout=1.0)
+    with pytest.raises(OSError):  # noqa: PT011 - the words differ
+        await opened(url, opener)
+
+
 @pytest.mark.parametrize("stage", ["tcp", "tls", "proxy", "handshake", "post"])
 async def test_each_step_ends_in_time(nursery, certificates, stage):
     closed = trio.Event()
@@ -368,14 +375,20 @@ async def test_an_end_without_a_close_says_so(pair):
     assert not await connection.send(lambda: b"{}")
 
 
-async def test_all_records_that_have_come_are_received_together(nursery, certificates, opened):
-    """Exchanges send each message in a record of its own."""
+async def test_all_records_that_have_come_are_received_together(nursery, certificates):
+    """Exchanges send each message in a record of its own. In memory all of them have come for certain."""
     exchange = Exchange(nursery)
-    port = await served(nursery, exchange.serve, certificates.server)
-    connection = await opened(f"wss://{HOST}:{port}/", Opener(tls=certificates.client))
+
+    async def connect(_host, _port):
+        ours, theirs = trio.testing.memory_stream_pair()
+        secure = trio.SSLStream(theirs, certificates.server, server_side=True, https_compatible=True)
+        nursery.start_soon(exchange.serve, secure)
+        return ours
+
+    made = await Opener(tls=certificates.client, connect=connect).open(f"wss://{HOST}/")
     for number in range(100):
         await exchange.peers[0].say(b"%d" % number)
-    await trio.testing.wait_all_tasks_blocked(0.01)
+    connection = Connection(made.stream, made.protocol, early=made.early)
     assert await connection.receive() == [b"%d" % number for number in range(100)]
 
 

@@ -107,7 +107,7 @@ class Opener:
             return await within(self.connect_timeout, partial(call, url))
         except trio.TooSlowError:
             raise TimeoutError(f"{host}: no connection within {self.connect_timeout:g} s") from None
-        except UnicodeError as error:
+        except ValueError as error:
             raise OSError(f"{host!r} is no host name: {error}") from error
         except (OSError, trio.BrokenResourceError) as error:
             raise ConnectionError(f"{host}: {reason_of(error)}") from error
