@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 
@@ -12,7 +13,7 @@ from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ingest.modes import Modes
 from marketflow.app.interface import Mode, Questions
-from marketflow.app.ports import AggregateStore
+from marketflow.app.ports import AggregateStore, Entropy, Source, VenueSource
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.queries import Queries
@@ -47,6 +48,13 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
     names = [name for each in exchanges.values() for name in each]
     pairs = [(name, symbol) for name in names for symbol in settings.symbols]
 
+    venues = {
+        source.exchange: source
+        for each in sources.values()
+        for source in each
+        if isinstance(source, VenueSource)
+    }
+
     # ---- the way of an update ----
     share = make_share(
         boot=outside.boot,
@@ -57,6 +65,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         },
         symbols=settings.symbols,
         generated=settings.generator.exchanges,
+        numbered=[(name, symbol) for name, venue in venues.items() for symbol in venue.symbols],
         window=window,
         store=store,
         spool=outside.spool,
@@ -68,9 +77,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         mode: [
             Feed(
                 source,
-                backoff=Backoff(
-                    settings.feeds.backoff_min / 1_000, settings.feeds.backoff_max / 1_000, outside.entropy
-                ),
+                backoff=backoff_of(source, settings, outside.entropy),
                 idle_timeout=settings.feeds.idle_timeout / 1_000,
                 last_accepted=partial(book.last_accepted.get, source.exchange),
             )
@@ -108,6 +115,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
     )
     health = Health(
         feeds=feeds,
+        venues=venues,
         mode=lambda: modes.mode,
         share=share.figures,
         redis=share.redis,
@@ -136,6 +144,14 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         ),
         store=store,
     )
+
+
+def backoff_of(source: Source[Any], settings: Settings, entropy: Entropy) -> Backoff:
+    """The pauses before a source is run again: those of a venue's rules, or the configured ones."""
+    if isinstance(source, VenueSource):
+        least, most = source.pauses
+        return Backoff(least, most, entropy, floor=least)
+    return Backoff(settings.feeds.backoff_min / 1_000, settings.feeds.backoff_max / 1_000, entropy)
 
 
 def share_options(settings: Settings) -> ShareOptions:

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from marketflow import __version__
-from marketflow.commands import asking, completion, running, watching
+from marketflow.commands import asking, completion, running, venue, venues, watching
 from marketflow.commands.options import Run
 from marketflow.failures import WRONG_USAGE, problems_of
 from marketflow.signals import stop_signals
@@ -44,8 +44,11 @@ def commands() -> None:
 for command in (
     running.serve,
     running.exchange,
+    venue.venue,
     running.demo,
     running.config,
+    venues.venues,
+    venues.check_exchange,
     asking.prices,
     asking.candles,
     asking.symbols,

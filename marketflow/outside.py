@@ -126,7 +126,7 @@ async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> 
                 window=window,
                 store=store,
                 spool=FileSpool(settings.state_dir, *names),
-                sources=sources_of(settings, clock),
+                sources=sources_of(settings, clock, entropy),
                 front=front,
             )
 

@@ -9,24 +9,35 @@ from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.generator import generator_source
 from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, LineReader
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
+from marketflow.adapters.exchange.websocket.sources import VenueSources
 from marketflow.adapters.exchange.wire import Decoder
 from marketflow.app.instruments.clocks import Beat
 from marketflow.app.interface import Mode
-from marketflow.app.ports import Clock, Source
-from marketflow.config import Settings
+from marketflow.app.ports import Clock, Entropy, Source
+from marketflow.config import ExchangeSettings, Settings
 
 MOST_PACE: Final = 0.050
 """The most seconds from one beat to the next, after a receive of five lines or less. After a larger one it is
 half or a quarter of that. Half of it is the flusher's beat."""
 
 
-def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Source[Any]]]:
+def sources_of(settings: Settings, clock: Clock, entropy: Entropy) -> Mapping[Mode, Sequence[Source[Any]]]:
     """The sources of each mode, as configured. Nothing is connected yet."""
     decode, reader = line_decoder(settings), line_reader(settings, clock)
     size = receive_size(len(settings.symbols))
+    venues = VenueSources(checks_of(settings), clock, entropy)
     return {
         "live": [
-            TcpSource(each.name, each.host, each.port, decode, reader, size) for each in settings.exchanges
+            TcpSource(each.name, each.host, each.port, decode, reader, size)
+            if isinstance(each, ExchangeSettings)
+            else venues.source(
+                each.name,
+                each.kind,
+                symbols=each.symbols or dict.fromkeys(settings.symbols),
+                url=each.url,
+                proxy=each.proxy,
+            )
+            for each in settings.exchanges
         ],
         "test": [
             generator_source(name, settings.symbols, settings.generator.rate, clock, decode)
@@ -35,10 +46,15 @@ def sources_of(settings: Settings, clock: Clock) -> Mapping[Mode, Sequence[Sourc
     }
 
 
+def checks_of(settings: Settings) -> Checks:
+    """The checks of updates, the same for all sources."""
+    aggregation = settings.aggregation
+    return Checks(frozenset(settings.symbols), aggregation.interval, aggregation.lateness)
+
+
 def line_decoder(settings: Settings) -> Decoder:
     """The codec of all sources that send lines."""
-    aggregation = settings.aggregation
-    return Decoder(Checks(frozenset(settings.symbols), aggregation.interval, aggregation.lateness))
+    return Decoder(checks_of(settings))
 
 
 def line_reader(settings: Settings, clock: Clock) -> LineReader:

@@ -18,6 +18,7 @@ import pytest
 import redis
 from builders import BOOK, REDIS_ALONE
 from servers import TcpPostgres, TcpRedis, chosen
+from slow_machine import SlowClock, slow_clock
 
 from marketflow.embedded.postgres import LAST_PYTHON
 
@@ -64,6 +65,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def filling(request: pytest.FixtureRequest) -> str:
     """What fills the ports of questions and the live stream. All tests of answers run with each."""
     return request.param
+
+
+@pytest.fixture
+def clock() -> Iterator[SlowClock]:
+    """For limits on how long something takes, which a slow machine does not exceed."""
+    with slow_clock() as clock:
+        yield clock
 
 
 @pytest.fixture

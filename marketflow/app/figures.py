@@ -26,6 +26,10 @@ class Figures(Protocol):
         """When its last update was accepted (seconds of Trio's clock); None before the first."""
         ...
 
+    def gaps(self) -> Mapping[str, int]:
+        """By exchange how many trades have never come, where their ids tell."""
+        ...
+
     def writers(self) -> WriterFigures:
         """The numbers of the writers."""
         ...

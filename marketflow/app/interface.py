@@ -149,6 +149,16 @@ class ExchangeHealth:
     """Seconds since the receipt of the last accepted update; None before the first."""
     reconnects: int
     updates: Counters
+    kind: str = "lines"
+    """Its kind in the configuration."""
+    activity: str | None = None
+    """What the connection to a venue is doing, in a few words; None for other exchanges."""
+    rejected_symbols: Sequence[str] = ()
+    """Those of our symbols that a venue has refused to send."""
+    gaps: int = 0
+    """How many trades a venue has numbered that have never come, as far as its ids tell."""
+    symbols: Mapping[str, str] | None = None
+    """Our symbols with a venue's names for them; None for other exchanges."""
 
 
 @attrs.frozen

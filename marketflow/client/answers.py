@@ -177,6 +177,14 @@ class ExchangeHealth:
     """Seconds."""
     reconnects: int
     updates: Updates
+    kind: str = "lines"
+    activity: str | None = None
+    """What the connection to a real exchange is doing."""
+    rejected_symbols: list[str] = attrs.field(factory=list)
+    gaps: int = 0
+    """Trades that have never come."""
+    symbols: dict[str, str] | None = None
+    """The names that a real exchange has for our symbols."""
 
 
 @attrs.frozen

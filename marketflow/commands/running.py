@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from marketflow.config import Loaded, Settings
 
 
-def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
+def load_settings(file: Path | None, flags: Mapping[str, object]) -> Loaded:
+    """The settings of all layers.
+
+    Raises:
+        ConfigError: has all problems.
+    """
     from marketflow.config import load  # noqa: PLC0415
 
     try:
@@ -33,7 +38,8 @@ def _load(file: Path | None, flags: Mapping[str, object]) -> Loaded:
     return load(file, flags, os.environ, cwd)
 
 
-def _start_logging(this: Run) -> None:
+def start_logging(this: Run) -> None:
+    """Log as the options of the run say."""
     # structlog imports rich for tracebacks if it is installed. Ours are plain; the import takes a twentieth
     # of a start.
     with _hidden("rich"):
@@ -76,8 +82,8 @@ def serve(
 ) -> None:
     """Run the service until SIGINT, SIGTERM or SIGHUP."""
     with _sparing_the_collector():
-        _start_logging(this)
-        loaded = _load(file, {"http.host": host, "http.port": port, "mode": mode})
+        start_logging(this)
+        loaded = load_settings(file, {"http.host": host, "http.port": port, "mode": mode})
         this.address = loaded.settings.http.host, str(loaded.settings.http.port)
 
         import structlog  # noqa: PLC0415
@@ -184,7 +190,7 @@ def exchange(
     It sends the same lines at the same rate as the real ones, except for the faults that you set, and for
     volumes, which the real ones do not tell. All clients get the same lines.
     """
-    _start_logging(this)
+    start_logging(this)
     host = host.removeprefix("[").removesuffix("]")  # IPv6 addresses have brackets in URLs
     this.address = host, str(port)
 
@@ -217,8 +223,8 @@ def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
 
     This also starts a Redis and a PostgreSQL, and removes their data afterwards.
     """
-    _start_logging(this)
-    settings = _load(None, {"http.port": port}).settings
+    start_logging(this)
+    settings = load_settings(None, {"http.port": port}).settings
     this.address = settings.http.host, str(settings.http.port)
 
     import trio  # noqa: PLC0415
@@ -235,5 +241,5 @@ def config(file: Path | None) -> None:
 
     Secrets are masked.
     """
-    for row in _load(file, {}).describe():
+    for row in load_settings(file, {}).describe():
         click.echo(f"{row.key} = {row.value} ({row.source})")

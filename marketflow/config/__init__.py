@@ -11,6 +11,7 @@ from marketflow.config.settings import (
     PostgresSettings,
     RedisSettings,
     Settings,
+    VenueSettings,
     WindowSettings,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "RedisSettings",
     "Row",
     "Settings",
+    "VenueSettings",
     "WindowSettings",
     "load",
 ]

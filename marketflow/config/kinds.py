@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -217,9 +218,65 @@ def pattern(expected: str, regex: str) -> Kind:
     return text(f"{expected} {regex}", re.compile(regex).fullmatch)
 
 
-def choice(*allowed: str) -> Kind:
-    """One of the texts."""
-    return text(" or ".join(allowed), allowed.__contains__)
+def choice(*allowed: str, also: Sequence[str] = ()) -> Kind:
+    """One of the texts. `also`: others that people may choose; then the table is another one."""
+    return text(" or ".join((*also, *allowed)), allowed.__contains__)
+
+
+def mapping(key: Kind, value: Kind) -> Kind:
+    """A table of keys and values that are of these kinds."""
+    wanted = f"a table of {key.takes} = {value.takes}"
+
+    def read(table: object) -> dict[Any, Any]:
+        if not isinstance(table, dict):
+            raise UnexpectedError(wanted, table)
+        return {key.read(name): value.read(each) for name, each in table.items()}
+
+    return Kind(read, wanted, show=lambda table: ", ".join(f"{name} = {table[name]}" for name in table))
+
+
+_AUTHORITY: Final = r"[^\s/@?#]+"
+
+
+def url(*schemes: str) -> Kind:
+    """A URL of one of the schemes, without a user and a password."""
+    kind = text(
+        f"a URL like {schemes[0]}://host/path",
+        re.compile(rf"(?:{'|'.join(schemes)})://{_AUTHORITY}(?:[/?][!-~]*)?").fullmatch,
+    )
+
+    def read(value: object) -> str:
+        address: str = kind.read(value)
+        if not _has_host(address):
+            raise UnexpectedError(kind.takes, value)
+        return address
+
+    return attrs.evolve(kind, read=read)
+
+
+def proxy() -> Kind:
+    """The URL of an HTTP proxy. It may have a user and a password, and is never shown with them."""
+    kind = text(
+        "the URL of an HTTP proxy like http://host:port",
+        re.compile(rf"http://(?:[^\s/@?#]*@)?{_AUTHORITY}:[0-9]+/?").fullmatch,
+    )
+
+    def read(value: object) -> str:
+        address: str = kind.read(value)
+        if not _has_host(address):
+            raise UnexpectedError(kind.takes, value)
+        return address
+
+    return secret(attrs.evolve(kind, read=read), mask_connection)
+
+
+def _has_host(address: str) -> bool:
+    """Whether a URL names a host, and no port that cannot be."""
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def host(*, socket_directory: bool = False) -> Kind:

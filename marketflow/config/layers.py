@@ -18,7 +18,7 @@ from marketflow.config.files import SecretFile, is_out_of_reach
 from marketflow.config.foreign import is_service_link
 from marketflow.config.kinds import Text
 from marketflow.config.settings import Settings
-from marketflow.config.structuring import GROUPS, KEYS, fields, item_of, kind_of
+from marketflow.config.structuring import GROUPS, KEYS, fields, item_of, kind_of, table_of, tables_of
 
 CONFIG_FILE: Final = "config.toml"
 DOTENV: Final = ".env"
@@ -152,13 +152,14 @@ class Layers:
     def _add_value(self, key: str, value: object, source: str) -> None:
         self.given[key] = value, source
         item = item_of(KEYS[key])
-        if attrs.has(item) and isinstance(value, list):
+        if tables_of(item) and isinstance(value, list):
             # Values are checked only if they take effect, but an unknown key is always an error.
             for index, table in enumerate(value):
+                known = fields(table_of(item, table))
                 for name in table if isinstance(table, dict) else ():
-                    if name not in fields(item):
+                    if name not in known:
                         where = f"{key}[{index}]."
-                        hint = _hint(where + name, [where + each for each in fields(item)], where)
+                        hint = _hint(where + name, [where + each for each in known], where)
                         self.problems.append(f"{where}{_toml_key(name)}: unknown key{hint} ({source})")
 
     def _read(self, path: Path, name: str, *, required: bool) -> str | None:

@@ -19,7 +19,7 @@ import attrs
 
 from marketflow.config.layers import variable_of
 from marketflow.config.settings import Settings
-from marketflow.config.structuring import converter, fields, item_of, kind_of
+from marketflow.config.structuring import converter, fields, item_of, kind_of, tables_of
 
 MADE: Final = "made from marketflow/config/settings.py by `nox -s reference`"
 TOML: Final = Path("config.toml")
@@ -94,8 +94,16 @@ def _entries(cls: Any, prefix: str = "") -> Iterator[Entry]:
             continue
         if field.name not in meanings:
             raise LookupError(f"{key} has no docstring that says what it means")
-        items = tuple(_entries(item, f"{key}[].")) if attrs.has(item) else ()
-        yield Entry(key, meanings[field.name], _takes(field.type), _written(field), items)
+        yield Entry(key, meanings[field.name], _takes(field.type), _written(field), _items(item, f"{key}[]."))
+
+
+def _items(item: Any, prefix: str) -> tuple[Entry, ...]:
+    """The settings of each table of a list; those of all its classes, each name once."""
+    by_name: dict[str, Entry] = {}
+    for cls in tables_of(item):
+        for entry in _entries(cls, prefix):
+            by_name.setdefault(entry.name, entry)
+    return tuple(by_name.values())
 
 
 def _meanings(cls: Any) -> dict[str, str]:
@@ -115,8 +123,9 @@ def _one_line(text: str | None) -> str:
 
 def _takes(annotation: Any) -> str:
     item = item_of(annotation)
-    if attrs.has(item):
-        return f"a list of tables of {', '.join(fields(item))}"
+    if classes := tables_of(item):
+        names = dict.fromkeys(name for cls in classes for name in fields(cls))
+        return f"a list of tables of {', '.join(names)}"
     kind = kind_of(annotation if item is None else item)
     if kind is None:
         raise LookupError(f"{annotation} is no kind of setting")
@@ -159,13 +168,17 @@ def _toml_group(group: Group) -> Iterator[str]:
 
 
 def _toml_tables(entry: Entry) -> Iterator[str]:
-    """A list of tables; the first one has the meanings of the keys."""
+    """A list of tables; the first one has the meanings of the keys. Keys that it lacks come at the end."""
     tables: Any = entry.default
     for number, table in enumerate(tables):
         yield from ["", f"[[{entry.key}]]"] if number else [f"[[{entry.key}]]"]
         for item in entry.items:
-            yield from [] if number else _comment(item.meaning)
-            yield f"{item.name} = {json.dumps(table[item.name])}"
+            if item.name in table and not (number and table[item.name] == item.default):
+                yield from [] if number else _comment(item.meaning)
+                yield f"{item.name} = {json.dumps(table[item.name])}"
+    for item in entry.items:
+        if all(item.name not in table for table in tables):
+            yield from ["#", *_comment(f"{item.name}: {item.meaning}")]
 
 
 def _comment(text: str) -> list[str]:

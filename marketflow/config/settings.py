@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
@@ -17,17 +17,22 @@ import attrs
 
 from marketflow.config import kinds
 from marketflow.config.redis_url import expected_of
+from marketflow.config.venues import VENUES
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND
 from marketflow.domain.prices import SYMBOLS
 
 Mode = Annotated[Literal["live", "test"], kinds.choice("live", "test")]
-Symbol = Annotated[str, kinds.pattern("a symbol", "[A-Z0-9]{2,20}")]
+SYMBOL_PATTERN: Final = "[A-Z0-9]{2,20}"
+Symbol = Annotated[str, kinds.pattern("a symbol", SYMBOL_PATTERN)]
 ExchangeName = Annotated[str, kinds.pattern("a name", "[A-Za-z0-9_-]{1,32}")]
 Host = Annotated[str, kinds.host()]
 HostName = Annotated[str, kinds.host_name()]
 Port = Annotated[int, kinds.integer(1, kinds.LAST_PORT)]
 Duration = Annotated[int, kinds.duration(1, HOUR)]
 Password = Annotated[str | None, kinds.optional(kinds.secret(kinds.text()))]
+
+LINES: Final = "lines"
+"""The kind of an exchange that is no venue."""
 
 LONGEST_LATENESS: Final = 30 * MINUTE
 """Bars are kept for an hour, so a minute must become final well before that."""
@@ -52,7 +57,7 @@ def expand_home(path: str, environ: Mapping[str, str]) -> str:
 
 @attrs.frozen
 class ExchangeSettings:
-    """An exchange and its address."""
+    """An exchange that sends JSON lines over TCP."""
 
     name: ExchangeName
     """Its unique name in requests, answers and stores."""
@@ -60,6 +65,37 @@ class ExchangeSettings:
     """The host on which it listens."""
     port: Port
     """The TCP port on which it listens."""
+    kind: Annotated[Literal["lines"], kinds.choice(*VENUES, LINES)] = LINES
+    """"lines": JSON lines over TCP. The others are real exchanges: they take the keys below, and neither
+    `host` nor `port`."""
+
+
+@attrs.frozen
+class VenueSettings:
+    """A real exchange, over WebSocket."""
+
+    name: ExchangeName
+    """Its unique name in requests, answers and stores."""
+    kind: Annotated[str, kinds.choice(*VENUES, also=(LINES,))]
+    """The exchange whose protocol it has."""
+    symbols: Annotated[
+        Mapping[str, str] | None,
+        kinds.optional(
+            kinds.mapping(
+                kinds.pattern("a symbol", SYMBOL_PATTERN),
+                kinds.pattern("its name at the exchange", r"[!-~]{1,64}"),
+            )
+        ),
+    ] = None
+    """Of a real exchange: its symbols, as a table of our name and its own, `{ BTCUSDT = "BTC/USDT" }`. Empty:
+    all of `symbols`, for exchanges that spell them as we do."""
+    url: Annotated[str | None, kinds.optional(kinds.url("wss", "ws", "https", "http"))] = None
+    """Of a real exchange: the URL to connect to; empty: its own."""
+    proxy: Annotated[str | None, kinds.optional(kinds.proxy())] = None
+    """Of a real exchange: the HTTP proxy to connect through, `http://host:port`; empty: none."""
+
+
+AnyExchange = ExchangeSettings | VenueSettings
 
 
 @attrs.frozen
@@ -214,7 +250,7 @@ class Settings:
     """The mode at the start: the exchanges ("live"), or generated prices ("test")."""
     symbols: tuple[Symbol, ...] = SYMBOLS
     """Updates of any other symbol are rejected."""
-    exchanges: tuple[ExchangeSettings, ...] = (
+    exchanges: tuple[AnyExchange, ...] = (
         ExchangeSettings("exchange1", "127.0.0.1", 40101),
         ExchangeSettings("exchange2", "127.0.0.1", 40102),
         ExchangeSettings("exchange3", "127.0.0.1", 40103),
@@ -259,6 +295,9 @@ def clashes(settings: Settings) -> Iterator[Clash]:
             yield Clash((key,), f"{name} is there more than once")
     for name in sorted({*live} & {*generated}):
         yield Clash(("exchanges", "generator.exchanges"), f"{name} is in exchanges and generator.exchanges")
+    for exchange in settings.exchanges:
+        for message in _venue_problems(exchange, settings.symbols):
+            yield Clash(("exchanges", "symbols"), f"{exchange.name}: {message}")
     most, count = settings.pipeline.max_pending_updates, len({*live, *generated})
     if most < count:
         yield Clash(
@@ -273,6 +312,33 @@ def clashes(settings: Settings) -> Iterator[Clash]:
             ("feeds.backoff_min", "feeds.backoff_max"),
             f"backoff_min {kinds.show_duration(least)} is more than "
             f"backoff_max {kinds.show_duration(longest)}",
+        )
+
+
+def _venue_problems(exchange: AnyExchange, symbols: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the symbols and the URL of a venue."""
+    if not isinstance(exchange, VenueSettings):
+        return
+    facts = VENUES[exchange.kind]
+    if exchange.url is not None and not exchange.url.startswith(facts.schemes):
+        yield f"url: {exchange.kind} needs one that begins with {' or '.join(facts.schemes)}"
+    if exchange.symbols is None:
+        if not facts.spells_as_we_do:
+            yield f'{exchange.kind} spells symbols in its own way: set symbols = {{ {symbols[0]} = "..." }}'
+        count = len(symbols)
+    else:
+        for symbol in exchange.symbols:
+            if symbol not in symbols:
+                yield f"{symbol} is not in symbols"
+        for name in _repeated(exchange.symbols.values()):
+            yield f"{name} is the name of more than one symbol"
+        count = len(exchange.symbols)
+        if not count:
+            yield "there must be at least one symbol"
+    if count > facts.most_symbols:
+        yield (
+            f"{count} symbols are more than the {facts.most_symbols} that {exchange.kind} allows on a "
+            "connection: make it several exchanges"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from types import GenericAlias
+from types import GenericAlias, UnionType
 from typing import Any, Final, get_args, get_origin
 
 import attrs
@@ -30,6 +30,24 @@ def fields(cls: Any) -> dict[str, Any]:
 def item_of(annotation: Any) -> Any:
     """The type of the items, if the annotation is a list of settings; else None."""
     return get_args(annotation)[0] if get_origin(annotation) is tuple else None
+
+
+def tables_of(annotation: Any) -> tuple[Any, ...]:
+    """The settings classes that a table of this type may have; the first is the usual one."""
+    alternatives = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return tuple(each for each in alternatives if attrs.has(each))
+
+
+def table_of(annotation: Any, value: object) -> Any:
+    """The one of these classes that a table has: the first that takes its `kind`, or else the last."""
+    *others, last = tables_of(annotation)
+    if not others:
+        return last
+    told = value.get("kind") if isinstance(value, dict) else None
+    for cls in others:
+        if told is None or told == attrs.fields(cls).kind.default:
+            return cls
+    return last
 
 
 def _keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -62,6 +80,13 @@ def _read_list(annotation: Any) -> Any:
         return tuple(converter.structure(value, items))
 
     return read
+
+
+@converter.register_structure_hook_factory(
+    lambda annotation: isinstance(annotation, UnionType) and bool(tables_of(annotation))
+)
+def _read_one_of(annotation: Any) -> Any:
+    return lambda value, _: converter.structure(value, table_of(annotation, value))
 
 
 @converter.register_structure_hook_factory(attrs.has)
@@ -133,5 +158,17 @@ def shown(settings: Settings) -> dict[str, str]:
         for name in key.split("."):
             value = getattr(value, name)
         kind = kind_of(annotation)
-        texts[key] = kind.show(value) if kind else json.dumps(converter.unstructure(value))
+        texts[key] = kind.show(value) if kind else json.dumps([_shown_item(each) for each in value])
     return texts
+
+
+def _shown_item(item: Any) -> Any:
+    """An item of a list, for people: a table without what is not set, and with secrets masked."""
+    if not attrs.has(type(item)):
+        return item
+    table = {}
+    for name, annotation in fields(type(item)).items():
+        value, kind = getattr(item, name), kind_of(annotation)
+        if value is not None:
+            table[name] = kind.show(value) if kind and kind.secret else converter.unstructure(value)
+    return table

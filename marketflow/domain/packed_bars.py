@@ -40,7 +40,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import repeat
 from struct import Struct, error
 from typing import Final
 
@@ -56,7 +55,7 @@ _OPEN_IS_MIN: Final = 2
 _OPEN_IS_MAX: Final = 4
 _CLOSE_IS_MIN: Final = 8
 _CLOSE_IS_MAX: Final = 16
-_LARGE: Final = 32
+LARGE: Final = 32
 _TRADED: Final = 64
 _ALL_TOLD: Final = 128
 _QUOTE_AT_MIN: Final = 256
@@ -83,10 +82,17 @@ _LARGE_SEQUENCES: Final = Struct(f"<{_FLAGS.size}xQq")
 _COUNTS: Final = Struct(f"<{_FLAGS.size}x8x4x2x2xH")
 _LARGE_COUNTS: Final = Struct(f"<{_FLAGS.size}x8x8x2x2xQ")
 
+HEAD: Final = 21
+"""The first bytes of a bar, which all bars have: up to the count, unless it is large."""
+SEQUENCE_AT: Final = 3
+STEP_AT: Final = 11
+COUNT_AT: Final = 19
+"""Where these begin in a bar that is not large: 8, 4 and 2 bytes."""
+
 
 @lru_cache(_STRUCTS_KEPT)
 def _struct(flags: int) -> Struct:
-    step, count = ("q", "Q") if flags & _LARGE else ("i", "H")
+    step, count = ("q", "Q") if flags & LARGE else ("i", "H")
     counts = 1 + bool(flags & _TRADED and not flags & _ALL_TOLD)
     others = (not flags & _FLAT) + (not flags & _OPEN_IS_KNOWN) + (not flags & _CLOSE_IS_KNOWN)
     prices = f"BI{others}H" if flags & _SCALED else f"{1 + others}d"
@@ -104,7 +110,7 @@ def pack_bar(bar: Bar, second: int) -> bytes:
     """The bar of the second that starts at `second` (ms)."""
     lowest, highest = bar.min, bar.max
     step = bar.close_sequence - bar.open_sequence
-    flags = 0 if bar.count < _MOST_COUNT and -_MOST_STEP <= step < _MOST_STEP else _LARGE
+    flags = 0 if bar.count < _MOST_COUNT and -_MOST_STEP <= step < _MOST_STEP else LARGE
     if lowest == highest:
         flags |= _FLAT
         prices: list[float] | list[int] = [lowest]
@@ -222,25 +228,14 @@ def unpack_bar(packed: bytes, second: int) -> Bar:
 
 def count_of(packed: bytes) -> int:
     """The number of updates in a packed bar. Nothing else of it is read."""
-    _, flags = _FLAGS.unpack_from(packed)
-    counts = _LARGE_COUNTS if flags & _LARGE else _COUNTS
-    (count,) = counts.unpack_from(packed)
+    (count,) = (_LARGE_COUNTS if packed[1] & LARGE else _COUNTS).unpack_from(packed)
     return int(count)
 
 
-def last_sequence(packed: bytes, begins: Sequence[int]) -> int:
-    """The greatest sequence in the bars that begin there, -1 if there are none. Nothing else is read."""
-    if any(packed[begin + 1] & _LARGE for begin in begins):
-        found = [_sequences(packed, begin) for begin in begins]
-    else:
-        found = list(map(_SEQUENCES.unpack_from, repeat(packed), begins))
-    return max([opening + step if step > 0 else opening for opening, step in found], default=-1)
-
-
-def _sequences(packed: bytes, begin: int) -> tuple[int, int]:
-    layout = _LARGE_SEQUENCES if packed[begin + 1] & _LARGE else _SEQUENCES
-    opening, step = layout.unpack_from(packed, begin)
-    return opening, step
+def last_sequence(packed: bytes) -> int:
+    """The greatest sequence in a packed bar. Nothing else of it is read."""
+    opening, step = (_LARGE_SEQUENCES if packed[1] & LARGE else _SEQUENCES).unpack_from(packed)
+    return int(max(opening, opening + step))
 
 
 def _unpack_prices(flags: int, take: Callable[[], float]) -> tuple[float, float, float, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import Final
 
 import msgspec
 
+from marketflow.domain.bar_heads import BarHeads, Part
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.packed_bars import count_of, last_sequence, pack_bar, unpack_bar
 from marketflow.domain.periods import MINUTE, floor_to
@@ -18,19 +19,41 @@ Field = tuple[int, str]
 """The second (ms) and the boot of a bar."""
 
 
+class MinuteFields(msgspec.Struct, frozen=True, gc=False):
+    """Which bars a minute has, in columns. Most pairs have the same, and share them."""
+
+    boots: tuple[str, ...]
+    """Those that have bars in it."""
+    seconds: bytes
+    """Of each bar, within the minute. They ascend."""
+    owners: array[int]
+    """Of each bar, the place of its boot."""
+
+    @classmethod
+    def of(cls, seconds: bytes, boots: Sequence[str]) -> MinuteFields:
+        """The seconds within the minute, and the boot of each. The boots of a second ascend, too."""
+        places = {boot: place for place, boot in enumerate(dict.fromkeys(boots))}
+        owners = array("B" if len(places) <= _MOST_OF_A_BYTE else "L", [places[boot] for boot in boots])
+        return cls(tuple(places), seconds, owners)
+
+    def where(self, there: Sequence[bool]) -> MinuteFields:
+        """Only those of the bars that are there."""
+        return MinuteFields.of(
+            bytes(compress(self.seconds, there)),
+            [self.boots[owner] for owner in compress(self.owners, there)],
+        )
+
+
 class PackedMinute(msgspec.Struct, frozen=True, gc=False):
     """The bars of one exchange, symbol and minute, of every boot: at most one of each second and boot.
 
-    They are in columns: the second within the minute, the place of the boot, and the length of the bytes.
+    Minutes of equal bars are equal.
     """
 
     start: int
     """Of the minute, ms."""
-    boots: tuple[str, ...]
-    """Those that have bars in it."""
-    _seconds: bytes
-    _owners: array[int]
-    _lengths: bytes
+    _fields: MinuteFields
+    _heads: Part
     _bars: bytes
     """Packed, one after the other."""
 
@@ -40,26 +63,27 @@ class PackedMinute(msgspec.Struct, frozen=True, gc=False):
         fields = sorted(bars)
         packed = [pack_bar(bars[field], field[0]) for field in fields]
         seconds = bytes([(second - start) // BAR_WIDTH for second, _ in fields])
-        return cls.joined(start, seconds, [boot for _, boot in fields], packed)
+        heads = BarHeads(packed).part(0, len(packed))
+        return cls.joined(start, MinuteFields.of(seconds, [boot for _, boot in fields]), heads, packed)
 
     @classmethod
-    def joined(
-        cls, start: int, seconds: bytes, boots: Sequence[str], packed: Sequence[bytes]
-    ) -> PackedMinute:
-        """Packed bars, ordered by their seconds within the minute and their boots. They are not looked at.
+    def joined(cls, start: int, fields: MinuteFields, heads: Part, packed: Sequence[bytes]) -> PackedMinute:
+        """Packed bars in the order of their fields. No more than their heads has been looked at."""
+        return cls(start, fields, heads, b"".join(packed))
 
-        The order makes that minutes of equal bars are equal.
+    @property
+    def boots(self) -> tuple[str, ...]:
+        """Those that have bars in it."""
+        return self._fields.boots
 
-        Raises:
-            ValueError: one of them has more than 255 bytes.
-        """
-        places = {boot: place for place, boot in enumerate(dict.fromkeys(boots))}
-        owners = array("B" if len(places) <= _MOST_OF_A_BYTE else "L", [places[boot] for boot in boots])
-        return cls(start, tuple(places), seconds, owners, bytes(map(len, packed)), b"".join(packed))
+    @property
+    def count(self) -> int | None:
+        """How many updates its bars have, as they say; None if one has to look at them."""
+        return self._heads.updates
 
     def __len__(self) -> int:
         """How many bars."""
-        return len(self._seconds)
+        return len(self._fields.seconds)
 
     def __iter__(self) -> Iterator[tuple[int, str, Bar]]:
         """Second (ms), boot and bar of each.
@@ -71,7 +95,7 @@ class PackedMinute(msgspec.Struct, frozen=True, gc=False):
             yield second, boot, unpack_bar(packed, second)
 
     def counts(self) -> Iterator[tuple[int, str, int]]:
-        """Second (ms), boot and number of updates of each."""
+        """Second (ms), boot and number of updates of each. All have been looked at."""
         for second, boot, packed in self._entries():
             yield second, boot, count_of(packed)
 
@@ -94,28 +118,28 @@ class PackedMinute(msgspec.Struct, frozen=True, gc=False):
     @property
     def fields(self) -> list[Field]:
         """Second (ms) and boot of each."""
+        seconds, owners = self._fields.seconds, self._fields.owners
         return [
             (self.start + second * BAR_WIDTH, self.boots[owner])
-            for second, owner in zip(self._seconds, self._owners, strict=True)
+            for second, owner in zip(seconds, owners, strict=True)
         ]
 
     @property
     def seconds(self) -> list[int]:
         """Those of its bars (ms), ascending."""
-        return [self.start + second * BAR_WIDTH for second in self._seconds]
+        return [self.start + second * BAR_WIDTH for second in self._fields.seconds]
 
     @property
     def end(self) -> int:
         """Of its last second that has bars (ms)."""
-        return self.start + (max(self._seconds) + 1) * BAR_WIDTH
+        return self.start + (self._fields.seconds[-1] + 1) * BAR_WIDTH
 
     def next_sequence(self, boot: str) -> int:
         """Greater than all sequences in the bars of other boots than this; 0 if there are none."""
-        begins = [end - length for length, end in zip(self._lengths, accumulate(self._lengths), strict=True)]
-        if boot in self.boots:
-            of_boot = self.boots.index(boot)
-            begins = [begin for begin, owner in zip(begins, self._owners, strict=True) if owner != of_boot]
-        return 1 + last_sequence(self._bars, begins)
+        if boot not in self.boots:
+            return 1 + self._heads.last_sequence
+        others = [last_sequence(packed) for _, owner, packed in self._entries() if owner != boot]
+        return 1 + max(others, default=-1)
 
     def get(self, second: int, boot: str) -> Bar:
         """The bar of that second (ms) and boot.
@@ -123,18 +147,19 @@ class PackedMinute(msgspec.Struct, frozen=True, gc=False):
         Raises:
             KeyError: there is none.
         """
-        at = (second - self.start) // BAR_WIDTH
-        place = self._seconds.find(at)
+        at, fields, lengths = (second - self.start) // BAR_WIDTH, self._fields, self._heads.lengths
+        place = fields.seconds.find(at)
         while place >= 0:
-            if self.boots[self._owners[place]] == boot:
-                begin = sum(self._lengths[:place])
-                return unpack_bar(self._bars[begin : begin + self._lengths[place]], second)
-            place = self._seconds.find(at, place + 1)
+            if self.boots[fields.owners[place]] == boot:
+                begin = sum(lengths[:place])
+                return unpack_bar(self._bars[begin : begin + lengths[place]], second)
+            place = fields.seconds.find(at, place + 1)
         raise KeyError(second, boot)
 
     def _entries(self) -> Iterator[tuple[int, str, bytes]]:
-        ends = accumulate(self._lengths)
-        for second, owner, length, end in zip(self._seconds, self._owners, self._lengths, ends, strict=True):
+        fields, lengths = self._fields, self._heads.lengths
+        ends = accumulate(lengths)
+        for second, owner, length, end in zip(fields.seconds, fields.owners, lengths, ends, strict=True):
             yield self.start + second * BAR_WIDTH, self.boots[owner], self._bars[end - length : end]
 
 

@@ -24,7 +24,8 @@ SYMBOL: Final = "symbol"
 PRICE: Final = "price"
 FUTURE: Final = "future"
 LATE: Final = "late"
-REASONS: Final = (OVERSIZED, MALFORMED, SYMBOL, PRICE, FUTURE, LATE)
+DUPLICATE: Final = "duplicate"
+REASONS: Final = (OVERSIZED, MALFORMED, SYMBOL, PRICE, FUTURE, LATE, DUPLICATE)
 
 
 @attrs.frozen
@@ -42,6 +43,8 @@ class PriceUpdate:
     """In the base currency; None if its source did not tell it."""
     side: Side | None = None
     """Which side the taker was on, if its source told it."""
+    id: str | None = None
+    """The exchange's own id of the trade, if it has one."""
 
 
 @attrs.frozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any, TypeVar
@@ -16,22 +17,26 @@ from traffic import Expected
 
 T = TypeVar("T")
 
+LOOK = 0.01
+"""Seconds between two looks of `eventually`."""
+
 
 async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float = 10.0) -> T:
     """Wait until the condition is true; returns its value.
+
+    The time is that of the looks, one every `LOOK` seconds, so a slow machine does not use it up.
 
     Raises:
         AssertionError: it was not true in time. The message has the last value.
     """
     last: Any = None
-    with trio.move_on_after(within):
-        while True:
-            last = condition()
-            if isawaitable(last):
-                last = await last
-            if last:
-                return last
-            await trio.sleep(0.01)
+    for _ in range(math.ceil(within / LOOK)):
+        last = condition()
+        if isawaitable(last):
+            last = await last
+        if last:
+            return last
+        await trio.sleep(LOOK)
     raise AssertionError(f"not within {within} s; at last {last!r}")
 
 

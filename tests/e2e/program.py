@@ -12,6 +12,7 @@ from pathlib import Path
 from signal import SIGTERM, Signals
 from typing import Any
 
+import slow_machine
 import trio
 from asking import Client, eventually
 
@@ -64,7 +65,7 @@ class Program:
 
     async def ended(self, *, within: float = 10.0) -> int:
         """Wait for it to end; returns the exit code."""
-        with trio.move_on_after(within):
+        with slow_machine.within(within), trio.move_on_after(4 * within):
             return await self.process.wait()
         raise AssertionError(f"it has not ended within {within} s")
 

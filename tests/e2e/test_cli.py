@@ -80,7 +80,7 @@ def taken_port():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["exchange"], ["demo"], ["config"], ["prices", "latest"], ["watch"]]
+    "command", [[], ["serve"], ["exchange"], ["venue"], ["demo"], ["config"], ["prices", "latest"], ["watch"]]
 )
 def test_help(program, command):
     """Help goes to stdout, without escape sequences, with exit code 0."""
@@ -116,6 +116,28 @@ def test_help_names_all_commands_and_flags():
             "--half-lines",
             "--volumes",
             "--skew",
+            *log,
+        },
+        "venue": {
+            "--host",
+            "--port",
+            "--symbols",
+            "--rate",
+            "--seed",
+            "--silence",
+            "--close-every",
+            "--reset-every",
+            "--maintain-every",
+            "--refuse",
+            "--garbage",
+            "--oversize",
+            "--nan",
+            "--unit",
+            "--late",
+            "--duplicate",
+            "--resend",
+            "--fragments",
+            "--deflate",
             *log,
         },
         "demo": {"--port", "--duration", *log},
@@ -182,6 +204,12 @@ def test_version(program):
         ),
         (["exchange", "--rate", "nan"], "invalid value for '--rate': 'nan' is not a finite number"),
         (["exchange", "--garbage", "2"], "invalid value for '--garbage': 2.0 is not in the range 0<=x<=1"),
+        (["venue"], "missing argument '{binance|coinbase|kraken|"),
+        (
+            ["venue", "mtgox"],
+            "invalid value for '{binance|coinbase|kraken|okx|bybit|bitstamp|gateio|kucoin}': ",
+        ),
+        (["venue", "okx", "--symbols", "A,,B"], "invalid value for '--symbols': 'A,,B' is no list like"),
         (["demo", "--duration", "inf"], "invalid value for '--duration': 'inf' is not a finite number"),
     ],
 )
@@ -391,7 +419,7 @@ def test_exchanges_walk_by_themselves_unless_a_seed_is_given(program):
     assert first_tick(program, "--seed", "5") == first_tick(program, "--seed", "5", "--walk", "free")
 
 
-@pytest.mark.parametrize("command", [["exchange"], ["serve"]])
+@pytest.mark.parametrize("command", [["exchange"], ["venue", "kraken"], ["serve"]])
 def test_port_in_use(program, command, taken_port):
     """One line names the port; all other output is the log."""
     code, out, err = program.run(*command, "--port", str(taken_port), "--log-level", "error")

@@ -30,6 +30,7 @@ from rig import (
     settings_for,
     spools,
 )
+from slow_machine import SlowClock, within
 
 from marketflow.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests.bench.starvation import Starvation, noted
@@ -47,7 +48,7 @@ ALLOWED = FLUSH_INTERVAL + UNREAD + ON_THE_WAY
 """Seconds before a kill in which sent updates may be lost, if no process is starved."""
 LOOK_EVERY = 0.02
 FEWEST_LOOKS = 20
-LOOK_BACK = 1.5
+LOOK_BACK = 5.0
 """Seconds. An update that is missing for longer is an error in any case."""
 MOST_BEHIND = 1.0
 """The most seconds that an exchange's timestamps are behind the time of sending."""
@@ -294,7 +295,7 @@ async def test_stopped_with_redis_away(own_redis: EmbeddedRedis, postgres_dsn: s
 
 
 async def test_stopped_with_both_stores_hanging(
-    own_redis: EmbeddedRedis, own_postgres: EmbeddedPostgres, tmp_path: Path
+    own_redis: EmbeddedRedis, own_postgres: EmbeddedPostgres, tmp_path: Path, clock: SlowClock
 ) -> None:
     """It ends within `shutdown_timeout`, and what it knew is in the rows after the next start."""
     async with exchanges("exchange1") as players:
@@ -306,8 +307,8 @@ async def test_stopped_with_both_stores_hanging(
             own_postgres.pause()
             await trio.sleep(0.3)
             await it.received_all()
-            started = trio.current_time()
-        took = trio.current_time() - started
+            started = clock.seconds
+        took = clock.seconds - started
         own_redis.resume()
         own_postgres.resume()
         assert len(spools(tmp_path)) == 1
@@ -326,9 +327,9 @@ async def test_a_second_service_on_the_same_stores(redis_url: str, postgres_dsn:
                 waiting = "lease on PostgreSQL awaited"
                 await eventually(lambda: any(line["event"] == waiting for line in second.said()), within=20)
                 started = trio.current_time()
-                with trio.fail_after(20):
+                with within(14), trio.fail_after(40):
                     code = await second.process.wait()
-            assert 9 < trio.current_time() - started < 14
+            assert trio.current_time() - started > 9
             assert code == 1
             assert second.url() is None
             complaints = [line for line in second.log.read_text().splitlines() if not line.startswith("{")]

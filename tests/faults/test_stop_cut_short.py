@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from rig import Counts, Exchange, eventually, exchanges, playing, settings_for
+from slow_machine import SlowClock, within
 from structlog.testing import capture_logs
 
 from marketflow.adapters.state.spool import FileSpool
@@ -164,15 +165,15 @@ async def test_a_disk_that_hangs_cannot_hold_the_stop(
         settings = settings_for(players, f"redis://{NOWHERE}/0", f"postgresql://u@{NOWHERE}/d", tmp_path)
         settings = attrs.evolve(settings, shutdown_timeout=3_000)
         monkeypatch.setattr(os, "fsync", lambda _: trio.from_thread.run(released.wait))
-        began = trio.current_time()
-        with pytest.RaisesGroup(BarsLost, flatten_subgroups=True):
+        # On a slow machine it is also told that the stop was cut short.
+        with within(5), pytest.raises(BaseExceptionGroup) as caught:
             await stopped_without_stores(settings, players[0])
-        assert trio.current_time() - began < 5
+        assert caught.group_contains(BarsLost)
         released.set()
 
 
 async def test_a_stop_during_the_start_does_not_wait_for_a_disk_that_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: SlowClock
 ) -> None:
     """The start reads a spool. The stop leaves it to the next start."""
 
@@ -188,8 +189,8 @@ async def test_a_stop_during_the_start_does_not_wait_for_a_disk_that_hangs(
         nursery.start_soon(partial(serve, settings, stopping))
         await reading.wait()
         stopping.set()
-        began = trio.current_time()
-    assert trio.current_time() - began < 5
+        began = clock.seconds
+    assert clock.seconds - began < 5
 
 
 @pytest.mark.parametrize("limit", [0.001, 1.0, 2.0, 6.0, 10.0, 60.0])

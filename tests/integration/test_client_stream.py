@@ -76,7 +76,7 @@ async def played(*script: bytes | None, enough: int, symbols=(), exchange=None) 
     service, heard = Played(iter(script)), Heard(enough)
     async with raw_server(service) as address, trio.open_nursery() as nursery:
         nursery.start_soon(follow, address, symbols, exchange, heard)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await heard.done.wait()
         nursery.cancel_scope.cancel()
     return heard.told, service
@@ -146,7 +146,7 @@ async def test_a_connection_that_says_nothing_is_lost(monkeypatch):
     heard = Heard(enough=3)
     async with raw_server(Mute(iter(()))) as address, trio.open_nursery() as nursery:
         nursery.start_soon(follow, address, (), None, heard)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await heard.done.wait()
         nursery.cancel_scope.cancel()
 

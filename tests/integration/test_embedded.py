@@ -18,6 +18,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from slow_machine import within
 
 from marketflow import embedded
 from marketflow.embedded import EmbeddedError, EmbeddedPostgres, EmbeddedRedis, account, processes
@@ -172,12 +173,11 @@ def test_paused_servers_can_be_stopped(
     embedded_postgres: EmbeddedPostgres, embedded_redis: EmbeddedRedis
 ) -> None:
     """They stop cleanly, before the time limit."""
-    started = time.monotonic()
-    embedded_postgres.pause()
-    embedded_postgres.stop()
-    embedded_redis.pause()
-    embedded_redis.stop()
-    assert time.monotonic() - started < 5
+    with within(5):
+        embedded_postgres.pause()
+        embedded_postgres.stop()
+        embedded_redis.pause()
+        embedded_redis.stop()
     assert "database system is shut down" in embedded_postgres.log.read_text()
 
 
@@ -448,15 +448,14 @@ def test_a_redis_whose_directory_is_gone_ends(server_directory: Path) -> None:
     with EmbeddedRedis(directory) as server, connect(server.url) as client:
         client.set("key", "value")
         shutil.rmtree(directory)
-        began = time.monotonic()
-        server.stop()
-        assert time.monotonic() - began < 5
+        with within(5):
+            server.stop()
     (pid,) = killed_parent(
         f"EmbeddedRedis({str(directory)!r})",
         "import redis, shutil; redis.Redis.from_url(servers[0].url).set('key', 'value'); "
         "shutil.rmtree(servers[0].directory)",
     )
-    assert eventually(lambda: is_gone(pid), within=5)
+    assert eventually(lambda: is_gone(pid), within=20)
 
 
 @on_linux
@@ -464,14 +463,13 @@ def test_a_postgres_whose_directory_is_gone_ends(server_directory: Path) -> None
     directory = server_directory / "gone"
     with EmbeddedPostgres(directory, durable=False) as server:
         shutil.rmtree(directory)
-        began = time.monotonic()
-        server.stop()
-        assert time.monotonic() - began < 15
+        with within(15):
+            server.stop()
     (pid,) = killed_parent(
         f"EmbeddedPostgres({str(directory)!r}, durable=False)",
         "import shutil; shutil.rmtree(servers[0].directory)",
     )
-    assert eventually(lambda: is_gone(pid), within=10)
+    assert eventually(lambda: is_gone(pid), within=30)
 
 
 def test_start_off_the_main_thread_is_refused(server_directory: Path) -> None:
@@ -499,7 +497,7 @@ def test_no_server_outlives_a_killed_parent(server_directory: Path) -> None:
         f"EmbeddedRedis({str(server_directory)!r}), EmbeddedPostgres({str(server_directory)!r})",
         "import redis; redis.Redis.from_url(servers[0].url).set('key', 'value')",
     )
-    assert eventually(lambda: is_gone(redis_pid) and is_gone(postgres_pid), within=2)
+    assert eventually(lambda: is_gone(redis_pid) and is_gone(postgres_pid), within=20)
     with EmbeddedRedis(server_directory) as server, connect(server.url) as client:
         assert client.get("key") == b"value"
     with EmbeddedPostgres(server_directory) as postgres:
@@ -595,10 +593,10 @@ def test_a_server_that_ended_by_itself_is_revived(server_directory: Path) -> Non
         first = server.pid
         assert not server.revive()
         os.kill(first, signal.SIGKILL)
-        assert eventually(server.revive, within=5)
+        assert eventually(server.revive, within=20)
         assert server.pid != first
         with connect(server.url) as client:
-            assert eventually(lambda: _answers(client), within=5)
+            assert eventually(lambda: _answers(client), within=20)
 
 
 def _answers(client: redis.Redis) -> bool:

@@ -9,13 +9,14 @@ from contextlib import suppress
 import pytest
 import trio
 from hypercorn.protocol.ws_stream import WebsocketBuffer
+from slow_machine import within
 from stream_clients import connected
 from test_http_fakes import TIME, eventually, serving
 
 from marketflow.adapters.http.ending import CLOSE_TIMEOUT
 from marketflow.app.answers import Latest, PriceEvent
 
-WITHIN = CLOSE_TIMEOUT + 4.0
+WITHIN = CLOSE_TIMEOUT + 10.0
 """Seconds, with a margin for a busy machine. The limits of a client that does not read are 2 s and 60 s."""
 
 HANDSHAKE = (
@@ -116,13 +117,12 @@ async def test_a_client_that_answers_1009_is_not_waited_for(questions, apart):
         await it.stream.send_all(HANDSHAKE % b"/ws")
         await it.stream.receive_some()
         close = frame(8, struct.pack("!H", 1009))
-        began = trio.current_time()
-        await it.stream.send_all(frame(TEXT, b"x" * 20_000) + (b"" if apart else close))
-        if apart:
-            assert await it.stream.receive_some()
-            await it.stream.send_all(close)
-        await reads(it.stream)
-    assert trio.current_time() - began < CLOSE_TIMEOUT / 2
+        with within(CLOSE_TIMEOUT / 2):
+            await it.stream.send_all(frame(TEXT, b"x" * 20_000) + (b"" if apart else close))
+            if apart:
+                assert await it.stream.receive_some()
+                await it.stream.send_all(close)
+            await reads(it.stream)
 
 
 async def test_after_1009_nothing_piles_up(questions, monkeypatch):
@@ -242,6 +242,6 @@ async def test_a_stop_ends_a_client_that_reads_slowly(questions):
         nursery.start_soon(reads_slowly, stream)
         questions.stream.end()
         server.stop.set()
-        with trio.fail_after(CLOSE_TIMEOUT):
+        with within(CLOSE_TIMEOUT):
             await server.stopped.wait()
         nursery.cancel_scope.cancel()

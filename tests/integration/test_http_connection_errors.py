@@ -202,7 +202,7 @@ async def told(server) -> str:
 
 async def ended(stream) -> None:
     """Wait until the server ends the connection, by a close or a reset."""
-    with trio.fail_after(8), suppress(trio.BrokenResourceError):
+    with trio.fail_after(20), suppress(trio.BrokenResourceError):
         while await stream.receive_some():
             pass
 

@@ -275,7 +275,7 @@ async def serving(app, *, host="127.0.0.1", graceful_timeout=5.0, limits=LIMITS)
             )
         stopped.set()
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             port = listener.getsockname()[1]
             url = await nursery.start(run)
@@ -348,7 +348,7 @@ class Client:
         return b"".join(parts)
 
 
-async def eventually(condition, *, within=5.0):
+async def eventually(condition, *, within=15.0):
     """Wait until the condition holds."""
     with trio.fail_after(within):
         while not condition():  # noqa: ASYNC110 - not everything that is waited for sets an event

@@ -44,7 +44,7 @@ REFUSED = [
 """Headers, each behind a request line and a Host."""
 
 
-async def answers(server, sent: bytes, *, within: float = 5.0) -> list[int]:
+async def answers(server, sent: bytes, *, within: float = 12.0) -> list[int]:
     """The statuses of all answers, until the end of the connection."""
     async with await server.connect() as client:
         await client.stream.send_all(sent)

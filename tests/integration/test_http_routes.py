@@ -168,6 +168,7 @@ async def test_health(client):
         "dropped": {},
         "pending": 0,
     }
+    lines = {"kind": "lines", "activity": None, "rejected_symbols": [], "gaps": 0, "symbols": None}
     assert await answer(client, "/health") == {
         "status": "ok",
         "mode": "live",
@@ -176,8 +177,14 @@ async def test_health(client):
         "redis": {"status": "up", "since": TIME, "error": None},
         "postgres": {"status": "away", "since": TIME, "error": "it does not answer"},
         "exchanges": {
-            "exchange1": {"status": "connected", "last_update_age": 0.05, "reconnects": 2, "updates": some},
-            "test1": {"status": "off", "last_update_age": None, "reconnects": 0, "updates": nothing},
+            "exchange1": {
+                "status": "connected",
+                "last_update_age": 0.05,
+                "reconnects": 2,
+                "updates": some,
+                **lines,
+            },
+            "test1": {"status": "off", "last_update_age": None, "reconnects": 0, "updates": nothing, **lines},
         },
         "updates": some,
     }

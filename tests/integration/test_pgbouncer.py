@@ -90,7 +90,7 @@ def pooler(postgres_dsn, server_directory):
             **options,
         )
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(40):
                 while not listens(it.port):
                     assert process.poll() is None
                     await trio.sleep(0.02)
@@ -125,7 +125,7 @@ async def test_session_pooling_works(pooler):
                 await second.lease()
             assert await first.lease() == hold
         async with store(it.dsn) as third:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 while True:
                     try:
                         await third.lease()
@@ -149,11 +149,11 @@ async def test_a_pooler_that_shares_processes_is_refused(pooler, mode, how):
 
 async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
     """An end of the service would lose collected data. Nothing is written meanwhile."""
-    async with pooler(pool_mode="session") as it, store(it.dsn, timeout=3) as ours:
+    async with pooler(pool_mode="session") as it, store(it.dsn, timeout=6) as ours:
         before = await ours.lease()
         it.reload(pool_mode="transaction")
         with psycopg.connect(it.dsn, autocommit=True) as other:  # It may get our server process.
-            with trio.fail_after(20):
+            with trio.fail_after(40):
                 while True:
                     try:
                         await ours.lease()
@@ -166,7 +166,7 @@ async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
         with pytest.raises(StoreAway):
             await ours.write([ROW])
         it.reload(pool_mode="session")
-        with trio.fail_after(20):
+        with trio.fail_after(40):
             while True:
                 try:
                     after = await ours.lease()
@@ -180,7 +180,7 @@ async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):
 
 async def test_a_small_pool_is_shared_by_questions(pooler):
     """With three connections the writer has one, and questions wait for the others."""
-    async with pooler(pool_mode="session", default_pool_size=3) as it, store(it.dsn, timeout=4) as ours:
+    async with pooler(pool_mode="session", default_pool_size=3) as it, store(it.dsn, timeout=6) as ours:
         await ours.lease()
         await ours.write([ROW])
         async with trio.open_nursery() as nursery:

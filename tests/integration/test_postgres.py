@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from contextlib import contextmanager
 from functools import partial
 
@@ -12,6 +11,7 @@ import psycopg
 import pytest
 import trio
 from psycopg.conninfo import make_conninfo
+from slow_machine import within
 
 from marketflow.adapters.db import migrations, postgres, statements
 from marketflow.adapters.db.connecting import Connector
@@ -55,7 +55,7 @@ def backends(dsn):
         return connection.execute(query, [connection.info.dbname]).fetchone()[0]
 
 
-async def until(condition, seconds=10):
+async def until(condition, seconds=30):
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - the server sends no event
             await trio.sleep(0.01)
@@ -63,7 +63,7 @@ async def until(condition, seconds=10):
 
 async def taken(other):
     """Take the lock once the server has noticed the other's end."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while True:
             try:
                 return await other.lease()
@@ -138,7 +138,7 @@ async def test_our_former_connection_does_not_keep_us_out(postgres_dsn):
             with trio.move_on_after(0.3) as scope:
                 await ours.write([ROW])
             assert scope.cancelled_caught
-            with trio.fail_after(5):
+            with within(20):
                 assert await ours.lease() != before
         await ours.write([ROW])
         assert await ours.bars([PAIR], EVER, MINUTE) == BARS
@@ -628,20 +628,19 @@ async def write_in_vain(ours, scope):
 
 async def test_what_the_server_does_too_slowly_is_away(postgres_dsn):
     """Reads do not wait for the write; the server ends it, and the lock is kept."""
-    async with store(postgres_dsn, timeout=1.5) as ours:
+    async with store(postgres_dsn, timeout=4) as ours:
         before = await ours.lease()
         await ours.write([ROW])
         with sql(postgres_dsn) as other, other.transaction():
             other.execute("LOCK TABLE price_aggregates IN EXCLUSIVE MODE")
-            started = time.monotonic()
             reads = 0
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(write_in_vain, ours, nursery.cancel_scope)
-                while True:
-                    assert await ours.bars([PAIR], EVER, MINUTE) == BARS
-                    reads += 1
+            with within(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(write_in_vain, ours, nursery.cancel_scope)
+                    while True:
+                        assert await ours.bars([PAIR], EVER, MINUTE) == BARS
+                        reads += 1
             assert reads > 10
-            assert time.monotonic() - started < 2.5
         assert await ours.lease() == before
         await ours.write([ROW])
 
@@ -712,10 +711,8 @@ async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(postgre
 async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
     """The server would otherwise work for another minute."""
     session = session_of(postgres_dsn, 120)
-    started = time.monotonic()
-    with trio.move_on_after(0.3):
+    with within(5), trio.move_on_after(0.3):
         await session.run(lambda connection: connection.execute("SELECT pg_sleep(60)"))
-    assert time.monotonic() - started < 1.5
     await until(lambda: session.threads == 0)
     assert await session.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
     session.close()

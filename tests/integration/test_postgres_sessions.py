@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
-import time
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 import pytest
 import trio
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from slow_machine import answered, within
 from structlog.testing import capture_logs
 
 from marketflow.adapters.db import readers
@@ -51,7 +53,7 @@ def role(postgres_dsn):
         connection.execute(f"DROP ROLE {name}")
 
 
-async def held(ours, seconds=10):
+async def held(ours, seconds=30):
     """Take the lock once the server has noticed the end of the former connection."""
     with trio.fail_after(seconds):
         while True:
@@ -222,7 +224,7 @@ async def test_the_environment_is_as_good_as_parameters(postgres_dsn, monkeypatc
 async def test_a_service_that_is_not_there_is_away_until_it_is(postgres_dsn, monkeypatch, tmp_path):
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     parts = conninfo_to_dict(postgres_dsn)
-    async with store("service=later", timeout=3) as ours:
+    async with store("service=later") as ours:
         with pytest.raises(StoreAway, match="service"):
             await ours.lease()
         lines = [f"{name}={parts[name]}" for name in ("host", "port", "user", "dbname")]
@@ -248,21 +250,36 @@ def at(dsn, *ports, **more):
     return make_conninfo(dsn, host=",".join(["127.0.0.1"] * len(ports)), port=",".join(ports), **more)
 
 
+async def at_the_first_try(dsn, timeout, body):
+    """Run it with a new store, without a failure; with another store if the machine was too slow."""
+    for left in (2, 1, 0):
+        async with store(dsn, timeout=timeout) as ours:
+            try:
+                await body(ours)
+            except* StoreAway:
+                if left == 0:
+                    raise
+            else:
+                return
+
+
 @pytest.mark.parametrize("timeout", [2.0, 5.0])
 @pytest.mark.parametrize(
     "attributes", [{}, {"target_session_attrs": "read-write"}, {"load_balance_hosts": "random"}]
 )
 async def test_a_silent_host_leaves_time_for_the_next(postgres_dsn, timeout, attributes):
     """From then on it is tried last, so that further connections do not wait for it."""
-    with silent() as port, silent() as another:
-        async with store(at(postgres_dsn, port, another, None, **attributes), timeout=timeout) as ours:
-            await check(ours)
-            started = time.monotonic()
+    tried_last = "load_balance_hosts" not in attributes
+
+    async def ask(ours):
+        await check(ours)
+        with within(timeout / 2 if tried_last else math.inf):
             async with trio.open_nursery() as nursery:
                 for _ in range(8):
                     nursery.start_soon(ours.newest, [PAIR])
-            if "load_balance_hosts" not in attributes:
-                assert time.monotonic() - started < timeout / 2
+
+    with silent() as port, silent() as another:
+        await at_the_first_try(at(postgres_dsn, port, another, None, **attributes), timeout, ask)
 
 
 async def test_a_silent_address_of_a_name_leaves_time_for_the_next(postgres_dsn, monkeypatch):
@@ -273,17 +290,14 @@ async def test_a_silent_address_of_a_name_leaves_time_for_the_next(postgres_dsn,
         for listener, host in ((first, "127.0.0.9"), (second, "127.0.0.8")):
             listener.bind((host, int(own)))
             listener.listen(100)
-        async with store(make_conninfo(postgres_dsn, host="db.example"), timeout=2) as ours:
-            await check(ours)
+        await at_the_first_try(make_conninfo(postgres_dsn, host="db.example"), 2.0, check)
 
 
 async def test_the_user_s_connect_timeout_holds_where_it_is_shorter(postgres_dsn):
     with silent() as port:
         async with store(at(postgres_dsn, port, connect_timeout=1), timeout=20) as ours:
-            started = time.monotonic()
-            with pytest.raises(StoreAway, match="no answer within 1 s"):
+            with within(4), pytest.raises(StoreAway, match="no answer within 1 s"):
                 await ours.lease()
-            assert time.monotonic() - started < 4
 
 
 # ---- names ----
@@ -316,25 +330,21 @@ async def test_a_hung_resolver_is_away_in_time_and_holds_one_thread(postgres_dsn
     async with store(dsn, timeout=0.6) as ours:
         with hung_resolver(monkeypatch) as asked:
             for _ in range(8):
-                started = time.monotonic()
-                with pytest.raises(StoreAway):
+                with within(1.5), pytest.raises(StoreAway):
                     await ours.lease()
-                assert time.monotonic() - started < 1.5
             for _ in range(8):
                 with trio.move_on_after(0.05):
                     await ours.lease()
             assert len(asked) == 1
-            with trio.fail_after(5):
-                while ours.threads:  # noqa: ASYNC110 - no event says so
-                    await trio.sleep(0.02)
+            await until(lambda: ours.threads == 0)
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("127.0.0.1", 0))])
-        asked[0].join(5)
-        await check(ours)
+        asked[0].join(20)
+        await answered(partial(check, ours))
 
 
 async def test_known_addresses_outlast_the_resolver(postgres_dsn, monkeypatch):
     dsn = make_conninfo(postgres_dsn, host="db.example")
-    async with store(dsn, timeout=2) as ours:
+    async with store(dsn, timeout=6) as ours:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(2, 1, 6, "", ("127.0.0.1", 0))])
         await check(ours)
         with hung_resolver(monkeypatch), psycopg.connect(postgres_dsn, autocommit=True) as connection:
@@ -357,7 +367,7 @@ async def test_questions_wait_for_the_connections_there_are(postgres_dsn, role, 
         # For a database, this connection and the fixture's count as well.
         number = limit if kind == "role" else limit + 2
         connection.execute(f"ALTER {kind} {name} CONNECTION LIMIT {number}")
-        async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:
+        async with store(make_conninfo(postgres_dsn, user=role)) as ours:
             await check(ours)
             for _ in range(3):
                 async with trio.open_nursery() as nursery:
@@ -370,7 +380,7 @@ async def test_the_writing_connection_takes_over_a_readers(postgres_dsn, role):
     """Rows must be written even if questions have used up all connections."""
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
-    async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:
+    async with store(make_conninfo(postgres_dsn, user=role)) as ours:
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(ours.newest, [PAIR])
@@ -387,10 +397,10 @@ async def test_the_number_of_connections_grows_again(postgres_dsn, role, monkeyp
     query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
-        async with store(make_conninfo(postgres_dsn, user=role), timeout=5) as ours:
+        async with store(make_conninfo(postgres_dsn, user=role)) as ours:
             await check(ours)
             connection.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 while connection.execute(query, [role]).fetchone() < (5,):
                     async with trio.open_nursery() as nursery:
                         for _ in range(20):
@@ -412,7 +422,7 @@ def pids(connection, *, writing):
     return {pid for (pid,) in rows}
 
 
-async def until(condition, seconds=10):
+async def until(condition, seconds=30):
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - no event says so
             await trio.sleep(0.02)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -13,6 +12,7 @@ import pytest
 import redis
 import trio
 from builders import until
+from slow_machine import answered, within
 from test_window_contract import NOON, PAIR, InRedis, every_call, put, run_of
 
 from marketflow.app.ports import Flush, StoreAway
@@ -71,7 +71,7 @@ async def test_an_odd_answer_is_away(answer):
     serve = partial(answering, ODD_ANSWERS[answer])
     async with in_place_of_redis(serve) as url, InRedis(url, TIMEOUT).open("boot1") as window:
         for call in (*every_call(window), *every_call(window)):
-            with trio.fail_after(8 * TIMEOUT):
+            with trio.fail_after(20):
                 await check_call(call)
 
 
@@ -123,18 +123,16 @@ async def test_a_resolver_that_does_not_answer_is_away_in_time(silent_resolver, 
     released, waiting = silent_resolver
     async with InRedis(redis_url.replace("127.0.0.1", "silent.example"), 0.2).open("boot1") as window:
         for call in every_call(window):
-            began = time.monotonic()
-            with pytest.raises(StoreAway, match="in time"):
+            with within(2), pytest.raises(StoreAway, match="in time"):
                 await call()
-            assert time.monotonic() - began < 2
         assert 1 <= len(waiting) <= 4
         with trio.move_on_after(0.05) as scope:
             await put(window)
         assert scope.cancelled_caught, "a stop does not wait for it"
         released.set()
         await until(lambda: not waiting)
-        await put(window, run_of([NOON]))
-        assert (await window.counts([(PAIR, Span(NOON, NOON + 1))])) == [1]
+        await answered(lambda: put(window, run_of([NOON])))
+        assert await answered(lambda: window.counts([(PAIR, Span(NOON, NOON + 1))])) == [1]
         with redis.Redis.from_url(redis_url) as client:
             # Connections that abandoned threads still made are closed.
             await until(lambda: len(client.client_list()) <= 3)
@@ -150,10 +148,8 @@ async def test_a_peer_that_does_not_read_is_away_in_time():
     async with in_place_of_redis(never_reading) as url, InRedis(url, TIMEOUT).open("boot1") as window:
         flush = window.encode(Flush(runs, []))
         for _ in range(2):
-            began = time.monotonic()
-            with pytest.raises(StoreAway):
+            with within(4), pytest.raises(StoreAway):
                 await window.write(flush)
-            assert time.monotonic() - began < 4
         assert not at_work()
 
 
@@ -180,11 +176,9 @@ async def test_a_peer_that_takes_or_gives_a_byte_now_and_then_is_away_in_time():
 
     async with in_place_of_redis(trickling) as url, InRedis(url, TIMEOUT).open("boot1") as window:
         for call in (*every_call(window), *every_call(window)):
-            began = time.monotonic()
-            with pytest.raises(StoreAway):
+            with within(4 * TIMEOUT + 1), pytest.raises(StoreAway):
                 await call()
-            assert time.monotonic() - began < 4 * TIMEOUT + 1
-        await until(lambda: not at_work(), seconds=2)
+        await until(lambda: not at_work())
 
 
 def at_work() -> list[str]:
@@ -197,14 +191,12 @@ def at_work() -> list[str]:
 )
 async def test_options_of_the_url_do_not_undo_the_time_limit(options, own_redis):
     async with InRedis(f"{own_redis.url}?{options}", TIMEOUT).open("boot1") as window:
-        await put(window)
+        await answered(lambda: put(window))
         own_redis.pause()
         try:
             for call in every_call(window)[:4]:
-                began = time.monotonic()
-                with pytest.raises(StoreAway):
+                with within(3 * TIMEOUT), pytest.raises(StoreAway):
                     await call()
-                assert time.monotonic() - began < 3 * TIMEOUT
         finally:
             own_redis.resume()
 
@@ -213,7 +205,7 @@ async def test_options_of_the_url_are_applied(redis_url):
     host = redis_url.removesuffix("/0").replace("redis://", "REDIS://")
     url = f"{host}?db=3&client_name=mine&socket_keepalive=yes&socket_timeout=0.4"
     async with InRedis(url, TIMEOUT).open("boot1") as window:
-        await put(window, run_of([NOON]))
+        await answered(lambda: put(window, run_of([NOON])))
         with redis.Redis.from_url(redis_url.replace("/0", "/3")) as client:
             assert client.zcard("prices:exchange1:BTCUSDT") == 1
             assert "mine" in {each["name"] for each in client.client_list()}

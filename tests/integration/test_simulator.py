@@ -26,7 +26,7 @@ from marketflow.app.instruments.clocks import Beat, SystemClock
 from marketflow.app.ports import Chunk
 from marketflow.domain.prices import REASONS, SYMBOLS
 
-LIMIT_SECONDS = 20
+LIMIT_SECONDS = 40
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis_filling import fields_of
+from slow_machine import answered, within
 from structlog.testing import capture_logs
 
 from marketflow.adapters.cache.bar_fields import field_name
@@ -453,6 +454,21 @@ async def test_bars_are_absolute_values(window):
     assert fields_of(await window.all_bars([PAIR]))[PAIR] == {(NOON, "boot1"): bar(NOON, 2.0)}
 
 
+async def test_ids_of_the_newest_trades(window):
+    """The oldest first; updates without an id are left out, and count as some of the newest."""
+    whole = Columns(
+        [NOON, NOON + 2, NOON + 1, NOON + 3, NOON + 4],
+        [1.0] * 5,
+        [0.5, None, None, 2.0, 3.0],
+        ["buy", None, None, "sell", "buy"],
+        ["1", "5", "x-2", "7", None],
+    )
+    await put(window, Written(*PAIR, range(FIRST, FIRST + 5), whole), run_of([NOON], pair=OTHER))
+    assert dict(await window.ids([PAIR, OTHER], 4)) == {PAIR: ["x-2", "5", "7"], OTHER: []}
+    assert dict(await window.ids([PAIR], 100)) == {PAIR: ["1", "x-2", "5", "7"]}
+    assert dict(await window.ids([], 4)) == {}
+
+
 async def test_counts_and_prices_of_spans_in_the_order_asked(window):
     await put(window, run_of([NOON, NOON, NOON + 1, NOON + 999]), run_of([NOON + 5], pair=OTHER))
     asked = [
@@ -632,7 +648,7 @@ async def test_bars_of_the_form_before_are_read_beside_ours(redis_window, client
 async def test_what_a_later_version_wrote_is_left_alone_and_told(redis_window, client):
     """It neither counts nor hides what is ours, and stays where it is."""
     await put(redis_window, run_of([NOON, NOON + 5], [1.0, 2.0]), bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
-    later = b"7.5:%b:late:3:0.25:buy" % (b"0" * SEQUENCE_DIGITS)
+    later = b"7.5:%b:late:4:0.25:buy" % (b"0" * SEQUENCE_DIGITS)
     client.zadd("prices:exchange1:BTCUSDT", {later: NOON + 9})
     client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "late")), b"\x04anything")
     client.hset("bars:exchange2:BTCUSDT", field_name((NOON, "late")), b"\x04anything")
@@ -762,14 +778,12 @@ def every_call(window):
 async def check_away(window, *, seconds):
     """Check that every call fails in time."""
     for call in every_call(window):
-        began = time.monotonic()
-        with pytest.raises(StoreAway):
+        with within(seconds), pytest.raises(StoreAway):
             await call()
-        assert time.monotonic() - began < seconds
 
 
 async def test_a_server_that_stops_is_away_and_comes_back(own_redis):
-    async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
+    async with InRedis(own_redis.url).open("boot1") as window:
         for call in every_call(window):
             await call()
         own_redis.kill()
@@ -783,21 +797,23 @@ async def test_a_server_that_stops_is_away_and_comes_back(own_redis):
 async def test_a_server_that_hangs_is_away_within_the_time_limit(own_redis):
     """Connections stay open without answers; afterwards no answer is mistaken for another call's."""
     async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
-        await put(window, run_of([NOON], [7.0]))
+        await answered(lambda: put(window, run_of([NOON], [7.0])))
         own_redis.pause()
         try:
             await check_away(window, seconds=3 * TIMEOUT)
             # Calls do not wait for each other's time limits.
-            with trio.fail_after(3 * TIMEOUT):
+            with within(3 * TIMEOUT):
                 async with trio.open_nursery() as nursery:
                     for _ in range(12):
                         nursery.start_soon(fails, window)
         finally:
             own_redis.resume()
         # Without an answer it is unknown what those writes found.
-        assert not await put(window, run_of([NOON], [7.0]))
-        assert await put(window)
-        assert (await edge(window, NOON, NOON + 1)).bar == bar(NOON, 7.0)
+        assert not await answered(lambda: put(window, run_of([NOON], [7.0])))
+        # A write that is away on a slow machine makes the next one uncertain again.
+        while not await answered(lambda: put(window)):
+            pass
+        assert (await answered(lambda: edge(window, NOON, NOON + 1))).bar == bar(NOON, 7.0)
 
 
 async def fails(window):
@@ -806,7 +822,7 @@ async def fails(window):
 
 
 async def test_nobody_listens_there():
-    async with InRedis("redis://127.0.0.1:1/0", TIMEOUT).open("boot1") as window:
+    async with InRedis("redis://127.0.0.1:1/0").open("boot1") as window:
         await check_away(window, seconds=TIMEOUT)
 
 
@@ -836,17 +852,17 @@ async def test_a_key_of_another_kind_is_away(redis_window, client):
 async def test_a_write_is_not_abandoned_by_a_cancellation(own_redis):
     """It must not take effect after its caller got an error."""
     async with InRedis(own_redis.url, TIMEOUT).open("boot1") as window:
-        await put(window)
+        await answered(lambda: put(window))
         own_redis.pause()
         began = time.monotonic()
         try:
-            with trio.move_on_after(0.1):
+            with within(3 * TIMEOUT), trio.move_on_after(0.1):
                 await put(window, run_of([NOON]))
         except StoreAway:
             pass  # The time limit came first, which is also correct.
         finally:
             own_redis.resume()
-        assert TIMEOUT * 0.8 < time.monotonic() - began < 3 * TIMEOUT
+        assert time.monotonic() - began > TIMEOUT * 0.8
 
 
 async def test_an_eviction_policy_is_warned_of_once(own_redis):

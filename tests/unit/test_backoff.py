@@ -20,6 +20,13 @@ def test_the_limit_doubles_up_to_its_maximum_and_begins_again():
     assert [backoff.next() for _ in range(2)] == [0.25, 0.5]
 
 
+def test_no_pause_is_shorter_than_the_floor_or_longer_than_the_most():
+    backoff = Backoff(5.0, 60.0, LongestPause(), floor=5.0)
+    assert [backoff.next() for _ in range(6)] == [10, 15, 25, 45, 60, 60]
+    backoff = Backoff(5.0, 60.0, random.Random(1), floor=5.0)
+    assert 5.0 <= min(backoff.next() for _ in range(1_000)) < 6.0
+
+
 def test_a_pause_is_any_part_of_the_limit():
     backoff = Backoff(2.0, 2.0, random.Random(1))
     pauses = [backoff.next() for _ in range(1_000)]

@@ -206,6 +206,22 @@ async def test_rows_of_earlier_boots_are_written_again(autojump_clock):
         world.check_rows(NOON + 3 * MINUTE)
 
 
+async def test_a_start_writes_no_row_that_is_right_already(autojump_clock):
+    """Though the rows of an hour were due before the bars of the earlier boot were compared with them."""
+    world = world_of()
+    async with world.running():
+        await play(world, 190)
+        await trio.sleep(60)
+    rows, written = dict(world.store.rows), world.store.written
+    assert len(rows) > 3
+    world = world.successor("boot2", flush_interval=0.5)
+    async with world.running():
+        await until(lambda: world.standing.history_known)
+        await trio.sleep(5)
+        assert not world.aggregator.pending
+    assert (world.store.rows, world.store.written) == (rows, written)
+
+
 async def test_nothing_is_written_again_without_need(autojump_clock):
     """Not for ten broken connections, for rows with more updates than ours, or for rows past retention."""
     world = world_of(retention=2 * MINUTE)

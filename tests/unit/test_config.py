@@ -20,7 +20,16 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from marketflow.adapters.cache.url import URL_OPTIONS
-from marketflow.config import ConfigError, Loaded, PostgresSettings, RedisSettings, Settings, load
+from marketflow.config import (
+    ConfigError,
+    ExchangeSettings,
+    Loaded,
+    PostgresSettings,
+    RedisSettings,
+    Settings,
+    VenueSettings,
+    load,
+)
 from marketflow.config.kinds import Text, UnexpectedError, duration, show_duration, show_size, size
 from marketflow.config.redis_url import OPTIONS
 from marketflow.config.secrets import MASK, mask_connection, mask_value
@@ -35,9 +44,9 @@ DEFAULTS = {
     "mode": "live",
     "symbols": ("BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT"),
     "exchanges": (
-        ("exchange1", "127.0.0.1", 40101),
-        ("exchange2", "127.0.0.1", 40102),
-        ("exchange3", "127.0.0.1", 40103),
+        ("exchange1", "127.0.0.1", 40101, "lines"),
+        ("exchange2", "127.0.0.1", 40102, "lines"),
+        ("exchange3", "127.0.0.1", 40103, "lines"),
     ),
     "http.host": "127.0.0.1",
     "http.port": 8080,
@@ -114,6 +123,60 @@ def value_of(settings: Settings, key: str) -> object:
     if key == "exchanges":
         return tuple(attrs.astuple(each) for each in value)
     return value
+
+
+# ---- real exchanges ----
+
+
+def test_venue(place):
+    """It has a kind of its own, and its own names for symbols."""
+    loaded = place.load(
+        """
+        symbols = ["BTCUSDT", "ETHUSDT"]
+        [[exchanges]]
+        name = "krk"
+        kind = "kraken"
+        symbols = { BTCUSDT = "BTC/USDT" }
+        url = "wss://localhost:1/v2"
+        proxy = "http://me:hunter2@proxy:3128"
+        [[exchanges]]
+        name = "bin"
+        kind = "binance"
+        [[exchanges]]
+        name = "mine"
+        kind = "lines"
+        host = "h"
+        port = 1
+        """
+    )
+
+    assert loaded.settings.exchanges == (
+        VenueSettings(
+            "krk",
+            "kraken",
+            symbols={"BTCUSDT": "BTC/USDT"},
+            url="wss://localhost:1/v2",
+            proxy="http://me:hunter2@proxy:3128",
+        ),
+        VenueSettings("bin", "binance"),
+        ExchangeSettings("mine", "h", 1),
+    )
+    shown = next(row.value for row in loaded.describe() if row.key == "exchanges")
+    assert SECRET not in shown
+    assert '"symbols": {"BTCUSDT": "BTC/USDT"}' in shown
+
+
+def test_venue_takes_only_as_many_symbols_as_a_connection(place):
+    symbols = [f"S{number}" for number in range(301)]
+    names = ", ".join(f'{symbol} = "{symbol}-X"' for symbol in symbols)
+    assert place.errors(
+        f'symbols = {symbols}\nexchanges = [{{name = "a", kind = "kucoin", symbols = {{ {names} }}}}]'
+    ) == [
+        (
+            "exchanges: a: 301 symbols are more than the 300 that kucoin allows on a connection: make it "
+            "several exchanges (config.toml)"
+        )
+    ]
 
 
 # ---- keys and defaults ----
@@ -317,6 +380,54 @@ def test_unknown_key_is_an_error_even_where_it_takes_no_effect(place):
         (
             'exchanges = [{name = "' + "a" * 33 + '", host = "h", port = 1}]',
             "exchanges[0].name: expected a name [A-Za-z0-9_-]{1,32}, got",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "nyse"}]',
+            "exchanges[0].kind: expected lines or binance or coinbase",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "binance", host = "h"}]',
+            "exchanges[0].host: unknown key",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "kraken"}]',
+            'exchanges: a: kraken spells symbols in its own way: set symbols = { BTCUSDT = "..." }',
+        ),
+        (
+            'exchanges = [{name = "a", kind = "kraken", symbols = {XYUSDT = "XY/USDT"}}]',
+            "exchanges: a: XYUSDT is not in symbols",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "kraken", symbols = {BTCUSDT = "B", ETHUSDT = "B"}}]',
+            "exchanges: a: B is the name of more than one symbol",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "kraken", symbols = {}}]',
+            "exchanges: a: there must be at least one symbol",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "kraken", symbols = {BTCUSDT = 3}}]',
+            "exchanges[0].symbols: expected its name at the exchange",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "kraken", symbols = "BTC/USDT"}]',
+            "exchanges[0].symbols: expected a table of a symbol",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "binance", url = "https://h"}]',
+            "exchanges: a: url: binance needs one that begins with wss:// or ws://",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "binance", url = "wss://user:hunter2@h"}]',
+            "exchanges[0].url: expected a URL like wss://host/path, got '***@h'",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "binance", url = "wss://h:70000"}]',
+            "exchanges[0].url: expected a URL like wss://host/path",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "binance", proxy = "socks5://h:1"}]',
+            "exchanges[0].proxy: expected the URL of an HTTP proxy like http://host:port",
         ),
         (
             "pipeline.workers_per_exchange = 0",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 import trio
 from builders import EXCHANGES, NOON, World
@@ -27,8 +29,10 @@ class Service:
         self.mode = "live"
         self.live = [Line(exchange) for exchange in EXCHANGES]
         self.test = [Line("test1")]
+        self.venues = {}
         self.health = Health(
             feeds={"live": self.live, "test": self.test},
+            venues=self.venues,
             mode=lambda: self.mode,
             share=self.world.share.figures,
             redis=self.world.redis,
@@ -45,6 +49,19 @@ class Service:
     @property
     def status(self):
         return self.health.report().status
+
+
+class AVenue:
+    """The parts of a venue's source that health reads."""
+
+    kind = "kraken"
+    symbols = MappingProxyType({"BTCUSDT": "BTC/USDT", "ETHUSDT": "ETH/USDT"})
+    silence = 5.0
+    activity = "live"
+
+    def __init__(self):
+        self.heard_at = trio.current_time()
+        self.rejected_symbols = {}
 
 
 @pytest.fixture
@@ -88,6 +105,36 @@ async def test_a_connection_that_is_lost(autojump_clock, service):
     assert service.statuses["exchange1"] == "stale"
     service.world.send_one(1.0)
     assert service.statuses["exchange1"] == "connected"
+
+
+async def test_a_venue_without_trades_is_not_stale(autojump_clock, service):
+    """Its own signs of life count: a market may be quiet."""
+    venue = service.venues["exchange1"] = AVenue()
+    await trio.sleep(60)
+    assert service.statuses["exchange1"] == "stale"
+    venue.heard_at = trio.current_time()
+    assert service.statuses == {"exchange1": "connected", "exchange2": "stale", "test1": "off"}
+
+
+async def test_a_venue_that_refuses_all_symbols_is_stale(autojump_clock, service):
+    venue = service.venues["exchange1"] = AVenue()
+    venue.rejected_symbols = {"ETHUSDT": "no such pair"}
+    assert service.statuses["exchange1"] == "connected"
+    venue.rejected_symbols["BTCUSDT"] = "no such pair"
+    assert service.statuses["exchange1"] == "stale"
+
+
+async def test_what_a_venue_is_doing(autojump_clock, service):
+    venue = service.venues["exchange1"] = AVenue()
+    venue.rejected_symbols = {"ETHUSDT": "no such pair"}
+    report = service.health.report().exchanges
+    told = report["exchange1"]
+    assert (told.kind, told.activity, told.rejected_symbols) == ("kraken", "live", ["ETHUSDT"])
+    other = report["exchange2"]
+    assert (other.kind, other.activity, list(other.rejected_symbols)) == ("lines", None, [])
+    assert told.symbols == {"BTCUSDT": "BTC/USDT", "ETHUSDT": "ETH/USDT"}
+    service.mode = "test"
+    assert service.health.report().exchanges["exchange1"].activity is None
 
 
 @pytest.mark.parametrize("store", ["redis", "postgres"])

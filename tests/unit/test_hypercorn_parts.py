@@ -71,7 +71,7 @@ async def plain(app=accepting):
     async def send(event):
         events.append(event)
 
-    with trio.fail_after(5), trio.CancelScope() as scope:
+    with trio.fail_after(20), trio.CancelScope() as scope:
         async with TaskGroup() as tasks:
             protocol = H11Protocol(
                 app=wrap_app(app, 0, "asgi"),

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wire_commands import commands_of
 
+from marketflow.adapters.cache.foreign import LaterForm
 from marketflow.adapters.cache.members import (
     MEMBERS_PER_COMMAND,
+    MOST_ID,
     UpdatesPacker,
     in_twos,
     pack,
+    read_id,
     read_member,
     window_key,
 )
 from marketflow.app.ports import Written
-from marketflow.domain.columns import Columns
+from marketflow.domain.columns import MOST_VOLUME, Columns
 
 PAIR = ("exchange1", "BTCUSDT")
 KEY = b"prices:exchange1:BTCUSDT"
@@ -97,6 +101,63 @@ def test_of_several_pairs_each_gets_its_own(runs):
             update = read_member(PAIR, member, float(score))
             found.setdefault(key, []).append((update.timestamp, update.sequence))
     assert found == expected
+
+
+texts = st.text(st.sampled_from("0123456789abcdefXYZ_-.%"), min_size=1, max_size=MOST_ID)
+volumes = st.none() | st.floats(0, MOST_VOLUME)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(1e-9, 1e9), volumes, st.sampled_from(["buy", "sell", None]), st.none() | texts),
+        min_size=1,
+        max_size=20,
+    ),
+    st.booleans(),
+)
+def test_volume_side_and_id_come_back(rows, plain_before):
+    """Of each update those that it has, also beside updates that have none of them."""
+    rows = [
+        (price, volume, side if volume is not None else None, number) for price, volume, side, number in rows
+    ]
+    prices, told, sides, ids = (list(column) for column in zip(*rows, strict=True))
+    columns = Columns([1] * len(rows), prices, told, sides, ids)
+    runs = [Written(*PAIR, range(FIRST, FIRST + len(rows)), columns)]
+    if plain_before:
+        runs.insert(0, Written(*PAIR, [FIRST - 1], Columns([1], [7.0])))
+    data, _ = UpdatesPacker(b"boot1").pack({KEY: runs})
+    ((_, _, *arguments),) = commands_of(data)
+    members = arguments[1::2][plain_before:]
+    found = [read_member(PAIR, member, 1.0) for member in members]
+    assert [(each.price, each.volume, each.side, each.id) for each in found] == rows
+    assert [read_id(member) for member in members] == ids
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"3",
+        b"3:1.0",
+        b"3:1.0:buy",
+        b"3:1.0:buy:",
+        b"3:1.0:bye:7",
+        b"3::buy:7",
+        b"3:-1:buy:7",
+        b"3:x:buy:7",
+        b"3:1.0:buy:7:8",
+        b"3:1.0:buy:" + b"9" * (MOST_ID + 1),
+        b"3:1.0:buy:\xff",
+        b"3:nan::7",
+    ],
+)
+def test_what_is_not_of_the_form_is_refused(told):
+    with pytest.raises(ValueError):  # noqa: PT011 - any of them
+        read_member(PAIR, b"1.5:00000000001:boot:" + told, 1.0)
+
+
+def test_a_later_form_says_so():
+    with pytest.raises(LaterForm):
+        read_member(PAIR, b"1.5:00000000001:boot:4:1.0", 1.0)
 
 
 def test_of_no_updates_there_is_no_command():

@@ -31,18 +31,19 @@ class Known:
 PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
-    "app.share.book.Book": Known(11, "it puts six parts together, and takes batches in"),
+    "app.share.book.Book": Known(12, "it puts seven parts together, and takes batches in"),
     "app.share.second_bars.SecondBars": Known(
         10, "every change of a bar concerns its parts: outboxes, caches"
     ),
     "domain.bars.Bar": Known(12, "a record: count, sum, and the ends with their times and orders"),
-    "app.ports.exchanges.Batch": Known(8, "what a worker says of a chunk, counts of all kinds"),
+    "app.ports.exchanges.Batch": Known(9, "what a worker says of a chunk, counts of all kinds"),
     "app.share.ledger.Ledger": Known(8, "it has a count for each thing that can happen to an update"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
     "app.ingest.state.FeedState": Known(8, "what health tells of a feed, and what its next run needs"),
-    "app.watch.health.Health": Known(10, "it reports on all parts"),
+    "app.watch.health.Health": Known(11, "it reports on all parts"),
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
+    "app.share.share.Share": Known(8, "it begins and ends its parts together"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
 }
@@ -54,8 +55,8 @@ METHODS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(18, "what is read of bars, and how they come and go"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
     "app.share.history.History": Known(12, "the same"),
-    "adapters.cache.memory.MemoryWindow": Known(18, PORT),
-    "adapters.cache.redis.RedisWindow": Known(14, PORT),
+    "adapters.cache.memory.MemoryWindow": Known(19, PORT),
+    "adapters.cache.redis.RedisWindow": Known(15, PORT),
 }
 IMPORTS_KNOWN = {
     "assembly": Known(16, "the composition root knows every part"),
@@ -70,14 +71,15 @@ IMPORTS_KNOWN = {
     "adapters.cache.bar_fields": Known(10, "it reads all forms of bars, one by one and by the minute"),
     "app.share.second_bars": Known(12, "it keeps its outbox, rows and caches up to date with each change"),
     "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),
-    "app.share.book": Known(9, "it puts its parts together"),
-    "app.share.share": Known(9, "it begins and ends the parts of a share together"),
-    "app.share.making": Known(28, "it puts the parts of a share together"),
+    "app.share.book": Known(10, "it puts its parts together"),
+    "app.share.share": Known(10, "it begins and ends the parts of a share together"),
+    "app.share.making": Known(30, "it puts the parts of a share together"),
     "adapters.exchange.websocket.making": Known(12, "it puts the parts of a session together"),
     "cli": Known(10, "it words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
+    "adapters.exchange.venues.registry": Known(9, "it names all venues"),
     "outside": Known(13, "it makes everything that is outside, as the settings say"),
     "sources": Known(9, "it makes the sources of all kinds, as the settings say"),
 }

@@ -8,32 +8,24 @@ form: the byte 3 or 2, or `[` for form 1. Other bytes below 32 are for the forms
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Final
 
 import msgspec
 
+from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import Ignored, LaterForm
 from marketflow.adapters.cache.members import KEYS_KEPT, bulk, key_argument
 from marketflow.adapters.cache.packed_form_2 import FORM as FORM_2
 from marketflow.adapters.cache.packed_form_2 import unpack_form_2
 from marketflow.app.ports import Field
-from marketflow.app.share.foreign_bars import LATEST, is_foreign
+from marketflow.app.share.foreign_bars import is_foreign
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.packed_bars import FORM, pack_bar, unpack_bar
 from marketflow.domain.packed_minute import PackedMinute, by_minute
-from marketflow.domain.periods import MINUTE, SECOND
 from marketflow.domain.prices import Pair
 
-_NAMES: Final = re.compile(rb"(?:(?:0|[1-9][0-9]{0,11}):[!-9;-~]*\n)+")
-"""Fields, one in each line."""
-_SHORTEST: Final = 21
-"""Bytes of the first five fields of a bar."""
-_LONGEST: Final = 255
-"""A packed minute has one byte for the length of a bar."""
 _LATER: Final = range(FORM + 1, 32)
 """First bytes of the forms of later versions."""
 _BARS_KEY: Final = re.compile(rb"bars:([A-Za-z0-9_-]{1,32}):([A-Z0-9]{2,20})")
@@ -124,42 +116,17 @@ def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]], ignored: Ignore
 
 
 def read_minutes(
-    pair: Pair, names: Sequence[bytes], values: Sequence[bytes], ignored: Ignored
+    pair: Pair, values: Mapping[bytes, bytes], order: FieldOrder, ignored: Ignored
 ) -> dict[int, PackedMinute]:
-    """Bars by minute, from fields and values that follow each other. There may be millions.
+    """Bars by minute, from the fields of a hash. There may be millions.
 
-    If all are in form 3 they are not looked at. Otherwise each is read, and foreign ones are ignored.
+    If all are in form 3, no more than their heads is looked at. Otherwise each is read, and foreign ones are
+    ignored.
     """
-    if not names:
-        return {}
-    joined = b"\n".join([*names, b""])
-    if (
-        not _NAMES.fullmatch(joined)
-        or joined.count(b"\n") != len(names)
-        or set(map(itemgetter(0), filter(None, values))) != {FORM}
-        or not _SHORTEST <= min(map(len, values)) <= max(map(len, values)) <= _LONGEST
-    ):
-        return by_minute(read_bars(pair, zip(names, values, strict=True), ignored))
-    parts = joined[:-1].decode().replace(":", "\n").split("\n")
-    boots, seconds = parts[1::2], list(map(int, parts[0::2]))
-    if len(set(boots)) > 1:
-        order = sorted(range(len(seconds)), key=list(zip(seconds, boots, strict=True)).__getitem__)
-    else:
-        order = sorted(range(len(seconds)), key=seconds.__getitem__)
-    seconds, boots = [seconds[place] for place in order], [boots[place] for place in order]
-    if seconds[-1] * SECOND > LATEST:
-        return by_minute(read_bars(pair, zip(names, values, strict=True), ignored))
-    values = [values[place] for place in order]
-    minutes: dict[int, PackedMinute] = {}
-    first = 0
-    while first < len(seconds):
-        minute = seconds[first] // 60
-        last = bisect_left(seconds, 60 * minute + 60, first)
-        within = bytes([second - 60 * minute for second in seconds[first:last]])
-        start = minute * MINUTE
-        minutes[start] = PackedMinute.joined(start, within, boots[first:last], values[first:last])
-        first = last
-    return minutes
+    try:
+        return order.minutes(values)
+    except ValueError:
+        return by_minute(read_bars(pair, values.items(), ignored))
 
 
 def is_bar(name: bytes, value: bytes) -> bool:

@@ -94,13 +94,13 @@ def _columns(members: Sequence[Sequence[bytes]]) -> Columns:
         ValueError: some are of another form.
     """
     prices = [float(parts[0]) for parts in members]
-    if set(map(len, members)) <= {PARTS}:
+    lengths = set(map(len, members))
+    if lengths <= {PARTS}:
         return Columns([0] * len(prices), prices)
-    told = [
-        read_told(parts[PARTS:], price) if len(parts) != PARTS else (None, None)
-        for parts, price in zip(members, prices, strict=True)
-    ]
-    volumes, sides = [volume for volume, _ in told], [side for _, side in told]
+    if min(lengths) < PARTS:
+        raise ValueError("not all parts are there")
+    told = [read_told(parts[PARTS:], price) for parts, price in zip(members, prices, strict=True)]
+    volumes, sides = [each.volume for each in told], [each.side for each in told]
     return Columns([0] * len(prices), prices, volumes, sides)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from sys import float_info
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -47,11 +47,28 @@ def window_name(pair: Pair) -> bytes:
 # ---- members, score = timestamp ----
 #
 # Form 1, of updates without a volume, is <price>:<sequence>:<boot>. Form 2 goes on with :2:<volume>, or with
-# :2:<volume>:<side>. Later forms go on with another number.
+# :2:<volume>:<side>. Form 3, of updates with an id, goes on with :3:<volume>:<side>:<id>, of which volume and
+# side may be empty. Later forms go on with another number.
 
+_PARTS_WITH_ID: Final = 4
+"""More of them in a member of form 3: its number, volume, side and id."""
 PARTS: Final = 3
 """Of a member of form 1: price, sequence and boot."""
 _FORM: Final = b"2"
+_FORM_WITH_ID: Final = b"3"
+MOST_ID: Final = 64
+"""The most characters of an id. It has no colon."""
+
+
+class Told(NamedTuple):
+    """What a member tells besides price, sequence and boot."""
+
+    volume: float | None = None
+    side: Side | None = None
+    id: str | None = None
+
+
+_NOTHING: Final = Told()
 
 
 def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
@@ -66,20 +83,23 @@ def read_member(pair: Pair, member: bytes, score: float) -> PriceUpdate:
     if not 0.0 < price <= float_info.max:
         raise ValueError(member[:80])
     number = read_sequence(sequence)
-    volume, side = read_told(told, price) if told else (None, None)
-    return PriceUpdate(pair[0], pair[1], price, int(score), number, volume, side)
+    return PriceUpdate(pair[0], pair[1], price, int(score), number, *read_told(told, price))
 
 
-def read_told(told: Sequence[bytes], price: float) -> tuple[float, Side | None]:
-    """The volume and side in what a member of form 2 has behind its boot.
+def read_told(told: Sequence[bytes], price: float) -> Told:
+    """The volume, side and id in what a member has behind its boot.
 
     Raises:
         LaterForm: a later version has written it.
         ValueError: it is not of our form, or no update has this volume.
     """
+    if not told:
+        return _NOTHING
     form, *values = told
+    if form == _FORM_WITH_ID:
+        return _read_with_id(values, price)
     if form != _FORM:
-        if int(form) > int(_FORM):
+        if int(form) > int(_FORM_WITH_ID):
             raise LaterForm(int(form))
         raise ValueError(told)
     if not values:
@@ -89,7 +109,29 @@ def read_told(told: Sequence[bytes], price: float) -> tuple[float, Side | None]:
         side = side_of(values[1].decode())
     if not counts(volume, price) or len(values) != 1 + (side is not None):
         raise ValueError(told)
-    return volume, side
+    return Told(volume, side)
+
+
+def _read_with_id(values: Sequence[bytes], price: float) -> Told:
+    volume_text, side_text, number = values  # a ValueError if there are fewer or more
+    volume = float(volume_text) if volume_text else None
+    side = side_of(side_text.decode())
+    if (volume is not None and not counts(volume, price)) or bool(side_text) != (side is not None):
+        raise ValueError(values)
+    if not 0 < len(number) <= MOST_ID or (side is not None and volume is None):
+        raise ValueError(values)
+    return Told(volume, side, number.decode("ascii"))
+
+
+def read_id(member: bytes) -> str | None:
+    """The id in a member; None if it has none, or is not of our form."""
+    parts = member.split(b":")
+    if len(parts) != PARTS + _PARTS_WITH_ID or parts[PARTS] != _FORM_WITH_ID:
+        return None
+    try:
+        return parts[-1].decode("ascii") or None
+    except UnicodeDecodeError:
+        return None
 
 
 def read_sequence(text: bytes) -> int:
@@ -117,8 +159,8 @@ _BLOCKS_KEPT: Final = 1_000
 """The number of blocks whose digits are cached. The updates of a flush are in few blocks."""
 _LONGEST_FLOAT: Final = 24
 """The most characters of a float64."""
-_LONGEST_TOLD: Final = len(":2:") + _LONGEST_FLOAT + len(":sell")
-"""The most characters of what a member of form 2 has behind its boot."""
+_LONGEST_TOLD: Final = len(":3:") + _LONGEST_FLOAT + len(":sell:") + MOST_ID
+"""The most characters of what a member has behind its boot."""
 
 
 class UpdatesPacker:
@@ -170,7 +212,7 @@ class UpdatesPacker:
         # Convert all prices to their shortest exact texts at once.
         texts = msgspec.json.encode(prices)[1:-1].split(b",")
         lengths = [len(text) for text in texts]
-        if any(columns.volumes is not None for columns in told):
+        if any(columns.volumes is not None or columns.ids is not None for columns in told):
             _add_told(told, tails, lengths, end=b"\r\n" + score_head)
         heads = [
             b"*%d\r\n$4\r\nZADD\r\n%b%b" % (2 + 2 * count, key_argument(key), score_head)
@@ -222,10 +264,14 @@ class UpdatesPacker:
 
 
 def _add_told(columns: Sequence[Columns], tails: list[bytes], lengths: list[int], *, end: bytes) -> None:
-    """Add volumes and sides to members: to their tails, before the `end` of each, and to their lengths."""
+    """Add volumes, sides and ids to members: to their tails before the `end`, and to their lengths."""
     place = 0
     for each in columns:
-        if each.volumes is not None:
+        if each.ids is not None:
+            for at, more in enumerate(_with_ids(each, each.ids), place):
+                tails[at] = tails[at].removesuffix(end) + more + end
+                lengths[at] += len(more)
+        elif each.volumes is not None:
             volumes = msgspec.json.encode(each.volumes)[1:-1].split(b",")
             sides = each.sides or [None] * len(each)
             for at, (volume, side) in enumerate(zip(volumes, sides, strict=True), place):
@@ -234,6 +280,22 @@ def _add_told(columns: Sequence[Columns], tails: list[bytes], lengths: list[int]
                     tails[at] = tails[at].removesuffix(end) + more + end
                     lengths[at] += len(more)
         place += len(each)
+
+
+def _with_ids(columns: Columns, ids: Sequence[str | None]) -> list[bytes]:
+    """What updates with ids have behind their boot."""
+    none = [None] * len(columns)
+    volumes = msgspec.json.encode(columns.volumes or none)[1:-1].replace(b"null", b"").split(b",")
+    return [
+        b":3:%b:%b:%b" % (volume, (side or "").encode(), number.encode())
+        if number
+        else b":2:%b:%b" % (volume, side.encode())
+        if side
+        else b":2:" + volume
+        if volume
+        else b""
+        for volume, side, number in zip(volumes, columns.sides or none, ids, strict=True)
+    ]
 
 
 def _segments(sequences: Sequence[int]) -> Sequence[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Final
 
 import attrs
@@ -198,11 +199,12 @@ class MemoryWindow:
     def _write_updates(self, flush: Flush) -> None:
         for run in flush.updates:
             members = self.members.setdefault((run.exchange, run.symbol), {})
-            for sequence, (timestamp, price, volume, side) in zip(
-                run.sequences, run.columns.rows(), strict=True
+            ids = run.columns.ids or [None] * len(run.columns)
+            for sequence, (timestamp, price, volume, side), number in zip(
+                run.sequences, run.columns.rows(), ids, strict=True
             ):
                 members[sequence, self._boot] = PriceUpdate(
-                    run.exchange, run.symbol, price, timestamp, sequence, volume, side
+                    run.exchange, run.symbol, price, timestamp, sequence, volume, side, number
                 )
 
     async def look(self) -> Sight:
@@ -264,6 +266,15 @@ class MemoryWindow:
             sum(update.timestamp in span for update in self.members.get(pair, {}).values())
             for pair, span in spans
         ]
+
+    async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
+        """The ids of each pair's newest updates."""
+        await self._reach()
+        found = {}
+        for pair in pairs:
+            held = sorted(self.members.get(pair, {}).values(), key=attrgetter("timestamp", "sequence"))
+            found[pair] = [update.id for update in held[-most:] if update.id is not None]
+        return found
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
         """The prices that each pair has within its span."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from marketflow.adapters.cache import bar_fields, edges
+from marketflow.adapters.cache import bar_fields, edges, members
+from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import Ignored
 from marketflow.app.ports import Edge, StoreAway, StoredBars
 from marketflow.domain.bars import BAR_WIDTH
@@ -60,9 +61,19 @@ def prices_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Se
     return [edges.read_prices(pair, reply, ignored) for pair, reply in zip(pairs, replies, strict=True)]
 
 
-def bars_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Mapping[Pair, StoredBars]:
+def ids_of(pairs: Sequence[Pair], replies: Sequence[Any]) -> Mapping[Pair, Sequence[str]]:
+    """The ids in members, one reply for each pair."""
+    return {
+        pair: [number for member in reply if (number := members.read_id(member)) is not None]
+        for pair, reply in zip(pairs, replies, strict=True)
+    }
+
+
+def bars_of(
+    pairs: Sequence[Pair], order: FieldOrder, replies: list[Any], ignored: Ignored
+) -> Mapping[Pair, StoredBars]:
     """Whole hashes of bars, one for each pair."""
     return {
-        pair: bar_fields.read_minutes(pair, reply[0::2], reply[1::2], ignored)
+        pair: bar_fields.read_minutes(pair, dict(members.in_twos(reply)), order, ignored)
         for pair, reply in zip(pairs, replies, strict=True)
     }

@@ -133,6 +133,18 @@ def _feed_families(exchanges: Mapping[str, ExchangeHealth]) -> Iterable[Metric]:
         EXCHANGE,
         {name: each.reconnects for name, each in exchanges.items()},
     )
+    yield _gauge(
+        "marketflow_feed_symbols_rejected",
+        "Symbols that the exchange has refused to send.",
+        EXCHANGE,
+        {name: len(each.rejected_symbols) for name, each in exchanges.items()},
+    )
+    yield _counter(
+        "marketflow_feed_gaps",
+        "Trades that have never come, where the exchange numbers them without gaps.",
+        EXCHANGE,
+        {name: each.gaps for name, each in exchanges.items()},
+    )
     # NaN before the first update: 0 would be wrong, and alerts cannot be written for a missing series.
     yield _gauge(
         "marketflow_feed_last_update_age_seconds",

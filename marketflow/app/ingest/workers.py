@@ -63,6 +63,7 @@ def _batch_of(chunk: Chunk[AnyPayload], decoded: Decoded) -> Batch:
         rejected=decoded.rejected,
         updates=decoded.updates,
         ignored_volumes=decoded.ignored_volumes,
+        identity=decoded.identity,
         received_at=chunk.payload.received_at,
         received_monotonic=chunk.payload.received_monotonic,
     )

@@ -17,12 +17,14 @@ from marketflow.app.ports.exchanges import (
     Chunk,
     Decode,
     Decoded,
+    Identity,
     Intake,
     Payload,
     Payload_contra,
     Result,
     Source,
     Updates,
+    VenueSource,
 )
 from marketflow.app.ports.machine import (
     Clock,
@@ -73,6 +75,7 @@ __all__ = [
     "Field",
     "FieldBars",
     "Flush",
+    "Identity",
     "Intake",
     "IntervalMismatch",
     "Payload",
@@ -89,6 +92,7 @@ __all__ = [
     "StoreUnfit",
     "StoredBars",
     "Updates",
+    "VenueSource",
     "Window",
     "Written",
 ]

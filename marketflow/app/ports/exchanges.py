@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import attrs
 
@@ -46,6 +46,17 @@ Payload_contra = TypeVar("Payload_contra", bound=Payload, contravariant=True)
 Result = TypeVar("Result")
 
 
+class Identity(NamedTuple):
+    """What the ids of an exchange's trades are good for."""
+
+    asked_at: int
+    """When this connection has asked for trades (Unix ms). Older ones may be sent again then."""
+    contiguous: bool = False
+    """Whether the ids of a symbol's trades are whole numbers without gaps."""
+    others: Mapping[str, Sequence[str]] | None = None
+    """By symbol the ids of trades that came and were not accepted, if ids are contiguous."""
+
+
 class Decoded(NamedTuple):
     """What a codec found in a payload."""
 
@@ -58,6 +69,8 @@ class Decoded(NamedTuple):
     """One for each symbol that occurred."""
     ignored_volumes: int = 0
     """How many accepted updates told a volume that does not count."""
+    identity: Identity | None = None
+    """If the updates have ids. Each id is then taken in once."""
 
     @property
     def accepted(self) -> int:
@@ -168,6 +181,46 @@ class Source(Protocol[AnyPayload]):
         ...
 
 
+@runtime_checkable
+class VenueSource(Source[AnyPayload], Protocol):
+    """The source of a venue. It says more of itself than others. Times in seconds."""
+
+    @property
+    def kind(self) -> str:
+        """The venue's kind in the configuration."""
+        ...
+
+    @property
+    def symbols(self) -> Mapping[str, str]:
+        """Our symbols that it is asked for, with the venue's spelling."""
+        ...
+
+    @property
+    def pauses(self) -> tuple[float, float]:
+        """The shortest and the longest pause before it is run again."""
+        ...
+
+    @property
+    def silence(self) -> float:
+        """A connection on which nothing came for so long is dead, by the venue's own rule."""
+        ...
+
+    @property
+    def heard_at(self) -> float | None:
+        """When there was the last sign of life, in Trio's clock; None before the first."""
+        ...
+
+    @property
+    def activity(self) -> str:
+        """What it is doing, in a few words."""
+        ...
+
+    @property
+    def rejected_symbols(self) -> Mapping[str, str]:
+        """Those of our symbols that the venue has refused, with its reason."""
+        ...
+
+
 class Chunk(NamedTuple, Generic[AnyPayload]):
     """A payload on its way to a worker."""
 
@@ -193,6 +246,8 @@ class Batch:
     received_monotonic: float
     """Seconds of Trio's clock."""
     ignored_volumes: int = 0
+    """As in `Decoded`."""
+    identity: Identity | None = None
     """As in `Decoded`."""
 
     @cached_property

@@ -167,6 +167,10 @@ class Window(Protocol):
         """The number of members of each pair within its span, including those of another format."""
         ...
 
+    async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
+        """The ids of the newest `most` updates of each pair, the oldest first. Not all need have an id."""
+        ...
+
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
         """The prices of each pair within its span, in any order; without members of another format."""
         ...

@@ -16,6 +16,7 @@ from marketflow.app.share.pending import UpdateRun
 from marketflow.app.share.rows import Rows
 from marketflow.app.share.second_bars import SecondBars
 from marketflow.app.share.sequences import Sequences
+from marketflow.app.share.trades import AllTrades
 
 
 class Book:
@@ -59,6 +60,7 @@ class Book:
         """The same in seconds of Trio's clock."""
         self.sequences = Sequences()
         self.arrivals = Arrivals()
+        self.trades = AllTrades()
         self.last_accepted: dict[str, float] = {}
         """By exchange, when an update was last accepted (seconds of Trio's clock)."""
         self.ended = trio.Event()
@@ -106,15 +108,19 @@ class Book:
     def apply(self, batch: Batch) -> None:
         """Take in a batch now: counters, bars, and updates to be flushed, in one step."""
         exchange = batch.exchange
+        if batch.identity is not None:
+            batch = self.trades.of(exchange).sifted(batch, batch.identity)
         self.ledgers[exchange].enter(batch)
         queue, received = self.buffers.queues[exchange], batch.received_monotonic
         first = self.sequences.take(exchange, batch.number, batch.accepted)
-        adopted = self.rows.adopted if self.rows.adopted.interested else None
+        adopted = self.rows.adopted
         for symbol, columns, bars in batch.updates:
             end = first + len(columns)
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first, received)
-                if adopted is not None:
+                if (
+                    adopted.interested
+                ):  # only now: to look at the bars of a minute may show that it lacks some
                     adopted.enter((exchange, symbol), second, bar.shifted(first))
             written = Written(exchange, symbol, range(first, end), columns)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))

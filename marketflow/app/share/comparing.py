@@ -67,26 +67,33 @@ class Comparison:
         adopted = self._book.rows.adopted
         adopted.forget(self._is_over)
         reach = adopted.reach
-        await self._compare(span, renewed=renewed)
-        if adopted.reach > reach:
-            log.warning("bars missing from Redis", rows_answer_before=adopted.reach)
+        rows = await self._compare(span, renewed=renewed)
         self._schedule.compared(lease, history)
         if history.read:
             self._earlier.rows_told()
+        if renewed:
+            await self._keep_right(rows)
+        if adopted.reach > reach:
+            log.warning("bars missing from Redis", rows_answer_before=adopted.reach)
 
     def _is_over(self, pair: Pair, end: int) -> bool:
         """Whether nothing can be added any more to the row of the interval that ends at `end` (ms)."""
         bars = self._book.bars
         return end <= bars.pruned_to and end not in bars.unwritten.outboxes[pair]
 
-    async def _compare(self, span: Span, *, renewed: bool) -> None:
-        """Adopt the rows that have more updates than the bars, and have the others written again.
+    async def _compare(self, span: Span, *, renewed: bool) -> Mapping[Pair, Mapping[int, Bar]]:
+        """Adopt the rows that have more updates than the bars, and have those with fewer written again.
+
+        Counts decide that. Questions wait for it, and to look at millions of bars would take far longer.
+
+        Returns:
+            The rows of each pair, by the start of their interval (ms).
 
         Raises:
             StoreAway
         """
         if span.empty:
-            return  # An hour after the start there is nothing left to compare, and nothing to be asked.
+            return {}  # An hour after the start there is nothing left to compare, and nothing to be asked.
         pairs, missing = self._pairs(), 0
         with self._book.rows.adopted.reading():
             stored = await self._store.bars(pairs, span, self._book.bars.interval)
@@ -96,13 +103,14 @@ class Comparison:
                 if not changed and not renewed:
                     continue
                 await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
-                await self._book.bars.check(pair)
+                if not renewed or not self._book.bars.tell_counts:
+                    await self._book.bars.check(pair)
                 self._adopt(pair, rows if renewed else {start: rows[start] for start in changed})
                 if renewed:
                     missing += self._mark(pair, rows, span)
-                    self._keep(pair, rows)
         if missing:
             log.warning("rows missing from PostgreSQL", rows=missing)
+        return stored
 
     def _adopt(self, pair: Pair, rows: Mapping[int, Bar]) -> None:
         """Adopt those of the rows that have more updates than the bars."""
@@ -123,6 +131,7 @@ class Comparison:
             if row.count > counts[start] and not self._is_made(pair, start, row):
                 lacks = self._lacks(pair, Span(start, start + bars.interval), ours=ours)
                 self._book.rows.adopted.adopt(pair, start + bars.interval, row, lacks=lacks)
+        self._book.rows.believe(pair, before)
 
     @property
     def _another_accepted(self) -> bool:
@@ -138,6 +147,14 @@ class Comparison:
         span = Span(start, start + self._book.bars.interval)
         whole = self._book.rows.unwritten_between(pair, span).get(start)
         return whole is not None and _numbers(whole) == _numbers(row)
+
+    async def _keep_right(self, rows: Mapping[Pair, Mapping[int, Bar]]) -> None:
+        """Look at all bars, and keep the rows that they make as they are."""
+        for pair in self._pairs():
+            await self._book.bars.check(pair)
+            self._book.rows.looked_at(pair)
+            self._keep(pair, rows.get(pair, {}))
+            await trio.lowlevel.checkpoint()
 
     def _keep(self, pair: Pair, rows: Mapping[int, Bar]) -> None:
         """Rows that the bars make just like this need not be written: those of most minutes after a start."""

@@ -88,13 +88,13 @@ class DueRows:
                 break  # There may be thousands, and others are due in a second.
 
     def _due(self, closed_to: int) -> list[Due]:
-        due = self._book.rows.take_due(closed_to)
+        since = -math.inf
         if not self._earlier.history.known:
-            # Earlier boots may have updates in these intervals, some of them ahead of the clock. Wait until
+            # Earlier boots may have updates in intervals before, some of them ahead of the clock. Wait until
             # their bars are read and compared with the rows.
-            interval, began_at = self._book.bars.interval, self._beginning.at
-            own_from = math.inf if began_at is None else began_at + FUTURE_TOLERANCE
-            due = [row for row in due if row.end - interval >= own_from]
+            began_at = self._beginning.at
+            since = math.inf if began_at is None else began_at + FUTURE_TOLERANCE
+        due = self._book.rows.take_due(closed_to, since=since)
         if due:
             self._beginning.fix()
         return due

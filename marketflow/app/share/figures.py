@@ -36,6 +36,10 @@ class ShareFigures:
         """When its last update was accepted (seconds of Trio's clock); None before the first."""
         return self._book.last_accepted.get(exchange)
 
+    def gaps(self) -> Mapping[str, int]:
+        """By exchange how many trades have never come, where their ids tell."""
+        return self._book.trades.missing()
+
     def writers(self) -> WriterFigures:
         """The numbers of the writers."""
         return WriterFigures(

@@ -6,7 +6,7 @@ read it, but for whole minutes of bars: these are checked by `PairBars` before a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from sys import float_info
 from typing import Final
 
@@ -84,14 +84,21 @@ def _is_possible_trade(traded: Traded, count: int) -> bool:
     )
 
 
-class ForeignBarLog:
-    """Logs bars from a store that no boot can have made, at most one line in `FOREIGN_LOG_EVERY` seconds."""
+class ForeignBars:
+    """Bars from a store that no boot can have made. They are ignored."""
 
     def __init__(self) -> None:
         self._seldom = Seldom(FOREIGN_LOG_EVERY)
+        self.heard: Callable[[Pair, int], None] = _ignore
+        """Called with the pair and the minute (ms) when such bars are found that have counted until now."""
+
+    def found(self, pair: Pair, minute: int, fields: Sequence[Field]) -> None:
+        """The bars in these fields have counted as their heads said, and do not any more."""
+        self.tell(pair, fields)
+        self.heard(pair, minute)
 
     def tell(self, pair: Pair, fields: Sequence[Field]) -> None:
-        """The bars in these fields were ignored."""
+        """Log that the bars in these fields were ignored, at most one line in `FOREIGN_LOG_EVERY` seconds."""
         if fields and (others := self._seldom.turn(len(fields))) is not None:
             second, boot = fields[0]
             log.warning(
@@ -102,3 +109,7 @@ class ForeignBarLog:
                 boot=boot,
                 others_since=others,
             )
+
+
+def _ignore(_pair: Pair, _minute: int) -> None:
+    """No-op callback."""

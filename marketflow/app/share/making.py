@@ -17,6 +17,7 @@ from marketflow.app.share.comparing import Comparison
 from marketflow.app.share.database_lease import DatabaseLease
 from marketflow.app.share.due_rows import DueRows
 from marketflow.app.share.earlier_boots import EarlierBoots
+from marketflow.app.share.earlier_trades import EarlierTrades
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.share.joining import Joining
 from marketflow.app.share.known_bars import BookBars
@@ -34,6 +35,7 @@ from marketflow.app.share.trials import Trials
 from marketflow.app.share.trimming import Ages, Trimming
 from marketflow.app.share.wake import Wake
 from marketflow.app.share.window_lease import WindowLease
+from marketflow.domain.prices import Pair
 
 
 @attrs.frozen
@@ -62,6 +64,7 @@ def make_share(
     limits: Mapping[str, int],
     symbols: Sequence[str],
     generated: Sequence[str],
+    numbered: Sequence[Pair] = (),
     window: Window,
     store: AggregateStore,
     spool: Spool,
@@ -75,6 +78,7 @@ def make_share(
         limits: pending updates at most, by exchange; these are the share's exchanges.
         symbols: those of every exchange.
         generated: the exchanges whose timestamps are our own clock's.
+        numbered: the pairs of exchanges that number their trades.
         window: of the share's scope, as are `store` and `spool`.
         clock: the wall clock.
         options: the same for all shares.
@@ -185,6 +189,7 @@ def make_share(
         flusher=flusher,
         aggregator=aggregator,
         spooling=spooling,
+        earlier_trades=EarlierTrades(book.trades, window=window, pairs=numbered),
         leases=lease,
         bars=BookBars(book, window_length=options.window_length),
         standing=standing,

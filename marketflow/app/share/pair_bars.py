@@ -16,7 +16,7 @@ an adopted minute have not been looked at: some may be foreign, and are left out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from marketflow.app.ports import Field, FieldBars
@@ -37,16 +37,20 @@ class Packed(NamedTuple):
     """All of them merged, since most questions are about whole minutes."""
 
 
+def _ignore(_minute: int, _fields: Sequence[Field]) -> None:
+    """No-op callback."""
+
+
 class PairBars:
     """Bars by second and boot. Their minutes are open, packed or adopted."""
 
-    def __init__(self) -> None:
+    def __init__(self, found_foreign: Callable[[int, Sequence[Field]], None] = _ignore) -> None:
+        """`found_foreign` is called when bars of a minute (ms) were left out, with their fields."""
+        self._found_foreign = found_foreign
         self._open: dict[int, dict[int, Boots]] = {}
         """By minute and second (ms). Each minute is in one of these three."""
         self._packed: dict[int, Packed] = {}
         self._adopted: dict[int, PackedMinute] = {}
-        self.foreign: list[Field] = []
-        """Bars that were left out."""
         self._changed: set[int] = set()
         """The minutes that have changed since `pack` was last called."""
 
@@ -70,12 +74,13 @@ class PairBars:
         return True
 
     def check(self, minute: int) -> None:
-        """Look at the bars of a minute, if that was not done. Foreign ones are noted in `foreign`."""
+        """Look at the bars of a minute, if that was not done, and leave out foreign ones."""
         adopted = self._adopted.pop(minute, None)
         if adopted is not None:
             bars, foreign = genuine(adopted)
-            self.foreign += foreign
             self._pack(minute, bars, None if foreign else adopted)
+            if foreign:
+                self._found_foreign(minute, foreign)
 
     def is_known(self, minute: PackedMinute) -> bool:
         """Whether the bars of this minute are just these."""
@@ -130,14 +135,15 @@ class PairBars:
     def totals(self, span: Span, *, without: str | None = None) -> Iterator[tuple[int, int]]:
         """Numbers of updates, each with the second or the minute (ms) of the span that has them.
 
-        `without` leaves out the bars of that boot.
+        `without` leaves out the bars of that boot. Minutes that have not been looked at count as they say:
+        foreign bars are among them.
         """
         for minute in self._minutes(span):
-            self.check(minute)
             packed = self._packed.get(minute)
+            held = self._adopted.get(minute) if packed is None else packed.minute
             whole = span.start <= minute and minute + MINUTE <= span.end
-            if packed is not None and whole and without not in packed.minute.boots:
-                yield minute, packed.whole.count
+            if held is not None and held.count is not None and whole and without not in held.boots:
+                yield minute, held.count
             else:
                 within = Span(max(span.start, minute), min(span.end, minute + MINUTE))
                 yield from ((second, count) for second, boot, count in self.counts(within) if boot != without)

@@ -61,6 +61,8 @@ class RowWriter:
         """
         self._left = REFUSED_WRITES
         now = trio.current_time()
+        # A comparison may have found that the store has one of them after all.
+        self._again = {(end, pair): at for (end, pair), at in self._again.items() if self._due.has(pair, end)}
         again = [row for row in due if self._again.get((row.end, row.pair), now + 1) <= now]
         suspects = {pair for _, pair in self._again}
         first = [row for row in due if (row.end, row.pair) not in self._again]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final
 
@@ -41,19 +42,30 @@ class Rows:
         self._unwritten = bars.unwritten
         self.adopted = AdoptedRows(bars.interval)
         """Rows that have updates of which there are no bars."""
+        self._believed: dict[Pair, Mapping[int, Bar]] = {}
+        """Rows that were compared with bars that nobody has looked at, by the start of the interval (ms)."""
+        bars.foreign.heard = self._doubt
 
     # ---- to PostgreSQL ----
 
-    def take_due(self, before: int) -> list[Due]:
-        """Begin a turn: take the rows of intervals that ended at or before `before` (ms), oldest first."""
+    def take_due(self, before: int, *, since: float = -math.inf) -> list[Due]:
+        """Begin a turn: take the rows of intervals that ended at or before `before` (ms), oldest first.
+
+        Only those of intervals that began at `since` (ms) or later. Others go on waiting.
+        """
         due: list[Due] = []
+        after = since + self._bars.interval
         for pair, outbox in self._unwritten.outboxes.items():
             outbox.put_back()
-            ends = [end for end in outbox.waiting if end <= before]
+            ends = [end for end in outbox.waiting if after <= end <= before]
             version = outbox.take(ends)
             due += [Due(end, pair, version) for end in ends]
         due.sort(key=attrgetter("end"))
         return due
+
+    def has(self, pair: Pair, end: int) -> bool:
+        """Whether the row of the interval that ends then (ms) is to be written."""
+        return end in self._unwritten.outboxes[pair]
 
     def is_current(self, due: Due) -> bool:
         """Whether the bars of that row have not changed since it was taken."""
@@ -97,9 +109,12 @@ class Rows:
         return None if whole is None else Aggregate(due.pair[0], due.pair[1], due.end, whole)
 
     def _bar(self, pair: Pair, end: int, stored: FieldBars) -> Bar | None:
+        whole = self._of_bars(pair, end, stored)
+        # Only now: to look at the bars may show that Redis has lost some.
         adopted = self.adopted.of(pair, end)
-        if adopted is not None:
-            return adopted
+        return whole if adopted is None else adopted
+
+    def _of_bars(self, pair: Pair, end: int, stored: FieldBars) -> Bar | None:
         folded = self._unwritten.folds.of(pair, end)
         span = Span(end - self._bars.interval, end)
         # What was read from Redis may have been folded meanwhile.
@@ -125,7 +140,8 @@ class Rows:
     def counts(self, pair: Pair, span: Span, *, own: bool) -> Counter[int]:
         """How many updates are known of intervals within the span, by their start (ms).
 
-        With or without those of this boot. An adopted row always has them.
+        With or without those of this boot. An adopted row always has them. Minutes that nobody has looked at
+        count as they say.
         """
         interval = self._bars.interval
         counts: Counter[int] = Counter()
@@ -134,6 +150,27 @@ class Rows:
         for start, row in self.adopted.within(pair, span).items():
             counts[start] = row.count
         return counts
+
+    # ---- rows that were compared with counts ----
+
+    def believe(self, pair: Pair, rows: Mapping[int, Bar]) -> None:
+        """These rows, by the start of their interval (ms), do not have more updates than the bars say.
+
+        Where bars turn out to be foreign, a row may have more after all. It is adopted then.
+        """
+        self._believed[pair] = rows
+
+    def looked_at(self, pair: Pair) -> None:
+        """All bars have been looked at with which these rows were compared."""
+        self._believed.pop(pair, None)
+
+    def _doubt(self, pair: Pair, minute: int) -> None:
+        """Bars of that minute (ms) have turned out to be foreign, before an update of ours has come to it."""
+        row = self._believed.get(pair, {}).get(minute)
+        if row is not None:
+            bar = self._bars.bar(pair, Span(minute, minute + self._bars.interval))
+            if bar is None or bar.count < row.count:
+                self.adopted.adopt(pair, minute + self._bars.interval, row, lacks=None)
 
     # ---- what a stop has to save ----
 

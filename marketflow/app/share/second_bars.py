@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 from itertools import islice
 from typing import Final
 
 import trio
 
 from marketflow.app.ports import BARS_KEPT, Field, FieldBars
-from marketflow.app.share.foreign_bars import ForeignBarLog
+from marketflow.app.share.foreign_bars import ForeignBars
 from marketflow.app.share.newest_bars import NewestBars
 from marketflow.app.share.outbox import ReceivedOutbox
 from marketflow.app.share.pair_bars import PairBars, genuine
@@ -107,7 +108,7 @@ class SecondBars:
         self._minutes = WholeMinutes(self.bar)
         self.others = Others()
         self._horizon = Horizon()
-        self._foreign = ForeignBarLog()
+        self.foreign = ForeignBars()
 
     # ---- in ----
 
@@ -154,8 +155,8 @@ class SecondBars:
             if doubtful or not self._of(pair).adopt(minute):
                 self._adopt_genuine(pair, minute)
                 continue
-            for begin in dict.fromkeys(second - second % self.interval for second in minute.seconds):
-                self.unwritten.mark(pair, begin + self.interval)
+            for end in self._ends_of(minute):
+                self.unwritten.mark(pair, end)
             self._minutes.changed(pair, minute.start)
             if minute.boots != (self.boot,):
                 self.others.see(pair[0], minute.end, last)
@@ -165,7 +166,7 @@ class SecondBars:
     def _adopt_genuine(self, pair: Pair, minute: PackedMinute) -> None:
         """Look at each bar of the minute, and adopt those that are not foreign."""
         bars, foreign = genuine(minute)
-        self._foreign.tell(pair, foreign)
+        self.foreign.tell(pair, foreign)
         self.adopt(pair, bars)
 
     def _is_gone_in_part(self, pair: Pair, minute: PackedMinute) -> bool:
@@ -184,16 +185,11 @@ class SecondBars:
         for minute in bars.unchecked:
             bars.check(minute)
             await trio.lowlevel.checkpoint()
-        self._tell_foreign(pair, bars)
-
-    def _tell_foreign(self, pair: Pair, bars: PairBars) -> None:
-        self._foreign.tell(pair, bars.foreign)
-        bars.foreign.clear()
 
     def _of(self, pair: Pair) -> PairBars:
         bars = self._bars.get(pair)
         if bars is None:
-            bars = self._bars[pair] = PairBars()
+            bars = self._bars[pair] = PairBars(partial(self.foreign.found, pair))
         return bars
 
     def _counts(self, pair: Pair, fields: Iterable[Field]) -> dict[Field, int]:
@@ -233,6 +229,12 @@ class SecondBars:
     def _end_of(self, second: int) -> int:
         """The end (ms) of the interval that a second belongs to."""
         return second - second % self.interval + self.interval
+
+    def _ends_of(self, minute: PackedMinute) -> Iterable[int]:
+        """The same of all its bars."""
+        if self.interval % MINUTE == 0:
+            return (self._end_of(minute.start),)
+        return dict.fromkeys(map(self._end_of, minute.seconds))
 
     # ---- to Redis ----
 
@@ -280,16 +282,22 @@ class SecondBars:
             return {}
         return {(second, boot): bar for second, boot, bar in self._bars[pair].within(span)}
 
+    @property
+    def tell_counts(self) -> bool:
+        """Whether the bars of an interval tell how many updates it has without being looked at."""
+        return self.interval == MINUTE
+
     def totals(self, pair: Pair, span: Span, *, own: bool) -> Iterator[tuple[int, int]]:
         """How many updates there are, each number with a time (ms), with or without those of this boot.
 
-        The time is a second, or a minute if intervals are as long. All of them are within the span.
+        The time is a second, or a minute if intervals are as long. All of them are within the span. Minutes
+        are not looked at for it: foreign bars count until they are found.
         """
         bars = self._bars.get(pair)
         if bars is None:
             return iter(())
         without = None if own else self.boot
-        if self.interval == MINUTE:
+        if self.tell_counts:
             return bars.totals(span, without=without)
         return ((second, count) for second, boot, count in bars.counts(span) if boot != without)
 
@@ -337,7 +345,6 @@ class SecondBars:
                 pruned.append((pair, (second, boot)))
                 if (end := self._end_of(second)) in unwritten:
                     self.unwritten.folds.add(pair, end, boot, bar)
-            self._tell_foreign(pair, bars)
         self._bars = {pair: bars for pair, bars in self._bars.items() if not bars.empty}
         self._minutes.forget_before(horizon)
         self.outbox.forget(pruned)

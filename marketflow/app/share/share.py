@@ -17,6 +17,7 @@ import trio
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.share.aggregating import Aggregator
 from marketflow.app.share.book import Book
+from marketflow.app.share.earlier_trades import EarlierTrades
 from marketflow.app.share.figures import ShareFigures
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.share.known_bars import BookBars
@@ -36,6 +37,7 @@ class Share:
     flusher: Flusher
     aggregator: Aggregator
     spooling: Spooling
+    earlier_trades: EarlierTrades
     leases: Lease
     """Of both stores."""
     bars: BookBars
@@ -70,10 +72,12 @@ class Share:
     async def begin(self, now: int) -> None:
         """Updates may enter from `now` (Unix ms) on. What the last stop has spooled is brought in first.
 
+        Which trades earlier boots had is read from the window.
         If it is cancelled, as by a stop, the spool stays as it is, and the next start brings it in.
         """
         self.book.begin(now)
         await self.spooling.bring_in()
+        await self.earlier_trades.read()
 
     async def run(self) -> None:
         """Write to the stores, until `end` was called and all is written that they take.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import attrs
 import trio
 
 from marketflow.app.figures import Figures
@@ -19,7 +21,7 @@ from marketflow.app.interface import (
     ServiceStatus,
     StoreHealth,
 )
-from marketflow.app.ports import Clock
+from marketflow.app.ports import Clock, VenueSource
 
 
 class Health:
@@ -29,6 +31,7 @@ class Health:
         self,
         *,
         feeds: Mapping[Mode, Sequence[Feed]],
+        venues: Mapping[str, VenueSource[Any]],
         mode: Callable[[], Mode],
         share: Figures,
         redis: StoreState,
@@ -37,8 +40,21 @@ class Health:
         stale_after: float,
         version: str,
     ) -> None:
-        """`stale_after` in seconds."""
+        """What it reports on.
+
+        Args:
+            feeds: of both modes.
+            venues: the sources of venues, by exchange.
+            mode: tells the current mode.
+            share: the numbers of the share.
+            redis: the state of that store.
+            postgres: the state of that store.
+            clock: the wall clock.
+            stale_after: seconds.
+            version: the running one.
+        """
         self._feeds = feeds
+        self._venues = venues
         self._mode = mode
         self._share = share
         self._redis = redis
@@ -66,10 +82,18 @@ class Health:
             return "off"
         if not feed.connected:
             return "reconnecting"
+        if (venue := self._venues.get(feed.exchange)) is not None:
+            return "stale" if self._is_mute(venue) else "connected"
         # Not since the connection: an exchange that reconnects again and again without a good line is stale.
         accepted = self._share.last_accepted(feed.exchange)
         heard = feed.running_since if accepted is None else max(feed.running_since, accepted)
         return "stale" if trio.current_time() - heard > self._stale_after else "connected"
+
+    def _is_mute(self, venue: VenueSource[Any]) -> bool:
+        """Whether a venue gives nothing. A quiet market is none: trades need not come, but heartbeats do."""
+        refused_all = len(venue.rejected_symbols) == len(venue.symbols)
+        heard_at = venue.heard_at
+        return refused_all or heard_at is None or trio.current_time() - heard_at > venue.silence
 
     def exchange_list(self) -> list[ExchangeState]:
         """The exchanges of both modes."""
@@ -115,11 +139,21 @@ class Health:
 
     def _exchange(self, feed: Feed, counters: Counters) -> ExchangeHealth:
         accepted = self._share.last_accepted(feed.exchange)
-        return ExchangeHealth(
+        health = ExchangeHealth(
             status=self.status_of(feed),
             last_update_age=None if accepted is None else round(trio.current_time() - accepted, 3),
             reconnects=feed.reconnects,
             updates=counters,
+        )
+        if (venue := self._venues.get(feed.exchange)) is None:
+            return health
+        return attrs.evolve(
+            health,
+            kind=venue.kind,
+            activity=venue.activity if health.status != "off" else None,
+            rejected_symbols=sorted(venue.rejected_symbols),
+            gaps=self._share.gaps().get(feed.exchange, 0),
+            symbols=venue.symbols,
         )
 
     def _store(self, state: StoreState) -> StoreHealth:

@@ -6,13 +6,22 @@ https://docs.kraken.com/api/docs/websocket-v2/trade
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Generic
 
 import msgspec
 
-from marketflow.adapters.exchange.venues.reading import TradeMessages, decoded, ms_of, volume_of
+from marketflow.adapters.exchange.venues.reading import (
+    Id,
+    Item,
+    Side,
+    TradeMessages,
+    Volume,
+    member,
+    members,
+    ms_of,
+    request_of,
+    text_of,
+)
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
     Found,
@@ -27,57 +36,29 @@ from marketflow.adapters.exchange.venues.venue import (
     Venue,
 )
 
-Volume = TypeVar("Volume")
-Item = TypeVar("Item")
 
-
-class _Trade(msgspec.Struct, Generic[Volume], gc=False):
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
     symbol: str
     price: float
-    trade_id: int
-    timestamp: datetime
-    qty: Volume | None = None
-    side: Any = None
+    timestamp: str
+    trade_id: Id
+    qty: Volume | msgspec.UnsetType = msgspec.UNSET
+    side: Side | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Message(msgspec.Struct, Generic[Item], gc=False):
     data: list[Item]
 
 
-class _Result(msgspec.Struct, gc=False):
-    symbol: str | None = None
+def _trades(message: _Message[_Trade[float, str, int]]) -> list[Trade]:
+    return [
+        # The side is the taker's.
+        Trade(each.symbol, each.price, ms_of(each.timestamp), each.qty, each.side, each.trade_id)
+        for each in message.data
+    ]
 
 
-class _Envelope(msgspec.Struct, gc=False):
-    """What tells messages apart."""
-
-    channel: str | None = None
-    type: str | None = None
-    method: str | None = None
-    req_id: int | None = None
-    success: bool | None = None
-    error: str | None = None
-    symbol: str | None = None
-    result: _Result | None = None
-
-
-_ENVELOPE = msgspec.json.Decoder(_Envelope)
-
-
-def _trade(_: object, item: _Trade[Any]) -> Trade:
-    return Trade(
-        item.symbol,
-        item.price,
-        ms_of(item.timestamp),
-        volume_of(item.qty),
-        item.side,  # the taker's
-        item.trade_id,
-    )
-
-
-_TRADES = TradeMessages(
-    _Message, good=_Trade[float], loose=_Trade[Any], items=attrgetter("data"), trade=_trade
-)
+_TRADES = TradeMessages(_Trade, _trades, message=_Message)
 
 
 class Kraken(Venue):
@@ -101,21 +82,29 @@ class Kraken(Venue):
 
     def read(self, frame: bytes) -> Meaning:
         """Each symbol of a request has an answer of its own."""
-        envelope = decoded(_ENVELOPE, frame)
-        if envelope is None:
+        if frame.startswith(b'{"channel":"trade","type":"update"'):
             return Trades(frame)
-        if envelope.channel == "trade":
-            return Trades(frame) if envelope.type == "update" else ALIVE
-        if envelope.method == "subscribe":
-            named = envelope.symbol or (envelope.result.symbol if envelope.result else None)
-            symbols = () if named is None else (named,)
-            if envelope.success:
-                return Subscribed(symbols, envelope.req_id)
-            return Rejected(envelope.error or "refused", symbols, envelope.req_id)
-        if envelope.channel == "status" and b'"maintenance"' in frame:
+        message = members(frame)
+        if message is None:
+            return Trades(frame)
+        channel = message.get("channel")
+        if channel == "trade":
+            return Trades(frame) if message.get("type") == "update" else ALIVE
+        if channel == "status" and b'"maintenance"' in frame:
             return Leave("maintenance")
+        if message.get("method") == "subscribe":
+            return _answer(message)
         return ALIVE
 
     def trades(self, body: bytes) -> Found:
         """Numbers are bare, and a message may have many trades."""
         return _TRADES.found(body)
+
+
+def _answer(message: object) -> Meaning:
+    symbol = text_of(member(message, "symbol"), "") or text_of(member(message, "result", "symbol"), "")
+    symbols = (symbol,) if symbol else ()
+    request = request_of(member(message, "req_id"))
+    if member(message, "success") is True:
+        return Subscribed(symbols, request)
+    return Rejected(text_of(member(message, "error"), "refused"), symbols, request)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -11,11 +12,13 @@ import attrs
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.venues.venue import Trade, Venue
 from marketflow.adapters.exchange.websocket.frames import Frames
-from marketflow.app.ports import Decoded
+from marketflow.app.ports import Decoded, Identity, Updates
 from marketflow.domain.prices import MALFORMED
 
 _BY_TIME: Final = attrgetter("timestamp")
 _BY_TIME_AND_ID: Final = attrgetter("timestamp", "id")
+_ID: Final = re.compile(r"[!-9;-~]{1,64}")
+"""Of an id: what a member in Redis can have."""
 _NO_SYMBOL: Final = ""
 """The checks reject it. The venue's own spelling might happen to be that of another symbol of ours."""
 
@@ -44,7 +47,30 @@ class VenueDecoder:
         ours = self.names.get
         for trade in trades:
             trade.symbol = ours(trade.symbol, _NO_SYMBOL)
-        numbered = {type(trade.id) for trade in trades} == {int}
-        trades.sort(key=_BY_TIME_AND_ID if numbered else _BY_TIME)
+        if {type(trade.id) for trade in trades} == {int}:
+            trades.sort(key=_BY_TIME_AND_ID)
+        else:
+            good = [trade for trade in trades if _ID.fullmatch(str(trade.id))]
+            malformed += len(trades) - len(good)
+            trades = sorted(good, key=_BY_TIME)
         rejected = {MALFORMED: malformed} if malformed else {}
-        return self.checks.decoded(trades, rejected, payload.received_at, told=True, identified=True)
+        decoded = self.checks.decoded(trades, rejected, payload.received_at, told=True, identified=True)
+        contiguous = self.venue.contiguous_ids
+        others = _others(trades, decoded.updates) if contiguous and decoded.rejected else None
+        return Decoded(
+            received=decoded.received,
+            rejected=decoded.rejected,
+            updates=decoded.updates,
+            ignored_volumes=decoded.ignored_volumes,
+            identity=Identity(payload.asked_at, contiguous=contiguous, others=others),
+        )
+
+
+def _others(trades: Sequence[Trade], updates: Sequence[Updates]) -> Mapping[str, Sequence[str]]:
+    """The ids of the trades that are not among the updates, by symbol."""
+    accepted = {(each.symbol, number) for each in updates for number in each.columns.ids or ()}
+    others: dict[str, list[str]] = {}
+    for trade in trades:
+        if (trade.symbol, str(trade.id)) not in accepted:
+            others.setdefault(trade.symbol, []).append(str(trade.id))
+    return others

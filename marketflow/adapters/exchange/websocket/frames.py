@@ -10,6 +10,8 @@ class Frames(NamedTuple):
 
     bodies: tuple[bytes, ...]
     """What the venue's `trades` decodes, one for each message."""
+    asked_at: int
+    """When trades were first asked for on this connection (Unix ms)."""
     received_at: int
     """Unix ms."""
     received_monotonic: float

@@ -19,12 +19,17 @@ class Requests:
         self.venue = venue
         self._clock = clock
         self._numbers = count(1)
+        self.asked_at: int | None = None
+        """When trades were first asked for (Unix ms)."""
 
     def subscribe(self, subscriptions: Subscriptions) -> bytes:
         """The next request for symbols, which is sent now; empty if nothing may be asked."""
-        number = next(self._numbers)
+        number, now = next(self._numbers), self._clock.now()
         symbols = subscriptions.ask(number, trio.current_time())
-        return self.venue.subscribe(symbols, number, self._clock.now()) if symbols else b""
+        if not symbols:
+            return b""
+        self.asked_at = self.asked_at or now
+        return self.venue.subscribe(symbols, number, now)
 
     def now(self) -> int:
         """The wall clock's time, Unix ms."""

@@ -160,7 +160,8 @@ class Session:
             intake.ended(connection.end)  # the workers may be behind
         if not bodies:
             return None
-        return Frames(tuple(bodies), self._requests.now(), trio.current_time())
+        now = self._requests.now()
+        return Frames(tuple(bodies), self._requests.asked_at or now, now, trio.current_time())
 
     def _bodies(self, messages: Sequence[bytes], intake: Intake[Any]) -> list[bytes]:
         """The trades among some messages. The others are acted on."""

@@ -71,6 +71,9 @@ class WebSocketSource:
             raise ValueError(f"{venue.kind} gives at most {most} symbols on a connection, not {len(names)}")
         self.exchange = exchange
         self.decode = decode
+        self.kind = venue.kind
+        self.symbols = {symbol: name for name, symbol in names.items()}
+        """Our symbols, with the venue's spelling."""
         self._maker = maker_of(
             exchange, venue, names, url, opener=opener, attempts=attempts, clock=clock, entropy=entropy
         )
@@ -85,6 +88,11 @@ class WebSocketSource:
         """The shortest and the longest pause before it is run again, in seconds."""
         rules = self._maker.venue.rules
         return rules.least_pause, rules.most_pause
+
+    @property
+    def silence(self) -> float:
+        """A connection on which nothing came for so long is dead, in seconds."""
+        return self._maker.venue.rules.silence
 
     @property
     def rejected_symbols(self) -> Mapping[str, str]:

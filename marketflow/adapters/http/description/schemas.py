@@ -157,14 +157,22 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
     },
     "ExchangeHealth": {
         "status": {
-            "description": "`stale`: connected, but without an accepted update for `feeds.stale_after`. "
-            "`off`: it belongs to the other mode."
+            "description": "`stale`: connected, but without an accepted update for `feeds.stale_after`, or, "
+            "of a real exchange, without a sign of life by its own rule. `off`: it belongs to the other mode."
         },
         "last_update_age": _number(
             "Seconds since the receipt of the last accepted update; null: there was none."
         ),
         "reconnects": _number("The number of reconnects since the start."),
         "updates": _value("Counters", "The counters of its lines."),
+        "kind": {"description": "Its kind in the configuration."},
+        "activity": {"description": "What the connection to a real exchange is doing; null for other kinds."},
+        "rejected_symbols": {"description": "Symbols that a real exchange has refused to send."},
+        "gaps": _number("Trades that have never come, where the exchange numbers them without gaps."),
+        "symbols": {
+            "description": "The symbols that a real exchange is asked for, and its names for them; null for "
+            "other kinds."
+        },
     },
     "ExchangeState": {
         "name": _value("Exchange", "Its configured name."),

@@ -1,0 +1,115 @@
+"""Binance: public spot trades, through combined streams.
+
+https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Generic
+
+import msgspec
+
+from marketflow.adapters.exchange.venues.reading import (
+    Id,
+    Item,
+    Side,
+    TradeMessages,
+    Volume,
+    member,
+    members,
+    request_of,
+    text_of,
+)
+from marketflow.adapters.exchange.venues.venue import (
+    ALIVE,
+    Found,
+    Leave,
+    Meaning,
+    Rate,
+    Rejected,
+    Rules,
+    Subscribed,
+    Trade,
+    Trades,
+    Venue,
+)
+
+
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
+    s: str
+    p: float
+    T: int
+    t: Id
+    q: Volume | msgspec.UnsetType = msgspec.UNSET
+    m: Side | msgspec.UnsetType = msgspec.UNSET
+    """Whether the maker bought."""
+
+
+class _Message(msgspec.Struct, Generic[Item], gc=False):
+    data: Item
+
+
+_TAKERS: Final[Mapping[Any, str]] = {True: "sell", False: "buy"}
+
+
+def _trades(message: _Message[_Trade[float, bool, int]]) -> list[Trade]:
+    trade = message.data
+    return [Trade(trade.s, trade.p, trade.T, trade.q, _TAKERS.get(trade.m), trade.t)]
+
+
+_TRADES = TradeMessages(_Trade, _trades, message=_Message, sides=bool)
+
+
+class Binance(Venue):
+    """Sends WebSocket pings each 20 s. Accepts symbols that it does not have, and sends nothing for them."""
+
+    kind = "binance"
+    url = "wss://stream.binance.com:9443/stream"
+    rules = Rules(
+        attempts=Rate(150, 300.0),  # 300 in 5 minutes, then it bans the address
+        requests=Rate(4, 1.0),  # 5 a second
+        pongs_are_requests=True,
+        batch=100,
+        symbols=1_000,  # 1024 streams
+        rejects_all=True,
+        lifetime=24 * 3_600.0,
+        silence=50.0,
+        pings_show_life=True,
+    )
+    contiguous_ids = True
+
+    def spelling(self, symbol: str) -> str:
+        """The same letters."""
+        return symbol
+
+    def canonical(self, symbol: str) -> str:
+        """Upper case, as in trades; only the names of streams are in lower case."""
+        return symbol.upper()
+
+    def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
+        """A stream for each symbol."""
+        streams = [f"{symbol.lower()}@trade" for symbol in symbols]
+        return msgspec.json.encode({"method": "SUBSCRIBE", "params": streams, "id": request})
+
+    def read(self, frame: bytes) -> Meaning:
+        """A trade may come without the envelope of a combined stream."""
+        if frame.startswith(b'{"stream":"') and frame.find(b'@trade","data":{"e":"trade",', 11, 80) > 0:
+            return Trades(frame)
+        message = members(frame)
+        if message is None:
+            return Trades(frame)
+        event = member(message, "data", "e") or message.get("e")
+        if event == "trade":
+            return Trades(frame if "data" in message else b'{"data":' + frame + b"}")
+        if event == "serverShutdown":
+            return Leave("server shutdown")
+        request = request_of(message.get("id"))
+        reason = member(message, "error", "msg") or message.get("msg")
+        if reason is not None or "error" in message:
+            return Rejected(text_of(reason, "refused"), (), request)
+        return ALIVE if request is None else Subscribed((), request)
+
+    def trades(self, body: bytes) -> Found:
+        """One trade. Its time is in ms, unless the URL asks for something else."""
+        return _TRADES.found(body)

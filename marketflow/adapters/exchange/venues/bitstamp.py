@@ -1,0 +1,122 @@
+"""Bitstamp's WebSocket API v2: public spot trades.
+
+https://www.bitstamp.net/websocket/v2/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Generic, Literal
+
+import msgspec
+
+from marketflow.adapters.exchange.venues.reading import (
+    Id,
+    Item,
+    Side,
+    TradeMessages,
+    Volume,
+    member,
+    members,
+    text_of,
+)
+from marketflow.adapters.exchange.venues.venue import (
+    ALIVE,
+    Found,
+    Leave,
+    Meaning,
+    Rate,
+    Rejected,
+    Rules,
+    Subscribed,
+    Trade,
+    Trades,
+    Venue,
+)
+
+
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
+    price_str: float
+    microtimestamp: int
+    id: Id
+    amount_str: Volume | msgspec.UnsetType = msgspec.UNSET
+    type: Side | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Message(msgspec.Struct, Generic[Item], gc=False):
+    channel: str
+    data: Item
+
+
+_TAKERS: Final[Mapping[Any, str]] = {0: "buy", 1: "sell"}
+_CHANNEL: Final = "live_trades_"
+
+
+def _trades(message: _Message[_Trade[float, int, int]]) -> list[Trade]:
+    trade, symbol = message.data, message.channel.removeprefix(_CHANNEL)
+    time, side = trade.microtimestamp // 1_000, _TAKERS.get(trade.type)
+    return [Trade(symbol, trade.price_str, time, trade.amount_str, side, trade.id)]
+
+
+_TRADES = TradeMessages(_Trade, _trades, message=_Message, sides=Literal[0, 1])
+
+
+class Bitstamp(Venue):
+    """Has a channel and a request for each symbol. It may accept symbols that it does not have."""
+
+    kind = "bitstamp"
+    url = "wss://ws.bitstamp.net"
+    rules = Rules(
+        attempts=Rate(20, 60.0),
+        requests=Rate(10, 1.0),
+        batch=1,
+        symbols=100,
+        lifetime=90 * 24 * 3_600.0,
+        ping_every=30.0,
+        silence=70.0,
+    )
+
+    def spelling(self, symbol: str) -> str:
+        """The same letters."""
+        return symbol.lower()
+
+    def canonical(self, symbol: str) -> str:
+        """Lower case, as in the names of channels."""
+        return symbol.lower()
+
+    def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
+        """One symbol."""
+        (symbol,) = symbols
+        return msgspec.json.encode({"event": "bts:subscribe", "data": {"channel": _CHANNEL + symbol}})
+
+    def ping(self, request: int, now: int) -> bytes:  # noqa: ARG002
+        """A heartbeat, answered by one."""
+        return b'{"event":"bts:heartbeat"}'
+
+    def read(self, frame: bytes) -> Meaning:
+        """The channel's name has the symbol. Answers have no number."""
+        if frame.endswith(b'","event":"trade"}') and frame.find(b'"channel":"live_trades_', -80) > 0:
+            return Trades(frame)
+        message = members(frame)
+        if message is None:
+            return Trades(frame)
+        channel = text_of(message.get("channel"), "")
+        if message.get("event") == "trade":
+            return Trades(frame) if channel.startswith(_CHANNEL) else ALIVE
+        return _event(message, (channel.removeprefix(_CHANNEL),) if channel.startswith(_CHANNEL) else ())
+
+    def trades(self, body: bytes) -> Found:
+        """One trade, with its time in microseconds."""
+        return _TRADES.found(body)
+
+
+def _event(message: Mapping[str, object], symbols: tuple[str, ...]) -> Meaning:
+    match message.get("event"):
+        case "bts:subscription_succeeded" if symbols:
+            return Subscribed(symbols)
+        case "bts:error":
+            return Rejected(text_of(member(message, "data", "message"), "no reason given"), symbols)
+        case "bts:request_reconnect":
+            return Leave("reconnect requested")
+        case _:
+            return ALIVE

@@ -1,0 +1,118 @@
+"""Bybit's WebSocket API v5: public spot trades.
+
+https://bybit-exchange.github.io/docs/v5/websocket/public/trade
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Generic, Literal
+
+import msgspec
+
+from marketflow.adapters.exchange.venues.reading import (
+    Id,
+    Item,
+    Side,
+    TradeMessages,
+    Volume,
+    members,
+    request_of,
+    text_of,
+)
+from marketflow.adapters.exchange.venues.venue import (
+    ALIVE,
+    Found,
+    Meaning,
+    Rate,
+    Rejected,
+    Rules,
+    Subscribed,
+    Trade,
+    Trades,
+    Venue,
+)
+
+
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
+    s: str
+    p: float
+    T: int
+    i: Id
+    v: Volume | msgspec.UnsetType = msgspec.UNSET
+    S: Side | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Message(msgspec.Struct, Generic[Item], gc=False):
+    data: list[Item]
+
+
+_TAKERS: Final[Mapping[Any, str]] = {"Buy": "buy", "Sell": "sell"}
+
+
+def _trades(message: _Message[_Trade[float, str, int]]) -> list[Trade]:
+    return [Trade(each.s, each.p, each.T, each.v, _TAKERS.get(each.S), each.i) for each in message.data]
+
+
+_TRADES = TradeMessages(_Trade, _trades, message=_Message, sides=Literal["Buy", "Sell"])
+_TOPIC: Final = "publicTrade."
+_NAMED: Final = re.compile(r"publicTrade\.([A-Z0-9]+)")
+
+
+class Bybit(Venue):
+    """Ends a connection without pings after 10 minutes, so it gets them."""
+
+    kind = "bybit"
+    url = "wss://stream.bybit.com/v5/public/spot"
+    rules = Rules(
+        attempts=Rate(100, 300.0),  # 500 in 5 minutes
+        requests=Rate(10, 1.0),
+        batch=10,
+        symbols=500,
+        rejects_all=True,
+        ping_every=20.0,
+        silence=50.0,
+    )
+
+    def spelling(self, symbol: str) -> str:
+        """The same letters."""
+        return symbol
+
+    def canonical(self, symbol: str) -> str:
+        """Upper case."""
+        return symbol.upper()
+
+    def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
+        """A topic for each symbol."""
+        topics = [_TOPIC + symbol for symbol in symbols]
+        return msgspec.json.encode({"req_id": str(request), "op": "subscribe", "args": topics})
+
+    def ping(self, request: int, now: int) -> bytes:  # noqa: ARG002
+        """Answered by a message whose text is `pong`."""
+        return msgspec.json.encode({"req_id": str(request), "op": "ping"})
+
+    def read(self, frame: bytes) -> Meaning:
+        """Messages with trades are all of the type `snapshot`; their trades are new nevertheless."""
+        if frame.startswith(b'{"topic":"publicTrade.'):
+            return Trades(frame)
+        message = members(frame)
+        if message is None or text_of(message.get("topic"), "").startswith(_TOPIC):
+            return Trades(frame)
+        if message.get("op") != "subscribe":
+            return ALIVE
+        request = request_of(message.get("req_id"))
+        if message.get("success") is True:
+            return Subscribed((), request)
+        reason = text_of(message.get("ret_msg"), "refused")
+        symbols = tuple(_NAMED.findall(reason))
+        # It refuses a whole request also if one of the symbols has been subscribed before.
+        return (
+            Subscribed(symbols, request)
+            if symbols and "already subscribed" in reason
+            else Rejected(reason, symbols, request)
+        )
+
+    def trades(self, body: bytes) -> Found:
+        """A message has up to 1024 trades."""
+        return _TRADES.found(body)

@@ -1,0 +1,124 @@
+"""Gate's WebSocket API v4: public spot trades.
+
+https://www.gate.com/docs/developers/apiv4/ws/en/#public-trades-channel
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, Generic
+
+import msgspec
+
+from marketflow.adapters.exchange.venues.reading import (
+    Id,
+    Item,
+    Side,
+    TradeMessages,
+    Volume,
+    member,
+    members,
+    request_of,
+    text_of,
+)
+from marketflow.adapters.exchange.venues.venue import (
+    ALIVE,
+    Found,
+    Meaning,
+    Notice,
+    Rate,
+    Rejected,
+    Rules,
+    Subscribed,
+    Trade,
+    Trades,
+    Venue,
+)
+
+
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
+    currency_pair: str
+    price: float
+    create_time_ms: float
+    id: Id
+    amount: Volume | msgspec.UnsetType = msgspec.UNSET
+    side: Side | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Message(msgspec.Struct, Generic[Item], gc=False):
+    result: Item
+
+
+def _trades(message: _Message[_Trade[float, str, int]]) -> list[Trade]:
+    trade = message.result
+    time = int(trade.create_time_ms)
+    # The side is the taker's.
+    return [Trade(trade.currency_pair, trade.price, time, trade.amount, trade.side, trade.id)]
+
+
+_TRADES = TradeMessages(_Trade, _trades, message=_Message, field="result")
+_CHANNEL: Final = "spot.trades"
+_NAMED: Final = re.compile(r"currency pair:? ([A-Za-z0-9_]+)")
+
+
+class Gate(Venue):
+    """Refuses all symbols of a request if it refuses one, so each symbol has a request of its own."""
+
+    kind = "gateio"
+    url = "wss://api.gateio.ws/ws/v4/"
+    rules = Rules(
+        attempts=Rate(60, 300.0),
+        requests=Rate(20, 1.0),
+        batch=1,
+        symbols=200,
+        rejects_all=True,
+        ping_every=15.0,
+        silence=40.0,
+    )
+
+    def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:
+        """Gate wants to know the time, in seconds."""
+        return msgspec.json.encode(
+            {
+                "time": now // 1_000,
+                "id": request,
+                "channel": _CHANNEL,
+                "event": "subscribe",
+                "payload": list(symbols),
+            }
+        )
+
+    def ping(self, request: int, now: int) -> bytes:  # noqa: ARG002
+        """Answered by `spot.pong`."""
+        return msgspec.json.encode({"time": now // 1_000, "channel": "spot.ping"})
+
+    def read(self, frame: bytes) -> Meaning:
+        """Answers to requests and trades have the same channel, and different events."""
+        if (
+            frame.startswith(b'{"time":')
+            and frame.find(b'"channel":"spot.trades","event":"update","result":{', 8, 120) > 0
+        ):
+            return Trades(frame)
+        message = members(frame)
+        if message is None:
+            return Trades(frame)
+        if message.get("channel") == _CHANNEL:
+            if message.get("event") == "update":
+                return Trades(frame)
+            if message.get("event") == "subscribe":
+                return _answer(message)
+        error = message.get("error")
+        return ALIVE if error is None else Notice(text_of(member(error, "message"), "error"))
+
+    def trades(self, body: bytes) -> Found:
+        """One trade. Its time is in ms, as a text with a fraction."""
+        return _TRADES.found(body)
+
+
+def _answer(message: Mapping[str, object]) -> Meaning:
+    request = request_of(message.get("id"))
+    if message.get("error") is None and member(message, "result", "status") == "success":
+        return Subscribed((), request)
+    reason = text_of(member(message, "error", "message"), "no reason given")
+    return Rejected(reason, tuple(_NAMED.findall(reason)), request)

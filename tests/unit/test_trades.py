@@ -1,0 +1,198 @@
+"""Trades with ids: each is taken in once, and those that never come are counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from marketflow.app.ports import Batch, Identity, Updates
+from marketflow.app.share.book import Book
+from marketflow.app.share.trades import GAP_MS, IDS_KEPT, AllTrades, Gaps, SymbolTrades, Trades
+from marketflow.domain.bars import in_seconds
+from marketflow.domain.columns import Columns
+
+NOON = 1_795_343_340_000
+EXCHANGE, SYMBOL = "krk", "BTCUSDT"
+
+
+def columns_of(trades):
+    """The columns of (id, timestamp) pairs; the price is the id's number."""
+    return Columns(
+        [timestamp for _, timestamp in trades],
+        [float(number) for number, _ in trades],
+        [1.0] * len(trades),
+        ["buy"] * len(trades),
+        [str(number) for number, _ in trades],
+    )
+
+
+def batch_of(
+    *trades, number=0, received_at=NOON, asked_at=NOON, contiguous=False, symbol=SYMBOL, rejected=None
+):
+    columns = columns_of(trades)
+    return Batch(
+        exchange=EXCHANGE,
+        number=number,
+        received=len(trades) + sum((rejected or {}).values()),
+        rejected=rejected or {},
+        updates=[Updates(symbol, columns, in_seconds(columns))] if trades else [],
+        received_at=received_at,
+        received_monotonic=0.0,
+        identity=Identity(asked_at, contiguous=contiguous),
+    )
+
+
+def ids_of(batch):
+    return [number for updates in batch.updates for number in updates.columns.ids]
+
+
+def sifted(trades, batch):
+    return trades.sifted(batch, batch.identity)
+
+
+def test_a_trade_that_came_before_is_a_duplicate():
+    trades = Trades(EXCHANGE)
+    first = batch_of((1, NOON), (2, NOON + 1))
+    assert sifted(trades, first) is first
+
+    again = sifted(trades, batch_of((2, NOON + 1), (3, NOON + 1_500), (1, NOON), rejected={"price": 1}))
+
+    assert ids_of(again) == ["3"]
+    assert again.rejected == {"price": 1, "duplicate": 2}
+    assert again.received == again.accepted + sum(again.rejected.values())
+    assert again.updates[0].bars == in_seconds(columns_of([(3, NOON + 1_500)]))
+
+
+def test_a_batch_of_duplicates_has_no_updates():
+    trades = Trades(EXCHANGE)
+    sifted(trades, batch_of((1, NOON)))
+    again = sifted(trades, batch_of((1, NOON), (1, NOON)))
+    assert (again.updates, again.accepted, again.rejected) == ([], 0, {"duplicate": 2})
+
+
+def test_a_trade_may_come_twice_in_a_batch():
+    assert ids_of(sifted(Trades(EXCHANGE), batch_of((1, NOON), (1, NOON)))) == ["1"]
+
+
+def test_symbols_have_ids_of_their_own():
+    trades = Trades(EXCHANGE)
+    sifted(trades, batch_of((1, NOON)))
+    assert ids_of(sifted(trades, batch_of((1, NOON), symbol="ETHUSDT"))) == ["1"]
+
+
+def test_an_old_trade_that_comes_first_is_not_new():
+    """Some exchanges send the last trade again when they are asked for trades."""
+    trades = Trades(EXCHANGE)
+    found = sifted(trades, batch_of((1, NOON - 25_000), (2, NOON)))
+    assert (ids_of(found), found.rejected) == (["2"], {"duplicate": 1})
+
+
+def test_only_the_first_trades_can_be_old():
+    """The exchange's clock may be behind ours, and a trade that was missed meanwhile is sent later."""
+    trades = Trades(EXCHANGE)
+    sifted(trades, batch_of((1, NOON - 3_000)))
+    assert ids_of(sifted(trades, batch_of((2, NOON - 2_000)))) == ["2"]
+
+
+def test_what_was_traded_while_we_were_away_is_new():
+    """Old is what was traded before the exchange was asked for the first time, not for the last time."""
+    trades = Trades(EXCHANGE)
+    sifted(trades, batch_of((1, NOON), symbol="ETHUSDT"))
+    later = batch_of((1, NOON + 10_000), asked_at=NOON + 60_000)
+    assert ids_of(sifted(trades, later)) == ["1"]
+
+
+def test_trades_of_an_earlier_boot_are_known():
+    """Their time does not matter: the exchange's clock may be ahead of ours."""
+    trades = AllTrades()
+    trades.know({(EXCHANGE, SYMBOL): ["7"], (EXCHANGE, "ETHUSDT"): []})
+    found = sifted(trades.of(EXCHANGE), batch_of((7, NOON + 2_000), (8, NOON - 10)))
+    assert (ids_of(found), found.rejected) == (["8"], {"duplicate": 1})
+
+
+def test_ids_that_are_kept_are_bounded():
+    symbol = SymbolTrades()
+    for number in range(3):
+        first = number * IDS_KEPT
+        symbol.new(columns_of([(each, NOON) for each in range(first, first + IDS_KEPT)]), not_before=NOON)
+    assert len(symbol.ids) == IDS_KEPT
+    assert symbol.new(columns_of([(3 * IDS_KEPT - 1, NOON)]), not_before=NOON) == []
+
+
+@given(st.lists(st.lists(st.integers(0, 20), max_size=8), max_size=8))
+def test_each_id_is_taken_in_once(chunks):
+    """However they are sent, in which chunks and how often."""
+    trades, taken, counted = Trades(EXCHANGE), Counter(), 0
+    for number, chunk in enumerate(chunks):
+        found = sifted(trades, batch_of(*[(each, NOON + each) for each in chunk], number=number))
+        taken.update(ids_of(found))
+        counted += found.rejected.get("duplicate", 0)
+    sent = Counter(str(each) for chunk in chunks for each in chunk)
+    assert taken == Counter(set(sent))
+    assert counted == sent.total() - len(sent)
+
+
+async def test_the_book_counts_duplicates(autojump_clock):
+    book = Book(boot="b", limits={EXCHANGE: 100}, window_length=60_000, replay_memory=0, interval=60_000)
+    book.begin(NOON)
+    await book.enter(batch_of((1, NOON), (2, NOON), number=0))
+    await book.enter(batch_of((2, NOON), (3, NOON), number=1))
+    ledger = book.ledgers[EXCHANGE]
+    assert (ledger.received, ledger.accepted, ledger.rejected) == (4, 3, {"duplicate": 1})
+
+
+# ---- gaps ----
+
+
+@pytest.mark.parametrize(
+    ("ids", "missing"),
+    [
+        ([5, 6, 7], 0),
+        ([5, 7], 1),
+        ([5, 9, 10], 3),
+        ([5, 7, 6], 0),
+        ([5, 8, 6], 1),
+        ([5, 4, 6], 0),
+        ([5, 5, 6], 0),
+    ],
+)
+def test_ids_that_never_come_are_counted(ids, missing):
+    """Not before some seconds: trades need not come in order."""
+    gaps = Gaps()
+    for number in ids:
+        assert gaps.came(number, NOON) == 0
+    assert gaps.give_up(NOON + GAP_MS - 1) == 0
+    assert gaps.give_up(NOON + GAP_MS) == gaps.missing == missing
+
+
+def test_a_great_gap_takes_no_memory():
+    gaps = Gaps()
+    gaps.came(1, NOON)
+    assert gaps.came(10**12, NOON) == gaps.missing == 10**12 - 2
+
+
+def test_a_clock_that_was_set_back_does_not_keep_a_gap_open():
+    gaps = Gaps()
+    gaps.came(1, NOON)
+    gaps.came(3, NOON)
+    assert gaps.came(4, NOON - 60_000) == 1
+
+
+def test_missing_trades_are_told():
+    trades = Trades(EXCHANGE)
+    with capture_logs() as logs:
+        sifted(trades, batch_of((1, NOON), (4, NOON), contiguous=True))
+        sifted(trades, batch_of((5, NOON), contiguous=True, received_at=NOON + GAP_MS))
+    assert trades.missing == 2
+    assert [line["event"] for line in logs] == ["trades missing"]
+
+
+def test_ids_that_are_not_contiguous_have_no_gaps():
+    trades = Trades(EXCHANGE)
+    sifted(trades, batch_of((1, NOON), (4, NOON)))
+    sifted(trades, batch_of((5, NOON), received_at=NOON + GAP_MS))
+    assert trades.missing == 0

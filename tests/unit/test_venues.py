@@ -1,0 +1,425 @@
+"""The conformance suite: what holds for every venue. Its frames are in `tests/venue_samples/`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from functools import cache
+from math import isfinite
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from venue_samples import SAMPLES
+from venue_samples.sample import Sample, at, dump
+
+from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.venues.registry import VENUES
+from marketflow.adapters.exchange.venues.venue import Found, Rejected, Subscribed, Trades, Venue
+
+NOW = 1795343351549
+each_venue = pytest.mark.parametrize("kind", VENUES)
+
+
+def test_each_venue_has_a_sample() -> None:
+    assert SAMPLES.keys() == VENUES.keys()
+    assert [venue.kind for venue in VENUES.values()] == [*VENUES]
+
+
+# ---- trades ----
+
+
+@each_venue
+def test_a_trade_is_read(kind: str) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    found = sample.found(venue, sample.frame)
+    assert found == Found([sample.trade])
+    assert type(found.trades[0].id) is type(sample.trade.id)
+
+
+@each_venue
+def test_order_and_white_space_do_not_matter(kind: str) -> None:
+    """Nor do members that are not known, or characters that are escaped."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    document = with_unknown_members(reordered(sample.document))
+    for frame in (
+        dump(document),
+        json.dumps(document, indent=4).encode(),
+        b" \r\n\t" + json.dumps(document, separators=(" ,\t", " : ")).encode() + b"\n",
+        sample.frame.replace(b"T", b"\\u0054"),
+    ):
+        assert sample.found(venue, frame) == Found([sample.trade])
+
+
+def reordered(value: Any) -> Any:
+    """The same with the members of all objects in reverse."""
+    if isinstance(value, dict):
+        return {name: reordered(value[name]) for name in reversed(value)}
+    return [reordered(each) for each in value] if isinstance(value, list) else value
+
+
+def with_unknown_members(value: Any) -> Any:
+    """The same with more members in all objects."""
+    if isinstance(value, dict):
+        known = {name: with_unknown_members(each) for name, each in value.items()}
+        return {"unknown": [1, {"price": 5}], **known, "other": {"data": None}}
+    return [with_unknown_members(each) for each in value] if isinstance(value, list) else value
+
+
+@each_venue
+@pytest.mark.parametrize(
+    "value", ["NaN", "nan", "Infinity", "-Infinity", "1e999", "", "one", None, True, [], {}, [1], {"a": 1}]
+)
+def test_a_price_that_is_no_finite_number_is_malformed(kind: str, value: object) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    assert sample.found(venue, sample.with_field(sample.price, value)) == Found([], 1)
+
+
+@each_venue
+@pytest.mark.parametrize(("value", "price"), [("0", 0.0), ("-1.5", -1.5), (0, 0.0), ("2e-07", 2e-07)])
+def test_any_finite_price_is_read(kind: str, value: object, price: float) -> None:
+    """Prices that are not positive are rejected later, with a reason of their own."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    frame = sample.with_field(sample.price, value)
+    assert sample.found(venue, frame) == Found([sample.changed(price=price)])
+
+
+@each_venue
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "", "one", None, True, [], {}, [1], "1e999"])
+def test_a_trade_counts_without_a_volume_that_is_no_number(kind: str, value: object) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    frame = sample.with_field(sample.volume, value)
+    side = sample.trade.side if sample.side is not None else None
+    assert sample.found(venue, frame) == Found([sample.changed(volume=None, side=side)])
+
+
+@each_venue
+def test_a_volume_may_be_out_of_range(kind: str) -> None:
+    """Also a number that is not written as text."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    frame = sample.with_field(sample.volume, "@").replace(b'"@"', b"1e999")
+    (trade,), malformed = sample.found(venue, frame)
+    assert (trade.price, trade.volume, malformed) == (sample.trade.price, None, 0)
+
+
+@each_venue
+def test_a_trade_may_have_no_volume(kind: str) -> None:
+    """Then it is not told, which is not the same as one that does not count."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    document = sample.document
+    trade = at(document, sample.at)
+    if isinstance(trade, list):
+        pytest.skip("its trades are arrays")
+    del trade[sample.volume]
+    assert sample.found(venue, dump(document)) == Found([sample.changed(volume=msgspec.UNSET)])
+
+
+@each_venue
+def test_sides_are_those_of_the_taker(kind: str) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    if sample.side is None:
+        pytest.skip("the side is not a field of its own")
+    assert set(sample.sides.values()) == {"buy", "sell"}
+    for told, side in sample.sides.items():
+        frame = sample.with_field(sample.side, told)
+        assert sample.found(venue, frame) == Found([sample.changed(side=side)])
+
+
+@each_venue
+@pytest.mark.parametrize("value", ["left", None, [], {}, 1.5])
+def test_a_trade_counts_without_a_side_that_is_not_known(kind: str, value: object) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    if sample.side is None:
+        pytest.skip("the side is not a field of its own")
+    frame = sample.with_field(sample.side, value)
+    assert sample.found(venue, frame) == Found([sample.changed(side=None)])
+
+
+@each_venue
+def test_times_are_read(kind: str) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    for told, timestamp in sample.times.items():
+        frame = sample.with_field(sample.time, told)
+        assert sample.found(venue, frame) == Found([sample.changed(timestamp=timestamp)])
+
+
+@each_venue
+@pytest.mark.parametrize("value", ["", "now", None, True, [], {}, "NaN", "Infinity", "2026-11-22T10:29:11.5"])
+def test_a_trade_without_a_time_is_malformed(kind: str, value: object) -> None:
+    """A time without a time zone is none."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    assert sample.found(venue, sample.with_field(sample.time, value)) == Found([], 1)
+
+
+@each_venue
+def test_ids_are_numbers_where_the_venue_writes_numbers(kind: str) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    for told, expected in sample.ids.items():
+        (trade,), _ = sample.found(venue, sample.with_field(sample.id, told))
+        assert (trade.id, type(trade.id)) == (expected, type(expected))
+
+
+@each_venue
+def test_an_id_is_the_same_beside_a_trade_that_is_malformed(kind: str) -> None:
+    """Or trades would be taken for others when they come again."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    for told in (*sample.ids, sample.trade.id):
+        (usual,), _ = sample.found(venue, sample.with_field(sample.id, told))
+        document = json.loads(sample.with_field(sample.id, told))
+        at(document, sample.at)[sample.volume] = None
+        (unusual,), _ = sample.found(venue, dump(document))
+        assert (usual.id, type(usual.id)) == (unusual.id, type(unusual.id))
+
+
+@each_venue
+def test_a_trade_in_another_unit_of_time_is_rejected(kind: str) -> None:
+    """It is far in the past or in the future. A price of 0 is rejected too, each with its reason."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    checks = Checks(frozenset({sample.trade.symbol}), interval=60_000, lateness=120_000)
+
+    def rejected(frame: bytes) -> dict[str, int]:
+        trades, malformed = sample.found(venue, frame)
+        decoded = checks.decoded(trades, {"malformed": malformed}, NOW, told=True)
+        return {reason: count for reason, count in decoded.rejected.items() if count}
+
+    assert rejected(sample.frame) == {}
+    assert rejected(sample.with_field(sample.price, "0")) == {"price": 1}
+    for value in sample.other_units:
+        assert rejected(sample.with_field(sample.time, value)) in ({"late": 1}, {"future": 1})
+
+
+BAD_ITEMS = (None, True, 5, "text", [], {}, [[]], {"price": "1"})
+
+
+@each_venue
+def test_each_good_trade_beside_a_bad_one_is_found(kind: str) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    if not sample.has_several:
+        pytest.skip("a message has one trade")
+    good = at(sample.document, sample.at)
+    bad = [{**good, sample.price: "NaN"}, {**good, sample.time: None}, *BAD_ITEMS]
+    for order in itertools.islice(itertools.permutations([good, good, *bad[:3]]), 0, None, 7):
+        assert sample.found(venue, sample.with_trades(order)) == Found([sample.trade] * 2, 3)
+    chance = random.Random(7)
+    for _ in range(50):
+        items = [good, *chance.choices(bad, k=4), good, *chance.choices(bad, k=4)]
+        chance.shuffle(items)
+        assert sample.found(venue, sample.with_trades(items)) == Found([sample.trade] * 2, 8)
+    assert sample.found(venue, sample.with_trades([])) == Found([])
+    assert sample.found(venue, sample.with_trades([good] * 1024)) == Found([sample.trade] * 1024)
+
+
+# ---- other frames ----
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, sample in SAMPLES.items() for name in sample.meanings]
+)
+def test_a_frame_has_its_meaning(kind: str, name: str) -> None:
+    sample = SAMPLES[kind]
+    frame, meaning = sample.meanings[name]
+    assert sample.connection(VENUES[kind]).read(frame) == meaning
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, sample in SAMPLES.items() for name in sample.meanings]
+)
+def test_the_form_of_a_frame_does_not_change_its_meaning(kind: str, name: str) -> None:
+    sample = SAMPLES[kind]
+    frame, meaning = sample.meanings[name]
+    if isinstance(meaning, Trades) or not frame.startswith((b"{", b"[")):
+        pytest.skip("it has no other form")
+    connection = sample.connection(VENUES[kind])
+    document = json.loads(frame)
+    if isinstance(document, dict):
+        document = {"unknown": 1, **reordered(document)}
+    assert connection.read(dump(document)) == meaning
+    assert connection.read(json.dumps(document, indent=4).encode()) == meaning
+
+
+@each_venue
+def test_control_frames_and_leaving_are_covered(kind: str) -> None:
+    """A sample has at least an acknowledgement, a rejection and a frame that only shows life."""
+    kinds = {type(meaning).__name__ for _, meaning in SAMPLES[kind].meanings.values()}
+    assert kinds >= {"Subscribed", "Rejected", "Alive"}
+
+
+@each_venue
+@pytest.mark.parametrize("frame", [b"", b"garbage", b'{"', b"\xff\xfe", b"[" * 5_000, b"nul"])
+def test_what_cannot_be_read_counts_as_malformed(kind: str, frame: bytes) -> None:
+    """It may have been trades."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    assert sample.found(venue, frame) == Found([], 1)
+
+
+@each_venue
+def test_a_message_that_says_nothing_known_shows_life(kind: str) -> None:
+    sample = SAMPLES[kind]
+    for frame in (b"{}", b'{"type":5}', b'{"channel":[],"event":{},"e":1.5,"op":null,"topic":{}}'):
+        assert not isinstance(sample.connection(VENUES[kind]).read(frame), Trades | Subscribed | Rejected), (
+            frame
+        )
+
+
+# ---- requests ----
+
+
+@each_venue
+def test_requests_are_as_the_venue_wants_them(kind: str) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    symbols, expected = sample.request
+    assert len(symbols) <= venue.rules.batch
+    request = venue.subscribe([venue.canonical(symbol) for symbol in symbols], 7, NOW)
+    assert json.loads(request) == expected
+
+
+@each_venue
+def test_requests_and_trades_agree_on_symbols(kind: str) -> None:
+    """Any form that the configuration may have leads to that of the trades."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    symbol = sample.trade.symbol
+    assert venue.canonical(symbol) == symbol
+    if venue.spelling("BTCUSDT") is None:
+        return
+    for configured in (symbol.lower(), symbol.upper()):
+        assert venue.canonical(configured) == symbol
+    assert venue.canonical(venue.spelling(symbol.upper()) or "") == symbol
+
+
+def test_only_some_venues_spell_symbols_as_we_do() -> None:
+    """Only where nothing but the letters has to be known."""
+    spellings = {kind: venue.spelling("BTCUSDT") for kind, venue in VENUES.items()}
+    assert {kind: spelling for kind, spelling in spellings.items() if spelling is not None} == {
+        "binance": "BTCUSDT",
+        "bitstamp": "btcusdt",
+        "bybit": "BTCUSDT",
+    }
+
+
+@each_venue
+def test_pings_are_sent_where_there_is_an_interval(kind: str) -> None:
+    venue = VENUES[kind]
+    if venue.rules.ping_every is None:
+        with pytest.raises(NotImplementedError):
+            venue.ping(8, NOW)
+    else:
+        assert b"ping" in venue.ping(8, NOW) or b"heartbeat" in venue.ping(8, NOW)
+        assert venue.rules.silence > 2 * venue.rules.ping_every
+
+
+@each_venue
+def test_rules_make_sense(kind: str) -> None:
+    rules = VENUES[kind].rules
+    assert rules.attempts.most >= 1
+    assert rules.requests.most >= 1
+    assert 1 <= rules.batch <= rules.symbols
+    assert 0 < rules.least_pause < 60 <= rules.most_pause
+
+
+# ---- any bytes ----
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def paths(document: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all values within a document."""
+    if isinstance(document, dict):
+        inner: Any = document.items()
+    elif isinstance(document, list):
+        inner = enumerate(document)
+    else:
+        return
+    for step, value in inner:
+        yield (*before, step)
+        yield from paths(value, (*before, step))
+
+
+def documents(sample: Sample) -> list[Any]:
+    """All messages of a sample that are JSON."""
+    frames = [sample.frame, *sample.before, *(frame for frame, _ in sample.meanings.values())]
+    return [json.loads(frame) for frame in frames if frame.startswith((b"{", b"["))]
+
+
+@cache
+def mutated(kind: str) -> st.SearchStrategy[bytes]:
+    """Good messages in which one or two values are something else, or missing."""
+    sample = SAMPLES[kind]
+    scalars = [
+        value
+        for document in documents(sample)
+        for path in paths(document)
+        if not isinstance(value := at(document, path), dict | list)
+    ]
+    values = JSON | st.sampled_from(scalars) | st.sampled_from(["NaN", "-Infinity", 10**400, "1" * 400])
+
+    @st.composite
+    def build(draw: st.DrawFn) -> bytes:
+        document = draw(st.sampled_from(documents(sample)))
+        document = json.loads(json.dumps(document))
+        for _ in range(draw(st.integers(1, 2))):
+            places = [*paths(document)]
+            if not places:
+                break
+            *parents, last = draw(st.sampled_from(places))
+            parent = at(document, tuple(parents))
+            if draw(st.booleans()):
+                del parent[last]
+            else:
+                parent[last] = draw(values)
+        return dump(document)
+
+    return build()
+
+
+@cache
+def damaged(kind: str) -> st.SearchStrategy[bytes]:
+    """Good frames of which some bytes are others, or missing, and frames of any bytes."""
+    sample = SAMPLES[kind]
+    frames = [sample.frame, *sample.before, *(frame for frame, _ in sample.meanings.values())]
+    pieces = st.builds(
+        lambda frame, start, end, piece: frame[:start] + piece + frame[end:],
+        st.sampled_from(frames),
+        st.integers(0, 300),
+        st.integers(0, 300),
+        st.binary(max_size=4),
+    )
+    return st.binary(max_size=64) | JSON.map(dump) | pieces
+
+
+def check_any(sample: Sample, venue: Venue, frame: bytes) -> None:
+    """Nothing is raised, and what is found is sound."""
+    meaning = sample.connection(venue).read(frame)
+    venue.for_connection().read(frame)
+    for body in {frame, meaning.body} if isinstance(meaning, Trades) else {frame}:
+        trades, malformed = venue.trades(body)
+        assert malformed >= 0
+        for trade in trades:
+            assert type(trade.symbol) is str
+            assert type(trade.price) is float
+            assert isfinite(trade.price)
+            assert type(trade.timestamp) is int
+            assert type(trade.id) in (int, str)
+            assert trade.side in ("buy", "sell", None)
+            assert trade.volume in (None, msgspec.UNSET) or (
+                type(trade.volume) is float and isfinite(trade.volume)
+            )
+
+
+@each_venue
+@given(data=st.data())
+def test_any_bytes_are_read(kind: str, data: st.DataObject) -> None:
+    check_any(SAMPLES[kind], VENUES[kind], data.draw(damaged(kind)))
+
+
+@each_venue
+@given(data=st.data())
+def test_any_change_of_a_message_is_read(kind: str, data: st.DataObject) -> None:
+    check_any(SAMPLES[kind], VENUES[kind], data.draw(mutated(kind)))
