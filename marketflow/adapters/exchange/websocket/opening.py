@@ -28,6 +28,7 @@ from websockets.uri import WebSocketURI, parse_uri
 from marketflow.adapters.exchange.websocket.errors import reason_of
 from marketflow.adapters.exchange.websocket.plain_http import USER_AGENT, post, status_text, tunnel
 from marketflow.adapters.exchange.websocket.proxy import Proxy
+from marketflow.adapters.exchange.websocket.tls import TlsStream
 from marketflow.patience import within
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ class Opener:
             return await within(self.connect_timeout, partial(call, url))
         except trio.TooSlowError:
             raise TimeoutError(f"{host}: no connection within {self.connect_timeout:g} s") from None
-        except UnicodeError as error:
+        except ValueError as error:
             raise OSError(f"{host!r} is no host name: {error}") from error
         except (OSError, trio.BrokenResourceError) as error:
             raise ConnectionError(f"{host}: {reason_of(error)}") from error
@@ -139,8 +140,7 @@ class Opener:
         stream = await self._routed(host, port)
         try:
             if parts.scheme in _SECURE:
-                secure = trio.SSLStream(stream, self.tls, server_hostname=host, https_compatible=True)
-                # Later receives may be cancelled without a loss, but only after the handshake.
+                secure = TlsStream(stream, self.tls, host)
                 await secure.do_handshake()
                 return secure
         except BaseException:

@@ -30,7 +30,7 @@ async def tunnel(stream: trio.abc.Stream, proxy: Proxy, authority: str) -> None:
     if proxy.authorization is not None:
         headers.append(("Proxy-Authorization", proxy.authorization))
     http = h11.Connection(h11.CLIENT)
-    answer = await _answer(stream, http, h11.Request(method="CONNECT", target=authority, headers=headers))
+    answer = await _answer(stream, http, "CONNECT", authority, headers)
     if answer.status_code not in _SUCCESS:
         raise ConnectionError(f"the proxy answered {status_text(answer.status_code)}")
     if http.trailing_data[0]:
@@ -51,7 +51,7 @@ async def post(stream: trio.abc.Stream, authority: str, target: str) -> bytes:
         ("Connection", "close"),
     ]
     http = h11.Connection(h11.CLIENT)
-    answer = await _answer(stream, http, h11.Request(method="POST", target=target, headers=headers))
+    answer = await _answer(stream, http, "POST", target, headers)
     if answer.status_code not in _SUCCESS:
         raise ConnectionError(f"the request for a token was answered {status_text(answer.status_code)}")
     body = bytearray()
@@ -70,7 +70,17 @@ def status_text(code: int) -> str:
         return str(code)
 
 
-async def _answer(stream: trio.abc.Stream, http: h11.Connection, request: h11.Request) -> h11.Response:
+async def _answer(
+    stream: trio.abc.Stream,
+    http: h11.Connection,
+    method: str,
+    target: str,
+    headers: Sequence[tuple[str, str]],
+) -> h11.Response:
+    try:
+        request = h11.Request(method=method, target=target, headers=list(headers))
+    except h11.LocalProtocolError as error:
+        raise ConnectionError(f"not an address: {error}") from error
     parts: Sequence[h11.Event] = (request, h11.EndOfMessage())
     await stream.send_all(b"".join([http.send(each) or b"" for each in parts]))
     while not isinstance(event := await _next(stream, http), h11.Response):

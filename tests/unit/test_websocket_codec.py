@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.venues.kraken import Kraken
+from marketflow.adapters.exchange.websocket.codec import VenueDecoder
+from marketflow.adapters.exchange.websocket.frames import Frames
+from tests.websocket_exchange import PlainVenue
+
+NOW = 1_795_343_351_549
+NAMES = {"a-usd": "AUSD", "b-usd": "BUSD", "CUSD": "DUSD"}
+CHECKS = Checks(frozenset({"AUSD", "BUSD", "CUSD", "DUSD"}), 60_000, 120_000)
+
+
+def decoded(*bodies, venue=None):
+    frames = tuple(json.dumps({"trades": trades}).encode() for trades in bodies)
+    decode = VenueDecoder(PlainVenue() if venue is None else venue, NAMES, CHECKS)
+    return decode(Frames(frames, NOW, 1.0))
+
+
+def test_trades_of_all_messages_are_grouped_by_our_symbols():
+    found = decoded([["a-usd", 1.0, NOW, 1], ["b-usd", 2.0, NOW, 1]], [["a-usd", 3.0, NOW + 1, 2]])
+    assert [(each.symbol, each.columns.prices, each.columns.ids) for each in found.updates] == [
+        ("AUSD", [1.0, 3.0], ["1", "2"]),
+        ("BUSD", [2.0], ["1"]),
+    ]
+    assert (found.received, found.rejected, found.ignored_volumes) == (3, {}, 0)
+
+
+@pytest.mark.parametrize("spelling", ["DUSD", "AUSD", "x-usd", ""])
+def test_a_spelling_that_is_not_configured_is_rejected(spelling):
+    """Also if it happens to be the name of another symbol of ours."""
+    found = decoded([[spelling, 1.0, NOW, 1], ["CUSD", 2.0, NOW, 1]])
+    assert found.rejected == {"symbol": 1}
+    assert [(each.symbol, each.columns.prices) for each in found.updates] == [("DUSD", [2.0])]
+
+
+def test_of_equal_times_the_greater_id_is_the_later():
+    found = decoded([["a-usd", 3.0, NOW, 10], ["a-usd", 1.0, NOW - 1, 11]], [["a-usd", 2.0, NOW, 9]])
+    (updates,) = found.updates
+    assert updates.columns.ids == ["11", "9", "10"]
+    (bar,) = updates.bars.values()
+    assert (bar.open, bar.close) == (1.0, 3.0)
+
+
+def test_without_numbers_the_order_of_receipt_decides():
+    found = decoded([["a-usd", 3.0, NOW, "b"], ["a-usd", 1.0, NOW, "a"], ["a-usd", 2.0, NOW - 5, "c"]])
+    assert found.updates[0].columns.ids == ["c", "b", "a"]
+
+
+def test_malformed_and_unacceptable_trades_are_counted():
+    found = decoded([["a-usd", 1.0, NOW, 1], ["a-usd"], ["a-usd", -1.0, NOW, 2], ["b-usd", 1.0, 5, 3]])
+    assert found.rejected == {"malformed": 1, "price": 1, "late": 1}
+    assert (found.received, found.accepted) == (4, 1)
+    assert found.updates[0].columns.ids == ["1"]
+
+
+def test_volumes_and_sides_are_those_of_the_trades():
+    trade = '{"symbol":"BTC/USD","side":"buy","price":77313.3,"qty":%s,"trade_id":%d,"timestamp":"%s"}'
+    time = "2026-11-22T10:29:11.549000Z"
+    trades = [trade % ("0.5", 1, time), trade % ('"x"', 2, time)]
+    body = f'{{"channel":"trade","type":"update","data":[{",".join(trades)}]}}'.encode()
+    decode = VenueDecoder(Kraken(), {"BTC/USD": "BTCUSD"}, Checks(frozenset({"BTCUSD"}), 60_000, 120_000))
+    found = decode(Frames((body,), NOW, 1.0))
+    (updates,) = found.updates
+    assert (updates.columns.volumes, updates.columns.sides) == ([0.5, None], ["buy", None])
+    assert (updates.columns.ids, found.ignored_volumes) == (["1", "2"], 1)
