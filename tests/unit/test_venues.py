@@ -19,7 +19,7 @@ from venue_samples.sample import Sample, at, dump
 
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.venues.registry import VENUES
-from marketflow.adapters.exchange.venues.venue import Found, Rejected, Subscribed, Trades, Venue
+from marketflow.adapters.exchange.venues.venue import Found, Notice, Rejected, Subscribed, Trades, Venue
 
 NOW = 1795343351549
 each_venue = pytest.mark.parametrize("kind", VENUES)
@@ -318,6 +318,41 @@ def test_rules_make_sense(kind: str) -> None:
     assert rules.requests.most >= 1
     assert 1 <= rules.batch <= rules.symbols
     assert 0 < rules.least_pause < 60 <= rules.most_pause
+
+
+# ---- connections with a state ----
+
+
+def test_bitfinex_knows_channels_by_connection() -> None:
+    """Each numbers its own; a trade of a channel that is not known is not lost silently."""
+    sample, venue = SAMPLES["bitfinex"], VENUES["bitfinex"]
+    first, second = sample.connection(venue), venue.for_connection()
+    other = b'{"event":"subscribed","channel":"trades","chanId":18788,"symbol":"tETHUSD"}'
+    assert second.read(sample.frame) == Trades(sample.frame)
+    assert venue.trades(sample.frame) == Found([], 1)
+    second.read(other)
+    symbols = []
+    for connection in (first, second):
+        meaning = connection.read(sample.frame)
+        assert isinstance(meaning, Trades)
+        symbols += [trade.symbol for trade in venue.trades(meaning.body).trades]
+    assert symbols == ["tBTCUSD", "tETHUSD"]
+
+
+def test_bitfinex_keeps_no_more_channels_than_it_was_asked_for() -> None:
+    connection = VENUES["bitfinex"].for_connection()
+    frames = [
+        b'{"event":"subscribed","channel":"trades","chanId":%d,"symbol":"t%d"}' % (each, each)
+        for each in range(30)
+    ]
+    meanings = [type(connection.read(frame)) for frame in frames]
+    assert meanings == [Subscribed] * connection.rules.symbols + [Notice] * 5
+
+
+@each_venue
+def test_a_venue_without_a_state_serves_all_connections(kind: str) -> None:
+    venue = VENUES[kind]
+    assert (venue.for_connection() is venue) == (kind != "bitfinex")
 
 
 # ---- any bytes ----
