@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterator
 from functools import cache
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ from marketflow.adapters.exchange.venues.registry import VENUES
 from marketflow.adapters.exchange.venues.venue import Found, Notice, Rejected, Subscribed, Trades, Venue
 
 NOW = 1795343351549
+DOCUMENT = Path(__file__).parents[2] / "docs" / "venues.md"
 each_venue = pytest.mark.parametrize("kind", VENUES)
 
 
@@ -353,6 +356,29 @@ def test_bitfinex_keeps_no_more_channels_than_it_was_asked_for() -> None:
 def test_a_venue_without_a_state_serves_all_connections(kind: str) -> None:
     venue = VENUES[kind]
     assert (venue.for_connection() is venue) == (kind != "bitfinex")
+
+
+# ---- the document ----
+
+
+@each_venue
+def test_the_document_has_the_endpoint_and_the_limits(kind: str) -> None:
+    venue, rules = VENUES[kind], VENUES[kind].rules
+    rows = re.findall(rf"^\| `{kind}` \| (.*) \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    endpoint, limits, life, _ = rows
+    assert endpoint.startswith(f"`{venue.url}`")
+    assert life
+    assert limits.split(" | ") == [
+        f"{rules.attempts.most} in {rules.attempts.seconds:g}",
+        f"{rules.requests.most} in {rules.requests.seconds:g}" + ", pongs too" * rules.pongs_are_requests,
+        str(rules.batch),
+        str(rules.symbols),
+        "none" if rules.ping_every is None else f"{rules.ping_every:g}",
+        f"{rules.silence:g}",
+        "none" if rules.lifetime is None else f"{rules.lifetime / 3_600:g} h",
+    ]
+    assert ("without gaps" in endpoint) == venue.contiguous_ids
+    assert ("(any case)" in endpoint) == (venue.spelling("BTCUSDT") is not None)
 
 
 # ---- any bytes ----
