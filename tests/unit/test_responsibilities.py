@@ -79,7 +79,7 @@ IMPORTS_KNOWN = {
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
-    "adapters.exchange.venues.registry": Known(9, "it names all venues"),
+    "adapters.exchange.venues.registry": Known(10, "it names all venues"),
     "outside": Known(13, "it makes everything that is outside, as the settings say"),
     "sources": Known(9, "it makes the sources of all kinds, as the settings say"),
 }
