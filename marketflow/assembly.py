@@ -78,7 +78,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
             Feed(
                 source,
                 backoff=backoff_of(source, settings, outside.entropy),
-                idle_timeout=settings.feeds.idle_timeout / 1_000,
+                idle_timeout=idle_timeout_of(source, settings),
                 last_accepted=partial(book.last_accepted.get, source.exchange),
             )
             for source in each
@@ -152,6 +152,13 @@ def backoff_of(source: Source[Any], settings: Settings, entropy: Entropy) -> Bac
         least, most = source.pauses
         return Backoff(least, most, entropy, floor=least)
     return Backoff(settings.feeds.backoff_min / 1_000, settings.feeds.backoff_max / 1_000, entropy)
+
+
+def idle_timeout_of(source: Source[Any], settings: Settings) -> float:
+    """Seconds after which a feed gives up a silent connection. A venue does so before, by its own rule."""
+    if isinstance(source, VenueSource):
+        return 2 * source.silence
+    return settings.feeds.idle_timeout / 1_000
 
 
 def share_options(settings: Settings) -> ShareOptions:

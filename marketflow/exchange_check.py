@@ -12,7 +12,7 @@ import trio
 
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ports import Chunk, Clock, Entropy, Source, VenueSource
-from marketflow.assembly import backoff_of
+from marketflow.assembly import backoff_of, idle_timeout_of
 from marketflow.config import Settings
 from marketflow.sources import sources_of
 
@@ -71,8 +71,14 @@ class Seen:
             if reason not in self.rejected:
                 self.say(f"{self._after()} a message was rejected: {reason}")
             self.rejected[reason] = self.rejected.get(reason, 0) + count
+        asked_at = 0 if decoded.identity is None else decoded.identity.asked_at
         for symbol, columns, _ in decoded.updates:
-            self.delays += [chunk.payload.received_at - timestamp for timestamp in columns.timestamps]
+            # Those from before we asked were sent again.
+            self.delays += [
+                chunk.payload.received_at - timestamp
+                for timestamp in columns.timestamps
+                if timestamp >= asked_at
+            ]
             if symbol not in self.symbols:
                 self.symbols.add(symbol)
                 *_, (timestamp, price, volume, side) = columns.rows()
@@ -120,7 +126,7 @@ async def check_exchange(
     feed = Feed(
         source,
         backoff=backoff_of(source, settings, entropy),
-        idle_timeout=settings.feeds.idle_timeout / 1_000,
+        idle_timeout=idle_timeout_of(source, settings),
         last_accepted=lambda: None,
     )
     seen, stopping = Seen(source, say), trio.Event()

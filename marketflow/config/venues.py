@@ -20,14 +20,15 @@ class VenueFacts(NamedTuple):
 
 
 VENUES: Final[Mapping[str, VenueFacts]] = {
-    "binance": VenueFacts(spells_as_we_do=True, most_symbols=1_024),
-    "coinbase": VenueFacts(spells_as_we_do=False, most_symbols=1_000),
+    "binance": VenueFacts(spells_as_we_do=True, most_symbols=1_000),
+    "coinbase": VenueFacts(spells_as_we_do=False, most_symbols=500),
     "kraken": VenueFacts(spells_as_we_do=False, most_symbols=1_000),
-    "okx": VenueFacts(spells_as_we_do=False, most_symbols=1_000),
-    "bybit": VenueFacts(spells_as_we_do=True, most_symbols=1_000),
-    "bitstamp": VenueFacts(spells_as_we_do=True, most_symbols=1_000),
-    "gateio": VenueFacts(spells_as_we_do=False, most_symbols=1_000),
+    "okx": VenueFacts(spells_as_we_do=False, most_symbols=500),
+    "bybit": VenueFacts(spells_as_we_do=True, most_symbols=500),
+    "bitstamp": VenueFacts(spells_as_we_do=True, most_symbols=100),
+    "gateio": VenueFacts(spells_as_we_do=False, most_symbols=200),
     # Its URL is where a token is asked for, by HTTP.
     "kucoin": VenueFacts(spells_as_we_do=False, most_symbols=300, schemes=("https://", "http://")),
+    "bitfinex": VenueFacts(spells_as_we_do=False, most_symbols=25),
 }
 """By the name of the kind."""

@@ -21,14 +21,14 @@ from tests.bench.stage import BenchError, symbols
 
 GOAL = 150
 """Bytes for each bar, in the service as in Redis."""
-PAIRS, QUICK_PAIRS = 500, 50
+PAIRS, QUICK_PAIRS = 500, 20
 BEYOND = 4 * MINUTE
 """How much longer than an hour (ms) bars are added, so that the oldest ones are forgotten."""
 
 
 def bar_size(bench: Bench) -> list[Row]:
     """The rows of one bar's memory. One round, as it hardly differs from one to the next."""
-    pairs, length = (QUICK_PAIRS, 10 * MINUTE) if bench.quick else (PAIRS, HOUR)
+    pairs, length = (QUICK_PAIRS, 5 * MINUTE) if bench.quick else (PAIRS, HOUR)
     span = f"{pairs} pairs for {length // MINUTE} minutes"
     # An hour of Redis' bars, but of few pairs: each has a hash of its own.
     hour = Hour.until(time.time_ns() // 1_000_000, symbols=symbols(KINDS), length=length)

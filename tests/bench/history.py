@@ -33,8 +33,10 @@ from tests.bench.stage import BenchError, Service, symbols, wait_until
 from tests.bench.trades import UPDATES
 from tests.servers import free_port
 
-PAIRS, QUICK_PAIRS = 500, 50
-FILLING, QUICK_FILLING = 20 * SECOND, 5 * SECOND
+PAIRS, QUICK_PAIRS = 500, 20
+LENGTH, QUICK_LENGTH = HOUR, 5 * MINUTE
+"""Of the history, in ms."""
+FILLING, QUICK_FILLING = 20 * SECOND, 2 * SECOND
 """How long (ms) before the start the stores are filled. The bars of the time until then are made ahead."""
 INTO_MINUTE = 15 * SECOND
 """When in a minute (ms) the service starts: the earlier boot has bars of it, and it does not end soon."""
@@ -127,7 +129,7 @@ def _hold_up(start: Start) -> float:
 def _started(bench: Bench, pairs: int) -> tuple[Start, int]:
     """One start, and the number of bars."""
     at = _moment(bench)
-    hour = Hour.until(at, symbols=symbols(pairs), length=10 * MINUTE if bench.quick else HOUR)
+    hour = Hour.until(at, symbols=symbols(pairs), length=QUICK_LENGTH if bench.quick else LENGTH)
 
     def fill(exchanges: Exchanges) -> None:
         hour.store_bars(bench.stage.redis)

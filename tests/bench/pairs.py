@@ -27,7 +27,7 @@ from tests.bench.rows import Row, percentile
 from tests.bench.sender import PROBE
 from tests.bench.stage import BenchError, Service, lost_of, wait_until
 
-QUICK_INTERVAL = 10 * SECOND
+QUICK_INTERVAL = 6 * SECOND
 """The setting aggregation.interval of a quick run, which cannot wait for the end of a minute."""
 LATEST_P50_GOAL, LATEST_P99_GOAL = 25, 50
 """In ms."""
@@ -60,7 +60,7 @@ class Load:
         return f"{self.exchanges} x {self.symbols} pairs"
 
 
-FEW, MANY, QUICK_MANY = Load(3, 5), Load(3, 500), Load(3, 50)
+FEW, MANY, QUICK_MANY = Load(3, 5), Load(3, 500), Load(3, 20)
 
 
 @attrs.frozen

@@ -105,6 +105,9 @@ async def wait_until_quiet(it, them: Sequence[Venue]) -> None:
     """Stop the trades, and wait until all that was sent is in the window."""
     for each in them:
         each.fake.rate = 0.0
+        each.fake.faults.fractions.clear()
+        for symbol in each.fake.symbols:  # a late trade is sent after the next one of its pair
+            each.fake.trade(symbol=symbol)
     seen = [-1]
 
     def still() -> bool:
@@ -240,3 +243,22 @@ async def test_a_venue_that_is_mute_is_connected_again(redis_url, postgres_dsn, 
             await eventually(is_back, within=30)
             accepted = it.updates.accepted
             await eventually(lambda: it.updates.accepted > accepted, within=10)
+
+
+@pytest.mark.parametrize("kind", ["okx", "bitstamp", "binance", "kraken"])
+async def test_an_announced_end_loses_nothing(redis_url, postgres_dsn, tmp_path, kind):
+    """The next connection is there before the venue cuts this one, and each trade counts once."""
+    async with venues(rate=300, kinds=[kind]) as them:
+        (venue,) = them
+        settings = settings_of(them, redis_url, postgres_dsn, tmp_path)
+        async with service(settings, [], all_received=False) as it:
+            await eventually(lambda: len(venue.symbols_stored(redis_url)) == len(SYMBOLS), within=20)
+            venue.fake.maintain(after=15)
+            await eventually(lambda: venue.fake.connections == 2 and venue.fake.open == 1, within=40)
+            count = venue.fake.count
+            await eventually(lambda: venue.fake.count > count + 100, within=10)
+            await wait_until_quiet(it, them)
+            wanted = Counter((sent.symbol, str(sent.order)) for sent in venue.sent())
+            assert stored_ids(redis_url, kind) == wanted
+            exchange = (await it.get("/health"))["exchanges"][kind]
+            assert (exchange["reconnects"], exchange["gaps"], exchange["activity"]) == (0, 0, "live")

@@ -20,6 +20,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from marketflow.adapters.cache.url import URL_OPTIONS
+from marketflow.adapters.exchange.venues.registry import VENUES as REGISTRY
 from marketflow.config import (
     ConfigError,
     ExchangeSettings,
@@ -34,6 +35,7 @@ from marketflow.config.kinds import Text, UnexpectedError, duration, show_durati
 from marketflow.config.redis_url import OPTIONS
 from marketflow.config.secrets import MASK, mask_connection, mask_value
 from marketflow.config.structuring import KEYS
+from marketflow.config.venues import VENUES, VenueFacts
 
 SHIPPED = Path(__file__).parents[2] / "config.toml"
 NOTHING: MappingProxyType[str, str] = MappingProxyType({})
@@ -164,6 +166,19 @@ def test_venue(place):
     shown = next(row.value for row in loaded.describe() if row.key == "exchanges")
     assert SECRET not in shown
     assert '"symbols": {"BTCUSDT": "BTC/USDT"}' in shown
+
+
+def test_the_configuration_knows_all_venues():
+    """It imports none of them, so it has a table of what depends on the kind."""
+    venues = {
+        kind: VenueFacts(
+            spells_as_we_do=venue.spelling("BTCUSDT") is not None,
+            most_symbols=venue.rules.symbols,
+            schemes=("https://", "http://") if venue.token_path else ("wss://", "ws://"),
+        )
+        for kind, venue in REGISTRY.items()
+    }
+    assert dict(VENUES) == venues
 
 
 def test_venue_takes_only_as_many_symbols_as_a_connection(place):

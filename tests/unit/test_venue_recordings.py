@@ -156,6 +156,19 @@ def test_recorded_acknowledgements_are_read(kind: str) -> None:
 
 
 @recorded
+def test_a_recorded_trade_of_bitfinex_is_found_once() -> None:
+    """The session had begun before; there are also trades of other kinds, and a snapshot."""
+    venue = VENUES["bitfinex"].for_connection()
+    venue.read(b'{"event":"subscribed","channel":"trades","chanId":18788,"symbol":"tBTCUSD"}')
+    found: list[Trade] = []
+    for frame in frames("bitfinex"):
+        meaning = venue.read(frame.text.encode())
+        if isinstance(meaning, Trades):
+            found += venue.trades(meaning.body).trades
+    assert found == [Trade("tBTCUSD", 102570.0, 1734237017719, 0.00991467, "buy", 5690221201)]
+
+
+@recorded
 def test_other_streams_of_binance_are_no_trades() -> None:
     """Its recordings have only other streams: aggregated trades, books, candles."""
     for frame in frames("binance"):

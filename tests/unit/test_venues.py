@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterator
 from functools import cache
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,9 +21,10 @@ from venue_samples.sample import Sample, at, dump
 
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.venues.registry import VENUES
-from marketflow.adapters.exchange.venues.venue import Found, Rejected, Subscribed, Trades, Venue
+from marketflow.adapters.exchange.venues.venue import Found, Notice, Rejected, Subscribed, Trades, Venue
 
 NOW = 1795343351549
+DOCUMENT = Path(__file__).parents[2] / "docs" / "venues.md"
 each_venue = pytest.mark.parametrize("kind", VENUES)
 
 
@@ -318,6 +321,64 @@ def test_rules_make_sense(kind: str) -> None:
     assert rules.requests.most >= 1
     assert 1 <= rules.batch <= rules.symbols
     assert 0 < rules.least_pause < 60 <= rules.most_pause
+
+
+# ---- connections with a state ----
+
+
+def test_bitfinex_knows_channels_by_connection() -> None:
+    """Each numbers its own; a trade of a channel that is not known is not lost silently."""
+    sample, venue = SAMPLES["bitfinex"], VENUES["bitfinex"]
+    first, second = sample.connection(venue), venue.for_connection()
+    other = b'{"event":"subscribed","channel":"trades","chanId":18788,"symbol":"tETHUSD"}'
+    assert second.read(sample.frame) == Trades(sample.frame)
+    assert venue.trades(sample.frame) == Found([], 1)
+    second.read(other)
+    symbols = []
+    for connection in (first, second):
+        meaning = connection.read(sample.frame)
+        assert isinstance(meaning, Trades)
+        symbols += [trade.symbol for trade in venue.trades(meaning.body).trades]
+    assert symbols == ["tBTCUSD", "tETHUSD"]
+
+
+def test_bitfinex_keeps_no_more_channels_than_it_was_asked_for() -> None:
+    connection = VENUES["bitfinex"].for_connection()
+    frames = [
+        b'{"event":"subscribed","channel":"trades","chanId":%d,"symbol":"t%d"}' % (each, each)
+        for each in range(30)
+    ]
+    meanings = [type(connection.read(frame)) for frame in frames]
+    assert meanings == [Subscribed] * connection.rules.symbols + [Notice] * 5
+
+
+@each_venue
+def test_a_venue_without_a_state_serves_all_connections(kind: str) -> None:
+    venue = VENUES[kind]
+    assert (venue.for_connection() is venue) == (kind != "bitfinex")
+
+
+# ---- the document ----
+
+
+@each_venue
+def test_the_document_has_the_endpoint_and_the_limits(kind: str) -> None:
+    venue, rules = VENUES[kind], VENUES[kind].rules
+    rows = re.findall(rf"^\| `{kind}` \| (.*) \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    endpoint, limits, life, _ = rows
+    assert endpoint.startswith(f"`{venue.url}`")
+    assert life
+    assert limits.split(" | ") == [
+        f"{rules.attempts.most} in {rules.attempts.seconds:g}",
+        f"{rules.requests.most} in {rules.requests.seconds:g}" + ", pongs too" * rules.pongs_are_requests,
+        str(rules.batch),
+        str(rules.symbols),
+        "none" if rules.ping_every is None else f"{rules.ping_every:g}",
+        f"{rules.silence:g}",
+        "none" if rules.lifetime is None else f"{rules.lifetime / 3_600:g} h",
+    ]
+    assert ("without gaps" in endpoint) == venue.contiguous_ids
+    assert ("(any case)" in endpoint) == (venue.spelling("BTCUSDT") is not None)
 
 
 # ---- any bytes ----

@@ -338,7 +338,6 @@ async def test_an_announced_end_leads_to_a_renewal(autojump_clock):
     with capture_logs() as lines:
         async with running(PlainVenue(most_pause=20.0)) as run:
             await live(run)
-            await trio.sleep(25)
             await run.peer.say({"leave": "upgrade"}, {"leave": "upgrade"})
             await trio.sleep(1)
             assert (len(run.exchange.peers), run.exchange.peers[0].gone) == (2, True)

@@ -1,9 +1,10 @@
 """Frames of each venue with what they mean, written for the conformance suite."""
 
-from venue_samples import binance, bitstamp, bybit, coinbase, gateio, kraken, kucoin, okx
+from venue_samples import binance, bitfinex, bitstamp, bybit, coinbase, gateio, kraken, kucoin, okx
 
 SAMPLES = {
     "binance": binance.SAMPLE,
+    "bitfinex": bitfinex.SAMPLE,
     "bitstamp": bitstamp.SAMPLE,
     "bybit": bybit.SAMPLE,
     "coinbase": coinbase.SAMPLE,

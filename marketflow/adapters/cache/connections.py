@@ -111,13 +111,33 @@ class Readers:
             before = connection.received
             replies = await _ask(connection, deadline, commands)
             if connection.received - before <= MOST_INLINE:
-                result = read(replies)
-            else:
-                with trio.fail_at(deadline):
-                    result = await trio.to_thread.run_sync(
-                        read, replies, limiter=self._threads, abandon_on_cancel=True
-                    )
-        return result
+                return read(replies)
+            return await self._read_in_thread(read, replies, deadline)
+
+    async def read_parts(
+        self, parts: Sequence[Sequence[Command]], read: Callable[[int, list[Any]], None]
+    ) -> None:
+        """Ask part by part; `read` makes sense of the replies to each, given its number, in a thread.
+
+        Redis works on the next part meanwhile. Each part has the whole time limit.
+        """
+        async with self._lent() as (connection, _):
+            for number in range(-1, len(parts)):
+                deadline = trio.current_time() + self._timeout
+                ahead = parts[number + 1 : number + 2]
+                found = await connection.exchange(
+                    [pack_commands(commands) for commands in ahead],
+                    sum(map(len, ahead)),
+                    requests=int(number >= 0),
+                    deadline=deadline,
+                )
+                for replies in found:
+                    _check(replies)
+                    await self._read_in_thread(partial(read, number), replies, deadline)
+
+    async def _read_in_thread(self, read: Callable[[list[Any]], T], replies: list[Any], deadline: float) -> T:
+        with trio.fail_at(deadline):
+            return await trio.to_thread.run_sync(read, replies, limiter=self._threads, abandon_on_cancel=True)
 
     async def converse(self, talk: Callable[[Ask], Awaitable[T]]) -> T:
         """Call `talk` with a connection of its own, on which it may ask several times."""
@@ -171,10 +191,15 @@ async def _ask(connection: Connection, deadline: float, commands: Sequence[Comma
     (replies,) = await connection.exchange(
         [pack_commands(commands)], len(commands), requests=1, deadline=deadline
     )
+    _check(replies)
+    return replies
+
+
+def _check(replies: Sequence[Any]) -> None:
+    """Raise the first error among them."""
     for reply in replies:
         if isinstance(reply, ErrorReply):
             raise reply
-    return replies
 
 
 @attrs.frozen

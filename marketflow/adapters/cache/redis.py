@@ -56,8 +56,7 @@ FIELDS_PER_COMMAND: Final = 1_000
 WINDOWS_PER_READ: Final = 50
 """Windows whose newest members are read at a time."""
 PAIRS_PER_READ: Final = 4
-"""Hashes of bars that are read at a time: 14,400 fields at most. It takes about 20 ms to take them in, and
-nobody else gets a turn meanwhile."""
+"""Hashes of bars that are read at a time: 14,400 fields at most. It takes about 10 ms to take them in."""
 
 
 @attrs.frozen
@@ -249,12 +248,16 @@ class RedisWindow:
     async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, StoredBars]:
         """Every bar there is."""
         await self._check_policy()
+        parts = [pairs[first : first + PAIRS_PER_READ] for first in range(0, len(pairs), PAIRS_PER_READ)]
         found: dict[Pair, StoredBars] = {}
-        order = FieldOrder()
-        for first in range(0, len(pairs), PAIRS_PER_READ):
-            part = pairs[first : first + PAIRS_PER_READ]
-            commands = [("HGETALL", bar_fields.bars_key(pair)) for pair in part]
-            found.update(await self._read("bar", commands, partial(bars_of, part, order)))
+        order, ignored = FieldOrder(), Ignored()
+
+        def read(number: int, replies: list[Any]) -> None:
+            found.update(bars_of(parts[number], order, replies, ignored))
+
+        commands = [[("HGETALL", bar_fields.bars_key(pair)) for pair in part] for part in parts]
+        await self._redis.readers.read_parts(commands, read)
+        self._foreign.tell("bar", ignored)
         return found
 
     async def pairs_with_bars(self) -> Sequence[Pair]:

@@ -351,13 +351,9 @@ class SecondBars:
         self._horizon.note(pruned)
 
     async def pack(self) -> None:
-        """Pack the minutes that have not changed since this was last called (see `PairBars`).
-
-        Adopted ones are looked at, and foreign bars in them are logged.
-        """
+        """Pack the minutes that have not changed since this was last called (see `PairBars`)."""
         packed = 0
         for pair in list(self._bars):
-            await self.check(pair)
             if (bars := self._bars.get(pair)) is None:
                 continue
             packed += bars.pack()

@@ -38,7 +38,7 @@ class Bitstamp(Kind):
             )
         data = request.get("data") if request else None
         channel = data.get("channel") if isinstance(data, dict) else None
-        if event not in {"bts:subscribe", "bts:unsubscribe"} or not isinstance(channel, str):
+        if event not in ("bts:subscribe", "bts:unsubscribe") or not isinstance(channel, str):
             return _error("Bad subscription string.")
         if not channel.startswith(_CHANNEL):
             return _error(f"Incorrect channel: {channel}")

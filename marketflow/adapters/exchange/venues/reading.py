@@ -148,12 +148,17 @@ def _volume(value: object) -> object:
 # ---- other messages ----
 
 
-def members(frame: bytes) -> Mapping[str, Any] | None:
-    """The members of a frame; None if it is no JSON object."""
+def decoded(frame: bytes) -> Any:
+    """A frame as a value; None if it is no JSON."""
     try:
-        value = msgspec.json.decode(frame)
+        return msgspec.json.decode(frame)
     except UNREADABLE:
         return None
+
+
+def members(frame: bytes) -> Mapping[str, Any] | None:
+    """The members of a frame; None if it is no JSON object."""
+    value = decoded(frame)
     return value if isinstance(value, dict) else None
 
 

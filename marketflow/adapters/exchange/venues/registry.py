@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from marketflow.adapters.exchange.venues.binance import Binance
+from marketflow.adapters.exchange.venues.bitfinex import Bitfinex
 from marketflow.adapters.exchange.venues.bitstamp import Bitstamp
 from marketflow.adapters.exchange.venues.bybit import Bybit
 from marketflow.adapters.exchange.venues.coinbase import Coinbase
@@ -19,7 +20,17 @@ from marketflow.adapters.exchange.venues.venue import Venue
 VENUES: Final[Mapping[str, Venue]] = MappingProxyType(
     {
         venue.kind: venue
-        for venue in (Binance(), Bitstamp(), Bybit(), Coinbase(), Gate(), Kraken(), KuCoin(), Okx())
+        for venue in (
+            Binance(),
+            Bitfinex(),
+            Bitstamp(),
+            Bybit(),
+            Coinbase(),
+            Gate(),
+            Kraken(),
+            KuCoin(),
+            Okx(),
+        )
     }
 )
-"""They have no state of their own; `for_connection` gives one that has, where a venue needs it."""
+"""A connection uses what `for_connection` gives, which has a state where the venue needs one."""

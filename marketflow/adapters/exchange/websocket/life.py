@@ -70,13 +70,14 @@ class Life:
 class Term:
     """When the next connection is to be made, so that it can take over before this one ends.
 
-    That is some time before the exchange would end it, or soon after the exchange has announced that it will.
-    A connection is used for as long as the longest pause between two attempts, at least: an exchange that
-    announces its leave on each new connection does not cause a storm of them.
+    That is some time before the exchange would end it, or at once when the exchange has announced that it
+    will. But from one renewal to the next at least the longest pause between two attempts goes by: an
+    exchange that announces its leave on each new connection does not cause a storm of them.
     """
 
-    def __init__(self, rules: Rules, entropy: Entropy) -> None:
-        self._least = rules.most_pause
+    def __init__(self, rules: Rules, entropy: Entropy, renewed_at: float = -math.inf) -> None:
+        """`renewed_at`: when the source last renewed its connection, in seconds of Trio's clock."""
+        self._earliest = renewed_at + rules.most_pause
         self._most = math.inf
         if rules.lifetime is not None:
             margin = min(rules.lifetime * MARGIN, MOST_MARGIN)
@@ -101,4 +102,4 @@ class Term:
         await self._begun.wait()
         with trio.move_on_at(self._begun_at + self._most):
             await self._leaving.wait()
-        await trio.sleep_until(self._begun_at + self._least)
+        await trio.sleep_until(max(self._earliest, trio.current_time()))

@@ -32,8 +32,13 @@ class SessionMaker:
     clock: Clock
     entropy: Entropy
 
-    def made(self, heard_at: float) -> Session:
-        """A new session. `heard_at`: when the one before last showed life."""
+    def made(self, heard_at: float, renewed_at: float) -> Session:
+        """A new session.
+
+        Args:
+            heard_at: when the one before last showed life.
+            renewed_at: when the last renewal began. Both in seconds of Trio's clock.
+        """
         rules = self.venue.rules
         requests = Requests(self.venue.for_connection(), self.clock)
         subscriber = Subscriber(
@@ -42,7 +47,7 @@ class SessionMaker:
             self.verdicts,
             Progress(),
         )
-        return Session(self.door, requests, subscriber, Life(heard_at), Term(rules, self.entropy))
+        return Session(self.door, requests, subscriber, Life(heard_at), Term(rules, self.entropy, renewed_at))
 
 
 def maker_of(

@@ -80,6 +80,8 @@ class WebSocketSource:
         self._present: Session | None = None
         self._next: Session | None = None
         """During a renewal."""
+        self._renewed_at = -math.inf
+        """When the last renewal began, in seconds of Trio's clock."""
 
     # ---- for the feed, and for health ----
 
@@ -143,6 +145,7 @@ class WebSocketSource:
         least, most = self.pauses
         backoff = Backoff(least, most, self._maker.entropy)
         while not (intake.stopping or present.progress.has_ended):
+            self._renewed_at = trio.current_time()
             following = self._next = self._begun(nursery, intake)
             await intake.outside(partial(_first_of, following.ready, present.ended))
             if intake.stopping:
@@ -169,7 +172,7 @@ class WebSocketSource:
 
     def _begun(self, nursery: trio.Nursery, intake: Intake[Frames]) -> Session:
         heard_at = -math.inf if self.heard_at is None else self.heard_at
-        session = self._maker.made(heard_at)
+        session = self._maker.made(heard_at, self._renewed_at)
         nursery.start_soon(session.run, intake)
         return session
 
