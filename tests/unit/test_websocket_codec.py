@@ -18,7 +18,7 @@ CHECKS = Checks(frozenset({"AUSD", "BUSD", "CUSD", "DUSD"}), 60_000, 120_000)
 def decoded(*bodies, venue=None):
     frames = tuple(json.dumps({"trades": trades}).encode() for trades in bodies)
     decode = VenueDecoder(PlainVenue() if venue is None else venue, NAMES, CHECKS)
-    return decode(Frames(frames, NOW, 1.0))
+    return decode(Frames(frames, NOW, NOW, 1.0))
 
 
 def test_trades_of_all_messages_are_grouped_by_our_symbols():
@@ -64,7 +64,7 @@ def test_volumes_and_sides_are_those_of_the_trades():
     trades = [trade % ("0.5", 1, time), trade % ('"x"', 2, time)]
     body = f'{{"channel":"trade","type":"update","data":[{",".join(trades)}]}}'.encode()
     decode = VenueDecoder(Kraken(), {"BTC/USD": "BTCUSD"}, Checks(frozenset({"BTCUSD"}), 60_000, 120_000))
-    found = decode(Frames((body,), NOW, 1.0))
+    found = decode(Frames((body,), NOW, NOW, 1.0))
     (updates,) = found.updates
     assert (updates.columns.volumes, updates.columns.sides) == ([0.5, None], ["buy", None])
     assert (updates.columns.ids, found.ignored_volumes) == (["1", "2"], 1)

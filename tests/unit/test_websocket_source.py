@@ -175,6 +175,15 @@ async def test_subscriptions_keep_to_the_limit_also_over_reconnects(autojump_clo
         assert len([each for each in times if start <= each < start + rate.seconds]) <= rate.most
 
 
+async def test_a_limit_over_a_long_span_is_one_of_each_connection(autojump_clock):
+    """Otherwise some reconnects would leave the source without subscriptions for the rest of the hour."""
+    async with running(PlainVenue(batch=3, requests=Rate(2, 3_600.0))) as run:
+        for number in range(1, 5):
+            await until(lambda count=number: len(run.exchange.peers) == count, 200)
+            await live(run)
+            await run.peer.close(1001)
+
+
 async def test_pongs_wait_for_nothing_if_they_do_not_count(autojump_clock):
     async with running(PlainVenue(requests=Rate(1, 1_000.0))) as run:
         await until(lambda: run.exchange.peers and run.peer.received)

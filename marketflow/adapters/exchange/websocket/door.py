@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 import trio
@@ -13,6 +13,10 @@ from marketflow.adapters.exchange.websocket.connection import Connection
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.turns import Turns
 from marketflow.app.ports import Entropy
+
+KEPT_SPAN: Final = 60.0
+"""Seconds. A limit of messages over a longer span is one of each connection alone. If it was kept over
+connections, a source that has to connect often could be without subscriptions for the rest of an hour."""
 
 
 class Entered(NamedTuple):
@@ -36,7 +40,7 @@ class Door:
     attempts: Turns
     """The limit of connections, for all sources of this kind of venue."""
     requests: Turns
-    """The limit of messages that we send, for all connections of this source."""
+    """The limit of messages that we send, for all connections of this source; see `KEPT_SPAN`."""
     entropy: Entropy
 
     async def enter(self, venue: Venue, on_attempt: Callable[[], object]) -> Entered:
@@ -49,10 +53,11 @@ class Door:
         on_attempt()
         endpoint = await self._endpoint(venue)
         opened = await self.opener.open(endpoint.url)
+        requests = venue.rules.requests
         connection = Connection(
             opened.stream,
             opened.protocol,
-            self.requests,
+            self.requests if requests.seconds <= KEPT_SPAN else Turns(requests),
             pongs_take_turns=venue.rules.pongs_are_requests,
             early=opened.early,
         )

@@ -12,8 +12,8 @@ class Turns:
     """Gives turns in the order of the calls, never more than the rate allows.
 
     One object limits the attempts of all sources of a kind of venue, since exchanges count them by address.
-    Another one limits the messages of a source, over all its connections: a connection that is made again
-    does not get a new allowance.
+    Another one limits the messages of a source. It is kept over reconnects, so that many of them in a row
+    send no burst.
     """
 
     def __init__(self, rate: Rate) -> None:
