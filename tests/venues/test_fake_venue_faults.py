@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 
 import pytest
@@ -224,6 +224,42 @@ async def test_a_client_that_does_not_read_is_dropped() -> None:
             (made,) = venue.trade()
             assert await ids(client, "gateio", 1) == [made.id]
         assert (await lazy.closed()).code == 1006
+
+
+NONSENSE = (
+    b"",
+    b"\x00" * 1_000,
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET /ws/v4/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"POST / HTTP/9\r\n\r\n",
+    b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123",
+    b"x" * 100_000,
+)
+
+
+async def test_a_client_that_talks_nonsense_ends_only_its_own_connection() -> None:
+    async with subscribed("gateio") as (venue, client):
+        for sent in NONSENSE:
+            async with await trio.open_tcp_stream(
+                "127.0.0.1", int(venue.url.split(":")[2].split("/")[0])
+            ) as raw:
+                with suppress(trio.BrokenResourceError):  # the venue may be quicker
+                    await raw.send_all(sent)
+                    await raw.send_eof()
+                    while await raw.receive_some(65_536):
+                        pass
+        for frame in (
+            b"\x81\x02hi",
+            b"\xff\xff" * 20,
+            b"\x81\xff" + b"\xff" * 12,
+        ):  # not masked, reserved, giant
+            async with connected(venue.url) as other:
+                await other._stream.send_all(frame)
+                assert (await other.closed()).code in {1002, 1009}
+        (made,) = venue.trade()
+        assert await ids(client, "gateio", 1) == [made.id]
+        await until(lambda: venue.open == 1)
 
 
 # ---- trades ----
