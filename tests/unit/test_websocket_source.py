@@ -334,6 +334,15 @@ async def test_a_connection_is_renewed_before_its_end_without_a_gap(autojump_clo
     assert [line["event"] for line in lines] == ["connected", "connection renewed"]
 
 
+async def test_what_is_on_its_way_when_a_connection_retires_is_received(autojump_clock):
+    async with running(PlainVenue(lifetime=100.0, most_pause=10.0, silence=10_000.0)) as run:
+        await live(run)
+        run.peer.last_words = json.dumps(trades(77)).encode()
+        await until(lambda: run.exchange.peers[0].gone)
+        await trio.sleep(1)
+        assert run.ids == [77]
+
+
 async def test_an_announced_end_leads_to_a_renewal(autojump_clock):
     with capture_logs() as lines:
         async with running(PlainVenue(most_pause=20.0)) as run:
