@@ -427,6 +427,22 @@ async def test_the_exchange_says_why_it_closes_and_nothing_before_is_lost(autoju
         assert run.exchange.peers[0].close_code == 1008
 
 
+async def test_the_end_is_reported_at_once_even_if_the_workers_are_behind(autojump_clock):
+    with capture_logs() as lines:
+        async with running(room=0) as run:
+            await live(run)
+            run.pause = 20.0
+            await run.peer.say(trades(1))
+            await trio.sleep(1)
+            run.peer.protocol.send_text(json.dumps(trades(2)).encode())
+            await run.peer.close(1001)
+            await trio.sleep(1)
+            assert (run.ids, run.feed.state.state) == ([], "backing off")
+            await until(lambda: run.ids == [1, 2])
+            await until(lambda: run.feed.connected)
+    assert [line["event"] for line in lines] == ["connected", "disconnected", "connected"]
+
+
 async def test_a_bug_in_a_venue_is_a_bug_of_the_source(autojump_clock):
     class Buggy(PlainVenue):
         def read(self, _frame):

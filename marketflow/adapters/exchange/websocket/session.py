@@ -69,7 +69,7 @@ class Session:
     async def run(self, intake: Intake[Frames]) -> None:
         """Make the connection and use it, until it ends, or the stop comes, or it has retired.
 
-        The end of the connection is left in `failure`: another session may go on. An error that is a bug is raised.
+        The end of the connection is left in `failure`: another session may go on. A bug is raised.
         """
         try:
             await self._run(intake)
