@@ -29,7 +29,7 @@ MOST_FRAME = 10_000
 """The most bytes of a frame."""
 PING_EVERY = 0.05
 """Seconds between a client's pings."""
-PATIENCE = 1.0
+PATIENCE = 3.0
 """Seconds for which the exchange waits for a ping, and the client for the answer to its subscription."""
 
 

@@ -86,7 +86,8 @@ async def test_redis_over_tls(
     async with exchanges("exchange1") as players:
         async with tls_front(port_of(redis_url), certificates.context("good")) as front:
             url = f"rediss://{HOST}:{front.port}/0?ssl_ca_certs={certificates.trusted}{wanted}"
-            settings = settings_for(players, url, postgres_dsn, tmp_path)
+            # A handshake that is given up on a slow machine would count as refused.
+            settings = settings_for(players, url, postgres_dsn, tmp_path, redis={"timeout": 10_000})
             async with service(settings, players) as it, playing(*players):
                 await eventually(lambda: it.updates.cached > 20)
                 summary = await it.get("/prices/aggregate/BTCUSDT?period=1m")

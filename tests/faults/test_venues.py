@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +16,7 @@ from rig import Sent, check_ledger, eventually, rows_are_right, service, setting
 
 from marketflow.adapters.cache.members import read_id
 from marketflow.adapters.exchange.fake_venues.server import FakeVenue
-from marketflow.config import Settings, VenueSettings
+from marketflow.config import Settings, VenueSettings, load
 
 KINDS = ("kraken", "binance", "okx")
 BASES = ("BTC", "ETH", "SOL", "TON", "DOGE", "ADA", "XRP", "LTC", "DOT", "LINK", "UNI", "AVAX")
@@ -243,6 +244,32 @@ async def test_a_venue_that_is_mute_is_connected_again(redis_url, postgres_dsn, 
             await eventually(is_back, within=30)
             accepted = it.updates.accepted
             await eventually(lambda: it.updates.accepted > accepted, within=10)
+
+
+async def test_the_example_of_the_documents(redis_url, postgres_dsn, tmp_path):
+    """The lines of docs/venues.md connect, with other addresses."""
+    text = (Path(__file__).parents[2] / "docs" / "venues.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "config.toml").write_text(example, encoding="utf-8")
+    configured = load(None, {}, {"HOME": "/home/me"}, tmp_path).settings
+    async with AsyncExitStack() as stack:
+        exchanges = []
+        for each in configured.exchanges:
+            fake = FakeVenue(each.kind, symbols=list(each.symbols.values()), rate=100)
+            await stack.enter_async_context(fake)
+            exchanges.append(attrs.evolve(each, url=fake.url))
+        settings = attrs.evolve(
+            settings_for([], redis_url, postgres_dsn, tmp_path),
+            symbols=configured.symbols,
+            exchanges=tuple(exchanges),
+        )
+        async with service(settings, [], all_received=False) as it:
+
+            async def all_there() -> bool:
+                prices = (await it.get("/prices/latest"))["prices"]
+                return len(prices) == sum(len(each.symbols) for each in exchanges)
+
+            await eventually(all_there, within=20)
 
 
 @pytest.mark.parametrize("kind", ["okx", "bitstamp", "binance", "kraken"])

@@ -27,6 +27,14 @@ SAMPLE = Sample(
             b'{"error":{"code":2,"msg":"Invalid request: unknown stream"},"id":7}',
             Rejected("Invalid request: unknown stream", (), 7),
         ),
+        "error of a stream": (
+            b'{"code":2,"msg":"Invalid request: unknown stream xbtusdt@trade","id":7}',
+            Rejected("Invalid request: unknown stream xbtusdt@trade", ("XBTUSDT",), 7),
+        ),
+        "error of one of several streams": (
+            b'{"code":2,"msg":"Invalid request: btcusdt@trade, xbtusdt@trade","id":7}',
+            Rejected("Invalid request: btcusdt@trade, xbtusdt@trade", (), 7),
+        ),
         "error without a request": (
             b'{"code":3,"msg":"Invalid JSON: expected value"}',
             Rejected("Invalid JSON: expected value"),

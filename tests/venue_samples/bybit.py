@@ -1,6 +1,6 @@
 """Frames of Bybit."""
 
-from marketflow.adapters.exchange.venues.venue import ALIVE, Rejected, Subscribed, Trade
+from marketflow.adapters.exchange.venues.venue import ALIVE, Notice, Rejected, Subscribed, Trade
 from venue_samples.sample import Sample
 
 SAMPLE = Sample(
@@ -41,6 +41,10 @@ SAMPLE = Sample(
                 b'"conn_id":"cf71cb32","req_id":"7","op":"subscribe"}'
             ),
             Subscribed(("BTCUSDT",), 7),
+        ),
+        "error without a request": (
+            b'{"success":false,"ret_msg":"Params Error","conn_id":"cf71cb32","op":""}',
+            Notice("Params Error"),
         ),
         "pong": (b'{"success":true,"ret_msg":"pong","conn_id":"cf71cb32","op":"ping"}', ALIVE),
         "pong of another form": (b'{"op":"pong","args":["1795343351548"],"conn_id":"cf71cb32"}', ALIVE),

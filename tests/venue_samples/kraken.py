@@ -1,6 +1,6 @@
 """Frames of Kraken."""
 
-from marketflow.adapters.exchange.venues.venue import ALIVE, Leave, Rejected, Subscribed, Trade
+from marketflow.adapters.exchange.venues.venue import ALIVE, Leave, Notice, Rejected, Subscribed, Trade
 from venue_samples.sample import Sample
 
 SAMPLE = Sample(
@@ -45,6 +45,10 @@ SAMPLE = Sample(
                 b'"success":false,"symbol":"XBT/EUR"}'
             ),
             Rejected("Currency pair not supported XBT/EUR", ("XBT/EUR",), 7),
+        ),
+        "error without a request": (
+            b'{"error":"Malformed request","success":false,"time_in":"2026-11-22T10:29:11.548634Z"}',
+            Notice("Malformed request"),
         ),
         "heartbeat": (b'{"channel":"heartbeat"}', ALIVE),
         "pong": (b'{"method":"pong","req_id":8,"time_in":"2026-11-22T10:29:11.548634Z"}', ALIVE),

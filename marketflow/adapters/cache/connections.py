@@ -110,20 +110,18 @@ class Readers:
         async with self._lent() as (connection, deadline):
             before = connection.received
             replies = await _ask(connection, deadline, commands)
-            if connection.received - before <= MOST_INLINE:
-                return read(replies)
-            return await self._read_in_thread(read, replies, deadline)
+            return await self._made_sense_of(replies, read, connection.received - before, deadline)
 
     async def read_parts(
         self, parts: Sequence[Sequence[Command]], read: Callable[[int, list[Any]], None]
     ) -> None:
-        """Ask part by part; `read` makes sense of the replies to each, given its number, in a thread.
+        """Ask part by part; `read` makes sense of the replies to each, given its number.
 
         Redis works on the next part meanwhile. Each part has the whole time limit.
         """
         async with self._lent() as (connection, _):
             for number in range(-1, len(parts)):
-                deadline = trio.current_time() + self._timeout
+                deadline, before = trio.current_time() + self._timeout, connection.received
                 ahead = parts[number + 1 : number + 2]
                 found = await connection.exchange(
                     [pack_commands(commands) for commands in ahead],
@@ -133,9 +131,15 @@ class Readers:
                 )
                 for replies in found:
                     _check(replies)
-                    await self._read_in_thread(partial(read, number), replies, deadline)
+                    size = connection.received - before
+                    await self._made_sense_of(replies, partial(read, number), size, deadline)
 
-    async def _read_in_thread(self, read: Callable[[list[Any]], T], replies: list[Any], deadline: float) -> T:
+    async def _made_sense_of(
+        self, replies: list[Any], read: Callable[[list[Any]], T], size: int, deadline: float
+    ) -> T:
+        """What `read` makes of replies of that size (bytes), in a thread if they are many."""
+        if size <= MOST_INLINE:
+            return read(replies)
         with trio.fail_at(deadline):
             return await trio.to_thread.run_sync(read, replies, limiter=self._threads, abandon_on_cancel=True)
 

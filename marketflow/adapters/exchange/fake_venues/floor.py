@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,8 @@ class Floor:
     attempts_after_notice: Window
     requests: Window
     """The messages of the address."""
-    noticed: bool = False
-    """Whether a maintenance has been announced."""
+    noticed_at: float = -math.inf
+    """When a maintenance was announced: seconds of Trio's clock."""
     violations: list[str] = attrs.field(factory=list)
     """The rules that clients have broken."""
     count: int = 0

@@ -11,6 +11,7 @@ import h11
 import trio
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from marketflow.adapters.exchange.fake_venues.protocol import Session
@@ -25,31 +26,29 @@ HEAD_LIMIT: Final = 64 * 1024
 MESSAGE_LIMIT: Final = 256 * 1024
 """Bytes of a message of a client."""
 RECEIVE: Final = 65_536
+AFTER_NOTICE: Final = 60.0
+"""Seconds in which the limit of attempts after a maintenance holds."""
 
 
 async def shake_hands(stream: trio.abc.Stream, floor: Floor) -> tuple[ServerProtocol, Session] | None:
     """Answer the first request. None: it was answered without opening a WebSocket."""
     head = await _head(stream)
-    if floor.faults.mute == "all":
-        while await stream.receive_some(RECEIVE):
-            pass
-        return None
     if head.startswith(b"POST "):
         await _answer_post(stream, floor, head)
         return None
     protocol = _protocol(floor)
     protocol.receive_data(head)
+    session = Session(0, {})
     for event in protocol.events_received():
         if isinstance(event, Request):
             path, _, query = event.path.partition("?")
             session = Session(floor.count + 1, dict(parse_qsl(query)))
             response = _refused(protocol, floor, path, session) or protocol.accept(event)
             protocol.send_response(response)
+    opened = protocol.state is State.OPEN
+    floor.count += opened
     await stream.send_all(b"".join(protocol.data_to_send()))
-    if protocol.state is not protocol.state.OPEN:
-        return None
-    floor.count += 1
-    return protocol, session
+    return (protocol, session) if opened else None
 
 
 async def _head(stream: trio.abc.Stream) -> bytes:
@@ -75,7 +74,9 @@ def _protocol(floor: Floor) -> ServerProtocol:
 def _refused(protocol: ServerProtocol, floor: Floor, path: str, session: Session) -> Response | None:
     """The answer to a client that is refused."""
     now = trio.current_time()
-    excess = floor.attempts.excess(now) or (floor.noticed and floor.attempts_after_notice.excess(now))
+    excess = floor.attempts.excess(now)
+    if now < floor.noticed_at + AFTER_NOTICE:
+        excess = excess or floor.attempts_after_notice.excess(now)
     if excess:
         floor.violations.append(f"connections: {excess}")
     if excess or floor.rng.random() < floor.faults.refused:
@@ -90,17 +91,19 @@ def _refused(protocol: ServerProtocol, floor: Floor, path: str, session: Session
 
 
 async def _answer_post(stream: trio.abc.Stream, floor: Floor, head: bytes) -> None:
-    """Answer an HTTP POST."""
+    """Answer an HTTP POST.
+
+    Raises:
+        h11.RemoteProtocolError: it is no good request.
+    """
     http = h11.Connection(h11.SERVER)
     http.receive_data(head)
-    request: h11.Request | None = None
+    request = None
     while not isinstance(event := http.next_event(), h11.EndOfMessage):
         if isinstance(event, h11.Request):
             request = event
         elif event is h11.NEED_DATA:
             http.receive_data(bytes(await stream.receive_some(RECEIVE)))
-        elif isinstance(event, h11.ConnectionClosed):
-            return
     if request is None:
         return
     address = dict(request.headers).get(b"host", b"").decode("latin-1")

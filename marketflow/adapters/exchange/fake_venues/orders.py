@@ -59,7 +59,7 @@ class Orders:
     def maintain(self, after: float = 5.0) -> None:
         """Announce a maintenance if the venue does so, and cut all connections after so many seconds."""
         floor = self._floor
-        floor.noticed = True
+        floor.noticed_at = trio.current_time()
         notice = floor.kind.notice(floor.clock.now() * 1_000_000)
         for connection in list(floor.connections):
             if notice is not None:

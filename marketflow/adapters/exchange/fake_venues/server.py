@@ -164,12 +164,18 @@ class FakeVenue(Orders):
             while not self._rate:
                 self._rated = trio.Event()
                 await self._rated.wait()
-            due = trio.current_time()
-            while self._rate:
-                await trio.sleep(WRITE_INTERVAL)
-                now = trio.current_time()
-                due = max(due, now - CATCH_UP)
-                count = int((now - due) * self._rate)
-                if count:
-                    due += count / self._rate
-                    self.trade(count)
+            await self._trade_at(self._rate)
+
+    async def _trade_at(self, rate: float) -> None:
+        """Make trades at this rate, until it is changed."""
+        last = begin = trio.current_time()
+        while True:
+            # At least one trade is due then.
+            await trio.sleep_until(max(last + WRITE_INTERVAL, begin + 1 / rate))
+            if self._rate != rate:
+                return
+            last = trio.current_time()
+            begin = max(begin, last - CATCH_UP)
+            count = max(1, int((last - begin) * rate))
+            begin += count / rate
+            self.trade(count)

@@ -7,6 +7,7 @@ import ssl
 import struct
 from typing import TYPE_CHECKING, Final
 
+import h11
 import structlog
 import trio
 
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds for TLS and the first request."""
 RECEIVE: Final = 65_536
+_GONE: Final = (
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.TooSlowError,
+    OSError,
+    h11.RemoteProtocolError,
+)
+"""What the end of a client, or nonsense that it sends, may raise."""
 _RESET: Final = struct.pack("ii", 1, 0)
 
 logger = structlog.get_logger()
@@ -31,6 +40,10 @@ async def serve_client(raw: trio.SocketStream, floor: Floor, context: ssl.SSLCon
     async with raw:
         stream: trio.abc.Stream = raw
         try:
+            if floor.faults.mute == "all":
+                while await raw.receive_some(RECEIVE):
+                    pass  # it is never answered
+                return
             with trio.fail_after(HANDSHAKE_TIMEOUT):
                 if context is not None:
                     stream = secure = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
@@ -44,7 +57,7 @@ async def serve_client(raw: trio.SocketStream, floor: Floor, context: ssl.SSLCon
             log = log.bind(connection=session.number)
             log.info("client connected")
             await _talk(stream, floor, connection)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError) as error:
+        except _GONE as error:
             log.info("client gone", error=str(error.__cause__ or error))
             return
         if connection.outbox.dropped.cancel_called:

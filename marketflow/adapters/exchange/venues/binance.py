@@ -5,6 +5,7 @@ https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic
 
@@ -58,6 +59,7 @@ def _trades(message: _Message[_Trade[float, bool, int]]) -> list[Trade]:
     return [Trade(trade.s, trade.p, trade.T, trade.q, _TAKERS.get(trade.m), trade.t)]
 
 
+_NAMED: Final = re.compile(r"([A-Za-z0-9]+)@trade")
 _TRADES = TradeMessages(_Trade, _trades, message=_Message, sides=bool)
 
 
@@ -107,8 +109,10 @@ class Binance(Venue):
         request = request_of(message.get("id"))
         reason = member(message, "error", "msg") or message.get("msg")
         if reason is not None or "error" in message:
-            return Rejected(text_of(reason, "refused"), (), request)
-        return ALIVE if request is None else Subscribed((), request)
+            words = text_of(reason, "no reason given")
+            named = {stream.upper() for stream in _NAMED.findall(words)}
+            return Rejected(words, tuple(named) if len(named) == 1 else (), request)
+        return Subscribed((), request) if request is not None and "result" in message else ALIVE
 
     def trades(self, body: bytes) -> Found:
         """One trade. Its time is in ms, unless the URL asks for something else."""

@@ -25,6 +25,7 @@ from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
     Found,
     Meaning,
+    Notice,
     Rate,
     Rejected,
     Rules,
@@ -99,20 +100,21 @@ class Bybit(Venue):
         message = members(frame)
         if message is None or text_of(message.get("topic"), "").startswith(_TOPIC):
             return Trades(frame)
-        if message.get("op") != "subscribe":
-            return ALIVE
-        request = request_of(message.get("req_id"))
-        if message.get("success") is True:
-            return Subscribed((), request)
-        reason = text_of(message.get("ret_msg"), "refused")
-        symbols = tuple(_NAMED.findall(reason))
-        # It refuses a whole request also if one of the symbols has been subscribed before.
-        return (
-            Subscribed(symbols, request)
-            if symbols and "already subscribed" in reason
-            else Rejected(reason, symbols, request)
-        )
+        return _answer(message, text_of(message.get("ret_msg"), "no reason given"))
 
     def trades(self, body: bytes) -> Found:
         """A message has up to 1024 trades."""
         return _TRADES.found(body)
+
+
+def _answer(message: Mapping[str, object], reason: str) -> Meaning:
+    if message.get("op") != "subscribe":
+        return Notice(reason) if message.get("success") is False else ALIVE
+    request = request_of(message.get("req_id"))
+    if message.get("success") is True:
+        return Subscribed((), request)
+    symbols = tuple(_NAMED.findall(reason))
+    # It refuses a whole request also if one of the symbols has been subscribed before.
+    if symbols and "already subscribed" in reason:
+        return Subscribed(symbols, request)
+    return Rejected(reason, symbols, request)

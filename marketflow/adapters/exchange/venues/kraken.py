@@ -5,7 +5,7 @@ https://docs.kraken.com/api/docs/websocket-v2/trade
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic
 
 import msgspec
@@ -27,6 +27,7 @@ from marketflow.adapters.exchange.venues.venue import (
     Found,
     Leave,
     Meaning,
+    Notice,
     Rate,
     Rejected,
     Rules,
@@ -92,19 +93,20 @@ class Kraken(Venue):
             return Trades(frame) if message.get("type") == "update" else ALIVE
         if channel == "status" and b'"maintenance"' in frame:
             return Leave("maintenance")
-        if message.get("method") == "subscribe":
-            return _answer(message)
-        return ALIVE
+        return _answer(message)
 
     def trades(self, body: bytes) -> Found:
         """Numbers are bare, and a message may have many trades."""
         return _TRADES.found(body)
 
 
-def _answer(message: object) -> Meaning:
-    symbol = text_of(member(message, "symbol"), "") or text_of(member(message, "result", "symbol"), "")
+def _answer(message: Mapping[str, object]) -> Meaning:
+    error = text_of(message.get("error"), "")
+    if message.get("method") != "subscribe":
+        return Notice(error) if error else ALIVE
+    symbol = text_of(message.get("symbol"), "") or text_of(member(message, "result", "symbol"), "")
     symbols = (symbol,) if symbol else ()
-    request = request_of(member(message, "req_id"))
-    if member(message, "success") is True:
+    request = request_of(message.get("req_id"))
+    if message.get("success") is True:
         return Subscribed(symbols, request)
-    return Rejected(text_of(member(message, "error"), "refused"), symbols, request)
+    return Rejected(error or "no reason given", symbols, request)

@@ -76,7 +76,7 @@ class Okx(Venue):
         requests=Rate(400, 3_600.0),  # 480 an hour, with 180 pings
         batch=50,
         symbols=500,
-        rejects_all=True,
+        rejects_all=True,  # it is not documented; if it does not, asking again does no harm
         ping_every=20.0,
         silence=45.0,
     )
