@@ -128,6 +128,8 @@ class Peer:
     times: list[float] = attrs.field(factory=list)
     """When each message, pong or close was received."""
     pongs: list[bytes] = attrs.field(factory=list)
+    last_words: bytes = b""
+    """A message that is on its way when the client closes."""
     gone: bool = False
     """Whether the client has left."""
     lock: trio.Lock = attrs.field(factory=trio.Lock)
@@ -167,6 +169,9 @@ class Peer:
                 self.received.append(json.loads(event.data))
                 for answer in self.answers(self, self.received[-1]):
                     await self.say(answer)
+            case Frame(opcode=Opcode.CLOSE) if self.last_words:
+                frame = Frame(Opcode.TEXT, self.last_words)
+                await self.stream.send_all(frame.serialize(mask=False, extensions=self.protocol.extensions))
             case Frame(opcode=Opcode.PONG):
                 self.times.append(trio.current_time())
                 self.pongs.append(bytes(event.data))

@@ -334,6 +334,15 @@ async def test_a_connection_is_renewed_before_its_end_without_a_gap(autojump_clo
     assert [line["event"] for line in lines] == ["connected", "connection renewed"]
 
 
+async def test_what_is_on_its_way_when_a_connection_retires_is_received(autojump_clock):
+    async with running(PlainVenue(lifetime=100.0, most_pause=10.0, silence=10_000.0)) as run:
+        await live(run)
+        run.peer.last_words = json.dumps(trades(77)).encode()
+        await until(lambda: run.exchange.peers[0].gone)
+        await trio.sleep(1)
+        assert run.ids == [77]
+
+
 async def test_an_announced_end_leads_to_a_renewal(autojump_clock):
     with capture_logs() as lines:
         async with running(PlainVenue(most_pause=20.0)) as run:
@@ -416,6 +425,22 @@ async def test_the_exchange_says_why_it_closes_and_nothing_before_is_lost(autoju
         assert run.feed.state.last_error == "closed by the exchange: 1008 too many requests"
         await until(lambda: run.ids == [1, 2])
         assert run.exchange.peers[0].close_code == 1008
+
+
+async def test_the_end_is_reported_at_once_even_if_the_workers_are_behind(autojump_clock):
+    with capture_logs() as lines:
+        async with running(room=0) as run:
+            await live(run)
+            run.pause = 20.0
+            await run.peer.say(trades(1))
+            await trio.sleep(1)
+            run.peer.protocol.send_text(json.dumps(trades(2)).encode())
+            await run.peer.close(1001)
+            await trio.sleep(1)
+            assert (run.ids, run.feed.state.state) == ([], "backing off")
+            await until(lambda: run.ids == [1, 2])
+            await until(lambda: run.feed.connected)
+    assert [line["event"] for line in lines] == ["connected", "disconnected", "connected"]
 
 
 async def test_a_bug_in_a_venue_is_a_bug_of_the_source(autojump_clock):

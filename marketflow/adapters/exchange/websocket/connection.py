@@ -1,7 +1,7 @@
 """One open WebSocket: whole messages in, messages out, both over one stream.
 
 ```
- stream ──64 KiB──> protocol ──frames──> Assembler ──messages──> receive
+ stream ──bytes───> protocol ──frames──> Assembler ──messages──> receive
     ^                  │ pongs, close
     │                  v
     └───── lock <── answer
@@ -28,6 +28,8 @@ from marketflow.adapters.exchange.websocket.turns import Turns
 
 MOST_RECEIVED: Final = 65_536
 """The most bytes of one receive."""
+MOST_COMPRESSED: Final = 16_384
+"""The same if messages are compressed, mostly to an eighth: decoding a receive must not take too long."""
 
 
 class Assembler:
@@ -90,6 +92,7 @@ class Connection:
         self._assembler = Assembler()
         self._early = self._assembler.whole(early)
         self._end: ConnectionError | None = None
+        self._most = MOST_COMPRESSED if protocol.extensions else MOST_RECEIVED
 
     @property
     def pings(self) -> int:
@@ -119,7 +122,7 @@ class Connection:
         if self.end is not None:
             raise self.end
         with translated():
-            data = await self._stream.receive_some(MOST_RECEIVED)
+            data = await self._stream.receive_some(self._most)
         if data:
             self._protocol.receive_data(data)
         else:

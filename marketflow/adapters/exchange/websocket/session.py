@@ -62,14 +62,14 @@ class Session:
         self.life = life
         self.term = term
         self.failure: Exception | None = None
-        """Why it ended, if that was not wanted."""
+        """Why it ended, if that was no stop."""
         self._door = door
         self._requests = requests
 
     async def run(self, intake: Intake[Frames]) -> None:
         """Make the connection and use it, until it ends, or the stop comes, or it has retired.
 
-        An outage is left in `failure`: another session may go on. An error that is a bug is raised.
+        The end of the connection is left in `failure`: another session may go on. A bug is raised.
         """
         try:
             await self._run(intake)
@@ -115,11 +115,7 @@ class Session:
             nursery.start_soon(self._retire, connection, nursery.cancel_scope)
             if ping_every is not None:
                 nursery.start_soon(self._ping, connection, ping_every)
-            try:
-                await intake.forward(partial(self._receive, connection, intake))
-            except ConnectionError:
-                if self.progress.state != "retiring":
-                    raise
+            await intake.forward(partial(self._receive, connection, intake))
             nursery.cancel_scope.cancel()
 
     async def _subscribe(self, connection: Connection, intake: Intake[Any]) -> None:

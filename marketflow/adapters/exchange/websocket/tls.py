@@ -45,7 +45,7 @@ class TlsStream(trio.abc.Stream):
         await self._flush()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What has come; empty at the end."""
+        """What has come, up to `max_bytes` (64 KiB by default); empty at the end."""
         data = self._decrypted(max_bytes)
         if data is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -73,7 +73,7 @@ class TlsStream(trio.abc.Stream):
         await self._stream.aclose()
 
     def _decrypted(self, max_bytes: int | None) -> bytes | None:
-        """All that can be decrypted now; None if it is not even a record, empty at the end."""
+        """All that can be decrypted now; None if that is nothing yet, empty at the end."""
         found = bytearray()
         most = _READ if max_bytes is None else max_bytes
         try:
