@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import trio
 from trio.testing import MockClock
-from venue_client import HOURS, Client, Refused, connected, endpoint, until
+from venue_client import HOURS, LIMIT, Client, Refused, connected, endpoint, until
 from venue_forms import KINDS, SYMBOLS, UNITS, is_trade, requests, trades
 
 from marketflow.adapters.exchange.fake_venues.faults import GARBAGE, OVERSIZE, SPOILS, Faults
@@ -26,11 +26,11 @@ def virtual_clock() -> MockClock:
 
 
 @asynccontextmanager
-async def subscribed(kind: str, **options) -> AsyncIterator[tuple[FakeVenue, Client]]:
-    """A venue with two pairs, and a client that has read all answers."""
+async def subscribed(kind: str, limit: float = LIMIT, **options) -> AsyncIterator[tuple[FakeVenue, Client]]:
+    """A venue with two pairs, and a client that has read all answers. `limit`: seconds for a message."""
     async with (
         FakeVenue(kind, symbols=SYMBOLS[kind], **options) as venue,
-        connected(await endpoint(venue.url), limit=HOURS) as client,
+        connected(await endpoint(venue.url), limit=limit) as client,
     ):
         await subscribe(client, kind, venue)
         yield venue, client
@@ -96,14 +96,14 @@ async def test_a_venue_that_is_wholly_mute_answers_nothing(kind: str) -> None:
 
 async def test_a_client_breaks_no_rule_while_the_venue_is_wholly_mute(virtual_clock) -> None:
     """It gets no pings, and so sends no pongs."""
-    async with subscribed("binance") as (venue, client):
+    async with subscribed("binance", HOURS) as (venue, client):
         venue.mute("all")
         await client.quiet(200)
         assert (venue.violations, venue.open) == ([], 1)
 
 
 async def test_silence_in_turn(virtual_clock) -> None:
-    async with subscribed("gateio", rate=10) as (venue, client), trio.open_nursery() as nursery:
+    async with subscribed("gateio", HOURS, rate=10) as (venue, client), trio.open_nursery() as nursery:
         nursery.start_soon(follow, Plan(silence=5.0), venue)
         begin = trio.current_time()
         times = set()
@@ -147,7 +147,7 @@ NOTICES = {
 @all_kinds
 async def test_a_maintenance_is_announced_in_the_form_of_the_venue(virtual_clock, kind: str) -> None:
     """And then the connections are cut. New ones are not."""
-    async with subscribed(kind) as (venue, client):
+    async with subscribed(kind, HOURS) as (venue, client):
         begin = trio.current_time()
         venue.maintain(3.5)
         if kind in NOTICES:
@@ -164,7 +164,7 @@ async def test_a_maintenance_is_announced_in_the_form_of_the_venue(virtual_clock
 
 
 async def test_kraken_takes_one_connection_in_five_seconds_after_a_maintenance(virtual_clock) -> None:
-    async with subscribed("kraken") as (venue, _):
+    async with subscribed("kraken", HOURS) as (venue, _):
         venue.maintain(0.1)
         await trio.sleep(1)
         async with connected(venue.url):
