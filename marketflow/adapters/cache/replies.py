@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
 from marketflow.adapters.cache import bar_fields, edges
 from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import Ignored
-from marketflow.adapters.cache.members import in_twos
 from marketflow.app.ports import Edge, StoreAway, StoredBars
 from marketflow.domain.bars import BAR_WIDTH
 from marketflow.domain.periods import floor_to
@@ -62,11 +61,15 @@ def prices_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Se
     return [edges.read_prices(pair, reply, ignored) for pair, reply in zip(pairs, replies, strict=True)]
 
 
-def bars_of(
-    pairs: Sequence[Pair], order: FieldOrder, replies: list[Any], ignored: Ignored
-) -> Mapping[Pair, StoredBars]:
-    """Whole hashes of bars, one for each pair."""
-    return {
-        pair: bar_fields.read_minutes(pair, dict(in_twos(reply)), order, ignored)
-        for pair, reply in zip(pairs, replies, strict=True)
-    }
+class Hashes:
+    """Reads hashes of bars, one for each pair. Each is put in the order of those before."""
+
+    def __init__(self) -> None:
+        self._order = FieldOrder()
+        self.found: dict[Pair, StoredBars] = {}
+
+    def read(self, pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> None:
+        """Read the hashes of these pairs."""
+        for pair, reply in zip(pairs, replies, strict=True):
+            values = dict(zip(reply[0::2], reply[1::2], strict=True))
+            self.found[pair] = bar_fields.read_minutes(pair, values, self._order, ignored)
