@@ -64,12 +64,7 @@ class PackedMinute(msgspec.Struct, frozen=True, gc=False):
         packed = [pack_bar(bars[field], field[0]) for field in fields]
         seconds = bytes([(second - start) // BAR_WIDTH for second, _ in fields])
         heads = BarHeads(packed).part(0, len(packed))
-        return cls.joined(start, MinuteFields.of(seconds, [boot for _, boot in fields]), heads, packed)
-
-    @classmethod
-    def joined(cls, start: int, fields: MinuteFields, heads: Part, packed: Sequence[bytes]) -> PackedMinute:
-        """Packed bars in the order of their fields. No more than their heads has been looked at."""
-        return cls(start, fields, heads, b"".join(packed))
+        return cls(start, MinuteFields.of(seconds, [boot for _, boot in fields]), heads, b"".join(packed))
 
     @property
     def boots(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from builders import until
 from slow_machine import answered, within
 from test_window_contract import NOON, PAIR, InRedis, every_call, put, run_of
 
+from marketflow.adapters.cache.redis import PAIRS_PER_READ
 from marketflow.app.ports import Flush, StoreAway
 from marketflow.domain.periods import Span
 
@@ -219,3 +220,35 @@ async def test_an_option_that_is_not_allowed_is_refused(option, redis_url):
     with pytest.raises(ValueError, match="has no option"):
         async with InRedis(f"{redis_url}?{option}").open("boot1"):
             pass
+
+
+async def test_each_part_of_all_bars_has_the_whole_time_limit():
+    """An hour of many pairs takes longer. The next part is asked for before the last was answered."""
+    asked, ahead = 0, []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        answered = 0
+
+        async def answer() -> None:
+            nonlocal answered
+            while True:
+                await trio.sleep(0.6 * TIMEOUT)
+                if answered < asked:
+                    answered += PAIRS_PER_READ
+                    ahead.append(asked - answered)
+                    await stream.send_all(b"*0\r\n" * PAIRS_PER_READ)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            async for part in stream:
+                asked += part.count(b"HGETALL")
+                if b"CONFIG" in part:
+                    await stream.send_all(b"*0\r\n")
+            nursery.cancel_scope.cancel()
+
+    pairs = [(PAIR[0], f"S{number}USDT") for number in range(3 * PAIRS_PER_READ)]
+    async with in_place_of_redis(serve) as url, InRedis(url, TIMEOUT).open("boot1") as window:
+        assert await window.all_bars(pairs) == {pair: {} for pair in pairs}
+    assert asked == len(pairs)
+    assert ahead == [PAIRS_PER_READ, PAIRS_PER_READ, 0]

@@ -35,12 +35,12 @@ def book_of(*, row=ROW):
     book.bars.adopt_minutes(PAIR, by_minute(bars).values())
     span = Span(NOON, NOON + MINUTE)
     assert book.rows.counts(PAIR, span, own=False) == {NOON: 5}
-    book.rows.believe(PAIR, {NOON: row})
+    book.rows.believed.believe(PAIR, {NOON: row})
     return book
 
 
 async def test_a_row_answers_as_soon_as_bars_turn_out_to_be_foreign():
-    """Whoever looks at the bars has found out by then, and so can read once more."""
+    """A question that looks at the bars sees it by then, and can read once more."""
     book = book_of()
     assert book.rows.adopted.reach == 0
     assert book.bars.bar(PAIR, Span(NOON, NOON + MINUTE)) == GENUINE

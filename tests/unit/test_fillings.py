@@ -22,6 +22,7 @@ OF_ANSWERS = (
 OF_THE_BOOK = {
     "test_answers_of_the_book": "rows that are older than the bars and not written yet, and the lost lease",
     "test_adopted_rows": "how the book finds that Redis has lost bars",
+    "test_believed_rows": "how the book finds that foreign bars have hidden what Redis has lost",
     "test_comparing": "how the book compares its bars with rows",
     "test_earlier_boots": "how the book reads the bars of other boots",
     "test_sequences": "how the book numbers updates",

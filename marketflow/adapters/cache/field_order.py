@@ -56,7 +56,7 @@ class FieldOrder:
         """The bars of a hash by minute. No more than their heads is looked at.
 
         Raises:
-            ValueError: a field is none of ours, or a bar is of another form, or cannot be a bar.
+            ValueError: a field is not of our form, or a bar is of another form, or cannot be a bar.
         """
         if not values:
             return {}
@@ -81,7 +81,7 @@ class FieldOrder:
                 if not all(there):
                     of_minute = fields.where(there)
             part = heads.part(begin, end)
-            minutes[start] = PackedMinute.joined(start, of_minute, part, packed[begin:end])
+            minutes[start] = PackedMinute(start, of_minute, part, b"".join(packed[begin:end]))
             begin = end
         return minutes
 
@@ -91,7 +91,7 @@ class FieldOrder:
         If few of these are in use, they are forgotten.
 
         Raises:
-            ValueError: one of them is no field of ours.
+            ValueError: one of them is not of our form.
         """
         wanted = set(names)
         fields = _read(wanted.difference(self._names))
@@ -105,7 +105,7 @@ class FieldOrder:
 
 
 def _read(names: Iterable[bytes]) -> list[_Name]:
-    """Raises ValueError: one of them is no field of ours."""
+    """Raises ValueError: one of them is not of our form."""
     ordered = list(names)
     if not ordered:
         return []

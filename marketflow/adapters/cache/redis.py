@@ -13,12 +13,11 @@ import structlog
 
 from marketflow.adapters.cache import bar_fields, members
 from marketflow.adapters.cache.connections import Connections, open_connections
-from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
 from marketflow.adapters.cache.pairs import find_pairs
 from marketflow.adapters.cache.replies import (
-    bars_of,
+    Hashes,
     check_write,
     edge_of,
     ids_of,
@@ -249,16 +248,15 @@ class RedisWindow:
         """Every bar there is."""
         await self._check_policy()
         parts = [pairs[first : first + PAIRS_PER_READ] for first in range(0, len(pairs), PAIRS_PER_READ)]
-        found: dict[Pair, StoredBars] = {}
-        order, ignored = FieldOrder(), Ignored()
+        hashes, ignored = Hashes(), Ignored()
 
         def read(number: int, replies: list[Any]) -> None:
-            found.update(bars_of(parts[number], order, replies, ignored))
+            hashes.read(parts[number], replies, ignored)
 
         commands = [[("HGETALL", bar_fields.bars_key(pair)) for pair in part] for part in parts]
         await self._redis.readers.read_parts(commands, read)
         self._foreign.tell("bar", ignored)
-        return found
+        return hashes.found
 
     async def pairs_with_bars(self) -> Sequence[Pair]:
         """Pairs that have bars."""

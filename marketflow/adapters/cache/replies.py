@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -69,11 +69,15 @@ def ids_of(pairs: Sequence[Pair], replies: Sequence[Any]) -> Mapping[Pair, Seque
     }
 
 
-def bars_of(
-    pairs: Sequence[Pair], order: FieldOrder, replies: list[Any], ignored: Ignored
-) -> Mapping[Pair, StoredBars]:
-    """Whole hashes of bars, one for each pair."""
-    return {
-        pair: bar_fields.read_minutes(pair, dict(members.in_twos(reply)), order, ignored)
-        for pair, reply in zip(pairs, replies, strict=True)
-    }
+class Hashes:
+    """Reads hashes of bars, one for each pair. Each is put in the order of those before."""
+
+    def __init__(self) -> None:
+        self._order = FieldOrder()
+        self.found: dict[Pair, StoredBars] = {}
+
+    def read(self, pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> None:
+        """Read the hashes of these pairs."""
+        for pair, reply in zip(pairs, replies, strict=True):
+            values = dict(zip(reply[0::2], reply[1::2], strict=True))
+            self.found[pair] = bar_fields.read_minutes(pair, values, self._order, ignored)

@@ -15,7 +15,7 @@ from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.reach import Reach
 from marketflow.domain.bars import Bar, merged
 from marketflow.domain.columns import Traded
-from marketflow.domain.periods import Span
+from marketflow.domain.periods import MINUTE, Span
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
@@ -103,7 +103,7 @@ class Comparison:
                 if not changed and not renewed:
                     continue
                 await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up everybody else.
-                if not renewed or not self._book.bars.tell_counts:
+                if not renewed or self._book.bars.interval != MINUTE:  # only minutes tell their counts
                     await self._book.bars.check(pair)
                 self._adopt(pair, rows if renewed else {start: rows[start] for start in changed})
                 if renewed:
@@ -131,7 +131,7 @@ class Comparison:
             if row.count > counts[start] and not self._is_made(pair, start, row):
                 lacks = self._lacks(pair, Span(start, start + bars.interval), ours=ours)
                 self._book.rows.adopted.adopt(pair, start + bars.interval, row, lacks=lacks)
-        self._book.rows.believe(pair, before)
+        self._book.rows.believed.believe(pair, before)
 
     @property
     def _another_accepted(self) -> bool:
@@ -152,7 +152,7 @@ class Comparison:
         """Look at all bars, and keep the rows that they make as they are."""
         for pair in self._pairs():
             await self._book.bars.check(pair)
-            self._book.rows.looked_at(pair)
+            self._book.rows.believed.looked_at(pair)
             self._keep(pair, rows.get(pair, {}))
             await trio.lowlevel.checkpoint()
 

@@ -75,7 +75,7 @@ class DueRows:
         Raises:
             StoreAway: the database is away.
         """
-        due, again = self._writer.begin_turn(self._due(closed_to))
+        due, again = self._writer.begin_turn(self._due(closed_to), self._book.bars.unwritten)
         if due or again:
             await self._standing.flushed(bars=True)
         for first in range(0, len(due), ROWS):

@@ -10,8 +10,8 @@ A pure state machine, as the link is (`marketflow.app.share.link`).
     └── was read, rows told or database away ─────────────────────────────────────┘
 ```
 Two stores tell it independently: the bars are read from Redis, and the rows of PostgreSQL tell whether Redis
-has lost any of them. The rows may have told before the bars are read. While the database is away, or another
-boot has it, nothing can be compared, and the bars are believed.
+has lost any of them, by the counts of both. The rows may have told before the bars are read. While the
+database is away, or another boot has it, nothing can be compared, and the bars are believed.
 
 If the database was lost and is ours again, another boot may have written meanwhile, and the bars are read
 once more. That does not make the history unread: the boots before this one have ended, so what was read of

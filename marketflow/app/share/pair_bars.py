@@ -11,7 +11,8 @@ The states of a minute:
   └──────────────────────────────────> adopted ──────────────────────────┘
 ```
 A bar takes about 600 bytes in an open minute, and less than 100 in the others. Reading does not open. Bars of
-an adopted minute have not been looked at: some may be foreign, and are left out when it is read.
+an adopted minute have not been looked at: some may be foreign, and are left out when it is read. Until then
+they count as they say.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import trio
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.ports import Aggregate, AggregateStore, RowsRefused
 from marketflow.app.share.rows import Due, Rows
+from marketflow.app.share.unwritten import Unwritten
 from marketflow.domain.prices import Pair
 
 log = structlog.get_logger()
@@ -54,7 +55,7 @@ class RowWriter:
         """Whether this turn has had as many refused writes as it may."""
         return self._left <= 0
 
-    def begin_turn(self, due: Sequence[Due]) -> tuple[list[Due], list[Due]]:
+    def begin_turn(self, due: Sequence[Due], unwritten: Unwritten) -> tuple[list[Due], list[Due]]:
         """The rows to write for the first time, in their order, and those to try again.
 
         Of the first, those of pairs with refused rows come last.
@@ -62,7 +63,7 @@ class RowWriter:
         self._left = REFUSED_WRITES
         now = trio.current_time()
         # A comparison may have found that the store has one of them after all.
-        self._again = {(end, pair): at for (end, pair), at in self._again.items() if self._due.has(pair, end)}
+        self._again = {(end, pair): at for (end, pair), at in self._again.items() if unwritten.has(pair, end)}
         again = [row for row in due if self._again.get((row.end, row.pair), now + 1) <= now]
         suspects = {pair for _, pair in self._again}
         first = [row for row in due if (row.end, row.pair) not in self._again]

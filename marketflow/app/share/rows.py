@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Final
 
@@ -12,6 +12,7 @@ import attrs
 
 from marketflow.app.ports import Aggregate, Field, FieldBars
 from marketflow.app.share.adopted_rows import AdoptedRows
+from marketflow.app.share.believed_rows import BelievedRows
 from marketflow.app.share.second_bars import SecondBars, fuller
 from marketflow.domain.bars import Bar, merged
 from marketflow.domain.periods import Span, floor_to
@@ -42,9 +43,8 @@ class Rows:
         self._unwritten = bars.unwritten
         self.adopted = AdoptedRows(bars.interval)
         """Rows that have updates of which there are no bars."""
-        self._believed: dict[Pair, Mapping[int, Bar]] = {}
-        """Rows that were compared with bars that nobody has looked at, by the start of the interval (ms)."""
-        bars.foreign.heard = self._doubt
+        self.believed = BelievedRows(bars, self.adopted)
+        """Rows that were compared with bars that have not been looked at."""
 
     # ---- to PostgreSQL ----
 
@@ -62,10 +62,6 @@ class Rows:
             due += [Due(end, pair, version) for end in ends]
         due.sort(key=attrgetter("end"))
         return due
-
-    def has(self, pair: Pair, end: int) -> bool:
-        """Whether the row of the interval that ends then (ms) is to be written."""
-        return end in self._unwritten.outboxes[pair]
 
     def is_current(self, due: Due) -> bool:
         """Whether the bars of that row have not changed since it was taken."""
@@ -109,12 +105,6 @@ class Rows:
         return None if whole is None else Aggregate(due.pair[0], due.pair[1], due.end, whole)
 
     def _bar(self, pair: Pair, end: int, stored: FieldBars) -> Bar | None:
-        whole = self._of_bars(pair, end, stored)
-        # Only now: to look at the bars may show that Redis has lost some.
-        adopted = self.adopted.of(pair, end)
-        return whole if adopted is None else adopted
-
-    def _of_bars(self, pair: Pair, end: int, stored: FieldBars) -> Bar | None:
         folded = self._unwritten.folds.of(pair, end)
         span = Span(end - self._bars.interval, end)
         # What was read from Redis may have been folded meanwhile.
@@ -124,8 +114,12 @@ class Rows:
             if second in span and not self._bars.is_gone(pair, second, boot)
         }
         if others or folded:
-            return merged([*fuller(self._bars.fields(pair, span), others).values(), *folded.values()])
-        return self._bars.bar(pair, span)
+            whole = merged([*fuller(self._bars.fields(pair, span), others).values(), *folded.values()])
+        else:
+            whole = self._bars.bar(pair, span)
+        # Last, since to look at the bars may have shown that Redis has lost some.
+        adopted = self.adopted.of(pair, end)
+        return whole if adopted is None else adopted
 
     def unwritten_between(self, pair: Pair, span: Span) -> dict[int, Bar]:
         """By their start (ms) the bars of intervals within the span whose rows are not up to date."""
@@ -150,27 +144,6 @@ class Rows:
         for start, row in self.adopted.within(pair, span).items():
             counts[start] = row.count
         return counts
-
-    # ---- rows that were compared with counts ----
-
-    def believe(self, pair: Pair, rows: Mapping[int, Bar]) -> None:
-        """These rows, by the start of their interval (ms), do not have more updates than the bars say.
-
-        Where bars turn out to be foreign, a row may have more after all. It is adopted then.
-        """
-        self._believed[pair] = rows
-
-    def looked_at(self, pair: Pair) -> None:
-        """All bars have been looked at with which these rows were compared."""
-        self._believed.pop(pair, None)
-
-    def _doubt(self, pair: Pair, minute: int) -> None:
-        """Bars of that minute (ms) have turned out to be foreign, before an update of ours has come to it."""
-        row = self._believed.get(pair, {}).get(minute)
-        if row is not None:
-            bar = self._bars.bar(pair, Span(minute, minute + self._bars.interval))
-            if bar is None or bar.count < row.count:
-                self.adopted.adopt(pair, minute + self._bars.interval, row, lacks=None)
 
     # ---- what a stop has to save ----
 

@@ -155,7 +155,7 @@ class SecondBars:
             if doubtful or not self._of(pair).adopt(minute):
                 self._adopt_genuine(pair, minute)
                 continue
-            for end in self._ends_of(minute):
+            for end in _ends_of(minute, self.interval):
                 self.unwritten.mark(pair, end)
             self._minutes.changed(pair, minute.start)
             if minute.boots != (self.boot,):
@@ -230,12 +230,6 @@ class SecondBars:
         """The end (ms) of the interval that a second belongs to."""
         return second - second % self.interval + self.interval
 
-    def _ends_of(self, minute: PackedMinute) -> Iterable[int]:
-        """The same of all its bars."""
-        if self.interval % MINUTE == 0:
-            return (self._end_of(minute.start),)
-        return dict.fromkeys(map(self._end_of, minute.seconds))
-
     # ---- to Redis ----
 
     def take_unflushed(self, limit: int) -> tuple[list[tuple[Pair, Field, Bar]], int]:
@@ -282,11 +276,6 @@ class SecondBars:
             return {}
         return {(second, boot): bar for second, boot, bar in self._bars[pair].within(span)}
 
-    @property
-    def tell_counts(self) -> bool:
-        """Whether the bars of an interval tell how many updates it has without being looked at."""
-        return self.interval == MINUTE
-
     def totals(self, pair: Pair, span: Span, *, own: bool) -> Iterator[tuple[int, int]]:
         """How many updates there are, each number with a time (ms), with or without those of this boot.
 
@@ -297,7 +286,7 @@ class SecondBars:
         if bars is None:
             return iter(())
         without = None if own else self.boot
-        if self.tell_counts:
+        if self.interval == MINUTE:
             return bars.totals(span, without=without)
         return ((second, count) for second, boot, count in bars.counts(span) if boot != without)
 
@@ -360,3 +349,10 @@ class SecondBars:
             if packed >= PACKED_AT_ONCE:
                 packed = 0
                 await trio.lowlevel.checkpoint()
+
+
+def _ends_of(minute: PackedMinute, interval: int) -> Iterable[int]:
+    """The ends (ms) of the intervals that its bars belong to."""
+    if interval % MINUTE == 0:
+        return (floor_to(minute.start, interval) + interval,)
+    return dict.fromkeys(floor_to(second, interval) + interval for second in minute.seconds)

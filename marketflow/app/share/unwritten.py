@@ -21,6 +21,10 @@ class Unwritten:
         """Its row has to be written: a bar of that interval has changed, or the row is missing."""
         self.outboxes[pair].add(end)
 
+    def has(self, pair: Pair, end: int) -> bool:
+        """Whether its row has to be written."""
+        return end in self.outboxes[pair]
+
     def acknowledge(self, pair: Pair, end: int, version: int) -> None:
         """The row was written. Its folds are needed no more, unless it has changed since."""
         outbox = self.outboxes[pair]
