@@ -46,6 +46,13 @@ SAMPLE = Sample(
             ),
             Rejected("unknown currency pair XBT_USDT", ("XBT_USDT",), 7),
         ),
+        "rejection with a result": (
+            (
+                b'{"time":1795343351,"id":7,"channel":"spot.trades","event":"subscribe",'
+                b'"error":{"code":2,"message":"busy"},"result":{"status":"success"}}'
+            ),
+            Rejected("busy", (), 7),
+        ),
         "rejection without a symbol": (
             (
                 b'{"time":1795343351,"channel":"spot.trades","event":"subscribe",'
