@@ -71,9 +71,6 @@ class WebSocketSource:
             raise ValueError(f"{venue.kind} gives at most {most} symbols on a connection, not {len(names)}")
         self.exchange = exchange
         self.decode = decode
-        self.kind = venue.kind
-        self.symbols = {symbol: name for name, symbol in names.items()}
-        """Our symbols, with the venue's spelling."""
         self._maker = maker_of(
             exchange, venue, names, url, opener=opener, attempts=attempts, clock=clock, entropy=entropy
         )
@@ -84,6 +81,16 @@ class WebSocketSource:
         """When the last renewal began, in seconds of Trio's clock."""
 
     # ---- for the feed, and for health ----
+
+    @property
+    def kind(self) -> str:
+        """The venue's kind in the configuration."""
+        return self._maker.venue.kind
+
+    @property
+    def symbols(self) -> Mapping[str, str]:
+        """Our symbols that it asks for, with the venue's spelling."""
+        return {symbol: name for name, symbol in self._maker.names.items()}
 
     @property
     def pauses(self) -> tuple[float, float]:
