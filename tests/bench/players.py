@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.bench.children import child
+from tests.bench.messages import our
 
 
 class Players:
@@ -27,7 +28,7 @@ class Players:
                 "name": kind,
                 "kind": kind,
                 "url": url,
-                "symbols": {"".join(filter(str.isalnum, symbol)).upper(): symbol for symbol in symbols},
+                "symbols": {our(symbol): symbol for symbol in symbols},
             }
             for kind, (url, symbols) in self.venues.items()
         ]

@@ -1,7 +1,7 @@
 """Fake venues that trade at a rate: one separate process for all of them.
 
-`players.py` starts it and sends commands to its stdin; it answers each by a line of JSON. A venue makes trades
-at any time, as real ones do.
+`players.py` starts it and sends commands to its stdin; it answers each by a line of JSON. Trades
+come at any time, as those of real venues do.
 """
 
 from __future__ import annotations

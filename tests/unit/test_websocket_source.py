@@ -147,6 +147,20 @@ async def test_a_stop_ends_the_pause_and_takes_what_has_come(autojump_clock):
     assert run.ids == [1]
 
 
+async def test_after_a_stop_there_is_no_pause(autojump_clock):
+    """What has come while the workers were behind is taken at once."""
+    async with running(PlainVenue(silence=10_000.0), beat=1_000.0, room=0) as run:
+        await live(run)
+        run.pause = 5_000.0
+        for number in range(3):
+            await trio.sleep_until(1_000 * number + 500)
+            await run.peer.say(trades(number))
+        await trio.sleep_until(5_999.5)  # one is with the worker, one on its way to it, one in the socket
+        assert run.chunks == 1
+        run.pause = 0.0
+    assert run.ids == [0, 1, 2]
+
+
 async def test_pings_are_answered_at_the_beat(autojump_clock):
     async with running(beat=0.05) as run:
         await live(run)
