@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.generator import generator_source
-from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, LineReader
+from marketflow.adapters.exchange.pacing import FEW, LEAST, LITTLE, Pace
+from marketflow.adapters.exchange.reading import LineReader
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.exchange.websocket.sources import VenueSources
 from marketflow.adapters.exchange.wire import Decoder
@@ -23,9 +24,10 @@ half or a quarter of that. Half of it is the flusher's beat."""
 
 def sources_of(settings: Settings, clock: Clock, entropy: Entropy) -> Mapping[Mode, Sequence[Source[Any]]]:
     """The sources of each mode, as configured. Nothing is connected yet."""
-    decode, reader = line_decoder(settings), line_reader(settings, clock)
+    decode, pace = line_decoder(settings), pace_of(settings)
+    reader = LineReader(clock, pace)
     size = receive_size(len(settings.symbols))
-    venues = VenueSources(checks_of(settings), clock, entropy)
+    venues = VenueSources(checks_of(settings), clock, entropy, pace)
     return {
         "live": [
             TcpSource(each.name, each.host, each.port, decode, reader, size)
@@ -57,7 +59,7 @@ def line_decoder(settings: Settings) -> Decoder:
     return Decoder(checks_of(settings))
 
 
-def line_reader(settings: Settings, clock: Clock) -> LineReader:
-    """The reader for all sources that receive lines. It gives them common beats."""
+def pace_of(settings: Settings) -> Pace:
+    """When the connections of all sources are read: they have common beats."""
     pace = min(settings.pipeline.flush_interval / 1_000, MOST_PACE)
-    return LineReader(clock, [(LEAST, Beat(pace)), (FEW, Beat(pace / 2)), (LITTLE, Beat(pace / 4))])
+    return Pace([(LEAST, Beat(pace)), (FEW, Beat(pace / 2)), (LITTLE, Beat(pace / 4))])

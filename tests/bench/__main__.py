@@ -32,6 +32,7 @@ from tests.bench.sharding import sharding
 from tests.bench.stage import BenchError, staged
 from tests.bench.stream import stream
 from tests.bench.sustained import sustained
+from tests.bench.venues import venues
 
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "sustained": sustained,
@@ -49,6 +50,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "pairs": pairs,
     "decoding": decoding,
     "sharding": sharding,
+    "venues": venues,
 }
 
 

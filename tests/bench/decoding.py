@@ -49,8 +49,8 @@ def _row(bench: Bench, name: str, what: str, telling: Telling, kind: type[_Line]
     limits: list[float] = []
     ours: list[float] = []
     for _ in range(bench.rounds):
-        limits.append(_cost(lambda: bare.decode_lines(block), blocks, count))
-        ours.append(_cost(lambda: decoder(payload), blocks, count))
+        limits.append(cost(lambda: bare.decode_lines(block), blocks, count))
+        ours.append(cost(lambda: decoder(payload), blocks, count))
     bench.say(f"us a line ({name}): msgspec {min(limits):.2f}, a worker {min(ours):.2f}")
     return Row(
         name=name,
@@ -63,8 +63,8 @@ def _row(bench: Bench, name: str, what: str, telling: Telling, kind: type[_Line]
     )
 
 
-def _cost(decode: Callable[[], object], blocks: int, lines: int) -> float:
-    """Microseconds for each line."""
+def cost(decode: Callable[[], object], blocks: int, lines: int) -> float:
+    """Microseconds of processor time for each line of some blocks that have so many."""
     began = time.process_time()
     for _ in range(blocks):
         decode()

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from tests.bench.children import child
-from tests.bench.sender import LISTENING
+from tests.bench.sender import LISTENING, Telling
 
 
 @attrs.frozen
@@ -89,8 +89,11 @@ class Exchanges:
 
 
 @contextmanager
-def sending(exchanges: int, symbols: Sequence[str]) -> Iterator[Exchanges]:
-    """That many exchanges, which listen and send nothing yet."""
+def sending(exchanges: int, symbols: Sequence[str], telling: Telling = "nothing") -> Iterator[Exchanges]:
+    """That many exchanges, which listen and send nothing yet.
+
+    `telling`: which lines have volumes and sides.
+    """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with child("tests.bench.sender", exchanges, ",".join(symbols), **pipes) as process:
+    with child("tests.bench.sender", exchanges, ",".join(symbols), telling, **pipes) as process:
         yield Exchanges(process)

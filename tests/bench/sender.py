@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 LINES = 20_000
 """The number of rendered lines, which are sent in turn."""
@@ -171,8 +171,8 @@ class Exchange:
 class Sender:
     """All exchanges, in one loop."""
 
-    def __init__(self, exchanges: int, symbols: Sequence[str]) -> None:
-        lines = Lines(symbols)
+    def __init__(self, exchanges: int, symbols: Sequence[str], telling: Telling = "nothing") -> None:
+        lines = Lines(symbols, telling)
         self._symbols = len(symbols)
         self.exchanges = [Exchange(lines) for _ in range(exchanges)]
         self.rate: float | None = 0.0
@@ -288,4 +288,4 @@ class Sender:
 
 
 if __name__ == "__main__":
-    Sender(int(sys.argv[1]), sys.argv[2].split(",")).run()
+    Sender(int(sys.argv[1]), sys.argv[2].split(","), cast("Telling", sys.argv[3])).run()

@@ -25,7 +25,7 @@ from tests.bench.children import ROOT, child
 from tests.bench.exchanges import Exchanges, Sent, sending
 from tests.bench.histograms import UPDATE_LATENCY, Buckets, read_buckets
 from tests.bench.processes import busy_seconds, cpu_seconds, cpu_seconds_of_all
-from tests.bench.sender import PROBE
+from tests.bench.sender import PROBE, Telling
 from tests.servers import TcpPostgres, TcpRedis
 
 LIMIT = 60.0
@@ -221,6 +221,8 @@ class Stage:
         *,
         exchanges: int = 3,
         symbols_count: int = 5,
+        telling: Telling = "nothing",
+        venues: Sequence[Mapping[str, object]] = (),
         settings: Mapping[str, object] | None = None,
         before: Callable[[Exchanges], None] = lambda _: None,
     ) -> Iterator[Service]:
@@ -229,20 +231,23 @@ class Stage:
         Args:
             exchanges: their number.
             symbols_count: their number; PROBE is one more.
+            telling: which lines of these exchanges have volumes and sides.
+            venues: further exchanges, as the configuration has them.
             settings: further `MARKETFLOW_` variables, without that prefix.
             before: called before the program starts.
         """
         dsn = self.fresh()
         names = [f"exchange{number + 1}" for number in range(exchanges)]
         wanted = symbols(symbols_count)
-        with sending(exchanges, wanted) as sender:
+        with sending(exchanges, wanted, telling) as sender:
             before(sender)
             environment = {
                 "SYMBOLS": [*wanted, PROBE],
                 "EXCHANGES": [
                     {"name": name, "host": "127.0.0.1", "port": port}
                     for name, port in zip(names, sender.ports, strict=True)
-                ],
+                ]
+                + list(venues),
                 "REDIS__URL": self.redis.url,
                 "POSTGRES__DSN": dsn,
                 "STATE_DIR": str(self.directory / "state"),

@@ -19,10 +19,11 @@ from rig import Sent, check_ledger, differences, expected_rows, settings_for
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
+from marketflow.adapters.exchange.reading import LineReader
 from marketflow.config.settings import ExchangeSettings
 from marketflow.outside import Outside
 from marketflow.service import serve
-from marketflow.sources import line_decoder, line_reader
+from marketflow.sources import line_decoder, pace_of
 
 INTERVAL = 5_000
 SYMBOLS = ("BTCUSDT", "DOGEUSDT")
@@ -79,7 +80,7 @@ class History:
         lose_lock(self.store)
         generator, decode = settings.generator, line_decoder(settings)
         for line in self.lines.values():
-            line.decode, line.reader = decode, line_reader(settings, self.clock)
+            line.decode, line.reader = decode, LineReader(self.clock, pace_of(settings))
         yield Outside(
             boot=boot,
             clock=self.clock,

@@ -31,6 +31,7 @@ MEASUREMENTS = (
     "pairs",
     "decoding",
     "sharding",
+    "venues",
 )
 TIME_LIMIT = 110
 """Seconds; it takes a few on an idle machine."""

@@ -16,7 +16,8 @@ from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.faults import GARBAGE, Faults
 from marketflow.adapters.exchange.lines import LineFramer, Lines
-from marketflow.adapters.exchange.reading import LITTLE, LineReader
+from marketflow.adapters.exchange.pacing import LITTLE, Pace
+from marketflow.adapters.exchange.reading import LineReader
 from marketflow.adapters.exchange.simulator import _Pace, simulate
 from marketflow.adapters.exchange.tcp import TcpSource
 from marketflow.adapters.exchange.wire import Decoder
@@ -462,7 +463,7 @@ async def test_a_feed_reads_it_through_all_faults(limit):
     decode = Decoder(Checks(frozenset(SYMBOLS), 60_000, 120_000))
     last_accepted = None
     faults = Faults(close_every=0.2, garbage=0.1, half_lines=0.5)
-    reader = LineReader(SystemClock(), [(LITTLE, Beat(0.025))])
+    reader = LineReader(SystemClock(), Pace([(LITTLE, Beat(0.025))]))
     stopping = trio.Event()
     send, receive = trio.open_memory_channel[Chunk[Lines]](0)
     accepted = numbers = 0

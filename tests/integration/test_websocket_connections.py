@@ -9,6 +9,7 @@ import random
 import ssl
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import attrs
 import pytest
@@ -16,6 +17,7 @@ import trio
 import trustme
 
 from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.pacing import LITTLE, Pace
 from marketflow.adapters.exchange.venues.venue import Rate
 from marketflow.adapters.exchange.websocket.codec import VenueDecoder
 from marketflow.adapters.exchange.websocket.connection import Connection
@@ -26,7 +28,7 @@ from marketflow.adapters.exchange.websocket.source import WebSocketSource
 from marketflow.adapters.exchange.websocket.turns import Turns
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
-from marketflow.app.instruments.clocks import SystemClock
+from marketflow.app.instruments.clocks import Beat, SystemClock
 from tests.websocket_exchange import GONE, Exchange, PlainVenue, TokenVenue
 
 HOST = "localhost"
@@ -392,11 +394,45 @@ async def test_all_records_that_have_come_are_received_together(nursery, certifi
     assert await connection.receive() == [b"%d" % number for number in range(100)]
 
 
-async def test_a_cancelled_receive_loses_nothing(nursery, certificates, opened):
-    """Under TLS, in the middle of frames and records."""
+@attrs.define
+class NotedPace(Pace):
+    """Notes what it is to receive from."""
+
+    noted: list[Any] = attrs.field(factory=list)
+
+    def paced(self, connection, stopping):
+        self.noted.append(connection)
+        return super().paced(connection, stopping)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_it_is_known_before_a_receive_whether_something_has_come(nursery, certificates, secure):
+    """Then an exchange that sends little is not woken at beats at which there is nothing."""
+    exchange, pace = Exchange(nursery), NotedPace()
+    port = await served(nursery, exchange.serve, certificates.server if secure else None)
+    made = await Opener(tls=certificates.client).open(f"{'wss' if secure else 'ws'}://{HOST}:{port}/")
+    connection = Connection(made.stream, made.protocol, early=made.early, pace=pace)
+    (paced,), (peer,) = pace.noted, exchange.peers
+    for number in range(3):
+        assert not paced.has_come()
+        await peer.say(b"[%d]" % number)
+        await until(paced.has_come)
+        assert await messages(connection) == [b"[%d]" % number]
+    assert not paced.has_come()
+    await trio.aclose_forcefully(peer.stream)
+    await until(paced.has_come)
+    with pytest.raises(ConnectionError):
+        await messages(connection)
+    await trio.aclose_forcefully(made.stream)
+
+
+@pytest.mark.parametrize("beats", [(), [(LITTLE, Beat(0.002))]], ids=["at once", "at a beat"])
+async def test_a_cancelled_receive_loses_nothing(nursery, certificates, beats):
+    """Under TLS, in the middle of frames and records, and of pauses."""
     exchange = Exchange(nursery)
     port = await served(nursery, exchange.serve, certificates.server)
-    connection = await opened(f"wss://{HOST}:{port}/", Opener(tls=certificates.client))
+    made = await Opener(tls=certificates.client).open(f"wss://{HOST}:{port}/")
+    connection = Connection(made.stream, made.protocol, early=made.early, pace=Pace(beats))
     peer = exchange.peers[0]
     count = 300
 
@@ -417,6 +453,7 @@ async def test_a_cancelled_receive_loses_nothing(nursery, certificates, opened):
         cancelled += scope.cancelled_caught
     assert found == [b"%d" % number for number in range(count)]
     assert cancelled > 20
+    await trio.aclose_forcefully(made.stream)
 
 
 async def test_what_came_with_the_handshake_is_received(nursery, opened):

@@ -19,7 +19,7 @@ from marketflow.app.share.spooling import BarsLost
 from marketflow.failures import FAILED, problems_of
 from marketflow.outside import Outside
 from marketflow.service import serve
-from marketflow.sources import line_decoder, line_reader
+from marketflow.sources import line_decoder, pace_of
 from tests.simulation.checks import WHOLE_SECONDS, Checks
 from tests.simulation.disk import SimulatedDisk, SimulatedSpool
 from tests.simulation.exchanges import GoodLine, SimulatedExchange, SimulatedSource, reason_against
@@ -269,7 +269,7 @@ class World:
 
     @asynccontextmanager
     async def _outside(self, process: Process, rng: random.Random) -> AsyncIterator[Outside]:
-        decode, reader = line_decoder(self.settings), line_reader(self.settings, process.clock)
+        decode, reader = line_decoder(self.settings), LineReader(process.clock, pace_of(self.settings))
 
         def sources(names: Sequence[str], reader: LineReader) -> list[SimulatedSource]:
             return [

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from marketflow.adapters.exchange.fair import FairPrices
 from marketflow.adapters.exchange.generator import GeneratorSource
 from marketflow.adapters.exchange.lines import LINE_LIMIT
-from marketflow.adapters.exchange.reading import LITTLE, LineReader
+from marketflow.adapters.exchange.pacing import LITTLE, Pace
+from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.instruments.clocks import Beat
@@ -47,7 +48,7 @@ class ScriptedSource:
     def __init__(self, *scripts, after=REFUSED, pace: float | None = PACE) -> None:
         self._scripts = iter(scripts)
         self._after = after
-        self._reader = LineReader(WallClock(), [(LITTLE, Beat(pace))] if pace else ())
+        self._reader = LineReader(WallClock(), Pace([(LITTLE, Beat(pace))] if pace else ()))
         self.attempts: list[float] = []
         self.closed: list[float] = []
         self.received: list[list[bytes]] = []

@@ -13,6 +13,7 @@ import trio
 from structlog.testing import capture_logs
 
 from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.pacing import LITTLE, Pace
 from marketflow.adapters.exchange.venues.venue import Rate
 from marketflow.adapters.exchange.websocket.codec import VenueDecoder
 from marketflow.adapters.exchange.websocket.opening import Opener
@@ -20,6 +21,7 @@ from marketflow.adapters.exchange.websocket.source import WebSocketSource
 from marketflow.adapters.exchange.websocket.turns import Turns
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
+from marketflow.app.instruments.clocks import Beat
 from tests.websocket_exchange import Exchange, Peer, PlainVenue, accepts, silent
 
 NAMES = {f"{letter}-usd": f"{letter.upper()}USD" for letter in "abcdef"}
@@ -51,8 +53,8 @@ class Running:
 
 
 @asynccontextmanager
-async def running(venue=None, *, names=NAMES, attempts=None, room=math.inf, **settings):
-    """Runs until the end of the block, and stops then."""
+async def running(venue=None, *, names=NAMES, attempts=None, room=math.inf, beat=None, **settings):
+    """Runs until the end of the block, and stops then. `beat`: seconds between two; None: no pauses."""
     venue = PlainVenue() if venue is None else venue
     checks = Checks(frozenset(names.values()), 60_000, 120_000)
     async with trio.open_nursery() as nursery:
@@ -63,7 +65,7 @@ async def running(venue=None, *, names=NAMES, attempts=None, room=math.inf, **se
             venue,
             names,
             VenueDecoder(venue, names, checks),
-            opener=Opener(connect=exchange.connect),
+            opener=Opener(connect=exchange.connect, pace=Pace([(LITTLE, Beat(beat))] if beat else ())),
             attempts=Turns(venue.rules.attempts) if attempts is None else attempts,
             clock=FixedClock(),
             entropy=entropy,
@@ -123,6 +125,60 @@ async def test_trades_come_through(autojump_clock):
         assert run.chunks == 1  # one receive is one payload
         assert run.source.heard_at == pytest.approx(trio.current_time(), abs=0.1)
     assert run.peer.close_code == 1000
+
+
+async def test_trades_that_come_at_any_time_are_received_together_at_the_beat(autojump_clock):
+    async with running(beat=0.05) as run:
+        await live(run)
+        for number in range(200):
+            await run.peer.say(trades(number))
+            await trio.sleep(0.005)
+        await until(lambda: run.ids == [*range(200)])
+        assert 15 < run.chunks <= 22
+
+
+async def test_a_stop_ends_the_pause_and_takes_what_has_come(autojump_clock):
+    """`running` checks that it takes a moment only."""
+    async with running(PlainVenue(silence=10_000.0), beat=1_000.0) as run:
+        await live(run)
+        await run.peer.say(trades(1))
+        await trio.sleep(0.1)
+        assert run.ids == []
+    assert run.ids == [1]
+
+
+async def test_after_a_stop_there_is_no_pause(autojump_clock):
+    """What has come while the workers were behind is taken at once."""
+    async with running(PlainVenue(silence=10_000.0), beat=1_000.0, room=0) as run:
+        await live(run)
+        run.pause = 5_000.0
+        for number in range(3):
+            await trio.sleep_until(1_000 * number + 500)
+            await run.peer.say(trades(number))
+        await trio.sleep_until(5_999.5)  # one is with the worker, one on its way to it, one in the socket
+        assert run.chunks == 1
+        run.pause = 0.0
+    assert run.ids == [0, 1, 2]
+
+
+async def test_pings_are_answered_at_the_beat(autojump_clock):
+    async with running(beat=0.05) as run:
+        await live(run)
+        for number in range(20):
+            await run.peer.ping(b"%d" % number)
+            await trio.sleep(0.06)
+            assert run.peer.pongs[-1] == b"%d" % number
+
+
+async def test_the_time_until_the_beat_counts_as_silence(autojump_clock):
+    """Data that waits in the socket until the beat would show life; a connection without any is dead."""
+    async with running(PlainVenue(silence=5.0), beat=1.0) as run:
+        await live(run)
+        heard_at = trio.current_time()
+        await run.peer.say({"alive": True})
+        await until(lambda: run.peer.gone)
+        assert trio.current_time() - heard_at < 5.0 + 1.5
+        assert "no sign of life for 5 s" in run.feed.state.last_error
 
 
 async def test_a_stop_in_each_state_ends_soon(autojump_clock):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from marketflow.adapters.exchange.arrivals import Arrivals
 from marketflow.patience import within
 
 if TYPE_CHECKING:
@@ -42,12 +42,7 @@ class TcpConnection:
     def __init__(self, stream: trio.SocketStream, receive_size: int) -> None:
         self._stream = stream
         self._receive_size = receive_size
-        self._readable = select.poll()
-        self._readable.register(stream.socket, select.POLLIN)
-
-    def has_come(self) -> bool:
-        """Whether something has come: bytes, or the end of the connection."""
-        return bool(self._readable.poll(0))
+        self.has_come = Arrivals(stream.socket).has_come
 
     async def receive(self) -> bytes:
         """The next bytes; empty at the end. What has come is received at once.

@@ -1,7 +1,7 @@
 """One open WebSocket: whole messages in, messages out, both over one stream.
 
 ```
- stream ──bytes───> protocol ──frames──> Assembler ──messages──> receive
+ stream ──bytes, paced──> protocol ──frames──> Assembler ──messages──> receive
     ^                  │ pongs, close
     │                  v
     └───── lock <── answer
@@ -10,6 +10,10 @@
 ```
 The protocol is that of the library `websockets`, which does no I/O. A receive never waits for a send, so a
 pong that has to wait for its turn holds up no trade. Everything that is sent goes through one lock.
+
+Exchanges mostly send each trade in a frame of its own, and a wake-up for each would cost more than the trade.
+So small amounts are read at a beat (`marketflow.adapters.exchange.pacing`): one receive then takes all frames
+that wait in the socket.
 """
 
 from __future__ import annotations
@@ -23,7 +27,10 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Event, State
 
+from marketflow.adapters.exchange.arrivals import Arrivals
+from marketflow.adapters.exchange.pacing import Pace
 from marketflow.adapters.exchange.websocket.errors import translated
+from marketflow.adapters.exchange.websocket.tls import TlsStream
 from marketflow.adapters.exchange.websocket.turns import Turns
 
 MOST_RECEIVED: Final = 65_536
@@ -76,6 +83,8 @@ class Connection:
         *,
         pongs_take_turns: bool = False,
         early: Sequence[Event] = (),
+        pace: Pace | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """What it consists of.
 
@@ -85,14 +94,16 @@ class Connection:
             turns: the limit of what we send; None: there is none.
             pongs_take_turns: whether pongs count, too.
             early: events that came together with the answer to the handshake.
+            pace: when it is read; None: as soon as something comes.
+            stopping: whether the stop has come, after which there are no pauses.
         """
-        self._stream = stream
+        most = MOST_COMPRESSED if protocol.extensions else MOST_RECEIVED
+        self._incoming = (pace or Pace()).paced(_Incoming(stream, most), stopping)
         self._protocol = protocol
         self._sender = _Sender(stream, turns, pongs_take_turns=pongs_take_turns)
         self._assembler = Assembler()
         self._early = self._assembler.whole(early)
         self._end: ConnectionError | None = None
-        self._most = MOST_COMPRESSED if protocol.extensions else MOST_RECEIVED
 
     @property
     def pings(self) -> int:
@@ -121,8 +132,7 @@ class Connection:
             return early
         if self.end is not None:
             raise self.end
-        with translated():
-            data = await self._stream.receive_some(self._most)
+        data = await self._incoming.receive()
         if data:
             self._protocol.receive_data(data)
         else:
@@ -171,6 +181,29 @@ class Connection:
             return b"".join(self._protocol.data_to_send())
 
         await self._sender.send_last(farewell)
+
+
+class _Incoming:
+    """The receiving half of a stream."""
+
+    def __init__(self, stream: trio.abc.Stream, most: int) -> None:
+        """`most`: bytes of one receive."""
+        self._stream = stream
+        self._most = most
+        self.has_come = _arrivals(stream)
+        """Whether something has come. Under TLS it may be no data yet; then the receive waits for more."""
+
+    async def receive(self) -> bytes:
+        """What has come; empty at the end."""
+        with translated():
+            return bytes(await self._stream.receive_some(self._most))
+
+
+def _arrivals(stream: trio.abc.Stream) -> Callable[[], bool]:
+    below = stream.transport if isinstance(stream, TlsStream) else stream
+    if isinstance(below, trio.SocketStream):
+        return Arrivals(below.socket).has_come
+    return lambda: True  # nobody can tell: the receive waits if nothing has come
 
 
 class _Sender:

@@ -43,8 +43,12 @@ class Door:
     """The limit of messages that we send, for all connections of this source; see `KEPT_SPAN`."""
     entropy: Entropy
 
-    async def enter(self, venue: Venue, on_attempt: Callable[[], object]) -> Entered:
+    async def enter(
+        self, venue: Venue, on_attempt: Callable[[], object], stopping: Callable[[], bool]
+    ) -> Entered:
         """A new connection. `on_attempt` is called when the limit allows the attempt.
+
+        Once `stopping` is true, the connection is read without pauses.
 
         Raises:
             OSError: there is none.
@@ -60,6 +64,8 @@ class Door:
             self.requests if requests.seconds <= KEPT_SPAN else Turns(requests),
             pongs_take_turns=venue.rules.pongs_are_requests,
             early=opened.early,
+            pace=self.opener.pace,
+            stopping=stopping,
         )
         return Entered(
             opened.stream,

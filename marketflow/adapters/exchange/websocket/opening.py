@@ -25,6 +25,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.protocol import Event
 from websockets.uri import WebSocketURI, parse_uri
 
+from marketflow.adapters.exchange.pacing import Pace
 from marketflow.adapters.exchange.websocket.errors import reason_of
 from marketflow.adapters.exchange.websocket.plain_http import USER_AGENT, post, status_text, tunnel
 from marketflow.adapters.exchange.websocket.proxy import Proxy
@@ -79,6 +80,8 @@ class Opener:
     """Seconds for all steps together."""
     connect: Callable[[str, int], Awaitable[trio.abc.Stream]] = attrs.field(default=open_tcp, repr=False)
     """Makes the TCP connection to a host and port."""
+    pace: Pace = attrs.field(factory=Pace, repr=False)
+    """When the connections that it makes are read. By default there are no pauses."""
 
     async def open(self, url: str) -> Opened:
         """A WebSocket to `url`. Redirects are not followed.

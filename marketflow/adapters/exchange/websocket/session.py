@@ -93,7 +93,8 @@ class Session:
     # ---- the connection ----
 
     async def _run(self, intake: Intake[Frames]) -> None:
-        enter = partial(self._door.enter, self._requests.venue, partial(self.progress.go, "attempt"))
+        on_attempt = partial(self.progress.go, "attempt")
+        enter = partial(self._door.enter, self._requests.venue, on_attempt, lambda: intake.stopping)
         entered = await intake.outside(enter)
         if entered is None:
             return  # the stop

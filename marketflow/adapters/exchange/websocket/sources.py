@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.pacing import Pace
 from marketflow.adapters.exchange.venues.registry import VENUES
 from marketflow.adapters.exchange.websocket.codec import VenueDecoder
 from marketflow.adapters.exchange.websocket.opening import Opener
@@ -24,6 +25,8 @@ class VenueSources:
     checks: Checks
     clock: Clock
     entropy: Entropy
+    pace: Pace = attrs.field(factory=Pace)
+    """When connections are read."""
     tls: ssl.SSLContext | None = None
     """In place of one with the system's certificates."""
     _attempts: dict[str, Turns] = attrs.field(factory=dict)
@@ -64,7 +67,7 @@ class VenueSources:
             venue,
             names,
             VenueDecoder(venue, names, self.checks),
-            opener=Opener(None if proxy is None else Proxy.parsed(proxy), self.tls),
+            opener=Opener(None if proxy is None else Proxy.parsed(proxy), self.tls, pace=self.pace),
             attempts=self._attempts.setdefault(kind, Turns(venue.rules.attempts)),
             clock=self.clock,
             entropy=self.entropy,

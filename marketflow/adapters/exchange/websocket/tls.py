@@ -21,7 +21,8 @@ class TlsStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream, context: ssl.SSLContext, host: str) -> None:
         """`host`: whose certificate it has to be."""
-        self._stream = stream
+        self.transport = stream
+        """The stream below."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
@@ -66,11 +67,11 @@ class TlsStream(trio.abc.Stream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room for more."""
-        await self._stream.wait_send_all_might_not_block()
+        await self.transport.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
         """Close the stream below."""
-        await self._stream.aclose()
+        await self.transport.aclose()
 
     def _decrypted(self, max_bytes: int | None) -> bytes | None:
         """All that can be decrypted now; None if that is nothing yet, empty at the end."""
@@ -92,7 +93,7 @@ class TlsStream(trio.abc.Stream):
         return bytes(found)
 
     async def _fill(self) -> None:
-        data = await self._stream.receive_some(_READ)
+        data = await self.transport.receive_some(_READ)
         if data:
             self._incoming.write(data)
         else:
@@ -100,4 +101,4 @@ class TlsStream(trio.abc.Stream):
 
     async def _flush(self) -> None:
         if self._outgoing.pending:
-            await self._stream.send_all(self._outgoing.read())
+            await self.transport.send_all(self._outgoing.read())

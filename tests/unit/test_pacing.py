@@ -8,7 +8,8 @@ from itertools import accumulate, pairwise
 import pytest
 import trio
 
-from marketflow.adapters.exchange.reading import FEW, LEAST, LITTLE, SPAN_BEATS, LineReader, PacedReceive
+from marketflow.adapters.exchange.pacing import FEW, LEAST, LITTLE, SPAN_BEATS, Pace, PacedReceive
+from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.instruments.clocks import Beat, SystemClock
 
 LINE = b"x" * 9 + b"\n"
@@ -58,7 +59,8 @@ class Exchange:
 
 
 def new_reader() -> LineReader:
-    return LineReader(SystemClock(), [(LEAST, Beat(2 * BEAT)), (FEW, Beat(BEAT)), (LITTLE, Beat(BEAT / 2))])
+    beats = [(LEAST, Beat(2 * BEAT)), (FEW, Beat(BEAT)), (LITTLE, Beat(BEAT / 2))]
+    return LineReader(SystemClock(), Pace(beats))
 
 
 def gaps_of(times: Sequence[float]) -> list[float]:
