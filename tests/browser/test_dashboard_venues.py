@@ -25,9 +25,8 @@ def trading():
 @pytest.fixture
 def settings(trading, market):
     """Three venues, and one of the other exchanges."""
-    exchanges = json.loads(trading.settings())
-    exchanges.append({"name": "exchange1", "host": "127.0.0.1", "port": market.ports["exchange1"]})
-    return {"EXCHANGES": json.dumps(exchanges)}
+    lines = {"name": "exchange1", "host": "127.0.0.1", "port": market.ports["exchange1"]}
+    return {"EXCHANGES": json.dumps([*trading.exchanges, lines])}
 
 
 @pytest.fixture
@@ -73,10 +72,12 @@ def test_a_pair_that_a_venue_does_not_have_waits_for_nothing(open_venues):
     expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("BTCUSDT"))
     missing = cell(page, "TONUSDT", "kraken")
     button = missing.get_by_role("button")
-    expect(missing.locator(".number")).to_have_text("–")
+    expect(missing.locator(".number")).to_have_text("\N{EN DASH}")
     expect(missing.locator(".age")).to_have_text("not configured")
     expect(button).to_have_attribute("title", "kraken is not configured for TONUSDT")
-    expect(button).to_have_accessible_name("TONUSDT on kraken: –, kraken is not configured for TONUSDT")
+    expect(button).to_have_accessible_name(
+        "TONUSDT on kraken: \N{EN DASH}, kraken is not configured for TONUSDT"
+    )
     button.click(force=True)
     expect(button).to_have_attribute("aria-pressed", "false")
 
@@ -85,38 +86,28 @@ def test_a_pair_that_a_venue_does_not_have_waits_for_nothing(open_venues):
     expect(page.locator("#chart-message")).to_have_text("No candles: kraken is not configured for TONUSDT.")
 
 
-def test_a_pair_that_a_venue_refuses_is_named(open_venues):
+def test_feeds_tell_what_venues_do_and_lack(open_venues, trading):
+    """Nothing moves when they tell something new."""
     page = open_venues()
+    for exchange in NAMES:
+        expect(page.get_by_role("rowheader", name=f"{exchange} {exchange}", exact=True)).to_be_visible()
+        expect(feed(page, exchange).locator(".activity")).to_have_text("live")
+    expect(page.locator("#feeds .kind")).to_have_count(len(NAMES))
+    expect(page.locator("#feeds .refusal:not(:empty)")).to_have_count(1)
+    expect(feed(page, "okx").locator(".refusal")).to_have_text("refuses DOGEUSDT")
     expect(cell(page, "DOGEUSDT", "okx").get_by_role("button")).to_have_attribute(
         "title", "okx refuses DOGEUSDT"
     )
-    expect(feed(page, "okx")).to_contain_text("refuses DOGEUSDT")
-    expect(page.locator("#feeds .refusal:not(:empty)")).to_have_count(1)
 
-
-def test_feeds_tell_kind_activity_and_missing_trades(open_venues, trading):
-    page = open_venues()
-    for exchange in NAMES:
-        expect(page.get_by_role("rowheader", name=f"{exchange}, {exchange}")).to_be_visible()
-        expect(feed(page, exchange).locator(".activity")).to_have_text("live")
-    expect(page.locator("#feeds .kind")).to_have_count(len(NAMES))
     expect(page.locator("#feeds .gaps:not(:empty)")).to_have_count(0)
+    heights = "rows => rows.map(row => row.getBoundingClientRect().height)"
+    rows = page.locator("#feeds tr, #board tbody tr")
+    before = rows.evaluate_all(heights)
     trading.lose("binance", "BTCUSDT", 12)
     expect(feed(page, "binance").locator(".gaps")).to_have_text("12 trades missing")
     trading.cut("kraken")
     expect(feed(page, "kraken").locator(".activity")).not_to_have_text("live")
-
-
-def test_nothing_moves_when_a_feed_tells_something_new(open_venues, trading):
-    page = open_venues()
-    boxes = "rows => rows.map(row => JSON.stringify(row.getBoundingClientRect()))"
-    heights = "rows => rows.map(row => row.getBoundingClientRect().height)"
-    before = page.locator("#feeds td:nth-child(5), #board tbody tr").evaluate_all(heights)
-    heads = page.locator(".health thead th").evaluate_all(boxes)
-    trading.lose("binance", "BTCUSDT", 12)
-    expect(feed(page, "binance").locator(".gaps")).to_have_text("12 trades missing")
-    assert page.locator("#feeds td:nth-child(5), #board tbody tr").evaluate_all(heights) == before
-    assert page.locator(".health thead th").evaluate_all(boxes) == heads
+    assert rows.evaluate_all(heights) == before
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
@@ -14,12 +13,10 @@ from marketflow.adapters.exchange.fake_venues.server import FakeVenue
 
 NAMES: Mapping[str, Mapping[str, str]] = {
     "kraken": {"BTCUSDT": "BTC/USDT", "ETHUSDT": "ETH/USDT", "DOGEUSDT": "DOGE/USDT", "SOLUSDT": "SOL/USDT"},
-    "binance": {
-        each: each.lower() for each in ("BTCUSDT", "ETHUSDT", "DOGEUSDT", "SOLUSDT", "TONUSDT")
-    },
+    "binance": {each: each.lower() for each in ("BTCUSDT", "ETHUSDT", "DOGEUSDT", "SOLUSDT", "TONUSDT")},
     "okx": {"BTCUSDT": "BTC-USDT", "ETHUSDT": "ETH-USDT", "DOGEUSDT": "DOGE-USDT", "TONUSDT": "TON-USDT"},
 }
-"""By venue our symbols with its names: none of them has all, but Binance."""
+"""By venue our symbols with its names. Only Binance has all."""
 RATE = 60
 """Trades a second of each."""
 
@@ -31,14 +28,13 @@ class Trading:
         self.token = token
         self._venues = venues
 
-    def settings(self, **more: Mapping[str, Any]) -> str:
-        """`MARKETFLOW_EXCHANGES` for the venues, whose names are those of their kinds; `more` changes some."""
-        return json.dumps(
-            [
-                {"name": kind, "kind": kind, "url": venue.url, "symbols": NAMES[kind], **more.get(kind, {})}
-                for kind, venue in self._venues.items()
-            ]
-        )
+    @property
+    def exchanges(self) -> list[dict[str, Any]]:
+        """Their settings. They have the names of their kinds."""
+        return [
+            {"name": kind, "kind": kind, "url": venue.url, "symbols": NAMES[kind]}
+            for kind, venue in self._venues.items()
+        ]
 
     def lose(self, kind: str, symbol: str, count: int) -> None:
         """Make trades that no client gets."""
@@ -56,7 +52,7 @@ class Trading:
         self._run(self._venues[kind].refuse)
         self._run(self._venues[kind].cut)
 
-    def _run(self, function: Any) -> None:
+    def _run(self, function: Callable[[], None]) -> None:
         trio.from_thread.run_sync(function, trio_token=self.token)
 
 

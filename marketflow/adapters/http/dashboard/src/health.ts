@@ -110,7 +110,7 @@ export class HealthPanel {
     this.#feeds.append(make("tr", {}, heading, make("td", {}, status), age, rate, reconnects));
     if (feed.symbols === null) return { status, age, rate, reconnects, venue: null };
     setAttribute(heading, "rowspan", "2");
-    heading.append(make("span", { class: "hidden" }, ", "), make("span", { class: "kind" }, feed.kind));
+    heading.append(" ", make("span", { class: "kind" }, feed.kind));
     const [activity, refusal, gaps] = ["activity", "refusal", "gaps"].map((part) => make("span", { class: part }));
     const venue = { activity, refusal, gaps } as NonNullable<FeedLine["venue"]>;
     const details = make("p", { class: "details" }, venue.activity, " ", venue.refusal, " ", venue.gaps);
