@@ -76,7 +76,7 @@ def test_a_pair_that_a_venue_does_not_have_waits_for_nothing(open_venues):
     expect(missing.locator(".age")).to_have_text("not configured")
     expect(button).to_have_attribute("title", "kraken is not configured for TONUSDT")
     expect(button).to_have_accessible_name(
-        "TONUSDT on kraken: \N{EN DASH}, kraken is not configured for TONUSDT"
+        "TONUSDT on kraken: \N{EN DASH} (kraken is not configured for TONUSDT)"
     )
     button.click(force=True)
     expect(button).to_have_attribute("aria-pressed", "false")

@@ -211,7 +211,7 @@ export class Board {
 /** Say why a cell has no new price; with an empty text nothing. */
 function explain(cell: Cell, why: string): void {
   setAttribute(cell.button, "title", why || null);
-  setText(cell.why, why && `, ${why}`);
+  setText(cell.why, why && `(${why})`);
 }
 
 /** Whether an exchange has the highest or the lowest price. */
