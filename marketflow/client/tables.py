@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from marketflow.client.answers import (
     Aggregate,
     Candles,
+    ExchangeHealth,
     Exchanges,
     Health,
     Mode,
@@ -26,6 +27,7 @@ ALL: Final = "all"
 """Shown instead of an exchange's name if the answer covers all exchanges of the mode."""
 
 _GAP: Final = "  "
+_VENUES: Final = ("kind", "activity", "missing", "refuses")
 _LEDGER: Final = ("received", "accepted", "rejected", "cached", "expired", "dropped", "pending")
 
 Cell = str | float | None
@@ -133,11 +135,19 @@ def symbols(answer: Symbols) -> str:
     return "\n".join(map(plain, answer.symbols))
 
 
-def exchanges(answer: Exchanges) -> str:
-    """One exchange on each line."""
-    return table(
-        ("exchange", "mode", "status"), [(each.name, each.mode, each.status) for each in answer.exchanges]
-    )
+def exchanges(answer: Exchanges, health: Health) -> str:
+    """One exchange on each line. If one is a real exchange, there are columns about these."""
+    venues = _any_venue(health.exchanges.values())
+    rows = [
+        (
+            each.name,
+            each.mode,
+            each.status,
+            *(_venue(health.exchanges.get(each.name)) if venues else ()),
+        )
+        for each in answer.exchanges
+    ]
+    return table(("exchange", "mode", "status", *(_VENUES if venues else ())), rows)
 
 
 def mode(answer: Mode) -> str:
@@ -160,19 +170,21 @@ def health(answer: Health) -> str:
         ("redis", _store(answer.redis)),
         ("postgres", _store(answer.postgres)),
     )
+    venues = _any_venue(answer.exchanges.values())
     feeds: list[Row] = [
         (
             name,
             each.status,
             "-" if each.last_update_age is None else age(each.last_update_age),
             each.reconnects,
+            *(_venue(each) if venues else ()),
         )
         for name, each in answer.exchanges.items()
     ]
     ledgers: list[Row] = [(name, *_ledger(each.updates)) for name, each in answer.exchanges.items()]
     parts = [
         state,
-        table(("exchange", "status", "last update", "reconnects"), feeds),
+        table(("exchange", "status", "last update", "reconnects", *(_VENUES if venues else ())), feeds),
         table(("exchange", *_LEDGER), [*ledgers, (ALL, *_ledger(answer.updates))]),
     ]
     lost = {"rejected": answer.updates.rejected, "dropped": answer.updates.dropped}
@@ -182,6 +194,19 @@ def health(answer: Health) -> str:
     if reasons:
         parts.append(fields(*reasons))
     return "\n\n".join(parts)
+
+
+def _any_venue(exchanges: Iterable[ExchangeHealth]) -> bool:
+    return any(each.symbols is not None for each in exchanges)
+
+
+def _venue(exchange: ExchangeHealth | None) -> Row:
+    """Kind, activity, missing trades and refused symbols; only the kind of an exchange that is no venue."""
+    if exchange is None:
+        return (None, None, None, None)
+    if exchange.symbols is None:
+        return (exchange.kind, None, None, None)
+    return (exchange.kind, exchange.activity, exchange.gaps, ",".join(exchange.rejected_symbols) or None)
 
 
 def _store(store: StoreHealth) -> str:

@@ -184,11 +184,15 @@ def symbols(service: Service, /) -> None:
 def exchanges(service: Service, /) -> None:
     """Show the exchanges of a running service.
 
-    Exchanges of both modes are listed; those of the other mode are off.
+    Exchanges of both modes are listed; those of the other mode are off. If there are real exchanges, their
+    connections are shown, too.
     """
     from marketflow.client import answers, tables  # noqa: PLC0415
 
-    service.answer(EXCHANGES, answers.Exchanges, tables.exchanges)
+    def with_venues(answer: answers.Exchanges) -> str:
+        return tables.exchanges(answer, service.read(HEALTH, answers.Health))
+
+    service.answer(EXCHANGES, answers.Exchanges, with_venues)
 
 
 @click.command()

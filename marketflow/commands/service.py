@@ -79,15 +79,11 @@ class Service:
         Raises:
             ClientError: there is no answer, or it is an error.
         """
-        import trio  # noqa: PLC0415
-
         from marketflow.client.answers import read  # noqa: PLC0415
         from marketflow.client.errors import Refused  # noqa: PLC0415
-        from marketflow.client.questions import ask  # noqa: PLC0415
 
         try:
-            with _interruptible():
-                body = trio.run(ask, self.address, request)
+            body = self._asked(request)
         except Refused as error:
             if self.as_json and error.body:
                 click.echo(error.body)
@@ -95,6 +91,24 @@ class Service:
         answer = read(str(self.address), body, kind)
         click.echo(body if self.as_json else words(answer))
         return answer
+
+    def read(self, request: Request, kind: type[T]) -> T:
+        """Send a request, and print nothing.
+
+        Raises:
+            ClientError: there is no answer, or it is an error.
+        """
+        from marketflow.client.answers import read  # noqa: PLC0415
+
+        return read(str(self.address), self._asked(request), kind)
+
+    def _asked(self, request: Request) -> bytes:
+        import trio  # noqa: PLC0415
+
+        from marketflow.client.questions import ask  # noqa: PLC0415
+
+        with _interruptible():
+            return trio.run(ask, self.address, request)
 
 
 def asking(command: Callable[..., None]) -> Callable[..., None]:

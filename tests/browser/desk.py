@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from market import Market
 
-START_LIMIT = 30.0
+START_LIMIT = 60.0
 """Seconds until it must serve."""
 
 
@@ -104,8 +104,8 @@ def open_desk(directory: Path, market: Market, redis_url: str, dsn: str, **more:
         "STATE_DIR": str(directory),
     }
     desk = Desk(directory, market, settings | more)
-    desk.start()
     try:
+        desk.start()
         yield desk
     finally:
         desk.stop()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 
+import attrs
 import pytest
 from client_answers import health_of
 
@@ -10,6 +11,9 @@ from marketflow.client.answers import (
     Aggregate,
     Candle,
     Candles,
+    Exchange,
+    Exchanges,
+    Health,
     Mode,
     Price,
     Prices,
@@ -177,6 +181,50 @@ def test_health():
     assert ["e1", "9", "7", "2", "7", "0", "0", "0"] in lines
     assert ["all", "9", "7", "2", "7", "0", "0", "0"] in lines
     assert lines[-1] == ["rejected: price", "2"]
+
+
+def with_venue() -> Health:
+    """A report about an exchange of lines, and a real one."""
+    report = health_of(e1="connected", k="connected")
+    venue = attrs.evolve(
+        report.exchanges["k"],
+        kind="kraken",
+        activity="subscribing 1 of 3",
+        rejected_symbols=["XUSDT", "YUSDT"],
+        gaps=12,
+        symbols={"BTCUSDT": "BTC/USDT"},
+    )
+    return attrs.evolve(report, exchanges={"e1": report.exchanges["e1"], "k": venue})
+
+
+def test_health_of_venues():
+    """If there is a real exchange, the table of exchanges has its kind, activity and what it lacks."""
+    lines = tables.health(with_venue()).split("\n\n")[1].splitlines()
+
+    assert lines == [
+        "exchange  status     last update  reconnects  kind    activity            missing  refuses",
+        "e1        connected  0.2s                  1  lines   -                         -  -",
+        "k         connected  0.2s                  1  kraken  subscribing 1 of 3       12  XUSDT,YUSDT",
+    ]
+    assert "kind" not in tables.health(health_of(e1="connected"))
+
+
+def test_exchanges():
+    """An exchange that the report does not know yet, or any more, has no kind."""
+    answer = Exchanges([Exchange("e1", "live", "connected"), Exchange("k", "live", "stale")])
+
+    assert tables.exchanges(answer, health_of(e1="connected", k="stale")).splitlines() == [
+        "exchange  mode  status",
+        "e1        live  connected",
+        "k         live  stale",
+    ]
+    answer.exchanges.append(Exchange("new", "test", "off"))
+    assert tables.exchanges(answer, with_venue()).splitlines() == [
+        "exchange  mode  status     kind    activity            missing  refuses",
+        "e1        live  connected  lines   -                         -  -",
+        "k         live  stale      kraken  subscribing 1 of 3       12  XUSDT,YUSDT",
+        "new       test  off        -       -                         -  -",
+    ]
 
 
 def test_switched():

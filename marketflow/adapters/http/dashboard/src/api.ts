@@ -62,6 +62,16 @@ export interface FeedHealth {
   last_update_age: number | null;
   reconnects: number;
   updates: Counters;
+  /** "lines", or that of a venue. */
+  kind: string;
+  /** What the connection to a venue is doing; null for others, and while it is off. */
+  activity: string | null;
+  /** Our symbols that a venue refuses. */
+  rejected_symbols: string[];
+  /** Trades of a venue that have never come. */
+  gaps: number;
+  /** Our symbols with a venue's names for them; null for others. */
+  symbols: Record<string, string> | null;
 }
 
 export interface Health {

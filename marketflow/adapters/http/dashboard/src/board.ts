@@ -5,6 +5,7 @@ import { make, setAttribute, setText } from "./dom";
 import { decimalsOf, formatAge, formatPrice, formatShare, formatSpread, formatVolume } from "./format";
 import { type Prices, type Spread, direction } from "./prices";
 import { roving } from "./roving";
+import { type Spellings, isAbsent, spellingOf } from "./venues";
 import type { View } from "./view";
 
 /** A price younger than this, in ms, has the age "now". */
@@ -22,6 +23,10 @@ interface Cell {
   age: HTMLElement;
   end: HTMLElement;
   volume: HTMLElement;
+  /** Why it says nothing, for screen readers; empty as long as there is no reason. */
+  why: HTMLElement;
+  /** The exchange is not configured for this symbol, so the cell stays empty. */
+  absent: boolean;
   shown: Price | undefined;
 }
 
@@ -36,6 +41,9 @@ interface Row {
 export class Board {
   #rows: Row[] = [];
   #exchanges: readonly string[] = [];
+  #spellings: Spellings = {};
+  /** The symbols that exchanges refuse. */
+  readonly #refused = new Map<string, readonly string[]>();
   readonly #statuses = new Map<string, HTMLElement[]>();
 
   constructor(
@@ -47,10 +55,14 @@ export class Board {
   }
 
   /** Build the table again. */
-  shape(symbols: readonly string[], exchanges: readonly string[]): void {
+  shape(symbols: readonly string[], exchanges: readonly string[], spellings: Spellings): void {
     this.#exchanges = exchanges;
+    this.#spellings = spellings;
+    const venues = exchanges.some((exchange) => spellings[exchange] != null);
+    setAttribute(this.table, "data-venues", venues ? "" : null);
     this.#statuses.clear();
-    setAttribute(this.table, "data-volumes", null);
+    // Every trade of a venue has a volume: the line for it is there from the beginning.
+    setAttribute(this.table, "data-volumes", venues ? "" : null);
     this.#rows = symbols.map((symbol) => this.#row(symbol));
     const body = make("tbody", { role: "rowgroup" });
     for (const row of this.#rows) {
@@ -91,6 +103,11 @@ export class Board {
     }
   }
 
+  /** Learn which symbols an exchange refuses: no price of them will come. */
+  refuse(exchange: string, symbols: readonly string[]): void {
+    this.#refused.set(exchange, symbols);
+  }
+
   #head(): HTMLTableSectionElement {
     const heading = (...children: (Node | string)[]) =>
       make("th", { scope: "col", role: "columnheader" }, ...children);
@@ -121,25 +138,42 @@ export class Board {
   }
 
   #cell(symbol: string, exchange: string): Cell {
+    const absent = isAbsent(this.#spellings, symbol, exchange);
     const arrow = make("span", { class: "arrow", role: "img", "aria-hidden": "true" });
     const number = make("span", { class: "number" }, "–");
     const age = make("span", { class: "age" });
     const end = make("span", { class: "end" });
     const label = make("span", { class: "hidden" }, `${symbol} on ${exchange}: `);
-    const button = make("button", { class: "price", tabindex: "-1" }, label, arrow, number);
-    button.addEventListener("click", () => this.choose(symbol, exchange));
+    const why = make("span", { class: "hidden" });
+    const button = make("button", { class: "price", tabindex: "-1" }, label, arrow, number, why);
+    if (!absent) button.addEventListener("click", () => this.choose(symbol, exchange));
     // Only visible on a narrow screen, which hides the columns' heads; screen readers use the label.
     const where = make("span", { class: "where", "aria-hidden": "true" }, exchange, " ", this.#status(exchange));
     const below = make("span", { class: "below" }, end, " ", age);
     // Has a line of its own once any price came with a volume, so that the table does not jump from update to update.
     const volume = make("span", { class: "volume" });
-    const place = make("td", { role: "cell" }, where, button, below, volume);
-    return { symbol, exchange, place, button, arrow, number, age, end, volume, shown: undefined };
+    const spelling = make("span", { class: "spelling" }, spellingOf(this.#spellings, symbol, exchange));
+    setAttribute(spelling, "title", spelling.textContent ? `${symbol} is ${spelling.textContent} at ${exchange}` : null);
+    const place = make("td", { role: "cell" }, where, button, below, volume, spelling);
+    const cell = { symbol, exchange, place, button, arrow, number, age, end, volume, why, absent, shown: undefined };
+    // It can still be reached with the arrow keys, so that everybody learns the reason.
+    if (absent) {
+      setAttribute(button, "aria-disabled", "true");
+      explain(cell, `${exchange} is not configured for ${symbol}`);
+      setText(age, "not configured");
+    }
+    return cell;
   }
 
   #paintCell(cell: Cell, now: number): void {
+    if (cell.absent) return;
     const price = this.prices.get(cell.symbol, cell.exchange);
-    if (price === undefined) return;
+    const refused = this.#refused.get(cell.exchange)?.includes(cell.symbol) ?? false;
+    explain(cell, refused ? `${cell.exchange} refuses ${cell.symbol}` : "");
+    if (price === undefined) {
+      setText(cell.age, refused ? "refused" : "");
+      return;
+    }
     if (price !== cell.shown) {
       const moved = direction(cell.shown?.price, price.price);
       if (moved !== "same") {
@@ -172,6 +206,12 @@ export class Board {
     setText(row.spread, formatSpread(spread.absolute, decimals));
     setText(row.relative, formatShare(spread.relative));
   }
+}
+
+/** Say why a cell has no new price; with an empty text nothing. */
+function explain(cell: Cell, why: string): void {
+  setAttribute(cell.button, "title", why || null);
+  setText(cell.why, why && `(${why})`);
 }
 
 /** Whether an exchange has the highest or the lowest price. */

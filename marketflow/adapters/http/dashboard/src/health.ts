@@ -5,6 +5,7 @@ import { announce } from "./announce";
 import { byId, make, setAttribute, setText } from "./dom";
 import { formatAge, formatCount, formatDateTime, formatDuration, formatRate } from "./format";
 import { type Balance, balance, reasons } from "./ledger";
+import { gapsOf, refusalOf } from "./venues";
 
 interface LedgerLine {
   name: string;
@@ -26,12 +27,23 @@ const LEDGER: readonly LedgerLine[] = [
   { name: "together", kind: "sum", value: (_, sums) => sums.accepted, holds: (sums) => sums.acceptedHolds },
 ];
 
+/** The elements of a feed that change. */
+interface FeedLine {
+  status: HTMLElement;
+  age: HTMLElement;
+  rate: HTMLElement;
+  reconnects: HTMLElement;
+  /** Only those of a venue have a second row. */
+  venue: { activity: HTMLElement; refusal: HTMLElement; gaps: HTMLElement } | null;
+}
+
 export class HealthPanel {
   readonly #statuses = ["service-short", "service-status"].map((id) => byId(id, HTMLElement));
   readonly #since = byId("service-since", HTMLElement);
   readonly #feeds = byId("feeds", HTMLTableSectionElement);
   readonly #ledgerHead = byId("ledger-head", HTMLTableRowElement);
   readonly #ledger = byId("ledger", HTMLTableSectionElement);
+  #lines: FeedLine[] = [];
   #columns = "";
   #before: Health | null = null;
 
@@ -39,8 +51,8 @@ export class HealthPanel {
     const feeds = Object.entries(health.exchanges).filter(
       ([, feed]) => feed.status !== "off" || feed.updates.received > 0,
     );
-    const columns = JSON.stringify(feeds.map(([name]) => name));
-    if (columns !== this.#columns) this.#shape(feeds.map(([name]) => name));
+    const columns = JSON.stringify(feeds.map(([name, feed]) => [name, feed.kind]));
+    if (columns !== this.#columns) this.#shape(feeds);
     this.#columns = columns;
 
     this.#status(health.status);
@@ -63,6 +75,7 @@ export class HealthPanel {
       setAttribute(pill, "data-status", "unknown");
       setText(pill, "unknown");
     }
+    for (const { venue } of this.#lines) if (venue !== null) setText(venue.activity, "");
     const verdict = byId("verdict", HTMLElement);
     setAttribute(verdict, "data-holds", null);
     setText(verdict, this.#before === null ? "" : `last known state, ${formatDuration(this.#before.uptime)} after its start`);
@@ -75,15 +88,11 @@ export class HealthPanel {
     }
   }
 
-  #shape(names: readonly string[]): void {
+  #shape(feeds: readonly [string, FeedHealth][]): void {
+    const names = feeds.map(([name]) => name);
     const cells = (count: number) => Array.from({ length: count }, () => make("td"));
-    this.#feeds.replaceChildren(
-      ...names.map((name) => {
-        const [status, ...rest] = cells(4) as [HTMLTableCellElement, ...HTMLTableCellElement[]];
-        status.append(make("span", { class: "status" }));
-        return make("tr", {}, make("th", { scope: "row" }, name), status, ...rest);
-      }),
-    );
+    this.#feeds.replaceChildren();
+    this.#lines = feeds.map(([name, feed]) => this.#line(name, feed));
     const heads = ["all", ...names].map((name) => make("th", { scope: "col" }, name));
     this.#ledgerHead.replaceChildren(make("td"), ...heads);
     this.#ledger.replaceChildren(
@@ -93,17 +102,35 @@ export class HealthPanel {
     );
   }
 
+  /** Add the row of a feed; a venue has a second one, for what its connection does and lacks. */
+  #line(name: string, feed: FeedHealth): FeedLine {
+    const heading = make("th", { scope: "row" }, name);
+    const status = make("span", { class: "status" });
+    const [age, rate, reconnects] = [make("td"), make("td"), make("td")];
+    this.#feeds.append(make("tr", {}, heading, make("td", {}, status), age, rate, reconnects));
+    if (feed.symbols === null) return { status, age, rate, reconnects, venue: null };
+    setAttribute(heading, "rowspan", "2");
+    heading.append(" ", make("span", { class: "kind" }, feed.kind));
+    const [activity, refusal, gaps] = ["activity", "refusal", "gaps"].map((part) => make("span", { class: part }));
+    const venue = { activity, refusal, gaps } as NonNullable<FeedLine["venue"]>;
+    const details = make("p", { class: "details" }, venue.activity, " ", venue.refusal, " ", venue.gaps);
+    this.#feeds.append(make("tr", { class: "venue" }, make("td", { colspan: "4" }, details)));
+    return { status, age, rate, reconnects, venue };
+  }
+
   #feed(index: number, name: string, feed: FeedHealth, health: Health): void {
-    const cells = this.#feeds.rows[index]?.cells;
-    if (cells === undefined) return;
-    const [, status, age, rate, reconnects] = cells;
-    const pill = status?.firstElementChild;
-    if (!pill || !age || !rate || !reconnects) return;
-    setAttribute(pill, "data-status", feed.status);
-    setText(pill, feed.status);
-    setText(age, feed.last_update_age === null ? "never" : formatAge(feed.last_update_age * 1_000));
-    setText(rate, this.#rate(name, feed, health));
-    setText(reconnects, formatCount(feed.reconnects));
+    const line = this.#lines[index];
+    if (line === undefined) return;
+    setAttribute(line.status, "data-status", feed.status);
+    setText(line.status, feed.status);
+    setText(line.age, feed.last_update_age === null ? "never" : formatAge(feed.last_update_age * 1_000));
+    setText(line.rate, this.#rate(name, feed, health));
+    setText(line.reconnects, formatCount(feed.reconnects));
+    if (line.venue === null) return;
+    setText(line.venue.activity, feed.activity ?? "");
+    setText(line.venue.refusal, refusalOf(feed));
+    setAttribute(line.venue.refusal, "title", feed.rejected_symbols.join(", ") || null);
+    setText(line.venue.gaps, gapsOf(feed));
   }
 
   /** The rate since the last report, or since the start if there is no earlier report of this boot. */
@@ -151,6 +178,8 @@ export class HealthPanel {
       const was = before.exchanges[name]?.status;
       const modeChanged = was === "off" || feed.status === "off";
       if (was !== undefined && was !== feed.status && !modeChanged) changes.push(`${name} is ${feed.status}`);
+      const refused = before.exchanges[name]?.rejected_symbols.length ?? 0;
+      if (feed.rejected_symbols.length > refused) changes.push(`${name} ${refusalOf(feed)}`);
     }
     if (before.redis.status !== health.redis.status) changes.push(`Redis is ${health.redis.status}`);
     if (before.postgres.status !== health.postgres.status) changes.push(`PostgreSQL is ${health.postgres.status}`);

@@ -14,6 +14,7 @@ import { ChartPanel } from "./panel";
 import { Prices } from "./prices";
 import { Stream } from "./stream";
 import { restoreTheme, themeSwitch } from "./theme";
+import { type Spellings, spellingsOf } from "./venues";
 import { type View, queryOf, viewOf } from "./view";
 
 /** The time between two repaints, in ms; more would not be noticed. */
@@ -78,13 +79,16 @@ async function ask(): Promise<void> {
     const { health: report, serverTime } = await fetchHealth();
     if (serverTime !== null) clock.learn(serverTime);
     health.show(report);
-    for (const [name, feed] of Object.entries(report.exchanges)) board.status(name, feed.status);
+    for (const [name, feed] of Object.entries(report.exchanges)) {
+      board.status(name, feed.status);
+      board.refuse(name, feed.rejected_symbols);
+    }
     mode.show(report.mode);
     banner.answered(true);
     if (report.mode !== knownMode || stream.connection.state !== "live") outdated = true;
     if (outdated && report.status !== "unavailable") {
       outdated = false;
-      await load(report.mode).catch(() => {
+      await load(report.mode, spellingsOf(report.exchanges)).catch(() => {
         outdated = true;
       });
       for (const [name, feed] of Object.entries(report.exchanges)) board.status(name, feed.status);
@@ -101,16 +105,16 @@ async function ask(): Promise<void> {
 }
 
 /** Request all data of the page again. */
-async function load(current: Mode): Promise<void> {
+async function load(current: Mode, spellings: Spellings): Promise<void> {
   const [symbols, all, newest] = await Promise.all([fetchSymbols(), fetchExchanges(), fetchPrices()]);
   exchanges = all.filter((exchange: Exchange) => exchange.mode === current).map((exchange) => exchange.name);
   for (const price of newest) prices.put(price);
-  const layout = JSON.stringify([symbols, exchanges]);
+  const layout = JSON.stringify([symbols, exchanges, spellings]);
   if (layout === laidOut) {
     panel.reload();
   } else {
-    board.shape(symbols, exchanges);
-    panel.offer(symbols, exchanges);
+    board.shape(symbols, exchanges, spellings);
+    panel.offer(symbols, exchanges, spellings);
     look(viewOf(location.search, symbols, exchanges));
     laidOut = layout;
   }

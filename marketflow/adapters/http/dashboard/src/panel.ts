@@ -6,6 +6,7 @@ import { Chart } from "./chart";
 import { byId, make, setAttribute, setText } from "./dom";
 import { decimalsOf, formatCount, formatDateTime, formatPrice, formatVolume } from "./format";
 import { History } from "./history";
+import { type Spellings, isAbsent } from "./venues";
 import type { View } from "./view";
 
 /** How many candles the table has. */
@@ -24,6 +25,7 @@ export class ChartPanel {
   readonly #details = byId("chart-details", HTMLDetailsElement);
   readonly #numbers = byId("legend", HTMLElement);
   #history: History | null = null;
+  #spellings: Spellings = {};
   #pointed: number | null = null;
   readonly #moved = new Map<number, Candle>();
 
@@ -46,7 +48,8 @@ export class ChartPanel {
   }
 
   /** Offer these pairs. */
-  offer(symbols: readonly string[], exchanges: readonly string[]): void {
+  offer(symbols: readonly string[], exchanges: readonly string[], spellings: Spellings): void {
+    this.#spellings = spellings;
     this.#symbol.replaceChildren(...symbols.map((symbol) => make("option", { value: symbol }, symbol)));
     const all = make("option", { value: "" }, "all exchanges");
     this.#exchange.replaceChildren(all, ...exchanges.map((name) => make("option", { value: name }, name)));
@@ -120,7 +123,7 @@ export class ChartPanel {
     const { all, interval } = history.candles;
     this.#moved.clear();
     this.#chart.show(all, interval);
-    this.#say(all.length === 0 ? "No updates yet: candles appear with the first." : "");
+    this.#say(all.length === 0 ? this.#whyEmpty(history.view) : "");
     const { knownFrom } = history;
     setText(
       this.#note,
@@ -130,6 +133,13 @@ export class ChartPanel {
     this.#rows();
     const { symbol, exchange, interval: name } = history.view;
     setAttribute(this.#container, "aria-label", `Candle chart of ${symbol}, ${exchange ?? "all exchanges"}, ${name}`);
+  }
+
+  #whyEmpty({ symbol, exchange }: View): string {
+    if (exchange !== null && isAbsent(this.#spellings, symbol, exchange)) {
+      return `No candles: ${exchange} is not configured for ${symbol}.`;
+    }
+    return "No updates yet: candles appear with the first.";
   }
 
   #say(text: string): void {

@@ -30,6 +30,6 @@ test("one that does not, by as little as one line", () => {
 });
 
 test("reasons are ordered by their counts, and only those that occurred are shown", () => {
-  expect(reasons({ malformed: 7, symbol: 0, late: 60 }, String)).toBe("late 60, malformed 7");
+  expect(reasons({ malformed: 7, symbol: 0, late: 60, duplicate: 8 }, String)).toBe("late 60, duplicate 8, malformed 7");
   expect(reasons({}, String)).toBe("");
 });
