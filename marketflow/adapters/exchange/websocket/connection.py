@@ -2,11 +2,11 @@
 
 ```
  stream ──bytes, paced──> protocol ──frames──> Assembler ──messages──> receive
-    ^                  │ pongs, close
-    │                  v
-    └───── lock <── answer
-             ^
-             └──── send, close         each at its turn
+    ^                        │ pongs, close
+    │                        v
+    └──────── lock <────── answer
+                ^
+                └──── send, close         each at its turn
 ```
 The protocol is that of the library `websockets`, which does no I/O. A receive never waits for a send, so a
 pong that has to wait for its turn holds up no trade. Everything that is sent goes through one lock.
