@@ -67,7 +67,7 @@ IMPORTS_KNOWN = {
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.db.rows": Known(9, "it reads all kinds of rows"),
-    "adapters.cache.redis": Known(13, PORT),
+    "adapters.cache.redis": Known(12, PORT),
     "app.share.comparing": Known(9, "it compares what the book, the history and the store know"),
     "app.share.trimming": Known(9, "it knows what is too old in the book and in the window"),
     "adapters.cache.bar_fields": Known(10, "it reads all forms of bars, one by one and by the minute"),
@@ -77,13 +77,15 @@ IMPORTS_KNOWN = {
     "app.share.share": Known(10, "it begins and ends the parts of a share together"),
     "app.share.making": Known(30, "it puts the parts of a share together"),
     "adapters.exchange.websocket.making": Known(12, "it puts the parts of a session together"),
+    "adapters.cache.replies": Known(9, "it makes sense of the replies to all questions"),
+    "adapters.exchange.websocket.sources": Known(9, "it makes sources of all their parts"),
     "cli": Known(12, "it has all commands, and words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
     "adapters.exchange.venues.registry": Known(10, "it names all venues"),
     "outside": Known(13, "it makes everything that is outside, as the settings say"),
-    "sources": Known(10, "it makes the sources of all kinds, as the settings say"),
+    "sources": Known(11, "it makes the sources of all kinds, as the settings say"),
 }
 
 
