@@ -154,9 +154,19 @@ class _Load:
     rate: float
 
 
+@attrs.frozen
+class _Cost:
+    """What was measured of a load."""
+
+    each: float
+    """Microseconds of the service's processor time for each trade."""
+    rate: float
+    """Trades a second that came."""
+
+
 def _of_service(bench: Bench, kinds: Sequence[str]) -> list[Row]:
     loads = [_Load(sender, rate) for rate in RATES for sender in (LINES, *kinds)]
-    costs: dict[_Load, list[float]] = {load: [] for load in loads}
+    costs: dict[_Load, list[_Cost]] = {load: [] for load in loads}
     for number in range(bench.rounds):
         with (
             playing(kinds) as players,
@@ -169,7 +179,7 @@ def _of_service(bench: Bench, kinds: Sequence[str]) -> list[Row]:
                 costs[load].append(_measured(bench, service, players, load))
                 bench.say(
                     f"round {number + 1} of {bench.rounds}, {load.sender}, {load.rate:,.0f}/s: "
-                    f"{costs[load][-1]:.1f} us a trade"
+                    f"{costs[load][-1].each:.1f} us a trade, {costs[load][-1].rate:,.0f}/s came"
                 )
             made, sent = players.rest(), service.exchanges.finish()
             ledger = service.drained(Sent([*sent.lines, made, earlier], sent.seconds))
@@ -180,9 +190,10 @@ def _of_service(bench: Bench, kinds: Sequence[str]) -> list[Row]:
             name=f"venues.{load.sender}.{load.rate:.0f}",
             what=f"CPU for each trade: {load.sender}, {load.rate:,.0f} trades/s",
             unit="us",
-            rounds=costs[load],
-            limit=min(costs[_Load(LINES, load.rate)]),
+            rounds=[cost.each for cost in costs[load]],
+            limit=min(cost.each for cost in costs[_Load(LINES, load.rate)]),
             limit_is="lines with volumes, best",
+            raw={"rates": [cost.rate for cost in costs[load]]},
         )
         for load in loads
         if load.sender != LINES
@@ -197,9 +208,7 @@ def _wait_until_live(service: Service, kinds: Sequence[str]) -> None:
     wait_until(all_live, "every venue has accepted all symbols")
 
 
-def _measured(bench: Bench, service: Service, players: Players, load: _Load) -> float:
-    """Microseconds of the service's processor time for each trade."""
-
+def _measured(bench: Bench, service: Service, players: Players, load: _Load) -> _Cost:
     def send(rate: float) -> None:
         if load.sender == LINES:
             service.exchanges.send(rate)
@@ -208,11 +217,12 @@ def _measured(bench: Bench, service: Service, players: Players, load: _Load) -> 
 
     send(load.rate)
     bench.wait(bench.warm_up)
-    before, cpu = service.ledger(), exact_cpu_seconds(service.pid)
+    before, cpu, began = service.ledger(), exact_cpu_seconds(service.pid), time.monotonic()
     bench.wait(0.5 if bench.quick else 5.0)
     used, after = exact_cpu_seconds(service.pid) - cpu, service.ledger()
+    took = time.monotonic() - began
     send(0.0)
     trades: int = after["cached"] - before["cached"]
     if not trades:
         raise BenchError(f"nothing came from {load.sender}")
-    return used / trades * 1e6
+    return _Cost(used / trades * 1e6, trades / took)
