@@ -170,6 +170,7 @@ export class Board {
     const price = this.prices.get(cell.symbol, cell.exchange);
     const refused = this.#refused.get(cell.exchange)?.includes(cell.symbol) ?? false;
     explain(cell, refused ? `${cell.exchange} refuses ${cell.symbol}` : "");
+    setAttribute(cell.place, "data-refused", refused && price === undefined ? "" : null);
     if (price === undefined) {
       setText(cell.age, refused ? "refused" : "");
       return;

@@ -107,14 +107,16 @@ export class HealthPanel {
     const heading = make("th", { scope: "row" }, name);
     const status = make("span", { class: "status" });
     const [age, rate, reconnects] = [make("td"), make("td"), make("td")];
-    this.#feeds.append(make("tr", {}, heading, make("td", {}, status), age, rate, reconnects));
+    const row = make("tr", {}, heading, make("td", {}, status), age, rate, reconnects);
+    this.#feeds.append(row);
     if (feed.symbols === null) return { status, age, rate, reconnects, venue: null };
+    setAttribute(row, "class", "venue");
     setAttribute(heading, "rowspan", "2");
     heading.append(" ", make("span", { class: "kind" }, feed.kind));
     const [activity, refusal, gaps] = ["activity", "refusal", "gaps"].map((part) => make("span", { class: part }));
     const venue = { activity, refusal, gaps } as NonNullable<FeedLine["venue"]>;
     const details = make("p", { class: "details" }, venue.activity, " ", venue.refusal, " ", venue.gaps);
-    this.#feeds.append(make("tr", { class: "venue" }, make("td", { colspan: "4" }, details)));
+    this.#feeds.append(make("tr", { class: "more" }, make("td", { colspan: "4" }, details)));
     return { status, age, rate, reconnects, venue };
   }
 
