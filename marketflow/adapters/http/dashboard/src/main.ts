@@ -79,6 +79,7 @@ async function ask(): Promise<void> {
     const { health: report, serverTime } = await fetchHealth();
     if (serverTime !== null) clock.learn(serverTime);
     health.show(report);
+    prices.follow(report.exchanges);
     for (const [name, feed] of Object.entries(report.exchanges)) {
       board.status(name, feed.status);
       board.refuse(name, feed.rejected_symbols);

@@ -1,6 +1,6 @@
 /** The newest price of every pair, and the spreads. It does not use the page. */
 
-import type { Price } from "./api";
+import type { FeedHealth, Price } from "./api";
 
 export type Direction = "up" | "down" | "same";
 
@@ -15,6 +15,8 @@ export interface Spread {
 
 export class Prices {
   readonly #newest = new Map<string, Price>();
+  /** Venues by name, and whether they are connected. */
+  readonly #venues = new Map<string, boolean>();
 
   /** A price older than `staleAfter`, in ms, is stale, like the feed that has sent no newer one. */
   constructor(private readonly staleAfter: number) {}
@@ -59,7 +61,18 @@ export class Prices {
     return { absolute, relative: absolute / lowest.price, lowest: lowest.exchange, highest: highest.exchange };
   }
 
+  /** The health of the feeds has come. */
+  follow(feeds: Record<string, FeedHealth>): void {
+    this.#venues.clear();
+    for (const [name, feed] of Object.entries(feeds)) {
+      if (feed.symbols !== null) this.#venues.set(name, feed.status === "connected");
+    }
+  }
+
+  /** A venue tells us that it lives, so its old price is the price of a quiet market. Other feeds only send prices. */
   isStale(price: Price, now: number): boolean {
+    const connected = this.#venues.get(price.exchange);
+    if (connected !== undefined) return !connected;
     return now - price.timestamp > this.staleAfter;
   }
 }

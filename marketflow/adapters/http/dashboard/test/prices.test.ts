@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import type { Price } from "../src/api";
+import type { FeedHealth, Price } from "../src/api";
 import { Prices, direction } from "../src/prices";
 
 const NOW = 1_000_000;
@@ -65,4 +65,16 @@ test("a price older than the limit is stale", () => {
 test("a first price has no direction", () => {
   expect(direction(undefined, 1)).toBe("same");
   expect([direction(1, 2), direction(2, 1), direction(1, 1)]).toEqual(["up", "down", "same"]);
+});
+
+test("an old price of a venue is stale only if the venue is", () => {
+  const prices = new Prices(STALE_AFTER);
+  const old = price("a", 1, STALE_AFTER + 1);
+  const feed = { symbols: { BTCUSDT: "BTC/USDT" }, status: "connected" } as unknown as FeedHealth;
+  prices.follow({ a: feed });
+  expect(prices.isStale(old, NOW)).toBe(false);
+  prices.follow({ a: { ...feed, status: "stale" } });
+  expect(prices.isStale(price("a", 1, 0), NOW)).toBe(true);
+  prices.follow({ a: { ...feed, symbols: null } });
+  expect(prices.isStale(old, NOW)).toBe(true);
 });
