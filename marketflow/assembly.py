@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -25,6 +25,9 @@ from marketflow.app.watch.health import Health
 from marketflow.app.watch.measuring import Measuring
 from marketflow.config import Settings
 from marketflow.outside import Outside
+
+VENUE_IDLE_SECONDS: Final = 600.0
+"""Longer than any silence that a venue's rules allow."""
 
 
 @attrs.frozen
@@ -157,7 +160,7 @@ def backoff_of(source: Source[Any], settings: Settings, entropy: Entropy) -> Bac
 def idle_timeout_of(source: Source[Any], settings: Settings) -> float:
     """Seconds after which a feed gives up a silent connection. A venue does so before, by its own rule."""
     if isinstance(source, VenueSource):
-        return 2 * source.silence
+        return VENUE_IDLE_SECONDS
     return settings.feeds.idle_timeout / 1_000
 
 

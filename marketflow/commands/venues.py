@@ -50,6 +50,7 @@ def check_exchange(this: Run, /, *, name: str, file: Path | None, seconds: float
 
     from marketflow import exchange_check  # noqa: PLC0415
     from marketflow.app.instruments.clocks import SystemClock  # noqa: PLC0415
+    from marketflow.client.words import plain  # noqa: PLC0415
 
     check = partial(
         exchange_check.check_exchange,
@@ -58,7 +59,7 @@ def check_exchange(this: Run, /, *, name: str, file: Path | None, seconds: float
         seconds=seconds,
         clock=SystemClock(),
         entropy=random.SystemRandom(),
-        say=click.echo,
+        say=lambda line: click.echo(plain(line)),
     )
     try:
         trio.run(check)

@@ -242,7 +242,7 @@ def url(*schemes: str) -> Kind:
     """A URL of one of the schemes, without a user and a password."""
     kind = text(
         f"a URL like {schemes[0]}://host/path",
-        re.compile(rf"(?:{'|'.join(schemes)})://{_AUTHORITY}(?:[/?][!-~]*)?").fullmatch,
+        re.compile(rf"(?:{'|'.join(schemes)})://{_AUTHORITY}(?:[/?][!-\"$-~]*)?").fullmatch,
     )
 
     def read(value: object) -> str:
@@ -267,7 +267,11 @@ def proxy() -> Kind:
             raise UnexpectedError(kind.takes, value)
         return address
 
-    return secret(attrs.evolve(kind, read=read), mask_connection)
+    return secret(attrs.evolve(kind, read=read), lambda address: _USER.sub(f"//{MASK}@", address))
+
+
+_USER: Final = re.compile("//[^/]*@")
+"""Many proxies take a token for a user."""
 
 
 def _has_host(address: str) -> bool:

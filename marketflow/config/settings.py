@@ -317,7 +317,7 @@ def clashes(settings: Settings) -> Iterator[Clash]:
 
 def _venue_problems(exchange: AnyExchange, symbols: Sequence[str]) -> Iterator[str]:
     """What is wrong with the symbols and the URL of a venue."""
-    if not isinstance(exchange, VenueSettings):
+    if not isinstance(exchange, VenueSettings) or not symbols:
         return
     facts = VENUES[exchange.kind]
     if exchange.url is not None and not exchange.url.startswith(facts.schemes):
@@ -330,7 +330,8 @@ def _venue_problems(exchange: AnyExchange, symbols: Sequence[str]) -> Iterator[s
         for symbol in exchange.symbols:
             if symbol not in symbols:
                 yield f"{symbol} is not in symbols"
-        for name in _repeated(exchange.symbols.values()):
+        # Some venues write the same name in upper or lower case.
+        for name in _repeated(name.casefold() for name in exchange.symbols.values()):
             yield f"{name} is the name of more than one symbol"
         count = len(exchange.symbols)
         if not count:

@@ -144,6 +144,7 @@ def test_venue(place):
         [[exchanges]]
         name = "bin"
         kind = "binance"
+        proxy = "http://hunter2@proxy:3128"
         [[exchanges]]
         name = "mine"
         kind = "lines"
@@ -160,7 +161,7 @@ def test_venue(place):
             url="wss://localhost:1/v2",
             proxy="http://me:hunter2@proxy:3128",
         ),
-        VenueSettings("bin", "binance"),
+        VenueSettings("bin", "binance", proxy="http://hunter2@proxy:3128"),
         ExchangeSettings("mine", "h", 1),
     )
     shown = next(row.value for row in loaded.describe() if row.key == "exchanges")
@@ -414,7 +415,19 @@ def test_unknown_key_is_an_error_even_where_it_takes_no_effect(place):
         ),
         (
             'exchanges = [{name = "a", kind = "kraken", symbols = {BTCUSDT = "B", ETHUSDT = "B"}}]',
-            "exchanges: a: B is the name of more than one symbol",
+            "exchanges: a: b is the name of more than one symbol",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "binance", symbols = {BTCUSDT = "x", ETHUSDT = "X"}}]',
+            "exchanges: a: x is the name of more than one symbol",
+        ),
+        (
+            'symbols = []\nexchanges = [{name = "a", kind = "kraken"}]',
+            "symbols: there must be at least one",
+        ),
+        (
+            'exchanges = [{name = "a", kind = "binance", url = "wss://h/x#f"}]',
+            "exchanges[0].url: expected a URL like wss://host/path",
         ),
         (
             'exchanges = [{name = "a", kind = "kraken", symbols = {}}]',

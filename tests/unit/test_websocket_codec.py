@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from wire_commands import commands_of
 
+from marketflow.adapters.cache.members import UpdatesPacker, read_member
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.venues.kraken import Kraken
 from marketflow.adapters.exchange.websocket.codec import VenueDecoder
 from marketflow.adapters.exchange.websocket.frames import Frames
+from marketflow.app.ports import Written
 from tests.websocket_exchange import PlainVenue
 
 NOW = 1_795_343_351_549
@@ -68,3 +71,18 @@ def test_volumes_and_sides_are_those_of_the_trades():
     (updates,) = found.updates
     assert (updates.columns.volumes, updates.columns.sides) == ([0.5, None], ["buy", None])
     assert (updates.columns.ids, found.ignored_volumes) == (["1", "2"], 1)
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 10**200, "", "a:b", "a b", "\u0663", "x" * 65])
+def test_an_id_that_a_member_cannot_have_is_malformed(number):
+    """The window could not be written, or read."""
+    found = decoded([["a-usd", 1.0, NOW, number], ["a-usd", 2.0, NOW, 7]])
+    assert (found.rejected, found.updates[0].columns.ids) == ({"malformed": 1}, ["7"])
+
+
+@pytest.mark.parametrize("number", [0, 2**63 - 1, "x" * 64, "62fade002e113d292303a18b"])
+def test_other_ids_can_be_written_and_read(number):
+    (updates,) = decoded([["a-usd", 1.0, NOW, number]]).updates
+    data, _ = UpdatesPacker(b"boot").pack({b"key": [Written("x", "AUSD", [NOW], updates.columns)]})
+    ((_, _, _, member),) = commands_of(data)
+    assert read_member(("x", "AUSD"), member, NOW).id == str(number)

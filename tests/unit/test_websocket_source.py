@@ -455,6 +455,23 @@ async def test_the_next_connection_takes_over_if_the_present_one_ends_meanwhile(
     assert [line["event"] for line in lines] == ["connected", "disconnected", "connected"]
 
 
+async def test_the_end_of_the_next_connection_is_no_end_of_the_present_one(autojump_clock):
+    """The exchange stays connected, although the next one was open and closes."""
+    with capture_logs() as lines:
+        async with running(
+            PlainVenue(lifetime=100.0, most_pause=10.0, silence=10_000.0, least_pause=3.0)
+        ) as run:
+            await live(run)
+            run.exchange.answers = silent
+            await until(lambda: len(run.exchange.peers) == 2 and run.peer.received)
+            await run.peer.close(1001, "bye")
+            await trio.sleep(0.5)
+            assert run.feed.connected
+            await run.exchange.peers[0].say(trades(1))
+            await until(lambda: run.ids == [1])
+    assert [line["event"] for line in lines] == ["connected", "renewal failed"]
+
+
 async def test_it_takes_over_also_if_it_is_not_open_yet(autojump_clock):
     """It waits for an attempt, and is the next attempt of the feed then."""
     venue = PlainVenue(lifetime=100.0, most_pause=10.0, silence=10_000.0, attempts=Rate(1, 98.0))

@@ -8,13 +8,17 @@ days old. Updates without an id, as those of exchanges that send lines, do not c
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from itertools import islice
+from operator import attrgetter, itemgetter
+from typing import Final, NamedTuple
 
 import attrs
 import structlog
 
+from marketflow.app.instruments.seldom import Seldom
 from marketflow.app.ports import Batch, Identity, Updates
 from marketflow.domain.bars import in_seconds
 from marketflow.domain.columns import Columns
@@ -24,9 +28,27 @@ log = structlog.get_logger()
 
 IDS_KEPT: Final = 8_192
 """Of each symbol. More than come while two connections overlap, or than are ever sent again."""
+EXCHANGE_IDS_KEPT: Final = 262_144
+"""Of all symbols of an exchange together. With more each symbol keeps the newer half of its ids."""
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 GAP_MS: Final = 5_000
 """So long after a later trade one may still come: trades need not arrive in order."""
+GAPS_KEPT: Final = 1_024
+"""Open gaps of a symbol. With more the oldest ones are given up at once."""
+MOST_BACK, MOST_FORWARD = 10**6, 10**9
+"""If an id is farther than this from the next one, the exchange has begun to count again."""
+MISSING_LOG_EVERY: Final = 10.0
+"""The least number of seconds between two log lines about missing trades of an exchange."""
+
+
+class Gap(NamedTuple):
+    """Ids that are missing."""
+
+    start: int
+    end: int
+    """The first id behind the gap."""
+    since: int
+    """Unix ms."""
 
 
 class Gaps:
@@ -35,40 +57,40 @@ class Gaps:
     def __init__(self) -> None:
         self._next: int | None = None
         """The id that follows the greatest one so far."""
-        self._open: dict[int, int] = {}
-        """Missing ids, each with the time since when it is missing; the oldest first."""
-        self._long = 0
-        """How many are missing for good."""
+        self._open: list[Gap] = []
+        """Ascending, and so in the order in which they were found."""
+        self.lost = 0
+        """How many ids are missing for good."""
 
-    def came(self, number: int, now: int) -> int:
-        """A trade has come; returns how many ids are given up now."""
-        if self._next is None or number == self._next:
+    def came(self, number: int, now: int) -> None:
+        """A trade has come."""
+        if self._next is None or not self._next - MOST_BACK <= number <= self._next + MOST_FORWARD:
+            self._open.clear()
             self._next = number + 1
-        elif number > self._next:
-            missing = range(self._next, number)
-            if len(missing) > IDS_KEPT:
-                # So many will not come: they were missed while there was no connection.
-                self._long += len(missing)
-                self._next = number + 1
-                return len(missing) + self.give_up(now)
-            self._open.update(dict.fromkeys(missing, now))
+        elif number >= self._next:
+            if number > self._next:
+                self._open.append(Gap(self._next, number, now))
             self._next = number + 1
-        else:
-            self._open.pop(number, None)
-        return self.give_up(now) if self._open else 0
+        elif self._open:
+            self._fill(number)
+
+    def _fill(self, number: int) -> None:
+        place = bisect_right(self._open, number, key=attrgetter("start")) - 1
+        if place >= 0 and number < self._open[place].end:
+            start, end, since = self._open[place]
+            rest = Gap(start, number, since), Gap(number + 1, end, since)
+            self._open[place : place + 1] = [gap for gap in rest if gap.start < gap.end]
 
     def give_up(self, now: int) -> int:
-        """Count those that are missing for too long as missing for good; returns how many."""
-        over = [number for number, since in self._open.items() if not now - GAP_MS < since <= now]
-        for number in over:
-            del self._open[number]
-        self._long += len(over)
-        return len(over)
-
-    @property
-    def missing(self) -> int:
-        """How many are missing for good."""
-        return self._long
+        """Count what is missing for too long as missing for good; returns how many ids that are."""
+        excess = len(self._open) - GAPS_KEPT
+        over = 0
+        while over < len(self._open) and (over < excess or not now - GAP_MS < self._open[over].since <= now):
+            over += 1
+        lost = sum([gap.end - gap.start for gap in self._open[:over]])
+        del self._open[:over]
+        self.lost += lost
+        return lost
 
 
 @attrs.define
@@ -77,33 +99,31 @@ class SymbolTrades:
 
     ids: dict[str, None] = attrs.field(factory=dict)
     gaps: Gaps = attrs.field(factory=Gaps)
-    begun: bool = False
-    """Whether a trade has come, in this boot or before."""
-
-    def know(self, ids: Iterable[str]) -> None:
-        """These trades were taken in by an earlier boot."""
-        self.ids.update(dict.fromkeys(ids))
-        self.begun = self.begun or bool(self.ids)
+    is_current: bool = False
+    """Whether a trade has come that was made after the exchange was first asked."""
 
     def new(self, columns: Columns, *, not_before: int) -> list[int]:
         """The places of trades that have not come yet. They have from now on.
 
-        Of a symbol's very first trades those with a timestamp (ms) before `not_before` are old ones.
+        Trades with a timestamp (ms) before `not_before` are old ones, until one comes that is not.
         """
-        known, first = self.ids, not self.begun
+        known = self.ids
         places = []
         for place, number in enumerate(columns.ids or ()):
-            if number is None:
-                places.append(place)
-            elif number not in known:
+            if number is not None:
+                if number in known:
+                    continue
                 known[number] = None
-                if not first or columns.timestamps[place] >= not_before:
-                    places.append(place)
-        self.begun = True
-        if len(known) > IDS_KEPT:
-            for number in list(known)[: len(known) - IDS_KEPT]:
-                del known[number]
+            if self.is_current or columns.timestamps[place] >= not_before:
+                self.is_current = True
+                places.append(place)
+        self.keep(IDS_KEPT)
         return places
+
+    def keep(self, most: int) -> None:
+        """Forget all but the newest ids."""
+        for number in list(islice(self.ids, max(0, len(self.ids) - most))):
+            del self.ids[number]
 
 
 class Trades:
@@ -114,15 +134,20 @@ class Trades:
         self._symbols: defaultdict[str, SymbolTrades] = defaultdict(SymbolTrades)
         self._asked_at: int | None = None
         """When the exchange was first asked for its trades (Unix ms)."""
+        self._held = 0
+        """How many ids of all symbols are kept, at most."""
+        self._missing_log = Seldom(MISSING_LOG_EVERY)
 
     def know(self, symbol: str, ids: Iterable[str]) -> None:
         """These trades were taken in by an earlier boot."""
-        self._symbols[symbol].know(ids)
+        known = self._symbols[symbol].ids
+        known.update(dict.fromkeys(ids))
+        self._held += len(known)
 
     @property
     def missing(self) -> int:
         """How many ids have never come, where they have no gaps."""
-        return sum(symbol.gaps.missing for symbol in self._symbols.values())
+        return sum(symbol.gaps.lost for symbol in self._symbols.values())
 
     def sifted(self, batch: Batch, identity: Identity) -> Batch:
         """The batch without trades that have come before. Those are rejected as duplicates."""
@@ -132,8 +157,7 @@ class Trades:
         duplicates = 0
         for each in batch.updates:
             places = self._symbols[each.symbol].new(each.columns, not_before=self._asked_at)
-            if identity.contiguous:
-                self._look_for_gaps(each.symbol, each.columns.ids or (), batch.received_at)
+            self._held += len(each.columns)
             if len(places) == len(each.columns):
                 updates.append(each)
                 continue
@@ -141,8 +165,10 @@ class Trades:
             if places:
                 columns = each.columns.take(places)
                 updates.append(Updates(each.symbol, columns, in_seconds(columns, ascending=False)))
-        for symbol, ids in (identity.others or {}).items():
-            self._look_for_gaps(symbol, ids, batch.received_at)
+        if identity.contiguous:
+            self._look_for_gaps(batch, identity.others or {})
+        if self._held > EXCHANGE_IDS_KEPT:
+            self._forget()
         if not duplicates:
             return batch
         return attrs.evolve(
@@ -151,12 +177,27 @@ class Trades:
             rejected={**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates},
         )
 
-    def _look_for_gaps(self, symbol: str, ids: Iterable[str | None], now: int) -> None:
-        gaps = self._symbols[symbol].gaps
-        numbers = [int(each) for each in ids if each is not None and _NUMBER.fullmatch(each)]
-        given_up = sum([gaps.came(number, now) for number in numbers])
-        if given_up:
-            log.warning("trades missing", exchange=self._exchange, symbol=symbol, trades=given_up)
+    def _look_for_gaps(self, batch: Batch, others: Mapping[str, Sequence[str]]) -> None:
+        """`others`: ids of trades that came and were not accepted, by symbol."""
+        now, missing = batch.received_at, {}
+        accepted = [(each.symbol, each.columns.ids or ()) for each in batch.updates]
+        for symbol, ids in (*accepted, *others.items()):
+            gaps = self._symbols[symbol].gaps
+            for number in ids:
+                if number is not None and _NUMBER.fullmatch(number):
+                    gaps.came(int(number), now)
+            if lost := gaps.give_up(now):
+                missing[symbol] = lost
+        if missing and (more := self._missing_log.turn(len(missing))) is not None:
+            symbol, lost = max(missing.items(), key=itemgetter(1))
+            log.warning("trades missing", exchange=self._exchange, symbol=symbol, trades=lost, others=more)
+
+    def _forget(self) -> None:
+        """Keep the ids of all symbols together within their limit."""
+        self._held = sum(len(symbol.ids) for symbol in self._symbols.values())
+        if self._held > EXCHANGE_IDS_KEPT:
+            for symbol in self._symbols.values():
+                symbol.keep(len(symbol.ids) // 2)
 
 
 class AllTrades:

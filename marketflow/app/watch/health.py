@@ -93,7 +93,9 @@ class Health:
         """Whether a venue gives nothing. A quiet market is none: trades need not come, but heartbeats do."""
         refused_all = len(venue.rejected_symbols) == len(venue.symbols)
         heard_at = venue.heard_at
-        return refused_all or heard_at is None or trio.current_time() - heard_at > venue.silence
+        # Signs of life come more than twice within the silence after which a connection is dead.
+        limit = min(venue.silence, venue.silence / 2 + self._stale_after)
+        return refused_all or heard_at is None or trio.current_time() - heard_at > limit
 
     def exchange_list(self) -> list[ExchangeState]:
         """The exchanges of both modes."""

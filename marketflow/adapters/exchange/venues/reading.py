@@ -21,6 +21,9 @@ Id = TypeVar("Id")
 
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
 """What reading a message of any content may raise."""
+MOST_ONE_BY_ONE: Final = 2_000
+"""Trades of a message that are read one by one, which takes some 15 us each; the rest counts as malformed.
+Venues send some thousand in a message at most."""
 
 
 # ---- trades ----
@@ -90,7 +93,7 @@ class TradeMessages:
             return Found([], 1) if trade is None else Found([trade])
         found = [
             trade
-            for item in items
+            for item in items[:MOST_ONE_BY_ONE]
             if (trade := self._unusual_trade(item, lambda item: _with(message, self._field, [item])))
             is not None
         ]

@@ -18,7 +18,9 @@ from marketflow.domain.prices import MALFORMED
 _BY_TIME: Final = attrgetter("timestamp")
 _BY_TIME_AND_ID: Final = attrgetter("timestamp", "id")
 _ID: Final = re.compile(r"[!-9;-~]{1,64}")
-"""Of an id: what a member in Redis can have."""
+"""An id that is a text."""
+_FIRST_WRONG_ID: Final = 2**63
+"""Ids that are numbers are less."""
 _NO_SYMBOL: Final = ""
 """The checks reject it. The venue's own spelling might happen to be that of another symbol of ours."""
 
@@ -47,16 +49,14 @@ class VenueDecoder:
         ours = self.names.get
         for trade in trades:
             trade.symbol = ours(trade.symbol, _NO_SYMBOL)
-        if {type(trade.id) for trade in trades} == {int}:
-            trades.sort(key=_BY_TIME_AND_ID)
-        else:
-            good = [trade for trade in trades if _ID.fullmatch(str(trade.id))]
-            malformed += len(trades) - len(good)
-            trades = sorted(good, key=_BY_TIME)
+        good = [trade for trade in trades if _is_id(trade.id)]
+        malformed += len(trades) - len(good)
+        numbered = {type(trade.id) for trade in good} == {int}
+        good.sort(key=_BY_TIME_AND_ID if numbered else _BY_TIME)
         rejected = {MALFORMED: malformed} if malformed else {}
-        decoded = self.checks.decoded(trades, rejected, payload.received_at, told=True, identified=True)
+        decoded = self.checks.decoded(good, rejected, payload.received_at, told=True, identified=True)
         contiguous = self.venue.contiguous_ids
-        others = _others(trades, decoded.updates) if contiguous and decoded.rejected else None
+        others = _others(good, decoded.updates) if contiguous and decoded.rejected else None
         return Decoded(
             received=decoded.received,
             rejected=decoded.rejected,
@@ -64,6 +64,13 @@ class VenueDecoder:
             ignored_volumes=decoded.ignored_volumes,
             identity=Identity(payload.asked_at, contiguous=contiguous, others=others),
         )
+
+
+def _is_id(number: int | str) -> bool:
+    """Whether a member in Redis can have this id."""
+    if isinstance(number, int):
+        return 0 <= number < _FIRST_WRONG_ID
+    return _ID.fullmatch(number) is not None
 
 
 def _others(trades: Sequence[Trade], updates: Sequence[Updates]) -> Mapping[str, Sequence[str]]:

@@ -12,6 +12,7 @@ from marketflow.adapters.exchange.venues.venue import Endpoint, Venue
 from marketflow.adapters.exchange.websocket.connection import Connection
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.turns import Turns
+from marketflow.adapters.exchange.websocket.verdicts import MOST_TEXT
 from marketflow.app.ports import Entropy
 
 KEPT_SPAN: Final = 60.0
@@ -82,7 +83,10 @@ class Door:
         try:
             endpoint = venue.endpoint(answer, f"{self.entropy.getrandbits(64):016x}")
         except ValueError as error:
-            raise ConnectionError(f"no endpoint in the answer to the request for a token: {error}") from error
+            reason = str(error)[:MOST_TEXT]
+            raise ConnectionError(
+                f"no endpoint in the answer to the request for a token: {reason}"
+            ) from error
         if self.url.startswith("https:") and not endpoint.url.startswith("wss:"):
             raise ConnectionError("the endpoint in the answer to the request for a token has no TLS")
         return endpoint

@@ -28,20 +28,21 @@ class Life:
         """`heard_at`: when the connection before last showed life."""
         self.heard_at = heard_at
         """When something came that shows life."""
-        self._silence = math.inf
+        self.silence = 0.0
+        """After so much silence (seconds) the connection is dead; 0 before it is open."""
         self._dead_at = math.inf
         self._left_at: float | None = None
         """Since when nobody listens; None while somebody does."""
 
     def begin(self, silence: float) -> None:
         """The connection is open. After so much silence it is dead."""
-        self._silence = silence
+        self.silence = silence
         self.heard()
 
     def heard(self) -> None:
         """The exchange has shown life."""
         self.heard_at = trio.current_time()
-        self._dead_at = self.heard_at + self._silence
+        self._dead_at = self.heard_at + self.silence
 
     def listen(self) -> None:
         """A receive begins."""
@@ -64,7 +65,7 @@ class Life:
             # If it was our process that stood still, what has come meanwhile is received now.
             await trio.sleep(SECOND_LOOK)
             if self._left_at is None and trio.current_time() >= self._dead_at:
-                raise TimeoutError(f"no sign of life for {self._silence:g} s")
+                raise TimeoutError(f"no sign of life for {self.silence:g} s")
 
 
 class Term:

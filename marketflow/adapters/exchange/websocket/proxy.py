@@ -24,17 +24,21 @@ class Proxy:
         Raises:
             ValueError: it is no such URL. The text does not contain it, since it may have a password.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError("a proxy's URL is like http://host:port") from None
         if parts.scheme != "http":
             raise ValueError("a proxy's URL begins with http://")
-        if not parts.hostname or parts.port is None:
+        if not parts.hostname or port is None:
             raise ValueError("a proxy's URL has a host and a port")
         if parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("a proxy's URL ends with its port")
         credentials = None
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        return cls(parts.hostname, parts.port, credentials)
+        return cls(parts.hostname, port, credentials)
 
     @property
     def authorization(self) -> str | None:

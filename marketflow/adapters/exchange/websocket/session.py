@@ -61,6 +61,8 @@ class Session:
         self.progress = subscriber.progress
         self.life = life
         self.term = term
+        self.leads = False
+        """Whether it is the one that the exchange's status depends on: not the next one of a renewal."""
         self.failure: Exception | None = None
         """Why it ended, if that was no stop."""
         self._door = door
@@ -88,6 +90,7 @@ class Session:
 
     def retire(self) -> None:
         """Another session has taken over: end this one, without a loss."""
+        self.leads = False
         self.progress.go("retire")
 
     # ---- the connection ----
@@ -153,7 +156,7 @@ class Session:
         if messages or (connection.pings > pings and self._requests.venue.rules.pings_show_life):
             self.life.heard()
         bodies = self._bodies(messages, intake)
-        if connection.end is not None and self.progress.state != "retiring":
+        if connection.end is not None and self.leads:
             intake.ended(connection.end)  # the workers may be behind
         if not bodies:
             return None
@@ -187,7 +190,7 @@ class Session:
                     self.subscriber.verdicts.leaves(reason)
 
     def _welcomed(self, intake: Intake[Any]) -> None:
-        if self.progress.go("welcomed"):
+        if self.progress.go("welcomed") and self.leads:
             intake.connected()
 
 

@@ -101,7 +101,8 @@ class WebSocketSource:
     @property
     def silence(self) -> float:
         """A connection on which nothing came for so long is dead, in seconds."""
-        return self._maker.venue.rules.silence
+        told = 0.0 if self._present is None else self._present.life.silence
+        return told or self._maker.venue.rules.silence
 
     @property
     def rejected_symbols(self) -> Mapping[str, str]:
@@ -138,6 +139,7 @@ class WebSocketSource:
         try:
             async with trio.open_nursery() as nursery:
                 self._present = self._begun(nursery, intake)
+                self._present.leads = True
                 while not intake.stopping:
                     session = self._present
                     await intake.outside(partial(_first_of, session.ended, session.term.over))
@@ -150,7 +152,7 @@ class WebSocketSource:
     async def _renew(self, nursery: trio.Nursery, intake: Intake[Frames], present: Session) -> None:
         """Replace the present session, or at least try to as long as it lives."""
         least, most = self.pauses
-        backoff = Backoff(least, most, self._maker.entropy)
+        backoff = Backoff(least, most, self._maker.entropy, floor=least)
         while not (intake.stopping or present.progress.has_ended):
             self._renewed_at = trio.current_time()
             following = self._next = self._begun(nursery, intake)
@@ -161,20 +163,24 @@ class WebSocketSource:
                 self._take_over(intake, present, following)
                 return
             if not following.progress.has_ended:
-                self._present, self._next = following, None
+                self._lead(following)
                 present.retire()
                 self._maker.verdicts.renewed()
                 return
             self._next = None
             self._maker.verdicts.not_renewed(following.failure or ConnectionError("the connection has ended"))
-            pause = least + backoff.next()
-            await intake.outside(partial(_first_of, partial(trio.sleep, pause), present.ended))
+            pause = partial(trio.sleep, backoff.next())
+            await intake.outside(partial(_first_of, pause, present.ended))
 
     def _take_over(self, intake: Intake[Any], present: Session, following: Session) -> None:
         """The present session has ended while the next one is being made."""
         intake.ended(present.failure or ConnectionError("the connection has ended"))
         if following.progress.is_connected:
             intake.connected()
+        self._lead(following)
+
+    def _lead(self, following: Session) -> None:
+        following.leads = True
         self._present, self._next = following, None
 
     def _begun(self, nursery: trio.Nursery, intake: Intake[Frames]) -> Session:
