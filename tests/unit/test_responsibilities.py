@@ -45,6 +45,7 @@ FIELDS_KNOWN = {
     "adapters.cache.redis.RedisWindow": Known(12, PORT),
     "exchange_check.Seen": Known(8, "all that is seen of an exchange, and what has been said of it"),
     "adapters.exchange.fake_venues.trades.Market": Known(8, "pairs, their trades, and what they are made of"),
+    "adapters.exchange.websocket.session.Session": Known(8, "it puts the parts of a connection together"),
     "app.share.share.Share": Known(8, "it begins and ends its parts together"),
     "embedded.server.Server": Known(8, "a process, its files and its lock"),
     "client.sse.EventParser": Known(8, "the state of a parser, field by field as the standard names it"),
