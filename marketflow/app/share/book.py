@@ -118,9 +118,8 @@ class Book:
             end = first + len(columns)
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first, received)
-                if (
-                    adopted.interested
-                ):  # only now: to look at the bars of a minute may show that it lacks some
+                # Only now, since adding may show that Redis has lost bars of that minute.
+                if adopted.interested:
                     adopted.enter((exchange, symbol), second, bar.shifted(first))
             written = Written(exchange, symbol, range(first, end), columns)
             queue.append(UpdateRun.in_bars(written, received, bars.values()))
