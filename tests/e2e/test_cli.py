@@ -142,6 +142,8 @@ def test_help_names_all_commands_and_flags():
         },
         "demo": {"--port", "--duration", *log},
         "config": {"--config"},
+        "venues": set(),
+        "check-exchange": {"--config", "--seconds", *log},
         "prices": set(),
         "prices latest": {"--exchange", *ask},
         "prices highest": {*period, *ask},

@@ -84,8 +84,10 @@ class FramedExchange(Exchange):
     async def cut(self) -> None:
         """Close the connection within a frame, which counts as a bad message."""
         self.garbage += 1
-        await self._open[-1][1].send_all(frame_of(["h"])[:-2])
-        await self.close()
+        _, stream = self._open.pop()
+        await stream.send_all(frame_of(["h"])[:-2])
+        # Only our half: a close with unread pings is a reset, and takes back what was not received yet.
+        await stream.send_eof()
 
     async def close(self) -> None:
         """Close the connection."""

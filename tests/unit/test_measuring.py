@@ -16,6 +16,7 @@ async def test_it_tells_what_the_parts_have_counted(autojump_clock):
     live.bugs = 3
     health = Health(
         feeds={"live": [live], "test": [off]},
+        venues={},
         mode=lambda: "live",
         share=world.share.figures,
         redis=world.redis,
