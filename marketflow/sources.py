@@ -7,12 +7,11 @@ from typing import Any, Final
 
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.generator import generator_source
-from marketflow.adapters.exchange.pacing import FEW, LEAST, LITTLE, Pace
+from marketflow.adapters.exchange.pacing import Pace
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.adapters.exchange.tcp import TcpSource, receive_size
 from marketflow.adapters.exchange.websocket.sources import VenueSources
 from marketflow.adapters.exchange.wire import Decoder
-from marketflow.app.instruments.clocks import Beat
 from marketflow.app.interface import Mode
 from marketflow.app.ports import Clock, Entropy, Source
 from marketflow.config import ExchangeSettings, Settings
@@ -61,5 +60,4 @@ def line_decoder(settings: Settings) -> Decoder:
 
 def pace_of(settings: Settings) -> Pace:
     """When the connections of all sources are read: they have common beats."""
-    pace = min(settings.pipeline.flush_interval / 1_000, MOST_PACE)
-    return Pace([(LEAST, Beat(pace)), (FEW, Beat(pace / 2)), (LITTLE, Beat(pace / 4))])
+    return Pace.at(min(settings.pipeline.flush_interval / 1_000, MOST_PACE))

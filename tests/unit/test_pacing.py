@@ -10,7 +10,7 @@ import trio
 
 from marketflow.adapters.exchange.pacing import FEW, LEAST, LITTLE, SPAN_BEATS, Pace, PacedReceive
 from marketflow.adapters.exchange.reading import LineReader
-from marketflow.app.instruments.clocks import Beat, SystemClock
+from marketflow.app.instruments.clocks import SystemClock
 
 LINE = b"x" * 9 + b"\n"
 BEAT = 0.25
@@ -59,8 +59,7 @@ class Exchange:
 
 
 def new_reader() -> LineReader:
-    beats = [(LEAST, Beat(2 * BEAT)), (FEW, Beat(BEAT)), (LITTLE, Beat(BEAT / 2))]
-    return LineReader(SystemClock(), Pace(beats))
+    return LineReader(SystemClock(), Pace.at(2 * BEAT))
 
 
 def gaps_of(times: Sequence[float]) -> list[float]:

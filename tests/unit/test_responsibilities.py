@@ -77,6 +77,7 @@ IMPORTS_KNOWN = {
     "app.share.book": Known(10, "it puts its parts together"),
     "app.share.share": Known(10, "it begins and ends the parts of a share together"),
     "app.share.making": Known(30, "it puts the parts of a share together"),
+    "adapters.exchange.websocket.sources": Known(9, "it puts the parts of a source together"),
     "adapters.exchange.websocket.making": Known(12, "it puts the parts of a session together"),
     "adapters.cache.replies": Known(9, "it makes sense of the replies to all questions"),
     "adapters.exchange.websocket.sources": Known(9, "it makes sources of all their parts"),

@@ -169,6 +169,11 @@ class Pace:
     def _company_of_slowest(self) -> Company | None:
         return Company(self.beats[0][1].interval) if self.beats else None
 
+    @classmethod
+    def at(cls, interval: float) -> Pace:
+        """At beats of this interval (seconds), of a half and of a quarter of it."""
+        return cls([(LEAST, Beat(interval)), (FEW, Beat(interval / 2)), (LITTLE, Beat(interval / 4))])
+
     def paced(self, connection: Connection, stopping: Callable[[], bool]) -> PacedReceive:
         """What receives from a connection at this pace. After the stop there are no pauses."""
         return PacedReceive(connection, self._beat_after, stopping)
