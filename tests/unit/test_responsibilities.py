@@ -80,14 +80,13 @@ IMPORTS_KNOWN = {
     "adapters.exchange.websocket.sources": Known(9, "it puts the parts of a source together"),
     "adapters.exchange.websocket.making": Known(12, "it puts the parts of a session together"),
     "adapters.cache.replies": Known(9, "it makes sense of the replies to all questions"),
-    "adapters.exchange.websocket.sources": Known(9, "it makes sources of all their parts"),
     "cli": Known(12, "it has all commands, and words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
     "adapters.exchange.venues.registry": Known(10, "it names all venues"),
     "outside": Known(13, "it makes everything that is outside, as the settings say"),
-    "sources": Known(11, "it makes the sources of all kinds, as the settings say"),
+    "sources": Known(10, "it makes the sources of all kinds, as the settings say"),
 }
 
 
