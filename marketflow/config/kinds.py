@@ -240,34 +240,20 @@ _AUTHORITY: Final = r"[^\s/@?#]+"
 
 def url(*schemes: str) -> Kind:
     """A URL of one of the schemes, without a user and a password."""
-    kind = text(
-        f"a URL like {schemes[0]}://host/path",
-        re.compile(rf"(?:{'|'.join(schemes)})://{_AUTHORITY}(?:[/?][!-\"$-~]*)?").fullmatch,
+    form = re.compile(rf"(?:{'|'.join(schemes)})://{_AUTHORITY}(?:[/?][!-\"$-~]*)?")
+    return text(
+        f"a URL like {schemes[0]}://host/path", lambda value: form.fullmatch(value) and _has_host(value)
     )
-
-    def read(value: object) -> str:
-        address: str = kind.read(value)
-        if not _has_host(address):
-            raise UnexpectedError(kind.takes, value)
-        return address
-
-    return attrs.evolve(kind, read=read)
 
 
 def proxy() -> Kind:
     """The URL of an HTTP proxy. It may have a user and a password, and is never shown with them."""
+    form = re.compile(rf"http://(?:[^\s/@?#]*@)?{_AUTHORITY}:[0-9]+/?")
     kind = text(
         "the URL of an HTTP proxy like http://host:port",
-        re.compile(rf"http://(?:[^\s/@?#]*@)?{_AUTHORITY}:[0-9]+/?").fullmatch,
+        lambda value: form.fullmatch(value) and _has_host(value),
     )
-
-    def read(value: object) -> str:
-        address: str = kind.read(value)
-        if not _has_host(address):
-            raise UnexpectedError(kind.takes, value)
-        return address
-
-    return secret(attrs.evolve(kind, read=read), lambda address: _USER.sub(f"//{MASK}@", address))
+    return secret(kind, lambda address: _USER.sub(f"//{MASK}@", address))
 
 
 _USER: Final = re.compile("//[^/]*@")
