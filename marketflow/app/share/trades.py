@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
@@ -133,7 +133,7 @@ class Trades:
         self._exchange = exchange
         self._symbols: defaultdict[str, SymbolTrades] = defaultdict(SymbolTrades)
         self._asked_at: int | None = None
-        """When the exchange was first asked for its trades (Unix ms)."""
+        """When the exchange was first asked for its trades, by the clock as it is now (Unix ms)."""
         self._held = 0
         """How many ids of all symbols are kept, at most."""
         self._missing_log = Seldom(MISSING_LOG_EVERY)
@@ -151,8 +151,10 @@ class Trades:
 
     def sifted(self, batch: Batch, identity: Identity) -> Batch:
         """The batch without trades that have come before. Those are rejected as duplicates."""
-        if self._asked_at is None:
-            self._asked_at = identity.asked_at
+        # A clock that was ahead at the question may have been set right since. Without the minimum all trades
+        # would be old until it is as late as it was then.
+        asked_at = identity.asked_at if self._asked_at is None else self._asked_at
+        self._asked_at = min(asked_at, batch.received_at)
         updates: list[Updates] = []
         duplicates = 0
         for each in batch.updates:
@@ -175,18 +177,22 @@ class Trades:
             batch,
             updates=updates,
             rejected={**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates},
+            ignored_volumes=_ignored(updates, identity.ignored or {}),
         )
 
     def _look_for_gaps(self, batch: Batch, others: Mapping[str, Sequence[str]]) -> None:
         """`others`: ids of trades that came and were not accepted, by symbol."""
         now, missing = batch.received_at, {}
         accepted = [(each.symbol, each.columns.ids or ()) for each in batch.updates]
-        for symbol, ids in (*accepted, *others.items()):
+        come = (*accepted, *others.items())
+        for symbol, ids in come:
             gaps = self._symbols[symbol].gaps
             for number in ids:
                 if number is not None and _NUMBER.fullmatch(number):
                     gaps.came(int(number), now)
-            if lost := gaps.give_up(now):
+        # Only now: what is missing among the accepted trades may be among the others.
+        for symbol, _ in come:
+            if lost := self._symbols[symbol].gaps.give_up(now):
                 missing[symbol] = lost
         if missing and (more := self._missing_log.turn(len(missing))) is not None:
             symbol, lost = max(missing.items(), key=itemgetter(1))
@@ -198,6 +204,15 @@ class Trades:
         if self._held > EXCHANGE_IDS_KEPT:
             for symbol in self._symbols.values():
                 symbol.keep(len(symbol.ids) // 2)
+
+
+def _ignored(updates: Iterable[Updates], ignored: Mapping[str, Collection[str]]) -> int:
+    """How many of these updates told a volume that does not count."""
+    return sum(
+        sum([number in ignored[symbol] for number in columns.ids or ()])
+        for symbol, columns, _ in updates
+        if symbol in ignored
+    )
 
 
 class AllTrades:
