@@ -216,8 +216,8 @@ class Plan:
     """Whether exchanges tell volumes. None for plans from before there were any: no question is about them
     either, so that these stay the same histories."""
     ids: Sequence[str] | None
-    """Of each exchange in live mode the kind of its trades' ids, or "lines" if it sends lines without ids. None
-    for plans from before there were any."""
+    """Of each exchange in live mode the kind of its trades' ids, or "lines" if it sends lines without ids.
+    None for plans from before there were any."""
     faults: tuple[Fault, ...]
 
     @property

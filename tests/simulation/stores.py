@@ -254,8 +254,9 @@ class SimulatedWindow(MemoryWindow):
         self.held: defaultdict[str, set[int]] = defaultdict(set)
         """By exchange the sequences of this boot's updates that the server has taken."""
         self.known: dict[str, dict[str, list[str]]] | None = None
-        """By exchange and symbol the ids that this boot could read at its start. None before it has asked; empty
-        if there was no answer."""
+        """By exchange and symbol the ids that this boot could read at its start.
+
+        None before it has asked; empty if there was no answer."""
 
     async def post(self, flush: MemoryFlush) -> bool:
         """See the port."""

@@ -32,7 +32,17 @@ REPEATED: Final = 0.1
 """How often an earlier trade is sent again."""
 WRONG: Final = 0.02
 """How often a trade with an id has something that is not accepted."""
-WRONG_IDS: Final = ("-1", str(2**63), '""', '"12:3"', '"two words"', '"' + "9" * 65 + '"', "1.5", "null", "true")
+WRONG_IDS: Final = (
+    "-1",
+    str(2**63),
+    '""',
+    '"12:3"',
+    '"two words"',
+    f'"{"9" * 65}"',
+    "1.5",
+    "null",
+    "true",
+)
 SNAPSHOTS: Final = ("nothing", "last", "newest", "newest", "newest first")
 """What an exchange sends of each pair when somebody connects."""
 AGES: Final = (1_000, 20_000, 259_200_000)
@@ -111,8 +121,8 @@ def spelled(symbol: str) -> str:
 
 # ---- what must become of it ----
 
-PATIENCE: Final = 5_000
-"""Ids that have not come for so long (ms) are missing."""
+PATIENCE: Final = 5.0
+"""Ids that have not come for so long (seconds) are missing."""
 
 
 class Trade(NamedTuple):
@@ -139,21 +149,21 @@ class Missing:
     """Ids of a pair that are missing, each for itself."""
 
     greatest: int | None = None
-    open: dict[int, int] = attrs.field(factory=dict)
-    """Since when (ms of the wall clock) each is expected."""
+    open: dict[int, float] = attrs.field(factory=dict)
+    """Since when (seconds of Trio's clock) each is expected."""
     lost: int = 0
 
-    def came(self, number: int, wall: int) -> None:
+    def came(self, number: int) -> None:
         """A trade has come, whatever else is wrong with it."""
         if self.greatest is not None:
-            self.open.update(dict.fromkeys(range(self.greatest + 1, number), wall))
+            self.open.update(dict.fromkeys(range(self.greatest + 1, number), trio.current_time()))
         self.greatest = max(number, number if self.greatest is None else self.greatest)
         self.open.pop(number, None)
 
-    def look(self, wall: int) -> None:
-        """Those that have been expected for too long are missing for good. So are those of a clock that was
-        set back."""
-        over = [number for number, since in self.open.items() if not wall - PATIENCE < since <= wall]
+    def look(self) -> None:
+        """Those that have been expected for too long are missing for good."""
+        now = trio.current_time()
+        over = [number for number, since in self.open.items() if now - since >= PATIENCE]
         self.lost += len(over)
         for number in over:
             del self.open[number]
@@ -189,7 +199,7 @@ class Sieve:
         trades = in_order(trades)
         accepted = [trade for trade in trades if trade.reason is None and self._is_new(trade)]
         if self._kind == "contiguous":
-            self._look_for_missing(trades, wall)
+            self._look_for_missing(trades)
         good = sum(trade.reason is None for trade in trades)
         before = self._totals[-1]
         self._totals.append(
@@ -202,7 +212,7 @@ class Sieve:
         return accepted
 
     def totals(self, received: int) -> Iterator[Totals]:
-        """What the counters may be once so much was received; more than one if nothing else has come since."""
+        """What the counters may be once so much was received."""
         return (each for each in self._totals if each.received == received)
 
     def _is_new(self, trade: Trade) -> bool:
@@ -216,17 +226,17 @@ class Sieve:
             self._current.add(trade.symbol)
         return trade.symbol in self._current
 
-    def _look_for_missing(self, trades: Sequence[Trade], wall: int) -> None:
+    def _look_for_missing(self, trades: Sequence[Trade]) -> None:
         # The first id is that of a trade that is good but for its id, where there is one.
         for trade in sorted(trades, key=lambda each: each.reason is not None):
-            if isinstance(trade.id, int):
-                self._missing[trade.symbol].came(trade.id, wall)
+            if isinstance(trade.id, int) and trade.reason != "symbol":
+                self._missing[trade.symbol].came(trade.id)
         for symbol in {trade.symbol: None for trade in trades}:
-            self._missing[symbol].look(wall)
+            self._missing[symbol].look()
 
 
 def in_order(trades: Sequence[Trade]) -> Sequence[Trade]:
-    """Trades that were received together: by their times, and of equal times by their ids if these are numbers."""
+    """Trades that were received together: by their times, and if all ids are numbers also by these."""
     if all(isinstance(trade.id, int) for trade in trades):
         return sorted(trades, key=lambda trade: (trade.timestamp, trade.id))
     return sorted(trades, key=lambda trade: trade.timestamp)

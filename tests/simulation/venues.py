@@ -85,7 +85,7 @@ class SimulatedVenue(SimulatedSource):
         reader: LineReader,
         **process: Any,
     ) -> None:
-        """As for SimulatedSource; `note` is called with messages, and when trades were asked for (Unix ms)."""
+        """As for SimulatedSource. `note` is called with messages and the time (Unix ms) of the question."""
         self._messages: list[bytes] = []
         """What has come and was not sent on."""
         super().__init__(exchange, lambda _, line: self._messages.append(line), reader=reader, **process)

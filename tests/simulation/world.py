@@ -360,9 +360,7 @@ class World:
             self._give(process, exchange, found[trade.place].line, str(trade.id))
         refused = Counter(each.reason for each in found if each.reason is not None)
         refused["malformed"] += malformed
-        refused["duplicate"] += len(found) - len(accepted) - sum(
-            each.reason is not None for each in found
-        )
+        refused["duplicate"] += len(found) - len(accepted) - sum(each.reason is not None for each in found)
         for reason, count in refused.items():
             if count:
                 process.refused[exchange, reason] += count

@@ -31,7 +31,7 @@ IDS_KEPT: Final = 8_192
 EXCHANGE_IDS_KEPT: Final = 262_144
 """Of all symbols of an exchange together. With more each symbol keeps the newer half of its ids."""
 _NUMBER: Final = re.compile("[0-9]{1,18}")
-GAP_MS: Final = 5_000
+GAP_SECONDS: Final = 5.0
 """So long after a later trade one may still come: trades need not arrive in order."""
 GAPS_KEPT: Final = 1_024
 """Open gaps of a symbol. With more the oldest ones are given up at once."""
@@ -47,12 +47,12 @@ class Gap(NamedTuple):
     start: int
     end: int
     """The first id behind the gap."""
-    since: int
-    """Unix ms."""
+    since: float
+    """In seconds of Trio's clock: a step of the wall clock gives up no gap, and keeps none open."""
 
 
 class Gaps:
-    """Missing ids of a symbol whose ids have no gaps. Times in ms of the wall clock."""
+    """Missing ids of a symbol whose ids have no gaps. Times in seconds of Trio's clock."""
 
     def __init__(self) -> None:
         self._next: int | None = None
@@ -62,7 +62,7 @@ class Gaps:
         self.lost = 0
         """How many ids are missing for good."""
 
-    def came(self, number: int, now: int) -> None:
+    def came(self, number: int, now: float) -> None:
         """A trade has come."""
         if self._next is None or not self._next - MOST_BACK <= number <= self._next + MOST_FORWARD:
             self._open.clear()
@@ -81,11 +81,11 @@ class Gaps:
             rest = Gap(start, number, since), Gap(number + 1, end, since)
             self._open[place : place + 1] = [gap for gap in rest if gap.start < gap.end]
 
-    def give_up(self, now: int) -> int:
+    def give_up(self, now: float) -> int:
         """Count what is missing for too long as missing for good; returns how many ids that are."""
         excess = len(self._open) - GAPS_KEPT
         over = 0
-        while over < len(self._open) and (over < excess or not now - GAP_MS < self._open[over].since <= now):
+        while over < len(self._open) and (over < excess or now - self._open[over].since >= GAP_SECONDS):
             over += 1
         lost = sum([gap.end - gap.start for gap in self._open[:over]])
         del self._open[:over]
@@ -182,7 +182,7 @@ class Trades:
 
     def _look_for_gaps(self, batch: Batch, others: Mapping[str, Sequence[str]]) -> None:
         """`others`: ids of trades that came and were not accepted, by symbol."""
-        now, missing = batch.received_at, {}
+        now, missing = batch.received_monotonic, {}
         accepted = [(each.symbol, each.columns.ids or ()) for each in batch.updates]
         come = (*accepted, *others.items())
         for symbol, ids in come:

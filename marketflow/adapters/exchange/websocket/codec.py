@@ -82,10 +82,10 @@ def _is_id(number: int | str) -> bool:
 
 
 def _others(trades: Sequence[Trade], updates: Sequence[Updates]) -> Mapping[str, Sequence[str]]:
-    """The ids of the trades that are not among the updates, by symbol."""
+    """The ids of the trades of our symbols that are not among the updates, by symbol."""
     accepted, others = _ids_of(updates), defaultdict[str, list[str]](list)
     for trade in trades:
-        if (trade.symbol, str(trade.id)) not in accepted:
+        if trade.symbol != _NO_SYMBOL and (trade.symbol, str(trade.id)) not in accepted:
             others[trade.symbol].append(str(trade.id))
     return others
 
