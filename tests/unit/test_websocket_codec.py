@@ -61,6 +61,18 @@ def test_malformed_and_unacceptable_trades_are_counted():
     assert found.updates[0].columns.ids == ["1"]
 
 
+def test_ids_of_trades_that_are_not_accepted_have_come():
+    """Those of symbols that are not configured belong to no count: several may be mixed."""
+
+    class Contiguous(PlainVenue):
+        contiguous_ids = True
+
+    found = decoded(
+        [["a-usd", 1.0, NOW, 1], ["a-usd", -1.0, NOW, 2], ["x-usd", 1.0, NOW, 3]], venue=Contiguous()
+    )
+    assert found.identity.others == {"AUSD": ["2"]}
+
+
 def test_volumes_and_sides_are_those_of_the_trades():
     trade = '{"symbol":"BTC/USD","side":"buy","price":77313.3,"qty":%s,"trade_id":%d,"timestamp":"%s"}'
     time = "2026-11-22T10:29:11.549000Z"
@@ -71,6 +83,7 @@ def test_volumes_and_sides_are_those_of_the_trades():
     (updates,) = found.updates
     assert (updates.columns.volumes, updates.columns.sides) == ([0.5, None], ["buy", None])
     assert (updates.columns.ids, found.ignored_volumes) == (["1", "2"], 1)
+    assert found.identity.ignored == {"BTCUSD": {"2"}}
 
 
 @pytest.mark.parametrize("number", [-1, 2**63, 10**200, "", "a:b", "a b", "\u0663", "x" * 65])

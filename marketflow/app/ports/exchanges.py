@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -55,6 +55,8 @@ class Identity(NamedTuple):
     """Whether the ids of a symbol's trades are whole numbers without gaps."""
     others: Mapping[str, Sequence[str]] | None = None
     """By symbol the ids of trades that came and were not accepted, if ids are contiguous."""
+    ignored: Mapping[str, Collection[str]] | None = None
+    """By symbol the ids of accepted trades that told a volume which does not count."""
 
 
 class Decoded(NamedTuple):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
 import attrs
+import msgspec
 
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.venues.venue import Trade, Venue
 from marketflow.adapters.exchange.websocket.frames import Frames
 from marketflow.app.ports import Decoded, Identity, Updates
+from marketflow.domain.columns import counts
 from marketflow.domain.prices import MALFORMED
 
 _BY_TIME: Final = attrgetter("timestamp")
@@ -62,7 +65,12 @@ class VenueDecoder:
             rejected=decoded.rejected,
             updates=decoded.updates,
             ignored_volumes=decoded.ignored_volumes,
-            identity=Identity(payload.asked_at, contiguous=contiguous, others=others),
+            identity=Identity(
+                payload.asked_at,
+                contiguous=contiguous,
+                others=others,
+                ignored=_ignored(good, decoded.updates) if decoded.ignored_volumes else None,
+            ),
         )
 
 
@@ -74,10 +82,24 @@ def _is_id(number: int | str) -> bool:
 
 
 def _others(trades: Sequence[Trade], updates: Sequence[Updates]) -> Mapping[str, Sequence[str]]:
-    """The ids of the trades that are not among the updates, by symbol."""
-    accepted = {(each.symbol, number) for each in updates for number in each.columns.ids or ()}
-    others: dict[str, list[str]] = {}
+    """The ids of the trades of our symbols that are not among the updates, by symbol."""
+    accepted, others = _ids_of(updates), defaultdict[str, list[str]](list)
     for trade in trades:
-        if (trade.symbol, str(trade.id)) not in accepted:
-            others.setdefault(trade.symbol, []).append(str(trade.id))
+        if trade.symbol != _NO_SYMBOL and (trade.symbol, str(trade.id)) not in accepted:
+            others[trade.symbol].append(str(trade.id))
     return others
+
+
+def _ignored(trades: Sequence[Trade], updates: Sequence[Updates]) -> Mapping[str, Collection[str]]:
+    """The ids of the trades among the updates that told a volume which does not count, by symbol."""
+    accepted, ignored = _ids_of(updates), defaultdict[str, set[str]](set)
+    for trade in trades:
+        told = trade.volume is not msgspec.UNSET
+        if told and not counts(trade.volume, trade.price) and (trade.symbol, str(trade.id)) in accepted:
+            ignored[trade.symbol].add(str(trade.id))
+    return ignored
+
+
+def _ids_of(updates: Sequence[Updates]) -> Collection[tuple[str, str | None]]:
+    """With the symbols to which they belong."""
+    return {(each.symbol, number) for each in updates for number in each.columns.ids or ()}
