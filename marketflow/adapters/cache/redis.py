@@ -13,6 +13,7 @@ import structlog
 
 from marketflow.adapters.cache import bar_fields, members
 from marketflow.adapters.cache.connections import Connections, open_connections
+from marketflow.adapters.cache.field_patterns import patterns_of
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
 from marketflow.adapters.cache.pairs import find_pairs
@@ -26,7 +27,7 @@ from marketflow.adapters.cache.replies import (
     prices_of,
     refusals_of,
 )
-from marketflow.adapters.cache.resp import Command
+from marketflow.adapters.cache.resp import Command, ErrorReply
 from marketflow.app.ports import (
     ALL,
     Edge,
@@ -54,6 +55,10 @@ WINDOW_MARGIN: Final = 5_000
 FIELDS_PER_COMMAND: Final = 1_000
 WINDOWS_PER_READ: Final = 50
 """Windows whose newest members are read at a time."""
+PAIRS_PER_SCAN: Final = 20
+"""Hashes of bars in which a few minutes are looked for at a time: up to 300 bars each."""
+SCANNED_AT_ONCE: Final = 1_000_000
+"""Fields of a hash that Redis looks at in one step: all. One of ours has some thousands."""
 PAIRS_PER_READ: Final = 4
 """Hashes of bars that are read at a time: 14,400 fields at most. It takes about 10 ms to take them in."""
 
@@ -256,6 +261,31 @@ class RedisWindow:
         commands = [[("HGETALL", bar_fields.bars_key(pair)) for pair in part] for part in parts]
         await self._redis.readers.read_parts(commands, read)
         self._foreign.tell("bar", ignored)
+        return hashes.found
+
+    async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
+        """The bars of these minutes: Redis looks for their fields, and sends little else."""
+        parts = [pairs[first : first + PAIRS_PER_SCAN] for first in range(0, len(pairs), PAIRS_PER_SCAN)]
+        hashes, patterns = Hashes(), patterns_of(span)
+
+        def read(number: int, replies: list[Any]) -> None:
+            # Foreign bars are logged when all bars are read.
+            hashes.scanned(parts[number], replies, span, Ignored())
+
+        commands: list[list[Command]] = [
+            [
+                ("HSCAN", bar_fields.bars_key(pair), 0, "MATCH", pattern, "COUNT", SCANNED_AT_ONCE)
+                for pair in part
+                for pattern in patterns
+            ]
+            for part in parts
+        ]
+        try:
+            await self._redis.readers.read_parts(commands, read)
+        except StoreAway as error:
+            if isinstance(error.__cause__, ErrorReply):
+                raise StoreRefuses(str(error)) from error
+            raise
         return hashes.found
 
     async def pairs_with_bars(self) -> Sequence[Pair]:
