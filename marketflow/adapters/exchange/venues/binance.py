@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
@@ -31,19 +33,18 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
-    s: str
-    p: float
-    T: int
-    t: Id
-    q: Volume | msgspec.UnsetType = msgspec.UNSET
-    m: Side | msgspec.UnsetType = msgspec.UNSET
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
+    symbol: str = field(name="s")
+    id: Id = field(name="t")
+    price: float = field(name="p")
+    volume: Volume | msgspec.UnsetType = field(name="q", default=msgspec.UNSET)
+    timestamp: int = field(name="T")
+    side: Side | msgspec.UnsetType = field(name="m", default=msgspec.UNSET)
     """Whether the maker bought."""
 
 
@@ -54,13 +55,8 @@ class _Message(msgspec.Struct, Generic[Item], gc=False):
 _TAKERS: Final[Mapping[Any, str]] = {True: "sell", False: "buy"}
 
 
-def _trades(message: _Message[_Trade[float, bool, int]]) -> list[Trade]:
-    trade = message.data
-    return [Trade(trade.s, trade.p, trade.T, trade.q, _TAKERS.get(trade.m), trade.t)]
-
-
 _NAMED: Final = re.compile(r"([A-Za-z0-9]+)@trade")
-_TRADES = TradeMessages(_Trade, _trades, message=_Message, sides=bool)
+_TRADES = TradeMessages(_Trade, message=_Message, sides=bool, takers=_TAKERS)
 
 
 class Binance(Venue):
@@ -117,3 +113,7 @@ class Binance(Venue):
     def trades(self, body: bytes) -> Found:
         """One trade. Its time is in ms, unless the URL asks for something else."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
