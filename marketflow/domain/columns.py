@@ -164,10 +164,13 @@ def _traded(volumes: Sequence[float], prices: Sequence[float], sides: Sequence[S
     quote = sum(map(mul, volumes, prices))
     if sides is None or not any(sides):
         return Traded(len(volumes), sum(volumes), quote)
-    bought = sum([volume for volume, side in zip(volumes, sides, strict=True) if side == "buy"], 0.0)
-    sold = sum([volume for volume, side in zip(volumes, sides, strict=True) if side == "sell"], 0.0)
-    sideless = sum([volume for volume, side in zip(volumes, sides, strict=True) if side is None], 0.0)
-    return Traded(len(volumes), sideless, quote, bought, sold)
+    bought: list[float] = []
+    sold: list[float] = []
+    others: list[float] = []
+    for volume, side in zip(volumes, sides, strict=True):
+        (bought if side == "buy" else sold if side == "sell" else others).append(volume)
+    sideless = sum(others, 0.0)
+    return Traded(len(volumes), sideless, quote, sum(bought, 0.0), sum(sold, 0.0))
 
 
 def _taken(column: Sequence[T] | None, places: Sequence[int]) -> Sequence[T] | None:

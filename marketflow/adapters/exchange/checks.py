@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeGuard, TypeVar, cast
 
 import attrs
 import msgspec
@@ -33,6 +33,7 @@ class Quote(Protocol):
     """"buy" or "sell", if the source has told it."""
 
 
+_SIDES: Final = frozenset({"buy", "sell", None})
 AnyQuote = TypeVar("AnyQuote", bound=Quote)
 
 
@@ -187,8 +188,9 @@ def _with_volumes(columns: Columns, told: Sequence[object], sides: Sequence[obje
     """The columns with the volumes that count, and their sides; and how many volumes do not count."""
     if _all_count(told, columns.prices) and _all_known(sides):
         # Usually all are good. This shows it without a check of each.
-        named = None if sides.count(None) == len(sides) else sides
-        return Columns(columns.timestamps, columns.prices, told, named, columns.ids), 0
+        return Columns(
+            columns.timestamps, columns.prices, told, sides if any(sides) else None, columns.ids
+        ), 0
     volumes = [
         float(volume) if counts(volume, price) else None
         for volume, price in zip(told, columns.prices, strict=True)
@@ -211,8 +213,11 @@ def _all_count(told: Sequence[object], prices: Sequence[float]) -> TypeGuard[Seq
 
 
 def _all_known(sides: Sequence[object]) -> TypeGuard[Sequence[Side | None]]:
-    """Whether all are sides, or are missing. They need not be hashable."""
-    return sides.count("buy") + sides.count("sell") + sides.count(None) == len(sides)
+    """Whether all are sides, or are missing."""
+    try:
+        return {*sides} <= _SIDES
+    except TypeError:
+        return False  # a JSON array or object
 
 
 def _good(group: Quotes, acceptance: Acceptance, rejected: defaultdict[str, int]) -> Sequence[int]:

@@ -19,6 +19,7 @@ from marketflow.adapters.exchange.venues.reading import (
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     request_of,
@@ -90,9 +91,13 @@ class Binance(Venue):
         streams = [f"{symbol.lower()}@trade" for symbol in symbols]
         return msgspec.json.encode({"method": "SUBSCRIBE", "params": streams, "id": request})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"stream":"', b'@trade","data":{"e":"trade",')
+
     def read(self, frame: bytes) -> Meaning:
         """A trade may come without the envelope of a combined stream."""
-        if frame.startswith(b'{"stream":"') and frame.find(b'@trade","data":{"e":"trade",', 11, 80) > 0:
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:

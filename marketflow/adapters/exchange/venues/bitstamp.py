@@ -102,9 +102,18 @@ class Bitstamp(Venue):
         """A heartbeat, answered by one."""
         return b'{"event":"bts:heartbeat"}'
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        usual = [
+            frame
+            for frame in frames
+            if frame.endswith(b'","event":"trade"}') and b'"channel":"live_trades_' in frame
+        ]
+        return len(usual) == len(frames)
+
     def read(self, frame: bytes) -> Meaning:
         """The channel's name has the symbol. Answers have no number."""
-        if frame.endswith(b'","event":"trade"}') and frame.find(b'"channel":"live_trades_', -80) > 0:
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:

@@ -19,6 +19,7 @@ from marketflow.adapters.exchange.venues.reading import (
     Side,
     TradeMessages,
     Volume,
+    all_have,
     members,
     request_of,
     text_of,
@@ -90,9 +91,13 @@ class Bybit(Venue):
         """Answered by a message whose text is `pong`."""
         return msgspec.json.encode({"req_id": str(request), "op": "ping"})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"topic":"publicTrade.')
+
     def read(self, frame: bytes) -> Meaning:
         """Messages with trades are all of the type `snapshot`; their trades are new nevertheless."""
-        if frame.startswith(b'{"topic":"publicTrade.'):
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None or text_of(message.get("topic"), "").startswith(_TOPIC):

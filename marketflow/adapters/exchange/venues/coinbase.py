@@ -18,6 +18,7 @@ from marketflow.adapters.exchange.venues.reading import (
     Side,
     TradeMessages,
     Volume,
+    all_have,
     all_ms_of,
     members,
     text_of,
@@ -73,9 +74,13 @@ class Coinbase(Venue):
         channels = [{"name": name, "product_ids": list(symbols)} for name in ("matches", "heartbeat")]
         return msgspec.json.encode({"type": "subscribe", "channels": channels})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"type":"match",')
+
     def read(self, frame: bytes) -> Meaning:
         """Its answer to a request has all symbols of the connection, and no number."""
-        if frame.startswith(b'{"type":"match",'):
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:

@@ -19,6 +19,7 @@ from marketflow.adapters.exchange.venues.reading import (
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     request_of,
@@ -92,12 +93,13 @@ class Gate(Venue):
         """Answered by `spot.pong`."""
         return msgspec.json.encode({"time": now // 1_000, "channel": "spot.ping"})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"time":', b'"channel":"spot.trades","event":"update","result":{')
+
     def read(self, frame: bytes) -> Meaning:
         """Answers to requests and trades have the same channel, and different events."""
-        if (
-            frame.startswith(b'{"time":')
-            and frame.find(b'"channel":"spot.trades","event":"update","result":{', 8, 120) > 0
-        ):
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:

@@ -18,6 +18,7 @@ from marketflow.adapters.exchange.venues.reading import (
     Side,
     TradeMessages,
     Volume,
+    all_have,
     all_ms_of,
     member,
     members,
@@ -75,9 +76,13 @@ class Kraken(Venue):
         params = {"channel": "trade", "symbol": list(symbols), "snapshot": False}
         return msgspec.json.encode({"method": "subscribe", "params": params, "req_id": request})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"channel":"trade","type":"update"')
+
     def read(self, frame: bytes) -> Meaning:
         """Each symbol of a request has an answer of its own."""
-        if frame.startswith(b'{"channel":"trade","type":"update"'):
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:

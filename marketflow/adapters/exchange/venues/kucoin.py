@@ -20,6 +20,7 @@ from marketflow.adapters.exchange.venues.reading import (
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     request_of,
@@ -117,9 +118,13 @@ class KuCoin(Venue):
         """Answered by a message of type `pong`."""
         return msgspec.json.encode({"id": str(request), "type": "ping"})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"', b'"subject":"trade.l3match"')
+
     def read(self, frame: bytes) -> Meaning:
         """The subject distinguishes trades from other messages. The order of the members varies."""
-        if frame.startswith(b'{"') and b'"subject":"trade.l3match"' in frame:
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:

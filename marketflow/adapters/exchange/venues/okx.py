@@ -19,6 +19,7 @@ from marketflow.adapters.exchange.venues.reading import (
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     request_of,
@@ -84,12 +85,13 @@ class Okx(Venue):
         """A text, answered by `pong`."""
         return b"ping"
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"arg":{"channel":"trades","instId":"', b'"},"data":[{')
+
     def read(self, frame: bytes) -> Meaning:
         """Each symbol of a request has an answer of its own."""
-        if (
-            frame.startswith(b'{"arg":{"channel":"trades","instId":"')
-            and frame.find(b'"},"data":[{', 37, 80) > 0
-        ):
+        if self.only_trades((frame,)):
             return Trades(frame)
         if frame.strip() == b"pong":
             return ALIVE

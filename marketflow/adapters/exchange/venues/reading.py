@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from itertools import chain
 from math import inf, isfinite
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
@@ -30,6 +30,8 @@ MOST_ONE_BY_ONE: Final = 2_000
 that is not as usual counts as malformed."""
 BLOCK: Final = 20
 """Trades that are read together, if a message has one that is not as usual."""
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
+_BRACKETS: Final = (({ord("{")}, {ord("}")}), ({ord("[")}, {ord("]")}))
 TAKERS: Final[Mapping[Any, str]] = MappingProxyType({"buy": "buy", "sell": "sell"})
 """For a venue that names the taker's side, as we do."""
 
@@ -87,10 +89,10 @@ class TradeMessages:
 
     def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
         """The trades of some messages by symbol, each in their order; None if one of them is not as usual."""
-        if not _are_apart(lines := b"\n".join(bodies), len(bodies)):
+        if not _are_apart(bodies):
             return None
         try:
-            messages = self._usual.decode_lines(lines)
+            messages = self._usual.decode_lines(b"\n".join(bodies))
             if len(messages) != len(bodies):
                 return None
             groups = by_symbol(self._items(messages))
@@ -190,16 +192,17 @@ def _items_of(field: str | None, *, several: bool) -> Callable[[Sequence[Any]], 
     return lambda messages: list(map(items, messages))
 
 
-def _are_apart(lines: bytes, count: int) -> bool:
-    """Whether so many lines are a JSON object or array each, if each of them is JSON.
+def _are_apart(bodies: Sequence[bytes]) -> bool:
+    """Whether lines of these bodies can be told apart: all look like objects, or all like arrays.
 
-    Within a JSON value there is never a newline between two closed objects, without a comma, or in a text.
+    Within a JSON value a closing bracket, a newline and an opening one never follow each other, and a text
+    has no newline. So if all lines are read, each has at least one value.
     """
-    if lines.startswith(b"{"):
-        between, end = b"}\n{", b"}"
-    else:
-        between, end = b"]\n[", b"]"
-    return lines.count(b"\n") == lines.count(between) == count - 1 and lines.endswith(end)
+    try:
+        ends = {*map(_FIRST, bodies)}, {*map(_LAST, bodies)}
+    except IndexError:
+        return False
+    return ends in _BRACKETS
 
 
 def _check_finite(prices: Sequence[float], volumes: Sequence[Any]) -> None:
@@ -244,6 +247,11 @@ def _volume(value: object) -> object:
     except UNREADABLE:
         return None
     return volume if isfinite(volume) else None
+
+
+def all_have(frames: Sequence[bytes], begin: bytes, within: bytes = b"") -> bool:
+    """Whether all of them begin in this way, and have these bytes anywhere."""
+    return len([frame for frame in frames if frame.startswith(begin) and within in frame]) == len(frames)
 
 
 # ---- other messages ----

@@ -210,6 +210,10 @@ class Venue(ABC):
         """The message that is sent every `rules.ping_every`. Arguments as in `subscribe`."""
         raise NotImplementedError
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:  # noqa: ARG002
+        """Whether all these frames surely are `Trades`, and their own bodies. It saves time."""
+        return False
+
     @abstractmethod
     def read(self, frame: bytes) -> Meaning:
         """What a frame means."""

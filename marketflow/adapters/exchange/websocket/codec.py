@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 
@@ -44,7 +44,7 @@ class VenueDecoder:
             groups, malformed = self._one_by_one(payload.bodies)
         good: list[Quotes] = []
         for group in groups:
-            found = _ordered(_with_good_ids(group), self.names.get(group.symbol, _NO_SYMBOL))
+            found = _in_order(group, self.names.get(group.symbol, _NO_SYMBOL))
             malformed += len(group.prices) - len(found.prices)
             if found.prices:
                 good.append(found)
@@ -82,41 +82,35 @@ def _quotes(symbol: str, trades: Sequence[Trade]) -> Quotes:
     )
 
 
-def _with_good_ids(group: Quotes) -> Quotes:
-    """Those whose ids a member in Redis can have."""
-    ids = group.ids or ()
-    if _are_ids(ids):
-        return group
-    return group.take([place for place, number in enumerate(ids) if _is_id(number)])
-
-
-def _are_ids(ids: Sequence[int | str]) -> bool:
-    """Whether all are; False may also mean that they have to be looked at one by one."""
+def _in_order(group: Quotes, symbol: str) -> Quotes:
+    """The trades whose ids a member in Redis can have, in the order of time, under another symbol."""
+    times, ids = group.timestamps, group.ids or ()
     kinds = {*map(type, ids)}
+    ascending = sorted(ids) if kinds == {int} else ids
+    if not _are_ids(ascending, kinds):
+        group = group.take([place for place, number in enumerate(ids) if _is_id(number)])
+        return _in_order(group, symbol) if group.prices else group
+    # Usually they are in that order already.
+    if times != sorted(times) or ids != ascending:
+        keys: Sequence[Any] = list(zip(times, ids, strict=True)) if kinds == {int} else times
+        group = group.take(sorted(range(len(times)), key=keys.__getitem__))
+    return Quotes(symbol, *group[1:-1], texts_of(group.ids or ()))
+
+
+def _are_ids(ids: Sequence[Any], kinds: set[type]) -> bool:
+    """Whether all are good ids; numbers ascend."""
     if kinds == {int}:
-        numbers = cast("Sequence[int]", ids)
-        return min(numbers) >= 0 and max(numbers) < _FIRST_WRONG_ID
-    if kinds == {str}:
-        all_ids, lengths = "".join(cast("Sequence[str]", ids)), {*map(len, cast("Sequence[str]", ids))}
-        return all_ids.isascii() and all_ids.isalnum() and min(lengths) > 0 and max(lengths) <= _LONGEST_ID
-    return False
+        return bool(ids[0] >= 0 and ids[-1] < _FIRST_WRONG_ID)
+    together = "".join(map(str, ids))
+    if kinds == {str} and together.isascii() and together.isalnum():
+        return max(map(len, ids)) <= _LONGEST_ID and "" not in ids
+    return all(map(_is_id, ids))
 
 
 def _is_id(number: int | str) -> bool:
     if isinstance(number, int):
         return 0 <= number < _FIRST_WRONG_ID
     return _ID.fullmatch(number) is not None
-
-
-def _ordered(group: Quotes, symbol: str) -> Quotes:
-    """The same with another symbol, in the order of time."""
-    times, ids = group.timestamps, group.ids or ()
-    numbered = {*map(type, ids)} == {int}
-    # Usually they are in that order already.
-    if times != sorted(times) or (numbered and ids != sorted(ids)):
-        keys: Sequence[Any] = list(zip(times, ids, strict=True)) if numbered else times
-        group = group.take(sorted(range(len(times)), key=keys.__getitem__))
-    return Quotes(symbol, *group[1:-1], texts_of(group.ids or ()))
 
 
 def _others(groups: Sequence[Quotes], updates: Sequence[Updates]) -> Mapping[str, Sequence[str]]:
