@@ -18,6 +18,7 @@ from marketflow.adapters.exchange.venues.reading import (
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     text_of,
@@ -104,12 +105,8 @@ class Bitstamp(Venue):
 
     def only_trades(self, frames: Sequence[bytes]) -> bool:
         """Those that have the usual form."""
-        usual = [
-            frame
-            for frame in frames
-            if frame.endswith(b'","event":"trade"}') and b'"channel":"live_trades_' in frame
-        ]
-        return len(usual) == len(frames)
+        ends = [frame for frame in frames if frame.endswith(b'","event":"trade"}')]
+        return len(ends) == len(frames) and all_have(frames, b"{", b'"channel":"live_trades_')
 
     def read(self, frame: bytes) -> Meaning:
         """The channel's name has the symbol. Answers have no number."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
+import msgspec
 
-from marketflow.adapters.exchange.checks import Checks, Quotes, by_symbol, texts_of
+from marketflow.adapters.exchange.checks import Checks, Quotes, by_symbol
 from marketflow.adapters.exchange.venues.venue import Trade, Venue
 from marketflow.adapters.exchange.websocket.frames import Frames
 from marketflow.app.ports import Decoded, Identity, Updates
@@ -19,6 +20,8 @@ _ID: Final = re.compile(r"[!-9;-~]{1,64}")
 _LONGEST_ID: Final = 64
 _FIRST_WRONG_ID: Final = 2**63
 """Ids that are numbers are less."""
+_MANY: Final = 8
+"""So many numbers become texts faster together than one by one."""
 _NO_SYMBOL: Final = ""
 """The checks reject it. The venue's own spelling might happen to be that of another symbol of ours."""
 
@@ -44,7 +47,8 @@ class VenueDecoder:
             groups, malformed = self._one_by_one(payload.bodies)
         good: list[Quotes] = []
         for group in groups:
-            found = _in_order(group, self.names.get(group.symbol, _NO_SYMBOL))
+            group.symbol = self.names.get(group.symbol, _NO_SYMBOL)
+            found = _in_order(group)
             malformed += len(group.prices) - len(found.prices)
             if found.prices:
                 good.append(found)
@@ -82,19 +86,28 @@ def _quotes(symbol: str, trades: Sequence[Trade]) -> Quotes:
     )
 
 
-def _in_order(group: Quotes, symbol: str) -> Quotes:
-    """The trades whose ids a member in Redis can have, in the order of time, under another symbol."""
+def _in_order(group: Quotes) -> Quotes:
+    """The trades whose ids a member in Redis can have, in the order of time, with ids as texts."""
     times, ids = group.timestamps, group.ids or ()
     kinds = {*map(type, ids)}
     ascending = sorted(ids) if kinds == {int} else ids
     if not _are_ids(ascending, kinds):
         group = group.take([place for place, number in enumerate(ids) if _is_id(number)])
-        return _in_order(group, symbol) if group.prices else group
+        return _in_order(group) if group.prices else group
     # Usually they are in that order already.
     if times != sorted(times) or ids != ascending:
         keys: Sequence[Any] = list(zip(times, ids, strict=True)) if kinds == {int} else times
         group = group.take(sorted(range(len(times)), key=keys.__getitem__))
-    return Quotes(symbol, *group[1:-1], texts_of(group.ids or ()))
+        ids = group.ids or ()
+    if kinds != {str}:
+        group.ids = _texts_of(ids, kinds)
+    return group
+
+
+def _texts_of(ids: Sequence[Any], kinds: set[type]) -> Sequence[str]:
+    if len(ids) < _MANY or kinds != {int}:
+        return [str(each) for each in ids]
+    return msgspec.json.encode(ids)[1:-1].decode().split(",")
 
 
 def _are_ids(ids: Sequence[Any], kinds: set[type]) -> bool:
