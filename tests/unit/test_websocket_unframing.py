@@ -56,6 +56,7 @@ ENDS = st.sampled_from(
         b"\x81\x85mask12345",
         b"\xc1\x01x",
         b"\x83\x00",
+        b"\xff\xff\xff\xff",
         b"\x81\x05cut",
         b"\x81",
         b"",

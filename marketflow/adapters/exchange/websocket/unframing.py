@@ -107,10 +107,12 @@ class Unframer:
         """Where the last whole frame from a place on ends."""
         if not self._goes_on:
             return len(data)
-        while (frame := _header(data, place)) is not None:
-            start, length = frame
-            if _is_wrong(data, place) or length > self._most:
+        while place + 2 <= len(data):
+            if _is_wrong(data, place):
                 return len(data)  # the protocol finds that, and ends
+            start, length = _header(data, place)
+            if length > self._most:
+                return len(data)  # this, too
             if start + length > len(data):
                 break
             place = start + length
@@ -141,17 +143,13 @@ def _texts(data: bytes, most: float) -> tuple[list[bytes], int]:
     return texts, place
 
 
-def _header(data: bytes, place: int) -> tuple[int, int] | None:
-    """Where the content of a frame starts, and its length; None if the header is not whole."""
-    if place + 2 > len(data):
-        return None
+def _header(data: bytes, place: int) -> tuple[int, int]:
+    """Where the content of a frame starts, and its length; past the end if that is not there yet."""
     length = data[place + 1] & _LENGTH
     start = place + 2
     if length >= _IN_TWO_BYTES:
         size = 2 if length == _IN_TWO_BYTES else 8
-        if start + size > len(data):
-            return None
-        length = int.from_bytes(data[start : start + size], "big")
+        length = int.from_bytes(data[start : start + size], "big") if start + size <= len(data) else 0
         start += size
     return start, length
 
