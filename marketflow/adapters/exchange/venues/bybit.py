@@ -122,5 +122,5 @@ def _answer(message: Mapping[str, object], reason: str) -> Meaning:
     symbols = tuple(_NAMED.findall(reason))
     # It refuses a whole request also if one of the symbols has been subscribed before.
     if symbols and "already subscribed" in reason:
-        return Subscribed(symbols, request)
+        return Subscribed(symbols, request, others_refused=True)
     return Rejected(reason, symbols, request)

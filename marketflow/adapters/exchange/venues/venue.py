@@ -74,6 +74,8 @@ class Subscribed(NamedTuple):
     """Those that it names; none: all of the request."""
     request: int | None = None
     """The number of the request, if the answer has it."""
+    others_refused: bool = False
+    """Whether it has refused the request because it had accepted these symbols before."""
 
 
 class Rejected(NamedTuple):
