@@ -78,11 +78,11 @@ class TradeMessages:
         usual = item[float, sides, ids]
         self._usual = msgspec.json.Decoder(usual if message is None else message[usual], strict=False)
         self._items_alone = msgspec.json.Decoder(list[usual], strict=False)  # type: ignore[valid-type]
-        self._raw = None if message is None else msgspec.json.Decoder(message[msgspec.Raw])
+        self._raw = None if message is None else (msgspec.json.Decoder(message[msgspec.Raw]), field)
+        """Reads a message without its trades, which are in this field."""
         self._unusual = tuple(
             msgspec.json.Decoder(item[msgspec.Raw, msgspec.Raw, each], strict=False) for each in (ids, str)
         )
-        self._field = field
         self._items = items or _items_of(None if message is None else field, several=several)
         self._times = times
         self._takers = takers
@@ -145,13 +145,14 @@ class TradeMessages:
         if self._raw is None:
             trade = self._unusual_trade(body, lambda item: item)
             return Found([], 1) if trade is None else Found([trade])
+        decoder, field = self._raw
         try:
-            message = self._raw.decode(body)
+            message = decoder.decode(body)
         except UNREADABLE:
             return Found([], 1)
-        items = getattr(message, self._field)
+        items = getattr(message, field)
         if not isinstance(items, list):
-            trade = self._unusual_trade(items, partial(_with, message, self._field))
+            trade = self._unusual_trade(items, partial(_with, message, field))
             return Found([], 1) if trade is None else Found([trade])
         found: list[Trade] = []
         left = MOST_ONE_BY_ONE
@@ -159,10 +160,10 @@ class TradeMessages:
             block = items[first : first + BLOCK]
             try:
                 decoded = self._items_alone.decode(b"[" + b",".join(block) + b"]")
-                found += self._usual_trades(self._items([_with(message, self._field, decoded)]))
+                found += self._usual_trades(self._items([_with(message, field, decoded)]))
             except UNREADABLE:
                 for item in block[:left]:
-                    trade = self._unusual_trade(item, lambda item: _with(message, self._field, [item]))
+                    trade = self._unusual_trade(item, lambda item: _with(message, field, [item]))
                     if trade is not None:
                         found.append(trade)
                 left = max(0, left - len(block))
@@ -193,7 +194,7 @@ def _items_of(field: str | None, *, several: bool) -> Callable[[Sequence[Any]], 
 
 
 def _are_apart(bodies: Sequence[bytes]) -> bool:
-    """Whether lines of these bodies can be told apart: all look like objects, or all like arrays.
+    """Whether these bodies can be lines: all look like objects, or all like arrays.
 
     Within a JSON value a closing bracket, a newline and an opening one never follow each other, and a text
     has no newline. So if all lines are read, each has at least one value.
