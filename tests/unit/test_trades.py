@@ -275,3 +275,32 @@ def test_ids_that_are_not_contiguous_have_no_gaps():
     sifted(trades, batch_of((1, NOON), (4, NOON)))
     sifted(trades, batch_of((5, NOON), received_monotonic=GAP_SECONDS))
     assert trades.missing == 0
+
+
+@given(
+    chunks=st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 6)).map(
+            lambda span: [str(number) for number in range(span[0], sum(span))]
+        )
+        | st.lists(st.none() | st.sampled_from(["5", "05", "x", "7"]), max_size=3),
+        max_size=8,
+    )
+)
+def test_ids_together_leave_the_gaps_that_they_leave_one_by_one(chunks):
+    together, apart = Gaps(), Gaps()
+    for now, chunk in enumerate(chunks):
+        together.all_came(chunk, now)
+        for number in chunk:
+            if number is not None and number.isdecimal():
+                apart.came(int(number), now)
+        assert (together.give_up(10**6), together.lost) == (apart.give_up(10**6), apart.lost)
+
+
+def test_trades_that_are_all_new_are_found_together_and_then_known():
+    trades = SymbolTrades(is_current=True)
+    columns = Columns([1, 2], [1.0, 1.0], ids=["1", "2"])
+    assert trades.new(columns, not_before=0) == [0, 1]
+    assert trades.new(columns, not_before=0) == []
+    assert trades.new(Columns([3, 3], [1.0, 1.0], ids=["3", "3"]), not_before=0) == [0]
+    assert trades.new(Columns([4, 4], [1.0, 1.0], ids=[None, "4"]), not_before=0) == [0, 1]
+    assert [*trades.ids] == ["1", "2", "3", "4"]

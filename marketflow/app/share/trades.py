@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter, itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import attrs
 import structlog
@@ -74,6 +74,16 @@ class Gaps:
         elif self._open:
             self._fill(number)
 
+    def all_came(self, ids: Sequence[str | None], now: float) -> None:
+        """Trades have come, in this order. An id that is no number does not count."""
+        following = self._next
+        if following is not None and ids == [str(following + place) for place in range(len(ids))]:
+            self._next = following + len(ids)
+            return
+        for number in ids:
+            if number is not None and _NUMBER.fullmatch(number):
+                self.came(int(number), now)
+
     def _fill(self, number: int) -> None:
         place = bisect_right(self._open, number, key=attrgetter("start")) - 1
         if place >= 0 and number < self._open[place].end:
@@ -108,6 +118,13 @@ class SymbolTrades:
         Trades with a timestamp (ms) before `not_before` are old ones, until one comes that is not.
         """
         known = self.ids
+        if self.is_current and columns.ids and known.keys().isdisjoint(columns.ids):
+            fresh = dict.fromkeys(columns.ids)
+            # Usually all are new, which shows without a look at each.
+            if len(fresh) == len(columns) and None not in fresh:
+                known.update(cast("dict[str, None]", fresh))
+                self.keep(IDS_KEPT)
+                return list(range(len(columns)))
         places = []
         for place, number in enumerate(columns.ids or ()):
             if number is not None:
@@ -186,10 +203,7 @@ class Trades:
         accepted = [(each.symbol, each.columns.ids or ()) for each in batch.updates]
         come = (*accepted, *others.items())
         for symbol, ids in come:
-            gaps = self._symbols[symbol].gaps
-            for number in ids:
-                if number is not None and _NUMBER.fullmatch(number):
-                    gaps.came(int(number), now)
+            self._symbols[symbol].gaps.all_came(ids, now)
         # Only now: what is missing among the accepted trades may be among the others.
         for symbol, _ in come:
             if lost := self._symbols[symbol].gaps.give_up(now):
