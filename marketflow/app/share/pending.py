@@ -40,7 +40,7 @@ class UpdateRun(NamedTuple):
     @property
     def length(self) -> int:
         """How many updates."""
-        return len(self.updates.columns)
+        return len(self.updates.sequences)
 
     def split(self, index: int) -> tuple[UpdateRun, UpdateRun]:
         """The first `index` updates, and the rest."""

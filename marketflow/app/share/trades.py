@@ -171,8 +171,7 @@ class Trades:
             self._forget()
         if not duplicates:
             return batch
-        return attrs.evolve(
-            batch,
+        return batch._replace(
             updates=updates,
             rejected={**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates},
         )
