@@ -24,9 +24,8 @@ from marketflow.adapters.cache.replies import (
     numbers_of,
     policy_of,
     prices_of,
-    refusals_of,
 )
-from marketflow.adapters.cache.resp import Command
+from marketflow.adapters.cache.resp import Command, refusals_of
 from marketflow.app.ports import (
     ALL,
     Edge,
