@@ -250,3 +250,7 @@ class Batch(NamedTuple):
     def accepted(self) -> int:
         """How many updates it holds."""
         return sum([len(updates.columns.prices) for updates in self.updates])
+
+    def sifted(self, updates: Sequence[Updates], rejected: Mapping[str, int]) -> Batch:
+        """The same chunk with these updates; the others are among the rejected."""
+        return self._replace(updates=updates, rejected=rejected)

@@ -171,10 +171,8 @@ class Trades:
             self._forget()
         if not duplicates:
             return batch
-        return batch._replace(
-            updates=updates,
-            rejected={**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates},
-        )
+        rejected = {**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates}
+        return batch.sifted(updates, rejected)
 
     def _look_for_gaps(self, batch: Batch, others: Mapping[str, Sequence[str]]) -> None:
         """`others`: ids of trades that came and were not accepted, by symbol."""
