@@ -36,7 +36,6 @@ FIELDS_KNOWN = {
         10, "every change of a bar concerns its parts: outboxes, caches"
     ),
     "domain.bars.Bar": Known(12, "a record: count, sum, and the ends with their times and orders"),
-    "app.ports.exchanges.Batch": Known(9, "what a worker says of a chunk, counts of all kinds"),
     "app.share.ledger.Ledger": Known(8, "it has a count for each thing that can happen to an update"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-import attrs
+import msgspec
 import structlog
 
 from marketflow.adapters.cache import bar_fields, members
@@ -25,9 +25,8 @@ from marketflow.adapters.cache.replies import (
     numbers_of,
     policy_of,
     prices_of,
-    refusals_of,
 )
-from marketflow.adapters.cache.resp import Command, ErrorReply
+from marketflow.adapters.cache.resp import Command, ErrorReply, refusals_of
 from marketflow.app.ports import (
     ALL,
     Edge,
@@ -63,8 +62,7 @@ PAIRS_PER_READ: Final = 4
 """Hashes of bars that are read at a time: 14,400 fields at most. It takes about 10 ms to take them in."""
 
 
-@attrs.frozen
-class RedisFlush:
+class RedisFlush(msgspec.Struct, frozen=True):
     """A flush as the bytes of its commands, and the number of their replies."""
 
     updates: bytes = b""
@@ -155,24 +153,33 @@ class RedisWindow:
     async def post(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether those posted before it have found the marker."""
         data, replies, posted = self._prepared(flush)
-        with self._forgetting():
+        try:
             found = await self._redis.writer.post(data, replies)
             self._posted.append(posted)
             if any(refusals_of(each) for each in found):
                 found += await self._redis.writer.collect()  # After a failure no write is in flight.
             return self._found(found)
+        except BaseException as error:
+            self._forget(error)
+            raise
 
     async def write(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether it and those posted before it have found the marker."""
         data, replies, posted = self._prepared(flush)
         self._posted.append(posted)
-        with self._forgetting():
+        try:
             return self._found(await self._redis.writer.write(data, replies))
+        except BaseException as error:
+            self._forget(error)
+            raise
 
     async def collect(self) -> bool:
         """Wait for all that was posted; returns whether they have found the marker."""
-        with self._forgetting():
+        try:
             return self._found(await self._redis.writer.collect())
+        except BaseException as error:
+            self._forget(error)
+            raise
 
     def _prepared(self, flush: RedisFlush) -> tuple[list[bytes], int, tuple[bytes, int]]:
         """The commands of a write, how many replies there will be, and what is kept of it."""
@@ -189,21 +196,16 @@ class RedisWindow:
         replies = flush.removals_replies + 3 + flush.updates_replies + len(flush.hashes) + len(expiries)
         return data, replies, (marker, flush.removals_replies)
 
-    @contextmanager
-    def _forgetting(self) -> Iterator[None]:
+    def _forget(self, error: BaseException) -> None:
         """After a failure it is unknown whether the posted writes took effect.
 
         All replies are there when a write is refused. After any other failure some may still come, and the
         next write would take them for its own: the connection ends.
         """
-        try:
-            yield
-        except BaseException as error:
-            self._posted.clear()
-            self._expiring.clear()
-            if not isinstance(error, StoreRefuses):
-                self._redis.writer.close()
-            raise
+        self._posted.clear()
+        self._expiring.clear()
+        if not isinstance(error, StoreRefuses):
+            self._redis.writer.close()
 
     def _found(self, replies: Sequence[Sequence[Any]]) -> bool:
         """Check the replies to the oldest posted writes; returns whether each write has found the marker.

@@ -24,11 +24,6 @@ def policy_of(replies: Sequence[Any]) -> str:
     return reply[1].decode(errors="replace") if reply else "noeviction"
 
 
-def refusals_of(replies: Sequence[Any]) -> list[Exception]:
-    """The error replies among them."""
-    return [reply for reply in replies if isinstance(reply, Exception)]
-
-
 def check_write(replies: Sequence[Any], place: int) -> None:
     """Check that these are replies to a write: numbers, and two texts at `place`.
 

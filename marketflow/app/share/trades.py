@@ -190,12 +190,8 @@ class Trades:
             self._forget()
         if not duplicates:
             return batch
-        return attrs.evolve(
-            batch,
-            updates=updates,
-            rejected={**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates},
-            ignored_volumes=_ignored(updates, identity.ignored or {}),
-        )
+        rejected = {**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates}
+        return batch.sifted(updates, rejected, ignored_volumes=_ignored(updates, identity.ignored or {}))
 
     def _look_for_gaps(self, batch: Batch, others: Mapping[str, Sequence[str]]) -> None:
         """`others`: ids of trades that came and were not accepted, by symbol."""
