@@ -10,7 +10,7 @@ from builders import EXCHANGES, NOON, SYMBOLS, World, play, until
 from structlog.testing import capture_logs
 
 from marketflow.app.answers import NothingCanAnswer
-from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
+from marketflow.domain.periods import MINUTE, SECOND, Span, ceil_to, floor_to
 
 PAIRS = [(exchange, SYMBOLS[0]) for exchange in EXCHANGES]
 
@@ -54,6 +54,19 @@ async def test_the_open_minute_is_answered_while_the_rest_is_unread(autojump_clo
         world.send_one(7.0)
         assert await updates_from(world, opened) == sent_from(world, opened)
         assert trio.current_time() == asked, "it has waited for nothing"
+        assert not world.standing.history_known
+
+
+async def test_prices_and_statistics_of_the_open_minutes_wait_for_nothing_either(autojump_clock):
+    world = await next_boot(0.5)
+    async with reading(world):
+        asked = trio.current_time()
+        await world.queries.latest(SYMBOLS[0], None)
+        begins, now = floor_to(world.now, MINUTE), floor_to(world.now, SECOND)
+        found = await world.spans.until(PAIRS, now - begins, now)
+        assert found.span.start == begins
+        assert sum(bar.count for bar in found.bars.values()) == sent_from(world, begins)
+        assert trio.current_time() == asked, "they have waited for nothing"
         assert not world.standing.history_known
 
 
