@@ -10,6 +10,7 @@ from builders import EXCHANGES, NOON, SYMBOLS, World, play, until
 from structlog.testing import capture_logs
 
 from marketflow.app.answers import NothingCanAnswer
+from marketflow.app.ports import StoreAway
 from marketflow.domain.periods import MINUTE, SECOND, Span, ceil_to, floor_to
 
 PAIRS = [(exchange, SYMBOLS[0]) for exchange in EXCHANGES]
@@ -68,6 +69,41 @@ async def test_prices_and_statistics_of_the_open_minutes_wait_for_nothing_either
         assert sum(bar.count for bar in found.bars.values()) == sent_from(world, begins)
         assert trio.current_time() == asked, "they have waited for nothing"
         assert not world.standing.history_known
+
+
+@pytest.mark.parametrize("postgres_away", [False, True])
+async def test_a_newest_price_before_the_open_minutes_waits_for_all_bars(autojump_clock, postgres_away):
+    """Rows may have an older price only, or none."""
+    first = World()
+    async with first.running():
+        first.send_one(1.0)
+        await trio.sleep(70)
+        first.send_one(2.0)
+        await trio.sleep(0.5)
+    await trio.sleep(170)
+    world = first.successor("boot2")
+    world.window.read_seconds = 0.5
+    world.store.away = postgres_away
+    async with reading(world):
+        assert not world.standing.history_known
+        assert (await world.queries.latest(SYMBOLS[0], None)).price == 2.0
+        assert [each.price for each in await world.queries.latest_of_all(None, None)] == [2.0]
+
+
+async def test_a_question_does_not_wait_for_a_reading_that_fails(autojump_clock):
+    world = await next_boot(0.0)
+
+    async def fail(_):
+        world.window.reads += 1
+        await trio.sleep(0.3)
+        world.window.away = True
+        raise StoreAway("it fails in the middle")
+
+    world.window.all_bars = fail
+    async with reading(world):
+        asked = trio.current_time()
+        await world.spans.until(PAIRS, 30 * MINUTE, world.now)
+        assert trio.current_time() - asked < 0.5
 
 
 async def test_a_question_about_the_hour_waits_for_all_bars(autojump_clock):

@@ -244,8 +244,8 @@ def test_thousands_of_bad_trades_are_not_all_read_one_by_one(kind: str) -> None:
     sample, venue = SAMPLES[kind], VENUES[kind]
     good = at(sample.document, sample.at)
     bad = {**good, sample.price: "NaN"}
-    items = [good, bad] * 2_000 + [good] * 100
-    assert sample.found(venue, sample.with_trades(items)) == Found([sample.trade] * 1_100, 3_000)
+    items = [good, bad] * 4_000 + [good] * 100
+    assert sample.found(venue, sample.with_trades(items)) == Found([sample.trade] * 2_100, 6_000)
 
 
 # ---- many messages together ----

@@ -60,6 +60,15 @@ def test_the_others_are_asked_for_again_if_one_was_accepted_before():
     assert subscriptions.ask(3, 0.0) == ("d",)
 
 
+def test_an_answer_that_tells_nothing_new_has_nothing_asked_again():
+    """Otherwise the same question could be asked for ever."""
+    subscriptions = of("ab", 2, rejects_all=True)
+    subscriptions.ask(1, 0.0)
+    assert subscriptions.accept(Subscribed(("z",), 1, others_refused=True)) == ([], {})
+    assert not subscriptions.may_ask
+    assert sorted(subscriptions.give_up(PATIENCE)) == ["a", "b"]
+
+
 @pytest.mark.parametrize("request_number", [1, None])
 def test_the_others_are_asked_for_again_if_the_request_failed_with_it(request_number):
     subscriptions = of("abcd", 3, rejects_all=True)

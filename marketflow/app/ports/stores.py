@@ -12,7 +12,7 @@ class StoreAway(Exception):
 
 
 class StoreRefuses(StoreAway):
-    """A store answers, but refused a reading, or a part of a write; the rest of that took effect."""
+    """A store answers, but refused a reading, or a part of a write. The rest of the write took effect."""
 
 
 class StoreTaken(Exception):

@@ -34,6 +34,9 @@ class NewestUpdates:
         """
         await self._bars.catch_up(pairs)
         found = await self._in_bars(pairs)
+        if not self._are_newest(found, pairs):
+            await self._standing.wait_for_history(0)
+            found = await self._in_bars(pairs)
         if self._standing.history_known:
             wanted = [pair for pair in pairs if pair not in found]
         else:
@@ -56,6 +59,13 @@ class NewestUpdates:
         if not found and not self._standing.history_known:
             raise NothingCanAnswer
         return found
+
+    def _are_newest(
+        self, found: Mapping[Pair, tuple[PriceUpdate, AnswerSource]], pairs: Sequence[Pair]
+    ) -> bool:
+        """Whether no bars that are yet to be read can tell of newer updates."""
+        since = self._standing.known_from
+        return since == 0 or all(pair in found and found[pair][0].timestamp >= since for pair in pairs)
 
     async def _in_bars(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
         """What the bars tell. They have every update that is in the window, and those that are pending."""

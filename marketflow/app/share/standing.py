@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 
 import trio
 from trio_util import wait_any
@@ -88,7 +89,8 @@ class ShareStanding:
         """Wait until all is read and compared that can be: nothing, if Redis does not answer."""
         await self._trials.first()
         if self._earlier.reading:
-            await self._earlier.wait_until(lambda history: history.up_to_date)
+            up_to_date = partial(self._earlier.wait_until, attrgetter("up_to_date"))
+            await wait_any(up_to_date, self._trials.silent)
         if self._earlier.history.read:
             # Rows cannot tell anything before Redis is back if the history is unsure.
             await self._earlier.wait_until(lambda history: not history.doubted or history.unsure)

@@ -28,6 +28,10 @@ class Trials:
         """Wait until it is known whether the window is there."""
         await self._links.wait_value(lambda link: link.tried)
 
+    async def silent(self) -> None:
+        """Wait until the window does not do all that it is asked to do."""
+        await self._links.wait_value(lambda link: not link.answers)
+
     def become(self, link: Link) -> None:
         """The link after an event."""
         if link is self.link:

@@ -26,8 +26,8 @@ Id = TypeVar("Id")
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
 """What reading a message of any content may raise."""
 MOST_ONE_BY_ONE: Final = 2_000
-"""Trades of a message that are read one by one, which takes some 15 us each. After that a block with a trade
-that is not as usual counts as malformed."""
+"""Trades of a message that are read one by one, which takes some 15 us each. If more are not as usual, all
+others of their blocks count as malformed."""
 BLOCK: Final = 20
 """Trades that are read together, if a message has one that is not as usual."""
 _FIRST, _LAST = itemgetter(0), itemgetter(-1)
@@ -156,17 +156,23 @@ class TradeMessages:
             return Found([], 1) if trade is None else Found([trade])
         found: list[Trade] = []
         left = MOST_ONE_BY_ONE
-        for first in range(0, len(items), BLOCK):
-            block = items[first : first + BLOCK]
+        blocks = [items[first : first + BLOCK] for first in reversed(range(0, len(items), BLOCK))]
+        while blocks:
+            block = blocks.pop()
             try:
                 decoded = self._items_alone.decode(b"[" + b",".join(block) + b"]")
                 found += self._usual_trades(self._items([_with(message, field, decoded)]))
             except UNREADABLE:
-                for item in block[:left]:
-                    trade = self._unusual_trade(item, lambda item: _with(message, field, [item]))
+                # The one that is not as usual is found by halving, so that it alone is read in the dear way.
+                if left == 0:
+                    continue
+                if (half := len(block) // 2) > 0:
+                    blocks += block[half:], block[:half]
+                else:
+                    left -= 1
+                    trade = self._unusual_trade(block[0], lambda item: _with(message, field, [item]))
                     if trade is not None:
                         found.append(trade)
-                left = max(0, left - len(block))
         return Found(found, len(items) - len(found))
 
     def _unusual_trade(self, raw: bytes | msgspec.Raw, message_with: Callable[[Any], Any]) -> Trade | None:

@@ -48,8 +48,7 @@ class VenueDecoder:
         if groups is None:
             groups, malformed = self._one_by_one(payload.bodies)
         good: list[Quotes] = []
-        for group in groups:
-            group.symbol = self.names.get(group.symbol, _NO_SYMBOL)
+        for group in self._named(groups):
             found = _in_order(group)
             malformed += len(group.prices) - len(found.prices)
             if found.prices:
@@ -71,6 +70,16 @@ class VenueDecoder:
             ),
         )
 
+    def _named(self, groups: Sequence[Quotes]) -> Sequence[Quotes]:
+        """The groups by our symbols. All other symbols, of which there may be thousands, are one group."""
+        named: list[Quotes] = []
+        others: list[Quotes] = []
+        for group in groups:
+            name = self.names.get(group.symbol, _NO_SYMBOL)
+            group.symbol = name
+            (others if name == _NO_SYMBOL else named).append(group)
+        return [*named, _together(others)] if others else named
+
     def _one_by_one(self, bodies: Sequence[bytes]) -> tuple[Sequence[Quotes], int]:
         """Trades by symbol, and how many are malformed. A message that is not as usual costs only itself."""
         trades: list[Trade] = []
@@ -80,6 +89,18 @@ class VenueDecoder:
             trades += found.trades
             malformed += found.malformed
         return [_quotes(symbol, group) for symbol, group in by_symbol(trades).items()], malformed
+
+
+def _together(groups: Sequence[Quotes]) -> Quotes:
+    """Some groups as one, which has the symbol of the first."""
+    return Quotes(
+        groups[0].symbol,
+        [each for group in groups for each in group.timestamps],
+        [each for group in groups for each in group.prices],
+        [each for group in groups for each in group.volumes or ()],
+        [each for group in groups for each in group.sides],
+        [each for group in groups for each in group.ids or ()],
+    )
 
 
 def _quotes(symbol: str, trades: Sequence[Trade]) -> Quotes:
