@@ -23,10 +23,11 @@ import math
 from collections.abc import Callable
 from enum import Enum
 
+import attrs
 import structlog
 
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.ports import Fenced, Sight, StoreAway, Term, Window
+from marketflow.app.ports import NEVER, Fenced, Sight, StoreAway, Term, Window
 
 log = structlog.get_logger()
 
@@ -72,20 +73,28 @@ def seen(fence: str | None, term: Term) -> Seen:
     return Seen.OURS if (int(epoch), number) == (term.epoch, term.id) else Seen.LATER
 
 
+@attrs.frozen
+class Held:
+    """Under which term a share has its exchange."""
+
+    term: Term
+    confirmed: Callable[[], bool]
+    """Whether the database has said that the term is ours, and its word still holds."""
+
+
 class Fence:
     """Keeps the window for a term."""
 
-    def __init__(
-        self, window: Window, *, term: Term, state: StoreState, confirmed: Callable[[], bool]
-    ) -> None:
-        """`confirmed`: whether the database has said that the term is ours, and that still holds."""
+    def __init__(self, window: Window, *, held: Held, state: StoreState) -> None:
         self.state = state
         self.leased_until = -math.inf
         """When it was ours for sure the last time (Trio's clock); -inf if it never was."""
         self._window = window
-        self._term = term
-        self._confirmed = confirmed
+        self._term = held.term
+        self._confirmed = held.confirmed
         self._fence = FenceState.UNSEALED
+        self._found: str | None = None
+        """The fence, as it was seen last."""
 
     @property
     def another(self) -> bool:
@@ -105,6 +114,7 @@ class Fence:
             raise self._fenced()
         self._fence = FenceState.UNSEALED
         sight = await self._window.look()
+        self._found = sight.holder
         match seen(sight.holder, self._term):
             case Seen.LATER:
                 self._fence = FenceState.FENCED
@@ -130,4 +140,8 @@ class Fence:
         self._fence = FenceState.RELEASED
 
     def _fenced(self) -> Fenced:
-        return Fenced(f"a later term than {fence_of(self._term)} has {self._term.exchange}")
+        epoch = (self._found or "").partition(":")[0]
+        return Fenced(
+            f"a later term than {fence_of(self._term)} has {self._term.exchange}: {self._found}",
+            int(epoch) if epoch.isdecimal() else NEVER,
+        )
