@@ -41,11 +41,6 @@ async def run_tenure(
         The epoch of a later term that was met in the window, `NEVER` if none was.
     """
     met = NEVER
-
-    def fenced(group: BaseExceptionGroup[Fenced]) -> None:
-        nonlocal met
-        met = max(error.epoch for error in group.exceptions if isinstance(error, Fenced))
-
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_lost, hold, nursery.cancel_scope)
@@ -57,10 +52,17 @@ async def run_tenure(
             await share.run()
             nursery.cancel_scope.cancel()
     except* Fenced as group:
-        fenced(group)
+        met = _epoch_of(group)
     if met != NEVER or hold.lost.is_set():
         share.give_up()
     return met
+
+
+def _epoch_of(error: BaseException) -> int:
+    """The greatest epoch that was met."""
+    if isinstance(error, BaseExceptionGroup):
+        return max(map(_epoch_of, error.exceptions))
+    return error.epoch if isinstance(error, Fenced) else NEVER
 
 
 async def _cancel_when_lost(hold: Hold, everything: trio.CancelScope) -> None:
