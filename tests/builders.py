@@ -154,6 +154,8 @@ class WatchedWindow(MemoryWindow):
         self.attempts: list[MemoryFlush] = []
         self.write_seconds = 0.0
         self.read_seconds = 0.0
+        self.reads = 0
+        """How often all bars were asked for."""
         self.hung = False
         """While it is set, writes are accepted but never acknowledged."""
         self.trims = 0
@@ -177,6 +179,7 @@ class WatchedWindow(MemoryWindow):
         return await super().collect()
 
     async def all_bars(self, pairs):
+        self.reads += 1
         found = copy.deepcopy(await super().all_bars(pairs))
         await trio.sleep(self.read_seconds)
         return found

@@ -30,6 +30,8 @@ TIME_LIMIT = 120
 
 # The machine is shared, so the duration of an example proves nothing.
 hypothesis.settings.register_profile("marketflow", deadline=None)
+# With `--hypothesis-profile few`: a second run need not find the same examples again.
+hypothesis.settings.register_profile("few", deadline=None, max_examples=15)
 hypothesis.settings.load_profile("marketflow")
 
 _STDERR = pytest.StashKey[int]()

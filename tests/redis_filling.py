@@ -114,7 +114,11 @@ class RedisBars:
 
     # ---- Standing ----
 
-    async def wait_for_history(self) -> None:
+    @property
+    def known_from(self) -> int:
+        return 0 if self.history_known else 2**62
+
+    async def wait_for_history(self, since: int) -> None:
         pass  # `catch_up` reads it.
 
     async def can_answer_from_redis(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Final, Literal, Protocol
 import attrs
 
 from marketflow.app.ports import BARS_KEPT
-from marketflow.domain.bars import BAR_WIDTH, Bar
+from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
@@ -28,9 +28,6 @@ UNREAD_REACH: Final = 3 * BARS_KEPT
 A boot keeps bars for a little more than an hour, and Redis keeps them for an hour after the last write. So at
 the start of the next boot they are two hours and some minutes old at most.
 """
-
-_FOREVER: Final = 2**62
-"""A time (ms) after all others."""
 
 
 class KnownBars(Protocol):
@@ -105,8 +102,16 @@ class Standing(Protocol):
         """Whether the known bars include those that earlier boots made in the last hour."""
         ...
 
-    async def wait_for_history(self) -> None:
-        """Wait until the history of earlier boots is known, or it is clear that it cannot be read.
+    @property
+    def known_from(self) -> int:
+        """From when on (ms) the known bars include those of earlier boots; 0: if `history_known`.
+
+        The open minutes are read first.
+        """
+        ...
+
+    async def wait_for_history(self, since: int) -> None:
+        """Wait until the history is known from `since` (ms) on, or it is clear that it cannot be read.
 
         This takes long only just after the start. The wait is bounded.
         """
@@ -150,7 +155,7 @@ class Knowledge:
     rows_from: int
     """No row from here on was deleted because of its age."""
     unread: Span
-    """The time that only unread bars of earlier boots can answer for. Empty once they have been read."""
+    """The time that only unread bars of earlier boots can answer for. Empty once all have been read."""
 
     @classmethod
     def at(
@@ -160,7 +165,7 @@ class Knowledge:
         interval: int,
         retention: int | None,
         forgotten_to: int,
-        history_known: bool,
+        known_from: int,
         began_at: int | None,
     ) -> Knowledge:
         """What is known at `now`. All times in ms.
@@ -170,10 +175,12 @@ class Knowledge:
             interval: the length of an aggregate.
             retention: how long rows are kept; None for ever.
             forgotten_to: bars before this time have been forgotten.
-            history_known: whether the bars of earlier boots have been read.
+            known_from: the bars of earlier boots are known from this time on.
             began_at: when this boot began to accept updates; None before that.
         """
-        unread = Span(0, 0) if history_known else _unread(interval, began_at)
+        # Until this boot accepts updates another one may be running, and nothing is known for sure.
+        unread_from = 0 if began_at is None else max(0, floor_to(began_at - UNREAD_REACH, interval))
+        unread = Span(min(unread_from, known_from), known_from)
         kept_from = max(floor_to(now - BARS_KEPT, interval), forgotten_to)
         # After the clock was set back, `forgotten_to` may be later than now.
         bars_from = max(min(kept_from, floor_to(now, interval)), unread.end)
@@ -228,15 +235,3 @@ class Knowledge:
         if timestamp >= self.bars_from:
             return BARS
         return ROWS if timestamp >= self.rows_from and timestamp not in self._gap else None
-
-
-def _unread(interval: int, began_at: int | None) -> Span:
-    """The time that only unread bars of earlier boots can answer for, before the history is known.
-
-    It ends with the first whole second of this boot. Earlier boots may have accepted timestamps up to 5 s
-    ahead of the clock: until Redis has answered, answers from memory lack these. Until this boot accepts
-    updates another one may be running, and nothing is known for sure.
-    """
-    if began_at is None:
-        return Span(0, _FOREVER)
-    return Span(max(0, floor_to(began_at - UNREAD_REACH, interval)), ceil_to(began_at, BAR_WIDTH))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, TypeGuard, TypeVar
+from operator import mul
+from typing import Final, Literal, TypeGuard, TypeVar, cast
 
 import msgspec
 
@@ -144,24 +145,32 @@ class Columns(msgspec.Struct, frozen=True, gc=False):
     @property
     def traded(self) -> Traded | None:
         """What they have traded; None if no update told a volume."""
-        if self.volumes is None:
+        if not self.volumes:
             return None
-        told = [
-            (volume, price)
-            for volume, price in zip(self.volumes, self.prices, strict=True)
-            if volume is not None
-        ]
-        if not told:
-            return None
-        quote = sum([volume * price for volume, price in told])
-        if self.sides is None or not any(self.sides):
-            return Traded(len(told), sum([volume for volume, _ in told]), quote)
-        volumes: dict[Side | None, list[float]] = {"buy": [], "sell": [], None: []}
-        for side, volume in zip(self.sides, self.volumes, strict=True):
-            if volume is not None:
-                volumes[side].append(volume)
-        bought, sold, sideless = (sum(volumes[side], 0.0) for side in ("buy", "sell", None))
-        return Traded(len(told), sideless, quote, bought, sold)
+        try:
+            # Usually all updates told one.
+            return _traded(cast("Sequence[float]", self.volumes), self.prices, self.sides)
+        except TypeError:
+            told = [place for place, volume in enumerate(self.volumes) if volume is not None]
+            return self.take(told).traded if told else None
+
+
+def _traded(volumes: Sequence[float], prices: Sequence[float], sides: Sequence[Side | None] | None) -> Traded:
+    """What updates have traded that all told a volume.
+
+    Raises:
+        TypeError: one of them did not.
+    """
+    quote = sum(map(mul, volumes, prices))
+    if sides is None or not any(sides):
+        return Traded(len(volumes), sum(volumes), quote)
+    bought: list[float] = []
+    sold: list[float] = []
+    others: list[float] = []
+    for volume, side in zip(volumes, sides, strict=True):
+        (bought if side == "buy" else sold if side == "sell" else others).append(volume)
+    sideless = sum(others, 0.0)
+    return Traded(len(volumes), sideless, quote, sum(bought, 0.0), sum(sold, 0.0))
 
 
 def _taken(column: Sequence[T] | None, places: Sequence[int]) -> Sequence[T] | None:

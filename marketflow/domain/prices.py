@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import attrs
+import msgspec
 
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Side
@@ -47,8 +48,7 @@ class PriceUpdate:
     """The exchange's own id of the trade, if it has one."""
 
 
-@attrs.frozen
-class Acceptance:
+class Acceptance(msgspec.Struct, frozen=True):
     """The rules for the updates of lines that were received at the same time."""
 
     symbols: frozenset[str]

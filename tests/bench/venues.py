@@ -104,6 +104,8 @@ def _decoding(kind: str) -> Callable[[], object]:
     decoder = VenueDecoder(VENUES[kind], names, _checks())
 
     def bodies() -> tuple[bytes, ...]:
+        if venue.only_trades(messages):
+            return tuple(messages)
         meanings = [venue.read(message) for message in messages]
         return tuple([meaning.body for meaning in meanings if isinstance(meaning, Trades)])
 

@@ -21,7 +21,7 @@ from marketflow.adapters.cache.lock import LOCK, MARKER
 from marketflow.adapters.cache.members import SEQUENCE_DIGITS
 from marketflow.adapters.cache.memory import MemoryShelf, MemoryWindow
 from marketflow.adapters.cache.redis import open_redis_window
-from marketflow.app.ports import Flush, Sight, StoreAway, Written
+from marketflow.app.ports import Flush, Sight, StoreAway, StoreRefuses, Written
 from marketflow.app.share.foreign_bars import MOST_A_SECOND
 from marketflow.app.share.sequences import MOST
 from marketflow.domain.bars import Bar
@@ -504,6 +504,43 @@ async def test_an_hour_of_bars_at_once(window):
     assert len(fields_of(await window.all_bars([PAIR]))[PAIR]) == 600
 
 
+@pytest.mark.parametrize("first", [0, 20, 40, 59], ids=lambda first: f"from minute {first}")
+async def test_the_bars_of_some_minutes(place, window, first):
+    """Of all boots, and no others, wherever a hundred or a thousand seconds begin."""
+    fields = [(NOON + n * SECOND, "boot1") for n in range(3_600)]
+    await put(window, bars=[(PAIR, field, bar(field[0])) for field in fields])
+    span = Span(NOON + first * MINUTE, NOON + (first + 3) * MINUTE)
+    async with place.open("boot2") as other:
+        await put(other, bars=[(PAIR, (span.start + SECOND, "boot2"), bar(span.start + SECOND))])
+    expected = {(second, boot) for second, boot in fields if second in span} | {
+        (span.start + SECOND, "boot2")
+    }
+    missing = ("exchange2", "BTCUSDT")
+    found = fields_of(await window.bars_within([PAIR, missing], span))
+    assert set(found[PAIR]) == expected
+    assert not found[missing]
+
+
+async def test_foreign_fields_do_not_hide_the_bars_of_some_minutes(redis_window, client):
+    await put(redis_window, bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
+    client.hset("bars:exchange1:BTCUSDT", field_name((NOON, "later")), b"\x04anything")
+    client.hset("bars:exchange1:BTCUSDT", b"%d:" % (NOON // SECOND), b"anything")
+    found = await redis_window.bars_within([PAIR], Span(NOON, NOON + MINUTE))
+    assert fields_of(found) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
+
+
+async def test_a_user_who_may_not_search_hashes_is_refused(redis_window, client):
+    """All bars can still be read."""
+    await put(redis_window, bars=[(PAIR, (NOON, "boot1"), bar(NOON))])
+    client.execute_command("ACL", "SETUSER", "default", "-hscan")
+    try:
+        with pytest.raises(StoreRefuses):
+            await redis_window.bars_within([PAIR], Span(NOON, NOON + MINUTE))
+        assert fields_of(await redis_window.all_bars([PAIR])) == {PAIR: {(NOON, "boot1"): bar(NOON)}}
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+hscan")
+
+
 # ---- Redis alone: what others may rely on ----
 
 
@@ -765,6 +802,7 @@ def every_call(window):
         lambda: trim(window, [PAIR], older_than=NOON, bars=[]),
         lambda: window.all_bars([PAIR]),
         lambda: window.bars({PAIR: [(NOON, "boot1")]}),
+        lambda: window.bars_within([PAIR], Span(NOON, NOON + MINUTE)),
         lambda: window.edges([PAIR], [Span(NOON, NOON + 1)]),
         lambda: window.counts([(PAIR, Span(NOON, NOON + 1))]),
         lambda: window.prices([(PAIR, Span(NOON, NOON + 1))]),

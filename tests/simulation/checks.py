@@ -19,6 +19,7 @@ from tests.simulation.model import Interval, Pair, Update, summary
 from tests.simulation.plan import LIVE, TEST
 from tests.simulation.process import Process, Wrong, true_time
 from tests.simulation.stores import TURNS_SECONDS
+from tests.simulation.trades import Totals
 from tests.simulation.volumes import (
     found_answer,
     found_in,
@@ -127,6 +128,39 @@ class Checks:
         """A process takes the lease that another one uses."""
         raise Wrong(f"{one} takes the lease of {other}, which has just written")
 
+    def check_members(self) -> None:
+        """What is in the window was accepted, and is there as often.
+
+        Raises:
+            Wrong
+        """
+        if extra := self._held() - Counter(map(_all_of, self._world.updates())):
+            raise Wrong(f"in the window, but never accepted, or twice: {list(extra.items())[:3]}")
+
+    def _held(self) -> Counter[Any]:
+        """All of what the window holds."""
+        held: Counter[Any] = Counter()
+        for (exchange, symbol), members in self._world.redis.shelf.members.items():
+            for each in members.values():
+                held[exchange, symbol, each.timestamp, each.price, each.volume, each.side, each.id] += 1
+        return held
+
+    def check_trades(self, process: Process) -> None:
+        """Of exchanges with ids: duplicates, and ids that are missing, are counted as the model does.
+
+        Raises:
+            Wrong
+        """
+        if process.questions is None or not process.sieves:
+            return
+        report = process.questions.measuring.measurements().health
+        for name, sieve in process.sieves.items():
+            found, ledger = report.exchanges[name], report.exchanges[name].updates
+            counted = Totals(ledger.received, ledger.rejected.get("duplicate", 0), found.gaps)
+            right = list(sieve.totals(ledger.received))
+            if counted not in right:
+                raise Wrong(f"{process.boot} {name}: {counted}, right is {right}")
+
     def check_write(self, boot: str, row: Aggregate, sent: float) -> None:
         """A row that is written holds all that had come in when it was made: an incomplete one is a lie.
 
@@ -175,6 +209,7 @@ class Checks:
         process = self._world.serving
         if process is None or process.questions is None or process.stopping.is_set():
             return
+        self.check_trades(process)
         modes = process.questions.modes
         mode, symbol = modes.mode, rng.choice(list(self._world.plan.symbols))
         of_mode = LIVE if mode == "live" else TEST
@@ -390,16 +425,10 @@ class Checks:
         mine = self._world.updates_of(process)
         since = self._world.clock.now() - self._world.plan.window_length
         dropped = sum(sum(ledger.dropped.values()) for ledger in process.counters().values())
-        all_of = Counter(_all_of(each) for each in self._world.updates())
-        held: Counter[Any] = Counter()
-        for (exchange, symbol), members in self._world.redis.shelf.members.items():
-            for member in members.values():
-                held[exchange, symbol, member.timestamp, member.price, member.volume, member.side] += 1
-        if extra := held - all_of:
-            raise Wrong(f"in the window, but never accepted, or twice: {list(extra.items())[:3]}")
+        self.check_members()
         replayed = self._world.plan.replay_memory > 1_000_000
         wanted = Counter(_all_of(each) for each in mine if each.timestamp >= since)
-        missing = wanted - held
+        missing = wanted - self._held()
         if missing and not dropped and replayed:
             raise Wrong(f"not in the window: {list(missing.items())[:3]} of {process.boot}")
         self._check_bars(process, mine)
@@ -439,4 +468,4 @@ class Checks:
 def _all_of(update: Update) -> tuple[Any, ...]:
     """What the window holds of an update."""
     volume, side, _ = update.told
-    return update.exchange, update.symbol, update.timestamp, update.price, volume, side
+    return update.exchange, update.symbol, update.timestamp, update.price, volume, side, update.id

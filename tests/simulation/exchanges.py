@@ -12,14 +12,14 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import attrs
 import trio
 
-from marketflow.adapters.exchange.lines import Lines
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.ports import Decode, Decoded, Intake
+from tests.simulation.trades import Numbering, is_id, spelled
 from tests.simulation.volumes import Telling, Told, no_number, told_by
 
 GARBAGE = (
@@ -32,6 +32,17 @@ GARBAGE = (
     b'{"symbol":"BTCUSDT","price":1.5,"timestamp":17}',
     b'{"symbol":"BTCUSDT","price":1.5,"timestamp":99999999999999}',
 )
+BAD_TRADES = (
+    {"price": -1},
+    {"price": 0},
+    {"symbol": "NOTHING"},
+    {"symbol": "BTCUSDT"},
+    {"timestamp": 17},
+    {"timestamp": 99999999999999},
+)
+"""What is wrong with trades that have an id, and are not accepted."""
+BAD_TRADE = 0.03
+"""How often something is."""
 LAGS = (0, 0, 0, 0, 30, 300, 1_500, 4_000)
 """How far (ms) a timestamp may be behind: one is drawn for each line."""
 EDGE = 0.04
@@ -72,10 +83,12 @@ class SimulatedExchange:
         lateness: int,
         step: Callable[[], int],
         telling: Telling | None = None,
+        numbering: Numbering | None = None,
     ) -> None:
         """`true_time` in Unix ms, `tick` in seconds, `interval` and `lateness` of the aggregates in ms.
 
         `step` gives the number of the present step of all tasks. None `telling`: it tells no volumes.
+        None `numbering`: it sends lines without ids. Otherwise it is a venue.
         """
         self.name = name
         self.most_received = 0
@@ -89,6 +102,9 @@ class SimulatedExchange:
         self._tick = tick
         self._step = step
         self._telling = telling
+        self.numbering = numbering
+        if numbering is not None:
+            self._earlier(numbering)
         self._connections: list[SimulatedConnection] = []
         self.sent = trio.Event()
         """Set when lines are sent to a connection. Who waits for it puts a new one in its place."""
@@ -97,7 +113,9 @@ class SimulatedExchange:
         """Send, tick by tick."""
         while True:
             await trio.sleep(self._tick * self._rng.uniform(0.5, 1.5))
-            if not self.behaviour.mute and not self.behaviour.down:
+            # A venue trades on while nobody can connect.
+            closed = self.behaviour.down and self.numbering is None
+            if not self.behaviour.mute and not closed:
                 self.send()
 
     def send(self) -> None:
@@ -120,8 +138,30 @@ class SimulatedExchange:
             late = rng.choice((0, self._lateness))
             time = (self._true_time() - late) // self._interval * self._interval - rng.choice((0, 1))
         line = {"symbol": rng.choice(self._symbols), "price": price, "timestamp": time}
-        told = self._telling.told(line["symbol"]) if self._telling else ""
-        return f"{json.dumps(line)[:-1]}{told}}}\n".encode()
+        if self.numbering is not None:
+            return self._numbered(line, self.numbering)
+        return f"{self._text(line)}}}\n".encode()
+
+    def _numbered(self, line: dict[str, Any], numbering: Numbering) -> bytes:
+        """What is sent because of a trade."""
+        symbol = line["symbol"]
+        line["symbol"] = spelled(symbol)
+        if self._rng.random() < BAD_TRADE:
+            line |= self._rng.choice(BAD_TRADES)
+        return numbering.lines(symbol, self._text(line, symbol))
+
+    def _text(self, line: dict[str, Any], symbol: str | None = None) -> str:
+        """A line without its end. `symbol` is our name of it, if the line has another."""
+        told = self._telling.told(symbol or line["symbol"]) if self._telling else ""
+        return f"{json.dumps(line)[:-1]}{told}"
+
+    def _earlier(self, numbering: Numbering) -> None:
+        """Trades that were made before everything began."""
+        for symbol in self._symbols:
+            for _ in range(self._rng.randint(0, 5)):
+                time = self._true_time() - self._rng.randint(numbering.age // 2, numbering.age)
+                line = {"symbol": spelled(symbol), "price": 1.5, "timestamp": time}
+                numbering.remember(symbol, self._text(line, symbol))
 
     def open(self) -> SimulatedConnection:
         """A new connection.
@@ -132,6 +172,8 @@ class SimulatedExchange:
         if self.behaviour.down:
             raise ConnectionRefusedError("simulated: the exchange is down")
         connection = SimulatedConnection(self._rng, self._step)
+        if self.numbering is not None and not self.behaviour.mute:
+            connection.send(self.numbering.snapshot())
         self._connections.append(connection)
         return connection
 
@@ -228,7 +270,7 @@ class SimulatedSource:
         reachable: Callable[[], bool],
         frozen: Callable[[], trio.Event | None],
         closed: Callable[[SimulatedConnection], None],
-        decode: Decode[Lines],
+        decode: Decode[Any],
         reader: LineReader,
         failed: Callable[[Exception], None],
     ) -> None:
@@ -247,7 +289,7 @@ class SimulatedSource:
         self._reachable = reachable
         self._frozen = frozen
 
-    def decode(self, payload: Lines) -> Decoded:
+    def decode(self, payload: Any) -> Decoded:
         """See the port."""
         try:
             return self._decode(payload)
@@ -255,15 +297,18 @@ class SimulatedSource:
             self._failed(error)
             raise
 
-    async def run(self, intake: Intake[Lines]) -> None:
+    async def run(self, intake: Intake[Any]) -> None:
         """Connect and read, until the connection ends or the stop comes."""
         try:
-            await self._reader.connect_and_read(intake, self._connect())
+            await self._read(intake)
         except OSError:
             raise
         except Exception as error:
             self._failed(error)
             raise
+
+    async def _read(self, intake: Intake[Any]) -> None:
+        await self._reader.connect_and_read(intake, self._connect())
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[_Framed]:
@@ -338,9 +383,35 @@ class GoodLine(NamedTuple):
     told: Told
 
 
-def reason_against(
-    line: bytes, *, symbols: Sequence[str], wall: int, interval: int, lateness: int
-) -> str | GoodLine | None:
+class GoodTrade(NamedTuple):
+    """What a trade says whose message can be read."""
+
+    line: GoodLine
+    id: int | str
+    reason: str | None
+    """Why it is not accepted, if its id is not the reason."""
+
+
+class Rules(NamedTuple):
+    """What is accepted. Times in ms."""
+
+    symbols: Sequence[str]
+    wall: int
+    interval: int
+    lateness: int
+
+    def reason_against(self, good: GoodLine) -> str | None:
+        """Why a line that can be read is not accepted."""
+        reasons = {
+            "symbol": good.symbol not in self.symbols,
+            "price": good.price <= 0,
+            "future": good.timestamp > self.wall + FUTURE,
+            "late": self.wall >= (good.timestamp // self.interval + 1) * self.interval + self.lateness,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def judged(line: bytes, rules: Rules) -> str | GoodLine | None:
     """What must become of a line.
 
     Returns:
@@ -348,26 +419,42 @@ def reason_against(
     """
     if not line.strip(b" \t\r"):
         return None
-    good = _read(line)
-    if good is None:
-        return "malformed"
-    reasons = {
-        "symbol": good.symbol not in symbols,
-        "price": good.price <= 0,
-        "future": good.timestamp > wall + FUTURE,
-        "late": wall >= (good.timestamp // interval + 1) * interval + lateness,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), good)
+    good = _good(_fields(line))
+    return "malformed" if good is None else rules.reason_against(good) or good
 
 
-def _read(line: bytes) -> GoodLine | None:
-    """What a well-formed line says."""
+def judged_trade(message: bytes, rules: Rules) -> GoodTrade | None:
+    """What a trade with an id says, and whether it is accepted as far as it alone tells.
+
+    Returns:
+        None if it cannot be read.
+    """
+    fields = _fields(message)
+    good, number = _good(fields), fields.get("id")
+    if good is None or not is_id(number):
+        return None
+    ours = {spelled(symbol): symbol for symbol in rules.symbols}
+    good = good._replace(symbol=ours.get(good.symbol, ""))
+    return GoodTrade(good, number, rules.reason_against(good))
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    """Those of a line; none if it is no object of JSON."""
     try:
         fields = json.loads(line, parse_constant=no_number)
-        symbol, price, time = fields["symbol"], fields["price"], fields["timestamp"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    kinds = isinstance(symbol, str) and isinstance(time, int) and isinstance(price, float | int)
-    if not kinds or not math.isfinite(price):
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _good(fields: dict[str, Any]) -> GoodLine | None:
+    """What a well-formed line says."""
+    symbol, price, time = (fields.get(key) for key in ("symbol", "price", "timestamp"))
+    if not isinstance(symbol, str) or not isinstance(time, int) or not finite(price):
         return None
     return GoodLine(symbol, float(price), time, told_by(fields, float(price)))
+
+
+def finite(price: object) -> TypeGuard[float]:
+    """Whether it can be a price."""
+    return isinstance(price, float | int) and math.isfinite(price)

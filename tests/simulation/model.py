@@ -31,6 +31,8 @@ class Update(NamedTuple):
     at: float
     """When it was received (seconds of Trio's clock)."""
     told: Told = Told()
+    id: str | None = None
+    """The exchange's own id of the trade."""
 
 
 Interval = tuple[Pair, int]

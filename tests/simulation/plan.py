@@ -14,6 +14,7 @@ import attrs
 
 from marketflow.config import Settings
 from marketflow.config.settings import ExchangeSettings
+from tests.simulation.trades import KINDS as ID_KINDS
 
 SYMBOLS: Final = ("BTCUSDT", "DOGEUSDT", "ETHUSDT")
 LIVE: Final = ("exchange1", "exchange2")
@@ -163,6 +164,8 @@ SITUATION: Final = 0.05
 """How many of the plans have one of them."""
 VOLUMES: Final = 0.8
 """In how many of the plans exchanges tell volumes."""
+VENUES: Final = 0.5
+"""How many of the exchanges in live mode are venues: their trades have ids."""
 
 
 def shown_table() -> str:
@@ -212,6 +215,9 @@ class Plan:
     volumes: bool | None
     """Whether exchanges tell volumes. None for plans from before there were any: no question is about them
     either, so that these stay the same histories."""
+    ids: Sequence[str] | None
+    """Of each exchange in live mode the kind of its trades' ids, or "lines" if it sends lines without ids.
+    None for plans from before there were any."""
     faults: tuple[Fault, ...]
 
     @property
@@ -252,6 +258,7 @@ class Plan:
             retention=rng.choice((None, None, 20_000)),
             mode=rng.choice(("live", "live", "test")),
             volumes=_volumes(seed),
+            ids=_ids(seed),
             faults=tuple(sorted([*faults, *situation])),
         )
 
@@ -259,6 +266,12 @@ class Plan:
 def _volumes(seed: int) -> bool:
     """Drawn from a generator of its own: all else in the plan of a seed stays as it is."""
     return random.Random(f"volumes {seed}").random() < VOLUMES
+
+
+def _ids(seed: int) -> Sequence[str]:
+    """Drawn from a generator of its own."""
+    rng = random.Random(f"ids {seed}")
+    return tuple(rng.choice(ID_KINDS) if rng.random() < VENUES else "lines" for _ in LIVE)
 
 
 def _fault(rng: random.Random, kind: str, seconds: float, before: Sequence[Fault]) -> Fault:

@@ -16,6 +16,7 @@ from marketflow.outside import Front
 from tests.simulation.disk import SimulatedSpool
 from tests.simulation.model import Update
 from tests.simulation.stores import Link, SimulatedStore, SimulatedWindow
+from tests.simulation.trades import Sieve
 
 NOON: Final = 1_795_340_400_000
 """The wall clock at the beginning of each history (Unix ms)."""
@@ -68,6 +69,8 @@ class Process:
     """What it said to have lost at its end."""
     given: defaultdict[str, list[Update]] = attrs.field(factory=lambda: defaultdict(list))
     """By exchange, the updates among the lines that its feed was given."""
+    sieves: dict[str, Sieve] = attrs.field(factory=dict)
+    """By exchange with ids, what must become of its trades."""
     refused: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """By exchange and reason, how many of these lines are to be rejected."""
     beside: float = math.inf

@@ -35,12 +35,11 @@ def regressions() -> dict[str, Regression]:
 
 def read(fields: dict[str, Any]) -> Regression:
     """An entry of the file. What is left out of a plan is None."""
-    fields = {"retention": None, "volumes": None} | fields
+    fields = {"retention": None, "volumes": None, "ids": None} | fields
     showed, mutant = str(fields.pop("showed")), str(fields.pop("mutant"))
     faults = tuple(Fault(*each) for each in fields.pop("faults"))
-    return Regression(
-        showed, mutant, Plan(**(fields | {"symbols": tuple(fields["symbols"]), "faults": faults}))
-    )
+    lists = {name: tuple(fields[name]) for name in ("symbols", "ids") if fields[name] is not None}
+    return Regression(showed, mutant, Plan(**(fields | lists | {"faults": faults})))
 
 
 def frozen(plan: Plan, name: str, showed: str, mutant: str) -> str:

@@ -37,6 +37,9 @@ TURNS_SECONDS: Final = 2.0
 STILL_SECONDS: Final = 1.0
 """The marker of another boot stands still at least so long before its lease is taken over."""
 
+KNOWN: Final = 200
+"""A start knows the ids of so many updates of each pair: the newest ones."""
+
 T = TypeVar("T")
 Way = Literal["up", "refused", "hanging", "no replies", "half"]
 OwnWay = Literal["up", "refused", "requests lost", "answers lost"]
@@ -206,6 +209,8 @@ class SimulatedRedis(Server):
         """When each process has written, or taken the lease, the last time."""
         self.robbed: Callable[[str, str], None] = lambda *_: None
         """Called with a process that takes the lease, and another that has just written under it."""
+        self.read_ids: Callable[[], None] = lambda: None
+        """Called when a process reads the ids of trades."""
 
     def write_late(self) -> None:
         """A write of an earlier boot arrives, which was long on its way: like all it sets the marker."""
@@ -248,6 +253,10 @@ class SimulatedWindow(MemoryWindow):
         """Whether its lease was given back: it writes no more."""
         self.held: defaultdict[str, set[int]] = defaultdict(set)
         """By exchange the sequences of this boot's updates that the server has taken."""
+        self.known: dict[str, dict[str, list[str]]] | None = None
+        """By exchange and symbol the ids that this boot could read at its start.
+
+        None before it has asked; empty if there was no answer."""
 
     async def post(self, flush: MemoryFlush) -> bool:
         """See the port."""
@@ -325,6 +334,18 @@ class SimulatedWindow(MemoryWindow):
 
     async def _reach(self) -> None:
         await self._link.carry(lambda: None)
+
+    async def ids(self, pairs: Sequence[Any], most: int) -> Any:
+        """See the port."""
+        self.known = {}
+        found = await super().ids(pairs, most)
+        self._server.read_ids()
+        for exchange, symbol in pairs:
+            held = self.shelf.members.get((exchange, symbol), {}).values()
+            newest = sorted(held, key=lambda each: (each.timestamp, each.sequence))[-KNOWN:]
+            ids = [each.id for each in newest if each.id is not None]
+            self.known.setdefault(exchange, {})[symbol] = ids
+        return found
 
     async def all_bars(self, pairs: Sequence[Any]) -> Any:
         """See the port."""

@@ -122,6 +122,9 @@ class Watch:
             raise Wrong(
                 f"{process.boot} begins to serve although another had PostgreSQL's lock, and it has not"
             )
+        venues = any(exchange.numbering for exchange in self._world.exchanges.values())
+        if venues and process.window.known is None:
+            raise Wrong(f"{process.boot} begins to serve and has not read which trades earlier boots had")
         since = trio.current_time() - HELD_SECONDS
         for other in self._world.processes:
             serves = other is not process and other.started_at < since and not other.stopping.is_set()

@@ -19,10 +19,17 @@ from marketflow.app.share.spooling import BarsLost
 from marketflow.failures import FAILED, problems_of
 from marketflow.outside import Outside
 from marketflow.service import serve
-from marketflow.sources import line_decoder, pace_of
+from marketflow.sources import checks_of, line_decoder, pace_of
 from tests.simulation.checks import WHOLE_SECONDS, Checks
 from tests.simulation.disk import SimulatedDisk, SimulatedSpool
-from tests.simulation.exchanges import GoodLine, SimulatedExchange, SimulatedSource, reason_against
+from tests.simulation.exchanges import (
+    GoodLine,
+    Rules,
+    SimulatedExchange,
+    SimulatedSource,
+    judged,
+    judged_trade,
+)
 from tests.simulation.faults import Faults
 from tests.simulation.model import Interval, Model, Update
 from tests.simulation.plan import LIVE, TEST, Plan, settings_of
@@ -35,6 +42,8 @@ from tests.simulation.stores import (
     SimulatedStore,
     SimulatedWindow,
 )
+from tests.simulation.trades import KINDS, Numbering, Sieve, Trade
+from tests.simulation.venues import SimulatedVenue, venue_decoder
 from tests.simulation.volumes import Telling
 from tests.simulation.watching import Watch
 
@@ -83,6 +92,7 @@ class World:
         """What was spooled."""
         self.watch = Watch(self)
         self._rng = self.generator("world")
+        self._checks = Checks(self)
         self._traffic_over = False
         self._boots = 0
         self._ended: dict[str, str] = {}
@@ -103,6 +113,7 @@ class World:
                 lateness=plan.lateness,
                 step=self.step,
                 telling=Telling(plan.symbols, self.generator(f"volumes {name}")) if plan.volumes else None,
+                numbering=self._numbering(name),
             )
             for name in (*LIVE, *TEST)
         }
@@ -115,6 +126,12 @@ class World:
         """When the last fault ended that may hold up rows; inf while there is one."""
         self.redis_forgot_at = -math.inf
         """When Redis has last lost something that it had."""
+
+    def _numbering(self, name: str) -> Numbering | None:
+        """The ids of an exchange's trades; None if they have none."""
+        kinds = dict(zip(LIVE, self.plan.ids or (), strict=False))
+        kind = next((each for each in KINDS if each == kinds.get(name)), None)
+        return None if kind is None else Numbering(kind, self.generator(f"ids {name}"))
 
     def generator(self, purpose: str) -> random.Random:
         """A generator of its own, so that what one part draws does not shift what another gets."""
@@ -172,11 +189,12 @@ class World:
         raise Wrong(f"the history has not ended after {MOST_SECONDS:.0f} s")
 
     async def _run(self) -> None:
-        checks = Checks(self)
+        checks = self._checks
         self.steps.after_each = checks.check_ledgers
         self.postgres.written = checks.check_write
         self.postgres.deleted = self.watch.check_deletion
         self.redis.robbed = checks.robbed
+        self.redis.read_ids = checks.check_members
         self.redis.two_writers = self.postgres.two_writers = checks.two_writers
         async with trio.open_nursery() as nursery:
             for exchange in self.exchanges.values():
@@ -271,20 +289,25 @@ class World:
     async def _outside(self, process: Process, rng: random.Random) -> AsyncIterator[Outside]:
         decode, reader = line_decoder(self.settings), LineReader(process.clock, pace_of(self.settings))
 
-        def sources(names: Sequence[str], reader: LineReader) -> list[SimulatedSource]:
-            return [
-                SimulatedSource(
-                    self.exchanges[name],
-                    partial(self._received, process),
-                    lambda: not process.dead,
-                    lambda: process.redis.thawed,
-                    partial(self.watch.check_left, process),
-                    decode,
-                    reader,
-                    self.steps.fail,
-                )
-                for name in names
-            ]
+        def source(name: str, reader: LineReader) -> SimulatedSource:
+            exchange = self.exchanges[name]
+            ways: dict[str, Any] = {
+                "reachable": lambda: not process.dead,
+                "frozen": lambda: process.redis.thawed,
+                "closed": partial(self.watch.check_left, process),
+                "failed": self.steps.fail,
+                "reader": reader,
+            }
+            if exchange.numbering is None:
+                return SimulatedSource(exchange, partial(self._received, process), decode=decode, **ways)
+            return SimulatedVenue(
+                exchange,
+                partial(self._received_trades, process),
+                symbols=self.plan.symbols,
+                pauses=(self.settings.feeds.backoff_min / 1_000, self.settings.feeds.backoff_max / 1_000),
+                decode=venue_decoder(exchange.numbering.kind, self.plan.symbols, checks_of(self.settings)),
+                **ways,
+            )
 
         async with process.store:
             yield Outside(
@@ -294,29 +317,66 @@ class World:
                 window=process.window,
                 store=process.store,
                 spool=process.spool,
-                sources={"live": sources(LIVE, reader), "test": sources(TEST, LineReader(process.clock))},
+                sources={
+                    "live": [source(name, reader) for name in LIVE],
+                    "test": [source(name, LineReader(process.clock)) for name in TEST],
+                },
                 front=quiet_front(process),
             )
 
+    def _rules(self, process: Process) -> Rules:
+        """What a process accepts just now."""
+        return Rules(self.plan.symbols, process.clock.now(), self.plan.interval, self.plan.lateness)
+
     def _received(self, process: Process, exchange: str, line: bytes) -> None:
+        """A process has received a line."""
+        self._check_mode(process, exchange)
+        found = judged(line, self._rules(process))
+        if isinstance(found, GoodLine):
+            self._give(process, exchange, found)
+        elif found is not None:
+            process.refused[exchange, found] += 1
+
+    def _received_trades(
+        self, process: Process, exchange: str, messages: Sequence[bytes], asked_at: int
+    ) -> None:
+        """A process has received messages together. It has asked for trades at `asked_at` (Unix ms)."""
+        self._check_mode(process, exchange)
+        rules, numbering = self._rules(process), self.exchanges[exchange].numbering
+        assert numbering is not None
+        if exchange not in process.sieves:
+            known = (process.window.known or {}).get(exchange, {})
+            process.sieves[exchange] = Sieve(numbering.kind, known)
+        found = [trade for each in messages if (trade := judged_trade(each, rules)) is not None]
+        malformed = len(messages) - len(found)
+        trades = [
+            Trade(each.line.symbol, each.line.timestamp, each.id, each.reason, place)
+            for place, each in enumerate(found)
+        ]
+        accepted = process.sieves[exchange].accepted(
+            trades, malformed=malformed, asked_at=asked_at, wall=rules.wall
+        )
+        for trade in accepted:
+            self._give(process, exchange, found[trade.place].line, str(trade.id))
+        refused = Counter(each.reason for each in found if each.reason is not None)
+        refused["malformed"] += malformed
+        refused["duplicate"] += len(found) - len(accepted) - sum(each.reason is not None for each in found)
+        for reason, count in refused.items():
+            if count:
+                process.refused[exchange, reason] += count
+
+    def _check_mode(self, process: Process, exchange: str) -> None:
         if exchange in process.left:
             raise Wrong(f"{process.boot} reads {exchange} after its mode was left")
+
+    def _give(self, process: Process, exchange: str, good: GoodLine, number: str | None = None) -> None:
+        """A process has received an update that it must accept."""
         self._orders += 1
-        judged = reason_against(
-            line,
-            symbols=self.plan.symbols,
-            wall=process.clock.now(),
-            interval=self.plan.interval,
-            lateness=self.plan.lateness,
+        symbol, price, timestamp, told = good
+        now = trio.current_time()
+        process.given[exchange].append(
+            Update(exchange, symbol, price, timestamp, process.boot, self._orders, now, told, number)
         )
-        if isinstance(judged, GoodLine):
-            symbol, price, timestamp, told = judged
-            update = Update(
-                exchange, symbol, price, timestamp, process.boot, self._orders, trio.current_time(), told
-            )
-            process.given[exchange].append(update)
-        elif judged is not None:
-            process.refused[exchange, judged] += 1
 
     def updates_of(self, process: Process, *, entered: bool = True) -> list[Update]:
         """What a process has accepted, or (not `entered`) must accept of what its feeds were given."""
@@ -360,6 +420,7 @@ class World:
         if process.outcome.startswith("the stop") and not process.was_frozen:
             raise Wrong(f"{process.boot}: {process.outcome}")
         self._check_ignored(process, updates)
+        self._checks.check_trades(process)
         if process.outcome in ORDERLY and process.questions is not None:
             missed = len(self.updates_of(process, entered=False)) - len(self.updates_of(process))
             if missed:

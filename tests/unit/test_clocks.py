@@ -44,6 +44,31 @@ async def test_all_who_wait_for_a_beat_wake_up_at_it(autojump_clock):
     assert len(woken) == 5
 
 
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - Trio passes it
+        self.count += 1
+
+
+async def test_all_who_wait_for_a_beat_go_on_in_the_same_turn(autojump_clock):
+    """What they receive is then written together."""
+    beat, turns, woken = Beat(0.25), Turns(), []
+
+    async def wait():
+        await beat.wait()
+        woken.append(turns.count)
+
+    trio.lowlevel.add_instrument(turns)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(wait)
+    assert woken == [woken[0]] * 3
+
+
 async def test_whoever_sleeps_for_the_others_may_be_cancelled(autojump_clock):
     """The others get their beat early, and wait for the next one as usual."""
     beat = Beat(0.25)

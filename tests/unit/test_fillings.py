@@ -25,6 +25,7 @@ OF_THE_BOOK = {
     "test_believed_rows": "how the book finds that foreign bars have hidden what Redis has lost",
     "test_comparing": "how the book compares its bars with rows",
     "test_earlier_boots": "how the book reads the bars of other boots",
+    "test_reading": "how the book reads the bars of the open minutes first",
     "test_sequences": "how the book numbers updates",
     "test_starting": "what the book knows before it has read anything",
     "test_measuring": "what the parts have counted, clients of the stream among them",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 
 import pytest
 import trio
 from builders import EXCHANGES, WallClock, WatchedWindow, World, batch_of, until
+
+from marketflow.app.instruments.clocks import Beat
 
 BEAT = 0.025
 """Seconds between two beats of the feeds, and of the flusher, at a flush interval of 50 ms."""
@@ -76,29 +76,25 @@ async def test_an_update_after_a_pause_is_written_at_once(after, autojump_clock)
         assert window.written_at == [entered]
 
 
-@pytest.mark.parametrize("turns", [(0, 0), (0, 1), (1, 0)])
-async def test_feeds_that_read_at_the_same_beat_share_a_flush(turns: Sequence[int], autojump_clock):
-    """The first of them is a turn of the event loop ahead: it wakes the others."""
+async def test_feeds_that_read_at_the_same_beat_share_a_flush(autojump_clock):
+    """The one that sleeps for all goes on in the same turn of the event loop as the others."""
     world, window = world_of()
-    began = 0.0
+    beat = Beat(BEAT)
 
-    async def feed(exchange: str, turn: int) -> None:
-        for beat in range(5):
-            await trio.sleep_until(began + beat * BEAT)
-            for _ in range(turn):
-                await trio.lowlevel.checkpoint()
+    async def feed(exchange: str) -> None:
+        for _ in range(20):
+            await beat.wait()
             updates = [("BTCUSDT", 1.0, world.now)]
             world.note(exchange, updates)
             await world.book.enter(batch_of(exchange, updates))
 
     async with world.running(aggregating=False):
         await whole(world)
-        began = trio.current_time() + BEAT
         async with trio.open_nursery() as nursery:
-            for exchange, turn in zip(EXCHANGES, turns, strict=True):
-                nursery.start_soon(partial(feed, exchange, turn))
+            for exchange in EXCHANGES:
+                nursery.start_soon(feed, exchange)
         await until(lambda: world.book.flushes.drained)
-        assert len(window.written_at) == 5
+        assert len(window.written_at) == 20
         world.check_window()
 
 

@@ -15,15 +15,18 @@ NOON = 1_795_348_800_000
 NOW = NOON + 30 * SECOND
 BEGAN = NOON - 10 * MINUTE + 12_345
 """Within an interval, and within a second."""
+UNREAD = ceil_to(BEGAN, SECOND)
+"""From when on all is known while nothing of earlier boots is."""
+NEVER = 2**62
 
 
-def known(now=NOW, *, retention=None, forgotten_to=0, history_known=True, began_at=BEGAN, interval=MINUTE):
+def known(now=NOW, *, retention=None, forgotten_to=0, known_from=0, began_at=BEGAN, interval=MINUTE):
     return Knowledge.at(
         now,
         interval=interval,
         retention=retention,
         forgotten_to=forgotten_to,
-        history_known=history_known,
+        known_from=known_from,
         began_at=began_at,
     )
 
@@ -49,22 +52,27 @@ def known(now=NOW, *, retention=None, forgotten_to=0, history_known=True, began_
             known(retention=MINUTE), [(-HOUR, BARS), (-2 * HOUR, None)], id="rows are kept shorter than bars"
         ),
         pytest.param(
-            known(history_known=False),
+            known(known_from=UNREAD),
             [(-10 * MINUTE + 13 * SECOND, BARS), (-2 * HOUR, None)],
             id="the history is unread",
         ),
         pytest.param(
-            known(history_known=False, began_at=NOON - 10 * MINUTE),
+            known(known_from=NOON - 11 * MINUTE),
+            [(-11 * MINUTE, BARS), (-2 * HOUR, None)],
+            id="the newest bars have been read",
+        ),
+        pytest.param(
+            known(known_from=NOON - 10 * MINUTE, began_at=NOON - 10 * MINUTE),
             [(-10 * MINUTE, BARS), (-2 * HOUR, None)],
             id="it is unread, and this boot began with an interval",
         ),
         pytest.param(
-            known(history_known=False, began_at=BEGAN - 80 * MINUTE),
+            known(known_from=UNREAD - 80 * MINUTE, began_at=BEGAN - 80 * MINUTE),
             [(-HOUR, BARS), (-89 * MINUTE, ROWS), (-2 * HOUR, None)],
             id="it is unread for more than an hour",
         ),
         pytest.param(
-            known(history_known=False, began_at=None), [(-2 * HOUR, None)], id="another boot may be running"
+            known(known_from=NEVER, began_at=None), [(-2 * HOUR, None)], id="another boot may be running"
         ),
     ],
 )
@@ -78,7 +86,7 @@ def test_what_answers_for_the_last_two_hours(knowledge, parts):
 def test_unread_bars_tell_of_no_more_than_some_hours():
     """Redis has forgotten those of the time before, so rows tell of it although the history is unread."""
     whole, unread_from = Span(NOON - DAY, NOW), NOON - 10 * MINUTE - 3 * HOUR
-    first = known(history_known=False).parts(whole)[0]
+    first = known(known_from=UNREAD).parts(whole)[0]
     assert first == Part(Span(whole.start, unread_from), ROWS)
 
 
@@ -89,10 +97,14 @@ def test_unread_bars_tell_of_no_more_than_some_hours():
         (known(), NOON - HOUR + 5, NOON - HOUR + 5),
         (known(), NOON - HOUR - 5, NOON - HOUR - MINUTE),
         (known(retention=90 * MINUTE), NOON - 2 * HOUR, NOON - 89 * MINUTE),
-        (known(history_known=False), NOON - HOUR, NOON - 10 * MINUTE + 13 * SECOND),
-        (known(history_known=False, began_at=BEGAN - 80 * MINUTE), NOON - 2 * HOUR, NOON - 89 * MINUTE),
+        (known(known_from=UNREAD), NOON - HOUR, NOON - 10 * MINUTE + 13 * SECOND),
         (
-            known(history_known=False, began_at=NOON - 10 * MINUTE),
+            known(known_from=UNREAD - 80 * MINUTE, began_at=BEGAN - 80 * MINUTE),
+            NOON - 2 * HOUR,
+            NOON - 89 * MINUTE,
+        ),
+        (
+            known(known_from=NOON - 10 * MINUTE, began_at=NOON - 10 * MINUTE),
             NOON - HOUR,
             NOON - 10 * MINUTE,
         ),
@@ -130,7 +142,7 @@ def test_the_first_bucket_that_has_its_beginning(knowledge, width, expected):
     ],
 )
 def test_what_earlier_boots_may_tell_of(span, expected):
-    assert known(history_known=False).has_unread(span) is expected
+    assert known(known_from=UNREAD).has_unread(span) is expected
     assert not known().has_unread(span)
 
 
@@ -141,7 +153,7 @@ KNOWN = st.builds(
     interval=st.sampled_from([2 * SECOND, 20 * SECOND, MINUTE, 5 * MINUTE]),
     retention=st.none() | st.integers(MINUTE, 3 * HOUR),
     forgotten_to=st.just(0) | TIMES.map(lambda time: floor_to(time, 5 * MINUTE)),
-    history_known=st.booleans(),
+    known_from=st.just(0) | TIMES.map(lambda time: ceil_to(time, SECOND)) | st.just(NEVER),
     began_at=st.none() | TIMES,
 )
 

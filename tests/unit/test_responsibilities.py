@@ -36,7 +36,6 @@ FIELDS_KNOWN = {
         10, "every change of a bar concerns its parts: outboxes, caches"
     ),
     "domain.bars.Bar": Known(12, "a record: count, sum, and the ends with their times and orders"),
-    "app.ports.exchanges.Batch": Known(9, "what a worker says of a chunk, counts of all kinds"),
     "app.share.ledger.Ledger": Known(8, "it has a count for each thing that can happen to an update"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
@@ -57,9 +56,9 @@ METHODS_KNOWN = {
     "app.share.pair_bars.PairBars": Known(16, "what is read of bars, and how they come, are packed and go"),
     "app.share.second_bars.SecondBars": Known(18, "what is read of bars, and how they come and go"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
-    "app.share.history.History": Known(12, "the same"),
-    "adapters.cache.memory.MemoryWindow": Known(19, PORT),
-    "adapters.cache.redis.RedisWindow": Known(15, PORT),
+    "app.share.history.History": Known(14, "the same"),
+    "adapters.cache.memory.MemoryWindow": Known(20, PORT),
+    "adapters.cache.redis.RedisWindow": Known(16, PORT),
 }
 IMPORTS_KNOWN = {
     "assembly": Known(16, "the composition root knows every part"),
@@ -68,7 +67,7 @@ IMPORTS_KNOWN = {
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(14, "it puts connections, lock, schema and statements together"),
     "adapters.db.rows": Known(9, "it reads all kinds of rows"),
-    "adapters.cache.redis": Known(12, PORT),
+    "adapters.cache.redis": Known(13, PORT),
     "app.share.comparing": Known(9, "it compares what the book, the history and the store know"),
     "app.share.trimming": Known(9, "it knows what is too old in the book and in the window"),
     "adapters.cache.bar_fields": Known(10, "it reads all forms of bars, one by one and by the minute"),
@@ -76,7 +75,7 @@ IMPORTS_KNOWN = {
     "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),
     "app.share.book": Known(10, "it puts its parts together"),
     "app.share.share": Known(10, "it begins and ends the parts of a share together"),
-    "app.share.making": Known(30, "it puts the parts of a share together"),
+    "app.share.making": Known(31, "it puts the parts of a share together"),
     "adapters.exchange.websocket.sources": Known(9, "it puts the parts of a source together"),
     "adapters.exchange.websocket.making": Known(12, "it puts the parts of a session together"),
     "adapters.cache.replies": Known(9, "it makes sense of the replies to all questions"),

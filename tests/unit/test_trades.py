@@ -12,7 +12,15 @@ from structlog.testing import capture_logs
 from marketflow.app.ports import Batch, Identity, Updates
 from marketflow.app.share import trades as module
 from marketflow.app.share.book import Book
-from marketflow.app.share.trades import GAP_MS, GAPS_KEPT, IDS_KEPT, AllTrades, Gaps, SymbolTrades, Trades
+from marketflow.app.share.trades import (
+    GAP_SECONDS,
+    GAPS_KEPT,
+    IDS_KEPT,
+    AllTrades,
+    Gaps,
+    SymbolTrades,
+    Trades,
+)
 from marketflow.domain.bars import in_seconds
 from marketflow.domain.columns import Columns
 
@@ -32,7 +40,16 @@ def columns_of(trades):
 
 
 def batch_of(
-    *trades, number=0, received_at=NOON, asked_at=NOON, contiguous=False, symbol=SYMBOL, rejected=None
+    *trades,
+    number=0,
+    received_at=NOON,
+    received_monotonic=0.0,
+    asked_at=NOON,
+    contiguous=False,
+    symbol=SYMBOL,
+    rejected=None,
+    ignored_volumes=0,
+    **of_identity,
 ):
     columns = columns_of(trades)
     return Batch(
@@ -42,8 +59,9 @@ def batch_of(
         rejected=rejected or {},
         updates=[Updates(symbol, columns, in_seconds(columns))] if trades else [],
         received_at=received_at,
-        received_monotonic=0.0,
-        identity=Identity(asked_at, contiguous=contiguous),
+        received_monotonic=received_monotonic,
+        ignored_volumes=ignored_volumes,
+        identity=Identity(asked_at, contiguous=contiguous, **of_identity),
     )
 
 
@@ -99,6 +117,22 @@ def test_trades_are_old_until_one_comes_that_is_not():
         assert ids_of(sifted(trades, batch_of((number, NOON - 3_000 + number)))) == []
     assert ids_of(sifted(trades, batch_of((3, NOON)))) == ["3"]
     assert ids_of(sifted(trades, batch_of((4, NOON - 10)))) == ["4"]
+
+
+def test_trades_are_not_old_because_the_clock_was_ahead_at_the_question():
+    trades = Trades(EXCHANGE)
+    ahead = NOON + 86_400_000
+    sifted(trades, batch_of((1, NOON), asked_at=ahead, received_at=ahead))
+    found = sifted(trades, batch_of((2, NOON), (3, NOON + 2_000), asked_at=ahead, received_at=NOON + 2_000))
+    assert (ids_of(found), found.rejected) == (["3"], {"duplicate": 1})
+
+
+def test_a_volume_of_a_duplicate_is_not_counted_as_ignored():
+    """It is of no update that counts."""
+    trades = Trades(EXCHANGE)
+    sifted(trades, batch_of((1, NOON), ignored_volumes=1, ignored={SYMBOL: {"1"}}))
+    again = batch_of((1, NOON), (2, NOON), (3, NOON), ignored_volumes=2, ignored={SYMBOL: {"1", "3"}})
+    assert sifted(trades, again).ignored_volumes == 1
 
 
 def test_what_was_traded_while_we_were_away_is_new():
@@ -177,9 +211,9 @@ def test_ids_that_never_come_are_counted(ids, missing):
     """Not before some seconds: trades need not come in order."""
     gaps = Gaps()
     for number in ids:
-        gaps.came(number, NOON)
-    assert gaps.give_up(NOON + GAP_MS - 1) == 0
-    assert gaps.give_up(NOON + GAP_MS) == gaps.lost == missing
+        gaps.came(number, 0.0)
+    assert gaps.give_up(GAP_SECONDS - 0.001) == 0
+    assert gaps.give_up(GAP_SECONDS) == gaps.lost == missing
 
 
 @given(st.lists(st.integers(0, 60), min_size=1))
@@ -187,39 +221,51 @@ def test_gaps_are_what_has_not_come(ids):
     """In any order: of the ids behind the first one those that never came."""
     gaps = Gaps()
     for number in ids:
-        gaps.came(number, NOON)
-    assert gaps.give_up(NOON + GAP_MS) == len(set(range(ids[0], max(ids) + 1)) - set(ids))
+        gaps.came(number, 0.0)
+    assert gaps.give_up(GAP_SECONDS) == len(set(range(ids[0], max(ids) + 1)) - set(ids))
 
 
 def test_great_and_many_gaps_take_little_memory():
     gaps = Gaps()
     for number in range(0, 10 * GAPS_KEPT * 1_000, 1_000):
-        gaps.came(number, NOON)
-    assert gaps.give_up(NOON) == 999 * (9 * GAPS_KEPT - 1)
+        gaps.came(number, 0.0)
+    assert gaps.give_up(0.0) == 999 * (9 * GAPS_KEPT - 1)
     assert len(gaps._open) == GAPS_KEPT
 
 
 @pytest.mark.parametrize("number", [10**17, 5])
 def test_an_exchange_that_counts_again_has_no_gap(number):
     gaps = Gaps()
-    gaps.came(10**8, NOON)
+    gaps.came(10**8, 0.0)
     for each in (number, number + 1, number + 3):
-        gaps.came(each, NOON)
-    assert gaps.give_up(NOON + GAP_MS) == 1
+        gaps.came(each, 0.0)
+    assert gaps.give_up(GAP_SECONDS) == 1
 
 
-def test_a_clock_that_was_set_back_does_not_keep_a_gap_open():
-    gaps = Gaps()
-    gaps.came(1, NOON)
-    gaps.came(3, NOON)
-    assert gaps.give_up(NOON - 60_000) == 1
+@pytest.mark.parametrize("step", [-86_400_000, 86_400_000])
+async def test_a_step_of_the_wall_clock_changes_no_gap(autojump_clock, step):
+    trades = Trades(EXCHANGE)
+    sifted(trades, batch_of((1, NOON), (3, NOON), contiguous=True))
+    sifted(trades, batch_of((4, NOON), contiguous=True, received_at=NOON + step, received_monotonic=4.0))
+    assert trades.missing == 0
+    sifted(trades, batch_of((5, NOON), contiguous=True, received_at=NOON + step, received_monotonic=5.0))
+    assert trades.missing == 1
+
+
+def test_an_id_that_comes_with_a_rejected_trade_is_not_missing():
+    """Even if it comes together with the trade after which it would be given up."""
+    trades = Trades(EXCHANGE)
+    sifted(trades, batch_of((1, NOON), (3, NOON), contiguous=True))
+    last = batch_of((4, NOON), contiguous=True, received_monotonic=5.0, others={SYMBOL: ["2"]})
+    sifted(trades, last)
+    assert trades.missing == 0
 
 
 async def test_missing_trades_are_told():
     trades = Trades(EXCHANGE)
     with capture_logs() as logs:
         sifted(trades, batch_of((1, NOON), (4, NOON), contiguous=True))
-        sifted(trades, batch_of((5, NOON), contiguous=True, received_at=NOON + GAP_MS))
+        sifted(trades, batch_of((5, NOON), contiguous=True, received_monotonic=GAP_SECONDS))
     assert trades.missing == 2
     assert [line["event"] for line in logs] == ["trades missing"]
 
@@ -227,5 +273,34 @@ async def test_missing_trades_are_told():
 def test_ids_that_are_not_contiguous_have_no_gaps():
     trades = Trades(EXCHANGE)
     sifted(trades, batch_of((1, NOON), (4, NOON)))
-    sifted(trades, batch_of((5, NOON), received_at=NOON + GAP_MS))
+    sifted(trades, batch_of((5, NOON), received_monotonic=GAP_SECONDS))
     assert trades.missing == 0
+
+
+@given(
+    chunks=st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 6)).map(
+            lambda span: [str(number) for number in range(span[0], sum(span))]
+        )
+        | st.lists(st.none() | st.sampled_from(["5", "05", "x", "7"]), max_size=3),
+        max_size=8,
+    )
+)
+def test_ids_together_leave_the_gaps_that_they_leave_one_by_one(chunks):
+    together, apart = Gaps(), Gaps()
+    for now, chunk in enumerate(chunks):
+        together.all_came(chunk, now)
+        for number in chunk:
+            if number is not None and number.isdecimal():
+                apart.came(int(number), now)
+        assert (together.give_up(10**6), together.lost) == (apart.give_up(10**6), apart.lost)
+
+
+def test_trades_that_are_all_new_are_found_together_and_then_known():
+    trades = SymbolTrades(is_current=True)
+    columns = Columns([1, 2], [1.0, 1.0], ids=["1", "2"])
+    assert trades.new(columns, not_before=0) == [0, 1]
+    assert trades.new(columns, not_before=0) == []
+    assert trades.new(Columns([3, 3], [1.0, 1.0], ids=["3", "3"]), not_before=0) == [0]
+    assert trades.new(Columns([4, 4], [1.0, 1.0], ids=[None, "4"]), not_before=0) == [0, 1]
+    assert [*trades.ids] == ["1", "2", "3", "4"]

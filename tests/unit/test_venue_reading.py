@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.adapters.exchange.venues.reading import member, members, ms_of, request_of, text_of
+from marketflow.adapters.exchange.venues.reading import (
+    all_have,
+    all_ms_of,
+    member,
+    members,
+    ms_of,
+    request_of,
+    text_of,
+)
 
 SECONDS = st.integers(-(10**9), 10**10)
 """From 1938 to 2286."""
@@ -56,6 +64,45 @@ def test_what_is_no_time_is_a_value_error(text: str) -> None:
 def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
     with suppress(ValueError, OverflowError):
         assert type(ms_of(text)) is int
+
+
+FRACTIONS = st.text("0123456789", min_size=6, max_size=6) | st.text("01٣e+-. Z", min_size=1, max_size=7)
+ENDINGS = st.sampled_from(["Z"] * 8 + ["", "Y", "+00:00", "+01:00", "Z "])
+
+
+@given(
+    second=SECONDS,
+    parts=st.lists(st.tuples(st.sampled_from([0] * 9 + [1]), FRACTIONS, ENDINGS), min_size=1, max_size=20),
+)
+def test_times_together_are_those_one_by_one(second: int, parts: list[tuple[int, str, str]]) -> None:
+    """Most of them within a second; some of other forms, or wrong."""
+    texts = [
+        f"{datetime.fromtimestamp(second + later, UTC):%Y-%m-%dT%H:%M:%S}.{fraction}{end}"
+        for later, fraction, end in parts
+    ]
+    try:
+        expected = [ms_of(text) for text in texts]
+    except ValueError:
+        with pytest.raises(ValueError):  # noqa: PT011 - the text varies
+            all_ms_of(texts)
+    else:
+        assert all_ms_of(texts) == expected
+
+
+@given(second=SECONDS, digits=st.integers(1, 9), fractions=st.lists(st.integers(0, 10**9 - 1), min_size=8))
+def test_times_of_a_second_are_read_together(second: int, digits: int, fractions: list[int]) -> None:
+    start = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+    texts = [f"{start}.{fraction:09}"[: 20 + digits] + "Z" for fraction in fractions]
+    expected = [second * 1_000 + int(text[20:-1].ljust(3, "0")[:3]) for text in texts]
+    assert all_ms_of(texts) == expected
+
+
+def test_frames_begin_alike_and_have_something() -> None:
+    assert all_have([], b"a", b"c")
+    assert all_have([b"abc", b"a--c"], b"a", b"c")
+    assert all_have([b"abc", b"a"], b"a")
+    assert not all_have([b"abc", b"a--"], b"a", b"c")
+    assert not all_have([b"abc", b"bca"], b"a", b"c")
 
 
 def test_members_of_anything_are_looked_up() -> None:

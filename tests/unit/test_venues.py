@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from math import isfinite
 from pathlib import Path
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from venue_samples import SAMPLES
 from venue_samples.sample import Sample, at, dump
 
-from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.checks import Checks, Quotes
 from marketflow.adapters.exchange.venues.registry import VENUES
 from marketflow.adapters.exchange.venues.venue import Found, Notice, Rejected, Subscribed, Trades, Venue
 
@@ -227,6 +227,139 @@ def test_each_good_trade_beside_a_bad_one_is_found(kind: str) -> None:
         assert sample.found(venue, sample.with_trades(items)) == Found([sample.trade] * 2, 8)
     assert sample.found(venue, sample.with_trades([])) == Found([])
     assert sample.found(venue, sample.with_trades([good] * 1024)) == Found([sample.trade] * 1024)
+
+
+@each_with_several
+def test_a_bad_trade_among_thousands_costs_only_itself(kind: str) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    good = at(sample.document, sample.at)
+    items = [good] * 5_000
+    items[3_333] = {**good, sample.price: "NaN"}
+    assert sample.found(venue, sample.with_trades(items)) == Found([sample.trade] * 4_999, 1)
+
+
+@each_with_several
+def test_thousands_of_bad_trades_are_not_all_read_one_by_one(kind: str) -> None:
+    """That would hold up all exchanges. Good ones that follow each other are found nevertheless."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    good = at(sample.document, sample.at)
+    bad = {**good, sample.price: "NaN"}
+    items = [good, bad] * 2_000 + [good] * 100
+    assert sample.found(venue, sample.with_trades(items)) == Found([sample.trade] * 1_100, 3_000)
+
+
+# ---- many messages together ----
+
+
+def bodies_of(sample: Sample, venue: Venue, frames: list[bytes]) -> list[bytes]:
+    """The bodies of frames that have trades."""
+    connection = sample.connection(venue)
+    return [meaning.body for frame in frames if isinstance(meaning := connection.read(frame), Trades)]
+
+
+def one_by_one(venue: Venue, bodies: list[bytes]) -> dict[str, list[tuple[Any, ...]]]:
+    """The trades of some bodies by symbol."""
+    trades: dict[str, list[tuple[Any, ...]]] = {}
+    for body in bodies:
+        for trade in venue.trades(body).trades:
+            row = (trade.timestamp, trade.price, trade.volume, trade.side, trade.id)
+            trades.setdefault(trade.symbol, []).append(row)
+    return trades
+
+
+def rows(groups: Sequence[Quotes]) -> dict[str, list[tuple[Any, ...]]]:
+    """The same of trades that are columns."""
+    return {
+        group.symbol: list(
+            zip(
+                group.timestamps, group.prices, group.volumes or (), group.sides, group.ids or (), strict=True
+            )
+        )
+        for group in groups
+    }
+
+
+def usual_frames(sample: Sample) -> list[bytes]:
+    """Frames whose trades differ in all that may differ."""
+    frames = [sample.frame]
+    frames += [sample.with_field(sample.price, price) for price in ("0.25", "77000", "2e-07")]
+    frames += [sample.with_field(sample.time, time) for time in sample.times]
+    if sample.side is not None:
+        frames += [sample.with_field(sample.side, side) for side in sample.sides]
+    return frames
+
+
+@each_venue
+def test_messages_together_have_the_trades_that_each_has(kind: str) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    bodies = bodies_of(sample, venue, usual_frames(sample)) * 5
+    groups = venue.together(bodies)
+    assert groups is not None
+    assert rows(groups) == one_by_one(venue, bodies)
+    assert sum(len(group.prices) for group in groups) == len(bodies)
+
+
+@each_venue
+def test_messages_are_not_taken_together_with_one_that_is_not_as_usual(kind: str) -> None:
+    """Those would be lost, or two bad messages would make a good one."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    (good,) = bodies_of(sample, venue, [sample.frame])
+    nan, volume = (
+        bodies_of(sample, venue, [sample.with_field(field, "NaN")])[0]
+        for field in (sample.price, sample.volume)
+    )
+    begin, end = good[:1], good[-1:]
+    for bad in (
+        [nan],
+        [volume],
+        [b""],
+        [b"garbage"],
+        [good[:-1]],
+        [good + good],
+        [good + b"\n" + good],
+        [good[:-1] + b",", b'"a":1' + end],
+        [good + b" " + good[:-1], b',"a":1' + end],
+        [begin + b'"a":"' + end, begin + good[1:]],
+    ):
+        assert venue.together([good, *bad, good]) is None
+        assert venue.together([*bad, good]) is None
+    assert venue.together([good, good]) is not None
+
+
+@each_venue
+@given(data=st.data())
+def test_any_messages_together_have_the_trades_that_each_has(kind: str, data: st.DataObject) -> None:
+    """Or have to be decoded one by one."""
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    frames = data.draw(st.lists(st.just(sample.frame) | mutated(kind) | damaged(kind), max_size=4))
+    bodies = bodies_of(sample, venue, frames)
+    groups = venue.together(bodies)
+    if groups is not None:
+        assert rows(groups) == one_by_one(venue, bodies)
+        assert not any(venue.trades(body).malformed for body in bodies)
+
+
+@each_venue
+@given(data=st.data())
+def test_frames_that_surely_are_trades_are(kind: str, data: st.DataObject) -> None:
+    sample, venue = SAMPLES[kind], VENUES[kind]
+    frame = data.draw(st.just(sample.frame) | mutated(kind) | damaged(kind))
+    connection = sample.connection(venue)
+    if connection.only_trades([frame]):
+        assert connection.read(frame) == Trades(frame)
+        assert connection.only_trades([frame, sample.frame])
+    else:
+        assert not connection.only_trades([sample.frame, frame])
+
+
+@each_venue
+def test_other_frames_are_never_taken_for_trades(kind: str) -> None:
+    sample = SAMPLES[kind]
+    connection = sample.connection(VENUES[kind])
+    assert connection.only_trades([sample.frame]) == (kind != "bitfinex")
+    for frame, meaning in sample.meanings.values():
+        if not isinstance(meaning, Trades):
+            assert not connection.only_trades([sample.frame, frame, sample.frame])
 
 
 # ---- other frames ----

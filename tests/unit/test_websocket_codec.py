@@ -61,6 +61,18 @@ def test_malformed_and_unacceptable_trades_are_counted():
     assert found.updates[0].columns.ids == ["1"]
 
 
+def test_ids_of_trades_that_are_not_accepted_have_come():
+    """Those of symbols that are not configured belong to no count: several may be mixed."""
+
+    class Contiguous(PlainVenue):
+        contiguous_ids = True
+
+    found = decoded(
+        [["a-usd", 1.0, NOW, 1], ["a-usd", -1.0, NOW, 2], ["x-usd", 1.0, NOW, 3]], venue=Contiguous()
+    )
+    assert found.identity.others == {"AUSD": ["2"]}
+
+
 def test_volumes_and_sides_are_those_of_the_trades():
     trade = '{"symbol":"BTC/USD","side":"buy","price":77313.3,"qty":%s,"trade_id":%d,"timestamp":"%s"}'
     time = "2026-11-22T10:29:11.549000Z"
@@ -71,6 +83,7 @@ def test_volumes_and_sides_are_those_of_the_trades():
     (updates,) = found.updates
     assert (updates.columns.volumes, updates.columns.sides) == ([0.5, None], ["buy", None])
     assert (updates.columns.ids, found.ignored_volumes) == (["1", "2"], 1)
+    assert found.identity.ignored == {"BTCUSD": {"2"}}
 
 
 @pytest.mark.parametrize("number", [-1, 2**63, 10**200, "", "a:b", "a b", "\u0663", "x" * 65])
@@ -86,3 +99,43 @@ def test_other_ids_can_be_written_and_read(number):
     data, _ = UpdatesPacker(b"boot").pack({b"key": [Written("x", "AUSD", [NOW], updates.columns)]})
     ((_, _, _, member),) = commands_of(data)
     assert read_member(("x", "AUSD"), member, NOW).id == str(number)
+
+
+def kraken_body(symbol: str, price: object, number: int, millisecond: int = 549) -> bytes:
+    trade = {
+        "symbol": symbol,
+        "side": "buy",
+        "price": price,
+        "qty": 0.5,
+        "trade_id": number,
+        "timestamp": f"2026-11-22T10:29:11.{millisecond}000Z",
+    }
+    return json.dumps({"channel": "trade", "type": "update", "data": [trade]}).encode()
+
+
+def test_many_messages_are_decoded_as_if_they_were_one():
+    """Each symbol in the order of time and id, and a bad message costs only itself."""
+    names = {"BTC/USD": "BTCUSD", "ETH/USD": "ETHUSD"}
+    decode = VenueDecoder(Kraken(), names, Checks(frozenset(names.values()), 60_000, 120_000))
+    good = [
+        kraken_body("BTC/USD", 3.0, 10),
+        kraken_body("ETH/USD", 7.0, 1),
+        kraken_body("BTC/USD", 2.0, 9),
+        kraken_body("BTC/USD", 1.0, 11, 548),
+        kraken_body("XRP/USD", 1.0, 1),
+    ]
+    for bad in ([], [b"garbage"], [kraken_body("BTC/USD", "NaN", 12)]):
+        found = decode(Frames((*good, *bad), NOW, NOW, 1.0))
+        assert [(each.symbol, each.columns.prices, each.columns.ids) for each in found.updates] == [
+            ("BTCUSD", [1.0, 2.0, 3.0], ["11", "9", "10"]),
+            ("ETHUSD", [7.0], ["1"]),
+        ]
+        assert found.rejected == {"symbol": 1} | ({"malformed": 1} if bad else {})
+        assert found.received == len(good) + len(bad)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 50])
+def test_ids_are_texts_as_the_venue_writes_them(count):
+    numbers = [2**63 - count + place for place in range(count)]
+    (updates,) = decoded(*[[["a-usd", 1.0, NOW, number]] for number in numbers]).updates
+    assert updates.columns.ids == [str(number) for number in numbers]

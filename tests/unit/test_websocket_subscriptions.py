@@ -48,6 +48,18 @@ def test_a_named_symbol_alone_is_rejected():
     assert not subscriptions.may_ask
 
 
+def test_the_others_are_asked_for_again_if_one_was_accepted_before():
+    """The exchange has refused the request because of it."""
+    subscriptions = of("abcd", 3, rejects_all=True)
+    subscriptions.ask(1, 0.0)
+    answer = Subscribed(("b",), 1, others_refused=True)
+    assert subscriptions.accept(answer).accepted == ["b"]
+    assert subscriptions.ask(2, 0.0) == ("a", "c")
+    assert subscriptions.accept(answer) == ([], {})  # it comes again, and the request is gone
+    assert subscriptions.accept(Subscribed(request=2)).accepted == ["a", "c"]
+    assert subscriptions.ask(3, 0.0) == ("d",)
+
+
 @pytest.mark.parametrize("request_number", [1, None])
 def test_the_others_are_asked_for_again_if_the_request_failed_with_it(request_number):
     subscriptions = of("abcd", 3, rejects_all=True)

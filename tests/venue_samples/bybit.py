@@ -40,7 +40,7 @@ SAMPLE = Sample(
                 b'{"success":false,"ret_msg":"error:already subscribed,topic:publicTrade.BTCUSDT",'
                 b'"conn_id":"cf71cb32","req_id":"7","op":"subscribe"}'
             ),
-            Subscribed(("BTCUSDT",), 7),
+            Subscribed(("BTCUSDT",), 7, others_refused=True),
         ),
         "error without a request": (
             b'{"success":false,"ret_msg":"Params Error","conn_id":"cf71cb32","op":""}',

@@ -181,8 +181,6 @@ class UpdatesPacker:
         """The bytes before a member, by the length of its price and of what it tells besides."""
         self._tails: dict[int, list[bytes]] = {}
         """The bytes from a member's block to the next score, by the length of the score and the place."""
-        self._blocks: dict[int, bytes] = {}
-        """A colon and the first digits of a block's sequences, by the number of the block."""
 
     def pack(self, runs: Mapping[bytes, Iterable[Written]]) -> tuple[bytes, int]:
         """The commands for runs by the key of their sorted set; returns their bytes and number."""
@@ -240,7 +238,7 @@ class UpdatesPacker:
         tails_of_block = self._tails_of_block(width)
         for first, count in segments:
             number, place = divmod(first, _BLOCK)
-            blocks += [self._blocks.get(number) or self._new_block(number)] * count
+            blocks += [_block(number)] * count
             tails += tails_of_block[place : place + count]
         return blocks, tails
 
@@ -255,12 +253,6 @@ class UpdatesPacker:
         if width not in self._tails:
             self._tails[width] = [b"%b:%b\r\n$%d\r\n" % (two, self._boot, width) for two in _LAST_TWO]
         return self._tails[width]
-
-    def _new_block(self, number: int) -> bytes:
-        if len(self._blocks) >= _BLOCKS_KEPT:
-            self._blocks.clear()
-        self._blocks[number] = block = b":" + _in_digits(number, SEQUENCE_DIGITS - 2)
-        return block
 
 
 def _add_told(columns: Sequence[Columns], tails: list[bytes], lengths: list[int], *, end: bytes) -> None:
@@ -309,12 +301,19 @@ def _segments(sequences: Sequence[int]) -> Sequence[tuple[int, int]]:
     return [(first, middle - first), *_segments(range(middle, end))]
 
 
+@lru_cache(_BLOCKS_KEPT)
+def _block(number: int) -> bytes:
+    """A colon and the first digits of a block's sequences."""
+    return b":" + _in_digits(number, SEQUENCE_DIGITS - 2)
+
+
+@lru_cache(_BLOCKS_KEPT)
 def _in_digits(number: int, width: int) -> bytes:
-    digits = ""
-    while number:
-        number, digit = divmod(number, SEQUENCE_BASE)
-        digits = _DIGITS[digit] + digits
-    return digits.rjust(width, "0").encode()
+    """The number in so many digits. Numbers of blocks come one after another, so most digits are kept."""
+    if width == 1:
+        return _DIGITS[number].encode()
+    rest, last = divmod(number, _BLOCK)
+    return _in_digits(rest, width - 2) + _LAST_TWO[last]
 
 
 def bulk(argument: bytes) -> bytes:

@@ -83,7 +83,7 @@ class MemoryWindow:
         self.forgetful = False
         """While it is set, a write takes effect, but its acknowledgement is lost."""
         self.refused: set[str] = set()
-        """The parts of a write that are refused: "updates", "bars", "removals"; or "reads"."""
+        """The parts of a write that are refused: "updates", "bars", "removals"; or "reads", "bars within"."""
         self.writes = 0
         """How many were acknowledged."""
         self.shelf = MemoryShelf() if shelf is None else shelf
@@ -234,6 +234,19 @@ class MemoryWindow:
         await self._reach()
         if "reads" in self.refused:
             raise StoreAway("refused")
+        return self._minutes(pairs)
+
+    async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
+        """The bars of these minutes."""
+        await self._reach()
+        if self.refused & {"reads", "bars within"}:
+            raise StoreRefuses("refused")
+        return {
+            pair: {start: minute for start, minute in bars.items() if start in span}
+            for pair, bars in self._minutes(pairs).items()
+        }
+
+    def _minutes(self, pairs: Sequence[Pair]) -> dict[Pair, StoredBars]:
         return {pair: by_minute(_ours(self.stored_bars.get(pair, {}))) for pair in pairs}
 
     async def pairs_with_bars(self) -> Sequence[Pair]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-import attrs
+import msgspec
 import structlog
 
 from marketflow.adapters.cache import bar_fields, members
 from marketflow.adapters.cache.connections import Connections, open_connections
+from marketflow.adapters.cache.field_patterns import patterns_of
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored, Kind
 from marketflow.adapters.cache.lock import Lock, text_of
 from marketflow.adapters.cache.pairs import find_pairs
@@ -24,9 +25,8 @@ from marketflow.adapters.cache.replies import (
     numbers_of,
     policy_of,
     prices_of,
-    refusals_of,
 )
-from marketflow.adapters.cache.resp import Command
+from marketflow.adapters.cache.resp import Command, ErrorReply, refusals_of
 from marketflow.app.ports import (
     ALL,
     Edge,
@@ -54,12 +54,15 @@ WINDOW_MARGIN: Final = 5_000
 FIELDS_PER_COMMAND: Final = 1_000
 WINDOWS_PER_READ: Final = 50
 """Windows whose newest members are read at a time."""
+PAIRS_PER_SCAN: Final = 20
+"""Hashes of bars in which a few minutes are looked for at a time: up to 300 bars each."""
+SCANNED_AT_ONCE: Final = 1_000_000
+"""Fields of a hash that Redis looks at in one step: all. One of ours has some thousands."""
 PAIRS_PER_READ: Final = 4
 """Hashes of bars that are read at a time: 14,400 fields at most. It takes about 10 ms to take them in."""
 
 
-@attrs.frozen
-class RedisFlush:
+class RedisFlush(msgspec.Struct, frozen=True):
     """A flush as the bytes of its commands, and the number of their replies."""
 
     updates: bytes = b""
@@ -150,24 +153,33 @@ class RedisWindow:
     async def post(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether those posted before it have found the marker."""
         data, replies, posted = self._prepared(flush)
-        with self._forgetting():
+        try:
             found = await self._redis.writer.post(data, replies)
             self._posted.append(posted)
             if any(refusals_of(each) for each in found):
                 found += await self._redis.writer.collect()  # After a failure no write is in flight.
             return self._found(found)
+        except BaseException as error:
+            self._forget(error)
+            raise
 
     async def write(self, flush: RedisFlush) -> bool:
         """Send a flush; returns whether it and those posted before it have found the marker."""
         data, replies, posted = self._prepared(flush)
         self._posted.append(posted)
-        with self._forgetting():
+        try:
             return self._found(await self._redis.writer.write(data, replies))
+        except BaseException as error:
+            self._forget(error)
+            raise
 
     async def collect(self) -> bool:
         """Wait for all that was posted; returns whether they have found the marker."""
-        with self._forgetting():
+        try:
             return self._found(await self._redis.writer.collect())
+        except BaseException as error:
+            self._forget(error)
+            raise
 
     def _prepared(self, flush: RedisFlush) -> tuple[list[bytes], int, tuple[bytes, int]]:
         """The commands of a write, how many replies there will be, and what is kept of it."""
@@ -184,21 +196,16 @@ class RedisWindow:
         replies = flush.removals_replies + 3 + flush.updates_replies + len(flush.hashes) + len(expiries)
         return data, replies, (marker, flush.removals_replies)
 
-    @contextmanager
-    def _forgetting(self) -> Iterator[None]:
+    def _forget(self, error: BaseException) -> None:
         """After a failure it is unknown whether the posted writes took effect.
 
         All replies are there when a write is refused. After any other failure some may still come, and the
         next write would take them for its own: the connection ends.
         """
-        try:
-            yield
-        except BaseException as error:
-            self._posted.clear()
-            self._expiring.clear()
-            if not isinstance(error, StoreRefuses):
-                self._redis.writer.close()
-            raise
+        self._posted.clear()
+        self._expiring.clear()
+        if not isinstance(error, StoreRefuses):
+            self._redis.writer.close()
 
     def _found(self, replies: Sequence[Sequence[Any]]) -> bool:
         """Check the replies to the oldest posted writes; returns whether each write has found the marker.
@@ -256,6 +263,31 @@ class RedisWindow:
         commands = [[("HGETALL", bar_fields.bars_key(pair)) for pair in part] for part in parts]
         await self._redis.readers.read_parts(commands, read)
         self._foreign.tell("bar", ignored)
+        return hashes.found
+
+    async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
+        """The bars of these minutes: Redis looks for their fields, and sends little else."""
+        parts = [pairs[first : first + PAIRS_PER_SCAN] for first in range(0, len(pairs), PAIRS_PER_SCAN)]
+        hashes, patterns = Hashes(), patterns_of(span)
+
+        def read(number: int, replies: list[Any]) -> None:
+            # Foreign bars are logged when all bars are read.
+            hashes.scanned(parts[number], replies, span, Ignored())
+
+        commands: list[list[Command]] = [
+            [
+                ("HSCAN", bar_fields.bars_key(pair), 0, "MATCH", pattern, "COUNT", SCANNED_AT_ONCE)
+                for pair in part
+                for pattern in patterns
+            ]
+            for part in parts
+        ]
+        try:
+            await self._redis.readers.read_parts(commands, read)
+        except StoreAway as error:
+            if isinstance(error.__cause__, ErrorReply):
+                raise StoreRefuses(str(error)) from error
+            raise
         return hashes.found
 
     async def pairs_with_bars(self) -> Sequence[Pair]:

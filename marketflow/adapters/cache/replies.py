@@ -9,9 +9,9 @@ from typing import Any, Final
 from marketflow.adapters.cache import bar_fields, edges, members
 from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import Ignored
-from marketflow.app.ports import Edge, StoreAway, StoredBars
+from marketflow.app.ports import Edge, StoreAway, StoredBars, StoreRefuses
 from marketflow.domain.bars import BAR_WIDTH
-from marketflow.domain.periods import floor_to
+from marketflow.domain.periods import Span, floor_to
 from marketflow.domain.prices import Pair
 
 _TEXTS: Final = frozenset({bytes, type(None)})
@@ -22,11 +22,6 @@ def policy_of(replies: Sequence[Any]) -> str:
     """The eviction policy; `noeviction` if the reply does not have it."""
     (reply,) = replies
     return reply[1].decode(errors="replace") if reply else "noeviction"
-
-
-def refusals_of(replies: Sequence[Any]) -> list[Exception]:
-    """The error replies among them."""
-    return [reply for reply in replies if isinstance(reply, Exception)]
 
 
 def check_write(replies: Sequence[Any], place: int) -> None:
@@ -81,3 +76,21 @@ class Hashes:
         for pair, reply in zip(pairs, replies, strict=True):
             values = dict(zip(reply[0::2], reply[1::2], strict=True))
             self.found[pair] = bar_fields.read_minutes(pair, values, self._order, ignored)
+
+    def scanned(self, pairs: Sequence[Pair], replies: list[Any], span: Span, ignored: Ignored) -> None:
+        """Read what scans have found in the hashes of these pairs; keep the minutes that start in the span.
+
+        There are equally many replies for each pair.
+
+        Raises:
+            StoreRefuses: one has not scanned the whole hash.
+        """
+        each = len(replies) // len(pairs)
+        for place, pair in enumerate(pairs):
+            values: dict[bytes, bytes] = {}
+            for cursor, reply in replies[place * each : (place + 1) * each]:
+                if int(cursor):
+                    raise StoreRefuses("it does not scan a whole hash at once")
+                values.update(zip(reply[0::2], reply[1::2], strict=True))
+            found = bar_fields.read_minutes(pair, values, self._order, ignored)
+            self.found[pair] = {start: minute for start, minute in found.items() if start in span}

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import hiredis
@@ -56,16 +57,23 @@ class Replies:
             ProtocolError: these bytes are no reply.
             ErrorReply: an error that ends the connection.
         """
-        gets = self._reader.gets
-        while len(found) < wanted and (reply := gets()) is not _MORE:
-            if type(reply) is ErrorReply and reply.ends_connection:
-                raise reply
-            found.append(reply)
+        replies = list(islice(iter(self._reader.gets, _MORE), wanted - len(found)))
+        for refusal in refusals_of(replies):
+            if refusal.ends_connection:
+                raise refusal
+        found += replies
 
     @property
     def empty(self) -> bool:
         """Whether all received bytes were parsed."""
         return not self._reader.has_data()
+
+
+def refusals_of(replies: Sequence[Any]) -> list[ErrorReply]:
+    """The error replies among them."""
+    if ErrorReply not in map(type, replies):
+        return []
+    return [reply for reply in replies if type(reply) is ErrorReply]
 
 
 def pack_commands(commands: Iterable[Command]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Protocol, TypeGuard, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeGuard, TypeVar, cast
 
 import attrs
 import msgspec
@@ -33,10 +33,38 @@ class Quote(Protocol):
     """"buy" or "sell", if the source has told it."""
 
 
-class Identified(Quote, Protocol):
-    """A quote with the source's own id of the trade."""
+_SIDES: Final = frozenset({"buy", "sell", None})
+AnyQuote = TypeVar("AnyQuote", bound=Quote)
 
-    id: int | str
+
+class Quotes(msgspec.Struct, gc=False):
+    """The well-formed messages about a symbol, as columns. The fields are those of `Quote`."""
+
+    symbol: str
+    timestamps: Sequence[int]
+    prices: Sequence[float]
+    volumes: Sequence[object] | None = None
+    """None: the source tells no volumes and no sides."""
+    sides: Sequence[object] = ()
+    ids: Sequence[int | str] | None = None
+    """The source's own ids of the trades; None if it has none. The checks take texts only."""
+
+    def take(self, places: Sequence[int]) -> Quotes:
+        """Those at these places, in their order."""
+        volumes, sides, ids = self.volumes, self.sides, self.ids
+        return Quotes(
+            self.symbol,
+            [self.timestamps[place] for place in places],
+            [self.prices[place] for place in places],
+            None if volumes is None else [volumes[place] for place in places],
+            () if volumes is None else [sides[place] for place in places],
+            None if ids is None else [ids[place] for place in places],
+        )
+
+    @property
+    def columns(self) -> Columns:
+        """Those of them that need no check."""
+        return Columns(self.timestamps, self.prices, ids=cast("Sequence[str] | None", self.ids))
 
 
 @attrs.frozen
@@ -59,7 +87,6 @@ class Checks:
         received_at: int,
         *,
         told: bool = False,
-        identified: bool = False,
     ) -> Decoded:
         """The content of a payload.
 
@@ -68,78 +95,92 @@ class Checks:
             rejected: the number of other messages, by reason.
             received_at: when they were received, Unix ms.
             told: whether some of them may tell a volume.
-            identified: whether all of them are `Identified`; their ids become a column then.
         """
+        timestamps = [quote.timestamp for quote in quotes]
+        # If all timestamps ascend, as they usually do, those of each symbol ascend too.
+        ascending = timestamps == sorted(timestamps)
+        groups = [_quotes(symbol, group, told=told) for symbol, group in by_symbol(quotes).items()]
+        return self.grouped(groups, rejected, received_at, ascending=ascending)
+
+    def grouped(
+        self,
+        groups: Sequence[Quotes],
+        rejected: Mapping[str, int],
+        received_at: int,
+        *,
+        ascending: bool,
+    ) -> Decoded:
+        """The same for messages that are columns by symbol already; `ascending`: so are their timestamps."""
         acceptance = Acceptance.at(
             received_at, symbols=self.symbols, interval=self.interval, lateness=self.lateness
         )
         reasons: defaultdict[str, int] = defaultdict(int, rejected)
-        updates = _accept(quotes, acceptance, reasons, told=told, identified=identified)
+        accepted: list[Updates] = []
+        ignored_volumes = 0
+        for group in groups:
+            updates, ignored = _accept(group, acceptance, reasons, ascending=ascending)
+            if updates is not None:
+                accepted.append(updates)
+                ignored_volumes += ignored
         return Decoded(
-            received=sum(rejected.values()) + len(quotes),
-            updates=[each for each, _ in updates],
+            received=sum(rejected.values()) + sum([len(group.prices) for group in groups]),
+            updates=accepted,
             rejected=dict(reasons),
-            ignored_volumes=sum([ignored for _, ignored in updates]) if told else 0,
+            ignored_volumes=ignored_volumes,
         )
 
 
+def by_symbol(quotes: Iterable[AnyQuote]) -> Mapping[str, Sequence[AnyQuote]]:
+    """The quotes of each symbol, in their order."""
+    groups: defaultdict[str, list[AnyQuote]] = defaultdict(list)
+    for quote in quotes:
+        groups[quote.symbol].append(quote)
+    return groups
+
+
+def _quotes(symbol: str, group: Sequence[Quote], *, told: bool) -> Quotes:
+    timestamps, prices = [quote.timestamp for quote in group], [quote.price for quote in group]
+    if not told:
+        return Quotes(symbol, timestamps, prices)
+    volumes, sides = [quote.volume for quote in group], [quote.side for quote in group]
+    return Quotes(symbol, timestamps, prices, volumes, sides)
+
+
 def _accept(
-    quotes: Sequence[Quote],
-    acceptance: Acceptance,
-    rejected: defaultdict[str, int],
-    *,
-    told: bool,
-    identified: bool,
-) -> Sequence[tuple[Updates, int]]:
-    """The acceptable quotes by symbol, and how many of their volumes do not count.
+    group: Quotes, acceptance: Acceptance, rejected: defaultdict[str, int], *, ascending: bool
+) -> tuple[Updates | None, int]:
+    """The acceptable quotes, and how many of their volumes do not count.
 
     The others are counted in `rejected`.
     """
-    by_symbol: defaultdict[str, list[Quote]] = defaultdict(list)
-    for quote in quotes:
-        by_symbol[quote.symbol].append(quote)
-    timestamps = [quote.timestamp for quote in quotes]
-    # If all timestamps ascend, as they usually do, those of each symbol ascend too.
-    ascending = timestamps == sorted(timestamps)
-    accepted: list[tuple[Updates, int]] = []
-    for symbol, group in by_symbol.items():
-        if symbol not in acceptance.symbols:
-            rejected[SYMBOL] += len(group)
-            continue
-        updates, ignored = _updates(symbol, group, ascending=ascending, told=told, identified=identified)
-        # Usually all updates are good. The bars show this without a check of each update.
-        for bar in updates.bars.values():
-            if not acceptance.takes(bar):
-                break
-        else:
-            accepted.append((updates, ignored))
-            continue
-        if good := _filter(group, acceptance, rejected):
-            accepted.append(_updates(symbol, good, ascending=ascending, told=told, identified=identified))
-    return accepted
+    if group.symbol not in acceptance.symbols:
+        rejected[SYMBOL] += len(group.prices)
+        return None, 0
+    updates, ignored = _updates(group, ascending=ascending)
+    # Usually all updates are good. The bars show this without a check of each update.
+    for bar in updates.bars.values():
+        if not acceptance.takes(bar):
+            break
+    else:
+        return updates, ignored
+    good = _good(group, acceptance, rejected)
+    return _updates(group.take(good), ascending=ascending) if good else (None, 0)
 
 
-def _updates(
-    symbol: str, quotes: Sequence[Quote], *, ascending: bool, told: bool, identified: bool
-) -> tuple[Updates, int]:
-    columns = Columns([quote.timestamp for quote in quotes], [quote.price for quote in quotes])
-    ignored = 0
-    if told:
-        columns, ignored = _with_volumes(columns, quotes)
-    if identified:
-        ids = [str(quote.id) for quote in cast("Sequence[Identified]", quotes)]
-        columns = msgspec.structs.replace(columns, ids=ids)
-    return Updates(symbol, columns, in_seconds(columns, ascending=ascending)), ignored
+def _updates(group: Quotes, *, ascending: bool) -> tuple[Updates, int]:
+    columns, ignored = group.columns, 0
+    if group.volumes is not None:
+        columns, ignored = _with_volumes(columns, group.volumes, group.sides)
+    return Updates(group.symbol, columns, in_seconds(columns, ascending=ascending)), ignored
 
 
-def _with_volumes(columns: Columns, quotes: Sequence[Quote]) -> tuple[Columns, int]:
+def _with_volumes(columns: Columns, told: Sequence[object], sides: Sequence[object]) -> tuple[Columns, int]:
     """The columns with the volumes that count, and their sides; and how many volumes do not count."""
-    told = [quote.volume for quote in quotes]
-    sides = [quote.side for quote in quotes]
     if _all_count(told, columns.prices) and _all_known(sides):
         # Usually all are good. This shows it without a check of each.
-        named = None if sides.count(None) == len(sides) else sides
-        return Columns(columns.timestamps, columns.prices, told, named), 0
+        return Columns(
+            columns.timestamps, columns.prices, told, sides if any(sides) else None, columns.ids
+        ), 0
     volumes = [
         float(volume) if counts(volume, price) else None
         for volume, price in zip(told, columns.prices, strict=True)
@@ -148,7 +189,8 @@ def _with_volumes(columns: Columns, quotes: Sequence[Quote]) -> tuple[Columns, i
     if volumes.count(None) == len(volumes):
         return columns, ignored
     known = [None if volume is None else side_of(side) for volume, side in zip(volumes, sides, strict=True)]
-    return Columns(columns.timestamps, columns.prices, volumes, known if any(known) else None), ignored
+    named = known if any(known) else None
+    return Columns(columns.timestamps, columns.prices, volumes, named, columns.ids), ignored
 
 
 def _all_count(told: Sequence[object], prices: Sequence[float]) -> TypeGuard[Sequence[float]]:
@@ -161,18 +203,20 @@ def _all_count(told: Sequence[object], prices: Sequence[float]) -> TypeGuard[Seq
 
 
 def _all_known(sides: Sequence[object]) -> TypeGuard[Sequence[Side | None]]:
-    """Whether all are sides, or are missing. They need not be hashable."""
-    return sides.count("buy") + sides.count("sell") + sides.count(None) == len(sides)
+    """Whether all are sides, or are missing."""
+    try:
+        return {*sides} <= _SIDES
+    except TypeError:
+        return False  # a JSON array or object
 
 
-def _filter(
-    quotes: Iterable[Quote], acceptance: Acceptance, rejected: defaultdict[str, int]
-) -> Sequence[Quote]:
-    good: list[Quote] = []
-    for quote in quotes:
-        reason = acceptance.reason_against(quote.symbol, quote.price, quote.timestamp)
+def _good(group: Quotes, acceptance: Acceptance, rejected: defaultdict[str, int]) -> Sequence[int]:
+    """The places of the acceptable quotes."""
+    good: list[int] = []
+    for place, (price, timestamp) in enumerate(zip(group.prices, group.timestamps, strict=True)):
+        reason = acceptance.reason_against(group.symbol, price, timestamp)
         if reason is None:
-            good.append(quote)
+            good.append(place)
         else:
             rejected[reason] += 1
     return good

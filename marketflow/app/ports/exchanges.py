@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
-
-import attrs
 
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Columns
@@ -55,6 +52,8 @@ class Identity(NamedTuple):
     """Whether the ids of a symbol's trades are whole numbers without gaps."""
     others: Mapping[str, Sequence[str]] | None = None
     """By symbol the ids of trades that came and were not accepted, if ids are contiguous."""
+    ignored: Mapping[str, Collection[str]] | None = None
+    """By symbol the ids of accepted trades that told a volume which does not count."""
 
 
 class Decoded(NamedTuple):
@@ -230,8 +229,7 @@ class Chunk(NamedTuple, Generic[AnyPayload]):
     payload: AnyPayload
 
 
-@attrs.frozen
-class Batch:
+class Batch(NamedTuple):
     """The result of decoding a chunk."""
 
     exchange: str
@@ -250,7 +248,13 @@ class Batch:
     identity: Identity | None = None
     """As in `Decoded`."""
 
-    @cached_property
+    @property
     def accepted(self) -> int:
-        """How many updates it holds. It is asked for several times, so they are counted once."""
-        return sum([len(updates.columns) for updates in self.updates])
+        """How many updates it holds."""
+        return sum([len(updates.columns.prices) for updates in self.updates])
+
+    def sifted(
+        self, updates: Sequence[Updates], rejected: Mapping[str, int], *, ignored_volumes: int
+    ) -> Batch:
+        """The same chunk with these updates; the others are among the rejected."""
+        return self._replace(updates=updates, rejected=rejected, ignored_volumes=ignored_volumes)

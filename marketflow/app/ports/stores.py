@@ -12,7 +12,7 @@ class StoreAway(Exception):
 
 
 class StoreRefuses(StoreAway):
-    """A store answers but refused a part of a write; the rest took effect."""
+    """A store answers, but refused a reading, or a part of a write; the rest of that took effect."""
 
 
 class StoreTaken(Exception):

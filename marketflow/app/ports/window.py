@@ -147,6 +147,16 @@ class Window(Protocol):
         """
         ...
 
+    async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
+        """The bars of the whole minutes of this span, of all boots. They have not been looked at, either.
+
+        For a span of some minutes it takes a tenth of the time of `all_bars`.
+
+        Raises:
+            StoreRefuses: the store answers, but does not allow this. `all_bars` may work.
+        """
+        ...
+
     async def pairs_with_bars(self) -> Sequence[Pair]:
         """Pairs that have bars in the store, configured or not, as far as can be found in bounded time.
 

@@ -42,8 +42,9 @@ class CandlePages:
         Raises:
             NothingCanAnswer: a store that is needed for the page is away.
         """
-        await self._spans.catch_up(pairs)
         width = CANDLE_INTERVALS[interval]
+        # The newest candles may be of any age, since those without updates are left out.
+        await self._spans.catch_up(pairs, 0 if start is None else ceil_to(start, width))
         # No update is a day ahead of our clock. The bound keeps out dates that a store cannot hold.
         last = ceil_to(now if end is None else min(end, now + DAY), width)
         known_from = following = None

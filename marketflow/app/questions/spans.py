@@ -61,9 +61,12 @@ class Spans:
         self._window_length = window_length
         self._retention = retention
 
-    async def catch_up(self, pairs: Sequence[Pair]) -> None:
-        """Wait until the history is known, or out of reach; then learn of all that was accepted until now."""
-        await self._standing.wait_for_history()
+    async def catch_up(self, pairs: Sequence[Pair], since: int) -> None:
+        """Wait until the history is known from `since` (ms) on, or out of reach.
+
+        Then learn of all that was accepted until now.
+        """
+        await self._standing.wait_for_history(max(0, since))
         await self._bars.catch_up(pairs)
 
     def knowledge(self, now: int) -> Knowledge:
@@ -73,7 +76,7 @@ class Spans:
             interval=self._interval,
             retention=self._retention,
             forgotten_to=self._bars.forgotten_to,
-            history_known=self._standing.history_known,
+            known_from=self._standing.known_from,
             began_at=self._standing.began_at,
         )
 
@@ -109,8 +112,8 @@ class Spans:
         Raises:
             NothingCanAnswer: no part of it is known for sure.
         """
-        await self.catch_up(pairs)
         end = floor_to(now, BAR_WIDTH)
+        await self.catch_up(pairs, end - period)
 
         async def read(knowledge: Knowledge) -> Covered:
             if period <= self._window_length and now - period >= knowledge.bars_from:

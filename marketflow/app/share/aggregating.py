@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import attrgetter
 from typing import Final
 
 import trio
@@ -80,7 +82,8 @@ class Aggregator:
         while not last:
             with trio.move_on_after(self._closing.until_next_second):
                 if self._earlier.history.doubted:
-                    await wait_any(ended.wait, self._earlier.read)
+                    read = partial(self._earlier.wait_until, attrgetter("up_to_date"))
+                    await wait_any(ended.wait, read)
                 else:
                     await ended.wait()
             # Looked at before the write: what comes in while rows are written is due after it.

@@ -112,10 +112,11 @@ class Book:
             batch = self.trades.of(exchange).sifted(batch, batch.identity)
         self.ledgers[exchange].enter(batch)
         queue, received = self.buffers.queues[exchange], batch.received_monotonic
-        first = self.sequences.take(exchange, batch.number, batch.accepted)
+        accepted = batch.accepted
+        first = self.sequences.take(exchange, batch.number, accepted)
         adopted = self.rows.adopted
         for symbol, columns, bars in batch.updates:
-            end = first + len(columns)
+            end = first + len(columns.prices)
             for second, bar in bars.items():
                 self.bars.add((exchange, symbol), second, bar, first, received)
                 # Only now, since adding may show that Redis has lost bars of that minute.
@@ -126,7 +127,7 @@ class Book:
             first = end
         if batch.updates:
             self.last_accepted[exchange] = trio.current_time()
-            self.arrivals.grow_to(self.arrivals.next + batch.accepted)
+            self.arrivals.grow_to(self.arrivals.next + accepted)
         if self.buffers.dropping:
             self.buffers.drop_overflow(exchange)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-import attrs
 import trio
 
 from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN, Ledger
@@ -19,14 +18,13 @@ MOST_AHEAD: Final = 50_000
 only be older when they are written, and out of the processor's cache."""
 
 
-@attrs.frozen
-class Taken:
+class Taken(NamedTuple):
     """Updates that were taken for a flush."""
 
-    runs: list[UpdateRun] = attrs.field(factory=list)
-    counts: dict[str, int] = attrs.field(factory=dict)
+    runs: list[UpdateRun]
+    counts: dict[str, int]
     """By exchange."""
-    received: dict[float, int] = attrs.field(factory=dict)
+    received: dict[float, int]
     """By the time of their receipt (seconds of Trio's clock)."""
 
 
@@ -45,14 +43,15 @@ class Buffers:
         self.queues = {exchange: PendingUpdates() for exchange in limits}
         self._ledgers = ledgers
         self.dropping = False
-        self._changed = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
+        """Tasks that wait until pending updates have become fewer, or the policy has changed."""
 
     # ---- in ----
 
     async def wait_for_room(self, exchange: str, count: int) -> None:
         """Wait until so many updates fit, or may push out older ones."""
         while not self.dropping and not self._has_room(exchange, count):
-            await self._changed.wait()
+            await self._changed.park()
 
     def _has_room(self, exchange: str, count: int) -> bool:
         pending = self._ledgers[exchange].pending
@@ -102,7 +101,7 @@ class Buffers:
 
         Those before `oldest` (ms) are counted as expired.
         """
-        taken = Taken()
+        taken = Taken([], {}, {})
         for exchange in waiting:
             # What is on its way cannot be dropped: two flushes are, and the newest need half of the room.
             limit = max(1, min(FLUSH_UPDATES // len(waiting), self.limits[exchange] // 4))
@@ -131,9 +130,9 @@ class Buffers:
 
     async def wait_changed(self) -> None:
         """Wait until pending updates have become fewer, or the policy for full buffers has changed."""
-        await self._changed.wait()
+        await self._changed.park()
 
     def notify(self) -> None:
         """Pending updates have become fewer."""
-        self._changed.set()
-        self._changed = trio.Event()
+        if self._changed:
+            self._changed.unpark_all()

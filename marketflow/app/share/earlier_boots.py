@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trio_util import AsyncValue
 
 from marketflow.app.share.history import History
 from marketflow.app.share.trials import Trials
 from marketflow.app.share.wake import Wake
+from marketflow.domain.periods import Span
 
 
 class EarlierBoots:
@@ -28,15 +31,19 @@ class EarlierBoots:
         """Whether Redis answers, so that the reading that is wanted will be done in a moment."""
         return not self.history.up_to_date and self._trials.link.answers
 
-    async def read(self) -> None:
-        """Wait until the reading that is wanted was done; rows may have yet to tell if these bars are all."""
-        await self._history.wait_value(lambda history: history.up_to_date)
-
-    async def undoubted(self) -> None:
-        """Wait until no rows have yet to tell if the bars are all, or they cannot until Redis is back."""
-        await self._history.wait_value(lambda history: not history.doubted or history.unsure)
+    async def wait_until(self, condition: Callable[[History], bool]) -> None:
+        """Wait until that is so."""
+        await self._history.wait_value(condition)
 
     # ---- events ----
+
+    def newest_read(self, number: int, span: Span) -> None:
+        """The reading of that number has read the bars of this time (ms); it goes on with all others.
+
+        Questions do not wait for the rest of the first attempt: they are answered from memory until its end.
+        """
+        self._history.value = self.history.newest_read(number, span)
+        self._trials.become(self._trials.link.tried_once())
 
     def was_read(self, number: int) -> None:
         """The reading of that number was done."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-import attrs
 import trio
 
 from marketflow.app.instruments.histogram import Histogram
@@ -20,8 +19,7 @@ FLUSH_BARS: Final = 5_000
 """Bars in one flush at most. Only restoring the window needs as many."""
 
 
-@attrs.frozen
-class Position:
+class Position(NamedTuple):
     """A point in the order in which updates and bars come in. They are taken in the same order."""
 
     updates: Mapping[str, int]
@@ -30,8 +28,7 @@ class Position:
     """How many changes of bars are before it."""
 
 
-@attrs.frozen
-class InFlight:
+class InFlight(NamedTuple):
     """A flush on its way. It stays the same until it is acknowledged, however often it is written."""
 
     encoded: EncodedFlush

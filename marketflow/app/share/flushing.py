@@ -124,9 +124,6 @@ class Flusher:
             return
         if self._trials.link.whole and not self._book.flushes.waiting:
             await self._wake.wait_for_work(self._rounds.due_at)
-            # Feeds read on a common beat. Those that the first one wakes are a turn behind it, and their
-            # batches go with the same flush.
-            await trio.lowlevel.checkpoint()
         # One round in half an interval: with the time of a write, an update is in the window within it.
         # And no later than the heartbeat, even if the interval is longer: the lease would expire.
         beat = next_beat(began, min(self._flush_interval / 2, HEARTBEAT_SECONDS))

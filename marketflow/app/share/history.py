@@ -18,6 +18,10 @@ once more. That does not make the history unread: the boots before this one have
 them stays true. Until the new reading is done the history is only not up to date. With Redis away that may
 take long, and questions and rows go on with what this boot knows, as they do while both stores are away.
 
+The bars of the open minutes are read before all others, so that questions about these need not wait for an
+hour of bars. That changes no state: `reach` tells of which time bars have been read, and
+`marketflow.app.share.history_reach` what follows from it.
+
 But if another boot had the database before rows were compared for the first time, the history stays doubted
 until then: the other may have written rows with our bars in them, and rows of the time before this boot wait.
 """
@@ -25,8 +29,14 @@ until then: the other may have written rows with our bars in them, and rows of t
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 import attrs
+
+from marketflow.domain.periods import Span
+
+NOTHING: Final = Span(0, 0)
+ALL_TIME: Final = Span(0, 2**62)
 
 
 class HistoryState(Enum):
@@ -54,6 +64,8 @@ class History:
     """Whether rows have told what Redis has lost."""
     another: bool = False
     """Whether another boot had the database, and its bars have not been read since."""
+    newest: Span = NOTHING
+    """Of which time (ms) the reading that is wanted has read the bars, before all others."""
 
     @property
     def state(self) -> HistoryState:
@@ -71,6 +83,11 @@ class History:
     def read(self) -> bool:
         """Whether the bars have been read, once at least."""
         return self.done > 0
+
+    @property
+    def reach(self) -> Span:
+        """Of which time (ms) the bars have been read."""
+        return ALL_TIME if self.read else self.newest
 
     @property
     def up_to_date(self) -> bool:
@@ -95,7 +112,11 @@ class History:
 
     def read_again(self) -> History:
         """The lease was lost and taken again: another boot may have written meanwhile."""
-        return attrs.evolve(self, wanted=self.wanted + 1)
+        return attrs.evolve(self, wanted=self.wanted + 1, newest=NOTHING)
+
+    def newest_read(self, number: int, span: Span) -> History:
+        """The reading of that number has read the bars of this time (ms). All others are yet to be read."""
+        return attrs.evolve(self, newest=span) if number == self.wanted else self
 
     def was_read(self, number: int) -> History:
         """The reading of that number was done. If another one is wanted by now, it is not up to date."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
 import trio
 
-from marketflow.app.ports import StoredBars, Window
 from marketflow.app.share.book import Book
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.link import Task
+from marketflow.app.share.reading import Reading, Stored
 from marketflow.app.share.sending import Sender
 from marketflow.app.share.trials import Trials
 from marketflow.app.share.trimming import Trimming
-from marketflow.domain.prices import Pair
 
 
 class Joining:
@@ -23,21 +20,18 @@ class Joining:
         self,
         *,
         book: Book,
-        window: Window,
         sender: Sender,
         trials: Trials,
         trimming: Trimming,
         earlier: EarlierBoots,
-        pairs: Callable[[], Sequence[Pair]],
+        reading: Reading,
     ) -> None:
-        """`pairs`: the configured ones, and others that the book has bars of."""
         self._book = book
-        self._window = window
         self._sender = sender
         self._trials = trials
         self._trimming = trimming
         self._earlier = earlier
-        self._pairs = pairs
+        self._reading = reading
 
     async def join(self) -> dict[str, int]:
         """Make the window whole; returns what that took.
@@ -50,32 +44,27 @@ class Joining:
         Raises:
             StoreAway
         """
-        reading = self._earlier.history.wanted
+        number = self._earlier.history.wanted
         with self._trials.of(Task.MARK):
             await self._sender.mark()
         with self._trials.of(Task.WRITE):
             for on_its_way in list(self._book.flushes.in_flight):
                 await self._sender.write(on_its_way.encoded, self._book.flushes.acknowledge)
         epoch = self._trials.link.epoch
-        missing = await self._adopt(await self._read())
-        self._earlier.was_read(reading)
+        with self._trials.of(Task.READ):
+            stored = await self._reading.read(number)
+        missing = await self._adopt(stored)
+        self._earlier.was_read(number)
         flushes = self._book.flushes.replay.flushes() if self._trials.link.replay_due else ()
         with self._trials.of(Task.REPLAY):
             for flush in flushes:
                 await self._sender.write(flush)
         self._trials.become(self._trials.link.replayed_all(epoch))
-        if self._earlier.history.wanted == reading:
+        if self._earlier.history.wanted == number:
             self._trials.become(self._trials.link.made_whole(epoch))
         return {"bars_written": missing, "flushes_replayed": len(flushes)}
 
-    async def _read(self) -> Mapping[Pair, StoredBars]:
-        pairs = self._pairs()
-        with self._trials.of(Task.READ):
-            if not self._earlier.history.up_to_date:
-                pairs = list(dict.fromkeys([*pairs, *await self._window.pairs_with_bars()]))
-            return await self._window.all_bars(pairs)
-
-    async def _adopt(self, stored: Mapping[Pair, StoredBars]) -> int:
+    async def _adopt(self, stored: Stored) -> int:
         """Adopt the bars that the window has; returns how many it lacks."""
         self._trimming.prune()
         missing = 0

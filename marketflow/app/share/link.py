@@ -40,7 +40,7 @@ class LinkState(Enum):
     """How far the window has come."""
 
     STARTING = "starting"
-    """The first attempt has not ended. Questions wait for its result."""
+    """The first attempt has not ended, nor read the open minutes. Questions wait for that."""
     AWAY = "away"
     """It failed, and has not answered since."""
     JOINING = "joining"
@@ -105,7 +105,7 @@ class Link:
 
     def worked(self, task: Task) -> Link:
         """The window did what it was asked."""
-        if task not in self.failing:
+        if not self.failing or task not in self.failing:
             return self
         state = LinkState.JOINING if self.state is LinkState.AWAY and task is Task.MARK else self.state
         return attrs.evolve(self, state=state, failing=self.failing - {task})

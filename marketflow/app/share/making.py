@@ -25,6 +25,7 @@ from marketflow.app.share.known_bars import BookBars
 from marketflow.app.share.lease import Lease, WriterLease
 from marketflow.app.share.pairs import Pairs
 from marketflow.app.share.reach import Reach
+from marketflow.app.share.reading import OpenMinutes, Reading
 from marketflow.app.share.retention import Retention
 from marketflow.app.share.rounds import Rounds
 from marketflow.app.share.row_writing import RowWriter
@@ -124,14 +125,11 @@ def make_share(
     # ---- to the window ----
     ages = Ages(book, clock=cautious_clock, data_clock=data_clock, window_length=options.window_length)
     trimming = Trimming(ages, window=window, sender=sender, trials=trials, pairs=pairs)
+    reading = Reading(
+        book=book, window=window, earlier=earlier, pairs=pairs, open_minutes=OpenMinutes(beginning, clock)
+    )
     joining = Joining(
-        book=book,
-        window=window,
-        sender=sender,
-        trials=trials,
-        trimming=trimming,
-        earlier=earlier,
-        pairs=pairs,
+        book=book, sender=sender, trials=trials, trimming=trimming, earlier=earlier, reading=reading
     )
     rounds = Rounds(
         book=book,

@@ -99,11 +99,11 @@ class PairBars:
         Raises:
             KeyError: there is none.
         """
-        minute = floor_to(second, MINUTE)
+        minute = second - second % MINUTE
+        if (seconds := self._open.get(minute)) is not None:
+            return seconds[second][boot]
         self.check(minute)
-        if (packed := self._packed.get(minute)) is not None:
-            return packed.minute.get(second, boot)
-        return self._open[minute][second][boot]
+        return self._packed[minute].minute.get(second, boot)
 
     def within(self, span: Span) -> Iterator[tuple[int, str, Bar]]:
         """Second (ms), boot and bar of each that starts within the span."""

@@ -40,7 +40,7 @@ class UpdateRun(NamedTuple):
     @property
     def length(self) -> int:
         """How many updates."""
-        return len(self.updates.columns)
+        return len(self.updates.sequences)
 
     def split(self, index: int) -> tuple[UpdateRun, UpdateRun]:
         """The first `index` updates, and the rest."""
@@ -77,31 +77,23 @@ class UpdateRun(NamedTuple):
         )
 
 
-class PendingUpdates:
+class PendingUpdates(deque[UpdateRun]):
     """A queue of runs. Updates leave it at the old end: taken for a flush, or thrown away."""
-
-    def __init__(self) -> None:
-        self._runs: deque[UpdateRun] = deque()
-
-    def append(self, run: UpdateRun) -> None:
-        """Add the newest updates."""
-        self._runs.append(run)
-
-    def __bool__(self) -> bool:
-        return bool(self._runs)
 
     def renumber(self, by: int) -> None:
         """Have all sequences be greater by so much."""
-        self._runs = deque(run.renumbered(by) for run in self._runs)
+        runs = [run.renumbered(by) for run in self]
+        self.clear()
+        self.extend(runs)
 
     def take(self, limit: int) -> Iterator[UpdateRun]:
         """Take runs from the oldest end: `limit` updates, or all there are."""
-        while self._runs and limit > 0:
-            run = self._runs.popleft()
+        while self and limit > 0:
+            run = self.popleft()
             length = run.length
             if length > limit:
                 run, rest = run.split(limit)
-                self._runs.appendleft(rest)
+                self.appendleft(rest)
             limit -= length  # Below 0 after a split, which ends the loop as well.
             yield run
 
@@ -115,6 +107,6 @@ class PendingUpdates:
         Returns how many updates that were.
         """
         discarded = 0
-        while self._runs and self._runs[0].newest < oldest:
-            discarded += self._runs.popleft().length
+        while self and self[0].newest < oldest:
+            discarded += self.popleft().length
         return discarded

@@ -78,7 +78,8 @@ class Sender:
 
     def tell_waiting(self) -> None:
         """Wake the tasks that wait for an acknowledgement or a failure."""
-        self._waiting.unpark_all()
+        if self._waiting:
+            self._waiting.unpark_all()
 
     def _acknowledged(self, *, intact: bool) -> None:
         """All that was posted is in the window."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
+from trio_util import wait_any
 
 from marketflow.app.share.beginning import Beginning
 from marketflow.app.share.book import Book
 from marketflow.app.share.earlier_boots import EarlierBoots
+from marketflow.app.share.history import History
+from marketflow.app.share.history_reach import HistoryReach
 from marketflow.app.share.sending import Sender
 from marketflow.app.share.trials import Trials
 from marketflow.app.share.wake import Wake
@@ -58,17 +63,38 @@ class ShareStanding:
         """Whether the bars of earlier boots, of the last hour, are known."""
         return self._earlier.history.known
 
-    async def wait_for_history(self) -> None:
-        """While the bars of other boots are being read or compared, wait, no longer than the patience.
+    @property
+    def known_from(self) -> int:
+        """From when on (ms) the bars of earlier boots are known; 0: all of the last hour."""
+        return self._reach(self._earlier.history).known_from
 
-        That is just after the start, and just after the lease of the database was taken again.
+    async def wait_for_history(self, since: int) -> None:
+        """While bars of other boots, from `since` (ms) on, are being read or compared, wait.
+
+        That is just after the start, and just after the lease of the database was taken again. The wait is
+        no longer than the patience.
         """
+
+        def complete(history: History) -> bool:
+            return self._reach(history).complete_from <= since
+
+        if complete(self._earlier.history):
+            await trio.lowlevel.checkpoint()
+            return
         with trio.move_on_after(self._patience):
-            await self._trials.first()
-            if self._earlier.reading:
-                await self._earlier.read()
-            if self._earlier.history.read:
-                await self._earlier.undoubted()
+            await wait_any(partial(self._earlier.wait_until, complete), self._all_that_can_be_read)
+
+    async def _all_that_can_be_read(self) -> None:
+        """Wait until all is read and compared that can be: nothing, if Redis does not answer."""
+        await self._trials.first()
+        if self._earlier.reading:
+            await self._earlier.wait_until(lambda history: history.up_to_date)
+        if self._earlier.history.read:
+            # Rows cannot tell anything before Redis is back if the history is unsure.
+            await self._earlier.wait_until(lambda history: not history.doubted or history.unsure)
+
+    def _reach(self, history: History) -> HistoryReach:
+        return HistoryReach(history, self._beginning.at, self._book.bars.interval)
 
     async def can_answer_from_redis(self) -> bool:
         """Whether questions can be answered from the window: it acknowledged a write a flush interval ago.

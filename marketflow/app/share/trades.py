@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter, itemgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import attrs
 import structlog
@@ -31,7 +31,7 @@ IDS_KEPT: Final = 8_192
 EXCHANGE_IDS_KEPT: Final = 262_144
 """Of all symbols of an exchange together. With more each symbol keeps the newer half of its ids."""
 _NUMBER: Final = re.compile("[0-9]{1,18}")
-GAP_MS: Final = 5_000
+GAP_SECONDS: Final = 5.0
 """So long after a later trade one may still come: trades need not arrive in order."""
 GAPS_KEPT: Final = 1_024
 """Open gaps of a symbol. With more the oldest ones are given up at once."""
@@ -47,12 +47,12 @@ class Gap(NamedTuple):
     start: int
     end: int
     """The first id behind the gap."""
-    since: int
-    """Unix ms."""
+    since: float
+    """In seconds of Trio's clock: a step of the wall clock gives up no gap, and keeps none open."""
 
 
 class Gaps:
-    """Missing ids of a symbol whose ids have no gaps. Times in ms of the wall clock."""
+    """Missing ids of a symbol whose ids have no gaps. Times in seconds of Trio's clock."""
 
     def __init__(self) -> None:
         self._next: int | None = None
@@ -62,7 +62,7 @@ class Gaps:
         self.lost = 0
         """How many ids are missing for good."""
 
-    def came(self, number: int, now: int) -> None:
+    def came(self, number: int, now: float) -> None:
         """A trade has come."""
         if self._next is None or not self._next - MOST_BACK <= number <= self._next + MOST_FORWARD:
             self._open.clear()
@@ -74,6 +74,16 @@ class Gaps:
         elif self._open:
             self._fill(number)
 
+    def all_came(self, ids: Sequence[str | None], now: float) -> None:
+        """Trades have come, in this order. An id that is no number does not count."""
+        following = self._next
+        if following is not None and ids == [str(following + place) for place in range(len(ids))]:
+            self._next = following + len(ids)
+            return
+        for number in ids:
+            if number is not None and _NUMBER.fullmatch(number):
+                self.came(int(number), now)
+
     def _fill(self, number: int) -> None:
         place = bisect_right(self._open, number, key=attrgetter("start")) - 1
         if place >= 0 and number < self._open[place].end:
@@ -81,11 +91,11 @@ class Gaps:
             rest = Gap(start, number, since), Gap(number + 1, end, since)
             self._open[place : place + 1] = [gap for gap in rest if gap.start < gap.end]
 
-    def give_up(self, now: int) -> int:
+    def give_up(self, now: float) -> int:
         """Count what is missing for too long as missing for good; returns how many ids that are."""
         excess = len(self._open) - GAPS_KEPT
         over = 0
-        while over < len(self._open) and (over < excess or not now - GAP_MS < self._open[over].since <= now):
+        while over < len(self._open) and (over < excess or now - self._open[over].since >= GAP_SECONDS):
             over += 1
         lost = sum([gap.end - gap.start for gap in self._open[:over]])
         del self._open[:over]
@@ -108,6 +118,13 @@ class SymbolTrades:
         Trades with a timestamp (ms) before `not_before` are old ones, until one comes that is not.
         """
         known = self.ids
+        if self.is_current and columns.ids and known.keys().isdisjoint(columns.ids):
+            fresh = dict.fromkeys(columns.ids)
+            # Usually all are new, which shows without a look at each.
+            if len(fresh) == len(columns) and None not in fresh:
+                known.update(cast("dict[str, None]", fresh))
+                self.keep(IDS_KEPT)
+                return list(range(len(columns)))
         places = []
         for place, number in enumerate(columns.ids or ()):
             if number is not None:
@@ -133,7 +150,7 @@ class Trades:
         self._exchange = exchange
         self._symbols: defaultdict[str, SymbolTrades] = defaultdict(SymbolTrades)
         self._asked_at: int | None = None
-        """When the exchange was first asked for its trades (Unix ms)."""
+        """When the exchange was first asked for its trades, by the clock as it is now (Unix ms)."""
         self._held = 0
         """How many ids of all symbols are kept, at most."""
         self._missing_log = Seldom(MISSING_LOG_EVERY)
@@ -151,8 +168,10 @@ class Trades:
 
     def sifted(self, batch: Batch, identity: Identity) -> Batch:
         """The batch without trades that have come before. Those are rejected as duplicates."""
-        if self._asked_at is None:
-            self._asked_at = identity.asked_at
+        # A clock that was ahead at the question may have been set right since. Without the minimum all trades
+        # would be old until it is as late as it was then.
+        asked_at = identity.asked_at if self._asked_at is None else self._asked_at
+        self._asked_at = min(asked_at, batch.received_at)
         updates: list[Updates] = []
         duplicates = 0
         for each in batch.updates:
@@ -171,22 +190,19 @@ class Trades:
             self._forget()
         if not duplicates:
             return batch
-        return attrs.evolve(
-            batch,
-            updates=updates,
-            rejected={**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates},
-        )
+        rejected = {**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates}
+        return batch.sifted(updates, rejected, ignored_volumes=_ignored(updates, identity.ignored or {}))
 
     def _look_for_gaps(self, batch: Batch, others: Mapping[str, Sequence[str]]) -> None:
         """`others`: ids of trades that came and were not accepted, by symbol."""
-        now, missing = batch.received_at, {}
+        now, missing = batch.received_monotonic, {}
         accepted = [(each.symbol, each.columns.ids or ()) for each in batch.updates]
-        for symbol, ids in (*accepted, *others.items()):
-            gaps = self._symbols[symbol].gaps
-            for number in ids:
-                if number is not None and _NUMBER.fullmatch(number):
-                    gaps.came(int(number), now)
-            if lost := gaps.give_up(now):
+        come = (*accepted, *others.items())
+        for symbol, ids in come:
+            self._symbols[symbol].gaps.all_came(ids, now)
+        # Only now: what is missing among the accepted trades may be among the others.
+        for symbol, _ in come:
+            if lost := self._symbols[symbol].gaps.give_up(now):
                 missing[symbol] = lost
         if missing and (more := self._missing_log.turn(len(missing))) is not None:
             symbol, lost = max(missing.items(), key=itemgetter(1))
@@ -198,6 +214,15 @@ class Trades:
         if self._held > EXCHANGE_IDS_KEPT:
             for symbol in self._symbols.values():
                 symbol.keep(len(symbol.ids) // 2)
+
+
+def _ignored(updates: Iterable[Updates], ignored: Mapping[str, Collection[str]]) -> int:
+    """How many of these updates told a volume that does not count."""
+    return sum(
+        sum([number in ignored[symbol] for number in columns.ids or ()])
+        for symbol, columns, _ in updates
+        if symbol in ignored
+    )
 
 
 class AllTrades:

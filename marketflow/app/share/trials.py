@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
+import attrs
 from trio_util import AsyncValue
 
 from marketflow.app.instruments.stores import StoreState
@@ -37,13 +37,29 @@ class Trials:
             self.state.answered()
         self._set_dropping(link.dropping)
 
-    @contextmanager
-    def of(self, task: Task) -> Iterator[None]:
-        """Note whether what is done inside works: all of it acknowledged, or StoreAway."""
-        try:
-            yield
-        except StoreAway as error:
+    def of(self, task: Task) -> Trial:
+        """Note whether what is done in a `with` block works: all of it acknowledged, or StoreAway."""
+        return Trial(self, task)
+
+    def note(self, task: Task, error: BaseException | None) -> None:
+        """It worked, or it ended with an error. Only StoreAway tells something of the window."""
+        if error is None:
+            self.become(self.link.worked(task))
+        elif isinstance(error, StoreAway):
             self.state.failed(error)
             self.become(self.link.failed(task, refused=isinstance(error, StoreRefuses)))
-            raise
-        self.become(self.link.worked(task))
+
+
+@attrs.define
+class Trial:
+    """One attempt. It is a class, because a context manager made of a generator takes three times as long."""
+
+    _trials: Trials
+    _task: Task
+
+    def __enter__(self) -> None:
+        """It begins."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """It ends."""
+        self._trials.note(self._task, error)

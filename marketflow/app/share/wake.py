@@ -49,8 +49,10 @@ class Wake:
         """
         before = self._arrivals.next
         self._due_at = due_at
-        self._sleep.deadline = min(self._sleep.deadline, due_at)
-        self._timer.unpark_all()
+        if due_at < self._sleep.deadline:  # noqa: PLR1730 - to set it is dear even if it stays the same
+            self._sleep.deadline = due_at
+        if self._timer:
+            self._timer.unpark_all()
         while not self._asked.is_set() and self._arrivals.next == before and trio.current_time() < due_at:
             await self._arrivals.wait()
 

@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     request_of,
@@ -31,19 +34,18 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
-    s: str
-    p: float
-    T: int
-    t: Id
-    q: Volume | msgspec.UnsetType = msgspec.UNSET
-    m: Side | msgspec.UnsetType = msgspec.UNSET
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
+    symbol: str = field(name="s")
+    id: Id = field(name="t")
+    price: float = field(name="p")
+    volume: Volume | msgspec.UnsetType = field(name="q", default=msgspec.UNSET)
+    timestamp: int = field(name="T")
+    side: Side | msgspec.UnsetType = field(name="m", default=msgspec.UNSET)
     """Whether the maker bought."""
 
 
@@ -54,13 +56,8 @@ class _Message(msgspec.Struct, Generic[Item], gc=False):
 _TAKERS: Final[Mapping[Any, str]] = {True: "sell", False: "buy"}
 
 
-def _trades(message: _Message[_Trade[float, bool, int]]) -> list[Trade]:
-    trade = message.data
-    return [Trade(trade.s, trade.p, trade.T, trade.q, _TAKERS.get(trade.m), trade.t)]
-
-
 _NAMED: Final = re.compile(r"([A-Za-z0-9]+)@trade")
-_TRADES = TradeMessages(_Trade, _trades, message=_Message, sides=bool)
+_TRADES = TradeMessages(_Trade, message=_Message, sides=bool, takers=_TAKERS)
 
 
 class Binance(Venue):
@@ -94,9 +91,13 @@ class Binance(Venue):
         streams = [f"{symbol.lower()}@trade" for symbol in symbols]
         return msgspec.json.encode({"method": "SUBSCRIBE", "params": streams, "id": request})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"stream":"', b'@trade","data":{"e":"trade",')
+
     def read(self, frame: bytes) -> Meaning:
         """A trade may come without the envelope of a combined stream."""
-        if frame.startswith(b'{"stream":"') and frame.find(b'@trade","data":{"e":"trade",', 11, 80) > 0:
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:
@@ -117,3 +118,7 @@ class Binance(Venue):
     def trades(self, body: bytes) -> Found:
         """One trade. Its time is in ms, unless the URL asks for something else."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic
 
 import msgspec
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
@@ -54,15 +55,19 @@ class _Message(msgspec.Struct, Generic[Item], array_like=True, gc=False):
     data: Item
 
 
-def _trades(message: _Message[_Trade[float, str, int]]) -> list[Trade]:
-    trade, volume, side = message.data, message.data.amount, None
+def _items(messages: Sequence[_Message[_Trade[float, str, int]]]) -> Sequence[Trade]:
+    return [_trade(message.symbol, message.data) for message in messages]
+
+
+def _trade(symbol: str, trade: _Trade[float, str, int]) -> Trade:
+    volume, side = trade.amount, None
     if type(volume) in {float, int}:
         side = "buy" if volume > 0 else "sell"
         volume = abs(volume)
-    return [Trade(message.symbol, trade.price, trade.time, volume, side, trade.id)]
+    return Trade(symbol, trade.price, trade.time, volume, side, trade.id)
 
 
-_TRADES = TradeMessages(_Trade, _trades, message=_Message)
+_TRADES = TradeMessages(_Trade, message=_Message, items=_items)
 _USUAL: Final = re.compile(rb'\[([0-9]{1,18}),"te",\[')
 _LEAVE: Final[Mapping[Any, str]] = {20051: "reconnect requested", 20060: "maintenance"}
 """The codes of information after which another connection is to be made."""
@@ -113,6 +118,10 @@ class Bitfinex(Venue):
     def trades(self, body: bytes) -> Found:
         """One trade, behind its symbol."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
 
     def _trade(self, channel: int, frame: bytes) -> Meaning:
         beginning = self._symbols.get(channel)

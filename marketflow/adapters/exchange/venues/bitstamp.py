@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, Literal
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     text_of,
@@ -29,18 +32,19 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
-    price_str: float
-    microtimestamp: int
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     id: Id
-    amount_str: Volume | msgspec.UnsetType = msgspec.UNSET
-    type: Side | msgspec.UnsetType = msgspec.UNSET
+    timestamp: int = field(name="microtimestamp")
+    volume: Volume | msgspec.UnsetType = field(name="amount_str", default=msgspec.UNSET)
+    price: float = field(name="price_str")
+    side: Side | msgspec.UnsetType = field(name="type", default=msgspec.UNSET)
+    symbol: str = field(name="", default="")
+    """From the name of the channel."""
 
 
 class _Message(msgspec.Struct, Generic[Item], gc=False):
@@ -52,13 +56,19 @@ _TAKERS: Final[Mapping[Any, str]] = {0: "buy", 1: "sell"}
 _CHANNEL: Final = "live_trades_"
 
 
-def _trades(message: _Message[_Trade[float, int, int]]) -> list[Trade]:
-    trade, symbol = message.data, message.channel.removeprefix(_CHANNEL)
-    time, side = trade.microtimestamp // 1_000, _TAKERS.get(trade.type)
-    return [Trade(symbol, trade.price_str, time, trade.amount_str, side, trade.id)]
+def _items(messages: Sequence[_Message[_Trade[float, int, int]]]) -> Sequence[_Trade[float, int, int]]:
+    for message in messages:
+        message.data.symbol = message.channel.removeprefix(_CHANNEL)
+    return [message.data for message in messages]
 
 
-_TRADES = TradeMessages(_Trade, _trades, message=_Message, sides=Literal[0, 1])
+def _times(microseconds: Sequence[int]) -> Sequence[int]:
+    return [time // 1_000 for time in microseconds]
+
+
+_TRADES = TradeMessages(
+    _Trade, message=_Message, items=_items, times=_times, sides=Literal[0, 1], takers=_TAKERS
+)
 
 
 class Bitstamp(Venue):
@@ -93,9 +103,14 @@ class Bitstamp(Venue):
         """A heartbeat, answered by one."""
         return b'{"event":"bts:heartbeat"}'
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        ends = [frame for frame in frames if frame.endswith(b'","event":"trade"}')]
+        return len(ends) == len(frames) and all_have(frames, b"{", b'"channel":"live_trades_')
+
     def read(self, frame: bytes) -> Meaning:
         """The channel's name has the symbol. Answers have no number."""
-        if frame.endswith(b'","event":"trade"}') and frame.find(b'"channel":"live_trades_', -80) > 0:
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:
@@ -108,6 +123,10 @@ class Bitstamp(Venue):
     def trades(self, body: bytes) -> Found:
         """One trade, with its time in microseconds."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
 
 
 def _event(message: Mapping[str, object], symbols: tuple[str, ...]) -> Meaning:

@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic, Literal
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
     Side,
     TradeMessages,
     Volume,
+    all_have,
     members,
     request_of,
     text_of,
@@ -30,19 +33,18 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
-    s: str
-    p: float
-    T: int
-    i: Id
-    v: Volume | msgspec.UnsetType = msgspec.UNSET
-    S: Side | msgspec.UnsetType = msgspec.UNSET
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
+    id: Id = field(name="i")
+    timestamp: int = field(name="T")
+    price: float = field(name="p")
+    volume: Volume | msgspec.UnsetType = field(name="v", default=msgspec.UNSET)
+    side: Side | msgspec.UnsetType = field(name="S", default=msgspec.UNSET)
+    symbol: str = field(name="s")
 
 
 class _Message(msgspec.Struct, Generic[Item], gc=False):
@@ -52,11 +54,7 @@ class _Message(msgspec.Struct, Generic[Item], gc=False):
 _TAKERS: Final[Mapping[Any, str]] = {"Buy": "buy", "Sell": "sell"}
 
 
-def _trades(message: _Message[_Trade[float, str, int]]) -> list[Trade]:
-    return [Trade(each.s, each.p, each.T, each.v, _TAKERS.get(each.S), each.i) for each in message.data]
-
-
-_TRADES = TradeMessages(_Trade, _trades, message=_Message, sides=Literal["Buy", "Sell"])
+_TRADES = TradeMessages(_Trade, message=_Message, several=True, sides=Literal["Buy", "Sell"], takers=_TAKERS)
 _TOPIC: Final = "publicTrade."
 _NAMED: Final = re.compile(r"publicTrade\.([A-Z0-9]+)")
 
@@ -93,9 +91,13 @@ class Bybit(Venue):
         """Answered by a message whose text is `pong`."""
         return msgspec.json.encode({"req_id": str(request), "op": "ping"})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"topic":"publicTrade.')
+
     def read(self, frame: bytes) -> Meaning:
         """Messages with trades are all of the type `snapshot`; their trades are new nevertheless."""
-        if frame.startswith(b'{"topic":"publicTrade.'):
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None or text_of(message.get("topic"), "").startswith(_TOPIC):
@@ -105,6 +107,10 @@ class Bybit(Venue):
     def trades(self, body: bytes) -> Found:
         """A message has up to 1024 trades."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
 
 
 def _answer(message: Mapping[str, object], reason: str) -> Meaning:
@@ -116,5 +122,5 @@ def _answer(message: Mapping[str, object], reason: str) -> Meaning:
     symbols = tuple(_NAMED.findall(reason))
     # It refuses a whole request also if one of the symbols has been subscribed before.
     if symbols and "already subscribed" in reason:
-        return Subscribed(symbols, request)
+        return Subscribed(symbols, request, others_refused=True)
     return Rejected(reason, symbols, request)

@@ -10,14 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Generic
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Side,
     TradeMessages,
     Volume,
+    all_have,
+    all_ms_of,
     members,
-    ms_of,
     text_of,
 )
 from marketflow.adapters.exchange.venues.venue import (
@@ -29,32 +32,26 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
-    product_id: str
-    price: float
-    time: str
-    trade_id: Id
-    size: Volume | msgspec.UnsetType = msgspec.UNSET
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
+    id: Id = field(name="trade_id")
     side: Side | msgspec.UnsetType = msgspec.UNSET
     """The maker's."""
+    volume: Volume | msgspec.UnsetType = field(name="size", default=msgspec.UNSET)
+    price: float
+    symbol: str = field(name="product_id")
+    timestamp: str = field(name="time")
 
 
 _TAKERS: Final[Mapping[Any, str]] = {"sell": "buy", "buy": "sell"}
 _PRODUCT: Final = re.compile(r"\b[A-Z0-9]+-[A-Z0-9]+\b")
 
 
-def _trades(match: _Trade[float, str, int]) -> list[Trade]:
-    time, side = ms_of(match.time), _TAKERS.get(match.side)
-    return [Trade(match.product_id, match.price, time, match.size, side, match.trade_id)]
-
-
-_TRADES = TradeMessages(_Trade, _trades)
+_TRADES = TradeMessages(_Trade, times=all_ms_of, takers=_TAKERS)
 
 
 class Coinbase(Venue):
@@ -77,9 +74,13 @@ class Coinbase(Venue):
         channels = [{"name": name, "product_ids": list(symbols)} for name in ("matches", "heartbeat")]
         return msgspec.json.encode({"type": "subscribe", "channels": channels})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"type":"match",')
+
     def read(self, frame: bytes) -> Meaning:
         """Its answer to a request has all symbols of the connection, and no number."""
-        if frame.startswith(b'{"type":"match",'):
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:
@@ -99,6 +100,10 @@ class Coinbase(Venue):
     def trades(self, body: bytes) -> Found:
         """One trade."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
 
 
 def _subscribed(channels: object) -> tuple[str, ...]:

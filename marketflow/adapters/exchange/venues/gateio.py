@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Generic
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     request_of,
@@ -31,33 +34,30 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
-    currency_pair: str
-    price: float
-    create_time_ms: float
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     id: Id
-    amount: Volume | msgspec.UnsetType = msgspec.UNSET
+    timestamp: float = field(name="create_time_ms")
     side: Side | msgspec.UnsetType = msgspec.UNSET
+    """The taker's."""
+    symbol: str = field(name="currency_pair")
+    volume: Volume | msgspec.UnsetType = field(name="amount", default=msgspec.UNSET)
+    price: float
 
 
 class _Message(msgspec.Struct, Generic[Item], gc=False):
     result: Item
 
 
-def _trades(message: _Message[_Trade[float, str, int]]) -> list[Trade]:
-    trade = message.result
-    time = int(trade.create_time_ms)
-    # The side is the taker's.
-    return [Trade(trade.currency_pair, trade.price, time, trade.amount, trade.side, trade.id)]
+def _times(times: Sequence[float]) -> Sequence[int]:
+    return [int(time) for time in times]
 
 
-_TRADES = TradeMessages(_Trade, _trades, message=_Message, field="result")
+_TRADES = TradeMessages(_Trade, message=_Message, field="result", times=_times)
 _CHANNEL: Final = "spot.trades"
 _NAMED: Final = re.compile(r"currency pair:? ([A-Za-z0-9_]+)")
 
@@ -93,12 +93,13 @@ class Gate(Venue):
         """Answered by `spot.pong`."""
         return msgspec.json.encode({"time": now // 1_000, "channel": "spot.ping"})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"time":', b'"channel":"spot.trades","event":"update","result":{')
+
     def read(self, frame: bytes) -> Meaning:
         """Answers to requests and trades have the same channel, and different events."""
-        if (
-            frame.startswith(b'{"time":')
-            and frame.find(b'"channel":"spot.trades","event":"update","result":{', 8, 120) > 0
-        ):
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:
@@ -114,6 +115,10 @@ class Gate(Venue):
     def trades(self, body: bytes) -> Found:
         """One trade. Its time is in ms, as a text with a fraction."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
 
 
 def _answer(message: Mapping[str, object]) -> Meaning:

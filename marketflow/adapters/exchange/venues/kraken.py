@@ -9,16 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Generic
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
     Side,
     TradeMessages,
     Volume,
+    all_have,
+    all_ms_of,
     member,
     members,
-    ms_of,
     request_of,
     text_of,
 )
@@ -32,34 +35,26 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     symbol: str
-    price: float
-    timestamp: str
-    trade_id: Id
-    qty: Volume | msgspec.UnsetType = msgspec.UNSET
     side: Side | msgspec.UnsetType = msgspec.UNSET
+    """The taker's."""
+    price: float
+    volume: Volume | msgspec.UnsetType = field(name="qty", default=msgspec.UNSET)
+    id: Id = field(name="trade_id")
+    timestamp: str
 
 
 class _Message(msgspec.Struct, Generic[Item], gc=False):
     data: list[Item]
 
 
-def _trades(message: _Message[_Trade[float, str, int]]) -> list[Trade]:
-    return [
-        # The side is the taker's.
-        Trade(each.symbol, each.price, ms_of(each.timestamp), each.qty, each.side, each.trade_id)
-        for each in message.data
-    ]
-
-
-_TRADES = TradeMessages(_Trade, _trades, message=_Message)
+_TRADES = TradeMessages(_Trade, message=_Message, several=True, times=all_ms_of)
 
 
 class Kraken(Venue):
@@ -81,9 +76,13 @@ class Kraken(Venue):
         params = {"channel": "trade", "symbol": list(symbols), "snapshot": False}
         return msgspec.json.encode({"method": "subscribe", "params": params, "req_id": request})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"channel":"trade","type":"update"')
+
     def read(self, frame: bytes) -> Meaning:
         """Each symbol of a request has an answer of its own."""
-        if frame.startswith(b'{"channel":"trade","type":"update"'):
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:
@@ -98,6 +97,10 @@ class Kraken(Venue):
     def trades(self, body: bytes) -> Found:
         """Numbers are bare, and a message may have many trades."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
 
 
 def _answer(message: Mapping[str, object]) -> Meaning:

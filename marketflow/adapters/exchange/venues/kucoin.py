@@ -11,13 +11,16 @@ from typing import Final, Generic
 from urllib.parse import urlencode
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     request_of,
@@ -34,34 +37,31 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     symbol: str
-    price: float
-    time: int
-    tradeId: Id  # noqa: N815 - KuCoin's name
-    size: Volume | msgspec.UnsetType = msgspec.UNSET
     side: Side | msgspec.UnsetType = msgspec.UNSET
+    """The taker's."""
+    volume: Volume | msgspec.UnsetType = field(name="size", default=msgspec.UNSET)
+    price: float
+    timestamp: int = field(name="time")
+    id: Id = field(name="tradeId")
 
 
 class _Message(msgspec.Struct, Generic[Item], gc=False):
     data: Item
 
 
-def _trades(message: _Message[_Trade[float, str, str]]) -> list[Trade]:
-    trade = message.data
-    time = trade.time // 1_000_000
-    # The side is the taker's.
-    return [Trade(trade.symbol, trade.price, time, trade.size, trade.side, trade.tradeId)]
+def _times(nanoseconds: Sequence[int]) -> Sequence[int]:
+    return [time // 1_000_000 for time in nanoseconds]
 
 
 # Ids are hexadecimal texts, of which some have no letter: all stay texts, so that they can be compared.
-_TRADES = TradeMessages(_Trade, _trades, message=_Message, ids=int | str)
+_TRADES = TradeMessages(_Trade, message=_Message, times=_times, ids=int | str)
 _TOPIC: Final = "/market/match:"
 _NAMED: Final = re.compile(r"/market/match:([A-Za-z0-9,-]+)")
 _LEAST_PING, _MOST_PING = 1.0, 60.0
@@ -118,9 +118,13 @@ class KuCoin(Venue):
         """Answered by a message of type `pong`."""
         return msgspec.json.encode({"id": str(request), "type": "ping"})
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"', b'"subject":"trade.l3match"')
+
     def read(self, frame: bytes) -> Meaning:
         """The subject distinguishes trades from other messages. The order of the members varies."""
-        if frame.startswith(b'{"') and b'"subject":"trade.l3match"' in frame:
+        if self.only_trades((frame,)):
             return Trades(frame)
         message = members(frame)
         if message is None:
@@ -132,6 +136,10 @@ class KuCoin(Venue):
     def trades(self, body: bytes) -> Found:
         """One trade, with its time in nanoseconds."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
 
 
 def _is_time(value: object) -> bool:

@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Generic
 
 import msgspec
+from msgspec import field
 
+from marketflow.adapters.exchange.checks import Quotes
 from marketflow.adapters.exchange.venues.reading import (
     Id,
     Item,
     Side,
     TradeMessages,
     Volume,
+    all_have,
     member,
     members,
     request_of,
@@ -32,34 +35,26 @@ from marketflow.adapters.exchange.venues.venue import (
     Rejected,
     Rules,
     Subscribed,
-    Trade,
     Trades,
     Venue,
 )
 
 
-class _Trade(msgspec.Struct, Generic[Volume, Side, Id], gc=False):
-    instId: str  # noqa: N815 - OKX's name
-    px: float
-    ts: int
-    tradeId: Id  # noqa: N815 - OKX's name
-    sz: Volume | msgspec.UnsetType = msgspec.UNSET
+class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
+    symbol: str = field(name="instId")
+    id: Id = field(name="tradeId")
+    price: float = field(name="px")
+    volume: Volume | msgspec.UnsetType = field(name="sz", default=msgspec.UNSET)
     side: Side | msgspec.UnsetType = msgspec.UNSET
+    """The taker's."""
+    timestamp: int = field(name="ts")
 
 
 class _Message(msgspec.Struct, Generic[Item], gc=False):
     data: list[Item]
 
 
-def _trades(message: _Message[_Trade[float, str, int]]) -> list[Trade]:
-    return [
-        # The side is the taker's.
-        Trade(each.instId, each.px, each.ts, each.sz, each.side, each.tradeId)
-        for each in message.data
-    ]
-
-
-_TRADES = TradeMessages(_Trade, _trades, message=_Message)
+_TRADES = TradeMessages(_Trade, message=_Message, several=True)
 
 _UPGRADE: Final = "64008"
 """The code of the notice that comes 30 s before an upgrade."""
@@ -90,12 +85,13 @@ class Okx(Venue):
         """A text, answered by `pong`."""
         return b"ping"
 
+    def only_trades(self, frames: Sequence[bytes]) -> bool:
+        """Those that have the usual form."""
+        return all_have(frames, b'{"arg":{"channel":"trades","instId":"', b'"},"data":[{')
+
     def read(self, frame: bytes) -> Meaning:
         """Each symbol of a request has an answer of its own."""
-        if (
-            frame.startswith(b'{"arg":{"channel":"trades","instId":"')
-            and frame.find(b'"},"data":[{', 37, 80) > 0
-        ):
+        if self.only_trades((frame,)):
             return Trades(frame)
         if frame.strip() == b"pong":
             return ALIVE
@@ -109,6 +105,10 @@ class Okx(Venue):
     def trades(self, body: bytes) -> Found:
         """A trade may stand for several fills at one price."""
         return _TRADES.found(body)
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """All messages at once."""
+        return _TRADES.together(bodies)
 
 
 def _event(message: Mapping[str, object]) -> Meaning:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from math import isfinite
+from itertools import chain
+from math import inf, isfinite
+from operator import attrgetter, itemgetter
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
+from marketflow.adapters.exchange.checks import Quotes, by_symbol
 from marketflow.adapters.exchange.venues.venue import Found, Trade
 
 Item = TypeVar("Item")
@@ -22,96 +26,194 @@ Id = TypeVar("Id")
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
 """What reading a message of any content may raise."""
 MOST_ONE_BY_ONE: Final = 2_000
-"""Trades of a message that are read one by one, which takes some 15 us each; the rest counts as malformed.
-Venues send some thousand in a message at most."""
+"""Trades of a message that are read one by one, which takes some 15 us each. After that a block with a trade
+that is not as usual counts as malformed."""
+BLOCK: Final = 20
+"""Trades that are read together, if a message has one that is not as usual."""
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
+_BRACKETS: Final = (({ord("{")}, {ord("}")}), ({ord("[")}, {ord("]")}))
+TAKERS: Final[Mapping[Any, str]] = MappingProxyType({"buy": "buy", "sell": "sell"})
+"""For a venue that names the taker's side, as we do."""
 
 
 # ---- trades ----
 
 
 class TradeMessages:
-    """Decodes messages with trades: all at once, or one by one if one of them is not as usual.
+    """Decodes messages with trades: many at once, or one by one if one of them is not as usual.
 
-    A trade counts without a volume or a side that cannot be read, and its id may be any text. So a venue
-    declares its trades as a Struct with parameters for the types of these three fields.
+    A venue declares its trades as a Struct with the fields of `Trade`, which have the venue's names in JSON.
+    A trade counts without a volume or a side that cannot be read, and its id may be any text. So the types of
+    these three fields are parameters.
     """
 
     def __init__(
         self,
         item: Any,
-        trades: Callable[[Any], list[Trade]],
         *,
         message: Any = None,
         field: str = "data",
+        several: bool = False,
+        items: Callable[[Sequence[Any]], Sequence[Any]] | None = None,
+        times: Callable[[Sequence[Any]], Sequence[int]] = list,
         sides: Any = Literal["buy", "sell"],
+        takers: Mapping[Any, str] = TAKERS,
         ids: Any = int,
     ) -> None:
         """What a venue's messages are.
 
         Args:
             item: a trade; a Struct with the parameters `Volume`, `Side` and `Id`.
-            trades: the trades of a message. It may raise a ValueError, and must not depend on the types of
-                volumes and sides.
             message: a Struct whose parameter is the type of its trades; None: a message is a trade.
-            field: the field of the message that has its trades, or one trade.
-            sides: how the venue writes sides.
+            field: the field of the message that has its trade.
+            several: whether it has a list of them.
+            items: the trades of some messages, if more has to be done for them than to take that field. It
+                must not depend on the types of volumes and sides.
+            times: their times as Unix ms. It may raise a ValueError.
+            sides: the type of sides.
+            takers: the taker's side by the venue's.
             ids: how it usually writes ids.
         """
         # Not strict: venues write numbers as text.
         usual = item[float, sides, ids]
         self._usual = msgspec.json.Decoder(usual if message is None else message[usual], strict=False)
-        self._raw = None if message is None else msgspec.json.Decoder(message[msgspec.Raw])
+        self._items_alone = msgspec.json.Decoder(list[usual], strict=False)  # type: ignore[valid-type]
+        self._raw = None if message is None else (msgspec.json.Decoder(message[msgspec.Raw]), field)
+        """Reads a message without its trades, which are in this field."""
         self._unusual = tuple(
             msgspec.json.Decoder(item[msgspec.Raw, msgspec.Raw, each], strict=False) for each in (ids, str)
         )
-        self._field = field
-        self._trades = trades
+        self._items = items or _items_of(None if message is None else field, several=several)
+        self._times = times
+        self._takers = takers
+
+    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
+        """The trades of some messages by symbol, each in their order; None if one of them is not as usual."""
+        if not _are_apart(bodies):
+            return None
+        try:
+            messages = self._usual.decode_lines(b"\n".join(bodies))
+            if len(messages) != len(bodies):
+                return None
+            groups = by_symbol(self._items(messages))
+            return [self._quotes(symbol, group) for symbol, group in groups.items()]
+        except UNREADABLE:
+            return None
 
     def found(self, body: bytes) -> Found:
         """The trades of a message; one malformed if it cannot be taken apart."""
         try:
-            trades = self._trades(self._usual.decode(body))
+            return Found(self._usual_trades(self._items([self._usual.decode(body)])))
         except UNREADABLE:
             return self._one_by_one(body)
-        for each in trades:
-            # The sum is finite only if both are.
-            if type(each.volume) is not float or not isfinite(each.price + each.volume) or each.side is UNSET:
-                return self._one_by_one(body)
-        return Found(trades)
+
+    # ---- as usual ----
+
+    def _quotes(self, symbol: str, items: Sequence[Any]) -> Quotes:
+        """Trades of a symbol as columns.
+
+        Raises:
+            ValueError: they are not as usual.
+        """
+        prices = [item.price for item in items]
+        volumes = [item.volume for item in items]
+        _check_finite(prices, volumes)
+        times, sides = self._times([item.timestamp for item in items]), self._sides(items)
+        return Quotes(symbol, times, prices, volumes, sides, [item.id for item in items])
+
+    def _usual_trades(self, items: Sequence[Any]) -> list[Trade]:
+        _check_finite([item.price for item in items], [item.volume for item in items])
+        return self._trades(items, self._sides(items))
+
+    def _sides(self, items: Sequence[Any]) -> Sequence[str]:
+        takers = self._takers
+        try:
+            return [takers[item.side] for item in items]
+        except KeyError:
+            raise ValueError("a trade without a side") from None
+
+    def _trades(self, items: Sequence[Any], sides: Sequence[str | None]) -> list[Trade]:
+        times = self._times([item.timestamp for item in items])
+        return [
+            Trade(item.symbol, item.price, time, item.volume, side, item.id)
+            for item, time, side in zip(items, times, sides, strict=True)
+        ]
+
+    # ---- one by one ----
 
     def _one_by_one(self, body: bytes) -> Found:
         if self._raw is None:
             trade = self._unusual_trade(body, lambda item: item)
             return Found([], 1) if trade is None else Found([trade])
+        decoder, field = self._raw
         try:
-            message = self._raw.decode(body)
+            message = decoder.decode(body)
         except UNREADABLE:
             return Found([], 1)
-        items = getattr(message, self._field)
+        items = getattr(message, field)
         if not isinstance(items, list):
-            trade = self._unusual_trade(items, partial(_with, message, self._field))
+            trade = self._unusual_trade(items, partial(_with, message, field))
             return Found([], 1) if trade is None else Found([trade])
-        found = [
-            trade
-            for item in items[:MOST_ONE_BY_ONE]
-            if (trade := self._unusual_trade(item, lambda item: _with(message, self._field, [item])))
-            is not None
-        ]
+        found: list[Trade] = []
+        left = MOST_ONE_BY_ONE
+        for first in range(0, len(items), BLOCK):
+            block = items[first : first + BLOCK]
+            try:
+                decoded = self._items_alone.decode(b"[" + b",".join(block) + b"]")
+                found += self._usual_trades(self._items([_with(message, field, decoded)]))
+            except UNREADABLE:
+                for item in block[:left]:
+                    trade = self._unusual_trade(item, lambda item: _with(message, field, [item]))
+                    if trade is not None:
+                        found.append(trade)
+                left = max(0, left - len(block))
         return Found(found, len(items) - len(found))
 
     def _unusual_trade(self, raw: bytes | msgspec.Raw, message_with: Callable[[Any], Any]) -> Trade | None:
         for decoder in self._unusual:
             try:
-                (trade,) = self._trades(message_with(_without_raw(decoder.decode(raw))))
+                items = self._items([message_with(_without_raw(decoder.decode(raw)))])
+                (trade,) = self._trades(items, [self._takers.get(items[0].side)])
             except UNREADABLE:
                 continue
             if not isfinite(trade.price):
                 return None
             trade.volume = _volume(trade.volume)
-            if trade.side not in {"buy", "sell"}:
-                trade.side = None
             return trade
         return None
+
+
+def _items_of(field: str | None, *, several: bool) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Takes the trades of some messages."""
+    if field is None:
+        return lambda messages: messages
+    items = attrgetter(field)
+    if several:
+        return lambda messages: list(chain.from_iterable(map(items, messages)))
+    return lambda messages: list(map(items, messages))
+
+
+def _are_apart(bodies: Sequence[bytes]) -> bool:
+    """Whether these bodies can be lines: all look like objects, or all like arrays.
+
+    Within a JSON value a closing bracket, a newline and an opening one never follow each other, and a text
+    has no newline. So if all lines are read, each has at least one value.
+    """
+    try:
+        ends = {*map(_FIRST, bodies)}, {*map(_LAST, bodies)}
+    except IndexError:
+        return False
+    return ends in _BRACKETS
+
+
+def _check_finite(prices: Sequence[float], volumes: Sequence[Any]) -> None:
+    """Raise a ValueError if one of them is not finite, or no float."""
+    try:
+        total = sum(prices) + sum(volumes)  # finite only if all are
+    except TypeError:
+        total = inf
+    if not isfinite(total):
+        raise ValueError("not all numbers are finite")
 
 
 def _with(message: Any, field: str, value: object) -> Any:
@@ -146,6 +248,16 @@ def _volume(value: object) -> object:
     except UNREADABLE:
         return None
     return volume if isfinite(volume) else None
+
+
+def all_have(frames: Sequence[bytes], begin: bytes, within: bytes = b"") -> bool:
+    """Whether all of them begin in this way, and have these bytes anywhere."""
+    length = len(begin)
+    usual = [frame for frame in frames if frame[:length] == begin]
+    if within:
+        # `within in frame` takes twice the time: it first tries whether `within` is a number.
+        usual = [frame for frame in usual if frame.find(within) >= 0]
+    return len(usual) == len(frames)
 
 
 # ---- other messages ----
@@ -193,6 +305,42 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _SECONDS_KEPT: Final = 64
 """Trades come in the order of their times, so few seconds are current."""
+_FEW: Final = 8
+"""Fewer times are faster to read one by one."""
+_THREE_ZEROS: Final = 111 * ord("0")
+
+
+def all_ms_of(texts: Sequence[str]) -> Sequence[int]:
+    """Unix ms of ISO 8601 times with a time zone, rounded down.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    times = None if len(texts) < _FEW else _ms_within_second(texts)
+    return [ms_of(text) for text in texts] if times is None else times
+
+
+def _ms_within_second(texts: Sequence[str]) -> Sequence[int] | None:
+    """The times of texts of one form within a second of UTC; None if they are not that."""
+    first, width = min(texts), len(texts[0])
+    second = first[:20]
+    # All texts between two texts begin with what these two have in common.
+    if not max(texts).startswith(second) or {*map(len, texts)} != {width}:
+        return None
+    characters = "".join(texts)
+    ends = {*characters[width - 1 :: width]}
+    fraction = [characters[place::width] for place in range(20, width - 1)]
+    if ends != {"Z"} or len(fraction) < len("123") or not all(map(_are_digits, fraction)):
+        return None
+    start = _ms_of_second(second) - _THREE_ZEROS
+    hundreds, tens, ones = (digits.encode() for digits in fraction[:3])
+    return [
+        start + 100 * hundred + 10 * ten + one for hundred, ten, one in zip(hundreds, tens, ones, strict=True)
+    ]
+
+
+def _are_digits(characters: str) -> bool:
+    return characters.isascii() and characters.isdecimal()
 
 
 def ms_of(text: str) -> int:

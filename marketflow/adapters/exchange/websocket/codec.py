@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import Final
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
+import msgspec
 
-from marketflow.adapters.exchange.checks import Checks
+from marketflow.adapters.exchange.checks import Checks, Quotes, by_symbol
 from marketflow.adapters.exchange.venues.venue import Trade, Venue
 from marketflow.adapters.exchange.websocket.frames import Frames
 from marketflow.app.ports import Decoded, Identity, Updates
+from marketflow.domain.columns import counts
 from marketflow.domain.prices import MALFORMED
 
-_BY_TIME: Final = attrgetter("timestamp")
-_BY_TIME_AND_ID: Final = attrgetter("timestamp", "id")
 _ID: Final = re.compile(r"[!-9;-~]{1,64}")
 """An id that is a text."""
+_LONGEST_ID: Final = 64
 _FIRST_WRONG_ID: Final = 2**63
 """Ids that are numbers are less."""
+_MANY: Final = 8
+"""So many numbers become texts faster together than one by one."""
 _NO_SYMBOL: Final = ""
 """The checks reject it. The venue's own spelling might happen to be that of another symbol of ours."""
 
@@ -29,8 +32,8 @@ _NO_SYMBOL: Final = ""
 class VenueDecoder:
     """Implements the port `Decode` for the messages of a venue.
 
-    The trades of a payload are put in the order of their times. Of equal times the greater id is the later
-    trade, if ids are numbers; if not, the one that was received later is.
+    The trades of a symbol in a payload are put in the order of their times. Of equal times the greater id is
+    the later trade, if ids are numbers; if not, the one that was received later is.
     """
 
     venue: Venue
@@ -40,21 +43,19 @@ class VenueDecoder:
 
     def __call__(self, payload: Frames, /) -> Decoded:
         """Every trade of the payload, accepted or rejected with a reason."""
-        trades: list[Trade] = []
         malformed = 0
-        for body in payload.bodies:
-            found = self.venue.trades(body)
-            trades += found.trades
-            malformed += found.malformed
-        ours = self.names.get
-        for trade in trades:
-            trade.symbol = ours(trade.symbol, _NO_SYMBOL)
-        good = [trade for trade in trades if _is_id(trade.id)]
-        malformed += len(trades) - len(good)
-        numbered = {type(trade.id) for trade in good} == {int}
-        good.sort(key=_BY_TIME_AND_ID if numbered else _BY_TIME)
+        groups = self.venue.together(payload.bodies)
+        if groups is None:
+            groups, malformed = self._one_by_one(payload.bodies)
+        good: list[Quotes] = []
+        for group in groups:
+            group.symbol = self.names.get(group.symbol, _NO_SYMBOL)
+            found = _in_order(group)
+            malformed += len(group.prices) - len(found.prices)
+            if found.prices:
+                good.append(found)
         rejected = {MALFORMED: malformed} if malformed else {}
-        decoded = self.checks.decoded(good, rejected, payload.received_at, told=True, identified=True)
+        decoded = self.checks.grouped(good, rejected, payload.received_at, ascending=True)
         contiguous = self.venue.contiguous_ids
         others = _others(good, decoded.updates) if contiguous and decoded.rejected else None
         return Decoded(
@@ -62,22 +63,99 @@ class VenueDecoder:
             rejected=decoded.rejected,
             updates=decoded.updates,
             ignored_volumes=decoded.ignored_volumes,
-            identity=Identity(payload.asked_at, contiguous=contiguous, others=others),
+            identity=Identity(
+                payload.asked_at,
+                contiguous=contiguous,
+                others=others,
+                ignored=_ignored(good, decoded.updates) if decoded.ignored_volumes else None,
+            ),
         )
+
+    def _one_by_one(self, bodies: Sequence[bytes]) -> tuple[Sequence[Quotes], int]:
+        """Trades by symbol, and how many are malformed. A message that is not as usual costs only itself."""
+        trades: list[Trade] = []
+        malformed = 0
+        for body in bodies:
+            found = self.venue.trades(body)
+            trades += found.trades
+            malformed += found.malformed
+        return [_quotes(symbol, group) for symbol, group in by_symbol(trades).items()], malformed
+
+
+def _quotes(symbol: str, trades: Sequence[Trade]) -> Quotes:
+    return Quotes(
+        symbol,
+        [trade.timestamp for trade in trades],
+        [trade.price for trade in trades],
+        [trade.volume for trade in trades],
+        [trade.side for trade in trades],
+        [trade.id for trade in trades],
+    )
+
+
+def _in_order(group: Quotes) -> Quotes:
+    """The trades whose ids a member in Redis can have, in the order of time, with ids as texts."""
+    times, ids = group.timestamps, group.ids or ()
+    kinds = {*map(type, ids)}
+    ascending = sorted(ids) if kinds == {int} else ids
+    if not _are_ids(ascending, kinds):
+        group = group.take([place for place, number in enumerate(ids) if _is_id(number)])
+        return _in_order(group) if group.prices else group
+    # Usually they are in that order already.
+    if times != sorted(times) or ids != ascending:
+        keys: Sequence[Any] = list(zip(times, ids, strict=True)) if kinds == {int} else times
+        group = group.take(sorted(range(len(times)), key=keys.__getitem__))
+        ids = group.ids or ()
+    if kinds != {str}:
+        group.ids = _texts_of(ids, kinds)
+    return group
+
+
+def _texts_of(ids: Sequence[Any], kinds: set[type]) -> Sequence[str]:
+    if len(ids) < _MANY or kinds != {int}:
+        return [str(each) for each in ids]
+    return msgspec.json.encode(ids)[1:-1].decode().split(",")
+
+
+def _are_ids(ids: Sequence[Any], kinds: set[type]) -> bool:
+    """Whether all are good ids; numbers ascend."""
+    if kinds == {int}:
+        return bool(ids[0] >= 0 and ids[-1] < _FIRST_WRONG_ID)
+    together = "".join(map(str, ids))
+    if kinds == {str} and together.isascii() and together.isalnum():
+        return max(map(len, ids)) <= _LONGEST_ID and "" not in ids
+    return all(map(_is_id, ids))
 
 
 def _is_id(number: int | str) -> bool:
-    """Whether a member in Redis can have this id."""
     if isinstance(number, int):
         return 0 <= number < _FIRST_WRONG_ID
     return _ID.fullmatch(number) is not None
 
 
-def _others(trades: Sequence[Trade], updates: Sequence[Updates]) -> Mapping[str, Sequence[str]]:
-    """The ids of the trades that are not among the updates, by symbol."""
-    accepted = {(each.symbol, number) for each in updates for number in each.columns.ids or ()}
-    others: dict[str, list[str]] = {}
-    for trade in trades:
-        if (trade.symbol, str(trade.id)) not in accepted:
-            others.setdefault(trade.symbol, []).append(str(trade.id))
+def _others(groups: Sequence[Quotes], updates: Sequence[Updates]) -> Mapping[str, Sequence[str]]:
+    """The ids of the trades of our symbols that are not among the updates, by symbol."""
+    accepted, others = _ids_of(updates), defaultdict[str, list[str]](list)
+    for group in groups:
+        for number in map(str, group.ids or ()):
+            if group.symbol != _NO_SYMBOL and (group.symbol, number) not in accepted:
+                others[group.symbol].append(number)
     return others
+
+
+def _ignored(groups: Sequence[Quotes], updates: Sequence[Updates]) -> Mapping[str, Collection[str]]:
+    """The ids of the trades among the updates that told a volume which does not count, by symbol."""
+    accepted, ignored = _ids_of(updates), defaultdict[str, set[str]](set)
+    for group in groups:
+        for number, volume, price in zip(
+            map(str, group.ids or ()), group.volumes or (), group.prices, strict=True
+        ):
+            told = volume is not msgspec.UNSET
+            if told and not counts(volume, price) and (group.symbol, number) in accepted:
+                ignored[group.symbol].add(number)
+    return ignored
+
+
+def _ids_of(updates: Sequence[Updates]) -> Collection[tuple[str, str | None]]:
+    """With the symbols to which they belong."""
+    return {(each.symbol, number) for each in updates for number in each.columns.ids or ()}

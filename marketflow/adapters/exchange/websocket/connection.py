@@ -1,7 +1,7 @@
 """One open WebSocket: whole messages in, messages out, both over one stream.
 
 ```
- stream ──bytes, paced──> protocol ──frames──> Assembler ──messages──> receive
+ stream ──bytes, paced──> Unframer ──messages──> receive
     ^                        │ pongs, close
     │                        v
     └──────── lock <────── answer
@@ -18,55 +18,26 @@ that wait in the socket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
 from websockets.client import ClientProtocol
 from websockets.exceptions import PayloadTooBig
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Event, State
+from websockets.frames import CloseCode
+from websockets.protocol import State
 
 from marketflow.adapters.exchange.arrivals import Arrivals
 from marketflow.adapters.exchange.pacing import Pace
 from marketflow.adapters.exchange.websocket.errors import translated
 from marketflow.adapters.exchange.websocket.tls import TlsStream
 from marketflow.adapters.exchange.websocket.turns import Turns
+from marketflow.adapters.exchange.websocket.unframing import Unframer
 
 MOST_RECEIVED: Final = 65_536
 """The most bytes of one receive."""
 MOST_COMPRESSED: Final = 16_384
 """The same if messages are compressed, mostly to an eighth: decoding a receive must not take too long."""
-
-
-class Assembler:
-    """Makes whole messages of frames. The protocol limits their size."""
-
-    def __init__(self) -> None:
-        self._begun = bytearray()
-        """The fragments of a message that is not whole yet."""
-        self.pings = 0
-        """How many pings were among the frames so far."""
-
-    def whole(self, events: Iterable[Event]) -> list[bytes]:
-        """The messages that these frames complete. Binary ones are taken for text as UTF-8."""
-        messages: list[bytes] = []
-        for frame in events:
-            if not isinstance(frame, Frame):
-                continue
-            if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
-                if frame.fin:
-                    messages.append(bytes(frame.data))
-                else:
-                    self._begun = bytearray(frame.data)
-            elif frame.opcode is Opcode.CONT:
-                self._begun += frame.data
-                if frame.fin:
-                    messages.append(bytes(self._begun))
-                    self._begun = bytearray()
-            elif frame.opcode is Opcode.PING:
-                self.pings += 1
-        return messages
 
 
 class Connection:
@@ -82,7 +53,7 @@ class Connection:
         turns: Turns | None = None,
         *,
         pongs_take_turns: bool = False,
-        early: Sequence[Event] = (),
+        early: bytes = b"",
         pace: Pace | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -93,7 +64,7 @@ class Connection:
             protocol: its handshake is done.
             turns: the limit of what we send; None: there is none.
             pongs_take_turns: whether pongs count, too.
-            early: events that came together with the answer to the handshake.
+            early: what came together with the answer to the handshake.
             pace: when it is read; None: as soon as something comes.
             stopping: whether the stop has come, after which there are no pauses.
         """
@@ -101,14 +72,14 @@ class Connection:
         self._incoming = (pace or Pace()).paced(_Incoming(stream, most), stopping)
         self._protocol = protocol
         self._sender = _Sender(stream, turns, pongs_take_turns=pongs_take_turns)
-        self._assembler = Assembler()
-        self._early = self._assembler.whole(early)
+        self._unframer = Unframer(protocol)
+        self._early = early
         self._end: ConnectionError | None = None
 
     @property
     def pings(self) -> int:
         """How many WebSocket pings the exchange has sent."""
-        return self._assembler.pings
+        return self._unframer.pings
 
     @property
     def end(self) -> ConnectionError | None:
@@ -127,17 +98,11 @@ class Connection:
         Raises:
             ConnectionError: the connection has ended. All messages before the end were returned.
         """
-        if self._early:
-            early, self._early = self._early, []
-            return early
         if self.end is not None:
             raise self.end
-        data = await self._incoming.receive()
-        if data:
-            self._protocol.receive_data(data)
-        else:
-            self._protocol.receive_eof()
-        messages = self._assembler.whole(self._protocol.events_received())
+        data = self._early or await self._incoming.receive()
+        self._early = b""
+        messages = self._unframer.received(data)
         self._sender.owe(self._protocol.data_to_send(), closing=self._protocol.state is not State.OPEN)
         return messages
 

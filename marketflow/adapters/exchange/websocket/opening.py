@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -22,7 +22,6 @@ import trio
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
-from websockets.protocol import Event
 from websockets.uri import WebSocketURI, parse_uri
 
 from marketflow.adapters.exchange.pacing import Pace
@@ -39,6 +38,8 @@ MOST_MESSAGE: Final = 2**20
 
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _SECURE: Final = ("https", "wss")
+_ACCEPTED: Final = b"HTTP/1.1 101 "
+_END_OF_HEAD: Final = b"\r\n\r\n"
 _QUIET: Final = logging.Logger("websockets", logging.CRITICAL)  # noqa: LOG001 - its level is not inherited
 """The library would format each frame if the level of the root logger were that of debug."""
 
@@ -65,7 +66,7 @@ class Opened:
 
     stream: trio.abc.Stream
     protocol: ClientProtocol
-    early: Sequence[Event]
+    early: bytes
     """What came together with the answer to the handshake."""
 
 
@@ -167,8 +168,8 @@ class Opener:
         return stream
 
 
-async def _handshake(stream: trio.abc.Stream, protocol: ClientProtocol) -> Sequence[Event]:
-    """Returns the events that came with the answer.
+async def _handshake(stream: trio.abc.Stream, protocol: ClientProtocol) -> bytes:
+    """Returns what came together with the answer.
 
     Raises:
         ConnectionError: the answer is no WebSocket.
@@ -177,8 +178,13 @@ async def _handshake(stream: trio.abc.Stream, protocol: ClientProtocol) -> Seque
     request.headers["User-Agent"] = USER_AGENT
     protocol.send_request(request)
     await stream.send_all(b"".join(protocol.data_to_send()))
+    answer, early = b"", b""
     while True:
         data = await stream.receive_some()
+        answer += data
+        if answer.startswith(_ACCEPTED) and _END_OF_HEAD in answer:
+            early = answer[answer.index(_END_OF_HEAD) + len(_END_OF_HEAD) :]
+            data = data[: len(data) - len(early)]
         if data:
             protocol.receive_data(data)
         else:
@@ -188,9 +194,8 @@ async def _handshake(stream: trio.abc.Stream, protocol: ClientProtocol) -> Seque
                 raise ConnectionError(f"the handshake was answered {status_text(response.status_code)}")
             case Exception() as error:
                 raise ConnectionError(f"the handshake failed: {error.__cause__ or error}")
-        events = protocol.events_received()
-        if events:
-            return events[1:]  # without the answer itself
+        if protocol.events_received():
+            return early
 
 
 def _authority(url: str) -> str:

@@ -163,8 +163,10 @@ class Session:
         now = self._requests.now()
         return Frames(tuple(bodies), self._requests.asked_at or now, now, trio.current_time())
 
-    def _bodies(self, messages: Sequence[bytes], intake: Intake[Any]) -> list[bytes]:
+    def _bodies(self, messages: Sequence[bytes], intake: Intake[Any]) -> Sequence[bytes]:
         """The trades among some messages. The others are acted on."""
+        if self._requests.venue.only_trades(messages):
+            return messages
         read = self._requests.venue.read
         bodies: list[bytes] = []
         for message in messages:

@@ -116,6 +116,8 @@ class Subscriptions:
             number = self._oldest() if answer.request is None else answer.request
             accepted = self._of(number, *_OPEN)
         self._set(accepted, "accepted")
+        if answer.others_refused and answer.request in self._requests:
+            self._ask_again(answer.request, self._of(answer.request, *_OPEN))
         return Outcome(accepted, self._reject_what_is_left())
 
     def reject(self, answer: Rejected) -> Outcome | None:
