@@ -10,8 +10,10 @@ import attrs
 import trio
 
 from marketflow.adapters.exchange.reading import LineReader
+from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.hold import Hold
-from marketflow.app.cluster.member import Member, Times
+from marketflow.app.cluster.holdings import Holdings, Times
+from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.tenure import run_tenure
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
@@ -105,14 +107,14 @@ class SimulatedNode:
         self.killed = False
         self._around = around
         self._rng = rng
+        leases, times = SimulatedLeases(self.postgres, around.postgres), around.times
         self.member = Member(
             Node(name, boot, f"http://{name}", "all", "0"),
-            list(around.exchanges),
-            leases=SimulatedLeases(self.postgres, around.postgres),
-            tenure=self._tenure,
-            times=around.times,
+            balance=Balance(list(around.exchanges), lasts=times.lasts, calm=times.calm),
+            holdings=Holdings(leases, self._tenure, times=times, elapsed=trio.current_time, entropy=rng),
+            leases=leases,
+            times=times,
             elapsed=trio.current_time,
-            entropy=rng,
         )
 
     async def run(self) -> None:

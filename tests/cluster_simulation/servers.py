@@ -92,14 +92,19 @@ class FencedWindow(SimulatedWindow):
 
     async def post(self, flush: MemoryFlush) -> bool:
         """See the port."""
+        if not self._watched:
+            raise StoreAway("simulated: the fence was not looked at since the last failure")
         try:
             return await super().post(flush)
         except StoreAway:
             self._watched = False
             raise
 
+    def _takes_late(self) -> bool:
+        return self._shard.shelf.fence == fence_of(self._term)
+
     def _write(self, write: MemoryFlush) -> None:
-        if not self._watched or self._shard.shelf.fence != fence_of(self._term):
+        if not self._takes_late():
             raise StoreAway("simulated: the fence has changed")
         super()._write(write)
 
@@ -110,6 +115,13 @@ class ClusterPostgres(SimulatedPostgres):
     def __init__(self) -> None:
         super().__init__()
         self.table = LeaseTable()
+        self.breaks = 0
+        """How often it has ended all connections."""
+
+    def break_connections(self) -> None:
+        """End all of them."""
+        super().break_connections()
+        self.breaks += 1
 
     def snapshot(self) -> Callable[[], None]:
         """Remember the state of this moment; calling what is returned goes back to it."""
@@ -130,6 +142,8 @@ class TermStore(SimulatedStore):
         super().__init__(interval, boot=term.id, link=link, server=server)
         self._term = term
         self._postgres = server
+        self._connected_at: int | None = None
+        """How many breaks of connections came before ours was made; None without one."""
 
     @property
     def _holds_lock(self) -> bool:
@@ -142,29 +156,42 @@ class TermStore(SimulatedStore):
             if not self._holds_lock:
                 row = self._postgres.table.leases.get(self._term.exchange)
                 raise Fenced("simulated: not the last term", 0 if row is None else row.term.epoch)
-            return 1
+            if self._connected_at != self._postgres.breaks:
+                # Another server may have taken over, with older rows.
+                self._connected_at = self._postgres.breaks
+                self._leases += 1
+            return self._leases
 
-        return await self._link.carry(check)
+        try:
+            return await self._link.carry(check)
+        except StoreAway:
+            self.leave()
+            raise
 
     def leave(self) -> None:
-        """There is no lock that belongs to a connection."""
+        """Close the connection. No lock belongs to it."""
+        self._connected_at = None
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""
         asked = trio.current_time()
 
         def write() -> None:
-            if not self._holds_lock:
-                raise StoreAway("simulated: not the last term")
+            if not self._holds_lock or self._connected_at != self._postgres.breaks:
+                raise StoreAway("simulated: not the last term, or not connected")
             for aggregate in aggregates:
                 self._server.written(self._boot, aggregate, asked)
                 self._put(aggregate)
 
         def late() -> None:
-            if self._holds_lock:
+            if self._holds_lock and self._connected_at == self._postgres.breaks:
                 write()
 
-        await self._link.carry(write, late=late)
+        try:
+            await self._link.carry(write, late=late)
+        except StoreAway:
+            self.leave()
+            raise
 
 
 class SimulatedLeases(MemoryLeases):

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from marketflow.adapters.exchange.reading import LineReader
-from marketflow.app.cluster.member import Times
+from marketflow.app.cluster.holdings import Times
 from marketflow.app.ports import Aggregate, Term
 from marketflow.app.share.making import ShareOptions
 from marketflow.config import Settings
@@ -19,7 +19,7 @@ from marketflow.sources import line_decoder
 from tests.cluster_simulation.nodes import SimulatedNode, SimulatedTenure, Surroundings
 from tests.cluster_simulation.plan import EXCHANGES, SYMBOLS, Fault, Plan
 from tests.cluster_simulation.servers import ClusterPostgres, Shard, bars_of
-from tests.simulation.exchanges import GoodLine, SimulatedExchange, reason_against
+from tests.simulation.exchanges import GoodLine, Rules, SimulatedExchange, judged
 from tests.simulation.model import Model, Update
 from tests.simulation.process import SimulatedClock, Wrong, true_time
 from tests.simulation.scheduling import Steps
@@ -100,7 +100,7 @@ class World:
             clock=self.clock,
             decode=line_decoder(settings),
             reader=LineReader(self.clock),
-            times=Times(settle=8.0),
+            times=Times(calm=8.0),
             failed=steps.fail,
             received=self._received,
         )
@@ -175,16 +175,11 @@ class World:
 
     def _received(self, tenure: SimulatedTenure, line: bytes) -> None:
         self._orders += 1
-        judged = reason_against(
-            line,
-            symbols=SYMBOLS,
-            wall=self.clock.now(),
-            interval=self.plan.interval,
-            lateness=self.plan.lateness,
-        )
-        if isinstance(judged, GoodLine):
-            symbol, price, timestamp, told = judged
+        rules = Rules(SYMBOLS, self.clock.now(), self.plan.interval, self.plan.lateness)
+        found = judged(line, rules)
+        if isinstance(found, GoodLine):
             term = tenure.term
+            symbol, price, timestamp, told = found
             tenure.given.append(
                 Update(
                     term.exchange, symbol, price, timestamp, term.id, self._orders, trio.current_time(), told

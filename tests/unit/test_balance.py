@@ -9,7 +9,7 @@ from marketflow.app.cluster.balance import Balance, Moves
 from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, Term
 from marketflow.domain.placement import placed, ranked
 
-LASTS, SETTLE = 3.0, 30.0
+LASTS, CALM = 3.0, 30.0
 EXCHANGES = ["exchange1", "exchange2"]
 ME = Node("a", "boot1", "http://a", "all", "1")
 OTHER = Node("b", "boot2", "http://b", "all", "1")
@@ -26,7 +26,7 @@ def lease(node: Node, *, left: int = 2_000, released: bool = False, exchange: st
 
 
 def alone() -> Balance:
-    return Balance(["exchange1"], lasts=LASTS, settle=SETTLE)
+    return Balance(["exchange1"], lasts=LASTS, calm=CALM)
 
 
 def looks(balance: Balance, seen: ClusterSight, until: float, *, since: float = 0.0) -> Moves:
@@ -81,7 +81,7 @@ def test_its_own_lease_is_taken_again_if_it_does_not_have_it() -> None:
 def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> None:
     nodes = [ME, OTHER]
     mine = placed(EXCHANGES, ["a", "b"])
-    balance = Balance(EXCHANGES, lasts=LASTS, settle=SETTLE)
+    balance = Balance(EXCHANGES, lasts=LASTS, calm=CALM)
     wanted = {exchange for exchange in EXCHANGES if mine[exchange] == "a"}
     assert len(wanted) == 1
     assert balance.looked(sight(*nodes), 0.0, ME, ()).take.keys() == wanted
@@ -101,7 +101,7 @@ def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> N
     ids=["silent", "leaving", "api"],
 )
 def test_nodes_that_may_have_nothing_are_not_waited_for(other: SeenNode) -> None:
-    balance = Balance(EXCHANGES, lasts=LASTS, settle=SETTLE)
+    balance = Balance(EXCHANGES, lasts=LASTS, calm=CALM)
     assert balance.looked(sight(ME, other), 0.0, ME, ()).take.keys() == set(EXCHANGES)
 
 
@@ -112,11 +112,11 @@ def test_a_node_that_leaves_or_only_answers_takes_nothing(me: Node) -> None:
 
 def test_an_exchange_is_moved_once_nothing_has_changed_for_a_while_and_one_at_a_time() -> None:
     names = [f"exchange{number}" for number in range(6)]
-    balance = Balance(names, lasts=LASTS, settle=SETTLE)
+    balance = Balance(names, lasts=LASTS, calm=CALM)
     leases = {name: lease(ME, exchange=name) for name in names}
     seen = sight(ME, OTHER, **leases)
     at, moves = 0.0, Moves()
-    while at < SETTLE:
+    while at < CALM:
         moves = balance.looked(seen, at, ME, names)
         assert moves == Moves()
         at += 1.0
@@ -131,7 +131,7 @@ def test_an_exchange_is_moved_once_nothing_has_changed_for_a_while_and_one_at_a_
 
 def test_without_calm_nothing_is_moved() -> None:
     names = ["exchange1", "exchange2"]
-    balance = Balance(names, lasts=LASTS, settle=SETTLE)
+    balance = Balance(names, lasts=LASTS, calm=CALM)
     held = {name: lease(ME, exchange=name) for name in names}
     for second in range(100):
         # Each 20 s another node comes and goes, or a lease is renewed too late.

@@ -44,23 +44,23 @@ class Moves:
 class Balance:
     """Decides for one node, from look to look. No I/O. Times are seconds of one clock."""
 
-    def __init__(self, exchanges: Collection[str], *, lasts: float, settle: float) -> None:
+    def __init__(self, exchanges: Collection[str], *, lasts: float, calm: float) -> None:
         """Makes one for a node that may have these exchanges.
 
         Args:
             exchanges: all of the cluster's.
             lasts: how long a lease is good.
-            settle: how long nothing must have changed before an exchange is moved to the node that should
-                have it.
+            calm: how long nothing must have changed before an exchange is moved to the node that should have
+                it.
         """
         self._exchanges = sorted(exchanges)
         self._lasts = lasts
-        self._settle = settle
+        self._calm_for = calm
         self._answers_since = math.inf
         """Since when the database answers without a break."""
         self._last_answer = -math.inf
         self._free_since: dict[str, float] = {}
-        self._calm: tuple[object, float] = None, math.inf
+        self._seen: tuple[object, float] = None, math.inf
         """What was seen last of nodes and leases, and since when it is so."""
 
     def unanswered(self) -> None:
@@ -121,10 +121,9 @@ class Balance:
     def _is_calm(self, sight: ClusterSight, nodes: Sequence[str], now: float) -> bool:
         leases = [sight.leases.get(exchange) for exchange in self._exchanges]
         held = [lease.term for lease in leases if lease and not lease.released and lease.left > 0]
-        seen = nodes, held
-        if seen != self._calm[0]:
-            self._calm = seen, now
-        return len(held) == len(leases) and now - self._calm[1] >= self._settle
+        if (nodes, held) != self._seen[0]:
+            self._seen = (nodes, held), now
+        return len(held) == len(leases) and now - self._seen[1] >= self._calm_for
 
     def _misplaced(self, sight: ClusterSight, me: Node, wanted: Mapping[str, str]) -> str | None:
         """The exchange that is moved next in the cluster, if it is ours to give."""
