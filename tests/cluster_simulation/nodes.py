@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 import attrs
 import trio
 
+from marketflow.adapters.db.memory_leases import LeaseRow
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.hold import Hold
@@ -90,6 +92,8 @@ class Surroundings:
     times: Times
     failed: Callable[[Exception], None]
     received: Callable[[SimulatedTenure, bytes], None]
+    taken: Callable[[LeaseRow], None]
+    """Called with a lease that one node takes from another."""
 
 
 class SimulatedNode:
@@ -105,9 +109,11 @@ class SimulatedNode:
         self.shards = {exchange: Link(shard, rng, TIMEOUT) for exchange, shard in around.shards.items()}
         self.tenures: list[SimulatedTenure] = []
         self.killed = False
+        self.thawed_at = -math.inf
+        """When it went on after standing still."""
         self._around = around
         self._rng = rng
-        leases, times = SimulatedLeases(self.postgres, around.postgres), around.times
+        leases, times = SimulatedLeases(self.postgres, around.postgres, around.taken), around.times
         self.member = Member(
             Node(name, boot, f"http://{name}", "all", "0"),
             balance=Balance(list(around.exchanges), lasts=times.lasts, calm=times.calm),
@@ -151,6 +157,7 @@ class SimulatedNode:
 
     def thaw(self) -> None:
         """Go on."""
+        self.thawed_at = trio.current_time()
         for link in self.links:
             event, link.thawed = link.thawed, None
             if event is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,8 +10,8 @@ import attrs
 import trio
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf
-from marketflow.adapters.db.memory_leases import LeaseTable, MemoryLeases
-from marketflow.app.ports import Aggregate, Fenced, Sight, StoreAway, Term
+from marketflow.adapters.db.memory_leases import LeaseRow, LeaseTable, MemoryLeases
+from marketflow.app.ports import Aggregate, Fenced, Node, Sight, StoreAway, Term
 from marketflow.app.share.fence import fence_of
 from tests.simulation.stores import (
     Link,
@@ -117,6 +118,8 @@ class ClusterPostgres(SimulatedPostgres):
         self.table = LeaseTable()
         self.breaks = 0
         """How often it has ended all connections."""
+        self.went_back_at = -math.inf
+        """When it came back older the last time."""
 
     def break_connections(self) -> None:
         """End all of them."""
@@ -131,6 +134,7 @@ class ClusterPostgres(SimulatedPostgres):
         def restore_all() -> None:
             restore()
             self.table.leases, self.table.nodes = dict(leases), dict(nodes)
+            self.went_back_at = trio.current_time()
 
         return restore_all
 
@@ -197,9 +201,24 @@ class TermStore(SimulatedStore):
 class SimulatedLeases(MemoryLeases):
     """Fills the port Leases for one node."""
 
-    def __init__(self, link: Link, server: ClusterPostgres) -> None:
+    def __init__(self, link: Link, server: ClusterPostgres, taken: Callable[[LeaseRow], None]) -> None:
+        """`taken`: called with the lease of another node before it is taken, if it was not given back."""
         super().__init__(server.table)
         self._link = link
+        self._taken = taken
+
+    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+        """See the port."""
+
+        def take() -> bool:
+            row = self.table.leases.get(term.exchange)
+            if not self.table.take(term, node, lasts, after):
+                return False
+            if row is not None and not row.released and row.boot != node.boot:
+                self._taken(row)
+            return True
+
+        return await self._carry(take)
 
     async def _carry(self, request: Callable[[], T]) -> T:
         return await self._link.carry(request, late=request)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from marketflow.adapters.db.memory_leases import LeaseRow
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.cluster.holdings import Times
 from marketflow.app.ports import Aggregate, Term
@@ -103,6 +104,7 @@ class World:
             times=Times(calm=8.0),
             failed=steps.fail,
             received=self._received,
+            taken=self._taken,
         )
         self.postgres.latency = self._rng.choice((0.001, 0.02, 0.2))
         self.postgres.written = self._check_write
@@ -274,6 +276,16 @@ class World:
         return next(
             (each for each in self._all_tenures() if row and each.term == row.term and not each.over), None
         )
+
+    def _taken(self, row: LeaseRow) -> None:
+        """A node takes a lease that was not given back: its owner must have had no way to renew it."""
+        self.coverage["taken over"] += 1
+        owner = self.nodes.get(row.node)
+        if owner is None or owner.boot != row.boot or owner.frozen:
+            return
+        since = max(owner.thawed_at, owner.postgres.whole_since, self.postgres.went_back_at)
+        if owner.postgres.own == "up" and trio.current_time() - since > self.around.times.lasts:
+            raise Wrong(f"{row.term} was taken, though its owner {row.node} lives and reaches the database")
 
     def _sealed(self, term: Term) -> None:
         """A term is about to seal its exchange: what earlier terms have not stored has no effect any more."""
