@@ -60,7 +60,9 @@ RULES = {
             "marketflow.app.interface",
             "marketflow.app.figures",
         ),
-        Rule(ours(*(f"app.{room}" for room in ("ingest", "share", "questions", "stream", "watch")))),
+        Rule(
+            ours(*(f"app.{room}" for room in ("ingest", "share", "questions", "stream", "watch", "cluster")))
+        ),
     ),
     "marketflow.app.instruments": Rule(
         forbidden=(), only=("attrs", "trio", "structlog", *ours("domain", "app.ports", "app.instruments"))
@@ -69,8 +71,14 @@ RULES = {
     "marketflow.app.stream": Rule(
         forbidden=(), only=("attrs", "trio", "trio_util", *ASKING, *ours("app.stream"))
     ),
-    "marketflow.app.share": Rule(ours("app.questions", "app.stream", "app.ingest", "app.watch")),
-    "marketflow.app.ingest": Rule(ours("app.questions", "app.stream", "app.share", "app.watch")),
+    "marketflow.app.share": Rule(
+        ours("app.questions", "app.stream", "app.ingest", "app.watch", "app.cluster")
+    ),
+    "marketflow.app.ingest": Rule(
+        ours("app.questions", "app.stream", "app.share", "app.watch", "app.cluster")
+    ),
+    # It runs shares. What feeds them is passed to it.
+    "marketflow.app.cluster": Rule(ours("app.questions", "app.stream", "app.ingest", "app.watch")),
     # It reads feeds, and the numbers of shares through a port. No room imports it.
     "marketflow.app.watch": Rule(ours("app.questions", "app.stream", "app.share")),
     "marketflow.config": Rule(ours("app", "adapters", "embedded", "logs", *TOP)),
@@ -293,6 +301,8 @@ def test_every_package_has_a_rule() -> None:
             "marketflow.app.questions.spans",
         ),
         ("marketflow.app.stream.turns", "from ..ingest import modes", "marketflow.app.ingest.modes"),
+        ("marketflow.app.cluster.member", "from ..ingest import feeds", "marketflow.app.ingest.feeds"),
+        ("marketflow.app.share.fence", "from ..cluster import hold", "marketflow.app.cluster.hold"),
         (
             "marketflow.app.share.book",
             "from ..questions.spans import Spans",

@@ -5,6 +5,7 @@
 | `exchanges` | `Source`, `Intake`, `Decode` | reading an exchange, up to batches of updates |
 | `window` | `Window` | the updates of the last minute and the bars of the last hour (Redis) |
 | `rows` | `AggregateStore` | the rows of closed minutes (PostgreSQL) |
+| `leases` | `Leases` | the nodes of a cluster and what they have (PostgreSQL) |
 | `stores` | | how stores fail, and which part of them belongs to a share |
 | `machine` | `Clock`, `Entropy` | time and randomness |
 
@@ -26,6 +27,15 @@ from marketflow.app.ports.exchanges import (
     Updates,
     VenueSource,
 )
+from marketflow.app.ports.leases import (
+    NEVER,
+    ClusterSight,
+    Leases,
+    Node,
+    SeenLease,
+    SeenNode,
+    Term,
+)
 from marketflow.app.ports.machine import (
     Clock,
     Entropy,
@@ -37,6 +47,7 @@ from marketflow.app.ports.rows import (
 )
 from marketflow.app.ports.stores import (
     ALL,
+    Fenced,
     IntervalMismatch,
     RowsRefused,
     Scope,
@@ -61,29 +72,36 @@ from marketflow.app.ports.window import (
 __all__ = [
     "ALL",
     "BARS_KEPT",
+    "NEVER",
     "Aggregate",
     "AggregateStore",
     "AnyPayload",
     "Batch",
     "Chunk",
     "Clock",
+    "ClusterSight",
     "Decode",
     "Decoded",
     "Edge",
     "EncodedFlush",
     "Entropy",
+    "Fenced",
     "Field",
     "FieldBars",
     "Flush",
     "Identity",
     "Intake",
     "IntervalMismatch",
+    "Leases",
+    "Node",
     "Payload",
     "Payload_contra",
     "Result",
     "RowBars",
     "RowsRefused",
     "Scope",
+    "SeenLease",
+    "SeenNode",
     "Sight",
     "Source",
     "StoreAway",
@@ -91,6 +109,7 @@ __all__ = [
     "StoreTaken",
     "StoreUnfit",
     "StoredBars",
+    "Term",
     "Updates",
     "VenueSource",
     "Window",

@@ -19,6 +19,15 @@ class StoreTaken(Exception):
     """Another marketflow has the lease or lock of a store. The message, if any, says how that shows."""
 
 
+class Fenced(StoreTaken):
+    """In a cluster: another term has the exchange. That is final, since no term ever comes back."""
+
+    def __init__(self, message: str, epoch: int) -> None:
+        """`epoch`: of the other term, as far as it is known; at least 0."""
+        super().__init__(message)
+        self.epoch = epoch
+
+
 class RowsRefused(Exception):
     """The store answers but refuses these rows: none of them was written. The message says why."""
 

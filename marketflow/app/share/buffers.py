@@ -79,11 +79,11 @@ class Buffers:
         if excess > 0:
             ledger.drop(self.queues[exchange].discard(excess), OVERFLOW)
 
-    def drop_all(self) -> None:
-        """Drop all that is pending before a stop, in flight or not."""
+    def drop_all(self, reason: str = SHUTDOWN) -> None:
+        """Drop all that is pending, in flight or not."""
         for exchange, ledger in self._ledgers.items():
             self.queues[exchange].discard(ledger.pending)
-            ledger.drop(ledger.pending, SHUTDOWN)
+            ledger.drop(ledger.pending, reason)
         self.notify()
 
     # ---- out ----

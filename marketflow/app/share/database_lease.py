@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.ports import AggregateStore, StoreAway, StoreTaken, StoreUnfit
+from marketflow.app.ports import AggregateStore, Fenced, StoreAway, StoreTaken, StoreUnfit
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.rivals import LEASE_PATIENCE, HeldByAnother, Wait
 
@@ -46,7 +46,7 @@ class DatabaseLease:
         Raises:
             HeldByAnother: not yet.
             StoreAway: the database is away.
-            StoreTaken: another boot has had it for too long.
+            StoreTaken: another boot has had it for too long. In a cluster: Fenced, at once.
         """
         try:
             number = await self._store.lease()
@@ -55,7 +55,7 @@ class DatabaseLease:
             self._wait.interrupt()
             self.failed(error)
             raise
-        except StoreUnfit:
+        except (StoreUnfit, Fenced):
             self.held = False
             raise
         except StoreTaken as taken:

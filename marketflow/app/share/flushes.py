@@ -11,7 +11,7 @@ import trio
 from marketflow.app.instruments.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, Window
 from marketflow.app.share.buffers import Buffers
-from marketflow.app.share.ledger import Ledger
+from marketflow.app.share.ledger import SHUTDOWN, Ledger
 from marketflow.app.share.replay import Replay
 from marketflow.app.share.second_bars import Key, SecondBars
 
@@ -130,11 +130,11 @@ class Flushes:
         self.replay.forget_before(now)
         self._buffers.expire(now - self._window_length)
 
-    def drop_pending(self) -> None:
+    def drop_pending(self, reason: str = SHUTDOWN) -> None:
         """Nothing is written any more: drop what is pending. Its bars wait again, to be spooled."""
         self._bars.outbox.put_back()
         self.in_flight.clear()
-        self._buffers.drop_all()
+        self._buffers.drop_all(reason)
 
     # ---- how far they are ----
 

@@ -15,10 +15,10 @@ from marketflow.app.instruments.clocks import AFTER_FEEDS, next_beat
 from marketflow.app.instruments.histogram import Histogram
 from marketflow.app.ports import StoreAway
 from marketflow.app.share.book import Book
+from marketflow.app.share.lease import WriterLease
 from marketflow.app.share.rounds import HEARTBEAT_SECONDS, Rounds
 from marketflow.app.share.trials import Trials
 from marketflow.app.share.wake import Wake
-from marketflow.app.share.window_lease import WindowLease
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class Flusher:
         rounds: Rounds,
         trials: Trials,
         wake: Wake,
-        lease: WindowLease,
+        lease: WriterLease,
         flush_interval: float,
     ) -> None:
         """`flush_interval` in seconds."""

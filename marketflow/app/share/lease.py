@@ -71,6 +71,22 @@ class StoreLease(Protocol):
         ...
 
 
+class WriterLease(StoreLease, Protocol):
+    """The lease of the window, as its writer uses it."""
+
+    def wrote(self, sent_at: float) -> None:
+        """Writes were acknowledged, the last of them sent at that time (seconds of Trio's clock)."""
+        ...
+
+    async def release(self) -> None:
+        """Write no more, and give the lease back.
+
+        Raises:
+            StoreAway: it expires.
+        """
+        ...
+
+
 class Lease:
     """The leases of both stores, taken together."""
 

@@ -13,6 +13,8 @@ OVERFLOW: Final = "overflow"
 """Dropped to keep memory bounded while Redis is away."""
 SHUTDOWN: Final = "shutdown"
 """Dropped at a stop, with Redis away."""
+FENCED: Final = "fenced"
+"""In a cluster: dropped since another node has taken the exchange. Its bars do not have them."""
 
 
 @attrs.define

@@ -18,10 +18,11 @@ from marketflow.app.share.database_lease import DatabaseLease
 from marketflow.app.share.due_rows import DueRows
 from marketflow.app.share.earlier_boots import EarlierBoots
 from marketflow.app.share.earlier_trades import EarlierTrades
+from marketflow.app.share.fence import Fence, Held
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.share.joining import Joining
 from marketflow.app.share.known_bars import BookBars
-from marketflow.app.share.lease import Lease
+from marketflow.app.share.lease import Lease, WriterLease
 from marketflow.app.share.pairs import Pairs
 from marketflow.app.share.reach import Reach
 from marketflow.app.share.reading import OpenMinutes, Reading
@@ -71,6 +72,7 @@ def make_share(
     spool: Spool,
     clock: Clock,
     options: ShareOptions,
+    held: Held | None = None,
 ) -> Share:
     """Make a share. Nothing runs yet.
 
@@ -83,6 +85,7 @@ def make_share(
         window: of the share's scope, as are `store` and `spool`.
         clock: the wall clock.
         options: the same for all shares.
+        held: in a cluster, the term under which the share has its exchange; its id is the boot's.
     """
     book = Book(
         boot=boot,
@@ -101,7 +104,11 @@ def make_share(
     trials, wake = Trials(redis, book.buffers.set_dropping), Wake(book.arrivals)
     earlier = EarlierBoots(trials, wake)
     database_lease = DatabaseLease(store, state=postgres, earlier=earlier)
-    window_lease = WindowLease(window, boot=boot, state=redis, granted=lambda: database_lease.held)
+    window_lease: WriterLease
+    if held is None:
+        window_lease = WindowLease(window, boot=boot, state=redis, granted=lambda: database_lease.held)
+    else:
+        window_lease = Fence(window, held=held, state=redis)
     lease = Lease(database=database_lease, window=window_lease)
     sender = Sender(window, window_lease, trials)
     standing = ShareStanding(

@@ -9,8 +9,8 @@ import trio
 
 from marketflow.app.instruments.histogram import Histogram
 from marketflow.app.ports import EncodedFlush, Flush, Window
+from marketflow.app.share.lease import WriterLease
 from marketflow.app.share.trials import Trials
-from marketflow.app.share.window_lease import WindowLease
 
 
 def _nothing() -> None:
@@ -23,7 +23,7 @@ class Sender:
     Its methods raise StoreAway, and StoreTaken if another boot has the window.
     """
 
-    def __init__(self, window: Window, lease: WindowLease, trials: Trials) -> None:
+    def __init__(self, window: Window, lease: WriterLease, trials: Trials) -> None:
         self.write_seconds: Final = Histogram()
         """How long each write took that the window has acknowledged."""
         self.acknowledged_at = -1.0

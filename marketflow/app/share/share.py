@@ -22,6 +22,7 @@ from marketflow.app.share.figures import ShareFigures
 from marketflow.app.share.flushing import Flusher
 from marketflow.app.share.known_bars import BookBars
 from marketflow.app.share.lease import Lease
+from marketflow.app.share.ledger import FENCED
 from marketflow.app.share.spooling import Spooling
 from marketflow.app.share.standing import ShareStanding
 
@@ -101,6 +102,10 @@ class Share:
     def end(self) -> None:
         """No update will enter any more: every feed and pool of its exchanges has ended."""
         self.book.end()
+
+    def give_up(self) -> None:
+        """In a cluster, when another node has taken its exchange: what was not written is dropped."""
+        self.book.flushes.drop_pending(FENCED)
 
     async def save(self, within: float) -> None:
         """At the very end, however it came: spool the bars that no store has taken.

@@ -1,0 +1,122 @@
+"""The leases' twin in memory, for tests of the use cases and for the simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final, TypeVar
+
+import attrs
+import trio
+
+from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, StoreAway, Term
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class LeaseRow:
+    """The last lease of an exchange."""
+
+    term: Term
+    node: str
+    boot: str
+    expires: float
+    """Seconds of the table's clock."""
+    released: bool = False
+
+
+class LeaseTable:
+    """What the database holds, for all nodes. Its clock is Trio's."""
+
+    def __init__(self) -> None:
+        self.leases: dict[str, LeaseRow] = {}
+        self.nodes: dict[str, tuple[Node, float]] = {}
+        """By name, and when each was last heard of."""
+
+    def sight(self) -> ClusterSight:
+        """Everything, as it is now."""
+        now = trio.current_time()
+        return ClusterSight(
+            now=round(now * 1_000),
+            leases={
+                exchange: SeenLease(row.term, row.node, row.boot, _ms(row.expires - now), row.released)
+                for exchange, row in self.leases.items()
+            },
+            nodes={
+                name: SeenNode(node, round((now - heard) * 1_000))
+                for name, (node, heard) in self.nodes.items()
+            },
+        )
+
+    def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
+        """See the port."""
+        now = trio.current_time()
+        self.nodes[node.name] = node, now
+        for term in terms:
+            if self.has(term):
+                self.leases[term.exchange] = attrs.evolve(
+                    self.leases[term.exchange], expires=now + lasts / 1_000
+                )
+        return self.sight()
+
+    def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+        """See the port."""
+        now, row = trio.current_time(), self.leases.get(term.exchange)
+        if (None if row is None else row.term) != after:
+            return False
+        mine = row is not None and (row.node, row.boot) == (node.name, node.boot)
+        if row is not None and not (row.released or row.expires < now or mine):
+            return False
+        self.leases[term.exchange] = LeaseRow(term, node.name, node.boot, now + lasts / 1_000)
+        return True
+
+    def release(self, terms: Collection[Term]) -> None:
+        """See the port."""
+        for term in terms:
+            if self.has(term):
+                self.leases[term.exchange] = attrs.evolve(self.leases[term.exchange], released=True)
+
+    def has(self, term: Term) -> bool:
+        """Whether the term is the exchange's last one, and goes on, expired or not."""
+        row = self.leases.get(term.exchange)
+        return row is not None and row.term == term and not row.released
+
+
+class MemoryLeases:
+    """Fills the port Leases for one node."""
+
+    def __init__(self, table: LeaseTable | None = None) -> None:
+        """Nodes of one cluster share its table."""
+        self.table: Final = LeaseTable() if table is None else table
+        self.away = False
+        """While it is set, every call fails."""
+
+    async def look(self) -> ClusterSight:
+        """See the port."""
+        return await self._carry(self.table.sight)
+
+    async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
+        """See the port."""
+        return await self._carry(lambda: self.table.beat(node, terms, lasts))
+
+    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+        """See the port."""
+        return await self._carry(lambda: self.table.take(term, node, lasts, after))
+
+    async def release(self, terms: Collection[Term]) -> None:
+        """See the port."""
+        await self._carry(lambda: self.table.release(terms))
+
+    async def leave(self, node: Node) -> None:
+        """See the port."""
+        await self._carry(lambda: self.table.nodes.pop(node.name, None))
+
+    async def _carry(self, request: Callable[[], T]) -> T:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise StoreAway("switched off")
+        return request()
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1_000)

@@ -1,0 +1,133 @@
+"""The exchanges that this node has: each is taken, had for a while, and lost or given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
+
+import attrs
+import structlog
+import trio
+
+from marketflow.app.cluster.hold import Hold
+from marketflow.app.ports import NEVER, ClusterSight, Entropy, Leases, Node, StoreAway, Term
+
+log = structlog.get_logger()
+
+LEAVE_SECONDS: Final = 1.0
+"""How long it may take to give back a lease, or to leave the cluster."""
+
+
+@attrs.frozen
+class Times:
+    """The times of a cluster (seconds). They are the same on all nodes."""
+
+    lasts: float = 3.0
+    """How long a lease is good after it was taken or renewed."""
+    renew: float = 1.0
+    """How often it is renewed."""
+    scan: float = 0.25
+    """How often the leases are looked at."""
+    calm: float = 30.0
+    """How long nothing must have changed before an exchange is moved."""
+
+    @property
+    def lasts_ms(self) -> int:
+        """How long a lease is good, in ms."""
+        return round(self.lasts * 1_000)
+
+
+class Tenure(Protocol):
+    """What is done with an exchange as long as this node has it: it is fed into a share of its own."""
+
+    async def __call__(self, hold: Hold) -> int:
+        """Return when the exchange was lost, or, once it is to be given back, all is stored.
+
+        Returns the epoch of a later term that was met in the window; `NEVER` if none was.
+        """
+        ...
+
+
+class Holdings:
+    """What this node has, by exchange, and what it is just taking or giving back."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        tenure: Tenure,
+        *,
+        times: Times,
+        elapsed: Callable[[], float],
+        entropy: Entropy,
+    ) -> None:
+        """Nothing yet.
+
+        Args:
+            leases: the cluster's.
+            tenure: what is done with an exchange.
+            times: those of the cluster.
+            elapsed: seconds of a clock that never steps, and goes on while the machine is suspended.
+            entropy: for the ids of terms.
+        """
+        self.holds: dict[str, Hold] = {}
+        self._leases = leases
+        self._tenure = tenure
+        self._times = times
+        self._elapsed = elapsed
+        self._entropy = entropy
+        self._met: dict[str, int] = {}
+        """By exchange, the greatest epoch that was met in the window. A database may have forgotten it."""
+
+    @property
+    def terms(self) -> Collection[Term]:
+        """Those that have begun."""
+        return [hold.term for hold in self.holds.values() if hold.begun]
+
+    def seen(self, sight: ClusterSight, sent_at: float, *, renewed: bool) -> None:
+        """The database was asked at `sent_at`, and also to renew all leases if they were `renewed`."""
+        for exchange, hold in self.holds.items():
+            hold.seen(sight.leases.get(exchange), sent_at, self._times.lasts if renewed else None)
+
+    def give(self, exchange: str) -> None:
+        """Give an exchange back, if it is here."""
+        if exchange in self.holds:
+            self.holds[exchange].leaving.set()
+
+    async def have(self, exchange: str, after: Term | None, node: Node) -> None:
+        """Take an exchange, have it until it is lost or to be given back, and give it back.
+
+        Args:
+            exchange: which. It must not be here yet.
+            after: its last term; None if it has had none.
+            node: this one.
+        """
+        epoch = 1 + max(NEVER if after is None else after.epoch, self._met.get(exchange, NEVER))
+        hold = Hold(Term(exchange, epoch, f"{self._entropy.getrandbits(32):08x}"), self._elapsed)
+        self.holds[exchange] = hold
+        try:
+            if await self._take(hold, after, node):
+                self._met[exchange] = await self._tenure(hold)
+                if hold.leaving.is_set():
+                    await self._give_back(hold)
+        finally:
+            del self.holds[exchange]
+
+    async def _take(self, hold: Hold, after: Term | None, node: Node) -> bool:
+        sent_at = self._elapsed()
+        try:
+            if not await self._leases.take(hold.term, node, self._times.lasts_ms, after):
+                return False
+        except StoreAway:
+            return False  # A later look tells whether it was taken.
+        hold.taken(sent_at, self._times.lasts)
+        log.info("exchange taken", exchange=hold.term.exchange, epoch=hold.term.epoch, term=hold.term.id)
+        return True
+
+    async def _give_back(self, hold: Hold) -> None:
+        with trio.move_on_after(LEAVE_SECONDS):
+            try:
+                await self._leases.release([hold.term])
+            except StoreAway as error:
+                log.warning("exchange not given back", exchange=hold.term.exchange, error=str(error))
+            else:
+                log.info("exchange given back", exchange=hold.term.exchange, epoch=hold.term.epoch)

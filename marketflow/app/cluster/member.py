@@ -1,0 +1,101 @@
+"""A node's part in its cluster: it says that it lives, renews leases, takes exchanges, gives them back.
+
+```
+ Member.run
+  ├─ beating                 ends when all that follows has ended: leases are renewed to the last
+  └─ having, per exchange    takes the lease, runs the tenure, gives the lease back; ends with the stop, or
+                             when the exchange is lost, or moved
+```
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import attrs
+import structlog
+import trio
+
+from marketflow.app.cluster.balance import Balance
+from marketflow.app.cluster.holdings import LEAVE_SECONDS, Holdings, Times
+from marketflow.app.ports import ClusterSight, Leases, Node, StoreAway
+
+log = structlog.get_logger()
+
+
+class Member:
+    """Keeps this node in its cluster."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        balance: Balance,
+        holdings: Holdings,
+        leases: Leases,
+        times: Times,
+        elapsed: Callable[[], float],
+    ) -> None:
+        """Makes a member that has no exchange yet.
+
+        Args:
+            node: as it tells of itself.
+            balance: decides what it takes and gives back.
+            holdings: what it has.
+            leases: the cluster's.
+            times: those of the cluster.
+            elapsed: seconds of a clock that never steps, and goes on while the machine is suspended.
+        """
+        self.node = node
+        self.holdings = holdings
+        self.sight: ClusterSight | None = None
+        """What the database last told of the cluster."""
+        self._balance = balance
+        self._leases = leases
+        self._times = times
+        self._elapsed = elapsed
+
+    async def run(self, stopping: trio.Event) -> None:
+        """Take part until `stopping` is set, and everything was given back."""
+        async with trio.open_nursery() as beating:
+            async with trio.open_nursery() as having:
+                beating.start_soon(self._beat, having)
+                await stopping.wait()
+                self.node = attrs.evolve(self.node, leaving=True)
+                for exchange in self.holdings.holds:
+                    self.holdings.give(exchange)
+            beating.cancel_scope.cancel()
+        with trio.move_on_after(LEAVE_SECONDS):
+            try:
+                await self._leases.leave(self.node)
+            except StoreAway as error:
+                log.warning("cluster not left in order", error=str(error))
+
+    async def _beat(self, having: trio.Nursery) -> None:
+        renew_at = -math.inf
+        while True:
+            sent_at = self._elapsed()
+            renews = sent_at >= renew_at
+            try:
+                sight = await self._renew() if renews else await self._leases.look()
+            except StoreAway:
+                self._balance.unanswered()
+            else:
+                self._looked(sight, sent_at, renewed=renews, having=having)
+                if renews:
+                    renew_at = sent_at + self._times.renew
+            await trio.sleep(self._times.scan)
+
+    async def _renew(self) -> ClusterSight:
+        return await self._leases.beat(self.node, self.holdings.terms, self._times.lasts_ms)
+
+    def _looked(self, sight: ClusterSight, sent_at: float, *, renewed: bool, having: trio.Nursery) -> None:
+        self.sight = sight
+        self.holdings.seen(sight, sent_at, renewed=renewed)
+        moves = self._balance.looked(sight, self._elapsed(), self.node, self.holdings.holds)
+        for exchange, after in moves.take.items():
+            having.start_soon(self.holdings.have, exchange, after, self.node)
+        if moves.give is not None:
+            log.info("exchange to be moved", exchange=moves.give)
+            self.holdings.give(moves.give)

@@ -1,0 +1,75 @@
+"""What a node does with an exchange from taking it to losing it: a share of its own, and a feed into it.
+
+```
+ run_tenure
+  ├─ ending           cancels all of it when the exchange is lost
+  ├─ feeding          the feed and its pool; ends when the exchange is to be given back
+  └─ share            flusher, aggregator, spooling, packing; ends when all is stored
+```
+Taking an exchange over is the same as starting: the share reads what earlier terms have left in the window,
+and makes it whole. Giving it back is the same as stopping. Losing it is neither: nothing may be written any
+more, so all is cancelled, and what was not written is counted as dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+from trio_util import move_on_when
+
+from marketflow.app.cluster.hold import Hold
+from marketflow.app.ports import NEVER, Clock, Fenced
+from marketflow.app.share.share import Share
+
+log = structlog.get_logger()
+
+
+async def run_tenure(
+    hold: Hold, share: Share, feed: Callable[[trio.Event], Awaitable[None]], clock: Clock
+) -> int:
+    """Have an exchange until it is lost, or to be given back and everything is stored.
+
+    Args:
+        hold: tells when.
+        share: of this term alone.
+        feed: feeds the share's book until the event is set, and all that was received is in the book.
+        clock: the wall clock.
+
+    Returns:
+        The epoch of a later term that was met in the window, `NEVER` if none was.
+    """
+    met = NEVER
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_lost, hold, nursery.cancel_scope)
+            async with move_on_when(hold.leaving.wait):
+                await share.lease()
+            async with move_on_when(hold.leaving.wait):
+                await share.begin(clock.now())
+            nursery.start_soon(_feed, share, feed, hold.leaving)
+            await share.run()
+            nursery.cancel_scope.cancel()
+    except* Fenced as group:
+        met = _epoch_of(group)
+    if met != NEVER or hold.lost.is_set():
+        share.give_up()
+    return met
+
+
+def _epoch_of(error: BaseException) -> int:
+    """The greatest epoch that was met."""
+    if isinstance(error, BaseExceptionGroup):
+        return max(map(_epoch_of, error.exceptions))
+    return error.epoch if isinstance(error, Fenced) else NEVER
+
+
+async def _cancel_when_lost(hold: Hold, everything: trio.CancelScope) -> None:
+    await hold.lost.wait()
+    everything.cancel()
+
+
+async def _feed(share: Share, feed: Callable[[trio.Event], Awaitable[None]], leaving: trio.Event) -> None:
+    await feed(leaving)
+    share.end()

@@ -1,0 +1,221 @@
+"""A node of a simulated cluster: the product's member and tenures, on simulated stores and exchanges."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import attrs
+import trio
+
+from marketflow.adapters.db.memory_leases import LeaseRow
+from marketflow.adapters.exchange.reading import LineReader
+from marketflow.app.cluster.balance import Balance
+from marketflow.app.cluster.hold import Hold
+from marketflow.app.cluster.holdings import Holdings, Times
+from marketflow.app.cluster.member import Member
+from marketflow.app.cluster.tenure import run_tenure
+from marketflow.app.ingest.backoff import Backoff
+from marketflow.app.ingest.feeds import Feed
+from marketflow.app.ingest.workers import run_pool
+from marketflow.app.ports import Clock, Decode, Node, Term
+from marketflow.app.share.fence import Held
+from marketflow.app.share.making import ShareOptions, make_share
+from marketflow.app.share.share import Share
+from marketflow.app.share.spooling import SpooledBar, SpoolFailed
+from tests.cluster_simulation.servers import (
+    ClusterPostgres,
+    FencedWindow,
+    Shard,
+    SimulatedLeases,
+    TermStore,
+)
+from tests.simulation.exchanges import SimulatedConnection, SimulatedExchange, SimulatedSource
+from tests.simulation.model import Update
+from tests.simulation.stores import Link
+
+MOST_PENDING = 1_000_000
+TIMEOUT = 1.0
+"""Seconds that a store has for an answer."""
+
+
+class NoSpool:
+    """Fills the port Spool: a node has none for what it had under a term."""
+
+    async def load(self) -> Sequence[SpooledBar]:
+        """See the port."""
+        await trio.lowlevel.checkpoint()
+        return []
+
+    async def save(self, bars: Sequence[SpooledBar], within: float = TIMEOUT) -> None:  # noqa: ARG002
+        """See the port."""
+        await trio.lowlevel.checkpoint()
+        if bars:
+            raise SpoolFailed("nowhere", "there is no spool")
+
+
+@attrs.define(eq=False)
+class SimulatedTenure:
+    """A term of an exchange at a node."""
+
+    term: Term
+    node: SimulatedNode
+    share: Share
+    window: FencedWindow
+    feed: Feed
+    given: list[Update] = attrs.field(factory=list)
+    """What its feed was given. The first ones, as many as the ledger says, were accepted."""
+    over: bool = False
+    returned: bool = False
+    """Whether it ended by itself, and not because its node was killed."""
+
+    @property
+    def accepted(self) -> list[Update]:
+        """What it has accepted."""
+        return self.given[: self.share.book.ledgers[self.term.exchange].accepted]
+
+
+@attrs.frozen
+class Surroundings:
+    """What is the same for all nodes."""
+
+    exchanges: Mapping[str, SimulatedExchange]
+    shards: Mapping[str, Shard]
+    postgres: ClusterPostgres
+    options: ShareOptions
+    symbols: Sequence[str]
+    clock: Clock
+    decode: Decode
+    reader: LineReader
+    times: Times
+    failed: Callable[[Exception], None]
+    received: Callable[[SimulatedTenure, bytes], None]
+    taken: Callable[[LeaseRow], None]
+    """Called with a lease that one node takes from another."""
+
+
+class SimulatedNode:
+    """One boot of a node."""
+
+    def __init__(self, name: str, boot: str, around: Surroundings, rng: random.Random) -> None:
+        self.name = name
+        self.boot = boot
+        self.stopping = trio.Event()
+        self.ended = trio.Event()
+        self.scope = trio.CancelScope()
+        self.postgres = Link(around.postgres, rng, TIMEOUT)
+        self.shards = {exchange: Link(shard, rng, TIMEOUT) for exchange, shard in around.shards.items()}
+        self.tenures: list[SimulatedTenure] = []
+        self.killed = False
+        self.thawed_at = -math.inf
+        """When it went on after standing still."""
+        self._around = around
+        self._rng = rng
+        leases, times = SimulatedLeases(self.postgres, around.postgres, around.taken), around.times
+        self.member = Member(
+            Node(name, boot, f"http://{name}", "all", "0"),
+            balance=Balance(list(around.exchanges), lasts=times.lasts, calm=times.calm),
+            holdings=Holdings(leases, self._tenure, times=times, elapsed=trio.current_time, entropy=rng),
+            leases=leases,
+            times=times,
+            elapsed=trio.current_time,
+        )
+
+    async def run(self) -> None:
+        """Live, until stopped or killed."""
+        try:
+            with self.scope:
+                await self.member.run(self.stopping)
+        finally:
+            self.ended.set()
+
+    @property
+    def links(self) -> list[Link]:
+        """Its ways to all stores."""
+        return [self.postgres, *self.shards.values()]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it stands still."""
+        return self.postgres.thawed is not None
+
+    def kill(self) -> None:
+        """End it at once: nothing that it does from now on has any effect."""
+        self.killed = True
+        for link in self.links:
+            link.dead = True
+        self.thaw()
+        self.scope.cancel()
+
+    def freeze(self) -> None:
+        """Nothing gets out or in until it is thawed."""
+        event = trio.Event()
+        for link in self.links:
+            link.thawed = event
+
+    def thaw(self) -> None:
+        """Go on."""
+        self.thawed_at = trio.current_time()
+        for link in self.links:
+            event, link.thawed = link.thawed, None
+            if event is not None:
+                event.set()
+
+    async def _tenure(self, hold: Hold) -> int:
+        around, exchange = self._around, hold.term.exchange
+        link = self.shards[exchange]
+        window = FencedWindow(hold.term, link=link, server=around.shards[exchange])
+        share = make_share(
+            boot=hold.term.id,
+            limits={exchange: MOST_PENDING},
+            symbols=around.symbols,
+            generated=(),
+            window=window,
+            store=TermStore(around.options.interval, hold.term, link=self.postgres, server=around.postgres),
+            spool=NoSpool(),
+            clock=around.clock,
+            options=around.options,
+            held=Held(hold.term, hold.confirmed),
+        )
+        found: list[SimulatedTenure] = []
+        source = SimulatedSource(
+            around.exchanges[exchange],
+            lambda _, line: around.received(found[0], line),
+            lambda: not self.killed,
+            lambda: link.thawed,
+            _ignore,
+            around.decode,
+            around.reader,
+            around.failed,
+        )
+        feed = Feed(
+            source,
+            backoff=Backoff(0.25, 2.0, self._rng),
+            idle_timeout=30.0,
+            last_accepted=partial(share.book.last_accepted.get, exchange),
+        )
+        tenure = SimulatedTenure(hold.term, self, share, window, feed)
+        found.append(tenure)
+        self.tenures.append(tenure)
+
+        async def feeding(leaving: trio.Event) -> None:
+            await run_pool(
+                partial(feed.run, stopping=leaving),
+                decode=feed.decode,
+                enter=share.book.enter,
+                workers=2,
+                first=feed.next_chunk,
+            )
+
+        try:
+            met = await run_tenure(hold, share, feeding, around.clock)
+            tenure.returned = True
+            return met
+        finally:
+            tenure.over = True
+
+
+def _ignore(_: SimulatedConnection) -> None:
+    """Feeds may leave connections at any time here."""

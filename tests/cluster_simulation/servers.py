@@ -1,0 +1,233 @@
+"""The stores of a simulated cluster: shards of Redis with a fence, and a PostgreSQL with leases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf
+from marketflow.adapters.db.memory_leases import LeaseRow, LeaseTable, MemoryLeases
+from marketflow.app.ports import Aggregate, Fenced, Node, Sight, StoreAway, Term
+from marketflow.app.share.fence import fence_of
+from tests.simulation.stores import (
+    Link,
+    SimulatedPostgres,
+    SimulatedRedis,
+    SimulatedStore,
+    SimulatedWindow,
+)
+
+T = TypeVar("T")
+
+
+@attrs.define
+class FencedShelf(MemoryShelf):
+    """What a shard holds of one exchange."""
+
+    fence: str | None = None
+
+    def empty(self) -> None:
+        """Forget everything."""
+        super().empty()
+        self.fence = None
+
+
+class Shard(SimulatedRedis):
+    """The server that has one exchange."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shelf: FencedShelf = FencedShelf()
+        self.sealed: Callable[[Term], None] = lambda _: None
+        """Called before a term's fence is set."""
+
+    def snapshot(self) -> Callable[[], None]:
+        """Remember the state of this moment; calling what is returned goes back to it."""
+        restore, fence = super().snapshot(), self.shelf.fence
+
+        def restore_all() -> None:
+            restore()
+            self.shelf.fence = fence
+
+        return restore_all
+
+
+class FencedWindow(SimulatedWindow):
+    """Fills the port Window for one term. A write has no effect if the fence has changed since a look."""
+
+    def __init__(self, term: Term, *, link: Link, server: Shard) -> None:
+        super().__init__(boot=term.id, link=link, server=server)
+        self._term = term
+        self._shard = server
+        self._watched = False
+        """Whether the fence was ours at the last look, and no write has failed since."""
+
+    async def look(self) -> Sight:
+        """See the port."""
+
+        def look() -> Sight:
+            self._watched = self._shard.shelf.fence == fence_of(self._term)
+            return Sight(self._shard.shelf.fence, self._shard.shelf.marker)
+
+        return await self._link.carry(look)
+
+    async def take(self, found: Sight) -> bool:
+        """See the port."""
+
+        def take() -> bool:
+            if self._shard.shelf.fence != found.holder:
+                return False
+            self._shard.sealed(self._term)
+            self._shard.shelf.fence = fence_of(self._term)
+            self._watched = True
+            return True
+
+        return await self._link.carry(take)
+
+    async def release(self) -> None:
+        """See the port."""
+
+    async def post(self, flush: MemoryFlush) -> bool:
+        """See the port."""
+        if not self._watched:
+            raise StoreAway("simulated: the fence was not looked at since the last failure")
+        try:
+            return await super().post(flush)
+        except StoreAway:
+            self._watched = False
+            raise
+
+    def _takes_late(self) -> bool:
+        return self._shard.shelf.fence == fence_of(self._term)
+
+    def _write(self, write: MemoryFlush) -> None:
+        if not self._takes_late():
+            raise StoreAway("simulated: the fence has changed")
+        super()._write(write)
+
+
+class ClusterPostgres(SimulatedPostgres):
+    """The server's state, with leases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = LeaseTable()
+        self.breaks = 0
+        """How often it has ended all connections."""
+        self.went_back_at = -math.inf
+        """When it came back older the last time."""
+
+    def break_connections(self) -> None:
+        """End all of them."""
+        super().break_connections()
+        self.breaks += 1
+
+    def snapshot(self) -> Callable[[], None]:
+        """Remember the state of this moment; calling what is returned goes back to it."""
+        restore = super().snapshot()
+        leases, nodes = dict(self.table.leases), dict(self.table.nodes)
+
+        def restore_all() -> None:
+            restore()
+            self.table.leases, self.table.nodes = dict(leases), dict(nodes)
+            self.went_back_at = trio.current_time()
+
+        return restore_all
+
+
+class TermStore(SimulatedStore):
+    """Fills the port AggregateStore for one term, which may write as long as it is the last one."""
+
+    def __init__(self, interval: int, term: Term, *, link: Link, server: ClusterPostgres) -> None:
+        super().__init__(interval, boot=term.id, link=link, server=server)
+        self._term = term
+        self._postgres = server
+        self._connected_at: int | None = None
+        """How many breaks of connections came before ours was made; None without one."""
+
+    @property
+    def _holds_lock(self) -> bool:
+        return self._postgres.table.has(self._term)
+
+    async def lease(self) -> int:
+        """See the port."""
+
+        def check() -> int:
+            if not self._holds_lock:
+                row = self._postgres.table.leases.get(self._term.exchange)
+                raise Fenced("simulated: not the last term", 0 if row is None else row.term.epoch)
+            if self._connected_at != self._postgres.breaks:
+                # Another server may have taken over, with older rows.
+                self._connected_at = self._postgres.breaks
+                self._leases += 1
+            return self._leases
+
+        try:
+            return await self._link.carry(check)
+        except StoreAway:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Close the connection. No lock belongs to it."""
+        self._connected_at = None
+
+    async def write(self, aggregates: Sequence[Aggregate]) -> None:
+        """See the port."""
+        asked = trio.current_time()
+
+        def write() -> None:
+            if not self._holds_lock or self._connected_at != self._postgres.breaks:
+                raise StoreAway("simulated: not the last term, or not connected")
+            for aggregate in aggregates:
+                self._server.written(self._boot, aggregate, asked)
+                self._put(aggregate)
+
+        def late() -> None:
+            if self._holds_lock and self._connected_at == self._postgres.breaks:
+                write()
+
+        try:
+            await self._link.carry(write, late=late)
+        except StoreAway:
+            self.leave()
+            raise
+
+
+class SimulatedLeases(MemoryLeases):
+    """Fills the port Leases for one node."""
+
+    def __init__(self, link: Link, server: ClusterPostgres, taken: Callable[[LeaseRow], None]) -> None:
+        """`taken`: called with the lease of another node before it is taken, if it was not given back."""
+        super().__init__(server.table)
+        self._link = link
+        self._taken = taken
+
+    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+        """See the port."""
+
+        def take() -> bool:
+            row = self.table.leases.get(term.exchange)
+            if not self.table.take(term, node, lasts, after):
+                return False
+            if row is not None and not row.released and row.boot != node.boot:
+                self._taken(row)
+            return True
+
+        return await self._carry(take)
+
+    async def _carry(self, request: Callable[[], T]) -> T:
+        return await self._link.carry(request, late=request)
+
+
+def bars_of(shelf: FencedShelf) -> dict[tuple[Any, int, str], int]:
+    """How many updates a shard has, by pair, second (ms) and term."""
+    return {
+        (pair, second, boot): bar.count
+        for pair, bars in shelf.bars.items()
+        for (second, boot), bar in bars.items()
+    }

@@ -1,0 +1,403 @@
+"""One history of a cluster: nodes that come and go, stores that fail, and what must hold all the same."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import trio
+
+from marketflow.adapters.db.memory_leases import LeaseRow
+from marketflow.adapters.exchange.reading import LineReader
+from marketflow.app.cluster.holdings import Times
+from marketflow.app.ports import Aggregate, Term
+from marketflow.app.share.making import ShareOptions
+from marketflow.config import Settings
+from marketflow.sources import line_decoder
+from tests.cluster_simulation.nodes import SimulatedNode, SimulatedTenure, Surroundings
+from tests.cluster_simulation.plan import EXCHANGES, SYMBOLS, Fault, Plan
+from tests.cluster_simulation.servers import ClusterPostgres, Shard, bars_of
+from tests.simulation.exchanges import GoodLine, Rules, SimulatedExchange, judged
+from tests.simulation.model import Model, Update
+from tests.simulation.process import SimulatedClock, Wrong, true_time
+from tests.simulation.scheduling import Steps
+from tests.simulation.stores import OwnWay, Server, Way
+
+PAUSES: Final = (0.1, 1.0, 4.0)
+"""Seconds until a node that has ended is started again: one is drawn."""
+WHOLE_SECONDS: Final = 25.0
+"""After the last fault every exchange has an owner, and is whole, within this."""
+TAKEN_SECONDS: Final = 9.0
+"""After the last trouble of both stores, each exchange has an owner within this."""
+MOST_SECONDS: Final = 400.0
+WAYS: Final[dict[str, Way]] = {"refuses": "refused", "hangs": "hanging", "loses replies": "no replies"}
+NETWORK: Final[dict[str, OwnWay]] = {
+    "down": "refused",
+    "loses requests": "requests lost",
+    "loses answers": "answers lost",
+}
+OLDER: Final = 4
+"""A store that comes back older has the state of one of so many last snapshots, one each second."""
+
+
+class World:
+    """Everything of one history."""
+
+    def __init__(self, plan: Plan, steps: Steps, coverage: Counter[str]) -> None:
+        """`coverage` counts what has happened."""
+        self.plan = plan
+        self.steps = steps
+        self.coverage = coverage
+        self.log: list[str] = []
+        self.model = Model(plan.interval)
+        self.clock = SimulatedClock()
+        self.postgres = ClusterPostgres()
+        self.shards = {exchange: Shard() for exchange in EXCHANGES}
+        self.nodes: dict[str, SimulatedNode] = {}
+        """Those that run, by name."""
+        self.tenures: list[SimulatedTenure] = []
+        """All that there ever were, the oldest first, of nodes that have ended."""
+        self._rng = self.generator("world")
+        self._orders = 0
+        self._boots = 0
+        self._judged: dict[str, int] = {}
+        """By term, how many of its accepted updates count; later ones can have no effect."""
+        self._snapshots: list[tuple[Callable[[], None], dict[str, Callable[[], None]]]] = []
+        defaults = Settings()
+        aggregation = attrs.evolve(
+            defaults.aggregation, interval=plan.interval, grace=plan.grace, lateness=plan.lateness
+        )
+        settings = attrs.evolve(defaults, symbols=SYMBOLS, aggregation=aggregation)
+        self.around = Surroundings(
+            exchanges={
+                name: SimulatedExchange(
+                    name,
+                    SYMBOLS,
+                    self.generator(name),
+                    true_time,
+                    plan.tick,
+                    interval=plan.interval,
+                    lateness=plan.lateness,
+                    step=lambda: steps.count,
+                )
+                for name in EXCHANGES
+            },
+            shards=self.shards,
+            postgres=self.postgres,
+            options=ShareOptions(
+                interval=plan.interval,
+                grace=plan.grace,
+                lateness=plan.lateness,
+                retention=None,
+                window_length=plan.window_length,
+                replay_memory=64 * 2**20,
+                flush_interval=50,
+                patience=1_000,
+            ),
+            symbols=SYMBOLS,
+            clock=self.clock,
+            decode=line_decoder(settings),
+            reader=LineReader(self.clock),
+            times=Times(calm=8.0),
+            failed=steps.fail,
+            received=self._received,
+            taken=self._taken,
+        )
+        self.postgres.latency = self._rng.choice((0.001, 0.02, 0.2))
+        self.postgres.written = self._check_write
+        for exchange, shard in self.shards.items():
+            shard.sealed = self._sealed
+            shard.robbed = lambda *_: None
+            shard.latency = self._rng.choice((0.001, 0.01))
+            shard.exchange = exchange  # type: ignore[attr-defined]
+
+    def generator(self, purpose: str) -> random.Random:
+        """A generator of its own, so that what one part draws does not shift what another gets."""
+        return random.Random(f"cluster {purpose} {self.plan.seed}")
+
+    def note(self, text: str) -> None:
+        """Keep for the log."""
+        self.log.append(f"{trio.current_time():8.3f}  {text}")
+
+    # ---- the history ----
+
+    async def run(self) -> None:
+        """All of it: faults, calm, and the end.
+
+        Raises:
+            Wrong: a promise was broken.
+        """
+        with trio.move_on_after(MOST_SECONDS):
+            await self._run()
+            return
+        raise Wrong(f"the history has not ended after {MOST_SECONDS:.0f} s")
+
+    async def _run(self) -> None:
+        self.steps.after_each = self._check_ledgers
+        async with trio.open_nursery() as nursery:
+            for exchange in self.around.exchanges.values():
+                nursery.start_soon(exchange.run)
+            nursery.start_soon(self._take_snapshots)
+            async with trio.open_nursery() as living:
+                for number in range(self.plan.nodes):
+                    living.start_soon(self._keep_alive, f"n{number + 1}")
+                async with trio.open_nursery() as happening:
+                    for fault in self.plan.faults:
+                        happening.start_soon(self._inflict, fault)
+                    happening.start_soon(trio.sleep, self.plan.seconds)
+                await self._calm()
+                living.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+    async def _keep_alive(self, name: str) -> None:
+        while True:
+            self._boots += 1
+            boot = f"b{self._boots:03}"
+            node = SimulatedNode(name, boot, self.around, self.generator(boot))
+            self.nodes[name] = node
+            self.note(f"{name} starts as {boot}")
+            try:
+                await node.run()
+            finally:
+                self.tenures += node.tenures
+            self.note(f"{name} {boot} has ended")
+            del self.nodes[name]
+            await trio.sleep(self._rng.choice(PAUSES))
+
+    async def _take_snapshots(self) -> None:
+        while True:
+            shards = {exchange: shard.snapshot() for exchange, shard in self.shards.items()}
+            self._snapshots.append((self.postgres.snapshot(), shards))
+            await trio.sleep(1.0)
+
+    # ---- what comes in ----
+
+    def _received(self, tenure: SimulatedTenure, line: bytes) -> None:
+        self._orders += 1
+        rules = Rules(SYMBOLS, self.clock.now(), self.plan.interval, self.plan.lateness)
+        found = judged(line, rules)
+        if isinstance(found, GoodLine):
+            term = tenure.term
+            symbol, price, timestamp, told = found
+            tenure.given.append(
+                Update(
+                    term.exchange, symbol, price, timestamp, term.id, self._orders, trio.current_time(), told
+                )
+            )
+
+    # ---- faults ----
+
+    async def _inflict(self, fault: Fault) -> None:
+        await trio.sleep_until(fault.at)
+        self.note(str(fault))
+        self.coverage[fault.kind] += 1
+        rng = random.Random(f"{fault.detail}")
+        kind, _, what = fault.kind.partition(" ")
+        match kind:
+            case "node":
+                await self._hit_node(what, fault.lasts, rng)
+            case "network":
+                await self._cut(NETWORK[what], fault.lasts, rng)
+            case "postgres" if what == "older":
+                if self._snapshots:
+                    rng.choice(self._snapshots[-OLDER:])[0]()
+                    self.model.rows_went_back()
+            case "postgres":
+                await self._turn(self.postgres, WAYS[what], fault.lasts)
+            case "shard":
+                await self._hit_shard(what, fault.lasts, rng)
+            case "exchange":
+                exchange = self.around.exchanges[rng.choice(EXCHANGES)]
+                exchange.behaviour.down = what == "down"
+                exchange.drop(broken=rng.random() < 0.5)
+                await trio.sleep(fault.lasts)
+                exchange.behaviour.down = False
+
+    async def _hit_node(self, what: str, lasts: float, rng: random.Random) -> None:
+        if not self.nodes:
+            return
+        node = self.nodes[rng.choice(sorted(self.nodes))]
+        match what:
+            case "killed":
+                node.kill()
+            case "stopped":
+                node.stopping.set()
+                await node.ended.wait()
+            case "frozen":
+                node.freeze()
+                await trio.sleep(lasts)
+                node.thaw()
+
+    async def _cut(self, way: OwnWay, lasts: float, rng: random.Random) -> None:
+        """Cut a node off from PostgreSQL, from some shards, or from everything."""
+        if not self.nodes:
+            return
+        node = self.nodes[rng.choice(sorted(self.nodes))]
+        links = rng.choice(
+            ([node.postgres], [node.shards[rng.choice(EXCHANGES)]], list(node.shards.values()), node.links)
+        )
+        for link in links:
+            link.turn(way)
+        await trio.sleep(lasts)
+        for link in links:
+            link.turn("up")
+
+    async def _hit_shard(self, what: str, lasts: float, rng: random.Random) -> None:
+        exchange = rng.choice(EXCHANGES)
+        shard = self.shards[exchange]
+        if what in WAYS:
+            await self._turn(shard, WAYS[what], lasts)
+            return
+        if what == "emptied":
+            shard.shelf.empty()
+        elif self._snapshots:
+            rng.choice(self._snapshots[-OLDER:])[1][exchange]()
+        owner = self._owner(exchange)
+        if owner is None or not owner.window.histories_read:
+            # Nobody has what earlier terms have left.
+            self._count_losses(exchange, None if owner is None else owner.term)
+
+    async def _turn(self, server: Server, way: Way, lasts: float) -> None:
+        server.turn(way)
+        await trio.sleep(lasts)
+        server.turn("up")
+
+    # ---- terms ----
+
+    def _all_tenures(self) -> list[SimulatedTenure]:
+        return [*self.tenures, *(each for node in self.nodes.values() for each in node.tenures)]
+
+    def _owner(self, exchange: str) -> SimulatedTenure | None:
+        """The tenure whose term is the exchange's last one, if it goes on."""
+        row = self.postgres.table.leases.get(exchange)
+        return next(
+            (each for each in self._all_tenures() if row and each.term == row.term and not each.over), None
+        )
+
+    def _taken(self, row: LeaseRow) -> None:
+        """A node takes a lease that was not given back: its owner must have had no way to renew it."""
+        self.coverage["taken over"] += 1
+        owner = self.nodes.get(row.node)
+        if owner is None or owner.boot != row.boot or owner.frozen:
+            return
+        since = max(owner.thawed_at, owner.postgres.whole_since, self.postgres.went_back_at)
+        if owner.postgres.own == "up" and trio.current_time() - since > self.around.times.lasts:
+            raise Wrong(f"{row.term} was taken, though its owner {row.node} lives and reaches the database")
+
+    def _sealed(self, term: Term) -> None:
+        """A term is about to seal its exchange: what earlier terms have not stored has no effect any more."""
+        self.coverage["sealed"] += 1
+        self.note(f"{term.exchange} sealed by epoch {term.epoch} ({term.id})")
+        self._count_losses(term.exchange, term)
+
+    def _count_losses(self, exchange: str, term: Term | None) -> None:
+        for tenure in self._all_tenures():
+            own = tenure.term
+            if own.exchange == exchange and own != term and own.id not in self._judged:
+                self._judged[own.id] = len(tenure.accepted)
+                self.model.ended += tenure.accepted
+        rows = {
+            ((name, symbol), end): row.bar.count for (name, symbol, end), row in self.postgres.rows.items()
+        }
+        mine = [update for update in self.model.ended if update.exchange == exchange]
+        others = [update for update in self.model.ended if update.exchange != exchange]
+        self.model.ended = mine
+        lost = self.model.lost(bars_of(self.shards[exchange].shelf), rows)
+        self.model.ended += others
+        self.coverage["updates lost"] += len(lost)
+
+    def _updates(self) -> list[Update]:
+        """All accepted updates that count."""
+        found: list[Update] = []
+        for tenure in self._all_tenures():
+            found += tenure.accepted[: self._judged.get(tenure.term.id)]
+        return found
+
+    # ---- checks ----
+
+    def _check_ledgers(self) -> None:
+        for node in self.nodes.values():
+            for tenure in node.tenures:
+                ledger = tenure.share.book.ledgers[tenure.term.exchange]
+                kept = ledger.cached + ledger.expired + sum(ledger.dropped.values()) + ledger.pending
+                if (
+                    ledger.accepted != kept
+                    or ledger.received != ledger.accepted + sum(ledger.rejected.values())
+                    or ledger.accepted > len(tenure.given)
+                    or ledger.cached > len(tenure.window.held[tenure.term.exchange])
+                ):
+                    given, held = len(tenure.given), len(tenure.window.held[tenure.term.exchange])
+                    raise Wrong(f"{tenure.term}: {ledger} does not add up: {given} given, {held} held")
+                if tenure.returned and ledger.pending:
+                    raise Wrong(f"{tenure.term} is over, and {ledger.pending} updates are pending")
+
+    def _check_write(self, boot: str, row: Aggregate, sent: float) -> None:
+        if (term := self.postgres.table.leases[row.exchange].term).id != boot:
+            raise Wrong(f"{boot} has written a row of {row.exchange} under {term}")
+        del sent
+
+    async def _calm(self) -> None:
+        self.note("calm")
+        began = trio.current_time()
+        while wrong := self._not_whole():
+            if trio.current_time() - began > WHOLE_SECONDS:
+                raise Wrong(f"not whole {WHOLE_SECONDS:.0f} s after the last fault: {wrong[:3]}")
+            await trio.sleep(0.25)
+        for exchange in self.around.exchanges.values():
+            exchange.behaviour.mute = True
+        await trio.sleep((self.plan.interval + self.plan.grace) / 1_000 + 4.0)
+        self._check_rows(self.clock.now() - self.plan.grace)
+        for exchange in EXCHANGES:
+            self._check_window(exchange)
+
+    def _not_whole(self) -> list[str]:
+        wrong = []
+        for exchange in EXCHANGES:
+            owner = self._owner(exchange)
+            if owner is None:
+                wrong.append(f"{exchange} has no owner")
+            elif not owner.feed.connected:
+                wrong.append(f"{exchange}: its feed is not connected")
+            elif not (owner.share.redis.up and owner.share.postgres.up and owner.share.flusher.up):
+                wrong.append(f"{exchange}: a store of its owner is not up")
+        if not wrong:
+            owners = Counter(self.postgres.table.leases[exchange].node for exchange in EXCHANGES)
+            numbers = [owners[name] for name in self.nodes]
+            if sum(numbers) < len(EXCHANGES) or max(numbers) - min(numbers) > 1:
+                wrong.append(f"not balanced: {owners}")
+        return wrong
+
+    def _check_rows(self, until: int) -> None:
+        rows = {
+            ((exchange, symbol), end): row.bar for (exchange, symbol, end), row in self.postgres.rows.items()
+        }
+        wrong = self.model.wrong_rows(rows, self._updates(), until, 0)
+        if wrong:
+            raise Wrong(f"{len(wrong)} rows are not right: {wrong[:3]}")
+        self.coverage["rows"] += len(rows)
+
+    def _check_window(self, exchange: str) -> None:
+        """No update is in the window twice, and all that the owner has accepted is."""
+        shelf, owner = self.shards[exchange].shelf, self._owner(exchange)
+        held: Counter[Any] = Counter()
+        for (_, symbol), members in shelf.members.items():
+            for member in members.values():
+                held[symbol, member.timestamp, member.price] += 1
+        accepted: defaultdict[Any, int] = defaultdict(int)
+        for update in self._updates():
+            if update.exchange == exchange:
+                accepted[update.symbol, update.timestamp, update.price] += 1
+        if extra := held - Counter(accepted):
+            raise Wrong(f"in the window of {exchange}, but never accepted, or twice: {list(extra)[:3]}")
+        assert owner is not None
+        since = self.clock.now() - self.plan.window_length
+        wanted = Counter(
+            (update.symbol, update.timestamp, update.price)
+            for update in owner.accepted
+            if update.timestamp >= since
+        )
+        if missing := wanted - held:
+            raise Wrong(f"not in the window of {exchange}: {list(missing)[:3]}")

@@ -1,0 +1,142 @@
+"""Which exchanges a node of a cluster takes and gives back, look by look."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from marketflow.app.cluster.balance import Balance, Moves
+from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, Term
+from marketflow.domain.placement import placed, ranked
+
+LASTS, CALM = 3.0, 30.0
+EXCHANGES = ["exchange1", "exchange2"]
+ME = Node("a", "boot1", "http://a", "all", "1")
+OTHER = Node("b", "boot2", "http://b", "all", "1")
+TERM = Term("exchange1", 4, "t4")
+
+
+def sight(*nodes: Node | SeenNode, **leases: SeenLease) -> ClusterSight:
+    seen = [node if isinstance(node, SeenNode) else SeenNode(node, 0) for node in nodes]
+    return ClusterSight(0, leases, {each.node.name: each for each in seen})
+
+
+def lease(node: Node, *, left: int = 2_000, released: bool = False, exchange: str = "exchange1") -> SeenLease:
+    return SeenLease(Term(exchange, 4, "t4"), node.name, node.boot, left, released)
+
+
+def alone() -> Balance:
+    return Balance(["exchange1"], lasts=LASTS, calm=CALM)
+
+
+def looks(balance: Balance, seen: ClusterSight, until: float, *, since: float = 0.0) -> Moves:
+    """Look four times a second; returns the moves of the last look."""
+    moves, at = Moves(), since
+    while at <= until:
+        moves = balance.looked(seen, at, ME, ())
+        at += 0.25
+    return moves
+
+
+def test_what_nobody_has_ever_had_is_taken_at_once() -> None:
+    assert alone().looked(sight(), 0.0, ME, ()) == Moves({"exchange1": None})
+
+
+def test_what_it_has_already_is_not_taken_again() -> None:
+    assert alone().looked(sight(), 0.0, ME, ["exchange1"]) == Moves()
+
+
+def test_what_was_given_back_is_taken_at_once() -> None:
+    seen = sight(exchange1=lease(OTHER, released=True))
+    assert alone().looked(seen, 0.0, ME, ()) == Moves({"exchange1": TERM})
+
+
+def test_a_lease_that_lives_is_left_alone() -> None:
+    assert looks(alone(), sight(exchange1=lease(OTHER)), 100.0) == Moves()
+
+
+def test_an_expired_lease_is_free_once_the_database_has_answered_for_two_lease_times() -> None:
+    balance, seen = alone(), sight(exchange1=lease(OTHER, left=-60_000))
+    assert looks(balance, seen, 2 * LASTS - 0.25) == Moves()
+    assert looks(balance, seen, 2 * LASTS, since=2 * LASTS) == Moves({"exchange1": TERM})
+
+
+@pytest.mark.parametrize("breaks", ["unanswered", "stood still"])
+def test_a_break_in_the_answers_begins_the_wait_again(breaks: str) -> None:
+    balance, seen = alone(), sight(exchange1=lease(OTHER, left=-60_000))
+    looks(balance, seen, 5.0)
+    if breaks == "unanswered":
+        balance.unanswered()
+    since = 5.25 if breaks == "unanswered" else 5.0 + LASTS
+    assert looks(balance, seen, since + 2 * LASTS - 0.25, since=since) == Moves()
+    assert looks(balance, seen, since + 2 * LASTS, since=since + 2 * LASTS) == Moves({"exchange1": TERM})
+
+
+def test_its_own_lease_is_taken_again_if_it_does_not_have_it() -> None:
+    assert alone().looked(sight(exchange1=lease(ME)), 0.0, ME, ()) == Moves({"exchange1": TERM})
+    earlier = attrs.evolve(ME, boot="boot0")
+    assert alone().looked(sight(exchange1=lease(earlier)), 0.0, ME, ()) == Moves()
+
+
+def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> None:
+    nodes = [ME, OTHER]
+    mine = placed(EXCHANGES, ["a", "b"])
+    balance = Balance(EXCHANGES, lasts=LASTS, calm=CALM)
+    wanted = {exchange for exchange in EXCHANGES if mine[exchange] == "a"}
+    assert len(wanted) == 1
+    assert balance.looked(sight(*nodes), 0.0, ME, ()).take.keys() == wanted
+    (other,) = set(EXCHANGES) - wanted
+    patience = (1 + ranked(other, ["a", "b"]).index("a")) * LASTS
+    assert looks(balance, sight(*nodes), patience - 0.25, since=0.25).take.keys() == wanted
+    assert looks(balance, sight(*nodes), patience, since=patience).take.keys() == set(EXCHANGES)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SeenNode(OTHER, 3_000),
+        SeenNode(attrs.evolve(OTHER, leaving=True), 0),
+        SeenNode(attrs.evolve(OTHER, role="api"), 0),
+    ],
+    ids=["silent", "leaving", "api"],
+)
+def test_nodes_that_may_have_nothing_are_not_waited_for(other: SeenNode) -> None:
+    balance = Balance(EXCHANGES, lasts=LASTS, calm=CALM)
+    assert balance.looked(sight(ME, other), 0.0, ME, ()).take.keys() == set(EXCHANGES)
+
+
+@pytest.mark.parametrize("me", [attrs.evolve(ME, leaving=True), attrs.evolve(ME, role="api")])
+def test_a_node_that_leaves_or_only_answers_takes_nothing(me: Node) -> None:
+    assert alone().looked(sight(me), 0.0, me, ()) == Moves()
+
+
+def test_an_exchange_is_moved_once_nothing_has_changed_for_a_while_and_one_at_a_time() -> None:
+    names = [f"exchange{number}" for number in range(6)]
+    balance = Balance(names, lasts=LASTS, calm=CALM)
+    leases = {name: lease(ME, exchange=name) for name in names}
+    seen = sight(ME, OTHER, **leases)
+    at, moves = 0.0, Moves()
+    while at < CALM:
+        moves = balance.looked(seen, at, ME, names)
+        assert moves == Moves()
+        at += 1.0
+    moves = balance.looked(seen, at, ME, names)
+    first = next(name for name in names if placed(names, ["a", "b"])[name] == "b")
+    assert moves == Moves(give=first)
+    # It has moved: the next one waits for calm again.
+    theirs = SeenLease(Term(first, 5, "t5"), OTHER.name, OTHER.boot, 3_000)
+    moved = sight(ME, OTHER, **leases | {first: theirs})
+    assert balance.looked(moved, at + 1.0, ME, [name for name in names if name != first]) == Moves()
+
+
+def test_without_calm_nothing_is_moved() -> None:
+    names = ["exchange1", "exchange2"]
+    balance = Balance(names, lasts=LASTS, calm=CALM)
+    held = {name: lease(ME, exchange=name) for name in names}
+    for second in range(100):
+        # Each 20 s another node comes and goes, or a lease is renewed too late.
+        nodes = (ME, OTHER) if second // 20 % 2 else (ME,)
+        assert balance.looked(sight(*nodes, **held), float(second), ME, names).give is None
+    expired = held | {"exchange2": lease(OTHER, left=-1, exchange="exchange2")}
+    for second in range(100, 200):
+        assert balance.looked(sight(ME, OTHER, **expired), float(second), ME, names).give is None
