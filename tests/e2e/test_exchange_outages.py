@@ -101,17 +101,17 @@ async def test_one_without_updates_is_stale(
         for name, exchange in exchanges.items():
             await exchange.send(lines(tick(rng, name, now())))
         await service.accepted(15)
-        until = trio.current_time() + 20
-        while service.report().exchanges["exchange1"].status != "stale":
+        until, report = trio.current_time() + 20, await service.client.health()
+        # If the machine stands still for a moment all are stale.
+        while [report["exchanges"][name]["status"] for name in NAMES[:2]] != ["stale", "connected"]:
             assert trio.current_time() < until
             await silent.send(said)
             for name in NAMES[1:]:
                 await exchanges[name].send(lines(tick(rng, name, now())))
             await trio.sleep(0.05)
-        report = await service.client.health()
+            report = await service.client.health()
         assert report["status"] == "degraded"
         assert report["exchanges"]["exchange1"]["last_update_age"] >= 0.4
-        assert report["exchanges"]["exchange2"]["status"] == "connected"
         _, listed = await service.client.get("/exchanges")
         assert {"name": "exchange1", "mode": "live", "status": "stale"} in listed["exchanges"]
         await silent.send(lines(tick(rng, "exchange1", now())))

@@ -285,7 +285,8 @@ class RedisWindow:
         try:
             await self._redis.readers.read_parts(commands, read)
         except StoreAway as error:
-            if isinstance(error.__cause__, ErrorReply):
+            cause = error.__cause__
+            if isinstance(cause, ErrorReply) and not cause.ends_connection:
                 raise StoreRefuses(str(error)) from error
             raise
         return hashes.found
