@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.ports import StoreAway
-from marketflow.domain.periods import MINUTE, SECOND, Span, ceil_to, floor_to
+from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
 
 PAIRS = [(exchange, SYMBOLS[0]) for exchange in EXCHANGES]
 
@@ -58,19 +58,6 @@ async def test_the_open_minute_is_answered_while_the_rest_is_unread(autojump_clo
         assert not world.standing.history_known
 
 
-async def test_prices_and_statistics_of_the_open_minutes_wait_for_nothing_either(autojump_clock):
-    world = await next_boot(0.5)
-    async with reading(world):
-        asked = trio.current_time()
-        await world.queries.latest(SYMBOLS[0], None)
-        begins, now = floor_to(world.now, MINUTE), floor_to(world.now, SECOND)
-        found = await world.spans.until(PAIRS, now - begins, now)
-        assert found.span.start == begins
-        assert sum(bar.count for bar in found.bars.values()) == sent_from(world, begins)
-        assert trio.current_time() == asked, "they have waited for nothing"
-        assert not world.standing.history_known
-
-
 @pytest.mark.parametrize("postgres_away", [False, True])
 async def test_a_newest_price_before_the_open_minutes_waits_for_all_bars(autojump_clock, postgres_away):
     """Rows may have an older price only, or none."""
@@ -82,7 +69,7 @@ async def test_a_newest_price_before_the_open_minutes_waits_for_all_bars(autojum
         await trio.sleep(0.5)
     await trio.sleep(170)
     world = first.successor("boot2")
-    world.window.read_seconds = 0.5
+    world.window.read_seconds = 1.5  # longer than a question waits for Redis
     world.store.away = postgres_away
     async with reading(world):
         assert not world.standing.history_known

@@ -38,12 +38,8 @@ class EarlierBoots:
     # ---- events ----
 
     def newest_read(self, number: int, span: Span) -> None:
-        """The reading of that number has read the bars of this time (ms); it goes on with all others.
-
-        Questions do not wait for the rest of the first attempt: they are answered from memory until its end.
-        """
+        """The reading of that number has read the bars of this time (ms); it goes on with all others."""
         self._history.value = self.history.newest_read(number, span)
-        self._trials.become(self._trials.link.tried_once())
 
     def was_read(self, number: int) -> None:
         """The reading of that number was done."""

@@ -40,7 +40,7 @@ class LinkState(Enum):
     """How far the window has come."""
 
     STARTING = "starting"
-    """The first attempt has neither ended nor read the open minutes. Questions wait for that."""
+    """The first attempt has not ended. Questions wait for its result."""
     AWAY = "away"
     """It failed, and has not answered since."""
     JOINING = "joining"
