@@ -69,7 +69,7 @@ async def test_a_newest_price_before_the_open_minutes_waits_for_all_bars(autojum
         await trio.sleep(0.5)
     await trio.sleep(170)
     world = first.successor("boot2")
-    world.window.read_seconds = 1.5  # longer than a question waits for Redis
+    world.window.read_seconds = 2.5  # longer than a question waits for Redis alone
     world.store.away = postgres_away
     async with reading(world):
         assert not world.standing.history_known
