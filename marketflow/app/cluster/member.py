@@ -49,8 +49,6 @@ class Member:
         """
         self.node = node
         self.holdings = holdings
-        self.sight: ClusterSight | None = None
-        """What the database last told of the cluster."""
         self._balance = balance
         self._leases = leases
         self._times = times
@@ -91,7 +89,6 @@ class Member:
         return await self._leases.beat(self.node, self.holdings.terms, self._times.lasts_ms)
 
     def _looked(self, sight: ClusterSight, sent_at: float, *, renewed: bool, having: trio.Nursery) -> None:
-        self.sight = sight
         self.holdings.seen(sight, sent_at, renewed=renewed)
         moves = self._balance.looked(sight, self._elapsed(), self.node, self.holdings.holds)
         for exchange, after in moves.take.items():

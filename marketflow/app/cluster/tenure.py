@@ -15,15 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import structlog
 import trio
 from trio_util import move_on_when
 
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.ports import NEVER, Clock, Fenced
 from marketflow.app.share.share import Share
-
-log = structlog.get_logger()
 
 
 async def run_tenure(

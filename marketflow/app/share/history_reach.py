@@ -9,12 +9,12 @@ from typing import Final
 
 import attrs
 
-from marketflow.app.share.history import History
+from marketflow.app.share.history import ALL_TIME, History
 from marketflow.domain.bars import BAR_WIDTH
 from marketflow.domain.periods import ceil_to, floor_to
 from marketflow.domain.prices import FUTURE_TOLERANCE
 
-NEVER: Final = 2**62
+NEVER: Final = ALL_TIME.end
 """A time (ms) after all others."""
 
 

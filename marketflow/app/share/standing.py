@@ -88,9 +88,8 @@ class ShareStanding:
     async def _all_that_can_be_read(self) -> None:
         """Wait until all is read and compared that can be: nothing, if Redis does not answer."""
         await self._trials.first()
-        if self._earlier.reading:
-            up_to_date = partial(self._earlier.wait_until, attrgetter("up_to_date"))
-            await wait_any(up_to_date, self._trials.silent)
+        up_to_date = partial(self._earlier.wait_until, attrgetter("up_to_date"))
+        await wait_any(up_to_date, self._trials.silent)
         if self._earlier.history.read:
             # Rows cannot tell anything before Redis is back if the history is unsure.
             await self._earlier.wait_until(lambda history: not history.doubted or history.unsure)
