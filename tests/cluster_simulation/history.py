@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.cluster_simulation.plan import Plan
 from tests.cluster_simulation.world import World
-from tests.simulation.history import History, logged
+from tests.simulation.history import History, first, logged
 from tests.simulation.scheduling import Steps, run
 
 
@@ -24,12 +24,6 @@ def run_history(plan: Plan, *, told: bool = False) -> History:
         try:
             run(main, plan.seed)
         except Exception as error:  # noqa: BLE001 - kept as the failure of this history
-            failure = _first(error)
+            failure = first(error)
     steps = worlds[0].steps
     return History(plan.seed, steps.digest, steps.count, steps.seconds, coverage, worlds[0].log, failure)
-
-
-def _first(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"

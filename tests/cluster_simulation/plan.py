@@ -8,6 +8,8 @@ from typing import Final
 
 import attrs
 
+from tests.simulation.plan import Fault
+
 EXCHANGES: Final = ("exchange1", "exchange2", "exchange3")
 SYMBOLS: Final = ("BTCUSDT", "ETHUSDT")
 
@@ -31,23 +33,6 @@ KINDS: Final = {
     "exchange down": (1, 4.0),
 }
 """Kinds of faults: how often each is drawn, and how many seconds it lasts at most."""
-
-
-@attrs.frozen(order=True)
-class Fault:
-    """Something that goes wrong, or is done, at a time."""
-
-    at: float
-    """Seconds from the beginning."""
-    kind: str
-    lasts: float
-    """Seconds."""
-    detail: int
-    """What else the kind needs is drawn from a generator with this seed."""
-
-    def __str__(self) -> str:
-        lasting = f" for {self.lasts:.1f} s" if self.lasts else ""
-        return f"{self.at:6.2f} s  {self.kind}{lasting}  ({self.detail})"
 
 
 @attrs.frozen

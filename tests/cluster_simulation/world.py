@@ -1,4 +1,4 @@
-"""One history of a cluster: nodes that come and go, stores that fail, and what must hold all the same."""
+"""One history of a cluster: nodes come and go, stores fail, and the checks of what must hold."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from tests.cluster_simulation.nodes import SimulatedNode, SimulatedTenure, Surro
 from tests.cluster_simulation.plan import EXCHANGES, SYMBOLS, Fault, Plan
 from tests.cluster_simulation.servers import ClusterPostgres, Shard, bars_of
 from tests.simulation.exchanges import GoodLine, Rules, SimulatedExchange, judged
+from tests.simulation.faults import NETWORK_WAYS, POSTGRES_WAYS
 from tests.simulation.model import Model, Update
-from tests.simulation.process import SimulatedClock, Wrong, true_time
+from tests.simulation.process import SimulatedClock, Wrong, ends_within, true_time
 from tests.simulation.scheduling import Steps
 from tests.simulation.stores import OwnWay, Server, Way
 
@@ -30,15 +31,7 @@ PAUSES: Final = (0.1, 1.0, 4.0)
 """Seconds until a node that has ended is started again: one is drawn."""
 WHOLE_SECONDS: Final = 25.0
 """After the last fault every exchange has an owner, and is whole, within this."""
-TAKEN_SECONDS: Final = 9.0
-"""After the last trouble of both stores, each exchange has an owner within this."""
 MOST_SECONDS: Final = 400.0
-WAYS: Final[dict[str, Way]] = {"refuses": "refused", "hangs": "hanging", "loses replies": "no replies"}
-NETWORK: Final[dict[str, OwnWay]] = {
-    "down": "refused",
-    "loses requests": "requests lost",
-    "loses answers": "answers lost",
-}
 OLDER: Final = 4
 """A store that comes back older has the state of one of so many last snapshots, one each second."""
 
@@ -130,10 +123,7 @@ class World:
         Raises:
             Wrong: a promise was broken.
         """
-        with trio.move_on_after(MOST_SECONDS):
-            await self._run()
-            return
-        raise Wrong(f"the history has not ended after {MOST_SECONDS:.0f} s")
+        await ends_within(MOST_SECONDS, self._run)
 
     async def _run(self) -> None:
         self.steps.after_each = self._check_ledgers
@@ -200,13 +190,13 @@ class World:
             case "node":
                 await self._hit_node(what, fault.lasts, rng)
             case "network":
-                await self._cut(NETWORK[what], fault.lasts, rng)
+                await self._cut(NETWORK_WAYS[what], fault.lasts, rng)
             case "postgres" if what == "older":
                 if self._snapshots:
                     rng.choice(self._snapshots[-OLDER:])[0]()
                     self.model.rows_went_back()
             case "postgres":
-                await self._turn(self.postgres, WAYS[what], fault.lasts)
+                await self._turn(self.postgres, POSTGRES_WAYS[what], fault.lasts)
             case "shard":
                 await self._hit_shard(what, fault.lasts, rng)
             case "exchange":
@@ -248,8 +238,8 @@ class World:
     async def _hit_shard(self, what: str, lasts: float, rng: random.Random) -> None:
         exchange = rng.choice(EXCHANGES)
         shard = self.shards[exchange]
-        if what in WAYS:
-            await self._turn(shard, WAYS[what], lasts)
+        if what in POSTGRES_WAYS:
+            await self._turn(shard, POSTGRES_WAYS[what], lasts)
             return
         if what == "emptied":
             shard.shelf.empty()

@@ -52,13 +52,14 @@ def run_history(plan: Plan, mutant: str | None = None, *, told: bool = False) ->
         try:
             run(main, plan.seed)
         except Exception as error:  # noqa: BLE001 - whatever ended the history is its failure
-            failure = _first(error)
+            failure = first(error)
     world = worlds[0]
     steps = world.steps
     return History(plan.seed, steps.digest, steps.count, steps.seconds, world.coverage, world.log, failure)
 
 
-def _first(error: BaseException) -> str:
+def first(error: BaseException) -> str:
+    """The error in words; of a group its first one."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"

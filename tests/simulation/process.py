@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import attrs
@@ -24,6 +24,18 @@ NOON: Final = 1_795_340_400_000
 
 class Wrong(AssertionError):
     """A promise was broken."""
+
+
+async def ends_within(seconds: float, history: Callable[[], Awaitable[None]]) -> None:
+    """Run a history, which must end within so many virtual seconds.
+
+    Raises:
+        Wrong: it has not: something waits for ever. Or a promise was broken.
+    """
+    with trio.move_on_after(seconds):
+        await history()
+        return
+    raise Wrong(f"the history has not ended after {seconds:.0f} s")
 
 
 class SimulatedClock:

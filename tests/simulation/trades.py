@@ -154,7 +154,7 @@ class Missing:
     lost: int = 0
 
     def came(self, number: int) -> None:
-        """A trade has come, whatever else is wrong with it."""
+        """A trade has come. It may be wrong in other ways."""
         if self.greatest is not None:
             self.open.update(dict.fromkeys(range(self.greatest + 1, number), trio.current_time()))
         self.greatest = max(number, number if self.greatest is None else self.greatest)

@@ -33,7 +33,7 @@ from tests.simulation.exchanges import (
 from tests.simulation.faults import Faults
 from tests.simulation.model import Interval, Model, Update
 from tests.simulation.plan import LIVE, TEST, Plan, settings_of
-from tests.simulation.process import Process, SimulatedClock, Wrong, quiet_front, true_time
+from tests.simulation.process import Process, SimulatedClock, Wrong, ends_within, quiet_front, true_time
 from tests.simulation.scheduling import Steps
 from tests.simulation.stores import (
     Link,
@@ -183,10 +183,7 @@ class World:
         Raises:
             Wrong: a promise was broken.
         """
-        with trio.move_on_after(MOST_SECONDS):
-            await self._run()
-            return
-        raise Wrong(f"the history has not ended after {MOST_SECONDS:.0f} s")
+        await ends_within(MOST_SECONDS, self._run)
 
     async def _run(self) -> None:
         checks = self._checks
