@@ -13,6 +13,7 @@ from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ingest.modes import Modes
 from marketflow.app.interface import Mode, Questions
+from marketflow.app.knowledge import View
 from marketflow.app.ports import AggregateStore, Entropy, Source, VenueSource
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
@@ -75,7 +76,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         clock=clock,
         options=share_options(settings),
     )
-    book, bars, standing = share.book, share.bars, share.standing
+    book, view = share.book, View(share.bars, share.standing)
     feeds = {
         mode: [
             Feed(
@@ -92,8 +93,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
     # ---- questions ----
     modes = Modes(settings.mode)
     spans = Spans(
-        bars=bars,
-        standing=standing,
+        views=view,
         window=window,
         store=store,
         interval=settings.aggregation.interval,
@@ -104,13 +104,13 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         symbols=settings.symbols,
         exchanges=names,
         exchanges_of_mode=lambda: exchanges[modes.mode],
-        newest=NewestUpdates(bars=bars, standing=standing, store=store),
+        newest=NewestUpdates(views=view, store=store),
         spans=spans,
         pages=CandlePages(spans, interval=settings.aggregation.interval, grace=settings.aggregation.grace),
         clock=clock,
     )
     stream = PriceStream(
-        bars=bars,
+        bars=view.bars,
         pairs=pairs,
         exchanges_of_mode=lambda: exchanges[modes.mode],
         check=queries.pairs,

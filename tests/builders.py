@@ -19,7 +19,7 @@ from trio.testing import MockClock
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.knowledge import KnownBars, Standing
+from marketflow.app.knowledge import KnownBars, Standing, View
 from marketflow.app.ports import Batch, StoreAway, Updates
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
@@ -318,9 +318,9 @@ class World:
         self.redis_bars = RedisBars(self.window, self.pairs, clock=self.clock, interval=interval)
         if filling == REDIS_ALONE:
             self.bars = self.standing = self.redis_bars
+        self.view = View(self.bars, self.standing)
         self.spans = Spans(
-            bars=self.bars,
-            standing=self.standing,
+            views=self.view,
             window=self.window,
             store=self.store,
             interval=interval,
@@ -331,7 +331,7 @@ class World:
             symbols=SYMBOLS,
             exchanges=self.exchanges,
             exchanges_of_mode=lambda: mode_exchanges,
-            newest=NewestUpdates(bars=self.bars, standing=self.standing, store=self.store),
+            newest=NewestUpdates(views=self.view, store=self.store),
             spans=self.spans,
             pages=CandlePages(self.spans, interval=interval, grace=2_000),
             clock=self.clock,

@@ -1,4 +1,4 @@
-"""The two ports that questions and the live stream read: the known bars, and how far they can be trusted.
+"""The ports that questions and the live stream read: the known bars, and how far they can be trusted.
 
 Questions and the stream do not depend on what implements the ports. On a machine with feeds these are
 `known_bars.py` and `standing.py` in `marketflow/app/share/`. Tests also implement them with Redis alone.
@@ -7,6 +7,7 @@ Questions and the stream do not depend on what implements the ports. On a machin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import Final, Literal, Protocol
 
@@ -126,6 +127,26 @@ class Standing(Protocol):
 
         The wait is bounded. False: Redis is away, or too slow.
         """
+        ...
+
+
+@attrs.frozen
+class View:
+    """What is known at one moment of some exchanges. Fills the port Views on a machine with one share."""
+
+    bars: KnownBars
+    standing: Standing
+
+    def of(self, exchanges: AbstractSet[str]) -> View:  # noqa: ARG002 - one share has all of them
+        """Itself."""
+        return self
+
+
+class Views(Protocol):
+    """The views of exchanges. On a single machine there is one of all; in a cluster they come and go."""
+
+    def of(self, exchanges: AbstractSet[str]) -> View:
+        """The view of these exchanges at this moment. A question keeps it until it is answered."""
         ...
 
 

@@ -26,7 +26,7 @@ async def test_rows_that_are_yet_to_be_written_are_not_missing(autojump_clock):
         await trio.sleep(2 * 3_600)
         world.store.away = False
         for _ in range(40):
-            check(world, await world.spans.until(PAIRS, 3 * HOUR, world.now))
+            check(world, await world.spans.of(PAIRS).until(3 * HOUR, world.now))
             await trio.sleep(2)
         assert not list(world.book.rows.folded())
 
@@ -46,7 +46,7 @@ async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
             return found
 
         world.store.bars = bars
-        covered = await world.spans.until(PAIRS, 3 * HOUR, world.now)
+        covered = await world.spans.of(PAIRS).until(3 * HOUR, world.now)
         assert covered.source == POSTGRES
         check(world, covered)
         assert world.store.rows

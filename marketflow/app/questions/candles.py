@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from marketflow.app.answers import Candle, Candles, NothingCanAnswer, volumes_of
 from marketflow.app.knowledge import BARS, ROWS, Knowledge
 from marketflow.app.ports import StoreAway
-from marketflow.app.questions.spans import Spans, bucketed
+from marketflow.app.questions.spans import PairSpans, Spans, bucketed
 from marketflow.domain.bars import Bar, merged_over
 from marketflow.domain.periods import CANDLE_INTERVALS, DAY, MINUTE, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
@@ -44,19 +44,20 @@ class CandlePages:
         """
         width = CANDLE_INTERVALS[interval]
         # The newest candles may be of any age, since those without updates are left out.
-        await self._spans.catch_up(pairs, 0 if start is None else ceil_to(start, width))
+        spans = self._spans.of(pairs)
+        await spans.catch_up(0 if start is None else ceil_to(start, width))
         # No update is a day ahead of our clock. The bound keeps out dates that a store cannot hold.
         last = ceil_to(now if end is None else min(end, now + DAY), width)
         known_from = following = None
         if start is None:
-            bars, known_from = await self._spans.consistent(
-                lambda knowledge: self._newest(pairs, width, last, limit, knowledge), now
+            bars, known_from = await spans.consistent(
+                lambda knowledge: self._newest(spans, width, last, limit, knowledge), now
             )
             shown = sorted(bars)[-limit:]
         else:
             span = Span(ceil_to(start, width), last)
-            bars = await self._spans.consistent(
-                lambda knowledge: self._from(pairs, width, span, limit, knowledge), now
+            bars = await spans.consistent(
+                lambda knowledge: self._from(spans, width, span, limit, knowledge), now
             )
             starts = sorted(bars)
             shown = starts[:limit]
@@ -71,16 +72,16 @@ class CandlePages:
         )
 
     async def _newest(
-        self, pairs: Sequence[Pair], width: int, last: int, limit: int, knowledge: Knowledge
+        self, spans: PairSpans, width: int, last: int, limit: int, knowledge: Knowledge
     ) -> tuple[dict[int, Bar], int | None]:
         """The newest candles; if older ones cannot be read, also from which time (ms) on they are known."""
         known = ceil_to(knowledge.bars_from, width)
-        bars = await self._load(pairs, width, Span(known, last), knowledge)
+        bars = await self._load(spans, width, Span(known, last), knowledge)
         if len(bars) >= limit:
             return bars, None
         try:
-            first = await self._skip(pairs, width, Span(0, min(last, known)), limit, backwards=True)
-            older = await self._load(pairs, width, Span(first or 0, min(last, known)), knowledge)
+            first = await self._skip(spans, width, Span(0, min(last, known)), limit, backwards=True)
+            older = await self._load(spans, width, Span(first or 0, min(last, known)), knowledge)
         except NothingCanAnswer:
             # Fewer than `limit`: older ones are in a store that is away.
             if not bars:
@@ -89,17 +90,17 @@ class CandlePages:
         return older | bars, None
 
     async def _from(
-        self, pairs: Sequence[Pair], width: int, span: Span, limit: int, knowledge: Knowledge
+        self, spans: PairSpans, width: int, span: Span, limit: int, knowledge: Knowledge
     ) -> dict[int, Bar]:
         if span.empty:
             return {}
         last = None
         if span.start < knowledge.bars_from:
-            last = await self._skip(pairs, width, span, limit + 1)
-        return await self._load(pairs, width, Span(span.start, span.end if last is None else last), knowledge)
+            last = await self._skip(spans, width, span, limit + 1)
+        return await self._load(spans, width, Span(span.start, span.end if last is None else last), knowledge)
 
     async def _skip(
-        self, pairs: Sequence[Pair], width: int, span: Span, candles: int, *, backwards: bool = False
+        self, spans: PairSpans, width: int, span: Span, candles: int, *, backwards: bool = False
     ) -> int | None:
         """How far into the span to read for so many candles; None for all of it.
 
@@ -112,16 +113,14 @@ class CandlePages:
             return None  # Such candles are made of one-second bars: there is an hour of them at most.
         try:
             rows = candles * width // self._interval
-            reached = await self._spans.skip(pairs, span, rows, backwards=backwards)
+            reached = await spans.skip(span, rows, backwards=backwards)
         except StoreAway:
             raise NothingCanAnswer from None
         if reached is None:
             return None
         return floor_to(reached, width) if backwards else ceil_to(reached, width)
 
-    async def _load(
-        self, pairs: Sequence[Pair], width: int, span: Span, knowledge: Knowledge
-    ) -> dict[int, Bar]:
+    async def _load(self, spans: PairSpans, width: int, span: Span, knowledge: Knowledge) -> dict[int, Bar]:
         """The candles that begin in the span, whose bounds are multiples of `width`.
 
         Candles whose beginning was forgotten or deleted are left out.
@@ -137,13 +136,13 @@ class CandlePages:
         for part in knowledge.parts(Span(max(span.start, knowledge.buckets_from(width)), span.end)):
             if part.origin == ROWS:
                 try:
-                    rows = await self._spans.rows(pairs, part.span, width)
+                    rows = await spans.rows(part.span, width)
                 except StoreAway:
                     raise NothingCanAnswer from None
                 for (exchange, _), buckets in rows.items():
                     found[exchange] += buckets.items()
             elif part.origin == BARS:
-                bars = await self._spans.bars(pairs, part.span, by_second=width < MINUTE)
+                bars = await spans.bars(part.span, by_second=width < MINUTE)
                 for (exchange, _), of_pair in bars.items():
                     found[exchange] += of_pair
         return _over_exchanges({exchange: bucketed(of_one, width) for exchange, of_one in found.items()})

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
-from marketflow.app.knowledge import KnownBars, Standing
+from marketflow.app.knowledge import View, Views
 from marketflow.app.ports import AggregateStore, StoreAway
 from marketflow.app.questions.newest_rows import NewestRows
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -21,9 +21,8 @@ ROWS_PATIENCE: Final = 0.25
 class NewestUpdates:
     """Finds the newest update of each pair, however old it is."""
 
-    def __init__(self, *, bars: KnownBars, standing: Standing, store: AggregateStore) -> None:
-        self._bars = bars
-        self._standing = standing
+    def __init__(self, *, views: Views, store: AggregateStore) -> None:
+        self._views = views
         self._rows = NewestRows(store)
 
     async def of(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
@@ -32,12 +31,13 @@ class NewestUpdates:
         Raises:
             NothingCanAnswer: no update is known, and a store that might know one is away.
         """
-        await self._bars.catch_up(pairs)
-        found = await self._in_bars(pairs)
-        if not self._are_newest(found, pairs):
-            await self._standing.wait_for_history(0)
-            found = await self._in_bars(pairs)
-        if self._standing.history_known:
+        view = self._views.of({exchange for exchange, _ in pairs})
+        await view.bars.catch_up(pairs)
+        found = await _in_bars(view, pairs)
+        if not _are_newest(found, pairs, since=view.standing.known_from):
+            await view.standing.wait_for_history(0)
+            found = await _in_bars(view, pairs)
+        if view.standing.history_known:
             wanted = [pair for pair in pairs if pair not in found]
         else:
             # Earlier boots' bars are unread, and rows may tell of newer updates than ours.
@@ -56,25 +56,26 @@ class NewestUpdates:
         for pair, update in rows.items():
             if pair not in found or found[pair][0].timestamp < update.timestamp:
                 found[pair] = (update, POSTGRES)
-        if not found and not self._standing.history_known:
+        if not found and not view.standing.history_known:
             raise NothingCanAnswer
         return found
 
-    def _are_newest(
-        self, found: Mapping[Pair, tuple[PriceUpdate, AnswerSource]], pairs: Sequence[Pair]
-    ) -> bool:
-        """Whether no bars that are yet to be read can tell of newer updates."""
-        since = self._standing.known_from
-        return since == 0 or all(pair in found and found[pair][0].timestamp >= since for pair in pairs)
 
-    async def _in_bars(self, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
-        """What the bars tell. They have every update that is in the window, and those that are pending."""
-        source: AnswerSource = REDIS if await self._standing.can_answer_from_redis() else MEMORY
-        return {
-            pair: (
-                PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence, bar.close_volume),
-                source,
-            )
-            for pair in pairs
-            if (bar := self._bars.newest(pair)) is not None
-        }
+def _are_newest(
+    found: Mapping[Pair, tuple[PriceUpdate, AnswerSource]], pairs: Sequence[Pair], *, since: int
+) -> bool:
+    """Whether no bars that are yet to be read can tell of newer updates: all from `since` (ms) on are known."""
+    return since == 0 or all(pair in found and found[pair][0].timestamp >= since for pair in pairs)
+
+
+async def _in_bars(view: View, pairs: Sequence[Pair]) -> dict[Pair, tuple[PriceUpdate, AnswerSource]]:
+    """What the bars tell. They have every update that is in the window, and those that are pending."""
+    source: AnswerSource = REDIS if await view.standing.can_answer_from_redis() else MEMORY
+    return {
+        pair: (
+            PriceUpdate(*pair, bar.close, bar.close_time, bar.close_sequence, bar.close_volume),
+            source,
+        )
+        for pair in pairs
+        if (bar := view.bars.newest(pair)) is not None
+    }

@@ -154,7 +154,7 @@ class Queries:
         )
 
     async def _over(self, pairs: Sequence[Pair], period: str, kind: StatisticKind | None = None) -> Covered:
-        return await self._spans.until(pairs, parse_period(period), self._clock.now(), kind)
+        return await self._spans.of(pairs).until(parse_period(period), self._clock.now(), kind)
 
     # ---- exchanges and symbols ----
 

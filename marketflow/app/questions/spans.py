@@ -10,7 +10,7 @@ import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
 from marketflow.app.interface import StatisticKind
-from marketflow.app.knowledge import Knowledge, KnownBars, Standing
+from marketflow.app.knowledge import Knowledge, View, Views
 from marketflow.app.ports import AggregateStore, StoreAway, Window
 from marketflow.app.questions.edges import Edges
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
@@ -35,46 +35,57 @@ class Covered:
     source: AnswerSource
 
 
+@attrs.frozen(kw_only=True)
 class Spans:
     """Reads one-second bars of the last hour, and rows of the time before.
 
     The window is read only for partial seconds: a bar cannot tell which updates of its second are in a span.
     """
 
-    def __init__(
-        self,
-        *,
-        bars: KnownBars,
-        standing: Standing,
-        window: Window,
-        store: AggregateStore,
-        interval: int,
-        window_length: int,
-        retention: int | None,
-    ) -> None:
-        """Times in ms; `interval` is that of the aggregates, `retention` how long their rows are kept."""
-        self._bars = bars
-        self._standing = standing
-        self._edges = Edges(bars, standing, window)
-        self._store = store
-        self._interval = interval
-        self._window_length = window_length
-        self._retention = retention
+    views: Views
+    window: Window
+    store: AggregateStore
+    interval: int
+    """The length (ms) of an aggregate."""
+    window_length: int
+    """How long (ms) the window keeps an update."""
+    retention: int | None
+    """How long (ms) rows are kept; None for ever."""
 
-    async def catch_up(self, pairs: Sequence[Pair], since: int) -> None:
+    def of(self, pairs: Sequence[Pair]) -> PairSpans:
+        """Those of some pairs, for one question."""
+        return PairSpans(pairs, self.views.of({exchange for exchange, _ in pairs}), self)
+
+
+class PairSpans:
+    """Reads the spans of some pairs for one question.
+
+    It keeps the view with which it began: another node may take over one of the exchanges meanwhile, and an
+    answer must not be put together from two views.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], view: View, of_all: Spans) -> None:
+        """`of_all`: where they are read."""
+        self.pairs = pairs
+        self._bars = view.bars
+        self._standing = view.standing
+        self._edges = Edges(view.bars, view.standing, of_all.window)
+        self._of_all = of_all
+
+    async def catch_up(self, since: int) -> None:
         """Wait until the history is known from `since` (ms) on, or out of reach.
 
         Then learn of all that was accepted until now.
         """
         await self._standing.wait_for_history(max(0, since))
-        await self._bars.catch_up(pairs)
+        await self._bars.catch_up(self.pairs)
 
     def knowledge(self, now: int) -> Knowledge:
         """What can answer for which time, at `now` (ms). It changes when bars are read or forgotten."""
         return Knowledge.at(
             now,
-            interval=self._interval,
-            retention=self._retention,
+            interval=self._of_all.interval,
+            retention=self._of_all.retention,
             forgotten_to=self._bars.forgotten_to,
             known_from=self._standing.known_from,
             began_at=self._standing.began_at,
@@ -94,9 +105,7 @@ class Spans:
 
     # ---- a period that ends now ----
 
-    async def until(
-        self, pairs: Sequence[Pair], period: int, now: int, kind: StatisticKind | None = None
-    ) -> Covered:
+    async def until(self, period: int, now: int, kind: StatisticKind | None = None) -> Covered:
         """The bars of [now - period, now), or of the nearest span that can be answered.
 
         A period up to the window's length is exact to the ms if Redis answers. Otherwise the span consists
@@ -104,7 +113,6 @@ class Spans:
         the aggregates. It is shorter than the period if nobody knows its beginning.
 
         Args:
-            pairs: which exchanges and symbols.
             period: ms.
             now: Unix ms.
             kind: which statistic is wanted beside the count; None for all, open and close too.
@@ -113,29 +121,29 @@ class Spans:
             NothingCanAnswer: no part of it is known for sure.
         """
         end = floor_to(now, BAR_WIDTH)
-        await self.catch_up(pairs, end - period)
+        await self.catch_up(end - period)
 
         async def read(knowledge: Knowledge) -> Covered:
-            if period <= self._window_length and now - period >= knowledge.bars_from:
-                exact = await self._to_the_ms(pairs, Span(now - period, now), kind)
+            if period <= self._of_all.window_length and now - period >= knowledge.bars_from:
+                exact = await self._to_the_ms(Span(now - period, now), kind)
                 if exact is not None:
                     return exact
-            return await self._in_seconds(pairs, Span(end - period, end), knowledge)
+            return await self._in_seconds(Span(end - period, end), knowledge)
 
         return await self.consistent(read, now)
 
-    async def _in_seconds(self, pairs: Sequence[Pair], span: Span, knowledge: Knowledge) -> Covered:
+    async def _in_seconds(self, span: Span, knowledge: Knowledge) -> Covered:
         """The bars of the span, whose bounds are whole seconds, as far back as it is known."""
         bars_from, start = knowledge.bars_from, knowledge.whole_from(span.start)
         rows: Buckets = {}
         if start < bars_from:
             try:
-                rows = await self.rows(pairs, Span(start, bars_from), DAY)
+                rows = await self.rows(Span(start, bars_from), DAY)
             except StoreAway:
                 start = bars_from
         if start >= span.end:
             raise NothingCanAnswer
-        parts = await self.bars(pairs, Span(max(start, bars_from), span.end))
+        parts = await self.bars(Span(max(start, bars_from), span.end))
         source: AnswerSource = (
             POSTGRES
             if start < bars_from
@@ -145,83 +153,81 @@ class Spans:
         )
         bars = {
             pair: bar
-            for pair in pairs
+            for pair in self.pairs
             if (bar := merged([*(bar for _, bar in parts[pair]), *rows.get(pair, {}).values()])) is not None
         }
         return Covered(bars, Span(start, span.end), source)
 
     # ---- to the millisecond ----
 
-    async def _to_the_ms(
-        self, pairs: Sequence[Pair], span: Span, kind: StatisticKind | None
-    ) -> Covered | None:
+    async def _to_the_ms(self, span: Span, kind: StatisticKind | None) -> Covered | None:
         """Whole seconds from bars, the edges from raw updates; None if these lack an accepted update.
 
         Updates that are accepted meanwhile may be in the answer.
         """
         first, last = ceil_to(span.start, BAR_WIDTH), floor_to(span.end, BAR_WIDTH)
         edges = [Span(span.start, first)]
-        if self._ends_before(span.end, pairs):
+        if self._ends_before(span.end):
             last = span.end
         else:
             edges.append(Span(last, span.end))
-        inner = {pair: self._bars.bar(pair, Span(first, last)) for pair in pairs}
+        inner = {pair: self._bars.bar(pair, Span(first, last)) for pair in self.pairs}
         outer = await self._edges.bars([edge for edge in edges if not edge.empty], inner, kind)
         if outer is None:
             return None
         bars = {pair: merged([*([bar] if bar else ()), *outer[pair]]) for pair, bar in inner.items()}
         return Covered({pair: bar for pair, bar in bars.items() if bar is not None}, span, REDIS)
 
-    def _ends_before(self, end: int, pairs: Sequence[Pair]) -> bool:
+    def _ends_before(self, end: int) -> bool:
         """Whether all updates of the second of `end` (ms) are before `end`.
 
         They usually are: only an exchange whose clock is ahead sends others. Then the bars of that second are
         enough, and the question does not wait until its updates have been flushed.
         """
         second = Span(floor_to(end, BAR_WIDTH), end)
-        newest = (self._bars.bar(pair, second) for pair in pairs)
+        newest = (self._bars.bar(pair, second) for pair in self.pairs)
         return all(bar is None or bar.close_time < end for bar in newest)
 
     # ---- bars, rows ----
 
-    async def bars(self, pairs: Sequence[Pair], span: Span, *, by_second: bool = False) -> Parts:
+    async def bars(self, span: Span, *, by_second: bool = False) -> Parts:
         """Bars of the seconds that start in the span, with their start (ms).
 
         Whole minutes are merged into one bar unless they are wanted `by_second`.
         """
         parts: Parts = {}
         read = self._bars.seconds if by_second else self._bars.minutes
-        for pair in pairs:
+        for pair in self.pairs:
             parts[pair] = read(pair, span)
             await trio.lowlevel.checkpoint()  # An hour of many symbols must not hold up all other tasks.
         return parts
 
-    async def skip(self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool) -> int | None:
+    async def skip(self, span: Span, rows: int, *, backwards: bool) -> int | None:
         """How far as many rows reach, see the port.
 
         Raises:
             StoreAway: PostgreSQL is.
         """
-        return await self._store.skip(pairs, span, rows, backwards=backwards)
+        return await self._of_all.store.skip(self.pairs, span, rows, backwards=backwards)
 
-    async def rows(self, pairs: Sequence[Pair], span: Span, width: int) -> Buckets:
+    async def rows(self, span: Span, width: int) -> Buckets:
         """Aggregates within the span in buckets of `width` ms, those that are yet to be written included.
 
         Raises:
             StoreAway: PostgreSQL is.
         """
         # Before the store: a row that is written in between is in both, and not in neither.
-        unwritten = {pair: self._bars.unwritten(pair, span) for pair in pairs}
-        stored = await self._store.bars(pairs, span, width)
-        buckets: Buckets = {pair: dict(stored.get(pair, {})) for pair in pairs}
+        unwritten = {pair: self._bars.unwritten(pair, span) for pair in self.pairs}
+        stored = await self._of_all.store.bars(self.pairs, span, width)
+        buckets: Buckets = {pair: dict(stored.get(pair, {})) for pair in self.pairs}
         starts = [start for bars in unwritten.values() for start in bars]
         if not starts:
             return buckets
         # Where both know an interval the fuller one counts: such buckets are made row by row.
         first = max(span.start, floor_to(min(starts), width))
         last = min(span.end, floor_to(max(starts), width) + width)
-        fine = await self._store.bars(pairs, Span(first, last), self._interval)
-        for pair in pairs:
+        fine = await self._of_all.store.bars(self.pairs, Span(first, last), self._of_all.interval)
+        for pair in self.pairs:
             rows = dict(fine.get(pair, {}))
             for start, ours in unwritten[pair].items():
                 if start not in rows or rows[start].count < ours.count:
