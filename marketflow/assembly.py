@@ -110,7 +110,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         clock=clock,
     )
     stream = PriceStream(
-        bars=view.bars,
+        bars=share.bars,
         pairs=pairs,
         exchanges_of_mode=lambda: exchanges[modes.mode],
         check=queries.pairs,

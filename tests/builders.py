@@ -19,7 +19,7 @@ from trio.testing import MockClock
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.knowledge import KnownBars, Standing, View
+from marketflow.app.knowledge import Standing, View
 from marketflow.app.ports import Batch, StoreAway, Updates
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
@@ -312,7 +312,7 @@ class World:
         self.redis, self.postgres = self.share.redis, self.share.postgres
         if begun:
             self.book.begin(self.clock.now())
-        self.bars: KnownBars = self.share.bars
+        self.bars: BookBars | RedisBars = self.share.bars
         self.standing: Standing = self.share.standing
         self.filling = filling
         self.redis_bars = RedisBars(self.window, self.pairs, clock=self.clock, interval=interval)

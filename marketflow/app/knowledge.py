@@ -34,17 +34,12 @@ the start of the next boot they are two hours and some minutes old at most.
 class KnownBars(Protocol):
     """One-second bars, and the rows that are not in the database yet.
 
-    Only `catch_up` and `wait_for_updates` may wait for a store. All other methods read memory, in one step.
+    Only `catch_up` may wait for a store. All other methods read memory, in one step.
     """
 
     @property
     def forgotten_to(self) -> int:
         """One-second bars before this time (ms) have been forgotten, or Redis has lost some of them."""
-        ...
-
-    @property
-    def arrived(self) -> int:
-        """A number that grows with each update that is known, and from boot to boot."""
         ...
 
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
@@ -53,10 +48,6 @@ class KnownBars(Protocol):
         A question calls it before it reads. If bars are made from updates as they arrive, they are always up
         to date, and it does nothing.
         """
-        ...
-
-    async def wait_for_updates(self, since: int) -> int:
-        """Wait until `arrived` is greater than `since`; returns it."""
         ...
 
     def newest(self, pair: Pair) -> Bar | None:
@@ -87,6 +78,27 @@ class KnownBars(Protocol):
 
         Such updates are dropped while Redis is away and the buffers are full. The bars still count them.
         """
+        ...
+
+
+class StreamedBars(Protocol):
+    """What the live stream reads: the newest updates, and when there are others."""
+
+    @property
+    def arrived(self) -> int:
+        """A number that grows with each update that is known, and from boot to boot."""
+        ...
+
+    async def catch_up(self, pairs: Sequence[Pair]) -> None:
+        """Learn of all updates of these pairs that were accepted (or are in Redis) before this call."""
+        ...
+
+    async def wait_for_updates(self, since: int) -> int:
+        """Wait until `arrived` is greater than `since`; returns it. It may wait for a store."""
+        ...
+
+    def newest(self, pair: Pair) -> Bar | None:
+        """The bar with the newest update. None: no update is known."""
         ...
 
 

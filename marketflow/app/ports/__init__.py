@@ -5,6 +5,7 @@
 | `exchanges` | `Source`, `Intake`, `Decode` | reading an exchange, up to batches of updates |
 | `window` | `Window` | the updates of the last minute and the bars of the last hour (Redis) |
 | `rows` | `AggregateStore` | the rows of closed minutes (PostgreSQL) |
+| `changes` | `Changes` | what other nodes write to the window (Redis) |
 | `leases` | `Leases` | the nodes of a cluster and what they have (PostgreSQL) |
 | `stores` | | how stores fail, and which part of them belongs to a share |
 | `machine` | `Clock`, `Entropy` | time and randomness |
@@ -12,6 +13,13 @@
 Everything can be imported from here.
 """
 
+from marketflow.app.ports.changes import (
+    BEGINNING,
+    CHANGES_AT_ONCE,
+    Change,
+    Changes,
+    Place,
+)
 from marketflow.app.ports.exchanges import (
     AnyPayload,
     Batch,
@@ -72,11 +80,15 @@ from marketflow.app.ports.window import (
 __all__ = [
     "ALL",
     "BARS_KEPT",
+    "BEGINNING",
+    "CHANGES_AT_ONCE",
     "NEVER",
     "Aggregate",
     "AggregateStore",
     "AnyPayload",
     "Batch",
+    "Change",
+    "Changes",
     "Chunk",
     "Clock",
     "ClusterSight",
@@ -96,6 +108,7 @@ __all__ = [
     "Node",
     "Payload",
     "Payload_contra",
+    "Place",
     "Result",
     "RowBars",
     "RowsRefused",

@@ -37,11 +37,9 @@ class NewestUpdates:
         if not _are_newest(found, pairs, since=view.standing.known_from):
             await view.standing.wait_for_history(0)
             found = await _in_bars(view, pairs)
-        if view.standing.history_known:
-            wanted = [pair for pair in pairs if pair not in found]
-        else:
-            # Earlier boots' bars are unread, and rows may tell of newer updates than ours.
-            wanted = list(pairs)
+        # As long as earlier boots' bars are unread, rows may tell of newer updates than ours.
+        history_known = view.standing.history_known
+        wanted = [pair for pair in pairs if pair not in found or not history_known]
         if not wanted:
             return found
         rows: Mapping[Pair, PriceUpdate] = {}
@@ -64,7 +62,7 @@ class NewestUpdates:
 def _are_newest(
     found: Mapping[Pair, tuple[PriceUpdate, AnswerSource]], pairs: Sequence[Pair], *, since: int
 ) -> bool:
-    """Whether no bars that are yet to be read can tell of newer updates: all from `since` (ms) on are known."""
+    """Whether no unread bars can tell of newer updates: those from `since` (ms) on have been read."""
     return since == 0 or all(pair in found and found[pair][0].timestamp >= since for pair in pairs)
 
 

@@ -18,7 +18,7 @@ AHEAD: Final = FUTURE_TOLERANCE / SECOND
 
 
 class BookBars:
-    """Fills the port KnownBars. The book has every bar of its exchanges: it is their only writer."""
+    """Fills the ports KnownBars and StreamedBars. The book is the only writer of its exchanges' bars."""
 
     def __init__(self, book: Book, *, window_length: int) -> None:
         """`window_length` is how long (ms) the window keeps an update."""

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from functools import partial
 from itertools import islice
 from typing import Final
 
-import trio
-
 from marketflow.app.ports import BARS_KEPT, Field, FieldBars
-from marketflow.app.share.foreign_bars import ForeignBars
-from marketflow.app.share.newest_bars import NewestBars
+from marketflow.app.share.held_bars import HeldBars
 from marketflow.app.share.outbox import ReceivedOutbox
-from marketflow.app.share.pair_bars import PairBars, genuine
+from marketflow.app.share.pair_bars import genuine
 from marketflow.app.share.sequences import FOLLOWED, PER_MS
 from marketflow.app.share.unwritten import Unwritten
-from marketflow.app.share.whole_minutes import WholeMinutes
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.packed_minute import PackedMinute
-from marketflow.domain.periods import MINUTE, Span, ceil_to, floor_to
+from marketflow.domain.periods import MINUTE, Span, floor_to
 from marketflow.domain.prices import FUTURE_TOLERANCE, Pair
 
 Key = tuple[Pair, Field]
 """Names one bar."""
 
-PACKED_AT_ONCE: Final = 500
-"""After so many bars everybody else gets a turn. It takes about 2 ms to pack them."""
 PRUNE_MARGIN: Final = MINUTE
 """How much longer (ms) they are kept in memory, for questions that are being answered."""
 
@@ -88,7 +80,7 @@ class Others:
             self.next_sequences[exchange] = sequence + 1
 
 
-class SecondBars:
+class SecondBars(HeldBars):
     """Bars by exchange, symbol, second and boot.
 
     A bar only grows: of two copies the one with more updates is the newer. Every change is to be written,
@@ -97,18 +89,15 @@ class SecondBars:
 
     def __init__(self, *, boot: str, interval: int) -> None:
         """`interval` is the length (ms) of an aggregate."""
+        super().__init__()
         self.boot = boot
         self.interval = interval
-        self._bars: dict[Pair, PairBars] = {}
         self.outbox: ReceivedOutbox[Key] = ReceivedOutbox()
         """The bars that Redis does not have as they are now."""
         self.unwritten = Unwritten()
         """The intervals that PostgreSQL does not have as they are now."""
-        self.newest_bars = NewestBars()
-        self._minutes = WholeMinutes(self.bar)
         self.others = Others()
         self._horizon = Horizon()
-        self.foreign = ForeignBars()
 
     # ---- in ----
 
@@ -177,21 +166,6 @@ class SecondBars:
             folds.of(pair, end).keys() & set(minute.boots) for end in ends
         )
 
-    async def check(self, pair: Pair) -> None:
-        """Look at the bars of a pair that were adopted as a store had them."""
-        bars = self._bars.get(pair)
-        if bars is None:
-            return
-        for minute in bars.unchecked:
-            bars.check(minute)
-            await trio.lowlevel.checkpoint()
-
-    def _of(self, pair: Pair) -> PairBars:
-        bars = self._bars.get(pair)
-        if bars is None:
-            bars = self._bars[pair] = PairBars(partial(self.foreign.found, pair))
-        return bars
-
     def _counts(self, pair: Pair, fields: Iterable[Field]) -> dict[Field, int]:
         """How many updates the known bars have, for the time that these are of."""
         seconds = [second for second, _ in fields]
@@ -258,24 +232,6 @@ class SecondBars:
                     missing += 1
         return missing
 
-    # ---- questions ----
-
-    @property
-    def pairs(self) -> AbstractSet[Pair]:
-        """The exchanges and symbols that have bars."""
-        return {pair: None for pair, bars in self._bars.items() if not bars.empty}.keys()
-
-    def __iter__(self) -> Iterator[tuple[Pair, Field, Bar]]:
-        for pair, bars in self._bars.items():
-            for second, boot, bar in bars:
-                yield pair, (second, boot), bar
-
-    def fields(self, pair: Pair, span: Span) -> dict[Field, Bar]:
-        """The bars of the seconds that start within the span, by second and boot."""
-        if pair not in self._bars:
-            return {}
-        return {(second, boot): bar for second, boot, bar in self._bars[pair].within(span)}
-
     def totals(self, pair: Pair, span: Span, *, own: bool) -> Iterator[tuple[int, int]]:
         """How many updates there are, each number with a time (ms), with or without those of this boot.
 
@@ -289,21 +245,6 @@ class SecondBars:
         if self.interval == MINUTE:
             return bars.totals(span, without=without)
         return ((second, count) for second, boot, count in bars.counts(span) if boot != without)
-
-    def bar(self, pair: Pair, span: Span) -> Bar | None:
-        """The updates of the seconds that start within the span; None if there are none."""
-        return self._bars[pair].bar(span) if pair in self._bars else None
-
-    def parts(self, pair: Pair, span: Span) -> list[tuple[int, Bar]]:
-        """The updates of the seconds that start within the span, as bars of whole minutes where it can be.
-
-        With the start (ms) of each.
-        """
-        first, last = ceil_to(span.start, MINUTE), floor_to(span.end, MINUTE)
-        if first >= last:
-            return [(second, bar) for (second, _), bar in self.fields(pair, span).items()]
-        whole = self._minutes.of(pair, Span(first, last))
-        return [*self.parts(pair, Span(span.start, first)), *whole, *self.parts(pair, Span(last, span.end))]
 
     # ---- out ----
 
@@ -328,27 +269,12 @@ class SecondBars:
         if not self._horizon.moved_to(horizon):
             return
         pruned: list[Key] = []
-        for pair, bars in self._bars.items():
-            unwritten = self.unwritten.outboxes[pair]
-            for second, boot, bar in bars.take_before(horizon):
-                pruned.append((pair, (second, boot)))
-                if (end := self._end_of(second)) in unwritten:
-                    self.unwritten.folds.add(pair, end, boot, bar)
-        self._bars = {pair: bars for pair, bars in self._bars.items() if not bars.empty}
-        self._minutes.forget_before(horizon)
+        for pair, second, boot, bar in self._take_before(horizon):
+            pruned.append((pair, (second, boot)))
+            if self.unwritten.has(pair, end := self._end_of(second)):
+                self.unwritten.folds.add(pair, end, boot, bar)
         self.outbox.forget(pruned)
         self._horizon.note(pruned)
-
-    async def pack(self) -> None:
-        """Pack the minutes that have not changed since this was last called (see `PairBars`)."""
-        packed = 0
-        for pair in list(self._bars):
-            if (bars := self._bars.get(pair)) is None:
-                continue
-            packed += bars.pack()
-            if packed >= PACKED_AT_ONCE:
-                packed = 0
-                await trio.lowlevel.checkpoint()
 
 
 def _ends_of(minute: PackedMinute, interval: int) -> Iterable[int]:

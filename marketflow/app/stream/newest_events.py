@@ -10,7 +10,7 @@ from operator import attrgetter, itemgetter
 import trio
 
 from marketflow.app.answers import MEMORY, Latest, PriceEvent
-from marketflow.app.knowledge import KnownBars
+from marketflow.app.knowledge import StreamedBars
 from marketflow.domain.prices import Pair
 
 Filter = tuple[str | None, str | None]
@@ -20,7 +20,7 @@ Filter = tuple[str | None, str | None]
 class NewestEvents:
     """Keeps one event for each pair: its newest update."""
 
-    def __init__(self, bars: KnownBars, pairs: Sequence[Pair]) -> None:
+    def __init__(self, bars: StreamedBars, pairs: Sequence[Pair]) -> None:
         """`pairs`: the pairs of both modes."""
         self.events: list[PriceEvent] = []
         """Ascending by id."""

@@ -21,7 +21,7 @@ import trio
 from trio_util import move_on_when
 
 from marketflow.app.answers import PriceEvent
-from marketflow.app.knowledge import KnownBars
+from marketflow.app.knowledge import StreamedBars
 from marketflow.app.stream.delivery import Delivery
 from marketflow.app.stream.newest_events import Filter, NewestEvents
 from marketflow.app.stream.places import Places
@@ -119,7 +119,7 @@ class PriceStream:
     def __init__(
         self,
         *,
-        bars: KnownBars,
+        bars: StreamedBars,
         pairs: Sequence[Pair],
         exchanges_of_mode: Callable[[], Collection[str]],
         check: Callable[[str | None, str | None], object],
