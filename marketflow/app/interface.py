@@ -179,6 +179,48 @@ class HealthReport:
 
 
 @attrs.frozen
+class NodeState:
+    """A node of a cluster, as the others see it."""
+
+    role: str
+    """`all`, `ingest` or `api`."""
+    version: str
+    url: str
+    """Where it answers questions."""
+    heard: float
+    """Seconds since it was last heard of."""
+
+
+@attrs.frozen
+class Ownership:
+    """Which node has an exchange."""
+
+    owner: str | None
+    """None: no node has it."""
+    epoch: int
+    """It grows each time that another node takes it; 0: none ever had it."""
+    since: int | None
+    """Since when this node knows of that (Unix ms)."""
+
+
+@attrs.frozen
+class ClusterState:
+    """The nodes of a cluster, and what they have."""
+
+    nodes: Mapping[str, NodeState]
+    exchanges: Mapping[str, Ownership]
+
+
+@attrs.frozen(kw_only=True)
+class NodeReport(HealthReport):
+    """The state of a node in a cluster. Counters are of this node alone."""
+
+    node: str
+    role: str
+    cluster: ClusterState
+
+
+@attrs.frozen
 class ExchangeState:
     """An exchange in the list of exchanges."""
 

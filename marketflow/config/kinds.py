@@ -95,6 +95,20 @@ def optional(kind: Kind, *, none: Sequence[str] = ("",)) -> Kind:
     )
 
 
+def boolean() -> Kind:
+    """True or false."""
+    texts = {"true": True, "false": False}
+
+    def read(value: object) -> bool:
+        if isinstance(value, Text):
+            value = texts.get(value.lower(), value)
+        if not isinstance(value, bool):
+            raise UnexpectedError("true or false", value)
+        return value
+
+    return Kind(read, "true or false", show=_shown)
+
+
 def integer(low: int, high: int) -> Kind:
     """An integer within [low, high]."""
     wanted = f"an integer from {low} to {high}"
@@ -281,6 +295,19 @@ def host(*, socket_directory: bool = False) -> Kind:
         ),
     )
     return attrs.evolve(kind, read=lambda value: _without_brackets(kind.read(value)))
+
+
+def address() -> Kind:
+    """A host and a port, as `host:port`; an IPv6 address is in brackets."""
+    return text("an address like host:6379", lambda value: _ADDRESS.fullmatch(value) and _is_address(value))
+
+
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/@?#:\[\]]+):[0-9]{1,5}")
+
+
+def _is_address(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    return 1 <= int(port) <= LAST_PORT and _HOST.fullmatch(_without_brackets(host)) is not None
 
 
 def host_name() -> Kind:

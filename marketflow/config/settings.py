@@ -27,7 +27,9 @@ Symbol = Annotated[str, kinds.pattern("a symbol", SYMBOL_PATTERN)]
 ExchangeName = Annotated[str, kinds.pattern("a name", "[A-Za-z0-9_-]{1,32}")]
 Host = Annotated[str, kinds.host()]
 HostName = Annotated[str, kinds.host_name()]
+ServerAddress = Annotated[str, kinds.address()]
 Port = Annotated[int, kinds.integer(1, kinds.LAST_PORT)]
+NODE_PATTERN: Final = r"[A-Za-z0-9_.:\[\]-]{1,128}"
 Duration = Annotated[int, kinds.duration(1, HOUR)]
 Password = Annotated[str | None, kinds.optional(kinds.secret(kinds.text()))]
 
@@ -139,6 +141,9 @@ class RedisSettings:
     """The password; empty: none. Better set in the environment."""
     db: Annotated[int, kinds.integer(0, 1_000_000)] = 0
     """The number of the database."""
+    nodes: tuple[ServerAddress, ...] = ()
+    """Some nodes of a Redis Cluster, as `host:port`, for `cluster`; `url` then only tells user, password and
+    TLS. Empty: a single Redis."""
     timeout: Duration = 1 * SECOND
     """How long a call may take before Redis counts as away."""
 
@@ -243,6 +248,27 @@ class GeneratorSettings:
 
 
 @attrs.frozen
+class ClusterSettings:
+    """Several services, called nodes, that share the exchanges. They use the same stores and settings."""
+
+    enabled: Annotated[bool, kinds.boolean()] = False
+    """Whether this service is a node of a cluster. Alone on its stores, it needs none of these settings."""
+    role: Annotated[Literal["all", "ingest", "api"], kinds.choice("all", "ingest", "api")] = "all"
+    """"api": it takes no exchange, but answers all questions. "all" and "ingest": it takes exchanges, and
+    answers as well."""
+    node: Annotated[str | None, kinds.optional(kinds.pattern("a name", NODE_PATTERN))] = None
+    """The unique name of this node; empty: `<host name>:<port>`."""
+    lease_ttl: Annotated[int, kinds.duration(500, MINUTE)] = 3 * SECOND
+    """How long a node has an exchange without renewing it. The same on all nodes, as are the next three."""
+    lease_renew: Annotated[int, kinds.duration(100, MINUTE)] = 1 * SECOND
+    """How often it renews."""
+    lease_scan: Annotated[int, kinds.duration(10, MINUTE)] = 250
+    """How often it looks whether an exchange is free."""
+    settle: Annotated[int, kinds.duration(0, HOUR)] = 30 * SECOND
+    """How long nothing must have changed before an exchange is moved to another node, to share evenly."""
+
+
+@attrs.frozen
 class Settings:
     """All settings."""
 
@@ -264,6 +290,7 @@ class Settings:
     aggregation: AggregationSettings = AggregationSettings()
     feeds: FeedSettings = FeedSettings()
     generator: GeneratorSettings = GeneratorSettings()
+    cluster: ClusterSettings = ClusterSettings()
     state_dir: Annotated[Path, kinds.directory()] = attrs.field(factory=lambda: default_state_dir(os.environ))
     """The directory in which a stop saves bars that no store took, until the next start, and in which `serve
     --embedded` keeps its data. Empty: `$XDG_STATE_HOME/marketflow`, or else `~/.local/state/marketflow`."""
@@ -306,6 +333,7 @@ def clashes(settings: Settings) -> Iterator[Clash]:
         )
     if settings.redis.url is None and expected_of(settings.redis.effective_url) is not None:
         yield Clash(("redis.host",), "expected a host name or address")
+    yield from _cluster_problems(settings.cluster)
     least, longest = settings.feeds.backoff_min, settings.feeds.backoff_max
     if least > longest:
         yield Clash(
@@ -313,6 +341,18 @@ def clashes(settings: Settings) -> Iterator[Clash]:
             f"backoff_min {kinds.show_duration(least)} is more than "
             f"backoff_max {kinds.show_duration(longest)}",
         )
+
+
+def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:
+    """What is wrong with the times of a cluster."""
+    for first, second, factor in (("lease_renew", "lease_ttl", 2), ("lease_scan", "lease_renew", 1)):
+        shorter, longer = getattr(cluster, first), getattr(cluster, second)
+        if shorter * factor > longer:
+            most = f"half of {second}" if factor > 1 else second
+            yield Clash(
+                (f"cluster.{first}", f"cluster.{second}"),
+                f"{first} {kinds.show_duration(shorter)} is more than {most} ({kinds.show_duration(longer)})",
+            )
 
 
 def _venue_problems(exchange: AnyExchange, symbols: Sequence[str]) -> Iterator[str]:

@@ -27,14 +27,11 @@ import trio
 from marketflow.app.cluster.mirrored_bars import MirroredBars
 from marketflow.app.ports import (
     BARS_KEPT,
-    BEGINNING,
-    CHANGES_AT_ONCE,
     Change,
     Changes,
     Clock,
-    Place,
     StoreAway,
-    Window,
+    WindowReading,
 )
 from marketflow.domain.periods import MINUTE, floor_to
 from marketflow.domain.prices import Pair
@@ -49,18 +46,21 @@ MOST_APART: Final = 2_000
 class Copy:
     """A copy of some pairs' bars."""
 
-    place: Place = BEGINNING
-    """Up to where changes are in it."""
+    place: str | None = None
+    """Up to where changes are in it; None: nothing was read."""
     pairs: set[Pair] = attrs.field(factory=set)
     bars: MirroredBars = attrs.field(factory=MirroredBars)
+    newest: int = 0
+    """The greatest timestamp (ms) in all changes, of any pair."""
 
     def put_on_top(self, changes: Sequence[Change]) -> bool:
         """Take over changes; returns whether none is missing before or between them."""
         for change in changes:
-            if change.place != self.place.next:
+            if self.place is None or change.place != _following(self.place):
                 return False
             self.place = change.place
             for pair, field, bar in change.bars:
+                self.newest = max(self.newest, bar.close_time)
                 if pair in self.pairs:
                     self.bars.copy(pair, field, bar)
         return True
@@ -69,7 +69,7 @@ class Copy:
 class Mirror:
     """Follows an exchange."""
 
-    def __init__(self, exchange: str, *, window: Window, changes: Changes, clock: Clock) -> None:
+    def __init__(self, exchange: str, *, window: WindowReading, changes: Changes, clock: Clock) -> None:
         """Nothing is read before somebody asks.
 
         Args:
@@ -99,6 +99,11 @@ class Mirror:
         return self._copy.bars
 
     @property
+    def newest(self) -> int:
+        """The greatest timestamp (ms) that it has seen, of any pair; 0: none."""
+        return max(self._copy.newest, self.bars.newest_bars.times.get(self.exchange, 0))
+
+    @property
     def arrived(self) -> int:
         """It changes with each change that is known."""
         return self._copies + self.bars.copied
@@ -121,25 +126,24 @@ class Mirror:
 
     async def _read(self, pairs: Collection[Pair]) -> None:
         copy = self._copy
-        if copy.pairs and not await self._is_followed(copy):
+        if copy.place is not None and not await self._is_followed(copy, copy.place):
             log.info("mirror reads again", exchange=self.exchange, behind=copy.place, pairs=len(copy.pairs))
             self._copies += copy.bars.copied + 1
             pairs = copy.pairs.union(pairs)
-            copy = Copy()
-        if not copy.pairs:
-            copy.place = await self._changes.end(self.exchange)
+            copy = Copy(newest=copy.newest)
+        if copy.place is None:
+            copy.place = (await self._changes.ends([self.exchange]))[self.exchange]
         await self._add(copy, sorted(pairs - copy.pairs))
         copy.bars.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
         self._copy = copy
 
-    async def _is_followed(self, copy: Copy) -> bool:
+    async def _is_followed(self, copy: Copy, place: str) -> bool:
         """Put all changes behind the copy's place on top of it; returns whether none is missing."""
-        while True:
-            changes = await self._changes.after(self.exchange, copy.place)
-            if changes is None or not copy.put_on_top(changes):
+        while changes := (await self._changes.after({self.exchange: place}))[self.exchange]:
+            if not copy.put_on_top(changes):
                 return False
-            if len(changes) < CHANGES_AT_ONCE:
-                return True
+            place = changes[-1].place
+        return True
 
     async def _add(self, copy: Copy, pairs: Sequence[Pair]) -> None:
         """Add pairs to a copy. What changes meanwhile comes with the next changes."""
@@ -150,3 +154,9 @@ class Mirror:
             copy.bars.copy_minutes(pair, found.get(pair, {}).values())
             copy.pairs.add(pair)
             await trio.lowlevel.checkpoint()
+
+
+def _following(place: str) -> str:
+    """The place of the next change of the same term: `<epoch>-<number>`."""
+    epoch, _, number = place.partition("-")
+    return f"{epoch}-{int(number) + 1}"

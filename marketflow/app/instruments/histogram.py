@@ -27,6 +27,13 @@ class Distribution:
         """The number of values."""
         return self.buckets[-1][1]
 
+    def plus(self, other: Distribution) -> Distribution:
+        """Both together. They must have the same buckets."""
+        counts = zip(self.buckets, other.buckets, strict=True)
+        return Distribution(
+            [(bound, ours + theirs) for (bound, ours), (_, theirs) in counts], self.sum + other.sum
+        )
+
 
 class Histogram:
     """Counts each value in the bucket of the smallest bound that is not below it."""

@@ -5,7 +5,7 @@
 | `exchanges` | `Source`, `Intake`, `Decode` | reading an exchange, up to batches of updates |
 | `window` | `Window` | the updates of the last minute and the bars of the last hour (Redis) |
 | `rows` | `AggregateStore` | the rows of closed minutes (PostgreSQL) |
-| `changes` | `Changes` | what other nodes write to the window (Redis) |
+| `changes` | `Changes` | what the owners of exchanges write there, for other nodes (Redis) |
 | `leases` | `Leases` | the nodes of a cluster and what they have (PostgreSQL) |
 | `stores` | | how stores fail, and which part of them belongs to a share |
 | `machine` | `Clock`, `Entropy` | time and randomness |
@@ -14,11 +14,9 @@ Everything can be imported from here.
 """
 
 from marketflow.app.ports.changes import (
-    BEGINNING,
-    CHANGES_AT_ONCE,
+    START,
     Change,
     Changes,
-    Place,
 )
 from marketflow.app.ports.exchanges import (
     AnyPayload,
@@ -52,6 +50,7 @@ from marketflow.app.ports.rows import (
     Aggregate,
     AggregateStore,
     RowBars,
+    RowReading,
 )
 from marketflow.app.ports.stores import (
     ALL,
@@ -74,15 +73,15 @@ from marketflow.app.ports.window import (
     Sight,
     StoredBars,
     Window,
+    WindowReading,
     Written,
 )
 
 __all__ = [
     "ALL",
     "BARS_KEPT",
-    "BEGINNING",
-    "CHANGES_AT_ONCE",
     "NEVER",
+    "START",
     "Aggregate",
     "AggregateStore",
     "AnyPayload",
@@ -108,9 +107,9 @@ __all__ = [
     "Node",
     "Payload",
     "Payload_contra",
-    "Place",
     "Result",
     "RowBars",
+    "RowReading",
     "RowsRefused",
     "Scope",
     "SeenLease",
@@ -126,5 +125,6 @@ __all__ = [
     "Updates",
     "VenueSource",
     "Window",
+    "WindowReading",
     "Written",
 ]

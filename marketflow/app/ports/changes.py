@@ -1,9 +1,9 @@
-"""The port for what other nodes write: with it a node follows an exchange that it does not have."""
+"""The port for the changes of bars, as the owners of exchanges write them: other nodes keep up by them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Protocol
 
 import attrs
 
@@ -11,51 +11,38 @@ from marketflow.app.ports.window import Field
 from marketflow.domain.bars import Bar
 from marketflow.domain.prices import Pair
 
-CHANGES_AT_ONCE: Final = 200
-"""How many changes are read at a time."""
-
-
-class Place(NamedTuple):
-    """The place of a change among those of its exchange. Places ascend."""
-
-    epoch: int
-    """Of the term that has written it."""
-    number: int
-    """It counts the changes of the term, from 1 on: a hole shows that one is missing."""
-
-    @property
-    def next(self) -> Place:
-        """That of the term's next change."""
-        return Place(self.epoch, self.number + 1)
-
-
-BEGINNING: Final = Place(0, 0)
-"""Before the first change."""
+START: Final = "0-0"
+"""The place before all changes."""
 
 
 @attrs.frozen
 class Change:
     """One write of the node that has the exchange."""
 
-    place: Place
+    place: str
+    """Its place in the stream."""
+    term: str
+    """Id of the term."""
+    number: int
+    """Counts the changes of a term. A hole shows that one is missing: removed, lost, or not readable."""
     bars: Sequence[tuple[Pair, Field, Bar]]
     """Absolute values."""
 
 
 class Changes(Protocol):
-    """The changes of exchanges, in a store that may be away.
+    """The changes of all exchanges, in a store that may be away. Old ones are removed.
 
-    Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
+    Both methods raise StoreAway when the store failed or did not answer in time; both are bounded.
     """
 
-    async def end(self, exchange: str) -> Place:
-        """The place of the exchange's last change."""
+    async def ends(self, exchanges: Collection[str]) -> Mapping[str, str]:
+        """The place of the last change of each; `START` without any."""
         ...
 
-    async def after(self, exchange: str, place: Place) -> Sequence[Change] | None:
-        """The first `CHANGES_AT_ONCE` changes behind a place, the oldest first. It waits for none.
+    async def after(self, places: Mapping[str, str]) -> Mapping[str, Sequence[Change]]:
+        """By exchange, what was appended since that place, oldest first. It never waits for new ones.
 
-        None: the store's last change is before that place, so it was emptied or has come back older. A change
-        that cannot be read is left out.
+        What cannot be read is left out. If the store was emptied and a term of an earlier epoch has begun,
+        its changes are returned from the first one on.
         """
         ...

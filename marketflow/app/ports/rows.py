@@ -27,7 +27,33 @@ class Aggregate:
     """The bar. If it was read from the store, its sequences are 0."""
 
 
-class AggregateStore(Protocol):
+class RowReading(Protocol):
+    """What the store of rows answers to questions. Every method raises StoreAway, and is bounded."""
+
+    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> RowBars:
+        """Rows within the span, merged into buckets, by the start (ms) of the bucket.
+
+        Buckets are `width` ms wide and aligned to the epoch. Sequences are 0. Pairs without rows are left
+        out. If `width` is not a multiple of the interval, a row belongs to the bucket in which it starts.
+        """
+        ...
+
+    async def skip(
+        self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool = False
+    ) -> int | None:
+        """Where (ms) a page of `rows` rows ends: up to there, one pair has `rows` rows within the span.
+
+        With several pairs, the first one to reach that number decides. None if no pair has more rows than
+        that in the span. Backwards, rows are counted from the span's end, and the page begins at the result.
+        """
+        ...
+
+    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
+        """The closing update of the newest row of each pair that has a row. Its sequence is 0."""
+        ...
+
+
+class AggregateStore(RowReading, Protocol):
     """Rows of aggregates, in a store that may be away. The lock and the deletion follow the share's scope.
 
     Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
@@ -65,26 +91,4 @@ class AggregateStore(Protocol):
         number of rows is deleted, and all that end at the same time as the last of them. Call it again until
         it returns 0. Raises RowsRefused as well; then none was deleted.
         """
-        ...
-
-    async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> RowBars:
-        """Rows within the span, merged into buckets, by the start (ms) of the bucket.
-
-        Buckets are `width` ms wide and aligned to the epoch. Sequences are 0. Pairs without rows are left
-        out. If `width` is not a multiple of the interval, a row belongs to the bucket in which it starts.
-        """
-        ...
-
-    async def skip(
-        self, pairs: Sequence[Pair], span: Span, rows: int, *, backwards: bool = False
-    ) -> int | None:
-        """Where (ms) a page of `rows` rows ends: up to there, one pair has `rows` rows within the span.
-
-        With several pairs, the first one to reach that number decides. None if no pair has more rows than
-        that in the span. Backwards, rows are counted from the span's end, and the page begins at the result.
-        """
-        ...
-
-    async def newest(self, pairs: Sequence[Pair]) -> Mapping[Pair, PriceUpdate]:
-        """The closing update of the newest row of each pair that has a row. Its sequence is 0."""
         ...

@@ -79,7 +79,56 @@ class Sight(NamedTuple):
     """`<boot>:<number>` of the last write; None: there was none, or the lease was released since."""
 
 
-class Window(Protocol):
+class WindowReading(Protocol):
+    """What the window answers to questions. Every method raises StoreAway, and is bounded."""
+
+    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, StoredBars]:
+        """All bars in the store, of all boots. They have not been looked at: some may be foreign.
+
+        Those in other forms than ours are left out and logged.
+        """
+        ...
+
+    async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
+        """The bars of the whole minutes of this span, of all boots. They have not been looked at, either.
+
+        For a span of some minutes it takes a tenth of the time of `all_bars`.
+
+        Raises:
+            StoreRefuses: the store answers, but does not allow this. `all_bars` may work.
+        """
+        ...
+
+    async def pairs_with_bars(self) -> Sequence[Pair]:
+        """Pairs that have bars in the store, configured or not, as far as can be found in bounded time.
+
+        Keys that only look like bars do not count. Does not raise StoreAway: if the store fails, that is
+        logged, and the result is empty.
+        """
+        ...
+
+    async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
+        """The bars in the given fields; fields that the store does not have are left out."""
+        ...
+
+    async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
+        """For each pair an edge for each span."""
+        ...
+
+    async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
+        """The number of members of each pair within its span, including those of another format."""
+        ...
+
+    async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
+        """The ids of the newest `most` updates of each pair, the oldest first. Not all need have an id."""
+        ...
+
+    async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
+        """The prices of each pair within its span, in any order; without members of another format."""
+        ...
+
+
+class Window(WindowReading, Protocol):
     """The updates of the last 60 s and the one-second bars of the last hour, in a store that may be away.
 
     Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
@@ -138,49 +187,4 @@ class Window(Protocol):
 
     async def release(self) -> None:
         """Release the lease, if it is ours, and remove the marker, to show that nobody writes any more."""
-        ...
-
-    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, StoredBars]:
-        """All bars in the store, of all boots. They have not been looked at: some may be foreign.
-
-        Those in other forms than ours are left out and logged.
-        """
-        ...
-
-    async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
-        """The bars of the whole minutes of this span, of all boots. They have not been looked at, either.
-
-        For a span of some minutes it takes a tenth of the time of `all_bars`.
-
-        Raises:
-            StoreRefuses: the store answers, but does not allow this. `all_bars` may work.
-        """
-        ...
-
-    async def pairs_with_bars(self) -> Sequence[Pair]:
-        """Pairs that have bars in the store, configured or not, as far as can be found in bounded time.
-
-        Keys that only look like bars do not count. Does not raise StoreAway: if the store fails, that is
-        logged, and the result is empty.
-        """
-        ...
-
-    async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
-        """The bars in the given fields; fields that the store does not have are left out."""
-        ...
-
-    async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
-        """For each pair an edge for each span."""
-        ...
-
-    async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
-        """The number of members of each pair within its span, including those of another format."""
-        ...
-
-    async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
-        """The ids of the newest `most` updates of each pair, the oldest first. Not all need have an id."""
-        ...
-
-    async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
-        """The prices of each pair within its span, in any order; without members of another format."""
         ...

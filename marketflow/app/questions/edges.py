@@ -8,7 +8,7 @@ import attrs
 
 from marketflow.app.interface import StatisticKind
 from marketflow.app.knowledge import KnownBars, Standing
-from marketflow.app.ports import StoreAway, Window
+from marketflow.app.ports import StoreAway, WindowReading
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
@@ -31,7 +31,7 @@ class Edges:
 
     _bars: KnownBars
     _standing: Standing
-    _window: Window
+    _window: WindowReading
 
     async def bars(
         self,

@@ -10,7 +10,7 @@ import trio
 
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
 from marketflow.app.knowledge import View, Views
-from marketflow.app.ports import AggregateStore, StoreAway
+from marketflow.app.ports import RowReading, StoreAway
 from marketflow.app.questions.newest_rows import NewestRows
 from marketflow.domain.prices import Pair, PriceUpdate
 
@@ -21,7 +21,7 @@ ROWS_PATIENCE: Final = 0.25
 class NewestUpdates:
     """Finds the newest update of each pair, however old it is."""
 
-    def __init__(self, *, views: Views, store: AggregateStore) -> None:
+    def __init__(self, *, views: Views, store: RowReading) -> None:
         self._views = views
         self._rows = NewestRows(store)
 

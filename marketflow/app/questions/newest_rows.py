@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from marketflow.app.ports import AggregateStore
+from marketflow.app.ports import RowReading
 from marketflow.domain.prices import Pair, PriceUpdate
 
 REMEMBERED_SECONDS: Final = 1.0
@@ -22,7 +22,7 @@ class NewestRows:
     its newest row hardly changes.
     """
 
-    def __init__(self, store: AggregateStore) -> None:
+    def __init__(self, store: RowReading) -> None:
         self._store = store
         self._asked: dict[Pair, float] = {}
         """When the store was last asked for a pair (seconds of Trio's clock)."""

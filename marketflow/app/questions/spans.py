@@ -11,7 +11,7 @@ import trio
 from marketflow.app.answers import MEMORY, POSTGRES, REDIS, AnswerSource, NothingCanAnswer
 from marketflow.app.interface import StatisticKind
 from marketflow.app.knowledge import Knowledge, View, Views
-from marketflow.app.ports import AggregateStore, StoreAway, Window
+from marketflow.app.ports import RowReading, StoreAway, WindowReading
 from marketflow.app.questions.edges import Edges
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
 from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
@@ -43,8 +43,8 @@ class Spans:
     """
 
     views: Views
-    window: Window
-    store: AggregateStore
+    window: WindowReading
+    store: RowReading
     interval: int
     """The length (ms) of an aggregate."""
     window_length: int

@@ -23,14 +23,14 @@ class ShareFigures:
 
     def counters(self) -> Mapping[str, Counters]:
         """The counters of received lines, by exchange."""
-        return {exchange: _counters(ledger) for exchange, ledger in self._book.ledgers.items()}
+        return {exchange: counters_of(ledger) for exchange, ledger in self._book.ledgers.items()}
 
     def total(self) -> Counters:
         """The sum of the counters over all exchanges."""
         total = Ledger()
         for ledger in self._book.ledgers.values():
             total.add(ledger)
-        return _counters(total)
+        return counters_of(total)
 
     def last_accepted(self, exchange: str) -> float | None:
         """When its last update was accepted (seconds of Trio's clock); None before the first."""
@@ -53,7 +53,8 @@ class ShareFigures:
         )
 
 
-def _counters(ledger: Ledger) -> Counters:
+def counters_of(ledger: Ledger) -> Counters:
+    """What a ledger says, for those who ask."""
     return Counters(
         received=ledger.received,
         accepted=ledger.accepted,

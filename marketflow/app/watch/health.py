@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 import trio
 
 from marketflow.app.figures import Figures
@@ -22,6 +21,7 @@ from marketflow.app.interface import (
     StoreHealth,
 )
 from marketflow.app.ports import Clock, VenueSource
+from marketflow.app.watch.feed_health import health_of, status_of
 
 
 class Health:
@@ -80,22 +80,12 @@ class Health:
         """The status of a feed's exchange."""
         if feed not in self._feeds[self._mode()]:
             return "off"
-        if not feed.connected:
-            return "reconnecting"
-        if (venue := self._venues.get(feed.exchange)) is not None:
-            return "stale" if self._is_mute(venue) else "connected"
-        # Not since the connection: an exchange that reconnects again and again without a good line is stale.
-        accepted = self._share.last_accepted(feed.exchange)
-        heard = feed.running_since if accepted is None else max(feed.running_since, accepted)
-        return "stale" if trio.current_time() - heard > self._stale_after else "connected"
-
-    def _is_mute(self, venue: VenueSource[Any]) -> bool:
-        """Whether a venue gives nothing. A quiet market is none: trades need not come, but heartbeats do."""
-        refused_all = len(venue.rejected_symbols) == len(venue.symbols)
-        heard_at = venue.heard_at
-        # Signs of life come more than twice within the silence after which a connection is dead.
-        limit = min(venue.silence, venue.silence / 2 + self._stale_after)
-        return refused_all or heard_at is None or trio.current_time() - heard_at > limit
+        return status_of(
+            feed,
+            self._venues.get(feed.exchange),
+            accepted=self._share.last_accepted(feed.exchange),
+            stale_after=self._stale_after,
+        )
 
     def exchange_list(self) -> list[ExchangeState]:
         """The exchanges of both modes."""
@@ -121,8 +111,8 @@ class Health:
             mode=self._mode(),
             version=self._version,
             uptime=round(trio.current_time() - self._started, 3),
-            redis=self._store(self._redis),
-            postgres=self._store(self._postgres),
+            redis=store_health(self._redis, self._clock),
+            postgres=store_health(self._postgres, self._clock),
             exchanges={
                 feed.exchange: self._exchange(feed, counters[feed.exchange])
                 for feeds in self._feeds.values()
@@ -140,25 +130,18 @@ class Health:
         return "ok" if well else "degraded"
 
     def _exchange(self, feed: Feed, counters: Counters) -> ExchangeHealth:
-        accepted = self._share.last_accepted(feed.exchange)
-        health = ExchangeHealth(
-            status=self.status_of(feed),
-            last_update_age=None if accepted is None else round(trio.current_time() - accepted, 3),
-            reconnects=feed.reconnects,
-            updates=counters,
-        )
-        if (venue := self._venues.get(feed.exchange)) is None:
-            return health
-        return attrs.evolve(
-            health,
-            kind=venue.kind,
-            activity=venue.activity if health.status != "off" else None,
-            rejected_symbols=sorted(venue.rejected_symbols),
+        return health_of(
+            feed,
+            self._venues.get(feed.exchange),
+            self.status_of(feed),
+            accepted=self._share.last_accepted(feed.exchange),
+            counters=counters,
             gaps=self._share.gaps().get(feed.exchange, 0),
-            symbols=venue.symbols,
         )
 
-    def _store(self, state: StoreState) -> StoreHealth:
-        age = int((trio.current_time() - state.changed_at) * 1_000)
-        error = state.refusal if state.up else state.error
-        return StoreHealth("up" if state.up else "away", since=self._clock.now() - age, error=error)
+
+def store_health(state: StoreState, clock: Clock) -> StoreHealth:
+    """What is told of a store."""
+    age = int((trio.current_time() - state.changed_at) * 1_000)
+    error = state.refusal if state.up else state.error
+    return StoreHealth("up" if state.up else "away", since=clock.now() - age, error=error)

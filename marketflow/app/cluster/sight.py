@@ -1,0 +1,106 @@
+"""What a node has seen last of its cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection
+from typing import TypeVar
+
+import trio
+
+from marketflow.app.instruments.stores import StoreState
+from marketflow.app.interface import ClusterState, NodeState, Ownership
+from marketflow.app.ports import NEVER, Clock, ClusterSight, Leases, Node, SeenLease, StoreAway, Term
+
+T = TypeVar("T")
+
+
+class LastSight:
+    """Remembers the last look at the leases, for health."""
+
+    def __init__(self, clock: Clock) -> None:
+        """`clock` is the wall clock."""
+        self._clock = clock
+        self._sight: ClusterSight | None = None
+        self._looked_at = 0.0
+        """Seconds of Trio's clock."""
+        self._since: dict[Term, int] = {}
+        """When each present term was first seen (Unix ms)."""
+
+    def looked(self, sight: ClusterSight) -> None:
+        """The leases were looked at just now."""
+        self._sight, self._looked_at = sight, trio.current_time()
+        terms = [lease.term for lease in sight.leases.values()]
+        now = self._clock.now()
+        self._since = {term: self._since.get(term, now) for term in terms}
+
+    def owner_of(self, exchange: str) -> str | None:
+        """The name of the node that has the exchange, as far as the last look can tell."""
+        lease = None if self._sight is None else self._sight.leases.get(exchange)
+        return None if lease is None or not self._is_held(lease) else lease.node
+
+    def _is_held(self, lease: SeenLease) -> bool:
+        # As long as the database does not answer, leases do not pass to others.
+        return not lease.released and lease.left > 0
+
+    def state(self, exchanges: Collection[str]) -> ClusterState:
+        """All nodes, and who has these exchanges."""
+        if self._sight is None:
+            return ClusterState({}, {exchange: Ownership(None, NEVER, None) for exchange in exchanges})
+        passed = trio.current_time() - self._looked_at
+        return ClusterState(
+            nodes={
+                name: NodeState(
+                    seen.node.role, seen.node.version, seen.node.url, round(seen.age / 1_000 + passed, 3)
+                )
+                for name, seen in sorted(self._sight.nodes.items())
+            },
+            exchanges={exchange: self._ownership(exchange, self._sight) for exchange in exchanges},
+        )
+
+    def _ownership(self, exchange: str, sight: ClusterSight) -> Ownership:
+        lease = sight.leases.get(exchange)
+        if lease is None:
+            return Ownership(None, NEVER, None)
+        return Ownership(self.owner_of(exchange), lease.term.epoch, self._since.get(lease.term))
+
+
+class WatchedLeases:
+    """Fills the port Leases: passes all calls on, and notes what was seen and whether the database answers."""
+
+    def __init__(self, leases: Leases, sight: LastSight, state: StoreState) -> None:
+        self._leases = leases
+        self._sight = sight
+        self._state = state
+
+    async def look(self) -> ClusterSight:
+        """See the port."""
+        return self._seen(await self._noted(self._leases.look()))
+
+    async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
+        """See the port."""
+        return self._seen(await self._noted(self._leases.beat(node, terms, lasts)))
+
+    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+        """See the port."""
+        return await self._noted(self._leases.take(term, node, lasts, after))
+
+    async def release(self, terms: Collection[Term]) -> None:
+        """See the port."""
+        await self._noted(self._leases.release(terms))
+
+    async def leave(self, node: Node) -> None:
+        """See the port."""
+        await self._noted(self._leases.leave(node))
+
+    async def _noted(self, call: Awaitable[T]) -> T:
+        try:
+            found = await call
+        except StoreAway as error:
+            self._state.failed(error)
+            raise
+        self._state.answered()
+        return found
+
+    def _seen(self, sight: ClusterSight) -> ClusterSight:
+        self._sight.looked(sight)
+        return sight
