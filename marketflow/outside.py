@@ -7,6 +7,7 @@ rest of the service is the same.
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -78,32 +79,6 @@ async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> 
     entropy = random.SystemRandom()
     boot = f"{entropy.getrandbits(32):08x}"
     with open_listener(settings.http.host, settings.http.port) as listener:
-
-        async def front(
-            questions: Questions, stopping: trio.Event, *, task_status: trio.TaskStatus[str]
-        ) -> None:
-            async with trio.open_nursery() as nursery:
-                url = await nursery.start(
-                    partial(
-                        serve_http,
-                        create_app(
-                            questions,
-                            token=settings.http.token,
-                            hosts=(settings.http.host, *settings.http.allowed_hosts),
-                            max_body_size=settings.http.max_body_size,
-                            stale_after=settings.feeds.stale_after,
-                        ),
-                        listener,
-                        shutdown=stopping.wait,
-                        graceful_timeout=HTTP_GRACE,
-                        limits=Limits(settings.http.max_connections, settings.http.max_head_size),
-                    )
-                )
-                nursery.start_soon(
-                    partial(warn_while_exposed, listener, settings.http.token, stopping=stopping)
-                )
-                task_status.started(url)
-
         async with (
             open_redis_window(
                 redis_url,
@@ -116,7 +91,7 @@ async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> 
             ) as store,
         ):
             if stores is None:
-                names = _name_of(redis_url, dsn), _earlier_name_of(redis_url, dsn)
+                names = name_of(redis_url, dsn), _earlier_name_of(redis_url, dsn)
             else:
                 names = stores, stores
             yield Outside(
@@ -127,11 +102,38 @@ async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> 
                 store=store,
                 spool=FileSpool(settings.state_dir, *names),
                 sources=sources_of(settings, clock, entropy),
-                front=front,
+                front=front_on(listener, settings),
             )
 
 
-def _name_of(redis_url: str, dsn: str) -> str:
+def front_on(listener: socket.socket, settings: Settings) -> Front:
+    """The HTTP server on a port that was taken already."""
+
+    async def front(questions: Questions, stopping: trio.Event, *, task_status: trio.TaskStatus[str]) -> None:
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(
+                partial(
+                    serve_http,
+                    create_app(
+                        questions,
+                        token=settings.http.token,
+                        hosts=(settings.http.host, *settings.http.allowed_hosts),
+                        max_body_size=settings.http.max_body_size,
+                        stale_after=settings.feeds.stale_after,
+                    ),
+                    listener,
+                    shutdown=stopping.wait,
+                    graceful_timeout=HTTP_GRACE,
+                    limits=Limits(settings.http.max_connections, settings.http.max_head_size),
+                )
+            )
+            nursery.start_soon(partial(warn_while_exposed, listener, settings.http.token, stopping=stopping))
+            task_status.started(url)
+
+    return front
+
+
+def name_of(redis_url: str, dsn: str) -> str:
     """The identity of the stores' databases; it does not depend on passwords."""
     return f"{redis_address.address_of(redis_url)} {postgres_address.address_of(dsn)}"
 

@@ -25,6 +25,7 @@ from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
+from marketflow.app.share.known_bars import BookBars
 from marketflow.app.share.lease import Lease
 from marketflow.app.share.making import ShareOptions, make_share
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed

@@ -6,7 +6,7 @@ import gc
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -75,26 +75,43 @@ OTHER_FILES: Final = 512
     "--mode", metavar="live|test", help="Start with the exchanges (live) or with generated prices (test)."
 )
 @click.option("--embedded", is_flag=True, help="Start its own Redis and PostgreSQL.")
+@click.option(
+    "--role", metavar="all|ingest|api", help="Run as a node of a cluster; api: it takes no exchange."
+)
 @log_options("info")
 @click.pass_obj
-def serve(
-    this: Run, /, *, file: Path | None, host: str | None, port: str | None, mode: str | None, embedded: bool
-) -> None:
+def serve(this: Run, /, *, file: Path | None, embedded: bool, role: str | None, **given: str | None) -> None:
     """Run the service until SIGINT, SIGTERM or SIGHUP."""
+    if embedded and role is not None:
+        raise click.UsageError("--embedded starts stores for one service, and --role is for several")
     with _sparing_the_collector():
         start_logging(this)
-        loaded = load_settings(file, {"http.host": host, "http.port": port, "mode": mode})
+        flags: dict[str, object] = {f"http.{key}": given[key] for key in ("host", "port")}
+        flags |= {"mode": given["mode"], "cluster.role": role}
+        loaded = load_settings(file, flags | ({"cluster.enabled": True} if role is not None else {}))
         this.address = loaded.settings.http.host, str(loaded.settings.http.port)
 
         import structlog  # noqa: PLC0415
         import trio  # noqa: PLC0415
 
-        from marketflow.service import run_service  # noqa: PLC0415
+        run = _run_of(loaded.settings, embedded=embedded)
 
     log, rows = structlog.get_logger("marketflow"), loaded.describe()
     log.info("starting", version=__version__, **{row.key: row.value for row in rows if row.value != "none"})
     log.debug("settings read", sources={row.key: row.source for row in rows})
-    trio.run(partial(run_service, with_open_files(loaded.settings), embedded=embedded))
+    trio.run(run, with_open_files(loaded.settings))
+
+
+def _run_of(settings: Settings, *, embedded: bool) -> Callable[[Settings], Awaitable[None]]:
+    """What to run: a service that is alone on its stores, or a node of a cluster."""
+    if settings.cluster.enabled:
+        from marketflow.cluster_service import run_node  # noqa: PLC0415
+
+        return run_node
+
+    from marketflow.service import run_service  # noqa: PLC0415
+
+    return partial(run_service, embedded=embedded)
 
 
 @contextmanager

@@ -83,6 +83,8 @@ class Mirror:
         """Unix ms."""
         self.answers = False
         """Whether the window has answered the last time."""
+        self.error: str | None = None
+        """Why it has not; None if it has, or was not asked yet."""
         self._window = window
         self._changes = changes
         self._clock = clock
@@ -120,9 +122,9 @@ class Mirror:
             except StoreAway as error:
                 if self.answers:
                     log.warning("mirror stands still", exchange=self.exchange, error=str(error))
-                self.answers = False
+                self.answers, self.error = False, str(error)
             else:
-                self.answers = True
+                self.answers, self.error = True, None
 
     async def _read(self, pairs: Collection[Pair]) -> None:
         copy = self._copy

@@ -99,8 +99,7 @@ def _sum(first: WriterFigures, second: WriterFigures) -> WriterFigures:
         latency_seconds=first.latency_seconds.plus(second.latency_seconds),
         flush_seconds=first.flush_seconds.plus(second.flush_seconds),
         volumes_ignored={
-            name: count + second.volumes_ignored.get(name, 0)
-            for name, count in first.volumes_ignored.items()
+            name: count + second.volumes_ignored.get(name, 0) for name, count in first.volumes_ignored.items()
         },
         aggregates_written=first.aggregates_written + second.aggregates_written,
         aggregates_pending=first.aggregates_pending + second.aggregates_pending,

@@ -65,7 +65,7 @@ class LastSight:
 
 
 class WatchedLeases:
-    """Fills the port Leases: passes all calls on, and notes what was seen and whether the database answers."""
+    """Fills the port Leases: passes calls on, and notes what was seen, and whether the database answers."""
 
     def __init__(self, leases: Leases, sight: LastSight, state: StoreState) -> None:
         self._leases = leases

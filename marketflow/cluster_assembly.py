@@ -1,0 +1,193 @@
+"""The composition root of a node of a cluster. `assembly.py` is that of a service that is alone."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import attrs
+import trio
+
+from marketflow.app.answers import NothingCanAnswer
+from marketflow.app.cluster.balance import Balance
+from marketflow.app.cluster.hold import Hold
+from marketflow.app.cluster.holdings import Holdings, Times
+from marketflow.app.cluster.member import Member
+from marketflow.app.cluster.mirror import Mirror
+from marketflow.app.cluster.node_figures import NodeFigures
+from marketflow.app.cluster.node_health import NodeHealth, Stores
+from marketflow.app.cluster.sight import LastSight, WatchedLeases
+from marketflow.app.cluster.tenancy import Tenancy
+from marketflow.app.cluster.views import ClusterStream, ClusterViews
+from marketflow.app.cluster.watching import MirrorWatch
+from marketflow.app.ingest.feeds import Feed
+from marketflow.app.instruments.stores import StoreState
+from marketflow.app.interface import Mode, Questions
+from marketflow.app.ports import Source, VenueSource
+from marketflow.app.questions.candles import CandlePages
+from marketflow.app.questions.newest import NewestUpdates
+from marketflow.app.questions.queries import Queries
+from marketflow.app.questions.spans import Spans
+from marketflow.app.share.fence import Held
+from marketflow.app.share.making import make_share
+from marketflow.app.share.share import Share
+from marketflow.app.stream.subscriptions import PriceStream
+from marketflow.app.watch.measuring import Measuring
+from marketflow.assembly import backoff_of, idle_timeout_of, share_options
+from marketflow.cluster_outside import ClusterOutside
+from marketflow.config import Settings
+
+
+@attrs.frozen
+class ClusterParts:
+    """The parts that the task tree of a node runs."""
+
+    member: Member
+    watch: MirrorWatch
+    stream: PriceStream
+    health: NodeHealth
+    questions: Questions
+
+
+@attrs.frozen
+class FixedMode:
+    """Fills the port ModeQuestions: the mode of a cluster is that of its settings."""
+
+    mode: Mode
+
+    async def switch(self, mode: Mode) -> bool:
+        """Returns False for the mode that it has.
+
+        Raises:
+            NothingCanAnswer: for any other.
+        """
+        await trio.lowlevel.checkpoint()
+        if mode != self.mode:
+            raise NothingCanAnswer
+        return False
+
+
+def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
+    """Make all parts. Nothing runs yet."""
+    clock, cluster, mode = outside.clock, settings.cluster, settings.mode
+    names = list(outside.exchanges)
+    of_mode = [name for name, its_mode in outside.exchanges.items() if its_mode == mode]
+    pairs = [(name, symbol) for name in names for symbol in settings.symbols]
+    interval = settings.aggregation.interval
+
+    # ---- what others have ----
+    redis, postgres = StoreState("redis"), StoreState("postgres")
+    sight = LastSight(clock)
+    leases = WatchedLeases(outside.leases, sight, postgres)
+    mirrors = {
+        name: Mirror(name, window=outside.reading, changes=outside.changes, clock=clock) for name in names
+    }
+    views = ClusterViews(mirrors)
+    modes = FixedMode(mode)
+
+    # ---- what it has itself ----
+    def share_of(hold: Hold, venue: VenueSource[Any] | None) -> Share:
+        exchange = hold.term.exchange
+        return make_share(
+            boot=hold.term.id,
+            limits={exchange: settings.pipeline.max_pending_updates // len(of_mode)},
+            symbols=settings.symbols,
+            generated=settings.generator.exchanges,
+            numbered=[] if venue is None else [(exchange, symbol) for symbol in venue.symbols],
+            window=outside.window_of(hold.term),
+            store=outside.store_of(hold.term),
+            spool=outside.spool_of(exchange),
+            clock=clock,
+            options=share_options(settings),
+            held=Held(hold.term, hold.confirmed),
+        )
+
+    def feed_of(source: Source[Any], share: Share) -> Feed:
+        return Feed(
+            source,
+            backoff=backoff_of(source, settings, outside.entropy),
+            idle_timeout=idle_timeout_of(source, settings),
+            last_accepted=partial(share.book.last_accepted.get, source.exchange),
+        )
+
+    figures = NodeFigures(names)
+    health = NodeHealth(
+        node=lambda: member.node,
+        sight=sight,
+        exchanges=outside.exchanges,
+        mode=lambda: modes.mode,
+        mirrors=mirrors,
+        figures=figures,
+        stores=Stores(redis, postgres),
+        clock=clock,
+        stale_after=settings.feeds.stale_after / 1_000,
+    )
+    times = Times(
+        lasts=cluster.lease_ttl / 1_000,
+        renew=cluster.lease_renew / 1_000,
+        scan=cluster.lease_scan / 1_000,
+        calm=cluster.settle / 1_000,
+    )
+    member = Member(
+        outside.node,
+        balance=Balance(of_mode, lasts=times.lasts, calm=times.calm),
+        holdings=Holdings(
+            leases,
+            Tenancy(
+                share_of=share_of,
+                source_of=outside.source_of,
+                feed_of=feed_of,
+                views=views,
+                figures=figures,
+                health=health,
+                clock=clock,
+                workers=settings.pipeline.workers_per_exchange,
+                spool_seconds=settings.shutdown_timeout / 4_000,
+            ),
+            times=times,
+            elapsed=outside.elapsed,
+            entropy=outside.entropy,
+        ),
+        leases=leases,
+        times=times,
+        elapsed=outside.elapsed,
+    )
+
+    # ---- questions ----
+    spans = Spans(
+        views=views,
+        window=outside.reading,
+        store=outside.rows,
+        interval=interval,
+        window_length=settings.window.length,
+        retention=settings.aggregation.retention,
+    )
+    queries = Queries(
+        symbols=settings.symbols,
+        exchanges=names,
+        exchanges_of_mode=lambda: of_mode,
+        newest=NewestUpdates(views=views, store=outside.rows),
+        spans=spans,
+        pages=CandlePages(spans, interval=interval, grace=settings.aggregation.grace),
+        clock=clock,
+    )
+    stream = PriceStream(
+        bars=ClusterStream(views, pairs, began_at=clock.now()),
+        pairs=pairs,
+        exchanges_of_mode=lambda: of_mode,
+        check=queries.pairs,
+        most_clients=settings.http.max_stream_clients,
+    )
+    return ClusterParts(
+        member=member,
+        watch=MirrorWatch([mirrors[name] for name in of_mode], redis),
+        stream=stream,
+        health=health,
+        questions=Questions(
+            prices=queries,
+            stream=stream,
+            health=health,
+            measuring=Measuring(health=health, share=figures, stream_clients=lambda: stream.clients),
+            modes=modes,
+        ),
+    )
