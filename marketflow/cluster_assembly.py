@@ -23,7 +23,7 @@ from marketflow.app.cluster.watching import MirrorWatch
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import Mode, Questions
-from marketflow.app.ports import Source, VenueSource
+from marketflow.app.ports import Source, VenueSource, Window
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.queries import Queries
@@ -86,7 +86,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     modes = FixedMode(mode)
 
     # ---- what it has itself ----
-    def share_of(hold: Hold, venue: VenueSource[Any] | None) -> Share:
+    def share_of(hold: Hold, window: Window, venue: VenueSource[Any] | None) -> Share:
         exchange = hold.term.exchange
         return make_share(
             boot=hold.term.id,
@@ -94,7 +94,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
             symbols=settings.symbols,
             generated=settings.generator.exchanges,
             numbered=[] if venue is None else [(exchange, symbol) for symbol in venue.symbols],
-            window=outside.window_of(hold.term),
+            window=window,
             store=outside.store_of(hold.term),
             spool=outside.spool_of(exchange),
             clock=clock,
@@ -134,6 +134,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
         holdings=Holdings(
             leases,
             Tenancy(
+                window_of=outside.window_of,
                 share_of=share_of,
                 source_of=outside.source_of,
                 feed_of=feed_of,

@@ -6,13 +6,14 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import attrs
 
 from marketflow import __version__
-from marketflow.adapters.cache.cluster import open_redis_cluster
+from marketflow.adapters.cache.node import open_node_redis
+from marketflow.adapters.cache.redirects import Address
 from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.http.server import open_listener
 from marketflow.adapters.state.spool import FileSpool
@@ -54,7 +55,8 @@ class ClusterOutside:
     reading: WindowReading
     changes: Changes
     rows: RowReading
-    window_of: Callable[[Term], Window]
+    window_of: Callable[[Term], AbstractAsyncContextManager[Window]]
+    """Its connection is closed on leaving."""
     store_of: Callable[[Term], AggregateStore]
     spool_of: Callable[[str], Spool]
     """By exchange."""
@@ -86,9 +88,9 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
     with open_listener(settings.http.host, settings.http.port) as listener:
         port = listener.getsockname()[1]
         async with (
-            open_redis_cluster(
+            open_node_redis(
                 redis_url,
-                nodes=settings.redis.nodes,
+                [address_of(each) for each in settings.redis.nodes],
                 window_length=settings.window.length,
                 timeout=settings.redis.timeout / 1_000,
             ) as redis,
@@ -123,6 +125,12 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 exchanges=exchanges,
                 front=front_on(listener, settings),
             )
+
+
+def address_of(text: str) -> Address:
+    """The address that a text like `host:port` names."""
+    host, _, port = text.rpartition(":")
+    return Address(host.strip("[]"), int(port))
 
 
 def elapsed() -> float:

@@ -12,14 +12,16 @@ from fractions import Fraction
 import attrs
 import trio
 from hypothesis import strategies as st
+from mirror_filling import MirrorFilling, WrittenChanges
 from redis_filling import RedisBars
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
+from marketflow.app.cluster.views import ClusterStream
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.knowledge import Standing, View
+from marketflow.app.knowledge import Standing, View, Views
 from marketflow.app.ports import Batch, StoreAway, Updates
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
@@ -49,6 +51,7 @@ Without `random_module` Hypothesis seeds the latter with 0 for each example: all
 
 BOOK = "book"
 REDIS_ALONE = "redis"
+MIRRORS = "mirrors"
 """What fills the ports of questions and the live stream. Tests get one of them as the fixture `filling`."""
 
 
@@ -150,8 +153,11 @@ def summary_of(updates: Iterable[Sent]) -> Summary:
 class WatchedWindow(MemoryWindow):
     """A window that records attempted writes, and delays them if a test wants it."""
 
-    def __init__(self, *, boot: str, shelf: MemoryShelf | None = None) -> None:
+    def __init__(
+        self, *, boot: str, shelf: MemoryShelf | None = None, changes: WrittenChanges | None = None
+    ) -> None:
         super().__init__(boot=boot, shelf=shelf)
+        self.changes = WrittenChanges() if changes is None else changes
         self.attempts: list[MemoryFlush] = []
         self.write_seconds = 0.0
         self.read_seconds = 0.0
@@ -172,6 +178,10 @@ class WatchedWindow(MemoryWindow):
         self.trims += bool(flush.older_than)
         await trio.sleep(self.write_seconds)
         return await super().post(flush)
+
+    def _write(self, write: MemoryFlush) -> None:
+        super()._write(write)
+        self.changes.note(self._boot, write)
 
     async def collect(self) -> bool:
         if self.hung:
@@ -208,7 +218,7 @@ class WatchedWindow(MemoryWindow):
 
     def successor(self, boot: str) -> WatchedWindow:
         """The same store, as another boot sees it."""
-        window = WatchedWindow(boot=boot, shelf=self.shelf)
+        window = WatchedWindow(boot=boot, shelf=self.shelf, changes=self.changes)
         window.away = self.away
         return window
 
@@ -276,7 +286,7 @@ class World:
     ) -> None:
         """Unless `begun`, the book does not accept updates yet.
 
-        If the `filling` is REDIS_ALONE, questions are answered as on a node that has no feeds and no book.
+        If the `filling` is not BOOK, questions are answered as on a node that has no feeds and no book.
         """
         self.clock = clock or WallClock()
         self.interval = interval
@@ -313,15 +323,19 @@ class World:
         self.redis, self.postgres = self.share.redis, self.share.postgres
         if begun:
             self.book.begin(self.clock.now())
-        self.bars: BookBars | RedisBars = self.share.bars
+        self.bars: BookBars | RedisBars | ClusterStream = self.share.bars
         self.standing: Standing = self.share.standing
+        self.views: Views = View(self.share.bars, self.share.standing)
         self.filling = filling
         self.redis_bars = RedisBars(self.window, self.pairs, clock=self.clock, interval=interval)
+        self.mirrors = MirrorFilling(self.window, self.window.changes, self.pairs, clock=self.clock)
         if filling == REDIS_ALONE:
             self.bars = self.standing = self.redis_bars
-        self.view = View(self.bars, self.standing)
+            self.views = View(self.redis_bars, self.redis_bars)
+        elif filling == MIRRORS:
+            self.bars, self.views = self.mirrors.stream, self.mirrors.views
         self.spans = Spans(
-            views=self.view,
+            views=self.views,
             window=self.window,
             store=self.store,
             interval=interval,
@@ -332,7 +346,7 @@ class World:
             symbols=SYMBOLS,
             exchanges=self.exchanges,
             exchanges_of_mode=lambda: mode_exchanges,
-            newest=NewestUpdates(views=self.view, store=self.store),
+            newest=NewestUpdates(views=self.views, store=self.store),
             spans=self.spans,
             pages=CandlePages(self.spans, interval=interval, grace=2_000),
             clock=self.clock,
@@ -365,14 +379,14 @@ class World:
     @property
     def knows_nothing(self) -> bool:
         """Whether no question about a span can be answered, because only Redis could and it is away."""
-        return self.filling == REDIS_ALONE and self.window.away
+        return self.filling != BOOK and self.window.away
 
     async def answerable(self) -> None:
         """Wait until questions can know all sent updates: from Redis alone, once it has acknowledged them.
 
         An emptied Redis has the bars again once the flusher has noticed it and a later write has succeeded.
         """
-        if self.filling != REDIS_ALONE or self.window.away:
+        if self.filling == BOOK or self.window.away:
             return
         if self.window.marker is None:
             await until(lambda: self.window.marker is not None, seconds=70)
@@ -384,11 +398,13 @@ class World:
         """Forget bars from before this time (ms, the end of an interval), as if Redis had lost them."""
         self.book.bars.forget(before)
         self.redis_bars.forget(before)
+        self.mirrors.forget(before)
 
     def adopt_row(self, pair: Pair, end: int, bar: Bar) -> None:
         """Note that the row of the interval that ends at `end` has updates whose bars Redis has lost."""
         self.book.rows.adopted.adopt(pair, end, bar, lacks=None)
         self.redis_bars.forget(end)
+        self.mirrors.forget(end)
 
     # ---- run ----
 

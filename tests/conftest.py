@@ -16,7 +16,7 @@ import hypothesis
 import psycopg
 import pytest
 import redis
-from builders import BOOK, REDIS_ALONE
+from builders import BOOK, MIRRORS, REDIS_ALONE
 from servers import TcpPostgres, TcpRedis, chosen
 from slow_machine import SlowClock, slow_clock
 
@@ -63,7 +63,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-@pytest.fixture(scope="session", params=[BOOK, REDIS_ALONE])
+@pytest.fixture(scope="session", params=[BOOK, REDIS_ALONE, MIRRORS])
 def filling(request: pytest.FixtureRequest) -> str:
     """What fills the ports of questions and the live stream. All tests of answers run with each."""
     return request.param

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import trio
-from builders import EXCHANGES, REDIS_ALONE, SYMBOLS, TEST_EXCHANGES, World, summary_of, until
+from builders import BOOK, EXCHANGES, SYMBOLS, TEST_EXCHANGES, World, summary_of, until
 
 from marketflow.app.answers import (
     MEMORY,
@@ -116,7 +116,7 @@ async def test_latest_is_the_newest_whatever_happens_to_the_window(autojump_cloc
     """With the window up, away, emptied and back, an update just before the question is in the answer."""
     rng, world = random.Random(1), World(filling=filling)
     # Rows would answer, with older prices, where nothing else is known.
-    world.store.away = filling == REDIS_ALONE
+    world.store.away = filling != BOOK
     async with world.running():
         await until(lambda: world.flusher.up)
         for turn in range(60):
@@ -279,7 +279,7 @@ async def test_statistics_agree_with_the_updates(autojump_clock, filling):
     """With the window up, emptied, away, and back."""
     world = World(filling=filling)
     # Rows would answer, with older prices, where nothing else is known.
-    world.store.away = filling == REDIS_ALONE
+    world.store.away = filling != BOOK
     async with world.running() as nursery:
         nursery.start_soon(play, world, 200)
         await trio.sleep(70.321)

@@ -141,11 +141,8 @@ class Mirror:
 
     async def _is_followed(self, copy: Copy, place: str) -> bool:
         """Put all changes behind the copy's place on top of it; returns whether none is missing."""
-        while changes := (await self._changes.after({self.exchange: place}))[self.exchange]:
-            if not copy.put_on_top(changes):
-                return False
-            place = changes[-1].place
-        return True
+        changes = await self._changes.after({self.exchange: place})
+        return copy.put_on_top(changes[self.exchange])
 
     async def _add(self, copy: Copy, pairs: Sequence[Pair]) -> None:
         """Add pairs to a copy. What changes meanwhile comes with the next changes."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
 import attrs
+import trio
 
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.node_figures import NodeFigures
@@ -16,7 +18,7 @@ from marketflow.app.cluster.views import ClusterViews, OwnView
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ingest.workers import run_pool
 from marketflow.app.knowledge import View
-from marketflow.app.ports import Clock, Source, VenueSource
+from marketflow.app.ports import Clock, Source, Term, VenueSource, Window
 from marketflow.app.share.share import Share
 
 
@@ -24,8 +26,10 @@ from marketflow.app.share.share import Share
 class Tenancy:
     """What all tenures of a node have in common. Fills the port Tenure."""
 
-    share_of: Callable[[Hold, VenueSource[Any] | None], Share]
-    """Makes the share of a term."""
+    window_of: Callable[[Term], AbstractAsyncContextManager[Window]]
+    """The window of a term. Its connection is closed on leaving."""
+    share_of: Callable[[Hold, Window, VenueSource[Any] | None], Share]
+    """Makes the share of a term. The source is given if it is a venue."""
     source_of: Callable[[str], Source[Any]]
     """Makes a source of an exchange."""
     feed_of: Callable[[Source[Any], Share], Feed]
@@ -44,14 +48,17 @@ class Tenancy:
         Raises:
             BarsLost: no store has taken some bars, and they could not be spooled.
         """
-        exchange = hold.term.exchange
-        source = self.source_of(exchange)
+        source = self.source_of(hold.term.exchange)
         venue = source if isinstance(source, VenueSource) else None
-        share = self.share_of(hold, venue)
-        feed = self.feed_of(source, share)
+        async with self.window_of(hold.term) as window:
+            share = self.share_of(hold, window, venue)
+            return await self._run(hold, share, self.feed_of(source, share), venue)
+
+    async def _run(self, hold: Hold, share: Share, feed: Feed, venue: VenueSource[Any] | None) -> int:
+        exchange = hold.term.exchange
         own = OwnView(View(share.bars, share.standing), hold.confirmed, lambda: share.redis.up)
 
-        async def feeding(leaving: Any) -> None:
+        async def feeding(leaving: trio.Event) -> None:
             await run_pool(
                 partial(feed.run, stopping=leaving),
                 decode=feed.decode,
