@@ -28,6 +28,7 @@ from marketflow.app.ports.exchanges import (
     VenueSource,
 )
 from marketflow.app.ports.leases import (
+    FORGOTTEN,
     NEVER,
     ClusterSight,
     Leases,
@@ -72,6 +73,7 @@ from marketflow.app.ports.window import (
 __all__ = [
     "ALL",
     "BARS_KEPT",
+    "FORGOTTEN",
     "NEVER",
     "Aggregate",
     "AggregateStore",
