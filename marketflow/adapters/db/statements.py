@@ -75,8 +75,8 @@ WHERE (excluded.update_count, excluded.volume_updates) >= (stored.update_count, 
 
 WRITE: Final = f"{_INSERT}{_OR_REPLACE}"
 
-# The lease of a term, if that is the last one of its exchange. A takeover changes the epoch, which belongs to a
-# unique index, so it waits for the end of this transaction. A renewal changes no such column, and does not.
+# The lease of a term, if that is the last one of its exchange. A takeover changes the epoch, which belongs to
+# a unique index, so it waits for the end of this transaction. A renewal changes no such column, and does not.
 _HELD: Final = """
 held AS MATERIALIZED (
     SELECT exchange FROM marketflow_leases
@@ -221,8 +221,8 @@ SELECT (extract(epoch FROM now) * 1000)::bigint,
 FROM clock
 """
 
-# A node's heartbeat, unless another boot of the same name lives; and the leases of its terms. Renewals wait for
-# no write of rows. Nodes that were not heard of for long are forgotten; SKIP LOCKED, so that nothing waits.
+# A node's heartbeat, unless another boot of the same name lives; and the leases of its terms. Renewals wait
+# for no write of rows. Nodes that were not heard of for long are forgotten; with SKIP LOCKED nothing waits.
 BEAT: Final = """
 WITH alive AS (
     INSERT INTO marketflow_nodes AS known (node, boot, url, role, version, leaving, heartbeat)
@@ -252,8 +252,8 @@ VALUES (%(exchange)s, %(epoch)s, %(term)s, %(node)s, %(boot)s,
 ON CONFLICT DO NOTHING
 """
 
-# It waits for rows that are being written under the term before, see _HELD. If that was renewed meanwhile, the
-# conditions are checked again.
+# It waits for rows that are being written under the term before, see _HELD. If that was renewed meanwhile,
+# the conditions are checked again.
 TAKE_AFTER: Final = """
 UPDATE marketflow_leases SET epoch = %(epoch)s, term = %(term)s, node = %(node)s, boot = %(boot)s,
        expires = clock_timestamp() + %(lasts)s * interval '1 ms', released = false
