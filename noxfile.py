@@ -138,7 +138,12 @@ def contracts(session: nox.Session) -> None:
 
 
 WINDOW = ["tests/integration/test_window_contract.py", "tests/faults/test_redis_refuses.py"]
-STORE = ["tests/integration/test_store_contract.py", "tests/integration/test_postgres.py"]
+STORE = [
+    "tests/integration/test_store_contract.py",
+    "tests/integration/test_lease_contract.py",
+    "tests/integration/test_cluster_database.py",
+    "tests/integration/test_postgres.py",
+]
 SERVERS = {
     "Redis 6.2": ("TEST_REDIS_SERVER", WINDOW),
     "the system's Redis": ("TEST_REDIS_SERVER", WINDOW),

@@ -11,7 +11,7 @@ import trio
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf
 from marketflow.adapters.db.memory_leases import LeaseRow, LeaseTable, MemoryLeases
-from marketflow.app.ports import Aggregate, Fenced, Node, Sight, StoreAway, Term
+from marketflow.app.ports import NEVER, Aggregate, Fenced, Node, Scope, Sight, StoreAway, Term
 from marketflow.app.share.fence import fence_of
 from tests.simulation.stores import (
     Link,
@@ -143,11 +143,16 @@ class TermStore(SimulatedStore):
     """Fills the port AggregateStore for one term, which may write as long as it is the last one."""
 
     def __init__(self, interval: int, term: Term, *, link: Link, server: ClusterPostgres) -> None:
-        super().__init__(interval, boot=term.id, link=link, server=server)
+        scope = Scope(frozenset({term.exchange}))
+        super().__init__(interval, boot=term.id, link=link, server=server, scope=scope)
         self._term = term
         self._postgres = server
         self._connected_at: int | None = None
         """How many breaks of connections came before ours was made; None without one."""
+
+    @property
+    def _connected(self) -> bool:
+        return self._connected_at == self._postgres.breaks
 
     @property
     def _holds_lock(self) -> bool:
@@ -157,10 +162,8 @@ class TermStore(SimulatedStore):
         """See the port."""
 
         def check() -> int:
-            if not self._holds_lock:
-                row = self._postgres.table.leases.get(self._term.exchange)
-                raise Fenced("simulated: not the last term", 0 if row is None else row.term.epoch)
-            if self._connected_at != self._postgres.breaks:
+            self._check_term()
+            if not self._connected:
                 # Another server may have taken over, with older rows.
                 self._connected_at = self._postgres.breaks
                 self._leases += 1
@@ -178,24 +181,44 @@ class TermStore(SimulatedStore):
 
     async def write(self, aggregates: Sequence[Aggregate]) -> None:
         """See the port."""
-        asked = trio.current_time()
+        asked, connected_at = trio.current_time(), self._connected_at
 
-        def write() -> None:
-            if not self._holds_lock or self._connected_at != self._postgres.breaks:
-                raise StoreAway("simulated: not the last term, or not connected")
+        def put() -> None:
             for aggregate in aggregates:
                 self._server.written(self._boot, aggregate, asked)
                 self._put(aggregate)
 
+        def write() -> None:
+            self._check()
+            put()
+
         def late() -> None:
-            if self._holds_lock and self._connected_at == self._postgres.breaks:
-                write()
+            if connected_at == self._postgres.breaks and self._holds_lock:
+                put()
 
         try:
             await self._link.carry(write, late=late)
         except StoreAway:
             self.leave()
             raise
+
+    async def _answer(self, *, held: bool = False) -> None:
+        await self._link.carry(self._check if held else _nothing)
+
+    def _check(self) -> None:
+        """Check what a statement that writes depends on."""
+        if not self._connected:
+            raise StoreAway("simulated: not connected")
+        self._check_term()
+
+    def _check_term(self) -> None:
+        if not self._holds_lock:
+            row = self._postgres.table.leases.get(self._term.exchange)
+            raise Fenced("simulated: not the last term", NEVER if row is None else row.term.epoch)
+
+
+def _nothing() -> None:
+    """A question, which depends on no lease."""
 
 
 class SimulatedLeases(MemoryLeases):

@@ -14,8 +14,9 @@ import pytest
 import trio
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.db.postgres import PostgresStore
-from marketflow.app.ports import Aggregate, StoreAway, StoreTaken, StoreUnfit
+from marketflow.app.ports import Aggregate, Node, StoreAway, StoreTaken, StoreUnfit, Term
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE, Span
 
@@ -145,6 +146,28 @@ async def test_a_pooler_that_shares_processes_is_refused(pooler, mode, how):
     async with pooler(pool_mode=mode, **how) as it, store(it.dsn) as ours:
         with pytest.raises(StoreUnfit, match="use session pooling or connect directly"):
             await ours.lease()
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_nodes_of_a_cluster_need_session_pooling_too(pooler, mode):
+    """Their leases are written in pipelines, which the pooler passes on."""
+    term, node = Term("exchange1", 1, "t1"), Node("a", "a1", "http://a", "all", "0")
+    async with (
+        pooler(pool_mode=mode) as it,
+        ClusterDatabase(it.dsn, interval=MINUTE, timeout=10, lease_timeout=10) as database,
+    ):
+        if mode == "transaction":
+            for call in (database.leases.look, database.store(term).lease):
+                with pytest.raises(StoreUnfit, match="use session pooling or connect directly"):
+                    await call()
+            return
+        assert await database.leases.take(term, node, MINUTE, None)
+        for _ in range(10):
+            assert (await database.leases.beat(node, [term], MINUTE)).nodes["a"].node == node
+        store = database.store(term)
+        await store.lease()
+        await store.write([ROW])
+        assert await store.bars([PAIR], EVER, MINUTE) == BARS
 
 
 async def test_a_pooler_that_begins_to_share_is_away_until_it_does_not(pooler):

@@ -13,7 +13,7 @@ import trio
 from psycopg.conninfo import make_conninfo
 from slow_machine import within
 
-from marketflow.adapters.db import migrations, postgres, statements
+from marketflow.adapters.db import admission, migrations, statements
 from marketflow.adapters.db.connecting import Connector
 from marketflow.adapters.db.hosts import Hosts
 from marketflow.adapters.db.lock import LOCK
@@ -349,7 +349,7 @@ def test_a_mistyped_first_line_is_an_error(line):
 
 
 def test_the_packaged_migrations_say_what_they_are_compatible_with():
-    assert [each.compatible_from for each in known_migrations()] == [1, 2, 2]
+    assert [each.compatible_from for each in known_migrations()] == [1, 2, 2, 2]
 
 
 def test_a_note_that_cannot_be_read_allows_nothing(postgres_dsn):
@@ -552,7 +552,7 @@ async def test_a_table_that_somebody_changes_is_away_until_it_is_as_before(postg
 
 
 async def test_a_server_that_is_too_old_is_named(postgres_dsn, monkeypatch):
-    monkeypatch.setattr(postgres, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(admission, "OLDEST_SERVER", 99)
     async with store(postgres_dsn) as ours:
         with pytest.raises(StoreUnfit, match=r"PostgreSQL \d\d is too old: it must be 99 or newer"):
             await ours.lease()
@@ -719,8 +719,16 @@ async def test_cancellation_is_immediate_and_leaves_no_thread(postgres_dsn):
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
-@pytest.mark.parametrize("exchanges", [None, ["exchange1"]])
-async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed, exchanges):
+@pytest.mark.parametrize(
+    ("statement", "exchanges"),
+    [
+        (statements.DELETE, None),
+        (statements.DELETE, ["exchange1"]),
+        (statements.DELETE_HELD, ["exchange1"]),
+    ],
+    ids=["all", "one exchange", "of a term"],
+)
+async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed, statement, exchanges):
     """It uses an index with any statistics of the planner: joins may take longer than the time limit."""
     async with store(postgres_dsn) as it:
         await it.lease()
@@ -733,10 +741,14 @@ async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed, excha
         if analyzed:
             connection.execute("ANALYZE price_aggregates")
         for limit in ("1970-01-01 00:00Z", "1970-01-01 00:50Z", "1970-01-02 00:00Z"):
-            found = connection.execute(
-                "EXPLAIN " + statements.DELETE, {"limit": limit, "rows": 900, "exchanges": exchanges}
-            ).fetchall()
-            plan = "\n".join(line for (line,) in found)
+            parameters = {"limit": limit, "rows": 900, "exchanges": exchanges} | {
+                "held_exchange": "exchange1",
+                "held_epoch": 1,
+                "held_term": "t1",
+            }
+            found = connection.execute(f"EXPLAIN {statement}", parameters).fetchall()
+            # Without the part that looks for the lease, in a table of a few rows.
+            plan = "\n".join(line for (line,) in found if "marketflow_leases" not in line)
             assert "price_aggregates_timestamp_idx" in plan
             for costly in ("Seq Scan", "Join", "Nested Loop"):
                 assert costly not in plan

@@ -11,8 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from marketflow.adapters.db import statements
+from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.db.postgres import PostgresStore
-from marketflow.app.ports import Aggregate, RowsRefused, StoreAway
+from marketflow.app.ports import Aggregate, Node, RowsRefused, StoreAway, Term
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE, Span
 
@@ -23,9 +24,17 @@ BAD = attrs.evolve(ROW, symbol="BADUSDT")
 BARS = {PAIR: {0: ROW.bar}}
 
 
-@pytest.fixture
-async def store(postgres_dsn):
-    async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=20) as made:
+@pytest.fixture(params=["alone", "of a term"])
+async def store(postgres_dsn, request):
+    if request.param == "alone":
+        async with PostgresStore(postgres_dsn, interval=MINUTE, timeout=20) as made:
+            await made.lease()
+            yield made
+        return
+    term, node = Term("exchange1", 1, "t1"), Node("a", "a1", "", "all", "")
+    async with ClusterDatabase(postgres_dsn, interval=MINUTE, timeout=20, lease_timeout=20) as database:
+        await database.leases.take(term, node, 10 * MINUTE, None)
+        made = database.store(term)
         await made.lease()
         yield made
 

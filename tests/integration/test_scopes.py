@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from marketflow.adapters.cache.redis import open_redis_window
-from marketflow.adapters.db import postgres
+from marketflow.adapters.db import row_writes
 from marketflow.adapters.db.lock import LOCK, lock_of
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.app.ports import ALL, Aggregate, Flush, Scope, Sight, StoreTaken
@@ -68,7 +68,7 @@ async def test_locks_in_postgres_are_apart(postgres_dsn):
 
 async def test_old_rows_are_deleted_by_the_scope_that_has_their_exchange(postgres_dsn, monkeypatch):
     """Rows of exchanges that are not configured any more belong to the scope of all exchanges only."""
-    monkeypatch.setattr(postgres, "DELETED_AT_ONCE", 3)
+    monkeypatch.setattr(row_writes, "DELETED_AT_ONCE", 3)
     exchanges = ["exchange1", "exchange2", "exchange3", "gone"]
     rows = [
         Aggregate(name, "BTCUSDT", start + MINUTE, Bar.of_ascending([start], [1.0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import AsyncExitStack
 from fractions import Fraction
 from itertools import count
 
@@ -14,14 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from marketflow.adapters.db import memory, postgres
+from marketflow.adapters.db import memory, row_writes
+from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.db.memory import MemoryStore
 from marketflow.adapters.db.postgres import PostgresStore
-from marketflow.app.ports import Aggregate, StoreAway
+from marketflow.app.ports import Aggregate, Node, StoreAway, Term
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Traded
 from marketflow.domain.periods import HOUR, MINUTE, Span, floor_to
 from marketflow.domain.prices import PriceUpdate
+from tests.cluster_simulation.servers import ClusterPostgres, SimulatedLeases, TermStore
 from tests.simulation.stores import Link, SimulatedPostgres, SimulatedStore
 
 EXCHANGE, SYMBOL = PAIR = ("exchange1", "BTCUSDT")
@@ -45,9 +48,17 @@ CREATE TABLE part_2 PARTITION OF price_aggregates FOR VALUES WITH (MODULUS 3, RE
 """
 
 
-@pytest.fixture(params=["memory", "simulated", "postgres", "partitioned"])
+REAL = {"postgres", "partitioned", "terms"}
+
+
+@pytest.fixture(params=["memory", "simulated", "postgres", "partitioned", "terms", "simulated terms"])
 def new_store(request):
-    """A store that was never used. Partitioned: another account has made a partitioned table."""
+    """A store that was never used. Partitioned: another account has made a partitioned table.
+
+    Terms: the stores of the terms of a node in a cluster.
+    """
+    if request.param == "simulated terms":
+        return simulated_terms()
     if request.param == "memory":
         return MemoryStore(MINUTE)
     if request.param == "simulated":
@@ -55,10 +66,82 @@ def new_store(request):
         link = Link(server, random.Random(1), timeout=10)
         return SimulatedStore(MINUTE, boot="boot1", link=link, server=server)
     dsn = request.getfixturevalue("postgres_dsn")
+    if request.param == "terms":
+        return real_terms(dsn)
     if request.param == "partitioned":
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(PARTITIONED)
     return PostgresStore(dsn, interval=MINUTE, timeout=10)
+
+
+class StoresOfTerms:
+    """The stores of several terms as one store, since the contract is about rows of several exchanges.
+
+    The store of a term takes rows of its exchange only.
+    """
+
+    def __init__(self, database, leases, store_of):
+        self._database, self._leases, self._store_of = database, leases, store_of
+        self._stores = {}
+        self._held = False
+
+    async def __aenter__(self):
+        await self._database.__aenter__()
+        return self
+
+    async def __aexit__(self, *error):
+        await self._database.__aexit__(*error)
+
+    async def _store(self, exchange):
+        if exchange not in self._stores:
+            term = Term(exchange, 1, "t1")
+            self._stores[exchange] = self._store_of(term)
+            if self._held:
+                assert await self._leases.take(term, Node("a", "b1", "", "all", ""), 60_000, None)
+                await self._stores[exchange].lease()
+        return self._stores[exchange]
+
+    async def lease(self):
+        self._held = True
+        return await (await self._store(EXCHANGE)).lease()
+
+    async def write(self, aggregates):
+        parts = {}
+        for aggregate in aggregates:
+            parts.setdefault(aggregate.exchange, []).append(aggregate)
+        for exchange, part in (parts or {EXCHANGE: []}).items():
+            await (await self._store(exchange)).write(part)
+
+    async def delete_before(self, end):
+        await self._store(EXCHANGE)
+        return sum([await store.delete_before(end) for store in self._stores.values()])
+
+    async def bars(self, *question):
+        return await self._store_of(Term("nobody", 1, "t1")).bars(*question)
+
+    async def skip(self, *question, **how):
+        return await self._store_of(Term("nobody", 1, "t1")).skip(*question, **how)
+
+    async def newest(self, *question):
+        return await self._store_of(Term("nobody", 1, "t1")).newest(*question)
+
+
+def real_terms(dsn):
+    database = ClusterDatabase(dsn, interval=MINUTE, timeout=10, lease_timeout=10)
+    return StoresOfTerms(database, database.leases, database.store)
+
+
+def simulated_terms():
+    server = ClusterPostgres()
+    link = Link(server, random.Random(1), timeout=10)
+    leases = SimulatedLeases(link, server, lambda _: None)
+
+    def store_of(term):
+        return TermStore(MINUTE, term, link=link, server=server)
+
+    stores = StoresOfTerms(AsyncExitStack(), leases, store_of)
+    stores.rows = server.rows
+    return stores
 
 
 @pytest.fixture
@@ -304,10 +387,12 @@ async def test_newest_is_the_close_of_the_last_row(store):
 
 async def test_rows_that_end_before_are_deleted(store, monkeypatch):
     """A few minutes at a time, so that no call waits for long; the row that ends exactly then stays."""
-    monkeypatch.setattr(postgres, "DELETED_AT_ONCE", 4)
+    monkeypatch.setattr(row_writes, "DELETED_AT_ONCE", 4)
     monkeypatch.setattr(memory, "DELETED_AT_ONCE", 4)
     await store.write([row(minute, pair) for minute in range(10) for pair in [PAIR, *OTHERS]])
-    assert [await store.delete_before(NOON + 6 * MINUTE) for _ in range(4)] == [6, 6, 3, 0]
+    deleted = [await store.delete_before(NOON + 6 * MINUTE) for _ in range(4)]
+    # Of one exchange two rows end at once, of the other one.
+    assert deleted == ([8, 5, 2, 0] if isinstance(store, StoresOfTerms) else [6, 6, 3, 0])
     assert [start for start, _ in sorted(await rows(store))] == [NOON + m * MINUTE for m in range(5, 10)]
 
 
@@ -355,7 +440,7 @@ FOREIGN = [
 
 async def put_foreign(store, written, request):
     """Put a row into the store, as somebody else would."""
-    if not isinstance(store, PostgresStore):
+    if request.node.callspec.params["new_store"] not in REAL:
         store.rows[written.exchange, written.symbol, written.end] = written
         return
     values = msgspec.structs.asdict(written.bar) | {

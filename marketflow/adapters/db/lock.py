@@ -1,4 +1,8 @@
-"""The advisory lock that keeps a second service off a database. It belongs to a session's server process."""
+"""The advisory lock that keeps a second service off a database. It belongs to a session's server process.
+
+A service on a single machine has it alone. The nodes of a cluster share it, so that they keep such a service
+off, and are kept off by it.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,16 @@ def lock_of(scope: Scope) -> int:
 
 
 @attrs.frozen
+class Lock:
+    """An advisory lock, and how it is wanted."""
+
+    key: int
+    """A bigint."""
+    shared: bool = False
+    """Whether others may have it too, if they want it shared as well."""
+
+
+@attrs.frozen
 class Backend:
     """The server process of a connection. Its start time is included, since process ids are reused."""
 
@@ -44,30 +58,47 @@ class Backend:
     """Unix time in microseconds."""
 
 
-def try_lock(connection: psycopg.Connection, key: int) -> Backend | None:
+def try_lock(connection: psycopg.Connection, lock: Lock) -> Backend | None:
     """Take the advisory lock; returns the server process of this connection, None if another has the lock."""
     row = connection.execute(
-        "SELECT pg_try_advisory_lock(%s), pid, (extract(epoch FROM backend_start) * 1000000)::bigint"
+        "SELECT CASE WHEN %(shared)s THEN pg_try_advisory_lock_shared(%(key)s)"
+        " ELSE pg_try_advisory_lock(%(key)s) END,"
+        " pid, (extract(epoch FROM backend_start) * 1000000)::bigint"
         " FROM pg_stat_activity WHERE pid = pg_backend_pid()",
-        [key],
+        attrs.asdict(lock),
     ).fetchone()
     return Backend(row[1], row[2]) if row and row[0] else None
 
 
-def holds(connection: psycopg.Connection, key: int, backend: Backend) -> bool:
+def holds(connection: psycopg.Connection, lock: Lock, backend: Backend) -> bool:
     """Whether this process still serves the connection and still has the lock."""
     row = connection.execute(
         "SELECT pg_backend_pid() = %s AND EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'"
         " AND pid = pg_backend_pid() AND objsubid = 1 AND granted"
         " AND ((classid::bigint << 32) | objid::bigint) = %s)",
-        [backend.pid, key],
+        [backend.pid, lock.key],
     ).fetchone()
     return row == (True,)
 
 
-def unlock(connection: psycopg.Connection, key: int) -> None:
+def is_of_nodes(connection: psycopg.Connection, lock: Lock) -> bool:
+    """Whether nodes of a cluster have the lock."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND objsubid = 1 AND granted AND ((classid::bigint << 32) | objid::bigint) = %s)",
+        [lock.key],
+    ).fetchone()
+    return row == (True,)
+
+
+def unlock(connection: psycopg.Connection, lock: Lock) -> None:
     """Release the lock now. Closing the connection would release it only after a while."""
-    connection.execute("SELECT pg_advisory_unlock(%s)", [key])
+    connection.execute(
+        "SELECT CASE WHEN %(shared)s THEN pg_advisory_unlock_shared(%(key)s)"
+        " ELSE pg_advisory_unlock(%(key)s) END",
+        attrs.asdict(lock),
+    )
 
 
 def end(connection: psycopg.Connection, backend: Backend) -> bool:

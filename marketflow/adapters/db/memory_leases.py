@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, StoreAway, Term
+from marketflow.app.ports import FORGOTTEN, ClusterSight, Node, SeenLease, SeenNode, StoreAway, Term
 
 T = TypeVar("T")
 
@@ -51,7 +51,14 @@ class LeaseTable:
     def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """See the port."""
         now = trio.current_time()
-        self.nodes[node.name] = node, now
+        known, heard = self.nodes.get(node.name, (node, now))
+        if known.boot == node.boot or now - heard > lasts / 1_000:
+            self.nodes[node.name] = node, now
+        self.nodes = {
+            name: (known, heard)
+            for name, (known, heard) in self.nodes.items()
+            if now - heard <= FORGOTTEN / 1_000
+        }
         for term in terms:
             if self.has(term):
                 self.leases[term.exchange] = attrs.evolve(
@@ -62,7 +69,7 @@ class LeaseTable:
     def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
         """See the port."""
         now, row = trio.current_time(), self.leases.get(term.exchange)
-        if (None if row is None else row.term) != after:
+        if (None if row is None else row.term) != after or (after and after.epoch >= term.epoch):
             return False
         mine = row is not None and (row.node, row.boot) == (node.name, node.boot)
         if row is not None and not (row.released or row.expires < now or mine):
@@ -75,6 +82,12 @@ class LeaseTable:
         for term in terms:
             if self.has(term):
                 self.leases[term.exchange] = attrs.evolve(self.leases[term.exchange], released=True)
+
+    def leave(self, node: Node) -> None:
+        """See the port."""
+        known, _ = self.nodes.get(node.name, (None, 0.0))
+        if known is not None and known.boot == node.boot:
+            del self.nodes[node.name]
 
     def has(self, term: Term) -> bool:
         """Whether the term is the exchange's last one, and goes on, expired or not."""
@@ -109,7 +122,7 @@ class MemoryLeases:
 
     async def leave(self, node: Node) -> None:
         """See the port."""
-        await self._carry(lambda: self.table.nodes.pop(node.name, None))
+        await self._carry(lambda: self.table.leave(node))
 
     async def _carry(self, request: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()

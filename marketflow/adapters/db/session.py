@@ -48,6 +48,11 @@ class Session:
         return self._current is not None and self._current.alive()
 
     @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return self._turn.locked()
+
+    @property
     def threads(self) -> int:
         """The number of threads in use, including abandoned ones."""
         return self._threads.borrowed_tokens

@@ -1,4 +1,4 @@
-"""The statements of the aggregate store."""
+"""The statements about rows of aggregates, about leases, and about the settings of a session."""
 
 # ruff: noqa: S608 - the parts that are put together are constants
 
@@ -45,7 +45,7 @@ _CHECKED: Final = f"""
 
 # All rows are one parameter: a parameter for each column of each row took eight times the processor time.
 # Numbers in JSON are the shortest texts that are exact; times are Unix ms.
-WRITE: Final = f"""
+_INSERT: Final = """
 INSERT INTO price_aggregates AS stored (
     pair_name, exchange, "timestamp", average_price, min_price, max_price, open_price, close_price,
     open_time, close_time, update_count, volume, quote_volume, buy_volume, sell_volume, volume_updates
@@ -59,6 +59,9 @@ FROM json_to_recordset(%(rows)s::json) AS row (
     open float8, close float8, open_time bigint, close_time bigint, count bigint,
     volume float8, quote float8, buy float8, sell float8, updates bigint
 )
+"""
+
+_OR_REPLACE: Final = f"""
 ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
     (average_price, min_price, max_price, open_price, close_price, open_time, close_time, update_count,
      volume, quote_volume, buy_volume, sell_volume, volume_updates)
@@ -68,6 +71,25 @@ ON CONFLICT (pair_name, exchange, "timestamp") DO UPDATE SET
        excluded.volume_updates)
 WHERE (excluded.update_count, excluded.volume_updates) >= (stored.update_count, stored.volume_updates)
    OR NOT {_OURS}
+"""
+
+WRITE: Final = f"{_INSERT}{_OR_REPLACE}"
+
+# The lease of a term, if that is the last one of its exchange. A takeover changes the epoch, which belongs to
+# a unique index, so it waits for the end of this transaction. A renewal changes no such column, and does not.
+_HELD: Final = """
+held AS MATERIALIZED (
+    SELECT exchange FROM marketflow_leases
+    WHERE exchange = %(held_exchange)s AND epoch = %(held_epoch)s AND term = %(held_term)s
+      AND NOT released
+    FOR KEY SHARE
+)
+"""
+
+# Returns whether the term was held; otherwise nothing was written.
+WRITE_HELD: Final = f"""
+WITH {_HELD}, written AS ({_INSERT} WHERE EXISTS (SELECT FROM held) {_OR_REPLACE})
+SELECT EXISTS (SELECT FROM held)
 """
 
 # For buckets as wide as the rows: nothing is merged. Times are returned as Unix ms, which is exact (`extract`
@@ -160,7 +182,7 @@ CROSS JOIN LATERAL (
 # ctid is unique only within a partition. A join with the oldest rows compared each row with all rows of its
 # timestamp, or read all old rows, depending on the planner's statistics, which may be missing. The lower
 # bound tells the planner that the range is narrow, so that it uses the index.
-DELETE: Final = """
+_DELETE: Final = """
 DELETE FROM price_aggregates
 WHERE "timestamp" < %(limit)s
   AND "timestamp" >= (SELECT min("timestamp") FROM price_aggregates)
@@ -175,6 +197,81 @@ WHERE "timestamp" < %(limit)s
   )
   AND (%(exchanges)s::text[] IS NULL OR exchange = ANY (%(exchanges)s::text[]))
 """
+
+DELETE: Final = f"{_DELETE}"
+
+# As WRITE_HELD, and how many rows were deleted.
+DELETE_HELD: Final = f"""
+WITH {_HELD}, deleted AS ({_DELETE} AND EXISTS (SELECT FROM held) RETURNING 1)
+SELECT EXISTS (SELECT FROM held), (SELECT count(*) FROM deleted)
+"""
+
+# ---- leases, by the clock of the server ----
+
+# All leases and nodes at one moment. Times to come and past are in ms.
+SIGHT: Final = """
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+SELECT (extract(epoch FROM now) * 1000)::bigint,
+       (SELECT coalesce(json_agg(json_build_array(
+            exchange, epoch, term, node, boot, (extract(epoch FROM expires - now) * 1000)::bigint, released
+        )), '[]') FROM marketflow_leases),
+       (SELECT coalesce(json_agg(json_build_array(
+            node, boot, url, role, version, leaving, (extract(epoch FROM now - heartbeat) * 1000)::bigint
+        )), '[]') FROM marketflow_nodes)
+FROM clock
+"""
+
+# A node's heartbeat, unless another boot of the same name lives; and the leases of its terms. Renewals wait
+# for no write of rows. Nodes that were not heard of for long are forgotten; with SKIP LOCKED nothing waits.
+BEAT: Final = """
+WITH alive AS (
+    INSERT INTO marketflow_nodes AS known (node, boot, url, role, version, leaving, heartbeat)
+    VALUES (%(node)s, %(boot)s, %(url)s, %(role)s, %(version)s, %(leaving)s, clock_timestamp())
+    ON CONFLICT (node) DO UPDATE SET
+        (boot, url, role, version, leaving, heartbeat)
+        = (excluded.boot, excluded.url, excluded.role, excluded.version, excluded.leaving,
+           excluded.heartbeat)
+    WHERE known.boot = excluded.boot OR known.heartbeat < clock_timestamp() - %(lasts)s * interval '1 ms'
+), gone AS (
+    DELETE FROM marketflow_nodes WHERE node IN (
+        SELECT node FROM marketflow_nodes
+        WHERE node <> %(node)s AND heartbeat < clock_timestamp() - %(forgotten)s * interval '1 ms'
+        FOR UPDATE SKIP LOCKED
+    )
+)
+UPDATE marketflow_leases AS lease SET expires = clock_timestamp() + %(lasts)s * interval '1 ms'
+FROM unnest(%(exchanges)s::text[], %(epochs)s::bigint[], %(terms)s::text[]) AS held (exchange, epoch, term)
+WHERE lease.exchange = held.exchange AND lease.epoch = held.epoch AND lease.term = held.term
+  AND NOT lease.released
+"""
+
+TAKE_FIRST: Final = """
+INSERT INTO marketflow_leases (exchange, epoch, term, node, boot, expires)
+VALUES (%(exchange)s, %(epoch)s, %(term)s, %(node)s, %(boot)s,
+        clock_timestamp() + %(lasts)s * interval '1 ms')
+ON CONFLICT DO NOTHING
+"""
+
+# It waits for rows that are being written under the term before, see _HELD. If that was renewed meanwhile,
+# the conditions are checked again.
+TAKE_AFTER: Final = """
+UPDATE marketflow_leases SET epoch = %(epoch)s, term = %(term)s, node = %(node)s, boot = %(boot)s,
+       expires = clock_timestamp() + %(lasts)s * interval '1 ms', released = false
+WHERE exchange = %(exchange)s AND epoch = %(last_epoch)s AND term = %(last_term)s AND epoch < %(epoch)s
+  AND (released OR expires < clock_timestamp() OR (node = %(node)s AND boot = %(boot)s))
+"""
+
+RELEASE: Final = """
+UPDATE marketflow_leases AS lease SET released = true
+FROM unnest(%(exchanges)s::text[], %(epochs)s::bigint[], %(terms)s::text[]) AS held (exchange, epoch, term)
+WHERE lease.exchange = held.exchange AND lease.epoch = held.epoch AND lease.term = held.term
+"""
+
+LEAVE: Final = "DELETE FROM marketflow_nodes WHERE node = %(node)s AND boot = %(boot)s"
+
+LAST_TERM: Final = "SELECT epoch, term, released FROM marketflow_leases WHERE exchange = %(exchange)s"
+
+# ---- settings ----
 
 # MATERIALIZED makes it read all previous settings before it changes one. Of two limits the smaller one is
 # used, where 0 means none. Existing schemas of the search path are kept, without pg_catalog and pg_temp.

@@ -34,6 +34,7 @@ from marketflow.app.ports.exchanges import (
     VenueSource,
 )
 from marketflow.app.ports.leases import (
+    FORGOTTEN,
     NEVER,
     ClusterSight,
     Leases,
@@ -80,6 +81,7 @@ from marketflow.app.ports.window import (
 __all__ = [
     "ALL",
     "BARS_KEPT",
+    "FORGOTTEN",
     "NEVER",
     "START",
     "Aggregate",

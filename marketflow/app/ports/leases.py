@@ -13,6 +13,8 @@ import attrs
 
 NEVER: Final = 0
 """The epoch of an exchange that no node has ever had."""
+FORGOTTEN: Final = 86_400_000
+"""A node that was not heard of for so long (ms) is forgotten."""
 
 
 @attrs.frozen(order=True)
@@ -90,6 +92,8 @@ class Leases(Protocol):
     """The leases, in a store that may be away.
 
     Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
+    With a new connection also StoreTaken, if a service that is no node of a cluster uses the database, and
+    StoreUnfit.
     """
 
     async def look(self) -> ClusterSight:
@@ -99,8 +103,9 @@ class Leases(Protocol):
     async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """Say that the node lives, renew the leases of its terms for `lasts` ms, and read everything.
 
-        A term that is not the exchange's last one any more, or was released, is not renewed; what is read
-        tells. It waits for no write of rows.
+        A term that is not the exchange's last one any more, or was released, is not renewed; nor is it noted
+        that the node lives, if another boot of its name was heard of within `lasts` ms. What is read tells
+        both. It waits for no write of rows. Nodes not heard of for long are forgotten.
         """
         ...
 
@@ -118,5 +123,5 @@ class Leases(Protocol):
         ...
 
     async def leave(self, node: Node) -> None:
-        """Forget the node."""
+        """Forget the node, but no other boot of its name."""
         ...

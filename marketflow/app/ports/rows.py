@@ -67,6 +67,7 @@ class AggregateStore(RowReading, Protocol):
 
         Raises:
             StoreTaken: another service has the lock at the moment. Try again later.
+            Fenced: in a cluster, another term has the exchange.
             IntervalMismatch: the rows are of another interval.
             StoreUnfit: for other reasons that waiting would not cure.
         """
@@ -81,6 +82,7 @@ class AggregateStore(RowReading, Protocol):
         Raises:
             StoreAway: the store failed, or we do not have the lock.
             RowsRefused: at least one row is at fault. We still have the lock.
+            Fenced: in a cluster, another term has the exchange. Nothing was written.
         """
         ...
 
@@ -89,6 +91,6 @@ class AggregateStore(RowReading, Protocol):
 
         The scope of all exchanges also has the rows of exchanges that are not configured any more. A bounded
         number of rows is deleted, and all that end at the same time as the last of them. Call it again until
-        it returns 0. Raises RowsRefused as well; then none was deleted.
+        it returns 0. Raises RowsRefused and Fenced as well; then none was deleted.
         """
         ...

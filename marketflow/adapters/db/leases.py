@@ -1,0 +1,105 @@
+"""The leases of a cluster: rows in PostgreSQL, which only its own clock expires."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from marketflow.adapters.db import statements
+from marketflow.adapters.db.locked_session import LockedSession
+from marketflow.app.ports import FORGOTTEN, ClusterSight, Node, SeenLease, SeenNode, Term
+
+
+class PostgresLeases:
+    """Fills the port `Leases`. Each call is one transaction, in one round trip to a server that is connected.
+
+    A take waits for rows that are being written under the term before. So it has a session of its own, and
+    renewals wait neither for rows nor for takes.
+    """
+
+    def __init__(self, *, renewing: LockedSession, taking: LockedSession) -> None:
+        self._renewing: Final = renewing
+        self._taking: Final = taking
+
+    async def look(self) -> ClusterSight:
+        """See the port."""
+        return await self._renewing.run(
+            lambda connection: _sight_of(connection.execute(statements.SIGHT).fetchone())
+        )
+
+    async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
+        """See the port."""
+        parameters = _of_node(node) | _of_terms(terms) | {"lasts": lasts, "forgotten": FORGOTTEN}
+
+        def beat(connection: psycopg.Connection) -> ClusterSight:
+            # A pipeline is one transaction. A lease that another node takes meanwhile is not renewed, and the
+            # second statement reads who has it: the first one could only tell what was before.
+            with connection.pipeline():
+                connection.execute(statements.BEAT, parameters)
+                found = connection.execute(statements.SIGHT)
+            return _sight_of(found.fetchone())
+
+        return await self._renewing.run(beat)
+
+    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+        """See the port."""
+        parameters = _of_node(node) | {
+            "exchange": term.exchange,
+            "epoch": term.epoch,
+            "term": term.id,
+            "lasts": lasts,
+            "last_epoch": None if after is None else after.epoch,
+            "last_term": None if after is None else after.id,
+        }
+
+        def take(connection: psycopg.Connection) -> bool:
+            statement = statements.TAKE_FIRST if after is None else statements.TAKE_AFTER
+            return connection.execute(statement, parameters).rowcount == 1
+
+        return await self._taking.run(take)
+
+    async def release(self, terms: Collection[Term]) -> None:
+        """See the port."""
+        await self._renewing.run(lambda connection: connection.execute(statements.RELEASE, _of_terms(terms)))
+
+    async def leave(self, node: Node) -> None:
+        """See the port."""
+        await self._renewing.run(lambda connection: connection.execute(statements.LEAVE, _of_node(node)))
+
+
+def _of_node(node: Node) -> dict[str, Any]:
+    return {
+        "node": node.name,
+        "boot": node.boot,
+        "url": node.url,
+        "role": node.role,
+        "version": node.version,
+        "leaving": node.leaving,
+    }
+
+
+def _of_terms(terms: Collection[Term]) -> dict[str, Any]:
+    return {
+        "exchanges": [term.exchange for term in terms],
+        "epochs": [term.epoch for term in terms],
+        "terms": [term.id for term in terms],
+    }
+
+
+def _sight_of(row: TupleRow | None) -> ClusterSight:
+    """What `statements.SIGHT` has returned."""
+    now, leases, nodes = row or (0, [], [])
+    return ClusterSight(
+        now=now,
+        leases={
+            exchange: SeenLease(Term(exchange, epoch, term), node, boot, left, released)
+            for exchange, epoch, term, node, boot, left, released in leases
+        },
+        nodes={
+            name: SeenNode(Node(name, boot, url, role, version, leaving), age)
+            for name, boot, url, role, version, leaving, age in nodes
+        },
+    )
