@@ -81,4 +81,4 @@ class MirrorFilling:
     def forget(self, before: int) -> None:
         """Forget bars from before this time (ms, a whole minute), as if Redis had lost them."""
         for mirror in self.mirrors.values():
-            mirror.bars.forget(before)
+            mirror.forget(before)

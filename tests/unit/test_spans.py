@@ -567,5 +567,5 @@ async def test_bars_that_are_forgotten_while_rows_are_read_are_not_missing(
             return found
 
         monkeypatch.setattr(world.store, "bars", bars)
-        covered = await world.spans.until([PAIR], 2 * HOUR, world.now)
+        covered = await world.spans.of([PAIR]).until(2 * HOUR, world.now)
         assert covered.bars[PAIR].count == 200

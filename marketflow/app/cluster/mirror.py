@@ -97,18 +97,25 @@ class Mirror:
 
     @property
     def bars(self) -> MirroredBars:
-        """Those that are known. When all have to be read again these stay until that is done."""
-        return self._copy.bars
+        """Those that are known: none as long as the window does not answer.
+
+        When all have to be read again the ones that were known before stay until that is done.
+        """
+        return self._copy.bars if self.answers else MirroredBars()
 
     @property
     def newest(self) -> int:
         """The greatest timestamp (ms) that it has seen, of any pair; 0: none."""
-        return max(self._copy.newest, self.bars.newest_bars.times.get(self.exchange, 0))
+        return max(self._copy.newest, self._copy.bars.newest_bars.times.get(self.exchange, 0))
 
     @property
     def arrived(self) -> int:
         """It changes with each change that is known."""
-        return self._copies + self.bars.copied
+        return self._copies + self._copy.bars.copied
+
+    def forget(self, before: int) -> None:
+        """Forget bars from before this time (ms, a whole minute)."""
+        self._copy.bars.forget(before)
 
     async def catch_up(self, pairs: Collection[Pair]) -> None:
         """Learn of all that the window had of these pairs before this call. Then `answers` tells whether."""
@@ -127,17 +134,17 @@ class Mirror:
                 self.answers, self.error = True, None
 
     async def _read(self, pairs: Collection[Pair]) -> None:
-        copy = self._copy
+        wanted, copy = set(pairs), self._copy
         if copy.place is not None and not await self._is_followed(copy, copy.place):
             log.info("mirror reads again", exchange=self.exchange, behind=copy.place, pairs=len(copy.pairs))
             self._copies += copy.bars.copied + 1
-            pairs = copy.pairs.union(pairs)
+            wanted |= copy.pairs
             copy = Copy(newest=copy.newest)
         if copy.place is None:
             copy.place = (await self._changes.ends([self.exchange]))[self.exchange]
-        await self._add(copy, sorted(pairs - copy.pairs))
-        copy.bars.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
+        await self._add(copy, sorted(wanted - copy.pairs))
         self._copy = copy
+        self.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
 
     async def _is_followed(self, copy: Copy, place: str) -> bool:
         """Put all changes behind the copy's place on top of it; returns whether none is missing."""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import attrs
 
 from marketflow.app.figures import Figures
-from marketflow.app.interface import Measurements
-from marketflow.app.watch.health import Health
+from marketflow.app.interface import HealthQuestions, Measurements
+
+
+class MeasuredHealth(HealthQuestions, Protocol):
+    """What measurements need of health."""
+
+    def feed_bugs(self) -> Mapping[str, int]:
+        """By exchange, how many bugs of its source or codec were noticed."""
+        ...
 
 
 @attrs.frozen
 class Measuring:
     """Reads the parts' counters, at once and without any calls."""
 
-    _health: Health
+    _health: MeasuredHealth
     _share: Figures
     _stream_clients: Callable[[], int]
     """Returns the current number of clients of the live stream."""
