@@ -4,6 +4,7 @@
 |---|---|---|
 | `exchanges` | `Source`, `Intake`, `Decode` | reading an exchange, up to batches of updates |
 | `window` | `Window` | the updates of the last minute and the bars of the last hour (Redis) |
+| `changes` | `Changes` | what the owners of exchanges write there, for other nodes (Redis) |
 | `rows` | `AggregateStore` | the rows of closed minutes (PostgreSQL) |
 | `leases` | `Leases` | the nodes of a cluster and what they have (PostgreSQL) |
 | `stores` | | how stores fail, and which part of them belongs to a share |
@@ -12,6 +13,11 @@
 Everything can be imported from here.
 """
 
+from marketflow.app.ports.changes import (
+    START,
+    Change,
+    Changes,
+)
 from marketflow.app.ports.exchanges import (
     AnyPayload,
     Batch,
@@ -73,10 +79,13 @@ __all__ = [
     "ALL",
     "BARS_KEPT",
     "NEVER",
+    "START",
     "Aggregate",
     "AggregateStore",
     "AnyPayload",
     "Batch",
+    "Change",
+    "Changes",
     "Chunk",
     "Clock",
     "ClusterSight",
