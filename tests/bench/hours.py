@@ -9,7 +9,8 @@ from itertools import islice
 import attrs
 import trio
 
-from marketflow.adapters.cache.bar_fields import bars_key, pack_bars
+from marketflow.adapters.cache.bar_fields import pack_bars, pack_items
+from marketflow.adapters.cache.keys import PLAIN
 from marketflow.adapters.cache.members import bulk
 from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.app.ports import Aggregate
@@ -72,12 +73,12 @@ class Hour:
         commands: list[tuple[bytes, bytes]] = []
         for pair, of_kind in zip(self.pairs, self.kinds, strict=False):
             named = [(pair, (second, BOOT), bar) for second, bar in zip(seconds, of_kind, strict=True)]
-            command, (key,) = pack_bars(named)
+            command, (key,) = pack_bars(pack_items(named), PLAIN)
             commands.append((command, bulk(key)))
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             for place, pair in enumerate(self.pairs):
                 command, key = commands[place % len(commands)]
-                connection.sendall(command.replace(key, bulk(bars_key(pair).encode()), 1))
+                connection.sendall(command.replace(key, bulk(PLAIN.bars(pair)), 1))
             expected = b":%d\r\n" % len(seconds)
             replies = connection.makefile("rb")
             if any(replies.readline() != expected for _ in self.pairs):
@@ -113,7 +114,7 @@ class Hour:
 def sizes_of_hashes(stage: Stage, pairs: Sequence[Pair]) -> Mapping[Pair, int]:
     """The bytes that Redis needs for the bars of each pair, with all of its fields counted."""
     with stage.client() as client:
-        sizes = {pair: client.memory_usage(bars_key(pair), samples=0) for pair in pairs}
+        sizes = {pair: client.memory_usage(PLAIN.bars(pair), samples=0) for pair in pairs}
     if not all(sizes.values()):
         raise BenchError("Redis has no bars of some pair")
     return {pair: int(size) for pair, size in sizes.items() if size}

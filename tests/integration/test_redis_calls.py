@@ -15,7 +15,7 @@ from builders import until
 from slow_machine import answered, within
 from test_window_contract import NOON, PAIR, InRedis, every_call, put, run_of
 
-from marketflow.adapters.cache.redis import PAIRS_PER_READ
+from marketflow.adapters.cache.reading import PAIRS_PER_READ
 from marketflow.app.ports import Flush, StoreAway
 from marketflow.domain.periods import Span
 

@@ -11,11 +11,13 @@ from marketflow.adapters.cache.bar_fields import (
     field_name,
     is_bar,
     pack_bars,
+    pack_items,
     read_bar,
     read_bars,
     read_field,
 )
 from marketflow.adapters.cache.foreign import Ignored, LaterForm
+from marketflow.adapters.cache.keys import PLAIN
 from marketflow.adapters.cache.members import in_twos, read_member
 from marketflow.app.share.foreign_bars import MOST_A_SECOND
 from marketflow.app.share.sequences import MOST
@@ -31,7 +33,7 @@ finite = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
 def test_bars_are_stored_bit_by_bit(prices, count, sequence):
     low, average, price, high = sorted(prices)
     bar = Bar(count, average, low, high, price, 7_001, sequence, price, 7_002, sequence + 1)
-    data, keys = pack_bars([(PAIR, (7_000, "boot1"), bar)])
+    data, keys = pack_bars(pack_items([(PAIR, (7_000, "boot1"), bar)]), PLAIN)
     assert keys == [b"bars:exchange1:BTCUSDT"]
     ((name, key, field, value),) = commands_of(data)
     assert (name, key, field) == (b"HSET", keys[0], b"7:boot1")
@@ -46,7 +48,7 @@ def test_bars_are_packed_by_exchange_and_symbol():
         (pair, field, Bar.of([field[0] + number], [float(number)]))
         for number, (pair, field) in enumerate(places, 1)
     ]
-    data, keys = pack_bars(bars)
+    data, keys = pack_bars(pack_items(bars), PLAIN)
     found = {
         (pair, read_field(field)): read_bar(value, read_field(field)[0])
         for pair, (_, _, *items) in zip((PAIR, other), commands_of(data), strict=True)
@@ -54,7 +56,7 @@ def test_bars_are_packed_by_exchange_and_symbol():
     }
     assert found == {(pair, field): bar for pair, field, bar in bars}
     assert keys == [b"bars:exchange1:BTCUSDT", b"bars:exchange2:a b:c"]
-    data, keys = pack_bars([])
+    data, keys = pack_bars({}, PLAIN)
     assert not data
     assert not keys
 
@@ -87,7 +89,7 @@ def test_what_is_no_bar_is_told(value):
     good, ignored = b"[1,1,1,1,1,7000,1,1,7000,1]", Ignored()
     found = read_bars(PAIR, [(b"7:a", value), (b"7:b", good), (b"7:c", value)], ignored)
     assert found == {(7_000, "b"): Bar.of([7_000], [1.0], 1)}
-    assert (ignored.foreign.count, ignored.foreign.first) == (2, ("bars:exchange1:BTCUSDT", b"7:a"))
+    assert (ignored.foreign.count, ignored.foreign.first) == (2, (PAIR, b"7:a"))
     assert not ignored.later.count
     assert is_bar(b"7:b", good)
     assert not is_bar(b"7:a", value)
@@ -101,7 +103,7 @@ def test_a_bar_of_a_later_version_is_told_apart(form):
     with pytest.raises(LaterForm, match=f"form {form} "):
         read_bar(value, 7_000)
     assert read_bars(PAIR, [(b"7:a", value), (b"monday", b"closed")], ignored) == {}
-    assert (ignored.later.count, ignored.later.first) == (1, ("bars:exchange1:BTCUSDT", b"7:a"))
+    assert (ignored.later.count, ignored.later.first) == (1, (PAIR, b"7:a"))
     assert ignored.foreign.count == 1
     assert is_bar(b"7:a", value)
     assert not is_bar(b"monday", value)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from wire_commands import commands_of
 
 from marketflow.adapters.cache.foreign import LaterForm
+from marketflow.adapters.cache.keys import PLAIN
 from marketflow.adapters.cache.members import (
     MEMBERS_PER_COMMAND,
     MOST_ID,
@@ -14,7 +15,6 @@ from marketflow.adapters.cache.members import (
     pack,
     read_id,
     read_member,
-    window_key,
 )
 from marketflow.app.ports import Written
 from marketflow.domain.columns import MOST_VOLUME, Columns
@@ -88,7 +88,7 @@ def test_of_several_pairs_each_gets_its_own(runs):
     for symbol, count, time in runs:
         pair = ("exchange1", symbol)
         sequences = range(sequence, sequence := sequence + count)
-        key = window_key(pair).encode()
+        key = PLAIN.window(pair)
         groups.setdefault(key, []).append(Written(*pair, sequences, Columns([time] * count, [1.5] * count)))
         expected.setdefault(key, []).extend((time, s) for s in sequences)
     data, number = UpdatesPacker(b"boot1").pack(groups)

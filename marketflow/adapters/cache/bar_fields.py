@@ -7,16 +7,15 @@ form: the byte 3 or 2, or `[` for form 1. Other bytes below 32 are for the forms
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from marketflow.adapters.cache.field_order import FieldOrder
 from marketflow.adapters.cache.foreign import Ignored, LaterForm
-from marketflow.adapters.cache.members import KEYS_KEPT, bulk, key_argument
+from marketflow.adapters.cache.keys import Keys
+from marketflow.adapters.cache.members import bulk, key_argument
 from marketflow.adapters.cache.packed_form_2 import FORM as FORM_2
 from marketflow.adapters.cache.packed_form_2 import unpack_form_2
 from marketflow.app.ports import Field
@@ -28,26 +27,8 @@ from marketflow.domain.prices import Pair
 
 _LATER: Final = range(FORM + 1, 32)
 """First bytes of the forms of later versions."""
-_BARS_KEY: Final = re.compile(rb"bars:([A-Za-z0-9_-]{1,32}):([A-Z0-9]{2,20})")
 _JSON: Final = msgspec.json.Decoder(tuple[int, float, float, float, float, int, int, float, int, int])
 _JSON_BEGIN: Final = ord("[")
-
-
-def bars_key(pair: Pair) -> str:
-    """The hash of one-second bars of an exchange and symbol."""
-    return f"bars:{pair[0]}:{pair[1]}"
-
-
-@lru_cache(KEYS_KEPT)
-def bars_name(pair: Pair) -> bytes:
-    """The same in bytes."""
-    return bars_key(pair).encode()
-
-
-def read_bars_key(key: bytes) -> Pair | None:
-    """The exchange and symbol of a hash of bars with this name; None for any other name."""
-    match = _BARS_KEY.fullmatch(key)
-    return (match[1].decode(), match[2].decode()) if match else None
 
 
 def field_name(field: Field) -> bytes:
@@ -65,8 +46,8 @@ def read_field(name: bytes) -> Field:
     return int(second) * 1_000, boot.decode()
 
 
-def pack_bars(bars: Sequence[tuple[Pair, Field, Bar]]) -> tuple[bytes, Sequence[bytes]]:
-    """The HSET commands for bars, and the key of each command."""
+def pack_items(bars: Iterable[tuple[Pair, Field, Bar]]) -> dict[Pair, list[bytes]]:
+    """The field and the value of each bar, packed as arguments of a command, by exchange and symbol."""
     names: dict[Field, bytes] = {}
     """The names of fields so far. Usually all bars are of the same second."""
     items: dict[Pair, list[bytes]] = {}
@@ -77,11 +58,16 @@ def pack_bars(bars: Sequence[tuple[Pair, Field, Bar]]) -> tuple[bytes, Sequence[
             items[pair] = []
         value = pack_bar(bar, field[0])
         items[pair].append(b"%b$%d\r\n%b\r\n" % (names[field], len(value), value))
-    keys = [bars_name(pair) for pair in items]
+    return items
+
+
+def pack_bars(items: Mapping[Pair, Sequence[bytes]], keys: Keys) -> tuple[bytes, Sequence[bytes]]:
+    """The HSET commands for packed items, and the key of each command."""
+    names = [keys.bars(pair) for pair in items]
     pieces: list[bytes] = []
-    for key, of_pair in zip(keys, items.values(), strict=True):
+    for key, of_pair in zip(names, items.values(), strict=True):
         pieces += b"*%d\r\n$4\r\nHSET\r\n%b" % (2 + 2 * len(of_pair), key_argument(key)), *of_pair
-    return b"".join(pieces), keys
+    return b"".join(pieces), names
 
 
 def read_bar(value: bytes, second: int) -> Bar:
@@ -111,7 +97,7 @@ def read_bars(pair: Pair, values: Iterable[tuple[bytes, bytes]], ignored: Ignore
             field = read_field(name)
             bars[field] = read_bar(value, field[0])
         except ValueError as error:
-            ignored.add(bars_key(pair), name, error)
+            ignored.add(pair, name, error)
     return bars
 
 

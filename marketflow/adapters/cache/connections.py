@@ -110,7 +110,18 @@ class Readers:
         async with self._lent() as (connection, deadline):
             before = connection.received
             replies = await _ask(connection, deadline, commands)
-            return await self._made_sense_of(replies, read, connection.received - before, deadline)
+            return await self.made_sense_of(replies, read, connection.received - before, deadline)
+
+    async def replies(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
+        """Ask in one go; returns the replies, error replies among them, and their size in bytes."""
+        if not commands:
+            return [], 0
+        async with self._lent() as (connection, deadline):
+            before = connection.received
+            (replies,) = await connection.exchange(
+                [pack_commands(commands)], len(commands), requests=1, deadline=deadline
+            )
+            return replies, connection.received - before
 
     async def read_parts(
         self, parts: Sequence[Sequence[Command]], read: Callable[[int, list[Any]], None]
@@ -132,9 +143,9 @@ class Readers:
                 for replies in found:
                     _check(replies)
                     size = connection.received - before
-                    await self._made_sense_of(replies, partial(read, number), size, deadline)
+                    await self.made_sense_of(replies, partial(read, number), size, deadline)
 
-    async def _made_sense_of(
+    async def made_sense_of(
         self, replies: list[Any], read: Callable[[list[Any]], T], size: int, deadline: float
     ) -> T:
         """What `read` makes of replies of that size (bytes), in a thread if they are many."""

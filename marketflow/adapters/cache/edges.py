@@ -12,7 +12,6 @@ from marketflow.adapters.cache.members import (
     read_member,
     read_sequence,
     read_told,
-    window_key,
 )
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Columns
@@ -109,6 +108,6 @@ def _is_ours(pair: Pair, member: bytes, score: bytes, ignored: Ignored) -> bool:
         read_member(pair, member, float(score))
     except (ValueError, OverflowError) as error:
         # A foreign member is not counted, and must not hide one of ours.
-        ignored.add(window_key(pair), member, error)
+        ignored.add(pair, member, error)
         return False
     return True

@@ -10,16 +10,14 @@ from typing import Any, Final
 
 from marketflow.adapters.cache import members
 from marketflow.adapters.cache.connections import Ask, Readers
+from marketflow.adapters.cache.markers import MARKER_TTL
 from marketflow.adapters.cache.resp import Command
 from marketflow.app.ports import ALL, Scope, Sight
 
 MARKER: Final = b"marketflow:marker"
-"""Contains the boot and the number of the last write. If that is not our last acknowledged write, data may
-be missing: Redis was emptied, came back with an older state, or executed a write whose answer was lost."""
+"""Contains the boot and the number of the last write."""
 LOCK: Final = b"marketflow:lock"
 """Contains the boot that may write. It expires, so that a killed boot does not keep it for ever."""
-MARKER_TTL: Final = 3_600
-"""Seconds after the last write."""
 LOCK_TTL: Final = 5_000
 """ms after the last write."""
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from marketflow.adapters.cache.foreign import LaterForm
+from marketflow.adapters.cache.keys import KEYS_KEPT
 from marketflow.app.ports import Written
 from marketflow.domain.columns import Columns, Side, counts, side_of
 from marketflow.domain.prices import Pair, PriceUpdate
@@ -29,20 +30,6 @@ BOOT_DIGITS: Final = 4
 sequences if a clock was set back."""
 MEMBERS_PER_COMMAND: Final = 1_000
 """A longer ZADD would block Redis."""
-KEYS_KEPT: Final = 65_536
-"""So many keys are kept as they are sent. A few are written again and again, one or two for each pair."""
-
-
-def window_key(pair: Pair) -> str:
-    """The sorted set of an exchange and symbol."""
-    return f"prices:{pair[0]}:{pair[1]}"
-
-
-@lru_cache(KEYS_KEPT)
-def window_name(pair: Pair) -> bytes:
-    """The same in bytes."""
-    return window_key(pair).encode()
-
 
 # ---- members, score = timestamp ----
 #
@@ -338,10 +325,10 @@ def expiry(key: bytes, seconds: int) -> bytes:
     return pack(b"EXPIRE", key, b"%d" % seconds)
 
 
-def removals(pairs: Iterable[Pair], older_than: int) -> list[bytes]:
+def removals(keys: Iterable[bytes], older_than: int) -> list[bytes]:
     """The commands that remove the members of windows whose score is less than `older_than`."""
     span = bulk(b"-inf") + bulk(b"(%d" % older_than)
-    return [_removal(window_name(pair)) + span for pair in pairs]
+    return [_removal(key) + span for key in keys]
 
 
 @lru_cache(KEYS_KEPT)

@@ -39,6 +39,12 @@ class Opener:
         self._failures = failures
         self._threads = trio.CapacityLimiter(THREADS)
 
+    @property
+    def host(self) -> str:
+        """The host that it connects to; empty for a Unix socket."""
+        place = self._access.place
+        return place.host if isinstance(place, TcpPlace) else ""
+
     async def open(self, deadline: float = float("inf")) -> Connection:
         """A new connection, by `deadline` (of Trio's clock) and within the time limit for connecting.
 

@@ -24,13 +24,13 @@ def policy_of(replies: Sequence[Any]) -> str:
     return reply[1].decode(errors="replace") if reply else "noeviction"
 
 
-def check_write(replies: Sequence[Any], place: int) -> None:
-    """Check that these are replies to a write: numbers, and two texts at `place`.
+def check_write(replies: Sequence[Any], place: int, count: int = 2) -> None:
+    """Check that these are replies to a write: numbers, and at `place` so many texts.
 
     Raises:
         StoreAway: something else answers there.
     """
-    texts, numbers = replies[place : place + 2], [*replies[:place], *replies[place + 2 :]]
+    texts, numbers = replies[place : place + count], [*replies[:place], *replies[place + count :]]
     if not (_TEXTS.issuperset(map(type, texts)) and _NUMBERS.issuperset(map(type, numbers))):
         raise StoreAway("unexpected answer to a write: is it a Redis?")
 

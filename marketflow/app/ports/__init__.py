@@ -4,6 +4,7 @@
 |---|---|---|
 | `exchanges` | `Source`, `Intake`, `Decode` | reading an exchange, up to batches of updates |
 | `window` | `Window` | the updates of the last minute and the bars of the last hour (Redis) |
+| `changes` | `Changes` | what the owners of exchanges write there, for other nodes (Redis) |
 | `rows` | `AggregateStore` | the rows of closed minutes (PostgreSQL) |
 | `changes` | `Changes` | what the owners of exchanges write there, for other nodes (Redis) |
 | `leases` | `Leases` | the nodes of a cluster and what they have (PostgreSQL) |

@@ -1,0 +1,135 @@
+"""Questions about all exchanges of a cluster: asked of their servers at the same time, and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import trio
+
+from marketflow.adapters.cache.keys import TAGGED
+from marketflow.adapters.cache.reading import RedisReading
+from marketflow.adapters.cache.routing import RoutedReaders
+from marketflow.adapters.cache.servers import Servers
+from marketflow.app.ports import Edge, Field, FieldBars, Scope, StoreAway, StoredBars
+from marketflow.domain.bars import Bar
+from marketflow.domain.periods import Span
+from marketflow.domain.prices import Pair
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+class SplitReading:
+    """Fills the part of the port Window that reads. If the server of one exchange is away, all of it is."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._readings: dict[str, RedisReading] = {}
+
+    async def all_bars(self, pairs: Sequence[Pair]) -> Mapping[Pair, StoredBars]:
+        """See the port."""
+        return await self._of_pairs(pairs, lambda reading, some: reading.all_bars(some))
+
+    async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
+        """See the port."""
+        return await self._of_pairs(pairs, lambda reading, some: reading.bars_within(some, span))
+
+    async def pairs_with_bars(self) -> Sequence[Pair]:
+        """See the port. Each server is searched as a whole."""
+        try:
+            servers = await self._servers.all()
+        except StoreAway:
+            return ()
+        found = await gathered(
+            {server: RedisReading(server.readers, TAGGED).pairs_with_bars for server in servers}
+        )
+        return list(dict.fromkeys(pair for pairs in found.values() for pair in pairs))
+
+    async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
+        """See the port."""
+
+        async def ask(reading: RedisReading, pairs: Sequence[Pair]) -> Mapping[Pair, Mapping[Field, Bar]]:
+            return await reading.bars({pair: fields[pair] for pair in pairs})
+
+        return await self._of_pairs(list(fields), ask)
+
+    async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
+        """See the port."""
+        return await self._of_pairs(pairs, lambda reading, some: reading.edges(some, spans))
+
+    async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
+        """See the port."""
+        return await self._of_spans(spans, lambda reading, some: reading.counts(some))
+
+    async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
+        """See the port."""
+        return await self._of_pairs(pairs, lambda reading, some: reading.ids(some, most))
+
+    async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
+        """See the port."""
+        return await self._of_spans(spans, lambda reading, some: reading.prices(some))
+
+    def _reading(self, exchange: str) -> RedisReading:
+        if exchange not in self._readings:
+            scope = Scope(frozenset({exchange}))
+            self._readings[exchange] = RedisReading(RoutedReaders(self._servers, exchange), TAGGED, scope)
+        return self._readings[exchange]
+
+    async def _of_pairs(
+        self,
+        pairs: Sequence[Pair],
+        ask: Callable[[RedisReading, Sequence[Pair]], Awaitable[Mapping[Pair, T]]],
+    ) -> Mapping[Pair, T]:
+        """Ask about the pairs of each exchange; returns what was found of all, in the order of the pairs."""
+        found = await self._of_each([pair[0] for pair in pairs], pairs, ask)
+        return {pair: found[pair[0]][pair] for pair in pairs}
+
+    async def _of_spans(
+        self,
+        spans: Sequence[tuple[Pair, Span]],
+        ask: Callable[[RedisReading, Sequence[tuple[Pair, Span]]], Awaitable[Sequence[T]]],
+    ) -> Sequence[T]:
+        """The same for spans."""
+        found = await self._of_each([pair[0] for pair, _ in spans], spans, ask)
+        following = {exchange: iter(of_it) for exchange, of_it in found.items()}
+        return [next(following[pair[0]]) for pair, _ in spans]
+
+    async def _of_each(
+        self,
+        exchanges: Sequence[str],
+        items: Sequence[K],
+        ask: Callable[[RedisReading, Sequence[K]], Awaitable[T]],
+    ) -> dict[str, T]:
+        shares: dict[str, list[K]] = {}
+        for exchange, item in zip(exchanges, items, strict=True):
+            shares.setdefault(exchange, []).append(item)
+
+        def asking(exchange: str, share: Sequence[K]) -> Callable[[], Awaitable[T]]:
+            return lambda: ask(self._reading(exchange), share)
+
+        return await gathered({exchange: asking(exchange, share) for exchange, share in shares.items()})
+
+
+async def gathered(calls: Mapping[K, Callable[[], Awaitable[T]]]) -> dict[K, T]:
+    """What the calls return, all of them at the same time.
+
+    Raises:
+        StoreAway: one has. The others are cancelled.
+    """
+    found: dict[K, T] = {}
+    errors: list[StoreAway] = []
+
+    async def call(key: K, one: Callable[[], Awaitable[T]]) -> None:
+        try:
+            found[key] = await one()
+        except StoreAway as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for key, one in calls.items():
+            nursery.start_soon(call, key, one)
+    if errors:
+        raise errors[0]
+    return found
