@@ -15,8 +15,7 @@ from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.mirror import Mirror
 from marketflow.app.cluster.node_figures import NodeFigures
-from marketflow.app.cluster.node_health import NodeHealth, Stores
-from marketflow.app.cluster.sight import LastSight, WatchedLeases
+from marketflow.app.cluster.sight import LastSight, SeenCluster, WatchedLeases
 from marketflow.app.cluster.tenancy import Tenancy
 from marketflow.app.cluster.views import ClusterStream, ClusterViews
 from marketflow.app.cluster.watching import MirrorWatch
@@ -33,6 +32,7 @@ from marketflow.app.share.making import make_share
 from marketflow.app.share.share import Share
 from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.app.watch.measuring import Measuring
+from marketflow.app.watch.node_health import NodeHealth, Stores
 from marketflow.assembly import backoff_of, idle_timeout_of, share_options
 from marketflow.cluster_outside import ClusterOutside
 from marketflow.config import Settings
@@ -113,10 +113,9 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     figures = NodeFigures(names)
     health = NodeHealth(
         node=lambda: member.node,
-        sight=sight,
+        others=SeenCluster(sight, mirrors),
         exchanges=outside.exchanges,
         mode=lambda: modes.mode,
-        mirrors=mirrors,
         figures=figures,
         stores=Stores(redis, postgres),
         clock=clock,
@@ -140,7 +139,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
                 feed_of=feed_of,
                 views=views,
                 figures=figures,
-                health=health,
+                reporting=health.reporting,
                 clock=clock,
                 workers=settings.pipeline.workers_per_exchange,
                 spool_seconds=settings.shutdown_timeout / 4_000,

@@ -19,9 +19,9 @@ import attrs
 import structlog
 import trio
 
-from marketflow.app.cluster.node_health import NodeHealth
 from marketflow.app.instruments.clocks import SystemClock
 from marketflow.app.ports import Clock
+from marketflow.app.watch.node_health import NodeHealth
 from marketflow.cluster_assembly import assemble_node
 from marketflow.cluster_outside import real_cluster_outside
 from marketflow.config import Settings

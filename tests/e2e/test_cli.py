@@ -102,7 +102,7 @@ def test_help_names_all_commands_and_flags():
     log = {"--log-level", "--log-format"}
 
     assert flags == {
-        "serve": {"--config", "--host", "--port", "--mode", "--embedded", *log},
+        "serve": {"--config", "--host", "--port", "--mode", "--embedded", "--role", *log},
         "exchange": {
             "--name",
             "--host",

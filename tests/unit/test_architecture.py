@@ -77,8 +77,8 @@ RULES = {
     "marketflow.app.ingest": Rule(
         ours("app.questions", "app.stream", "app.share", "app.watch", "app.cluster")
     ),
-    # It runs shares. What feeds them is passed to it.
-    "marketflow.app.cluster": Rule(ours("app.questions", "app.stream", "app.ingest", "app.watch")),
+    # It runs shares, and feeds into them.
+    "marketflow.app.cluster": Rule(ours("app.questions", "app.stream", "app.watch")),
     # It reads feeds, and the numbers of shares through a port. No room imports it.
     "marketflow.app.watch": Rule(ours("app.questions", "app.stream", "app.share")),
     "marketflow.config": Rule(ours("app", "adapters", "embedded", "logs", *TOP)),
@@ -301,7 +301,8 @@ def test_every_package_has_a_rule() -> None:
             "marketflow.app.questions.spans",
         ),
         ("marketflow.app.stream.turns", "from ..ingest import modes", "marketflow.app.ingest.modes"),
-        ("marketflow.app.cluster.member", "from ..ingest import feeds", "marketflow.app.ingest.feeds"),
+        ("marketflow.app.cluster.member", "from ..watch import health", "marketflow.app.watch.health"),
+        ("marketflow.app.ingest.feeds", "from ..cluster import hold", "marketflow.app.cluster.hold"),
         ("marketflow.app.share.fence", "from ..cluster import hold", "marketflow.app.cluster.hold"),
         (
             "marketflow.app.share.book",

@@ -32,7 +32,7 @@ OF_THE_BOOK = {
 }
 """Modules that ask questions too, and what they are about. Only the book does that."""
 
-ASKS = re.compile(r"\.queries\.|\.spans\.(until|bars|rows)|PriceStream\(")
+ASKS = re.compile(r"\.queries\.|\.spans\.of\(|PriceStream\(")
 
 
 def arguments_of_tests(source: str) -> dict[str, set[str]]:

@@ -17,7 +17,7 @@ One read serves all who ask: a question needs one that began after it was asked.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import attrs
@@ -66,85 +66,29 @@ class Copy:
         return True
 
 
-class Mirror:
-    """Follows an exchange."""
+class CopyReader:
+    """Makes copies of an exchange's bars, and keeps them up to date. Raises StoreAway."""
 
-    def __init__(self, exchange: str, *, window: WindowReading, changes: Changes, clock: Clock) -> None:
-        """Nothing is read before somebody asks.
-
-        Args:
-            exchange: which one.
-            window: its bars are read there.
-            changes: what has changed since.
-            clock: the wall clock.
-        """
+    def __init__(self, exchange: str, *, window: WindowReading, changes: Changes) -> None:
+        """Bars are read in the window; changes tell what is different since."""
         self.exchange: Final = exchange
-        self.began_at: Final = clock.now()
-        """Unix ms."""
-        self.answers = False
-        """Whether the window has answered the last time."""
-        self.error: str | None = None
-        """Why it has not; None if it has, or was not asked yet."""
         self._window = window
         self._changes = changes
-        self._clock = clock
-        self._copy = Copy()
-        self._copies = 0
-        """How many were begun before this one."""
-        self._reads = 0
-        """How many reads have begun."""
-        self._turn = trio.Lock()
 
-    @property
-    def bars(self) -> MirroredBars:
-        """Those that are known: none as long as the window does not answer.
+    async def read(self, known: Copy, pairs: Collection[Pair]) -> Copy:
+        """A copy that is up to date, of these pairs and those that were known.
 
-        When all have to be read again the ones that were known before stay until that is done.
+        It is the known one, unless changes are missing: then all pairs are read again, into a new one.
         """
-        return self._copy.bars if self.answers else MirroredBars()
-
-    @property
-    def newest(self) -> int:
-        """The greatest timestamp (ms) that it has seen, of any pair; 0: none."""
-        return max(self._copy.newest, self._copy.bars.newest_bars.times.get(self.exchange, 0))
-
-    @property
-    def arrived(self) -> int:
-        """It changes with each change that is known."""
-        return self._copies + self._copy.bars.copied
-
-    def forget(self, before: int) -> None:
-        """Forget bars from before this time (ms, a whole minute)."""
-        self._copy.bars.forget(before)
-
-    async def catch_up(self, pairs: Collection[Pair]) -> None:
-        """Learn of all that the window had of these pairs before this call. Then `answers` tells whether."""
-        needed = self._reads + 1
-        async with self._turn:
-            if self._reads >= needed and self._copy.pairs.issuperset(pairs):
-                return
-            self._reads += 1
-            try:
-                await self._read(pairs)
-            except StoreAway as error:
-                if self.answers:
-                    log.warning("mirror stands still", exchange=self.exchange, error=str(error))
-                self.answers, self.error = False, str(error)
-            else:
-                self.answers, self.error = True, None
-
-    async def _read(self, pairs: Collection[Pair]) -> None:
-        wanted, copy = set(pairs), self._copy
-        if copy.place is not None and not await self._is_followed(copy, copy.place):
-            log.info("mirror reads again", exchange=self.exchange, behind=copy.place, pairs=len(copy.pairs))
-            self._copies += copy.bars.copied + 1
-            wanted |= copy.pairs
-            copy = Copy(newest=copy.newest)
+        wanted, copy = set(pairs), known
+        if known.place is not None and not await self._is_followed(known, known.place):
+            log.info("mirror reads again", exchange=self.exchange, behind=known.place, pairs=len(known.pairs))
+            wanted |= known.pairs
+            copy = Copy(newest=known.newest)
         if copy.place is None:
             copy.place = (await self._changes.ends([self.exchange]))[self.exchange]
         await self._add(copy, sorted(wanted - copy.pairs))
-        self._copy = copy
-        self.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
+        return copy
 
     async def _is_followed(self, copy: Copy, place: str) -> bool:
         """Put all changes behind the copy's place on top of it; returns whether none is missing."""
@@ -160,6 +104,91 @@ class Mirror:
             copy.bars.copy_minutes(pair, found.get(pair, {}).values())
             copy.pairs.add(pair)
             await trio.lowlevel.checkpoint()
+
+
+class SharedReads:
+    """Reads one after the other. One serves all who have asked before it began."""
+
+    def __init__(self) -> None:
+        self._begun = 0
+        self._turn = trio.Lock()
+
+    async def after_now(self, read: Callable[[], Awaitable[None]], *, enough: Callable[[], bool]) -> None:
+        """Return once a read that began after this call has ended, if that was `enough`; else read."""
+        needed = self._begun + 1
+        async with self._turn:
+            if self._begun < needed or not enough():
+                self._begun += 1
+                await read()
+
+
+class Mirror:
+    """Follows an exchange."""
+
+    def __init__(self, exchange: str, *, window: WindowReading, changes: Changes, clock: Clock) -> None:
+        """Nothing is read before somebody asks.
+
+        Args:
+            exchange: which one.
+            window: its bars are read there.
+            changes: what has changed since.
+            clock: the wall clock.
+        """
+        self.began_at: Final = clock.now()
+        """Unix ms."""
+        self.error: str | None = "not asked yet"
+        """Why the window has not answered the last time; None if it has."""
+        self._reader = CopyReader(exchange, window=window, changes=changes)
+        self._clock = clock
+        self._reads = SharedReads()
+        self._copy = Copy()
+        self._copies = 0
+        """How many changes there were in copies before this one, and how many copies."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the window has answered the last time."""
+        return self.error is None
+
+    @property
+    def bars(self) -> MirroredBars:
+        """Those that are known: none as long as the window does not answer.
+
+        When all have to be read again the ones that were known before stay until that is done.
+        """
+        return self._copy.bars if self.answers else MirroredBars()
+
+    @property
+    def newest(self) -> int:
+        """The greatest timestamp (ms) that it has seen, of any pair; 0: none."""
+        return max(self._copy.newest, self._copy.bars.newest_bars.times.get(self._reader.exchange, 0))
+
+    @property
+    def arrived(self) -> int:
+        """It changes with each change that is known."""
+        return self._copies + self._copy.bars.copied
+
+    def forget(self, before: int) -> None:
+        """Forget bars from before this time (ms, a whole minute)."""
+        self._copy.bars.forget(before)
+
+    async def catch_up(self, pairs: Collection[Pair]) -> None:
+        """Learn of all that the window had of these pairs before this call. Then `answers` tells whether."""
+
+        async def read() -> None:
+            try:
+                copy = await self._reader.read(self._copy, pairs)
+            except StoreAway as error:
+                if self.answers:
+                    log.warning("mirror stands still", exchange=self._reader.exchange, error=str(error))
+                self.error = str(error)
+                return
+            if copy is not self._copy:
+                self._copies += self._copy.bars.copied + 1
+            self.error, self._copy = None, copy
+            self.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
+
+        await self._reads.after_now(read, enough=lambda: self._copy.pairs.issuperset(pairs))
 
 
 def _following(place: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 from typing import TypeVar
 
+import attrs
 import trio
 
+from marketflow.app.cluster.mirror import Mirror
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import ClusterState, NodeState, Ownership
 from marketflow.app.ports import NEVER, Clock, ClusterSight, Leases, Node, SeenLease, StoreAway, Term
@@ -62,6 +64,27 @@ class LastSight:
         if lease is None:
             return Ownership(None, NEVER, None)
         return Ownership(self.owner_of(exchange), lease.term.epoch, self._since.get(lease.term))
+
+
+@attrs.frozen
+class SeenCluster:
+    """What a node sees of the others: who has which exchange, and what comes from it."""
+
+    sight: LastSight
+    mirrors: Mapping[str, Mirror]
+    """By exchange."""
+
+    def owner_of(self, exchange: str) -> str | None:
+        """The name of the node that has the exchange, as far as the last look can tell."""
+        return self.sight.owner_of(exchange)
+
+    def newest(self, exchange: str) -> int:
+        """The greatest timestamp (ms) that was seen of the exchange; 0: none."""
+        return self.mirrors[exchange].newest
+
+    def state(self) -> ClusterState:
+        """All nodes, and what they have."""
+        return self.sight.state(self.mirrors)
 
 
 class WatchedLeases:

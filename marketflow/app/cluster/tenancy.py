@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ import trio
 
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.node_figures import NodeFigures
-from marketflow.app.cluster.node_health import NodeHealth
 from marketflow.app.cluster.tenure import run_tenure
 from marketflow.app.cluster.views import ClusterViews, OwnView
 from marketflow.app.ingest.feeds import Feed
@@ -36,7 +35,8 @@ class Tenancy:
     """Makes the feed of a share."""
     views: ClusterViews
     figures: NodeFigures
-    health: NodeHealth
+    reporting: Callable[[Feed, VenueSource[Any] | None], AbstractContextManager[None]]
+    """The feed is reported on for the length of the block."""
     clock: Clock
     workers: int
     spool_seconds: float
@@ -70,7 +70,7 @@ class Tenancy:
         with (
             self.figures.counted(exchange, share),
             self.views.owned(exchange, own),
-            self.health.runs(exchange, feed, venue),
+            self.reporting(feed, venue),
         ):
             met = await run_tenure(hold, share, feeding, self.clock)
             if not hold.lost.is_set():

@@ -1,4 +1,4 @@
-"""The health of a feed: its exchange's status, and what else is told of it."""
+"""The health of a feed: its exchange's status, and what else health reports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def health_of(
     counters: Counters,
     gaps: int,
 ) -> ExchangeHealth:
-    """What is told of a feed with that status. `accepted` as for `status_of`."""
+    """What health reports of a feed with that status. `accepted` as for `status_of`."""
     health = ExchangeHealth(
         status=status,
         last_update_age=None if accepted is None else round(trio.current_time() - accepted, 3),

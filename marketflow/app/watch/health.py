@@ -141,7 +141,7 @@ class Health:
 
 
 def store_health(state: StoreState, clock: Clock) -> StoreHealth:
-    """What is told of a store."""
+    """What health reports of a store."""
     age = int((trio.current_time() - state.changed_at) * 1_000)
     error = state.refusal if state.up else state.error
     return StoreHealth("up" if state.up else "away", since=clock.now() - age, error=error)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
 
-from marketflow.app.cluster.mirror import Mirror
-from marketflow.app.cluster.node_figures import NodeFigures
-from marketflow.app.cluster.sight import LastSight
+from marketflow.app.figures import Figures
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import (
+    ClusterState,
     Counters,
     ExchangeHealth,
     ExchangeState,
@@ -26,6 +25,22 @@ from marketflow.app.interface import (
 from marketflow.app.ports import Clock, Node, VenueSource
 from marketflow.app.watch.feed_health import health_of, status_of
 from marketflow.app.watch.health import store_health
+
+
+class OtherNodes(Protocol):
+    """What a node sees of the others."""
+
+    def owner_of(self, exchange: str) -> str | None:
+        """The name of the node that has the exchange."""
+        ...
+
+    def newest(self, exchange: str) -> int:
+        """The greatest timestamp (ms) that was seen of the exchange; 0: none."""
+        ...
+
+    def state(self) -> ClusterState:
+        """All nodes, and what they have."""
+        ...
 
 
 @attrs.frozen
@@ -57,11 +72,10 @@ class NodeHealth:
         self,
         *,
         node: Callable[[], Node],
-        sight: LastSight,
+        others: OtherNodes,
         exchanges: Mapping[str, Mode],
         mode: Callable[[], Mode],
-        mirrors: Mapping[str, Mirror],
-        figures: NodeFigures,
+        figures: Figures,
         stores: Stores,
         clock: Clock,
         stale_after: float,
@@ -70,20 +84,18 @@ class NodeHealth:
 
         Args:
             node: this one, as it tells of itself.
-            sight: what it has seen last of the others.
+            others: what it sees of them.
             exchanges: all of the cluster, with the mode that each belongs to.
             mode: tells the current mode.
-            mirrors: by exchange.
             figures: the numbers of its shares.
             stores: their states.
             clock: the wall clock.
             stale_after: seconds.
         """
         self._node = node
-        self._sight = sight
+        self._others = others
         self._exchanges = exchanges
         self._mode = mode
-        self._mirrors = mirrors
         self._figures = figures
         self._stores = stores
         self._clock = clock
@@ -96,14 +108,14 @@ class NodeHealth:
         """Whether it has started and is not stopping."""
 
     @contextmanager
-    def runs(self, exchange: str, feed: Feed, venue: VenueSource[Any] | None) -> Iterator[None]:
-        """The feed of the exchange runs here for the length of the block."""
-        self._feeds[exchange] = Running(feed, venue)
+    def reporting(self, feed: Feed, venue: VenueSource[Any] | None) -> Iterator[None]:
+        """The feed runs here for the length of the block."""
+        self._feeds[feed.exchange] = Running(feed, venue)
         try:
             yield
         finally:
-            del self._feeds[exchange]
-            self._bugs[exchange] += feed.bugs
+            del self._feeds[feed.exchange]
+            self._bugs[feed.exchange] += feed.bugs
 
     @property
     def live(self) -> bool:
@@ -126,14 +138,14 @@ class NodeHealth:
                 accepted=self._figures.last_accepted(exchange),
                 stale_after=self._stale_after,
             )
-        if self._sight.owner_of(exchange) is None:
+        if self._others.owner_of(exchange) is None:
             return "reconnecting"
         age = self._age(exchange)
         return "stale" if age is None or age > self._stale_after else "connected"
 
     def _age(self, exchange: str) -> float | None:
         """Seconds since the newest timestamp of an exchange that another node has."""
-        newest = self._mirrors[exchange].newest
+        newest = self._others.newest(exchange)
         return round(max(0, self._clock.now() - newest) / 1_000, 3) if newest else None
 
     def exchange_list(self) -> list[ExchangeState]:
@@ -163,7 +175,7 @@ class NodeHealth:
             updates=self._figures.total(),
             node=node.name,
             role=node.role,
-            cluster=self._sight.state(self._exchanges),
+            cluster=self._others.state(),
         )
 
     def _status(self) -> ServiceStatus:
