@@ -51,11 +51,15 @@ class Reading:
         self.read: list[tuple[str, str]] = []
         self.during = trio.lowlevel.checkpoint
         """Awaited before the bars are read."""
+        self.afterwards = trio.lowlevel.checkpoint
+        """Awaited before they are returned."""
 
     async def all_bars(self, pairs):
         await self.during()
         self.read += pairs
-        return await self.window.all_bars(pairs)
+        found = await self.window.all_bars(pairs)
+        await self.afterwards()
+        return found
 
 
 class Shard:
@@ -113,10 +117,10 @@ async def test_what_changes_while_it_reads_is_not_lost(autojump_clock):
         await shard.owner.write(BTC, 3.0)
 
     await shard.owner.write(BTC, 1.0)
-    shard.reading.during = change
+    shard.reading.during = shard.reading.afterwards = change
     await shard.mirror.catch_up([BTC])
     await shard.mirror.catch_up([BTC])
-    assert shard.known(BTC) == 2
+    assert shard.known(BTC) == 3
     assert shard.reading.read == [BTC]
 
 
