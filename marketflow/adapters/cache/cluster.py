@@ -67,7 +67,7 @@ class ClusterServers:
     def __init__(self, access: Access, seeds: Sequence[Address]) -> None:
         """`seeds`: some of its servers; the others are found through them. ValueError: see `Nodes`."""
         self.redirects: Counter[Direction] = Counter()
-        """How often a server has sent us elsewhere."""
+        """See the port."""
         self._nodes = Nodes(access)
         self._seeds = tuple(seeds)
         self._map: SlotMap | None = None
@@ -120,8 +120,8 @@ class ClusterServers:
                 slot, address = target_of(error)
                 if not address.host:
                     address = attrs.evolve(address, host=server.opener.host)
-            if direction is Direction.MOVED:
-                (await self._current()).moved(slot, address)
+            if direction is Direction.MOVED and not (await self._current()).moved(slot, address):
+                await trio.sleep(PAUSE_SECONDS)  # Two servers may send us to each other for a while.
             return self._nodes.at(address)
         if direction is Direction.AWAY:
             self._doubted = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -10,6 +10,7 @@ import attrs
 from marketflow.adapters.cache.connections import Readers
 from marketflow.adapters.cache.failures import Failures
 from marketflow.adapters.cache.opening import Opener
+from marketflow.adapters.cache.redirects import Direction
 from marketflow.adapters.cache.resp import ErrorReply
 from marketflow.adapters.cache.url import Access
 from marketflow.app.ports import StoreRefuses
@@ -44,6 +45,11 @@ class Servers(Protocol):
         """Seconds for the replies to a request."""
         ...
 
+    @property
+    def redirects(self) -> Mapping[Direction, int]:
+        """How often a server has sent us elsewhere."""
+        ...
+
     async def of(self, exchange: str) -> Server:
         """The server that has this exchange, as far as is known."""
         ...
@@ -74,6 +80,7 @@ class OneServer:
     def __init__(self, access: Access) -> None:
         self.failures = Failures(access.secrets)
         self.timeout = access.timeout
+        self.redirects: Mapping[Direction, int] = {}
         self._server = server_at(access, self.failures)
 
     async def of(self, _: str) -> Server:

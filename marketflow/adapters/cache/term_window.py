@@ -131,7 +131,7 @@ class TermWindow(RedisReading):
         if not isinstance(found, Exception):
             self._markers.acknowledged(posted.marker, found)
         if refusals:
-            raise StoreRefuses(self._writer.failures.reason(refusals[0]))
+            raise self._writer.refusal(refusals[0])
         check_write(replies, posted.place, posted.texts)
         stranger = text_of(found) if self._markers.is_anothers(found) else None
         self.met = Sight(self.met.holder, stranger)
