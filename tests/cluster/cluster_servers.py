@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from servers import TcpRedis, free_port
 
 from marketflow.adapters.cache.redirects import Address
@@ -50,7 +52,7 @@ class Member(TcpRedis):
     @contextmanager
     def client(self) -> Iterator[redis.Redis]:
         """A client of this server alone."""
-        with redis.Redis(port=self.port, socket_timeout=20) as client:
+        with redis.Redis(port=self.port, socket_timeout=20, retry=Retry(NoBackoff(), 0)) as client:
             yield client
 
     @property

@@ -109,10 +109,11 @@ class ClusterServers:
         """Read the map again before it is used again."""
         self._doubted = True
 
-    async def follow(self, exchange: str, server: Server, error: ErrorReply) -> Server:
+    async def follow(self, server: Server, error: ErrorReply) -> Server:
         """See the port. `MOVED` names the new owner, so that the map need not be read."""
         direction = direction_of(error)
-        if direction is None:
+        if direction is None or direction is Direction.AWAY:
+            self._doubted = True
             raise self.failures.away(error)
         self.redirects[direction] += 1
         if direction in {Direction.MOVED, Direction.ASK}:
@@ -123,10 +124,8 @@ class ClusterServers:
             if direction is Direction.MOVED and not (await self._current()).moved(slot, address):
                 await trio.sleep(PAUSE_SECONDS)  # Two servers may send us to each other for a while.
             return self._nodes.at(address)
-        if direction is Direction.AWAY:
-            self._doubted = True
         await trio.sleep(PAUSE_SECONDS)
-        return await self.of(exchange)
+        return server
 
     async def _current(self) -> SlotMap:
         """The map, read again if it is in doubt. Tasks that want it at the same time share one reading."""

@@ -168,6 +168,15 @@ class FencedWriter:
             raise StoreAway("the fence is not ours on the server that has the exchange now")
         await self._send(transaction)
 
+    async def remove(self, transaction: Transaction) -> None:
+        """Carry out removals without a transaction, if the fence was ours at the last look.
+
+        A Redis that is full may take no command in a transaction, not even one that frees memory. These
+        remove only what is too old for every term, so they harm none.
+        """
+        if self.watched:
+            await self._exchange_with_server(transaction.data, transaction.commands, requests=1)
+
     # ---- the connection ----
 
     async def _connect(self) -> None:
@@ -214,11 +223,10 @@ class FencedWriter:
         self.close()
         if trio.current_time() > deadline:
             raise StoreAway(reason)
+        await self._servers.follow(server, error)
         if direction is Direction.ASK:
             # A transaction needs all keys in one place: wait until the slot has been moved as a whole.
             await trio.sleep(PAUSE_SECONDS)
-        else:
-            await self._servers.follow(self._exchange, server, error)
 
     def close(self) -> None:
         """Close the connection, if there is one. The fence has to be looked at after that."""

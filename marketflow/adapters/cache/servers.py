@@ -62,14 +62,15 @@ class Servers(Protocol):
         """A request to a server has failed: another one may have its exchanges by now."""
         ...
 
-    async def follow(self, exchange: str, server: Server, error: ErrorReply) -> Server:
+    async def follow(self, server: Server, error: ErrorReply) -> Server:
         """The server to ask next, after this one has answered with an error that sends us elsewhere.
 
-        It may be the same one, a moment later. The answer to `ASK` is the server that is to be asked with
-        `ASKING`, once; for each other error, the one that `of` gives from now on.
+        It may be the same one, a moment later. After `ASK` it is the one that is to be asked with `ASKING`,
+        once; after any other error, it is the one that `of` gives from now on.
 
         Raises:
             StoreRefuses: there is no other server.
+            StoreAway: the server cannot serve the exchange, and nobody knows who can.
         """
         ...
 
@@ -94,7 +95,7 @@ class OneServer:
     def doubt(self) -> None:
         """There is no other."""
 
-    async def follow(self, _: str, __: Server, error: ErrorReply) -> Server:
+    async def follow(self, _: Server, error: ErrorReply) -> Server:
         """There is no other: it is a server of a cluster, and its address stands where that of one should."""
         raise StoreRefuses(self.failures.reason(error))
 
