@@ -11,7 +11,7 @@ from marketflow.app.ingest.intake import ChunkSender, Intake
 from marketflow.app.ingest.outage_log import OutageLog
 from marketflow.app.ingest.state import FeedState
 from marketflow.app.ingest.waits import Waits
-from marketflow.app.ports import Decoded
+from marketflow.app.ports import OUTAGES, Decoded
 from marketflow.domain.prices import MALFORMED
 from marketflow.patience import SECOND_LOOK
 
@@ -29,10 +29,6 @@ modes would wait for ever. (A stop of the service has a limit of its own.)"""
 
 LOOKS: Final = 10
 """How often a source must have been found with no send under way before it is cancelled."""
-
-OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
-"""Errors that say that the exchange is away. The last two are what Trio's streams and time limits raise in
-the tasks of a source. Any other error is a bug of the source."""
 
 
 class Feed:

@@ -13,6 +13,7 @@ Everything can be imported from here.
 """
 
 from marketflow.app.ports.exchanges import (
+    OUTAGES,
     AnyPayload,
     Batch,
     Chunk,
@@ -73,6 +74,7 @@ __all__ = [
     "ALL",
     "BARS_KEPT",
     "NEVER",
+    "OUTAGES",
     "Aggregate",
     "AggregateStore",
     "AnyPayload",

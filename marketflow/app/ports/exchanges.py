@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import trio
 
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Columns
+
+OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
+"""Errors by which a source says that its exchange is away. The last two are what Trio's streams and time
+limits raise in the tasks of a source. Any other error is a bug of the source."""
 
 
 class Updates(NamedTuple):
@@ -174,7 +180,8 @@ class Source(Protocol[AnyPayload]):
         stop, the feed calls it again after a pause.
 
         Raises:
-            OSError: no connection could be made, or it ended. From several tasks it may be a group.
+            OSError: no connection could be made, or it ended. From several tasks it may be a group. Each of
+                `OUTAGES` means this.
             Exception: anything else is a bug of the source. It costs this connection only.
         """
         ...

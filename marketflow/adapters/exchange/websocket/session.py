@@ -37,7 +37,7 @@ from marketflow.adapters.exchange.websocket.frames import Frames
 from marketflow.adapters.exchange.websocket.life import Life, Term
 from marketflow.adapters.exchange.websocket.requests import Requests
 from marketflow.adapters.exchange.websocket.subscriber import Subscriber
-from marketflow.app.ports import Intake
+from marketflow.app.ports import OUTAGES, Intake
 
 CLOSE_PATIENCE: Final = 5.0
 """Seconds for which a connection that retires still receives, if the exchange does not close it before."""
@@ -45,9 +45,6 @@ WELCOME_PATIENCE: Final = 10.0
 """Seconds for which we wait for the welcome of an exchange that sends one."""
 FAREWELL_PATIENCE: Final = 1.0
 """Seconds that the last frame of a connection may take."""
-
-OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
-"""Errors of a connection. Any other error is a bug."""
 
 
 class Session:
