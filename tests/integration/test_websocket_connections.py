@@ -504,7 +504,7 @@ async def run_source(nursery, venue, url, opener):
         source,
         backoff=Backoff(0.01, 0.02, random.Random(1)),
         idle_timeout=math.inf,
-        last_accepted=lambda: None,
+        last_well=lambda: None,
     )
     run = Running(feed, source, trio.Event(), [])
     send, receive = trio.open_memory_channel(8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import deque
 from contextlib import asynccontextmanager
 
 import attrs
@@ -34,6 +35,13 @@ class FixedClock:
 
 
 @attrs.define(eq=False)
+class Longest(random.Random):
+    """Always gives the longest pause."""
+
+    def uniform(self, _a, b):
+        return b
+
+
 class Running:
     """A feed with its source, and the exchange on the other side."""
 
@@ -53,13 +61,15 @@ class Running:
 
 
 @asynccontextmanager
-async def running(venue=None, *, names=NAMES, attempts=None, room=math.inf, beat=None, **settings):
+async def running(
+    venue=None, *, names=NAMES, budget=None, room=math.inf, beat=None, entropy=None, **settings
+):
     """Runs until the end of the block, and stops then. `beat`: seconds between two; None: no pauses."""
     venue = PlainVenue() if venue is None else venue
     checks = Checks(frozenset(names.values()), 60_000, 120_000)
     async with trio.open_nursery() as nursery:
         exchange = Exchange(nursery, **settings)
-        entropy = random.Random(1)
+        entropy = random.Random(1) if entropy is None else entropy
         source = WebSocketSource(
             "exchange1",
             venue,
@@ -74,7 +84,7 @@ async def running(venue=None, *, names=NAMES, attempts=None, room=math.inf, beat
             source,
             backoff=Backoff(*source.pauses, entropy),
             idle_timeout=math.inf,
-            last_accepted=lambda: None,
+            last_well=lambda: source.well_at,
         )
         send, receive = trio.open_memory_channel(room)
         run = Running(source, feed, exchange, trio.Event())
@@ -366,6 +376,32 @@ async def test_time_in_which_the_workers_are_behind_is_no_silence(autojump_clock
 
 
 async def test_a_connection_is_renewed_before_its_end_without_a_gap(autojump_clock):
+def refuses(_peer, message):
+    return [{"no": "unknown pair", "for": message["ask"], "id": message["id"]}] if "ask" in message else []
+
+
+@pytest.mark.parametrize(
+    ("answers", "heartbeats", "is_well"),
+    [(accepts, 10, True), (accepts, 3, False), (silent, 10, False), (refuses, 10, False)],
+    ids=["quiet", "short", "unanswered", "all refused"],
+)
+async def test_a_quiet_connection_that_was_well_ends_the_outage(autojump_clock, answers, heartbeats, is_well):
+    """Subscribed and with heartbeats for 5 s: that no trade came is no fault of the exchange."""
+    failed = deque([OSError("no")] * 8)
+    async with running(PlainVenue(silence=100.0), entropy=Longest(1), answers=answers, refused=failed) as run:
+        await until(lambda: run.exchange.peers)
+        await live(run)
+        for _ in range(heartbeats):
+            await trio.sleep(1)
+            await run.peer.say({"alive": True})
+        await trio.sleep(0.1)
+        await run.peer.close(1001)
+        closed = trio.current_time()
+        await until(lambda: len(run.exchange.attempts) == 10)
+        pause = run.exchange.attempts[-1] - closed
+        assert pause == pytest.approx(1.0 if is_well else 60.0, abs=0.2)
+
+
     with capture_logs() as lines:
         async with running(PlainVenue(lifetime=100.0, most_pause=10.0, silence=10_000.0)) as run:
             await live(run)

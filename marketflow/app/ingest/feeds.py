@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from marketflow.app.ports import Chunk, Source
 
 HEALTHY_AFTER: Final = 5.0
-"""Seconds of good updates after which a connection was a good one: the back-off then begins again."""
+"""Seconds after which a connection that is well was a good one: the back-off then begins again."""
 STOP_PATIENCE: Final = 30.0
 """Seconds after a stop in which a source has to return. After that it is cancelled: otherwise a switch of
 modes would wait for ever. (A stop of the service has a limit of its own.)"""
@@ -44,7 +44,7 @@ class Feed:
         *,
         backoff: Backoff,
         idle_timeout: float,
-        last_accepted: Callable[[], float | None],
+        last_well: Callable[[], float | None],
     ) -> None:
         """Times in seconds of Trio's clock.
 
@@ -52,14 +52,15 @@ class Feed:
             source: what is run.
             backoff: the pauses.
             idle_timeout: how long a source may receive nothing.
-            last_accepted: tells when the exchange's last update was accepted, None if none was yet.
+            last_well: tells when the exchange was last well, None if it never was. It is when an update is
+                accepted. A source of a venue knows more: a quiet one is well, too.
         """
         self.exchange = source.exchange
         self.state = FeedState()
         self._source = source
         self._backoff = backoff
         self._idle_timeout = idle_timeout
-        self._last_accepted = last_accepted
+        self._last_well = last_well
         self._log = OutageLog(source.exchange)
 
     @property
@@ -189,8 +190,8 @@ class Feed:
         event, facts = "cannot connect", {}
         if self.state.connected:
             event, facts = "disconnected", {"seconds": round(now - self.state.since, 3)}
-            accepted = self._last_accepted()
-            if accepted is not None and accepted - self.state.since >= HEALTHY_AFTER:
+            well_at = self._last_well()
+            if well_at is not None and well_at - self.state.since >= HEALTHY_AFTER:
                 self._end_outage()
         if is_outage:
             self.state.fail(now, text)

@@ -217,6 +217,11 @@ class VenueSource(Source[AnyPayload], Protocol):
         ...
 
     @property
+    def well_at(self) -> float | None:
+        """The same while it had its subscriptions. A venue that is quiet is well nevertheless."""
+        ...
+
+    @property
     def activity(self) -> str:
         """What it is doing, in a few words."""
         ...

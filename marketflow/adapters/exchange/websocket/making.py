@@ -8,7 +8,7 @@ import attrs
 
 from marketflow.adapters.exchange.venues.venue import Venue
 from marketflow.adapters.exchange.websocket.door import Door
-from marketflow.adapters.exchange.websocket.life import Life, Term
+from marketflow.adapters.exchange.websocket.life import Life, Signs, Term
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.requests import Requests
 from marketflow.adapters.exchange.websocket.session import Session
@@ -32,13 +32,9 @@ class SessionMaker:
     clock: Clock
     entropy: Entropy
 
-    def made(self, heard_at: float, renewed_at: float) -> Session:
-        """A new session.
-
-        Args:
-            heard_at: when the one before last showed life.
-            renewed_at: when the last renewal began. Both in seconds of Trio's clock.
-        """
+    signs: Signs = attrs.field(factory=Signs)
+    def made(self, renewed_at: float) -> Session:
+        """A new session. `renewed_at`: when the last renewal began, in seconds of Trio's clock."""
         rules = self.venue.rules
         requests = Requests(self.venue.for_connection(), self.clock)
         subscriber = Subscriber(
@@ -47,7 +43,8 @@ class SessionMaker:
             self.verdicts,
             Progress(),
         )
-        return Session(self.door, requests, subscriber, Life(heard_at), Term(rules, self.entropy, renewed_at))
+        life, term = Life(self.signs), Term(rules, self.entropy, renewed_at)
+        return Session(self.door, requests, subscriber, life, term)
 
 
 def maker_of(

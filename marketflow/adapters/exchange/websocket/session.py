@@ -151,7 +151,7 @@ class Session:
         messages = await connection.receive()
         self.life.pause()
         if messages or (connection.pings > pings and self._requests.venue.rules.pings_show_life):
-            self.life.heard()
+            self.life.heard(well=self.subscriber.is_well)
         bodies = self._bodies(messages, intake)
         if connection.end is not None and self.leads:
             intake.ended(connection.end)  # the workers may be behind

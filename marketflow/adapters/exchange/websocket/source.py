@@ -112,9 +112,12 @@ class WebSocketSource:
     @property
     def heard_at(self) -> float | None:
         """When the exchange last showed life, in seconds of Trio's clock; None if it never did."""
-        sessions = [each for each in (self._present, self._next) if each is not None]
-        latest = max([each.life.heard_at for each in sessions], default=-math.inf)
-        return None if latest == -math.inf else latest
+        return self._maker.signs.heard_at
+
+    @property
+    def well_at(self) -> float | None:
+        """The same while a connection had its subscriptions."""
+        return self._maker.signs.well_at
 
     @property
     def activity(self) -> str:
@@ -184,8 +187,7 @@ class WebSocketSource:
         self._present, self._next = following, None
 
     def _begun(self, nursery: trio.Nursery, intake: Intake[Frames]) -> Session:
-        heard_at = -math.inf if self.heard_at is None else self.heard_at
-        session = self._maker.made(heard_at, self._renewed_at)
+        session = self._maker.made(self._renewed_at)
         nursery.start_soon(session.run, intake)
         return session
 
