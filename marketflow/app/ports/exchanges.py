@@ -58,8 +58,8 @@ class Identity(NamedTuple):
     """Whether the ids of a symbol's trades are whole numbers without gaps."""
     others: Mapping[str, Sequence[str]] | None = None
     """By symbol the ids of trades that came and were not accepted, if ids are contiguous."""
-    ignored: Mapping[str, Collection[str]] | None = None
-    """By symbol the ids of accepted trades that told a volume which does not count."""
+    ignored: Mapping[str, Collection[int]] | None = None
+    """By symbol the places, among its updates, of trades that told a volume which does not count."""
 
 
 class Decoded(NamedTuple):
