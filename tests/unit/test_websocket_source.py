@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.pacing import LITTLE, Pace
 from marketflow.adapters.exchange.venues.venue import Rate
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.codec import VenueDecoder
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.source import WebSocketSource
@@ -34,7 +35,6 @@ class FixedClock:
         return NOW
 
 
-@attrs.define(eq=False)
 class Longest(random.Random):
     """Always gives the longest pause."""
 
@@ -42,6 +42,7 @@ class Longest(random.Random):
         return b
 
 
+@attrs.define(eq=False)
 class Running:
     """A feed with its source, and the exchange on the other side."""
 
@@ -76,7 +77,7 @@ async def running(
             names,
             VenueDecoder(venue, names, checks),
             opener=Opener(connect=exchange.connect, pace=Pace([(LITTLE, Beat(beat))] if beat else ())),
-            attempts=Turns(venue.rules.attempts) if attempts is None else attempts,
+            budget=Budget.of(venue.rules) if budget is None else budget,
             clock=FixedClock(),
             entropy=entropy,
         )
@@ -193,8 +194,8 @@ async def test_the_time_until_the_beat_counts_as_silence(autojump_clock):
 
 async def test_a_stop_in_each_state_ends_soon(autojump_clock):
     """`running` checks the time of it."""
-    async with running(attempts=Turns(Rate(1, 1_000.0))) as run:
-        await run.source._maker.door.attempts.turn()
+    async with running(budget=Budget(Turns(Rate(1, 1_000.0)))) as run:
+        await run.source._maker.door.budget.attempts.turn()
         await trio.sleep(5)
         assert run.source.activity == "waiting for an attempt"
     async with running() as run:
@@ -260,8 +261,8 @@ async def test_pongs_wait_for_nothing_if_they_do_not_count(autojump_clock):
 
 
 async def test_attempts_of_all_sources_of_a_kind_share_their_limit(autojump_clock):
-    attempts = Turns(Rate(2, 100.0))
-    async with running(attempts=attempts) as one, running(attempts=attempts) as other:
+    budget = Budget(Turns(Rate(2, 100.0)))
+    async with running(budget=budget) as one, running(budget=budget) as other:
         await until(lambda: one.exchange.attempts and other.exchange.attempts)
         began = trio.current_time()
         await one.peer.close(1001)
@@ -270,6 +271,23 @@ async def test_attempts_of_all_sources_of_a_kind_share_their_limit(autojump_cloc
         assert one.source.activity == "waiting for an attempt"
         await until(lambda: len(one.exchange.attempts) + len(other.exchange.attempts) == 4)
         assert trio.current_time() - began >= 99
+
+
+async def test_messages_of_an_address_share_their_limit_where_the_venue_counts_them_so(autojump_clock):
+    """Also over reconnects, and with a limit over a long span."""
+    for rate in (Rate(3, 10.0), Rate(3, 100.0)):
+        venue = PlainVenue(batch=1, requests=rate, requests_by_address=True, silence=10_000.0)
+        budget = Budget.of(venue.rules)
+        async with running(venue, budget=budget) as one, running(venue, budget=budget) as other:
+            await until(lambda: one.exchange.peers and one.peer.received)
+            await one.peer.close(1001)
+            await live(one)
+            await live(other)
+            peers = [*one.exchange.peers, *other.exchange.peers]
+            times = [time for peer in peers for time in peer.times]
+        assert len(times) >= 14
+        for start in times:
+            assert len([each for each in times if start <= each < start + rate.seconds]) <= rate.most
 
 
 async def test_one_bad_symbol_in_a_batch_does_not_cost_the_others(autojump_clock):
@@ -358,24 +376,6 @@ async def test_pings_show_life_where_they_are_the_heartbeat(autojump_clock, show
         assert (len(run.exchange.peers) == 1) == shows_life
 
 
-async def test_time_in_which_the_workers_are_behind_is_no_silence(autojump_clock):
-    """Nobody listens then, so nobody can hear."""
-    async with running(PlainVenue(silence=5.0), room=0) as run:
-        await live(run)
-        run.pause = 60.0
-        await run.peer.say(trades(1))
-        await trio.sleep(1)
-        await run.peer.say(trades(2))  # it is received, and waits
-        await until(lambda: run.ids == [1], 70)
-        await trio.sleep(4)
-        assert len(run.exchange.peers) == 1
-        await until(lambda: len(run.exchange.peers) == 2, 5)
-
-
-# ---- renewal ----
-
-
-async def test_a_connection_is_renewed_before_its_end_without_a_gap(autojump_clock):
 def refuses(_peer, message):
     return [{"no": "unknown pair", "for": message["ask"], "id": message["id"]}] if "ask" in message else []
 
@@ -402,6 +402,24 @@ async def test_a_quiet_connection_that_was_well_ends_the_outage(autojump_clock, 
         assert pause == pytest.approx(1.0 if is_well else 60.0, abs=0.2)
 
 
+async def test_time_in_which_the_workers_are_behind_is_no_silence(autojump_clock):
+    """Nobody listens then, so nobody can hear."""
+    async with running(PlainVenue(silence=5.0), room=0) as run:
+        await live(run)
+        run.pause = 60.0
+        await run.peer.say(trades(1))
+        await trio.sleep(1)
+        await run.peer.say(trades(2))  # it is received, and waits
+        await until(lambda: run.ids == [1], 70)
+        await trio.sleep(4)
+        assert len(run.exchange.peers) == 1
+        await until(lambda: len(run.exchange.peers) == 2, 5)
+
+
+# ---- renewal ----
+
+
+async def test_a_connection_is_renewed_before_its_end_without_a_gap(autojump_clock):
     with capture_logs() as lines:
         async with running(PlainVenue(lifetime=100.0, most_pause=10.0, silence=10_000.0)) as run:
             await live(run)
@@ -582,7 +600,7 @@ def test_too_many_symbols_are_refused():
             {str(number): str(number) for number in range(1_001)},
             None,
             opener=Opener(),
-            attempts=Turns(Rate(1, 1.0)),
+            budget=Budget.of(PlainVenue().rules),
             clock=FixedClock(),
             entropy=random.Random(1),
         )

@@ -60,8 +60,9 @@ class Coinbase(Venue):
     kind = "coinbase"
     url = "wss://ws-feed.exchange.coinbase.com"
     rules = Rules(
-        attempts=Rate(4, 1.0),  # 8 requests a second from an address
+        attempts=Rate(4, 1.0),  # 8 requests a second from an address, with those below
         requests=Rate(4, 1.0),
+        requests_by_address=True,
         batch=50,
         symbols=500,
         rejects_all=True,

@@ -63,12 +63,12 @@ class Kraken(Venue):
     kind = "kraken"
     url = "wss://ws.kraken.com/v2"
     rules = Rules(
-        attempts=Rate(60, 600.0),  # about 150 in 10 minutes
+        attempts=Rate(1, 5.0),  # about 150 in 10 minutes, and after maintenance at most one in 5 s
         requests=Rate(10, 1.0),
         batch=50,
         symbols=1_000,
         silence=5.0,
-        least_pause=5.0,  # after maintenance at most one attempt in 5 s
+        least_pause=5.0,
     )
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002

@@ -128,6 +128,8 @@ class Rules:
     """Connections that are tried, from one address."""
     requests: Rate
     """Messages that we send on a connection."""
+    requests_by_address: bool = False
+    """Whether it counts those of all connections from an address together."""
     pongs_are_requests: bool = False
     """Whether our answers to its WebSocket pings count as such messages."""
     batch: int

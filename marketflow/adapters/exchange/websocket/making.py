@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from marketflow.adapters.exchange.venues.venue import Venue
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.door import Door
 from marketflow.adapters.exchange.websocket.life import Life, Signs, Term
 from marketflow.adapters.exchange.websocket.opening import Opener
@@ -31,8 +32,8 @@ class SessionMaker:
     verdicts: Verdicts
     clock: Clock
     entropy: Entropy
-
     signs: Signs = attrs.field(factory=Signs)
+
     def made(self, renewed_at: float) -> Session:
         """A new session. `renewed_at`: when the last renewal began, in seconds of Trio's clock."""
         rules = self.venue.rules
@@ -54,7 +55,7 @@ def maker_of(
     url: str | None,
     *,
     opener: Opener,
-    attempts: Turns,
+    budget: Budget,
     clock: Clock,
     entropy: Entropy,
 ) -> SessionMaker:
@@ -65,7 +66,7 @@ def maker_of(
         door=Door(
             url=venue.url if url is None else url,
             opener=opener,
-            attempts=attempts,
+            budget=budget,
             requests=Turns(venue.rules.requests),
             entropy=entropy,
         ),

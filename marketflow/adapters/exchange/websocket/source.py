@@ -25,11 +25,11 @@ import trio
 from trio_util import wait_any
 
 from marketflow.adapters.exchange.venues.venue import Venue
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.frames import Frames
 from marketflow.adapters.exchange.websocket.making import maker_of
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.session import Session
-from marketflow.adapters.exchange.websocket.turns import Turns
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ports import Clock, Decode, Entropy, Intake
 
@@ -45,7 +45,7 @@ class WebSocketSource:
         decode: Decode[Frames],
         *,
         opener: Opener,
-        attempts: Turns,
+        budget: Budget,
         clock: Clock,
         entropy: Entropy,
         url: str | None = None,
@@ -58,7 +58,7 @@ class WebSocketSource:
             names: our symbols, by the venue's spelling.
             decode: its codec.
             opener: makes connections.
-            attempts: their limit, one for all sources of this kind of venue.
+            budget: what our address may do, one for all its sources of this kind of venue.
             clock: the wall clock.
             entropy: for jitter.
             url: in place of the venue's own.
@@ -72,7 +72,7 @@ class WebSocketSource:
         self.exchange = exchange
         self.decode = decode
         self._maker = maker_of(
-            exchange, venue, names, url, opener=opener, attempts=attempts, clock=clock, entropy=entropy
+            exchange, venue, names, url, opener=opener, budget=budget, clock=clock, entropy=entropy
         )
         self._present: Session | None = None
         self._next: Session | None = None
