@@ -15,7 +15,7 @@ from marketflow.loopback import check_other_end
 
 @pytest.fixture
 async def port(monkeypatch):
-    """Whoever connects to this port of loopback is given the same port for its own end."""
+    """A client that connects to this port of loopback is given the same port for its own end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
