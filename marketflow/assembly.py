@@ -83,7 +83,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
                 source,
                 backoff=backoff_of(source, settings, outside.entropy),
                 idle_timeout=idle_timeout_of(source, settings),
-                last_accepted=partial(book.last_accepted.get, source.exchange),
+                last_well=partial(last_well_of, source, book.last_accepted),
             )
             for source in each
         ]
@@ -162,6 +162,16 @@ def idle_timeout_of(source: Source[Any], settings: Settings) -> float:
     if isinstance(source, VenueSource):
         return VENUE_IDLE_SECONDS
     return settings.feeds.idle_timeout / 1_000
+
+
+def last_well_of(source: Source[Any], last_accepted: Mapping[str, float]) -> float | None:
+    """When an exchange was last well: an update was accepted, or a venue was well by its own rule.
+
+    In seconds of Trio's clock; None if it never was. `last_accepted` has the exchanges' times of updates.
+    """
+    own = source.well_at if isinstance(source, VenueSource) else None
+    times = (last_accepted.get(source.exchange), own)
+    return max([time for time in times if time is not None], default=None)
 
 
 def share_options(settings: Settings) -> ShareOptions:

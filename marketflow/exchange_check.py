@@ -127,7 +127,7 @@ async def check_exchange(
         source,
         backoff=backoff_of(source, settings, entropy),
         idle_timeout=idle_timeout_of(source, settings),
-        last_accepted=lambda: None,
+        last_well=lambda: None,
     )
     seen, stopping = Seen(source, say), trio.Event()
     send, receive = trio.open_memory_channel[Chunk[Any]](8)

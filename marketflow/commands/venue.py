@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from marketflow.adapters.exchange.fake_venues.plan import Plan
     from marketflow.adapters.exchange.fake_venues.server import FakeVenue
 
-KINDS: Final = ("binance", "coinbase", "kraken", "okx", "bybit", "bitstamp", "gateio", "kucoin")
+KINDS: Final = ("binance", "coinbase", "kraken", "okx", "bybit", "bitstamp", "gateio", "kucoin", "bitfinex")
 KEPT: Final = 10_000
 """Trades that are kept in memory."""
 SHOWN: Final = 20
@@ -134,7 +135,7 @@ async def _run(fake: FakeVenue, plan: Plan, kind: str) -> None:
 
 
 def _introduction(fake: FakeVenue, kind: str) -> str:
-    symbols = ", ".join(f'{_ours(symbol)} = "{symbol}"' for symbol in fake.symbols)
+    symbols = ", ".join(f'{_ours(kind, symbol)} = "{symbol}"' for symbol in fake.symbols)
     return f"""\
 {kind} listens at {fake.url}
 These lines in config.toml connect marketflow to it:
@@ -148,9 +149,12 @@ symbols = {{ {symbols} }}
 Ctrl-C ends it."""
 
 
-def _ours(symbol: str) -> str:
+def _ours(kind: str, symbol: str) -> str:
     """A symbol as marketflow spells it."""
-    return "".join(filter(str.isalnum, symbol)).upper()
+    letters = "".join(filter(str.isalnum, symbol))
+    if kind == "bitfinex":  # `t` stands for a trading pair, and UST for USDT
+        letters = re.sub("UST$", "USDT", letters.removeprefix("t"))
+    return letters.upper()
 
 
 def _summary(fake: FakeVenue) -> str:

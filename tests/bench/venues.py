@@ -42,11 +42,13 @@ DECODING_GOAL = 1.5
 LINES = "lines"
 """What is measured beside the venues."""
 QUICK = ("binance", "kraken")
+COMPARED = [kind for kind in KINDS if kind != "bitfinex"]
+"""Bitfinex sends each trade twice, so its costs do not compare."""
 
 
 def venues(bench: Bench) -> list[Row]:
     """Rows for the frames, for each venue's decoding, and for each venue and rate."""
-    kinds = [kind for kind in VENUES if kind in KINDS and (kind in QUICK or not bench.quick)]
+    kinds = [kind for kind in VENUES if kind in COMPARED and (kind in QUICK or not bench.quick)]
     return [*_of_processor(bench, kinds), *_of_service(bench, kinds)]
 
 

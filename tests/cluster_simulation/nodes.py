@@ -194,7 +194,7 @@ class SimulatedNode:
             source,
             backoff=Backoff(0.25, 2.0, self._rng),
             idle_timeout=30.0,
-            last_accepted=partial(share.book.last_accepted.get, exchange),
+            last_well=partial(share.book.last_accepted.get, exchange),
         )
         tenure = SimulatedTenure(hold.term, self, share, window, feed)
         found.append(tenure)

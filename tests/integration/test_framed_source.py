@@ -68,7 +68,7 @@ async def stage(*, decode=None, idle_timeout=5.0, enter=None, **options) -> Asyn
                 source,
                 backoff=Backoff(0.01, 0.05, random.Random(1)),
                 idle_timeout=idle_timeout,
-                last_accepted=partial(book.last_accepted.get, NAME),
+                last_well=partial(book.last_accepted.get, NAME),
             )
 
             async def pool() -> None:

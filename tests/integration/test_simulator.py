@@ -473,7 +473,7 @@ async def test_a_feed_reads_it_through_all_faults(limit):
             TcpSource("exchange1", "127.0.0.1", port, decode, reader),
             backoff=Backoff(0.01, 0.05, random.Random(1)),
             idle_timeout=5,
-            last_accepted=lambda: last_accepted,
+            last_well=lambda: last_accepted,
         )
         nursery.start_soon(feed.run, send, stopping)
         async for chunk in receive:

@@ -19,6 +19,7 @@ import trustme
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.pacing import LITTLE, Pace
 from marketflow.adapters.exchange.venues.venue import Rate
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.codec import VenueDecoder
 from marketflow.adapters.exchange.websocket.connection import Connection
 from marketflow.adapters.exchange.websocket.opening import Opener
@@ -495,7 +496,7 @@ async def run_source(nursery, venue, url, opener):
         names,
         VenueDecoder(venue, names, Checks(frozenset(names.values()), 60_000, 120_000)),
         opener=opener,
-        attempts=Turns(Rate(50, 1.0)),
+        budget=Budget(Turns(Rate(50, 1.0))),
         clock=SystemClock(),
         entropy=random.Random(1),
         url=url,
@@ -504,7 +505,7 @@ async def run_source(nursery, venue, url, opener):
         source,
         backoff=Backoff(0.01, 0.02, random.Random(1)),
         idle_timeout=math.inf,
-        last_accepted=lambda: None,
+        last_well=lambda: None,
     )
     run = Running(feed, source, trio.Event(), [])
     send, receive = trio.open_memory_channel(8)

@@ -94,6 +94,7 @@ class SimulatedVenue(SimulatedSource):
         self.pauses = pauses
         self.silence = SILENCE
         self.heard_at: float | None = None
+        self.well_at: float | None = None
         self._clock, self._pace = reader.clock, reader.pace
 
     async def _read(self, intake: Intake[Any]) -> None:
@@ -102,7 +103,7 @@ class SimulatedVenue(SimulatedSource):
             if connection is None or intake.stopping:
                 return
             self._messages.clear()
-            self.heard_at = trio.current_time()
+            self.heard_at = self.well_at = trio.current_time()
             asked_at = self._clock.now()
             intake.connected()
             paced = self._pace.paced(connection, lambda: intake.stopping)
@@ -111,7 +112,7 @@ class SimulatedVenue(SimulatedSource):
                 data = await paced.receive()
                 if not data:
                     raise ConnectionError("closed by the exchange")
-                self.heard_at = trio.current_time()
+                self.heard_at = self.well_at = trio.current_time()
                 bodies = tuple(line for line in self._messages if line.strip(b" \t\r"))
                 self._messages.clear()
                 if not bodies:

@@ -85,6 +85,7 @@ RULES = {
     "marketflow.logs": Rule(ours("app", "adapters", "embedded", *TOP)),
     "marketflow.embedded": Rule(ours("domain", "app", "adapters", "config", "logs", *TOP)),
     "marketflow.patience": Rule(forbidden=(), only=("trio",)),
+    "marketflow.loopback": Rule(forbidden=(), only=()),
     "marketflow.outside": Rule(ours("assembly", "embedded", *TOP)),
     "marketflow.sources": Rule(ours("outside", "assembly", "embedded", *TOP)),
     "marketflow.assembly": Rule(ours("embedded", *TOP)),

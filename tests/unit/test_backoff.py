@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import random
+from types import MappingProxyType
 
 import pytest
 
 from marketflow.app.ingest.backoff import Backoff
+from marketflow.assembly import last_well_of
 
 
 class LongestPause(random.Random):
@@ -39,3 +41,22 @@ def test_it_never_overflows():
     """Days of an outage would be more doublings than a float can represent."""
     backoff = Backoff(0.25, 2.0, LongestPause())
     assert {backoff.next() for _ in range(5_000)} == {0.25, 0.5, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("accepted_at", "own", "expected"),
+    [(None, None, None), (3.0, None, 3.0), (None, 4.0, 4.0), (3.0, 4.0, 4.0), (5.0, 4.0, 5.0)],
+)
+def test_a_venue_is_well_by_its_updates_or_by_its_own_rule(accepted_at, own, expected):
+    class Quiet:
+        exchange = "kraken"
+        kind = activity = ""
+        decode = run = len
+        symbols = rejected_symbols = MappingProxyType({})
+        pauses = (1.0, 2.0)
+        silence = 5.0
+        heard_at = 9.0
+        well_at = own
+
+    accepted = {} if accepted_at is None else {"kraken": accepted_at}
+    assert last_well_of(Quiet(), accepted | {"other": 8.0}) == expected

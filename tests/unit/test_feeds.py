@@ -118,12 +118,12 @@ class LongestWait(random.Random):
         return b
 
 
-def feed_of(source, *, last_accepted=lambda: None, idle_timeout=30.0, rng=None) -> Feed:
+def feed_of(source, *, last_well=lambda: None, idle_timeout=30.0, rng=None) -> Feed:
     return Feed(
         source,
         backoff=Backoff(0.25, 2.0, rng or LongestWait()),
         idle_timeout=idle_timeout,
-        last_accepted=last_accepted,
+        last_well=last_well,
     )
 
 
@@ -225,7 +225,7 @@ async def test_back_off_is_reset_after_good_lines(autojump_clock, end, good_for,
     accepted = None
 
     source = ScriptedSource(REFUSED, REFUSED, REFUSED, REFUSED, [b"a\n", good_for, b"b\n", end])
-    feed = feed_of(source, last_accepted=lambda: accepted)
+    feed = feed_of(source, last_well=lambda: accepted)
     send, receive = trio.open_memory_channel(10)
     stopping = trio.Event()
     async with trio.open_nursery() as nursery, receive:
@@ -241,7 +241,7 @@ async def test_back_off_is_reset_after_good_lines(autojump_clock, end, good_for,
 
 async def test_a_long_life_without_good_lines_is_no_health(autojump_clock):
     source = ScriptedSource(REFUSED, REFUSED, REFUSED, [100 * b"garbage\n", 25, b"x\n", 25, b"x\n", CLOSED])
-    await chunks_until(feed_of(source, last_accepted=lambda: 1.0), 60)
+    await chunks_until(feed_of(source, last_well=lambda: 1.0), 60)
     assert source.attempts[4] - source.closed[0] == pytest.approx(2)
 
 

@@ -46,7 +46,7 @@ def feed_of(source, idle_timeout=30.0):
         source,
         backoff=Backoff(1.0, 1.0, random.Random(1)),
         idle_timeout=idle_timeout,
-        last_accepted=lambda: None,
+        last_well=lambda: None,
     )
 
 

@@ -136,7 +136,7 @@ async def test_ticks_that_are_further_apart_than_the_idle_timeout(autojump_clock
         source_of(rate=0.05),
         backoff=Backoff(1.0, 1.0, random.Random(1)),
         idle_timeout=5.0,
-        last_accepted=lambda: None,
+        last_well=lambda: None,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run, send, stopping)

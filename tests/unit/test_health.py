@@ -60,7 +60,7 @@ class AVenue:
     activity = "live"
 
     def __init__(self):
-        self.heard_at = trio.current_time()
+        self.heard_at = self.well_at = trio.current_time()
         self.rejected_symbols = {}
 
 

@@ -130,9 +130,15 @@ def test_trades_are_not_old_because_the_clock_was_ahead_at_the_question():
 def test_a_volume_of_a_duplicate_is_not_counted_as_ignored():
     """It is of no update that counts."""
     trades = Trades(EXCHANGE)
-    sifted(trades, batch_of((1, NOON), ignored_volumes=1, ignored={SYMBOL: {"1"}}))
-    again = batch_of((1, NOON), (2, NOON), (3, NOON), ignored_volumes=2, ignored={SYMBOL: {"1", "3"}})
+    sifted(trades, batch_of((1, NOON), ignored_volumes=1, ignored={SYMBOL: {0}}))
+    again = batch_of((1, NOON), (2, NOON), (3, NOON), ignored_volumes=2, ignored={SYMBOL: {0, 2}})
     assert sifted(trades, again).ignored_volumes == 1
+
+
+def test_of_a_trade_that_comes_twice_in_a_batch_only_the_first_volume_matters():
+    for place, ignored in ((0, 1), (1, 0)):
+        batch = batch_of((1, NOON), (1, NOON), ignored_volumes=1, ignored={SYMBOL: {place}})
+        assert sifted(Trades(EXCHANGE), batch).ignored_volumes == ignored
 
 
 def test_what_was_traded_while_we_were_away_is_new():

@@ -9,15 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketflow.adapters.exchange.venues.reading import (
-    all_have,
-    all_ms_of,
-    member,
-    members,
-    ms_of,
-    request_of,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import all_have
+from marketflow.adapters.exchange.venues.members import member, members, request_of, text_of
+from marketflow.adapters.exchange.venues.times import all_ms_of, ms_of
 
 SECONDS = st.integers(-(10**9), 10**10)
 """From 1938 to 2286."""

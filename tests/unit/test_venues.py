@@ -513,7 +513,9 @@ def test_the_document_has_the_endpoint_and_the_limits(kind: str) -> None:
     assert life
     assert limits.split(" | ") == [
         f"{rules.attempts.most} in {rules.attempts.seconds:g}",
-        f"{rules.requests.most} in {rules.requests.seconds:g}" + ", pongs too" * rules.pongs_are_requests,
+        f"{rules.requests.most} in {rules.requests.seconds:g}"
+        + ", pongs too" * rules.pongs_are_requests
+        + ", all connections together" * rules.requests_by_address,
         str(rules.batch),
         str(rules.symbols),
         "none" if rules.ping_every is None else f"{rules.ping_every:g}",

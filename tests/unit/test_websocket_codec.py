@@ -83,7 +83,22 @@ def test_volumes_and_sides_are_those_of_the_trades():
     (updates,) = found.updates
     assert (updates.columns.volumes, updates.columns.sides) == ([0.5, None], ["buy", None])
     assert (updates.columns.ids, found.ignored_volumes) == (["1", "2"], 1)
-    assert found.identity.ignored == {"BTCUSD": {"2"}}
+    assert found.identity.ignored == {"BTCUSD": {1}}
+
+
+def test_a_volume_that_does_not_count_is_that_of_its_own_trade():
+    """Of several trades with one id the first counts, if it is accepted: its volume and no other."""
+    good = kraken_body("BTC/USD", 7.0, 1)
+    bad, rejected = (kraken_body("BTC/USD", price, 1).replace(b"0.5", b"-1") for price in (7.0, 0))
+    decode = VenueDecoder(Kraken(), {"BTC/USD": "BTCUSD"}, Checks(frozenset({"BTCUSD"}), 60_000, 120_000))
+    for bodies, places in (
+        ((good, bad), {1}),
+        ((bad, good), {0}),
+        ((rejected, bad, good), {0}),
+        ((rejected, good, bad, rejected, bad), {1, 2}),
+    ):
+        found = decode(Frames(bodies, NOW, NOW, 1.0))
+        assert (found.identity.ignored, found.ignored_volumes) == ({"BTCUSD": places}, len(places))
 
 
 @pytest.mark.parametrize("number", [-1, 2**63, 10**200, "", "a:b", "a b", "\u0663", "x" * 65])

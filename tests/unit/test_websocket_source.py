@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import deque
 from contextlib import asynccontextmanager
 
 import attrs
@@ -15,6 +16,7 @@ from structlog.testing import capture_logs
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.pacing import LITTLE, Pace
 from marketflow.adapters.exchange.venues.venue import Rate
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.codec import VenueDecoder
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.source import WebSocketSource
@@ -31,6 +33,13 @@ NOW = 1_795_343_351_549
 class FixedClock:
     def now(self):
         return NOW
+
+
+class Longest(random.Random):
+    """Always gives the longest pause."""
+
+    def uniform(self, _a, b):
+        return b
 
 
 @attrs.define(eq=False)
@@ -53,20 +62,22 @@ class Running:
 
 
 @asynccontextmanager
-async def running(venue=None, *, names=NAMES, attempts=None, room=math.inf, beat=None, **settings):
+async def running(
+    venue=None, *, names=NAMES, budget=None, room=math.inf, beat=None, entropy=None, **settings
+):
     """Runs until the end of the block, and stops then. `beat`: seconds between two; None: no pauses."""
     venue = PlainVenue() if venue is None else venue
     checks = Checks(frozenset(names.values()), 60_000, 120_000)
     async with trio.open_nursery() as nursery:
         exchange = Exchange(nursery, **settings)
-        entropy = random.Random(1)
+        entropy = random.Random(1) if entropy is None else entropy
         source = WebSocketSource(
             "exchange1",
             venue,
             names,
             VenueDecoder(venue, names, checks),
             opener=Opener(connect=exchange.connect, pace=Pace([(LITTLE, Beat(beat))] if beat else ())),
-            attempts=Turns(venue.rules.attempts) if attempts is None else attempts,
+            budget=Budget.of(venue.rules) if budget is None else budget,
             clock=FixedClock(),
             entropy=entropy,
         )
@@ -74,7 +85,7 @@ async def running(venue=None, *, names=NAMES, attempts=None, room=math.inf, beat
             source,
             backoff=Backoff(*source.pauses, entropy),
             idle_timeout=math.inf,
-            last_accepted=lambda: None,
+            last_well=lambda: source.well_at,
         )
         send, receive = trio.open_memory_channel(room)
         run = Running(source, feed, exchange, trio.Event())
@@ -183,8 +194,8 @@ async def test_the_time_until_the_beat_counts_as_silence(autojump_clock):
 
 async def test_a_stop_in_each_state_ends_soon(autojump_clock):
     """`running` checks the time of it."""
-    async with running(attempts=Turns(Rate(1, 1_000.0))) as run:
-        await run.source._maker.door.attempts.turn()
+    async with running(budget=Budget(Turns(Rate(1, 1_000.0)))) as run:
+        await run.source._maker.door.budget.attempts.turn()
         await trio.sleep(5)
         assert run.source.activity == "waiting for an attempt"
     async with running() as run:
@@ -250,8 +261,8 @@ async def test_pongs_wait_for_nothing_if_they_do_not_count(autojump_clock):
 
 
 async def test_attempts_of_all_sources_of_a_kind_share_their_limit(autojump_clock):
-    attempts = Turns(Rate(2, 100.0))
-    async with running(attempts=attempts) as one, running(attempts=attempts) as other:
+    budget = Budget(Turns(Rate(2, 100.0)))
+    async with running(budget=budget) as one, running(budget=budget) as other:
         await until(lambda: one.exchange.attempts and other.exchange.attempts)
         began = trio.current_time()
         await one.peer.close(1001)
@@ -260,6 +271,23 @@ async def test_attempts_of_all_sources_of_a_kind_share_their_limit(autojump_cloc
         assert one.source.activity == "waiting for an attempt"
         await until(lambda: len(one.exchange.attempts) + len(other.exchange.attempts) == 4)
         assert trio.current_time() - began >= 99
+
+
+async def test_messages_of_an_address_share_their_limit_where_the_venue_counts_them_so(autojump_clock):
+    """Also over reconnects, and with a limit over a long span."""
+    for rate in (Rate(3, 10.0), Rate(3, 100.0)):
+        venue = PlainVenue(batch=1, requests=rate, requests_by_address=True, silence=10_000.0)
+        budget = Budget.of(venue.rules)
+        async with running(venue, budget=budget) as one, running(venue, budget=budget) as other:
+            await until(lambda: one.exchange.peers and one.peer.received)
+            await one.peer.close(1001)
+            await live(one)
+            await live(other)
+            peers = [*one.exchange.peers, *other.exchange.peers]
+            times = [time for peer in peers for time in peer.times]
+        assert len(times) >= 13
+        for start in times:
+            assert len([each for each in times if start <= each < start + rate.seconds]) <= rate.most
 
 
 async def test_one_bad_symbol_in_a_batch_does_not_cost_the_others(autojump_clock):
@@ -346,6 +374,32 @@ async def test_pings_show_life_where_they_are_the_heartbeat(autojump_clock, show
             await trio.sleep(1)
             await run.exchange.peers[0].ping()
         assert (len(run.exchange.peers) == 1) == shows_life
+
+
+def refuses(_peer, message):
+    return [{"no": "unknown pair", "for": message["ask"], "id": message["id"]}] if "ask" in message else []
+
+
+@pytest.mark.parametrize(
+    ("answers", "heartbeats", "is_well"),
+    [(accepts, 10, True), (accepts, 3, False), (silent, 10, False), (refuses, 10, False)],
+    ids=["quiet", "short", "unanswered", "all refused"],
+)
+async def test_a_quiet_connection_that_was_well_ends_the_outage(autojump_clock, answers, heartbeats, is_well):
+    """Subscribed and with heartbeats for 5 s: that no trade came is no fault of the exchange."""
+    failed = deque([OSError("no")] * 8)
+    async with running(PlainVenue(silence=100.0), entropy=Longest(1), answers=answers, refused=failed) as run:
+        await until(lambda: run.exchange.peers)
+        await live(run)
+        for _ in range(heartbeats):
+            await trio.sleep(1)
+            await run.peer.say({"alive": True})
+        await trio.sleep(0.1)
+        await run.peer.close(1001)
+        closed = trio.current_time()
+        await until(lambda: len(run.exchange.attempts) == 10)
+        pause = run.exchange.attempts[-1] - closed
+        assert pause == pytest.approx(1.0 if is_well else 60.0, abs=0.2)
 
 
 async def test_time_in_which_the_workers_are_behind_is_no_silence(autojump_clock):
@@ -546,7 +600,7 @@ def test_too_many_symbols_are_refused():
             {str(number): str(number) for number in range(1_001)},
             None,
             opener=Opener(),
-            attempts=Turns(Rate(1, 1.0)),
+            budget=Budget.of(PlainVenue().rules),
             clock=FixedClock(),
             entropy=random.Random(1),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -9,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 from venue_client import HOURS, Client, Closed, Refused, connected, endpoint, post
-from venue_forms import KINDS, SYMBOLS, is_trade, requests
+from venue_forms import GREETING, KINDS, SYMBOLS, is_trade, requests
 
 from marketflow.adapters.exchange.fake_venues.limits import Window
 from marketflow.adapters.exchange.fake_venues.protocol import Rate
@@ -32,7 +33,7 @@ async def client_of(kind: str, *, pongs: bool = True, **options) -> AsyncIterato
         FakeVenue(kind, symbols=options.pop("symbols", SYMBOLS[kind]), **options) as venue,
         connected(await endpoint(venue.url), pongs=pongs, limit=HOURS) as client,
     ):
-        if kind in {"kucoin", "kraken"}:
+        if kind in GREETING:
             await client.text()
         yield venue, client
 
@@ -74,6 +75,7 @@ def ping_of(kind: str) -> object:
         "kucoin": {"id": 5, "type": "ping"},
         "bitstamp": {"event": "bts:heartbeat"},
         "gateio": {"time": 1, "channel": "spot.ping"},
+        "bitfinex": {"event": "ping", "cid": 5},
     }[kind]
 
 
@@ -196,7 +198,8 @@ async def test_a_ping_is_answered(virtual_clock, kind: str, pong: bytes) -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "field", "pong"), [("kraken", "method", "pong"), ("gateio", "channel", "spot.pong")]
+    ("kind", "field", "pong"),
+    [("kraken", "method", "pong"), ("gateio", "channel", "spot.pong"), ("bitfinex", "event", "pong")],
 )
 async def test_a_ping_is_answered_with_the_time(virtual_clock, kind: str, field: str, pong: str) -> None:
     async with client_of(kind) as (_, client):
@@ -302,6 +305,26 @@ async def test_kucoin_takes_100_symbols_in_a_request_and_300_on_a_connection(vir
         assert venue.violations == ["connection 1: 101 symbols in a request (at most 100)"]
 
 
+async def test_bitfinex_takes_25_channels_on_a_connection(virtual_clock) -> None:
+    """One more is answered with an error, and the connection goes on."""
+    symbols = [f"tA{number:02}USD" for number in range(26)]
+    async with client_of("bitfinex", symbols=symbols) as (venue, client):
+        await client.send(*requests("bitfinex", symbols[:25]))
+        found = await client.quiet(1)
+        assert (len(found), len(client.channels), venue.violations) == (50, 25, [])
+        await client.send(*requests("bitfinex", symbols[25:]))
+        assert (await client.json())["code"] == 10305
+        assert venue.violations == ["connection 1: more than 25 channels"]
+
+
+async def test_bitfinex_sends_a_heartbeat_in_each_channel(virtual_clock) -> None:
+    async with client_of("bitfinex") as (venue, client):
+        await client.send(*requests("bitfinex", venue.symbols))
+        await client.quiet(1)
+        beats = [json.loads(each) for each in await client.quiet(44.5)]
+        assert sorted(beats) == sorted([[number, "hb"] for number in client.channels] * 3)
+
+
 async def test_binance_takes_1024_streams_on_a_connection(virtual_clock) -> None:
     symbols = [f"A{number}USDT" for number in range(1_025)]
     async with client_of("binance", symbols=symbols) as (venue, client):
@@ -318,7 +341,14 @@ async def test_binance_takes_1024_streams_on_a_connection(virtual_clock) -> None
 
 @pytest.mark.parametrize(
     ("kind", "most", "seconds"),
-    [("okx", 3, 1), ("kucoin", 30, 60), ("kraken", 150, 600), ("binance", 300, 300), ("bybit", 500, 300)],
+    [
+        ("okx", 3, 1),
+        ("kucoin", 30, 60),
+        ("kraken", 150, 600),
+        ("binance", 300, 300),
+        ("bybit", 500, 300),
+        ("bitfinex", 20, 60),
+    ],
 )
 async def test_too_many_connections_are_refused(virtual_clock, kind: str, most: int, seconds: float) -> None:
     """The rule is the venue's; a smaller one of the same kind is tried."""

@@ -11,7 +11,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from venue_client import Client, connected, endpoint, until
-from venue_forms import KINDS, SYMBOLS, UNITS, Seen, is_trade, requests, trades
+from venue_forms import GREETING, KINDS, SYMBOLS, UNITS, Seen, is_trade, requests, trades
 
 from marketflow.adapters.exchange.fake_venues.faults import Faults
 from marketflow.adapters.exchange.fake_venues.kinds import KINDS as MADE
@@ -64,7 +64,7 @@ async def read(client: Client, kind: str, count: int) -> list[Seen]:
     while len(found) < count:
         message = await client.text()
         if is_trade(kind, message):
-            found += trades(kind, message)
+            found += trades(kind, message, client.channels)
     return found
 
 
@@ -157,7 +157,7 @@ async def answers_of(kind: str, symbols: list[str], listed: list[str]) -> list[d
     """The answers to requests for these symbols, with `listed` on the venue."""
     async with FakeVenue(kind, symbols=listed, clock=WallClock()) as venue:
         async with connected(await endpoint(venue.url)) as client:
-            if kind in {"kucoin", "kraken"}:
+            if kind in GREETING:
                 await client.text()
             await client.send(*requests(kind, symbols))
             found = [json.loads(each) for each in await client.quiet(0.2)]
@@ -283,6 +283,47 @@ async def test_kucoin_answers_a_subscription() -> None:
     assert got == {"subscribed": []}
 
 
+async def test_bitfinex_answers_a_subscription() -> None:
+    """A snapshot of old trades follows, the newest first, in a channel that has a number."""
+    answer, (number, old), bad, got = await answers_of("bitfinex", ["tBTCUSD", "tXBTUSD"], ["tBTCUSD"])
+    named = {"channel": "trades", "symbol": "tBTCUSD", "pair": "BTCUSD"}
+    assert answer == {"event": "subscribed", "chanId": number, **named}
+    assert len(old) == 30
+    assert old == sorted(old, reverse=True)
+    assert old[0][1] <= WallClock().now() - 25_000
+    named = {"channel": "trades", "symbol": "tXBTUSD", "pair": "XBTUSD"}
+    assert bad == {"event": "error", "msg": "symbol: invalid", "code": 10300, **named}
+    assert got == {"subscribed": ["tBTCUSD"]}
+
+
+async def test_bitfinex_sends_each_trade_twice_and_numbers_channels_by_connection() -> None:
+    async with (
+        FakeVenue("bitfinex", symbols=["tBTCUSD"]) as venue,
+        connected(venue.url) as one,
+        connected(venue.url) as other,
+    ):
+        for client in (one, other):
+            await client.send(*requests("bitfinex", venue.symbols))
+        await until(lambda: all(each.session.subscribed for each in venue._floor.connections))
+        venue.trade()
+        for client in (one, other):
+            while not is_trade("bitfinex", message := await client.text()):
+                pass
+            channel, _, trade = json.loads(message)
+            assert await client.json() == [channel, "tu", trade]
+            assert client.channels == {channel: "tBTCUSD"}
+        assert one.channels.keys().isdisjoint(other.channels)
+
+
+async def test_bitfinex_refuses_what_it_has_given_already() -> None:
+    async with FakeVenue("bitfinex", symbols=["tBTCUSD"]) as venue, connected(venue.url) as client:
+        await subscribe(client, "bitfinex", venue)
+        await client.send(*requests("bitfinex", ["tBTCUSD"]))
+        while isinstance(answer := await client.json(), list) or answer["event"] != "error":
+            pass
+        assert (answer["event"], answer["code"]) == ("error", 10301)
+
+
 UNSUBSCRIBE = {
     "binance": {"method": "UNSUBSCRIBE", "params": ["btcusdt@trade"], "id": 2},
     "coinbase": {"type": "unsubscribe", "channels": [{"name": "matches", "product_ids": ["BTC-USD"]}]},
@@ -302,7 +343,10 @@ async def test_after_an_unsubscription_only_the_others_come(kind: str) -> None:
         async with connected(await endpoint(venue.url)) as client:
             await subscribe(client, kind, venue)
             await read_old(client, kind)
-            await client.send(UNSUBSCRIBE[kind])
+            while kind == "bitfinex" and len(client.channels) < len(venue.symbols):
+                await client.text()
+            channels = [number for number, symbol in client.channels.items() if symbol == first]
+            await client.send(UNSUBSCRIBE.get(kind, {"event": "unsubscribe", "chanId": sum(channels)}))
             await until(lambda: len(venue._floor.connections[0].session.subscribed) == 1)
             venue.trade(3, first)
             (made,) = venue.trade(1, second)
@@ -330,7 +374,7 @@ async def test_a_message_that_means_nothing_is_answered_with_an_error(kind: str)
             venue._floor.attempts = Window(None)
             venue._floor.requests = Window(None)
             async with connected(await endpoint(venue.url)) as client:
-                if kind in {"kucoin", "kraken"}:
+                if kind in GREETING:
                     await client.text()
                 await client.send(message)
                 answer = (await client.text()).lower()

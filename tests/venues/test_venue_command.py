@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 from venue_client import connected, endpoint
-from venue_forms import KINDS, is_trade, requests, trades
+from venue_forms import GREETING, KINDS, is_trade, requests, trades
 
 LIMIT = 60
 """Seconds that a program may take."""
@@ -38,7 +38,7 @@ async def test_it_prints_how_to_connect_and_serves_until_a_signal(kind: str, tmp
             lines = await trio.to_thread.run_sync(read_introduction, process)
             (exchange,) = tomllib.loads("\n".join(lines[3:-1]))["exchanges"]
             async with connected(await endpoint(exchange["url"])) as client:
-                if kind == "kucoin":
+                if kind in GREETING:
                     await client.text()
                 symbols = list(exchange["symbols"].values())
                 await client.send(*requests(kind, symbols))
@@ -51,7 +51,7 @@ async def test_it_prints_how_to_connect_and_serves_until_a_signal(kind: str, tmp
     assert lines[0] == f"{kind} listens at {exchange['url']}"
     assert (exchange["name"], exchange["kind"]) == (kind, kind)
     assert list(exchange["symbols"]) == ["BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT"]
-    assert trades(kind, message)[0].symbol in symbols
+    assert trades(kind, message, client.channels)[0].symbol in symbols
     assert process.returncode == 0
     assert re.fullmatch(r"\d+ trades, 1 connections, 0 violations of the rules\n", out)
     assert "Traceback" not in err

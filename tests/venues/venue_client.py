@@ -51,6 +51,8 @@ class Client:
         self._limit = limit
         self._messages: deque[bytes] = deque()
         self._partial = bytearray()
+        self.channels: dict[int, str] = {}
+        """The symbols of Bitfinex's channels."""
         self.pings = 0
         """Pings that have come."""
         self.pongs = 0
@@ -85,7 +87,11 @@ class Client:
         """
         while not self._messages:
             await self._more()
-        return self._messages.popleft()
+        message = self._messages.popleft()
+        if b'"chanId"' in message and b'"subscribed"' in message:
+            answer = json.loads(message)
+            self.channels[answer["chanId"]] = answer["symbol"]
+        return message
 
     async def json(self) -> object:
         return json.loads(await self.text())

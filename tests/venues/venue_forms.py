@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import attrs
 
-KINDS = ("binance", "coinbase", "kraken", "okx", "bybit", "bitstamp", "gateio", "kucoin")
+KINDS = ("binance", "coinbase", "kraken", "okx", "bybit", "bitstamp", "gateio", "kucoin", "bitfinex")
+GREETING = {"kucoin", "kraken", "bitfinex"}
+"""Those that say something when a client connects."""
 
 SYMBOLS = {
     "binance": ("BTCUSDT", "ETHUSDT"),
@@ -19,6 +21,7 @@ SYMBOLS = {
     "bitstamp": ("btcusd", "ethusd"),
     "gateio": ("BTC_USDT", "ETH_USDT"),
     "kucoin": ("BTC-USDT", "ETH-USDT"),
+    "bitfinex": ("tBTCUSD", "tETHUSD"),
 }
 """Two pairs of each kind."""
 
@@ -46,6 +49,7 @@ UNITS = {
     "bitstamp": 1_000,
     "gateio": 1,
     "kucoin": 1,
+    "bitfinex": 1_000_000,
 }
 """The nanoseconds in the unit of `Seen.time`."""
 
@@ -73,6 +77,8 @@ def requests(kind: str, symbols: Sequence[str]) -> list[object]:  # noqa: PLR091
                 {"time": 1, "channel": "spot.trades", "event": "subscribe", "payload": [each]}
                 for each in symbols
             ]
+        case "bitfinex":
+            return [{"event": "subscribe", "channel": "trades", "symbol": each} for each in symbols]
         case _:
             topic = f"/market/match:{','.join(symbols)}"
             return [{"id": 1, "type": "subscribe", "topic": topic, "response": True}]
@@ -90,12 +96,16 @@ def is_trade(kind: str, message: bytes) -> bool:
         "bitstamp": lambda: value.get("event") == "trade",
         "gateio": lambda: value.get("event") == "update",
         "kucoin": lambda: value.get("type") == "message",
+        "bitfinex": lambda: isinstance(value, list) and value[1] == "te",
     }
     return marks[kind]()
 
 
-def trades(kind: str, message: bytes) -> list[Seen]:  # noqa: PLR0911 - a table
-    """The trades of a message. Fails if it does not have the form of the venue."""
+def trades(kind: str, message: bytes, channels: Mapping[int, str] | None = None) -> list[Seen]:  # noqa: PLR0911 - a table
+    """The trades of a message. Fails if it does not have the form of the venue.
+
+    `channels`: of Bitfinex, the symbols by the number of the channel.
+    """
     value = json.loads(message)
     match kind:
         case "binance":
@@ -163,6 +173,12 @@ def trades(kind: str, message: bytes) -> list[Seen]:  # noqa: PLR0911 - a table
             time = int(ms) * 1_000_000 + int(rest.ljust(6, "0"))
             price, size = _text(data["price"]), _text(data["amount"])
             return [Seen(data["currency_pair"], data["id"], time, price, size, data["side"])]
+        case "bitfinex":
+            channel, form, (number, time, amount, price) = value
+            assert form == "te"
+            assert type(number) is type(time) is int
+            side, symbol = "buy" if amount > 0 else "sell", (channels or {}).get(channel, "")
+            return [Seen(symbol, number, time, _bare(price), abs(_bare(amount)), side)]
         case _:
             data = value["data"]
             assert value["topic"] == f"/market/match:{data['symbol']}"

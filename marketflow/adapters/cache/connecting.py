@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
 import trio
+
+from marketflow.loopback import check_other_end
 
 Address = tuple[int, int, int, str, Any]
 """As `getaddrinfo` gives them: family, kind, protocol, name, and the address itself."""
@@ -81,20 +82,8 @@ async def _connected(address: Address, keepalive: Mapping[int, int] | None) -> s
                 connecting.setsockopt(socket.IPPROTO_TCP, option, value)
         await trio.socket.from_stdlib_socket(connecting).connect(where)
         if family != socket.AF_UNIX:
-            _check_other_end(connecting)
+            check_other_end(connecting)
     except BaseException:
         connecting.close()
         raise
     return connecting
-
-
-def _check_other_end(connected: socket.socket) -> None:
-    """On loopback a client may be given the very port that it connects to, if nobody listens there.
-
-    Raises:
-        ConnectionError: it is connected to itself.
-    """
-    if connected.getsockname() == connected.getpeername():
-        # After an ordinary close the kernel would keep the port from Redis for another minute.
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        raise ConnectionError("nobody listens there: connected to itself")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -13,6 +11,7 @@ import attrs
 import trio
 
 from marketflow.adapters.exchange.arrivals import Arrivals
+from marketflow.adapters.exchange.dialing import open_tcp
 from marketflow.patience import within
 
 if TYPE_CHECKING:
@@ -95,21 +94,15 @@ class TcpSource:
         """
         try:
             # The exchange sends first, so a connection that was made in time may already have data.
-            stream = await within(self.connect_timeout, partial(trio.open_tcp_stream, self.host, self.port))
+            stream = await within(self.connect_timeout, partial(open_tcp, self.host, self.port))
         except trio.TooSlowError:
             address = f"{self.host}:{self.port}"
             raise TimeoutError(f"no connection to {address} within {self.connect_timeout:g} s") from None
         except UnicodeError as error:
             raise OSError(f"{self.host!r} is no host name: {error}") from error
         except OSError as error:
-            raise OSError(f"{self.host}:{self.port}: {_reason(error)}") from error
+            raise ConnectionError(f"{self.host}:{self.port}: {_reason(error)}") from error
         async with stream:
-            # The exchange's port may be in the kernel's ephemeral range. If nobody listens on it, a client on
-            # loopback can get that port: it connects to itself, and blocks the exchange.
-            if stream.socket.getsockname() == stream.socket.getpeername():
-                # A reset, because after a normal close the kernel keeps the port for another minute.
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                raise ConnectionError(f"no one listens on {self.host}:{self.port}: connected to itself")
             yield TcpConnection(stream, self.receive_size)
 
 

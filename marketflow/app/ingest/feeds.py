@@ -11,7 +11,7 @@ from marketflow.app.ingest.intake import ChunkSender, Intake
 from marketflow.app.ingest.outage_log import OutageLog
 from marketflow.app.ingest.state import FeedState
 from marketflow.app.ingest.waits import Waits
-from marketflow.app.ports import Decoded
+from marketflow.app.ports import OUTAGES, Decoded
 from marketflow.domain.prices import MALFORMED
 from marketflow.patience import SECOND_LOOK
 
@@ -22,17 +22,13 @@ if TYPE_CHECKING:
     from marketflow.app.ports import Chunk, Source
 
 HEALTHY_AFTER: Final = 5.0
-"""Seconds of good updates after which a connection was a good one: the back-off then begins again."""
+"""Seconds after which a connection that is well was a good one: the back-off then begins again."""
 STOP_PATIENCE: Final = 30.0
 """Seconds after a stop in which a source has to return. After that it is cancelled: otherwise a switch of
 modes would wait for ever. (A stop of the service has a limit of its own.)"""
 
 LOOKS: Final = 10
 """How often a source must have been found with no send under way before it is cancelled."""
-
-OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
-"""Errors that say that the exchange is away. The last two are what Trio's streams and time limits raise in
-the tasks of a source. Any other error is a bug of the source."""
 
 
 class Feed:
@@ -48,7 +44,7 @@ class Feed:
         *,
         backoff: Backoff,
         idle_timeout: float,
-        last_accepted: Callable[[], float | None],
+        last_well: Callable[[], float | None],
     ) -> None:
         """Times in seconds of Trio's clock.
 
@@ -56,14 +52,15 @@ class Feed:
             source: what is run.
             backoff: the pauses.
             idle_timeout: how long a source may receive nothing.
-            last_accepted: tells when the exchange's last update was accepted, None if none was yet.
+            last_well: tells when the exchange was last well, None if it never was. It is when an update is
+                accepted. A source of a venue knows more: a quiet one is well, too.
         """
         self.exchange = source.exchange
         self.state = FeedState()
         self._source = source
         self._backoff = backoff
         self._idle_timeout = idle_timeout
-        self._last_accepted = last_accepted
+        self._last_well = last_well
         self._log = OutageLog(source.exchange)
 
     @property
@@ -193,8 +190,8 @@ class Feed:
         event, facts = "cannot connect", {}
         if self.state.connected:
             event, facts = "disconnected", {"seconds": round(now - self.state.since, 3)}
-            accepted = self._last_accepted()
-            if accepted is not None and accepted - self.state.since >= HEALTHY_AFTER:
+            well_at = self._last_well()
+            if well_at is not None and well_at - self.state.since >= HEALTHY_AFTER:
                 self._end_outage()
         if is_outage:
             self.state.fail(now, text)

@@ -20,6 +20,7 @@ from marketflow.app.ports.changes import (
     Changes,
 )
 from marketflow.app.ports.exchanges import (
+    OUTAGES,
     AnyPayload,
     Batch,
     Chunk,
@@ -85,6 +86,7 @@ __all__ = [
     "FORGOTTEN",
     "NEVER",
     "START",
+    "OUTAGES",
     "Aggregate",
     "AggregateStore",
     "AnyPayload",

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import trio
 
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Columns
+
+OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
+"""Errors by which a source says that its exchange is away. The last two are what Trio's streams and time
+limits raise in the tasks of a source. Any other error is a bug of the source."""
 
 
 class Updates(NamedTuple):
@@ -52,8 +58,8 @@ class Identity(NamedTuple):
     """Whether the ids of a symbol's trades are whole numbers without gaps."""
     others: Mapping[str, Sequence[str]] | None = None
     """By symbol the ids of trades that came and were not accepted, if ids are contiguous."""
-    ignored: Mapping[str, Collection[str]] | None = None
-    """By symbol the ids of accepted trades that told a volume which does not count."""
+    ignored: Mapping[str, Collection[int]] | None = None
+    """By symbol the places, among its updates, of trades that told a volume which does not count."""
 
 
 class Decoded(NamedTuple):
@@ -174,7 +180,8 @@ class Source(Protocol[AnyPayload]):
         stop, the feed calls it again after a pause.
 
         Raises:
-            OSError: no connection could be made, or it ended. From several tasks it may be a group.
+            OSError: no connection could be made, or it ended. From several tasks it may be a group. Each of
+                `OUTAGES` means this.
             Exception: anything else is a bug of the source. It costs this connection only.
         """
         ...
@@ -207,6 +214,11 @@ class VenueSource(Source[AnyPayload], Protocol):
     @property
     def heard_at(self) -> float | None:
         """When there was the last sign of life, in Trio's clock; None before the first."""
+        ...
+
+    @property
+    def well_at(self) -> float | None:
+        """The same while it had its subscriptions. A venue that is quiet is well nevertheless."""
         ...
 
     @property

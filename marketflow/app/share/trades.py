@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple, cast
@@ -173,10 +173,12 @@ class Trades:
         asked_at = identity.asked_at if self._asked_at is None else self._asked_at
         self._asked_at = min(asked_at, batch.received_at)
         updates: list[Updates] = []
-        duplicates = 0
+        duplicates = ignored = 0
         for each in batch.updates:
             places = self._symbols[each.symbol].new(each.columns, not_before=self._asked_at)
             self._held += len(each.columns)
+            if identity.ignored:
+                ignored += len({*places}.intersection(identity.ignored.get(each.symbol, ())))
             if len(places) == len(each.columns):
                 updates.append(each)
                 continue
@@ -191,7 +193,7 @@ class Trades:
         if not duplicates:
             return batch
         rejected = {**batch.rejected, DUPLICATE: batch.rejected.get(DUPLICATE, 0) + duplicates}
-        return batch.sifted(updates, rejected, ignored_volumes=_ignored(updates, identity.ignored or {}))
+        return batch.sifted(updates, rejected, ignored_volumes=ignored)
 
     def _look_for_gaps(self, batch: Batch, others: Mapping[str, Sequence[str]]) -> None:
         """`others`: ids of trades that came and were not accepted, by symbol."""
@@ -214,15 +216,6 @@ class Trades:
         if self._held > EXCHANGE_IDS_KEPT:
             for symbol in self._symbols.values():
                 symbol.keep(len(symbol.ids) // 2)
-
-
-def _ignored(updates: Iterable[Updates], ignored: Mapping[str, Collection[str]]) -> int:
-    """How many of these updates told a volume that does not count."""
-    return sum(
-        sum([number in ignored[symbol] for number in columns.ids or ()])
-        for symbol, columns, _ in updates
-        if symbol in ignored
-    )
 
 
 class AllTrades:

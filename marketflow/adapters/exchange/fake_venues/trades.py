@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Side = Literal["buy", "sell"]
 
 START_PRICES: Final = {"BTC": 100_000.0, "ETH": 3_050.0, "SOL": 200.0, "TON": 3.9, "DOGE": 0.3}
-"""By the beginning of a symbol."""
+"""By the beginning of a symbol. Bitfinex puts a `t` before it."""
 OTHER_START_PRICE: Final = 100.0
 STEP: Final = 0.0002
 """The largest change from one trade to the next, as a fraction of the price."""
@@ -177,7 +177,11 @@ class _Walk:
 
     def __init__(self, symbol: str) -> None:
         self._start = next(
-            (price for base, price in START_PRICES.items() if symbol.upper().startswith(base)),
+            (
+                price
+                for base, price in START_PRICES.items()
+                if symbol.upper().startswith(base) or symbol.startswith(f"t{base}")
+            ),
             OTHER_START_PRICE,
         )
         self.price = self._start

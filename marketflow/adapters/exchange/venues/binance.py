@@ -12,22 +12,11 @@ from typing import Any, Final, Generic
 import msgspec
 from msgspec import field
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Item,
-    Side,
-    TradeMessages,
-    Volume,
-    all_have,
-    member,
-    members,
-    request_of,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.members import member, reason_of, request_of
+from marketflow.adapters.exchange.venues.reading import Data, Id, Side, TradeMessages, Volume
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
-    Found,
     Leave,
     Meaning,
     Rate,
@@ -35,7 +24,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Rules,
     Subscribed,
     Trades,
-    Venue,
 )
 
 
@@ -49,18 +37,11 @@ class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     """Whether the maker bought."""
 
 
-class _Message(msgspec.Struct, Generic[Item], gc=False):
-    data: Item
-
-
 _TAKERS: Final[Mapping[Any, str]] = {True: "sell", False: "buy"}
-
-
 _NAMED: Final = re.compile(r"([A-Za-z0-9]+)@trade")
-_TRADES = TradeMessages(_Trade, message=_Message, sides=bool, takers=_TAKERS)
 
 
-class Binance(Venue):
+class Binance(JsonVenue):
     """Sends WebSocket pings each 20 s. Accepts symbols that it does not have, and sends nothing for them."""
 
     kind = "binance"
@@ -76,32 +57,18 @@ class Binance(Venue):
         silence=50.0,
         pings_show_life=True,
     )
+    letters = "upper"  # in trades; the names of streams are in lower case
     contiguous_ids = True
-
-    def spelling(self, symbol: str) -> str:
-        """The same letters."""
-        return symbol
-
-    def canonical(self, symbol: str) -> str:
-        """Upper case, as in trades; only the names of streams are in lower case."""
-        return symbol.upper()
+    messages = TradeMessages(_Trade, message=Data, sides=bool, takers=_TAKERS)
+    usual = (b'{"stream":"', b'@trade","data":{"e":"trade",')
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
         """A stream for each symbol."""
         streams = [f"{symbol.lower()}@trade" for symbol in symbols]
         return msgspec.json.encode({"method": "SUBSCRIBE", "params": streams, "id": request})
 
-    def only_trades(self, frames: Sequence[bytes]) -> bool:
-        """Those that have the usual form."""
-        return all_have(frames, b'{"stream":"', b'@trade","data":{"e":"trade",')
-
-    def read(self, frame: bytes) -> Meaning:
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:
         """A trade may come without the envelope of a combined stream."""
-        if self.only_trades((frame,)):
-            return Trades(frame)
-        message = members(frame)
-        if message is None:
-            return Trades(frame)
         event = member(message, "data", "e") or message.get("e")
         if event == "trade":
             return Trades(frame if "data" in message else b'{"data":' + frame + b"}")
@@ -110,15 +77,7 @@ class Binance(Venue):
         request = request_of(message.get("id"))
         reason = member(message, "error", "msg") or message.get("msg")
         if reason is not None or "error" in message:
-            words = text_of(reason, "no reason given")
+            words = reason_of(reason)
             named = {stream.upper() for stream in _NAMED.findall(words)}
             return Rejected(words, tuple(named) if len(named) == 1 else (), request)
         return Subscribed((), request) if request is not None and "result" in message else ALIVE
-
-    def trades(self, body: bytes) -> Found:
-        """One trade. Its time is in ms, unless the URL asks for something else."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)

@@ -11,20 +11,12 @@ from typing import Any, Final, Generic
 
 import msgspec
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Item,
-    Side,
-    TradeMessages,
-    Volume,
-    decoded,
-    member,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.bitfinex_channels import Channels
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.members import decoded, member, reason_of, text_of
+from marketflow.adapters.exchange.venues.reading import Id, Item, Side, TradeMessages, Volume
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
-    Found,
     Leave,
     Meaning,
     Notice,
@@ -34,7 +26,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Subscribed,
     Trade,
     Trades,
-    Venue,
 )
 
 
@@ -62,19 +53,18 @@ def _items(messages: Sequence[_Message[_Trade[float, str, int]]]) -> Sequence[Tr
 def _trade(symbol: str, trade: _Trade[float, str, int]) -> Trade:
     volume, side = trade.amount, None
     if type(volume) in {float, int}:
-        side = "buy" if volume > 0 else "sell"
+        side = "buy" if volume > 0 else "sell" if volume < 0 else None
         volume = abs(volume)
     return Trade(symbol, trade.price, trade.time, volume, side, trade.id)
 
 
-_TRADES = TradeMessages(_Trade, message=_Message, items=_items)
 _USUAL: Final = re.compile(rb'\[([0-9]{1,18}),"te",\[')
 _LEAVE: Final[Mapping[Any, str]] = {20051: "reconnect requested", 20060: "maintenance"}
 """The codes of information after which another connection is to be made."""
 _REPEATED: Final = 10301
 
 
-class Bitfinex(Venue):
+class Bitfinex(JsonVenue):
     """Numbers its channels on each connection, and sends no symbol with a trade."""
 
     kind = "bitfinex"
@@ -86,10 +76,10 @@ class Bitfinex(Venue):
         symbols=25,
         silence=40.0,
     )
+    messages = TradeMessages(_Trade, message=_Message, items=_items)
 
     def __init__(self) -> None:
-        self._symbols: dict[int, bytes] = {}
-        """The beginning of a message by its channel: a bracket, the symbol and a comma."""
+        self._channels = Channels(self.rules.symbols)
 
     def for_connection(self) -> Bitfinex:
         """One that knows no channel yet."""
@@ -104,40 +94,28 @@ class Bitfinex(Venue):
         """A trade comes twice, as `te` and as `tu` with the same id: the first counts."""
         usual = _USUAL.match(frame)
         if usual is not None:
-            return self._trade(int(usual[1]), frame)
+            return Trades(self._channels.named(int(usual[1]), frame))
         match decoded(frame):
             case [int(channel), "te", *_]:
-                return self._trade(channel, frame.lstrip())
+                # Without its symbol it counts as malformed.
+                return Trades(self._channels.named(channel, frame.lstrip()))
             case [int(), str() | list(), *_]:
                 return ALIVE  # a snapshot, a heartbeat, another form of a trade
-            case dict(message):
-                return self._event(message)
             case _:
-                return Trades(frame)
+                return super().read(frame)
 
-    def trades(self, body: bytes) -> Found:
-        """One trade, behind its symbol."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)
-
-    def _trade(self, channel: int, frame: bytes) -> Meaning:
-        beginning = self._symbols.get(channel)
-        # Without its symbol it counts as malformed.
-        return Trades(frame if beginning is None else beginning + frame[1:])
-
-    def _event(self, message: Mapping[str, object]) -> Meaning:
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:  # noqa: ARG002
+        """What is no array is an event."""
         symbol, code = text_of(message.get("symbol"), ""), message.get("code")
         symbols = (symbol,) if symbol else ()
         match message.get("event"):
             case "subscribed" if message.get("channel") == "trades":
-                return self._subscribed(message.get("chanId"), symbol)
+                is_open = self._channels.open(message.get("chanId"), symbol)
+                return Subscribed(symbols) if is_open else Notice("a subscription that was not expected")
             case "error" if code == _REPEATED and symbols:
                 return Subscribed(symbols)
             case "error":
-                reason = text_of(message.get("msg"), "no reason given")
+                reason = reason_of(message.get("msg"))
                 return Rejected(reason, symbols) if "channel" in message else Notice(reason)
             case "info" if isinstance(code, int) and code in _LEAVE:
                 return Leave(_LEAVE[code])
@@ -145,9 +123,3 @@ class Bitfinex(Venue):
                 return Notice("maintenance")
             case _:
                 return ALIVE
-
-    def _subscribed(self, channel: object, symbol: str) -> Meaning:
-        if not isinstance(channel, int) or not symbol or len(self._symbols) >= self.rules.symbols:
-            return Notice("a subscription that was not expected")
-        self._symbols[channel] = b"[" + msgspec.json.encode(symbol) + b","
-        return Subscribed((symbol,))

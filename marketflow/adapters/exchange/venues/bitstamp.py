@@ -11,21 +11,11 @@ from typing import Any, Final, Generic, Literal
 import msgspec
 from msgspec import field
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Item,
-    Side,
-    TradeMessages,
-    Volume,
-    all_have,
-    member,
-    members,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.members import member, reason_of, text_of
+from marketflow.adapters.exchange.venues.reading import Id, Item, Side, TradeMessages, Volume
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
-    Found,
     Leave,
     Meaning,
     Rate,
@@ -33,7 +23,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Rules,
     Subscribed,
     Trades,
-    Venue,
 )
 
 
@@ -66,12 +55,7 @@ def _times(microseconds: Sequence[int]) -> Sequence[int]:
     return [time // 1_000 for time in microseconds]
 
 
-_TRADES = TradeMessages(
-    _Trade, message=_Message, items=_items, times=_times, sides=Literal[0, 1], takers=_TAKERS
-)
-
-
-class Bitstamp(Venue):
+class Bitstamp(JsonVenue):
     """Has a channel and a request for each symbol. It may accept symbols that it does not have."""
 
     kind = "bitstamp"
@@ -85,14 +69,11 @@ class Bitstamp(Venue):
         ping_every=30.0,
         silence=70.0,
     )
-
-    def spelling(self, symbol: str) -> str:
-        """The same letters."""
-        return symbol.lower()
-
-    def canonical(self, symbol: str) -> str:
-        """Lower case, as in the names of channels."""
-        return symbol.lower()
+    letters = "lower"
+    messages = TradeMessages(
+        _Trade, message=_Message, items=_items, times=_times, sides=Literal[0, 1], takers=_TAKERS
+    )
+    usual = (b"{", b'"channel":"live_trades_')
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
         """One symbol."""
@@ -104,29 +85,16 @@ class Bitstamp(Venue):
         return b'{"event":"bts:heartbeat"}'
 
     def only_trades(self, frames: Sequence[bytes]) -> bool:
-        """Those that have the usual form."""
+        """Answers have a channel, too. Their end shows what they are."""
         ends = [frame for frame in frames if frame.endswith(b'","event":"trade"}')]
-        return len(ends) == len(frames) and all_have(frames, b"{", b'"channel":"live_trades_')
+        return len(ends) == len(frames) and super().only_trades(frames)
 
-    def read(self, frame: bytes) -> Meaning:
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:
         """The channel's name has the symbol. Answers have no number."""
-        if self.only_trades((frame,)):
-            return Trades(frame)
-        message = members(frame)
-        if message is None:
-            return Trades(frame)
         channel = text_of(message.get("channel"), "")
         if message.get("event") == "trade":
             return Trades(frame) if channel.startswith(_CHANNEL) else ALIVE
         return _event(message, (channel.removeprefix(_CHANNEL),) if channel.startswith(_CHANNEL) else ())
-
-    def trades(self, body: bytes) -> Found:
-        """One trade, with its time in microseconds."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)
 
 
 def _event(message: Mapping[str, object], symbols: tuple[str, ...]) -> Meaning:
@@ -134,7 +102,7 @@ def _event(message: Mapping[str, object], symbols: tuple[str, ...]) -> Meaning:
         case "bts:subscription_succeeded" if symbols:
             return Subscribed(symbols)
         case "bts:error":
-            return Rejected(text_of(member(message, "data", "message"), "no reason given"), symbols)
+            return Rejected(reason_of(member(message, "data", "message")), symbols)
         case "bts:request_reconnect":
             return Leave("reconnect requested")
         case _:

@@ -12,21 +12,11 @@ from typing import Any, Final, Generic, Literal
 import msgspec
 from msgspec import field
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Item,
-    Side,
-    TradeMessages,
-    Volume,
-    all_have,
-    members,
-    request_of,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.members import reason_of, request_of, text_of
+from marketflow.adapters.exchange.venues.reading import Data, Id, Side, TradeMessages, Volume
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
-    Found,
     Meaning,
     Notice,
     Rate,
@@ -34,7 +24,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Rules,
     Subscribed,
     Trades,
-    Venue,
 )
 
 
@@ -47,19 +36,12 @@ class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     symbol: str = field(name="s")
 
 
-class _Message(msgspec.Struct, Generic[Item], gc=False):
-    data: list[Item]
-
-
 _TAKERS: Final[Mapping[Any, str]] = {"Buy": "buy", "Sell": "sell"}
-
-
-_TRADES = TradeMessages(_Trade, message=_Message, several=True, sides=Literal["Buy", "Sell"], takers=_TAKERS)
 _TOPIC: Final = "publicTrade."
 _NAMED: Final = re.compile(r"publicTrade\.([A-Z0-9]+)")
 
 
-class Bybit(Venue):
+class Bybit(JsonVenue):
     """Ends a connection without pings after 10 minutes, so it gets them."""
 
     kind = "bybit"
@@ -73,14 +55,9 @@ class Bybit(Venue):
         ping_every=20.0,
         silence=50.0,
     )
-
-    def spelling(self, symbol: str) -> str:
-        """The same letters."""
-        return symbol
-
-    def canonical(self, symbol: str) -> str:
-        """Upper case."""
-        return symbol.upper()
+    letters = "upper"
+    messages = TradeMessages(_Trade, message=Data, several=True, sides=Literal["Buy", "Sell"], takers=_TAKERS)
+    usual = (b'{"topic":"publicTrade.', b"")
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
         """A topic for each symbol."""
@@ -91,26 +68,11 @@ class Bybit(Venue):
         """Answered by a message whose text is `pong`."""
         return msgspec.json.encode({"req_id": str(request), "op": "ping"})
 
-    def only_trades(self, frames: Sequence[bytes]) -> bool:
-        """Those that have the usual form."""
-        return all_have(frames, b'{"topic":"publicTrade.')
-
-    def read(self, frame: bytes) -> Meaning:
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:
         """Messages with trades are all of the type `snapshot`; their trades are new nevertheless."""
-        if self.only_trades((frame,)):
+        if text_of(message.get("topic"), "").startswith(_TOPIC):
             return Trades(frame)
-        message = members(frame)
-        if message is None or text_of(message.get("topic"), "").startswith(_TOPIC):
-            return Trades(frame)
-        return _answer(message, text_of(message.get("ret_msg"), "no reason given"))
-
-    def trades(self, body: bytes) -> Found:
-        """A message has up to 1024 trades."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)
+        return _answer(message, reason_of(message.get("ret_msg")))
 
 
 def _answer(message: Mapping[str, object], reason: str) -> Meaning:

@@ -12,20 +12,12 @@ from typing import Any, Final, Generic
 import msgspec
 from msgspec import field
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Side,
-    TradeMessages,
-    Volume,
-    all_have,
-    all_ms_of,
-    members,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.members import text_of
+from marketflow.adapters.exchange.venues.reading import Id, Side, TradeMessages, Volume
+from marketflow.adapters.exchange.venues.times import all_ms_of
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
-    Found,
     Meaning,
     Notice,
     Rate,
@@ -33,7 +25,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Rules,
     Subscribed,
     Trades,
-    Venue,
 )
 
 
@@ -51,40 +42,31 @@ _TAKERS: Final[Mapping[Any, str]] = {"sell": "buy", "buy": "sell"}
 _PRODUCT: Final = re.compile(r"\b[A-Z0-9]+-[A-Z0-9]+\b")
 
 
-_TRADES = TradeMessages(_Trade, times=all_ms_of, takers=_TAKERS)
-
-
-class Coinbase(Venue):
+class Coinbase(JsonVenue):
     """Sends a heartbeat each second for each symbol, if it is asked to."""
 
     kind = "coinbase"
     url = "wss://ws-feed.exchange.coinbase.com"
     rules = Rules(
-        attempts=Rate(4, 1.0),  # 8 requests a second from an address
+        attempts=Rate(4, 1.0),  # 8 requests a second from an address, with those below
         requests=Rate(4, 1.0),
+        requests_by_address=True,
         batch=50,
         symbols=500,
         rejects_all=True,
         silence=10.0,
     )
     contiguous_ids = True
+    messages = TradeMessages(_Trade, times=all_ms_of, takers=_TAKERS)
+    usual = (b'{"type":"match",', b"")
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
         """Trades and heartbeats. It must come within 5 s of connecting."""
         channels = [{"name": name, "product_ids": list(symbols)} for name in ("matches", "heartbeat")]
         return msgspec.json.encode({"type": "subscribe", "channels": channels})
 
-    def only_trades(self, frames: Sequence[bytes]) -> bool:
-        """Those that have the usual form."""
-        return all_have(frames, b'{"type":"match",')
-
-    def read(self, frame: bytes) -> Meaning:
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:
         """Its answer to a request has all symbols of the connection, and no number."""
-        if self.only_trades((frame,)):
-            return Trades(frame)
-        message = members(frame)
-        if message is None:
-            return Trades(frame)
         match message.get("type"):
             case "match":
                 return Trades(frame)
@@ -96,14 +78,6 @@ class Coinbase(Venue):
             case _:
                 # Also `last_match`: the trade before the subscription, which may be old.
                 return ALIVE
-
-    def trades(self, body: bytes) -> Found:
-        """One trade."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)
 
 
 def _subscribed(channels: object) -> tuple[str, ...]:

@@ -7,27 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Generic
+from typing import Any, Final, Generic
 
 import msgspec
 from msgspec import field
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Item,
-    Side,
-    TradeMessages,
-    Volume,
-    all_have,
-    member,
-    members,
-    request_of,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.members import member, reason_of, request_of, text_of
+from marketflow.adapters.exchange.venues.reading import Id, Item, Side, TradeMessages, Volume
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
-    Found,
     Meaning,
     Notice,
     Rate,
@@ -35,7 +24,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Rules,
     Subscribed,
     Trades,
-    Venue,
 )
 
 
@@ -57,12 +45,11 @@ def _times(times: Sequence[float]) -> Sequence[int]:
     return [int(time) for time in times]
 
 
-_TRADES = TradeMessages(_Trade, message=_Message, field="result", times=_times)
 _CHANNEL: Final = "spot.trades"
 _NAMED: Final = re.compile(r"currency pair:? ([A-Za-z0-9_]+)")
 
 
-class Gate(Venue):
+class Gate(JsonVenue):
     """Refuses all symbols of a request if it refuses one, so each symbol has a request of its own."""
 
     kind = "gateio"
@@ -76,6 +63,8 @@ class Gate(Venue):
         ping_every=15.0,
         silence=40.0,
     )
+    messages = TradeMessages(_Trade, message=_Message, field="result", times=_times)
+    usual = (b'{"time":', b'"channel":"spot.trades","event":"update","result":{')
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:
         """Gate wants to know the time, in seconds."""
@@ -93,17 +82,8 @@ class Gate(Venue):
         """Answered by `spot.pong`."""
         return msgspec.json.encode({"time": now // 1_000, "channel": "spot.ping"})
 
-    def only_trades(self, frames: Sequence[bytes]) -> bool:
-        """Those that have the usual form."""
-        return all_have(frames, b'{"time":', b'"channel":"spot.trades","event":"update","result":{')
-
-    def read(self, frame: bytes) -> Meaning:
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:
         """Answers to requests and trades have the same channel, and different events."""
-        if self.only_trades((frame,)):
-            return Trades(frame)
-        message = members(frame)
-        if message is None:
-            return Trades(frame)
         if message.get("channel") == _CHANNEL:
             if message.get("event") == "update":
                 return Trades(frame)
@@ -112,18 +92,10 @@ class Gate(Venue):
         error = message.get("error")
         return ALIVE if error is None else Notice(text_of(member(error, "message"), "error"))
 
-    def trades(self, body: bytes) -> Found:
-        """One trade. Its time is in ms, as a text with a fraction."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)
-
 
 def _answer(message: Mapping[str, object]) -> Meaning:
     request = request_of(message.get("id"))
     if message.get("error") is None and member(message, "result", "status") == "success":
         return Subscribed((), request)
-    reason = text_of(member(message, "error", "message"), "no reason given")
+    reason = reason_of(member(message, "error", "message"))
     return Rejected(reason, tuple(_NAMED.findall(reason)), request)

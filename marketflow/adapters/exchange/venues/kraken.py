@@ -6,28 +6,17 @@ https://docs.kraken.com/api/docs/websocket-v2/trade
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Generic
+from typing import Any, Generic
 
 import msgspec
 from msgspec import field
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Item,
-    Side,
-    TradeMessages,
-    Volume,
-    all_have,
-    all_ms_of,
-    member,
-    members,
-    request_of,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.members import member, reason_of, request_of, text_of
+from marketflow.adapters.exchange.venues.reading import Data, Id, Side, TradeMessages, Volume
+from marketflow.adapters.exchange.venues.times import all_ms_of
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
-    Found,
     Leave,
     Meaning,
     Notice,
@@ -36,7 +25,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Rules,
     Subscribed,
     Trades,
-    Venue,
 )
 
 
@@ -50,57 +38,35 @@ class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     timestamp: str
 
 
-class _Message(msgspec.Struct, Generic[Item], gc=False):
-    data: list[Item]
-
-
-_TRADES = TradeMessages(_Trade, message=_Message, several=True, times=all_ms_of)
-
-
-class Kraken(Venue):
+class Kraken(JsonVenue):
     """Sends a heartbeat about once a second when there are no trades."""
 
     kind = "kraken"
     url = "wss://ws.kraken.com/v2"
     rules = Rules(
-        attempts=Rate(60, 600.0),  # about 150 in 10 minutes
+        attempts=Rate(1, 5.0),  # about 150 in 10 minutes, and after maintenance at most one in 5 s
         requests=Rate(10, 1.0),
         batch=50,
         symbols=1_000,
         silence=5.0,
-        least_pause=5.0,  # after maintenance at most one attempt in 5 s
+        least_pause=5.0,
     )
+    messages = TradeMessages(_Trade, message=Data, several=True, times=all_ms_of)
+    usual = (b'{"channel":"trade","type":"update"', b"")
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
         """Without a snapshot, since its trades are old."""
         params = {"channel": "trade", "symbol": list(symbols), "snapshot": False}
         return msgspec.json.encode({"method": "subscribe", "params": params, "req_id": request})
 
-    def only_trades(self, frames: Sequence[bytes]) -> bool:
-        """Those that have the usual form."""
-        return all_have(frames, b'{"channel":"trade","type":"update"')
-
-    def read(self, frame: bytes) -> Meaning:
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:
         """Each symbol of a request has an answer of its own."""
-        if self.only_trades((frame,)):
-            return Trades(frame)
-        message = members(frame)
-        if message is None:
-            return Trades(frame)
         channel = message.get("channel")
         if channel == "trade":
             return Trades(frame) if message.get("type") == "update" else ALIVE
         if channel == "status" and b'"maintenance"' in frame:
             return Leave("maintenance")
         return _answer(message)
-
-    def trades(self, body: bytes) -> Found:
-        """Numbers are bare, and a message may have many trades."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)
 
 
 def _answer(message: Mapping[str, object]) -> Meaning:
@@ -112,4 +78,4 @@ def _answer(message: Mapping[str, object]) -> Meaning:
     request = request_of(message.get("req_id"))
     if message.get("success") is True:
         return Subscribed(symbols, request)
-    return Rejected(error or "no reason given", symbols, request)
+    return Rejected(reason_of(error), symbols, request)

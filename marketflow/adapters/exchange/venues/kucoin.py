@@ -7,30 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Generic
-from urllib.parse import urlencode
+from typing import Any, Final, Generic
 
 import msgspec
 from msgspec import field
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Item,
-    Side,
-    TradeMessages,
-    Volume,
-    all_have,
-    member,
-    members,
-    request_of,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.kucoin_endpoint import endpoint_of
+from marketflow.adapters.exchange.venues.members import request_of, text_of
+from marketflow.adapters.exchange.venues.reading import Data, Id, Side, TradeMessages, Volume
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
     WELCOME,
     Endpoint,
-    Found,
     Meaning,
     Notice,
     Rate,
@@ -38,7 +27,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Rules,
     Subscribed,
     Trades,
-    Venue,
 )
 
 
@@ -52,23 +40,15 @@ class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     id: Id = field(name="tradeId")
 
 
-class _Message(msgspec.Struct, Generic[Item], gc=False):
-    data: Item
-
-
 def _times(nanoseconds: Sequence[int]) -> Sequence[int]:
     return [time // 1_000_000 for time in nanoseconds]
 
 
-# Ids are hexadecimal texts, of which some have no letter: all stay texts, so that they can be compared.
-_TRADES = TradeMessages(_Trade, message=_Message, times=_times, ids=int | str)
 _TOPIC: Final = "/market/match:"
 _NAMED: Final = re.compile(r"/market/match:([A-Za-z0-9,-]+)")
-_LEAST_PING, _MOST_PING = 1.0, 60.0
-"""What we accept as an interval of pings, in seconds."""
 
 
-class KuCoin(Venue):
+class KuCoin(JsonVenue):
     """Gives a token and an endpoint for each connection, and takes requests after its welcome."""
 
     kind = "kucoin"
@@ -84,22 +64,14 @@ class KuCoin(Venue):
         ping_every=18.0,
         silence=46.0,
     )
+    # Ids are hexadecimal texts, of which some have no letter: all stay texts, so that they can be compared.
+    messages = TradeMessages(_Trade, message=Data, times=_times, ids=int | str)
+    usual = (b'{"', b'"subject":"trade.l3match"')
     token_path = "/api/v1/bullet-public"  # noqa: S105 - a path
 
     def endpoint(self, answer: bytes, connection: str) -> Endpoint:
-        """The first of its servers; the answer also says how often it wants pings."""
-        message = members(answer)
-        token, servers = member(message, "data", "token"), member(message, "data", "instanceServers")
-        server = servers[0] if isinstance(servers, list) and servers else None
-        url = text_of(member(server, "endpoint"), "")
-        if not isinstance(token, str) or not url.startswith(("wss://", "ws://")):
-            raise ValueError(f"no endpoint: {text_of(member(message, 'msg'), 'not as documented')}")
-        url += ("&" if "?" in url else "?") + urlencode({"token": token, "connectId": connection})
-        interval, timeout = member(server, "pingInterval"), member(server, "pingTimeout")
-        if not _is_time(interval) or not _is_time(timeout):
-            return Endpoint(url)
-        ping_every = min(max(interval / 1_000, _LEAST_PING), _MOST_PING)
-        return Endpoint(url, ping_every, 2 * ping_every + min(timeout / 1_000, _MOST_PING))
+        """The first of its servers."""
+        return endpoint_of(answer, connection)
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
         """One topic for all symbols."""
@@ -118,32 +90,11 @@ class KuCoin(Venue):
         """Answered by a message of type `pong`."""
         return msgspec.json.encode({"id": str(request), "type": "ping"})
 
-    def only_trades(self, frames: Sequence[bytes]) -> bool:
-        """Those that have the usual form."""
-        return all_have(frames, b'{"', b'"subject":"trade.l3match"')
-
-    def read(self, frame: bytes) -> Meaning:
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:
         """The subject distinguishes trades from other messages. The order of the members varies."""
-        if self.only_trades((frame,)):
-            return Trades(frame)
-        message = members(frame)
-        if message is None:
-            return Trades(frame)
         if message.get("subject") == "trade.l3match":
             return Trades(frame)
         return _answer(message, request_of(message.get("id")))
-
-    def trades(self, body: bytes) -> Found:
-        """One trade, with its time in nanoseconds."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _answer(message: Mapping[str, object], request: int | None) -> Meaning:

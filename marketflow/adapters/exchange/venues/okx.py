@@ -7,27 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Generic
+from typing import Any, Final, Generic
 
 import msgspec
 from msgspec import field
 
-from marketflow.adapters.exchange.checks import Quotes
-from marketflow.adapters.exchange.venues.reading import (
-    Id,
-    Item,
-    Side,
-    TradeMessages,
-    Volume,
-    all_have,
-    member,
-    members,
-    request_of,
-    text_of,
-)
+from marketflow.adapters.exchange.venues.json_venue import JsonVenue
+from marketflow.adapters.exchange.venues.members import member, reason_of, request_of
+from marketflow.adapters.exchange.venues.reading import Data, Id, Side, TradeMessages, Volume
 from marketflow.adapters.exchange.venues.venue import (
     ALIVE,
-    Found,
     Leave,
     Meaning,
     Notice,
@@ -36,7 +25,6 @@ from marketflow.adapters.exchange.venues.venue import (
     Rules,
     Subscribed,
     Trades,
-    Venue,
 )
 
 
@@ -50,18 +38,12 @@ class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     timestamp: int = field(name="ts")
 
 
-class _Message(msgspec.Struct, Generic[Item], gc=False):
-    data: list[Item]
-
-
-_TRADES = TradeMessages(_Trade, message=_Message, several=True)
-
 _UPGRADE: Final = "64008"
 """The code of the notice that comes 30 s before an upgrade."""
 _NAMED: Final = re.compile(r"instId:\s*\"?([A-Za-z0-9-]+)")
 
 
-class Okx(Venue):
+class Okx(JsonVenue):
     """Ends a connection on which nothing was sent for 30 s, so it gets pings: a text that is not JSON."""
 
     kind = "okx"
@@ -75,6 +57,8 @@ class Okx(Venue):
         ping_every=20.0,
         silence=45.0,
     )
+    messages = TradeMessages(_Trade, message=Data, several=True)
+    usual = (b'{"arg":{"channel":"trades","instId":"', b'"},"data":[{')
 
     def subscribe(self, symbols: Sequence[str], request: int, now: int) -> bytes:  # noqa: ARG002
         """After it OKX sends the last trade of each symbol again, which may be old."""
@@ -85,34 +69,19 @@ class Okx(Venue):
         """A text, answered by `pong`."""
         return b"ping"
 
-    def only_trades(self, frames: Sequence[bytes]) -> bool:
-        """Those that have the usual form."""
-        return all_have(frames, b'{"arg":{"channel":"trades","instId":"', b'"},"data":[{')
-
     def read(self, frame: bytes) -> Meaning:
+        """The answer to a ping is no JSON."""
+        return ALIVE if frame.strip() == b"pong" else super().read(frame)
+
+    def meaning(self, message: Mapping[str, Any], frame: bytes) -> Meaning:
         """Each symbol of a request has an answer of its own."""
-        if self.only_trades((frame,)):
-            return Trades(frame)
-        if frame.strip() == b"pong":
-            return ALIVE
-        message = members(frame)
-        if message is None:
-            return Trades(frame)
         if "event" in message:
             return _event(message)
         return Trades(frame) if member(message, "arg", "channel") == "trades" else ALIVE
 
-    def trades(self, body: bytes) -> Found:
-        """A trade may stand for several fills at one price."""
-        return _TRADES.found(body)
-
-    def together(self, bodies: Sequence[bytes]) -> Sequence[Quotes] | None:
-        """All messages at once."""
-        return _TRADES.together(bodies)
-
 
 def _event(message: Mapping[str, object]) -> Meaning:
-    request, reason = request_of(message.get("id")), text_of(message.get("msg"), "no reason given")
+    request, reason = request_of(message.get("id")), reason_of(message.get("msg"))
     symbol = member(message, "arg", "instId")
     symbols = (symbol,) if isinstance(symbol, str) else ()
     match message.get("event"):

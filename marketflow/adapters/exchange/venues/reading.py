@@ -1,20 +1,20 @@
-"""Parts that venues have in common: messages with trades, members of other messages, times. No I/O."""
+"""Messages with trades, as venues declare them. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 from math import inf, isfinite
 from operator import attrgetter, itemgetter
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
 from marketflow.adapters.exchange.checks import Quotes, by_symbol
+from marketflow.adapters.exchange.venues.members import UNREADABLE
 from marketflow.adapters.exchange.venues.venue import Found, Trade
 
 Item = TypeVar("Item")
@@ -23,8 +23,6 @@ Volume = TypeVar("Volume")
 Side = TypeVar("Side")
 Id = TypeVar("Id")
 
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
-"""What reading a message of any content may raise."""
 MOST_ONE_BY_ONE: Final = 2_000
 """Trades of a message that are read one by one, which takes some 15 us each. If more are not as usual, all
 others of their blocks count as malformed."""
@@ -36,7 +34,10 @@ TAKERS: Final[Mapping[Any, str]] = MappingProxyType({"buy": "buy", "sell": "sell
 """For a venue that names the taker's side, as we do."""
 
 
-# ---- trades ----
+class Data(msgspec.Struct, Generic[Item], gc=False):
+    """A message that has its trades in the field `data`, as most venues' have."""
+
+    data: Item
 
 
 class TradeMessages:
@@ -64,7 +65,7 @@ class TradeMessages:
 
         Args:
             item: a trade; a Struct with the parameters `Volume`, `Side` and `Id`.
-            message: a Struct whose parameter is the type of its trades; None: a message is a trade.
+            message: a Struct whose parameter is the type of what has its trades; None: a message is a trade.
             field: the field of the message that has its trade.
             several: whether it has a list of them.
             items: the trades of some messages, if more has to be done for them than to take that field. It
@@ -76,9 +77,11 @@ class TradeMessages:
         """
         # Not strict: venues write numbers as text.
         usual = item[float, sides, ids]
-        self._usual = msgspec.json.Decoder(usual if message is None else message[usual], strict=False)
+        within = usual if message is None else message[list[usual] if several else usual]  # type: ignore[valid-type]
+        self._usual = msgspec.json.Decoder(within, strict=False)
         self._items_alone = msgspec.json.Decoder(list[usual], strict=False)  # type: ignore[valid-type]
-        self._raw = None if message is None else (msgspec.json.Decoder(message[msgspec.Raw]), field)
+        raw = list[msgspec.Raw] if several else msgspec.Raw
+        self._raw = None if message is None else (msgspec.json.Decoder(message[raw]), field)
         """Reads a message without its trades, which are in this field."""
         self._unusual = tuple(
             msgspec.json.Decoder(item[msgspec.Raw, msgspec.Raw, each], strict=False) for each in (ids, str)
@@ -254,119 +257,3 @@ def _volume(value: object) -> object:
     except UNREADABLE:
         return None
     return volume if isfinite(volume) else None
-
-
-def all_have(frames: Sequence[bytes], begin: bytes, within: bytes = b"") -> bool:
-    """Whether all of them begin in this way, and have these bytes anywhere."""
-    length = len(begin)
-    usual = [frame for frame in frames if frame[:length] == begin]
-    if within:
-        # `within in frame` takes twice the time: it first tries whether `within` is a number.
-        usual = [frame for frame in usual if frame.find(within) >= 0]
-    return len(usual) == len(frames)
-
-
-# ---- other messages ----
-
-
-def decoded(frame: bytes) -> Any:
-    """A frame as a value; None if it is no JSON."""
-    try:
-        return msgspec.json.decode(frame)
-    except UNREADABLE:
-        return None
-
-
-def members(frame: bytes) -> Mapping[str, Any] | None:
-    """The members of a frame; None if it is no JSON object."""
-    value = decoded(frame)
-    return value if isinstance(value, dict) else None
-
-
-def member(value: object, *path: str) -> Any:
-    """The member at a path of names; None if there is none."""
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def text_of(value: object, otherwise: str) -> str:
-    """A text that is not empty, or another one in its place."""
-    return value if isinstance(value, str) and value else otherwise
-
-
-def request_of(value: object) -> int | None:
-    """The number of a request, also as text; None if it cannot be one of ours."""
-    if isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-_DIGITS: Final = 18
-
-
-# ---- times ----
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MS: Final = timedelta(milliseconds=1)
-_SECONDS_KEPT: Final = 64
-"""Trades come in the order of their times, so few seconds are current."""
-_FEW: Final = 8
-"""Fewer times are faster to read one by one."""
-_THREE_ZEROS: Final = 111 * ord("0")
-
-
-def all_ms_of(texts: Sequence[str]) -> Sequence[int]:
-    """Unix ms of ISO 8601 times with a time zone, rounded down.
-
-    Raises:
-        ValueError: one of them is none.
-    """
-    times = None if len(texts) < _FEW else _ms_within_second(texts)
-    return [ms_of(text) for text in texts] if times is None else times
-
-
-def _ms_within_second(texts: Sequence[str]) -> Sequence[int] | None:
-    """The times of texts of one form within a second of UTC; None if they are not that."""
-    first, width = min(texts), len(texts[0])
-    second = first[:20]
-    # All texts between two texts begin with what these two have in common.
-    if not max(texts).startswith(second) or {*map(len, texts)} != {width}:
-        return None
-    characters = "".join(texts)
-    ends = {*characters[width - 1 :: width]}
-    fraction = [characters[place::width] for place in range(20, width - 1)]
-    if ends != {"Z"} or len(fraction) < len("123") or not all(map(_are_digits, fraction)):
-        return None
-    start = _ms_of_second(second) - _THREE_ZEROS
-    hundreds, tens, ones = (digits.encode() for digits in fraction[:3])
-    return [
-        start + 100 * hundred + 10 * ten + one for hundred, ten, one in zip(hundreds, tens, ones, strict=True)
-    ]
-
-
-def _are_digits(characters: str) -> bool:
-    return characters.isascii() and characters.isdecimal()
-
-
-def ms_of(text: str) -> int:
-    """Unix ms of an ISO 8601 time with a time zone, rounded down.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    digits = text[20:-1]
-    if len(digits) >= len("123") and digits.isdecimal() and text[-1] == "Z":
-        return _ms_of_second(text[:20]) + int(digits[:3])
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError(f"no time zone: {text}")
-    return (time - _EPOCH) // _MS
-
-
-@lru_cache(_SECONDS_KEPT)
-def _ms_of_second(text: str) -> int:
-    """Unix ms of an ISO 8601 time in UTC, in seconds and with the point of their fraction."""
-    if text[19] != ".":
-        raise ValueError(f"no point after the seconds: {text}")
-    return (datetime.fromisoformat(text[:19]).replace(tzinfo=UTC) - _EPOCH) // _MS

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import attrs
 import msgspec
@@ -128,6 +128,8 @@ class Rules:
     """Connections that are tried, from one address."""
     requests: Rate
     """Messages that we send on a connection."""
+    requests_by_address: bool = False
+    """Whether it counts those of all connections from an address together."""
     pongs_are_requests: bool = False
     """Whether our answers to its WebSocket pings count as such messages."""
     batch: int
@@ -173,17 +175,24 @@ class Venue(ABC):
     url: ClassVar[str]
     """Where it listens. For a venue with a token: where the token is asked for (see `token_path`)."""
     rules: ClassVar[Rules]
+    letters: ClassVar[Literal["upper", "lower"] | None] = None
+    """Given if its symbols are the letters of ours and nothing else: whether they are upper or lower case."""
     contiguous_ids: ClassVar[bool] = False
     """Whether the ids of a symbol's trades are whole numbers without gaps."""
     token_path: ClassVar[str | None] = None
     """If given, each connection begins with a POST to this path at `url`, answered by an endpoint."""
 
-    def spelling(self, symbol: str) -> str | None:  # noqa: ARG002
+    def spelling(self, symbol: str) -> str | None:
         """Its spelling of a symbol of ours; None if that is open to doubt."""
-        return None
+        return None if self.letters is None else self.canonical(symbol)
 
     def canonical(self, symbol: str) -> str:
-        """The form of a configured symbol that requests and trades have, where there are several."""
+        """The form of a configured symbol that requests and trades have."""
+        match self.letters:
+            case "upper":
+                return symbol.upper()
+            case "lower":
+                return symbol.lower()
         return symbol
 
     def endpoint(self, answer: bytes, connection: str) -> Endpoint:

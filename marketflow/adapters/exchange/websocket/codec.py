@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -14,7 +14,7 @@ from marketflow.adapters.exchange.checks import Checks, Quotes, by_symbol
 from marketflow.adapters.exchange.venues.venue import Trade, Venue
 from marketflow.adapters.exchange.websocket.frames import Frames
 from marketflow.app.ports import Decoded, Identity, Updates
-from marketflow.domain.columns import counts
+from marketflow.domain.columns import Columns, counts
 from marketflow.domain.prices import MALFORMED
 
 _ID: Final = re.compile(r"[!-9;-~]{1,64}")
@@ -164,17 +164,23 @@ def _others(groups: Sequence[Quotes], updates: Sequence[Updates]) -> Mapping[str
     return others
 
 
-def _ignored(groups: Sequence[Quotes], updates: Sequence[Updates]) -> Mapping[str, Collection[str]]:
-    """The ids of the trades among the updates that told a volume which does not count, by symbol."""
-    accepted, ignored = _ids_of(updates), defaultdict[str, set[str]](set)
-    for group in groups:
-        for number, volume, price in zip(
-            map(str, group.ids or ()), group.volumes or (), group.prices, strict=True
-        ):
-            told = volume is not msgspec.UNSET
-            if told and not counts(volume, price) and (group.symbol, number) in accepted:
-                ignored[group.symbol].add(number)
-    return ignored
+def _ignored(groups: Sequence[Quotes], updates: Sequence[Updates]) -> Mapping[str, Collection[int]]:
+    """The places of the updates that told a volume which does not count, by symbol."""
+    told = {group.symbol: _rows(group.timestamps, group.prices, group.ids, group.volumes) for group in groups}
+    return {symbol: {*_ignored_places(columns, told[symbol])} for symbol, columns, _ in updates}
+
+
+def _rows(*columns: Sequence[Any] | None) -> Iterator[tuple[Any, ...]]:
+    return zip(*[column or () for column in columns], strict=True)
+
+
+def _ignored_places(columns: Columns, told: Iterator[tuple[Any, ...]]) -> Iterator[int]:
+    """`told`: time, price, id and volume of the trades. Those that were accepted are in the same order."""
+    for place, accepted in enumerate(_rows(columns.timestamps, columns.prices, columns.ids)):
+        # An id may occur twice. With an equal time and price both trades are accepted, or both rejected.
+        volume = next(volume for *trade, volume in told if tuple(trade) == accepted)
+        if volume is not msgspec.UNSET and not counts(volume, accepted[1]):
+            yield place
 
 
 def _ids_of(updates: Sequence[Updates]) -> Collection[tuple[str, str | None]]:

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 import attrs
 import trio
 
-from marketflow.adapters.exchange.venues.venue import Endpoint, Venue
+from marketflow.adapters.exchange.venues.venue import Endpoint, Rules, Venue
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.connection import Connection
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.turns import Turns
@@ -16,8 +17,9 @@ from marketflow.adapters.exchange.websocket.verdicts import MOST_TEXT
 from marketflow.app.ports import Entropy
 
 KEPT_SPAN: Final = 60.0
-"""Seconds. A limit of messages over a longer span is one of each connection alone. If it was kept over
-connections, a source that has to connect often could be without subscriptions for the rest of an hour."""
+"""Seconds. A limit of messages over a longer span is one of each connection alone, unless the venue counts by
+address. If it was kept over connections, a source that has to connect often could be without subscriptions
+for the rest of an hour."""
 
 
 class Entered(NamedTuple):
@@ -38,8 +40,8 @@ class Door:
     url: str
     """Where the venue listens, or gives tokens."""
     opener: Opener
-    attempts: Turns
-    """The limit of connections, for all sources of this kind of venue."""
+    budget: Budget
+    """The limits of our address."""
     requests: Turns
     """The limit of messages that we send, for all connections of this source; see `KEPT_SPAN`."""
     entropy: Entropy
@@ -54,15 +56,14 @@ class Door:
         Raises:
             OSError: there is none.
         """
-        await self.attempts.turn()
+        await self.budget.attempts.turn()
         on_attempt()
         endpoint = await self._endpoint(venue)
         opened = await self.opener.open(endpoint.url)
-        requests = venue.rules.requests
         connection = Connection(
             opened.stream,
             opened.protocol,
-            self.requests if requests.seconds <= KEPT_SPAN else Turns(requests),
+            self._requests_of_connection(venue.rules),
             pongs_take_turns=venue.rules.pongs_are_requests,
             early=opened.early,
             pace=self.opener.pace,
@@ -74,6 +75,11 @@ class Door:
             endpoint.ping_every or venue.rules.ping_every,
             endpoint.silence or venue.rules.silence,
         )
+
+    def _requests_of_connection(self, rules: Rules) -> Turns:
+        if self.budget.requests is not None:
+            return self.budget.requests
+        return self.requests if rules.requests.seconds <= KEPT_SPAN else Turns(rules.requests)
 
     async def _endpoint(self, venue: Venue) -> Endpoint:
         """Each attempt has a token of its own, since one may have expired."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import attrs
 import trio
 
 from marketflow.adapters.exchange.venues.venue import Rules
@@ -18,16 +19,25 @@ MOST_MARGIN: Final = 1_800.0
 """Seconds."""
 
 
+@attrs.define
+class Signs:
+    """When the exchange has shown life, on any connection of a source: seconds of Trio's clock, or None."""
+
+    heard_at: float | None = None
+    """When something came that shows life."""
+    well_at: float | None = None
+    """The same on a connection that had subscribed to all symbols which the exchange has not refused."""
+
+
 class Life:
-    """Whether the exchange shows life. Times are in seconds of Trio's clock.
+    """Whether the exchange shows life on a connection. Times are in seconds of Trio's clock.
 
     Only the time in which we listen counts against it: while the workers are behind, nobody does.
     """
 
-    def __init__(self, heard_at: float = -math.inf) -> None:
-        """`heard_at`: when the connection before last showed life."""
-        self.heard_at = heard_at
-        """When something came that shows life."""
+    def __init__(self, signs: Signs) -> None:
+        """`signs`: of all connections of the source."""
+        self._signs = signs
         self.silence = 0.0
         """After so much silence (seconds) the connection is dead; 0 before it is open."""
         self._dead_at = math.inf
@@ -39,10 +49,12 @@ class Life:
         self.silence = silence
         self.heard()
 
-    def heard(self) -> None:
-        """The exchange has shown life."""
-        self.heard_at = trio.current_time()
-        self._dead_at = self.heard_at + self.silence
+    def heard(self, *, well: bool = False) -> None:
+        """The exchange has shown life. `well`: the connection has its subscriptions."""
+        now = self._signs.heard_at = trio.current_time()
+        self._dead_at = now + self.silence
+        if well:
+            self._signs.well_at = now
 
     def listen(self) -> None:
         """A receive begins."""

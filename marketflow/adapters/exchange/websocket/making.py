@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import attrs
 
 from marketflow.adapters.exchange.venues.venue import Venue
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.door import Door
-from marketflow.adapters.exchange.websocket.life import Life, Term
+from marketflow.adapters.exchange.websocket.life import Life, Signs, Term
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.requests import Requests
 from marketflow.adapters.exchange.websocket.session import Session
@@ -31,14 +32,10 @@ class SessionMaker:
     verdicts: Verdicts
     clock: Clock
     entropy: Entropy
+    signs: Signs = attrs.field(factory=Signs)
 
-    def made(self, heard_at: float, renewed_at: float) -> Session:
-        """A new session.
-
-        Args:
-            heard_at: when the one before last showed life.
-            renewed_at: when the last renewal began. Both in seconds of Trio's clock.
-        """
+    def made(self, renewed_at: float) -> Session:
+        """A new session. `renewed_at`: when the last renewal began, in seconds of Trio's clock."""
         rules = self.venue.rules
         requests = Requests(self.venue.for_connection(), self.clock)
         subscriber = Subscriber(
@@ -47,7 +44,8 @@ class SessionMaker:
             self.verdicts,
             Progress(),
         )
-        return Session(self.door, requests, subscriber, Life(heard_at), Term(rules, self.entropy, renewed_at))
+        life, term = Life(self.signs), Term(rules, self.entropy, renewed_at)
+        return Session(self.door, requests, subscriber, life, term)
 
 
 def maker_of(
@@ -57,7 +55,7 @@ def maker_of(
     url: str | None,
     *,
     opener: Opener,
-    attempts: Turns,
+    budget: Budget,
     clock: Clock,
     entropy: Entropy,
 ) -> SessionMaker:
@@ -68,7 +66,7 @@ def maker_of(
         door=Door(
             url=venue.url if url is None else url,
             opener=opener,
-            attempts=attempts,
+            budget=budget,
             requests=Turns(venue.rules.requests),
             entropy=entropy,
         ),

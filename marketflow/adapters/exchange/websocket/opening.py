@@ -9,9 +9,7 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
-import struct
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
@@ -24,6 +22,7 @@ from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.uri import WebSocketURI, parse_uri
 
+from marketflow.adapters.exchange.dialing import open_tcp
 from marketflow.adapters.exchange.pacing import Pace
 from marketflow.adapters.exchange.websocket.errors import reason_of
 from marketflow.adapters.exchange.websocket.plain_http import USER_AGENT, post, status_text, tunnel
@@ -42,22 +41,6 @@ _ACCEPTED: Final = b"HTTP/1.1 101 "
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _QUIET: Final = logging.Logger("websockets", logging.CRITICAL)  # noqa: LOG001 - its level is not inherited
 """The library would format each frame if the level of the root logger were that of debug."""
-
-
-async def open_tcp(host: str, port: int) -> trio.SocketStream:
-    """A TCP connection; the addresses of both families are tried in turn.
-
-    Raises:
-        OSError: there is none.
-    """
-    stream = await trio.open_tcp_stream(host, port)
-    if stream.socket.getsockname() == stream.socket.getpeername():
-        # On loopback a client may get the port that it connects to. A reset, because after a normal close the
-        # kernel would keep that port from its server for a minute.
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await trio.aclose_forcefully(stream)
-        raise ConnectionError("no one listens there: connected to itself")
-    return stream
 
 
 @attrs.frozen

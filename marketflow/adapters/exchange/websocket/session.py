@@ -37,7 +37,7 @@ from marketflow.adapters.exchange.websocket.frames import Frames
 from marketflow.adapters.exchange.websocket.life import Life, Term
 from marketflow.adapters.exchange.websocket.requests import Requests
 from marketflow.adapters.exchange.websocket.subscriber import Subscriber
-from marketflow.app.ports import Intake
+from marketflow.app.ports import OUTAGES, Intake
 
 CLOSE_PATIENCE: Final = 5.0
 """Seconds for which a connection that retires still receives, if the exchange does not close it before."""
@@ -45,9 +45,6 @@ WELCOME_PATIENCE: Final = 10.0
 """Seconds for which we wait for the welcome of an exchange that sends one."""
 FAREWELL_PATIENCE: Final = 1.0
 """Seconds that the last frame of a connection may take."""
-
-OUTAGES: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError)
-"""Errors of a connection. Any other error is a bug."""
 
 
 class Session:
@@ -154,7 +151,7 @@ class Session:
         messages = await connection.receive()
         self.life.pause()
         if messages or (connection.pings > pings and self._requests.venue.rules.pings_show_life):
-            self.life.heard()
+            self.life.heard(well=self.subscriber.is_well)
         bodies = self._bodies(messages, intake)
         if connection.end is not None and self.leads:
             intake.ended(connection.end)  # the workers may be behind

@@ -25,11 +25,11 @@ import trio
 from trio_util import wait_any
 
 from marketflow.adapters.exchange.venues.venue import Venue
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.frames import Frames
 from marketflow.adapters.exchange.websocket.making import maker_of
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.session import Session
-from marketflow.adapters.exchange.websocket.turns import Turns
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ports import Clock, Decode, Entropy, Intake
 
@@ -45,7 +45,7 @@ class WebSocketSource:
         decode: Decode[Frames],
         *,
         opener: Opener,
-        attempts: Turns,
+        budget: Budget,
         clock: Clock,
         entropy: Entropy,
         url: str | None = None,
@@ -58,7 +58,7 @@ class WebSocketSource:
             names: our symbols, by the venue's spelling.
             decode: its codec.
             opener: makes connections.
-            attempts: their limit, one for all sources of this kind of venue.
+            budget: what our address may do, one for all its sources of this kind of venue.
             clock: the wall clock.
             entropy: for jitter.
             url: in place of the venue's own.
@@ -72,7 +72,7 @@ class WebSocketSource:
         self.exchange = exchange
         self.decode = decode
         self._maker = maker_of(
-            exchange, venue, names, url, opener=opener, attempts=attempts, clock=clock, entropy=entropy
+            exchange, venue, names, url, opener=opener, budget=budget, clock=clock, entropy=entropy
         )
         self._present: Session | None = None
         self._next: Session | None = None
@@ -112,9 +112,12 @@ class WebSocketSource:
     @property
     def heard_at(self) -> float | None:
         """When the exchange last showed life, in seconds of Trio's clock; None if it never did."""
-        sessions = [each for each in (self._present, self._next) if each is not None]
-        latest = max([each.life.heard_at for each in sessions], default=-math.inf)
-        return None if latest == -math.inf else latest
+        return self._maker.signs.heard_at
+
+    @property
+    def well_at(self) -> float | None:
+        """The same while a connection had its subscriptions."""
+        return self._maker.signs.well_at
 
     @property
     def activity(self) -> str:
@@ -184,8 +187,7 @@ class WebSocketSource:
         self._present, self._next = following, None
 
     def _begun(self, nursery: trio.Nursery, intake: Intake[Frames]) -> Session:
-        heard_at = -math.inf if self.heard_at is None else self.heard_at
-        session = self._maker.made(heard_at, self._renewed_at)
+        session = self._maker.made(self._renewed_at)
         nursery.start_soon(session.run, intake)
         return session
 

@@ -1,4 +1,4 @@
-"""Makes the sources of venues. Those of one kind share the limit of connections that are tried."""
+"""Makes the sources of venues. Those of one kind share what our address may do."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import attrs
 from marketflow.adapters.exchange.checks import Checks
 from marketflow.adapters.exchange.pacing import Pace
 from marketflow.adapters.exchange.venues.registry import VENUES
+from marketflow.adapters.exchange.websocket.budget import Budget
 from marketflow.adapters.exchange.websocket.codec import VenueDecoder
 from marketflow.adapters.exchange.websocket.opening import Opener
 from marketflow.adapters.exchange.websocket.proxy import Proxy
 from marketflow.adapters.exchange.websocket.source import WebSocketSource
-from marketflow.adapters.exchange.websocket.turns import Turns
 from marketflow.app.ports import Clock, Entropy
 
 
@@ -29,8 +29,8 @@ class VenueSources:
     """When connections are read."""
     tls: ssl.SSLContext | None = None
     """In place of one with the system's certificates."""
-    _attempts: dict[str, Turns] = attrs.field(factory=dict)
-    """By the kind of venue. Venues count connections by address, and we have one."""
+    _budgets: dict[tuple[str, str, int], Budget] = attrs.field(factory=dict)
+    """By the kind of venue, and the host and port of the proxy: venues see its address in place of ours."""
 
     def source(
         self,
@@ -62,13 +62,15 @@ class VenueSources:
             names[theirs] = symbol
         if self.tls is None:
             self.tls = ssl.create_default_context()
+        way = None if proxy is None else Proxy.parsed(proxy)
+        address = ("", 0) if way is None else (way.host, way.port)
         return WebSocketSource(
             exchange,
             venue,
             names,
             VenueDecoder(venue, names, self.checks),
-            opener=Opener(None if proxy is None else Proxy.parsed(proxy), self.tls, pace=self.pace),
-            attempts=self._attempts.setdefault(kind, Turns(venue.rules.attempts)),
+            opener=Opener(way, self.tls, pace=self.pace),
+            budget=self._budgets.setdefault((kind, *address), Budget.of(venue.rules)),
             clock=self.clock,
             entropy=self.entropy,
             url=url,

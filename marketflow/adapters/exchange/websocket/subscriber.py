@@ -24,6 +24,11 @@ class Subscriber:
         self.progress = progress
         self._answered = trio.Event()
 
+    @property
+    def is_well(self) -> bool:
+        """Whether all symbols are decided, and some of them accepted."""
+        return self.progress.state == "live" and self.subscriptions.has_accepted
+
     def accepted(self, answer: Subscribed) -> None:
         """The exchange accepts a request."""
         self.verdicts.take(self.subscriptions.accept(answer))

@@ -79,6 +79,11 @@ class Subscriptions:
         return not any(state in _UNDECIDED for state in self.states.values())
 
     @property
+    def has_accepted(self) -> bool:
+        """Whether a symbol was accepted."""
+        return "accepted" in self.states.values()
+
+    @property
     def decided(self) -> int:
         """The number of symbols with an answer, or without hope for one."""
         return sum([state not in _UNDECIDED for state in self.states.values()])

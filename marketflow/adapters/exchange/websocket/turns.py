@@ -11,9 +11,9 @@ from marketflow.adapters.exchange.websocket.limits import RollingWindow
 class Turns:
     """Gives turns in the order of the calls, never more than the rate allows.
 
-    One object limits the attempts of all sources of a kind of venue, since exchanges count them by address.
-    Another one limits the messages of a source. It is kept over reconnects, so that many of them in a row
-    send no burst.
+    One object limits what exchanges count by address, for all sources of a kind of venue (`Budget`). Another
+    one limits the messages of a source. It is kept over reconnects, so that many of them in a row send no
+    burst.
     """
 
     def __init__(self, rate: Rate) -> None:
