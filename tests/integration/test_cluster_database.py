@@ -368,8 +368,9 @@ async def test_a_takeover_that_waits_delays_no_renewal_of_its_node(ours, theirs,
 async def test_after_the_leases_connection_was_lost_no_question_uses_an_older_one(ours, postgres_dsn):
     """A node without a term looks at leases only. After a failover its questions must not meet older rows."""
     reading = (
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'marketflow'"
-        " AND datname = current_database() AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE application_name = 'marketflow' AND datname = current_database()"
+        " AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
     )
     with sql(postgres_dsn) as connection:
         await ours.leases.look()
