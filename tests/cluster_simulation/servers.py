@@ -11,7 +11,7 @@ import trio
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf
 from marketflow.adapters.db.memory_leases import LeaseRow, LeaseTable, MemoryLeases
-from marketflow.app.ports import NEVER, Aggregate, Fenced, Node, Scope, Sight, StoreAway, Term
+from marketflow.app.ports import NEVER, Aggregate, Fenced, Node, Sight, StoreAway, Term
 from marketflow.app.share.fence import fence_of
 from tests.simulation.stores import (
     Link,
@@ -143,8 +143,7 @@ class TermStore(SimulatedStore):
     """Fills the port AggregateStore for one term, which may write as long as it is the last one."""
 
     def __init__(self, interval: int, term: Term, *, link: Link, server: ClusterPostgres) -> None:
-        scope = Scope(frozenset({term.exchange}))
-        super().__init__(interval, boot=term.id, link=link, server=server, scope=scope)
+        super().__init__(interval, boot=term.id, link=link, server=server)
         self._term = term
         self._postgres = server
         self._connected_at: int | None = None
@@ -201,6 +200,9 @@ class TermStore(SimulatedStore):
         except StoreAway:
             self.leave()
             raise
+
+    def _is_in_scope(self, exchange: str) -> bool:
+        return exchange == self._term.exchange
 
     async def _answer(self, *, held: bool = False) -> None:
         await self._link.carry(self._check if held else _nothing)

@@ -330,17 +330,63 @@ async def test_questions_need_no_lease(ours, postgres_dsn):
 
 
 async def test_renewals_and_takeovers_wait_for_no_rows_of_the_node(ours, postgres_dsn):
+    """Not even for those of the same exchange."""
     store = await begin(ours, term(1))
-    with sql(postgres_dsn) as other, other.transaction():
-        other.execute("LOCK TABLE price_aggregates IN EXCLUSIVE MODE")
+    with sql(postgres_dsn) as connection:
+        connection.execute(SLOW)
+        connection.execute("SELECT pg_advisory_lock(7)")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.write, [ROW])
             await until_one_waits(postgres_dsn)
             with within(5):
                 assert (await ours.leases.beat(A, [term(1)], LONG)).leases["exchange1"].left > 0
                 assert await ours.leases.take(term(1, "exchange2"), A, LONG, None)
-            other.execute("ROLLBACK")
+            connection.execute("SELECT pg_advisory_unlock(7)")
     assert rows_on(postgres_dsn) == [PAIR]
+
+
+async def test_a_takeover_that_waits_delays_no_renewal_of_its_node(ours, theirs, postgres_dsn):
+    """Rows of another node may be held up for long."""
+    store = await begin(theirs, term(1), B)
+    with sql(postgres_dsn) as connection:
+        connection.execute(SLOW)
+        expire(postgres_dsn)
+        connection.execute("SELECT pg_advisory_lock(7)")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.write, [ROW])
+            await until_one_waits(postgres_dsn)
+            nursery.start_soon(ours.leases.take, term(2), A, LONG, term(1))
+            query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            await until(lambda: connection.execute(query).fetchone() == (2,))
+            with within(5):
+                await ours.leases.beat(A, [], LONG)
+                assert (await ours.leases.look()).leases["exchange1"].term == term(1)
+            connection.execute("SELECT pg_advisory_unlock(7)")
+    assert (await ours.leases.look()).leases["exchange1"].term == term(2)
+
+
+async def test_after_the_leases_connection_was_lost_no_question_uses_an_older_one(ours, postgres_dsn):
+    """A node without a term looks at leases only. After a failover its questions must not meet older rows."""
+    reading = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE application_name = 'marketflow' AND datname = current_database()"
+        " AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
+    )
+    with sql(postgres_dsn) as connection:
+        await ours.leases.look()
+        await ours.rows.newest([PAIR])
+        before = connection.execute(reading).fetchall()
+        await ours.leases.look()
+        await ours.rows.newest([PAIR])
+        assert connection.execute(reading).fetchall() == before
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        await ours.leases.look()
+        await until(lambda: connection.execute(reading).fetchall() == [])
+        await ours.rows.newest([PAIR])
+        assert len(connection.execute(reading).fetchall()) == 1
 
 
 async def test_leases_borrow_a_connection_of_questions(postgres_dsn):

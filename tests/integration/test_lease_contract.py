@@ -339,7 +339,7 @@ async def test_a_node_that_was_not_heard_of_for_a_day_is_forgotten(cluster, ours
 async def until_one_waits(cluster):
     """Wait until a call waits for a lock."""
     with trio.fail_after(30):
-        while not cluster.sql("SELECT FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+        while not cluster.sql("SELECT pid FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 

@@ -94,16 +94,19 @@ class StoresOfTerms:
 
     async def _store(self, exchange):
         if exchange not in self._stores:
-            term = Term(exchange, 1, "t1")
-            self._stores[exchange] = self._store_of(term)
+            self._stores[exchange] = self._store_of(Term(exchange, 1, "t1"))
             if self._held:
-                assert await self._leases.take(term, Node("a", "b1", "", "all", ""), 60_000, None)
-                await self._stores[exchange].lease()
+                await self._hold(exchange)
         return self._stores[exchange]
 
+    async def _hold(self, exchange):
+        await self._leases.take(Term(exchange, 1, "t1"), Node("a", "b1", "", "all", ""), 60_000, None)
+        return await self._stores[exchange].lease()
+
     async def lease(self):
+        await self._store(EXCHANGE)
         self._held = True
-        return await (await self._store(EXCHANGE)).lease()
+        return max([await self._hold(exchange) for exchange in self._stores])
 
     async def write(self, aggregates):
         parts = {}

@@ -29,7 +29,7 @@ import trio
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
-from marketflow.app.ports import ALL, Aggregate, Flush, RowsRefused, Scope, Sight, StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, Flush, RowsRefused, Sight, StoreAway, StoreTaken
 from marketflow.domain.packed_bars import pack_bar, unpack_bar
 
 TURNS_SECONDS: Final = 2.0
@@ -445,10 +445,8 @@ class SimulatedPostgres(Server):
 class SimulatedStore(MemoryStore):
     """Fills the port AggregateStore for one process."""
 
-    def __init__(
-        self, interval: int, *, boot: str, link: Link, server: SimulatedPostgres, scope: Scope = ALL
-    ) -> None:
-        super().__init__(interval, scope=scope)
+    def __init__(self, interval: int, *, boot: str, link: Link, server: SimulatedPostgres) -> None:
+        super().__init__(interval)
         self._boot = boot
         self._server = server
         self._link = link

@@ -10,7 +10,7 @@ import attrs
 import msgspec
 import trio
 
-from marketflow.app.ports import ALL, Aggregate, RowsRefused, Scope, StoreAway, StoreTaken
+from marketflow.app.ports import Aggregate, RowsRefused, StoreAway, StoreTaken
 from marketflow.app.share.foreign_bars import is_foreign_row
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span, floor_to
@@ -22,8 +22,8 @@ DELETED_AT_ONCE: Final = 10_000
 class MemoryStore:
     """The port `AggregateStore` on a dictionary."""
 
-    def __init__(self, interval: int, *, scope: Scope = ALL) -> None:
-        """`interval` of the aggregates in ms. Only rows of the scope's exchanges are deleted."""
+    def __init__(self, interval: int) -> None:
+        """`interval` of the aggregates in ms."""
         self.rows: dict[tuple[str, str, int], Aggregate] = {}
         """The rows, by exchange, symbol and end."""
         self.taken = False
@@ -31,7 +31,6 @@ class MemoryStore:
         self.refuses: Callable[[Aggregate], bool] = lambda _: False
         """Returns whether a row is refused."""
         self._interval = interval
-        self._scope = scope
         self._away = False
         self._held = False
         self._leases = 0
@@ -87,12 +86,16 @@ class MemoryStore:
     async def delete_before(self, end: int) -> int:
         """See the port."""
         await self._answer(held=True)
-        past = [key for key in self.rows if key[2] < end and key[0] in self._scope]
+        past = [key for key in self.rows if key[2] < end and self._is_in_scope(key[0])]
         ends = sorted(key[2] for key in past)[:DELETED_AT_ONCE]
         old = [key for key in past if key[2] <= ends[-1]]
         for key in old:
             del self.rows[key]
         return len(old)
+
+    def _is_in_scope(self, exchange: str) -> bool:  # noqa: ARG002 - for stores of one exchange
+        """Whether rows of the exchange are deleted."""
+        return True
 
     async def bars(self, pairs: Sequence[Pair], span: Span, width: int) -> Mapping[Pair, Mapping[int, Bar]]:
         """See the port. Pairs without rows are left out."""
