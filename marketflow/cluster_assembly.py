@@ -33,7 +33,7 @@ from marketflow.app.share.share import Share
 from marketflow.app.stream.subscriptions import PriceStream
 from marketflow.app.watch.measuring import Measuring
 from marketflow.app.watch.node_health import NodeHealth, Stores
-from marketflow.assembly import backoff_of, idle_timeout_of, share_options
+from marketflow.assembly import backoff_of, idle_timeout_of, last_well_of, share_options
 from marketflow.cluster_outside import ClusterOutside
 from marketflow.config import Settings
 
@@ -107,7 +107,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
             source,
             backoff=backoff_of(source, settings, outside.entropy),
             idle_timeout=idle_timeout_of(source, settings),
-            last_accepted=partial(share.book.last_accepted.get, source.exchange),
+            last_well=partial(last_well_of, source, share.book.last_accepted),
         )
 
     figures = NodeFigures(names)

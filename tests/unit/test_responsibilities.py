@@ -32,15 +32,16 @@ PORT = "it fills a port, which is to be split first"
 
 FIELDS_KNOWN = {
     "app.share.book.Book": Known(12, "it puts seven parts together, and takes batches in"),
-    "app.share.second_bars.SecondBars": Known(
-        10, "every change of a bar concerns its parts: outboxes, caches"
-    ),
     "domain.bars.Bar": Known(12, "a record: count, sum, and the ends with their times and orders"),
     "app.share.ledger.Ledger": Known(8, "it has a count for each thing that can happen to an update"),
     "adapters.cache.memory.MemoryWindow": Known(11, PORT),
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
     "app.ingest.state.FeedState": Known(8, "what health tells of a feed, and what its next run needs"),
     "app.watch.health.Health": Known(11, "it reports on all parts"),
+    "app.watch.node_health.NodeHealth": Known(12, "the same, and on the other nodes"),
+    "app.cluster.tenancy.Tenancy": Known(
+        10, "it puts a share, its feed and those who report on them together"
+    ),
     "adapters.cache.packing.RedisFlush": Known(8, "a record: the parts of a flush, and how many replies"),
     "exchange_check.Seen": Known(8, "all that is seen of an exchange, and what has been said of it"),
     "adapters.exchange.fake_venues.trades.Market": Known(8, "pairs, their trades, and what they are made of"),
@@ -54,13 +55,17 @@ METHODS_KNOWN = {
         11, "which rows are due, what they are made of, and what a stop saves of it"
     ),
     "app.share.pair_bars.PairBars": Known(16, "what is read of bars, and how they come, are packed and go"),
-    "app.share.second_bars.SecondBars": Known(18, "what is read of bars, and how they come and go"),
+    "app.share.second_bars.SecondBars": Known(12, "how bars come, are written and go"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
     "app.share.history.History": Known(14, "the same"),
     "adapters.cache.memory.MemoryWindow": Known(20, PORT),
 }
 IMPORTS_KNOWN = {
-    "assembly": Known(16, "the composition root knows every part"),
+    "assembly": Known(17, "the composition root knows every part"),
+    "cluster_assembly": Known(28, "the same, of a node"),
+    "cluster_outside": Known(11, "it opens everything that a node uses"),
+    "commands.running": Known(9, "it has three commands, and each starts other parts"),
+    "app.cluster.tenancy": Known(9, "it puts a share and its feed together"),
     "adapters.http.app": Known(18, "it puts all routes together"),
     "app.questions.queries": Known(9, "it gives each question to the part that answers it"),
     "service": Known(11, "the task tree starts every part"),
@@ -73,7 +78,7 @@ IMPORTS_KNOWN = {
     "app.share.comparing": Known(9, "it compares what the book, the history and the store know"),
     "app.share.trimming": Known(9, "it knows what is too old in the book and in the window"),
     "adapters.cache.bar_fields": Known(11, "it reads all forms of bars, one by one and by the minute"),
-    "app.share.second_bars": Known(12, "it keeps its outbox, rows and caches up to date with each change"),
+    "app.share.second_bars": Known(10, "it keeps its outbox, rows and caches up to date with each change"),
     "app.share.due_rows": Known(9, "a row is due by what the book, the history and Redis know"),
     "app.share.book": Known(10, "it puts its parts together"),
     "app.share.share": Known(11, "it begins and ends the parts of a share together"),
