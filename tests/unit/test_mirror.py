@@ -244,6 +244,35 @@ async def test_an_answer_has_what_was_acknowledged_before_the_question(autojump_
     assert shard.known(BTC) == 1
 
 
+async def test_a_read_that_was_cancelled_serves_nobody(autojump_clock):
+    """The second question leaves while it reads. The third one was asked before that, and reads itself."""
+    shard = await sealed_shard()
+    await shard.mirror.catch_up([BTC])
+    plain, gates = shard.changes.after, [trio.Event(), trio.Event()]
+    waiting = iter(gates)
+
+    async def slow(places):
+        if (gate := next(waiting, None)) is not None:
+            await gate.wait()
+        return await plain(places)
+
+    async def ask(scope: trio.CancelScope) -> None:
+        with scope:
+            await shard.mirror.catch_up([BTC])
+
+    shard.changes.after = slow
+    scopes = [trio.CancelScope() for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        for scope in scopes:
+            nursery.start_soon(ask, scope)
+            await trio.testing.wait_all_tasks_blocked()
+        gates[0].set()
+        await trio.testing.wait_all_tasks_blocked()
+        await shard.owner.write(BTC, 1.0)
+        scopes[1].cancel()
+    assert shard.known(BTC) == 1
+
+
 async def test_old_bars_are_forgotten(autojump_clock):
     shard = await sealed_shard()
     await shard.owner.write(BTC, 1.0, at=NOON - HOUR + 2 * MINUTE)

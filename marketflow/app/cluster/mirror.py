@@ -111,15 +111,18 @@ class SharedReads:
 
     def __init__(self) -> None:
         self._begun = 0
+        self._ended = 0
+        """The number of the last read that has ended. One that was cancelled has not."""
         self._turn = trio.Lock()
 
     async def after_now(self, read: Callable[[], Awaitable[None]], *, enough: Callable[[], bool]) -> None:
         """Return once a read that began after this call has ended, if that was `enough`; else read."""
         needed = self._begun + 1
         async with self._turn:
-            if self._begun < needed or not enough():
-                self._begun += 1
+            if self._ended < needed or not enough():
+                number = self._begun = self._begun + 1
                 await read()
+                self._ended = number
 
 
 class Mirror:
