@@ -137,7 +137,12 @@ def contracts(session: nox.Session) -> None:
         session.skip(f"this machine has none of {', '.join(missing)}")
 
 
-WINDOW = ["tests/integration/test_window_contract.py", "tests/faults/test_redis_refuses.py"]
+WINDOW = [
+    "tests/integration/test_window_contract.py",
+    "tests/integration/test_term_window.py",
+    "tests/integration/test_changes_contract.py",
+    "tests/faults/test_redis_refuses.py",
+]
 STORE = ["tests/integration/test_store_contract.py", "tests/integration/test_postgres.py"]
 SERVERS = {
     "Redis 6.2": ("TEST_REDIS_SERVER", WINDOW),

@@ -41,6 +41,7 @@ FIELDS_KNOWN = {
     "app.share.standing.ShareStanding": Known(8, "it asks what knows of Redis, and what of earlier boots"),
     "app.ingest.state.FeedState": Known(8, "what health tells of a feed, and what its next run needs"),
     "app.watch.health.Health": Known(11, "it reports on all parts"),
+    "adapters.cache.packing.RedisFlush": Known(8, "a record: the parts of a flush, and how many replies"),
     "exchange_check.Seen": Known(8, "all that is seen of an exchange, and what has been said of it"),
     "adapters.exchange.fake_venues.trades.Market": Known(8, "pairs, their trades, and what they are made of"),
     "adapters.exchange.websocket.session.Session": Known(8, "it puts the parts of a connection together"),

@@ -67,7 +67,7 @@ class ClusterServers:
     def __init__(self, access: Access, seeds: Sequence[Address]) -> None:
         """`seeds`: some of its servers; the others are found through them. ValueError: see `Nodes`."""
         self.redirects: Counter[Direction] = Counter()
-        """How often a server has sent us elsewhere."""
+        """See the port."""
         self._nodes = Nodes(access)
         self._seeds = tuple(seeds)
         self._map: SlotMap | None = None
@@ -109,10 +109,11 @@ class ClusterServers:
         """Read the map again before it is used again."""
         self._doubted = True
 
-    async def follow(self, exchange: str, server: Server, error: ErrorReply) -> Server:
+    async def follow(self, server: Server, error: ErrorReply) -> Server:
         """See the port. `MOVED` names the new owner, so that the map need not be read."""
         direction = direction_of(error)
-        if direction is None:
+        if direction is None or direction is Direction.AWAY:
+            self._doubted = True
             raise self.failures.away(error)
         self.redirects[direction] += 1
         if direction in {Direction.MOVED, Direction.ASK}:
@@ -120,13 +121,11 @@ class ClusterServers:
                 slot, address = target_of(error)
                 if not address.host:
                     address = attrs.evolve(address, host=server.opener.host)
-            if direction is Direction.MOVED:
-                (await self._current()).moved(slot, address)
+            if direction is Direction.MOVED and not (await self._current()).moved(slot, address):
+                await trio.sleep(PAUSE_SECONDS)  # Two servers may send us to each other for a while.
             return self._nodes.at(address)
-        if direction is Direction.AWAY:
-            self._doubted = True
         await trio.sleep(PAUSE_SECONDS)
-        return await self.of(exchange)
+        return server
 
     async def _current(self) -> SlotMap:
         """The map, read again if it is in doubt. Tasks that want it at the same time share one reading."""

@@ -28,7 +28,6 @@ import attrs
 import trio
 
 from marketflow.adapters.cache.connection import Connection
-from marketflow.adapters.cache.failures import Failures
 from marketflow.adapters.cache.keys import changes_key, fence_key, marker_key
 from marketflow.adapters.cache.members import pack
 from marketflow.adapters.cache.redirects import PAUSE_SECONDS, Direction, direction_of
@@ -67,10 +66,9 @@ class FencedWriter:
         key = fence_key(term.exchange)
         self._watching = pack(b"WATCH", key) + pack(b"GET", key)
 
-    @property
-    def failures(self) -> Failures:
-        """What it can fail with."""
-        return self._servers.failures
+    def refusal(self, error: ErrorReply) -> StoreRefuses:
+        """What to raise for a refused command."""
+        return StoreRefuses(self._servers.failures.reason(error))
 
     # ---- the fence ----
 
@@ -148,13 +146,14 @@ class FencedWriter:
             (replies,) = await self._exchange_with_server((), 0, requests=1)
             self._sent = None
             *queued, executed, _, fence = replies
-            if executed is None:
+            if executed is None and not refusals_of([fence]):
                 return None
             self.watched = fence == self._fence
             if type(executed) is list:
                 return executed
-            # The first error tells the reason; `EXEC` repeats only that there was one.
-            refusals = refusals_of([*queued, executed])
+            # The first error tells the reason; `EXEC` repeats only that there was one. Or the fence was moved
+            # to another server before all other keys, and only what asks for it shows that.
+            refusals = refusals_of([*queued, executed, fence])
             if not refusals:
                 self.close()
                 raise StoreAway("unexpected answer to a write: is it a Redis?")
@@ -168,6 +167,15 @@ class FencedWriter:
         if not self.watched:
             raise StoreAway("the fence is not ours on the server that has the exchange now")
         await self._send(transaction)
+
+    async def remove(self, transaction: Transaction) -> None:
+        """Carry out removals without a transaction, if the fence was ours at the last look.
+
+        A Redis that is full may take no command in a transaction, not even one that frees memory. These
+        remove only what is too old for every term, so they harm none.
+        """
+        if self.watched:
+            await self._exchange_with_server(transaction.data, transaction.commands, requests=1)
 
     # ---- the connection ----
 
@@ -215,11 +223,10 @@ class FencedWriter:
         self.close()
         if trio.current_time() > deadline:
             raise StoreAway(reason)
+        await self._servers.follow(server, error)
         if direction is Direction.ASK:
             # A transaction needs all keys in one place: wait until the slot has been moved as a whole.
             await trio.sleep(PAUSE_SECONDS)
-        else:
-            await self._servers.follow(self._exchange, server, error)
 
     def close(self) -> None:
         """Close the connection, if there is one. The fence has to be looked at after that."""

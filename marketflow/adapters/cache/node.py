@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from marketflow.adapters.cache.changes import RedisChanges
@@ -25,6 +25,11 @@ class NodeRedis:
         self.changes = RedisChanges(servers)
         self._servers = servers
         self._window_length = window_length
+
+    @property
+    def redirects(self) -> Mapping[str, int]:
+        """How often a server of a cluster has sent us elsewhere, by the kind of its answer."""
+        return {direction.value: number for direction, number in self._servers.redirects.items()}
 
     @asynccontextmanager
     async def window(self, term: Term) -> AsyncIterator[TermWindow]:

@@ -40,7 +40,7 @@ class RoutedReaders:
                     return await server.readers.made_sense_of(replies, read, size, deadline)
                 if trio.current_time() > deadline:
                     raise error
-            server = await self._servers.follow(self._exchange, server, error)
+            server = await self._servers.follow(server, error)
 
     async def read_parts(
         self, parts: Sequence[Sequence[Command]], read: Callable[[int, list[Any]], None]
@@ -80,7 +80,7 @@ class RoutedReaders:
         asked: Mapping[int, ErrorReply],
     ) -> ErrorReply | None:
         """Ask these commands of the server that has their keys already, or would get them."""
-        other = await self._servers.follow(self._exchange, server, next(iter(asked.values())))
+        other = await self._servers.follow(server, next(iter(asked.values())))
         following = [each for place in asked for each in (("ASKING",), commands[place])]
         found, _ = await other.readers.replies(following)
         refusals = refusals_of(found)

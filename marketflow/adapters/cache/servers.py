@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -10,6 +10,7 @@ import attrs
 from marketflow.adapters.cache.connections import Readers
 from marketflow.adapters.cache.failures import Failures
 from marketflow.adapters.cache.opening import Opener
+from marketflow.adapters.cache.redirects import Direction
 from marketflow.adapters.cache.resp import ErrorReply
 from marketflow.adapters.cache.url import Access
 from marketflow.app.ports import StoreRefuses
@@ -44,6 +45,11 @@ class Servers(Protocol):
         """Seconds for the replies to a request."""
         ...
 
+    @property
+    def redirects(self) -> Mapping[Direction, int]:
+        """How often a server has sent us elsewhere."""
+        ...
+
     async def of(self, exchange: str) -> Server:
         """The server that has this exchange, as far as is known."""
         ...
@@ -56,14 +62,15 @@ class Servers(Protocol):
         """A request to a server has failed: another one may have its exchanges by now."""
         ...
 
-    async def follow(self, exchange: str, server: Server, error: ErrorReply) -> Server:
+    async def follow(self, server: Server, error: ErrorReply) -> Server:
         """The server to ask next, after this one has answered with an error that sends us elsewhere.
 
-        It may be the same one, a moment later. The answer to `ASK` is the server that is to be asked with
-        `ASKING`, once; for each other error, the one that `of` gives from now on.
+        It may be the same one, a moment later. After `ASK` it is the one that is to be asked with `ASKING`,
+        once; after any other error, it is the one that `of` gives from now on.
 
         Raises:
             StoreRefuses: there is no other server.
+            StoreAway: the server cannot serve the exchange, and nobody knows who can.
         """
         ...
 
@@ -74,6 +81,7 @@ class OneServer:
     def __init__(self, access: Access) -> None:
         self.failures = Failures(access.secrets)
         self.timeout = access.timeout
+        self.redirects: Mapping[Direction, int] = {}
         self._server = server_at(access, self.failures)
 
     async def of(self, _: str) -> Server:
@@ -87,7 +95,7 @@ class OneServer:
     def doubt(self) -> None:
         """There is no other."""
 
-    async def follow(self, _: str, __: Server, error: ErrorReply) -> Server:
+    async def follow(self, _: Server, error: ErrorReply) -> Server:
         """There is no other: it is a server of a cluster, and its address stands where that of one should."""
         raise StoreRefuses(self.failures.reason(error))
 

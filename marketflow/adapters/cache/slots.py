@@ -37,9 +37,11 @@ class SlotMap:
             return self._moved[slot]
         return next((servers[0] for slots, servers in self._ranges if slot in slots), None)
 
-    def moved(self, slot: int, address: Address) -> None:
-        """Another server has this slot."""
+    def moved(self, slot: int, address: Address) -> bool:
+        """Another server has this slot; returns whether that is the first time since the map was read."""
+        first = slot not in self._moved
         self._moved[slot] = address
+        return first
 
     @property
     def owners(self) -> Sequence[Address]:

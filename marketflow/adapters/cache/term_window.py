@@ -118,7 +118,9 @@ class TermWindow(RedisReading):
             self._found(posted, await self._writer.receive())
         except StoreRefuses:
             self._forget()
-            await self._remove(posted.flush)
+            removals = posted.flush.removals
+            if removals:  # Or a Redis that is full would stay so.
+                await self._writer.remove(Transaction([removals], posted.flush.removals_replies))
             raise
         except BaseException:
             self._forget()
@@ -131,18 +133,12 @@ class TermWindow(RedisReading):
         if not isinstance(found, Exception):
             self._markers.acknowledged(posted.marker, found)
         if refusals:
-            raise StoreRefuses(self._writer.failures.reason(refusals[0]))
+            raise self._writer.refusal(refusals[0])
         check_write(replies, posted.place, posted.texts)
         stranger = text_of(found) if self._markers.is_anothers(found) else None
         self.met = Sight(self.met.holder, stranger)
         if not self._markers.intact:
             self._packer.forget_expiries()
-
-    async def _remove(self, flush: RedisFlush) -> None:
-        """Remove what a refused write was to remove: a Redis that is full takes nothing else before that."""
-        if flush.removals and self._writer.watched:
-            await self._writer.send(Transaction([flush.removals], flush.removals_replies))
-            await self._writer.receive()
 
     def _forget(self) -> None:
         """After a failure nothing is on its way any more."""
