@@ -16,8 +16,9 @@ from marketflow.adapters.cache.redirects import Address
 from marketflow.adapters.cache.slots import SLOTS, slot_of
 
 MASTERS = 3
-NODE_TIMEOUT = 1_000
-"""How long (ms) a server must be silent before the others think that it is dead."""
+NODE_TIMEOUT = 5_000
+"""How long (ms) a server must be silent before the others think that it is dead. A machine that stands still
+for two seconds must kill none."""
 WAIT = 60.0
 """Seconds that any change of the cluster may take."""
 
@@ -36,6 +37,7 @@ class Member(TcpRedis):
             "cluster-node-timeout": [str(NODE_TIMEOUT)],
             "cluster-require-full-coverage": ["no"],
             "cluster-replica-validity-factor": ["0"],
+            "cluster-allow-replica-migration": ["no"],
             "repl-diskless-sync-delay": ["0"],
         }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from cluster_servers import MASTERS
+
+pytestmark = pytest.mark.alone
 
 
 def test_it_has_masters_and_replicas(cluster, exchanges):

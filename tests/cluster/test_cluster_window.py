@@ -22,6 +22,8 @@ from marketflow.adapters.cache.slots import slot_of
 from marketflow.app.ports import START, StoreAway, StoreUnfit, Term
 from marketflow.domain.periods import MINUTE, SECOND, Span
 
+pytestmark = pytest.mark.alone
+
 globals().update({name: getattr(contract, name) for name in CONTRACT})
 
 
@@ -148,25 +150,31 @@ async def test_a_url_that_is_not_one_for_a_cluster(url):
 # ---- failover ----
 
 
-async def test_a_killed_master_stops_its_exchanges_alone_and_its_replica_goes_on(cluster, place, exchanges):
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_a_master_that_is_away_stops_its_exchanges_alone_and_its_replica_goes_on(
+    cluster, exchanges, how
+):
+    place = TermsInCluster(cluster, timeout=2)
     async with place.node() as node, loads(node, exchanges) as (stopped, *others):
         for each in (stopped, *others):
             await each.goes_on()
-        cluster.owner(stopped.exchange).kill()
+        owner = cluster.owner(stopped.exchange)
+        owner.kill() if how == "killed" else owner.pause()
         places = dict.fromkeys(exchanges, START)
         for each in others:
             await each.goes_on()
         found = await node.changes.after(places)
         assert set(found) >= {each.exchange for each in others}
         await stopped.goes_on()
+        if how == "frozen":
+            owner.resume()
+            await trio.to_thread.run_sync(until, lambda: not owner.is_master)
+            await stopped.goes_on()
         assert stopped.failures
         assert not [each.failures for each in others if each.failures]
         assert set(await node.changes.after(places)) == set(exchanges)
     for each in (stopped, *others):
         each.check(cluster)
-    async with place.node() as node:
-        assert await node.changes.ends(exchanges) != {}
-    del found
 
 
 # ---- slots that move ----

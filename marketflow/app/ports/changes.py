@@ -30,9 +30,10 @@ class Change:
 
 
 class Changes(Protocol):
-    """The changes of all exchanges, in a store that may be away. Old ones are removed.
+    """The changes of all exchanges, in stores that may be away. Old ones are removed.
 
-    Both methods raise StoreAway when the store failed or did not answer in time; both are bounded.
+    Exchanges whose store failed or did not answer in time are left out of the answers. If that is so for all
+    that were asked for, both methods raise StoreAway. Both are bounded.
     """
 
     async def ends(self, exchanges: Collection[str]) -> Mapping[str, str]:
