@@ -90,6 +90,8 @@ def serve(this: Run, /, *, file: Path | None, embedded: bool, role: str | None, 
         flags |= {"mode": given["mode"], "cluster.role": role}
         loaded = load_settings(file, flags | ({"cluster.enabled": True} if role is not None else {}))
         this.address = loaded.settings.http.host, str(loaded.settings.http.port)
+        if embedded and loaded.settings.cluster.enabled:
+            raise click.UsageError("--embedded starts stores for one service, and cluster.enabled is set")
 
         import structlog  # noqa: PLC0415
         import trio  # noqa: PLC0415

@@ -334,6 +334,8 @@ def clashes(settings: Settings) -> Iterator[Clash]:
     if settings.redis.url is None and expected_of(settings.redis.effective_url) is not None:
         yield Clash(("redis.host",), "expected a host name or address")
     yield from _cluster_problems(settings.cluster)
+    if not settings.cluster.enabled:
+        yield from _of_a_cluster_only(settings)
     least, longest = settings.feeds.backoff_min, settings.feeds.backoff_max
     if least > longest:
         yield Clash(
@@ -353,6 +355,17 @@ def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:
                 (f"cluster.{first}", f"cluster.{second}"),
                 f"{first} {kinds.show_duration(shorter)} is more than {most} ({kinds.show_duration(longer)})",
             )
+
+
+def _of_a_cluster_only(settings: Settings) -> Iterator[Clash]:
+    """Settings that a single service would ignore, although they tell that a cluster is meant."""
+    for key, is_set in (
+        ("redis.nodes", bool(settings.redis.nodes)),
+        ("cluster.role", settings.cluster.role != "all"),
+        ("cluster.node", settings.cluster.node is not None),
+    ):
+        if is_set:
+            yield Clash((key,), "it is for nodes of a cluster: set cluster.enabled, or start with --role")
 
 
 def _venue_problems(exchange: AnyExchange, symbols: Sequence[str]) -> Iterator[str]:

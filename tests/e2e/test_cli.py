@@ -212,6 +212,7 @@ def test_version(program):
             "invalid value for '{binance|coinbase|kraken|okx|bybit|bitstamp|gateio|kucoin}': ",
         ),
         (["venue", "okx", "--symbols", "A,,B"], "invalid value for '--symbols': 'A,,B' is no list like"),
+        (["serve", "--embedded", "--role", "api"], "--embedded starts stores for one service, and --role is"),
         (["demo", "--duration", "inf"], "invalid value for '--duration': 'inf' is not a finite number"),
     ],
 )
@@ -223,6 +224,14 @@ def test_wrong_usage(capsys, arguments, line):
     assert out == ""
     assert err.startswith(f"marketflow: {line}")
     assert err.count("\n") == 1
+
+
+def test_embedded_is_not_for_a_cluster(capsys, monkeypatch):
+    monkeypatch.setenv("MARKETFLOW_CLUSTER__ENABLED", "true")
+
+    assert cli.run(["serve", "--embedded"]) == 2
+
+    assert "--embedded starts stores for one service, and cluster.enabled is set" in capsys.readouterr().err
 
 
 def test_wrong_usage_from_outside(program):

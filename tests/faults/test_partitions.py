@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from outages import check_whole, proxy
+from outages import check_whole
 from rig import (
     all_sent,
     check_ledger,
@@ -22,6 +22,7 @@ from rig import (
     spools,
     window_is_whole,
 )
+from tcp_proxy import proxy
 
 from marketflow.app.ports import StoreTaken
 from marketflow.embedded import EmbeddedRedis

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 import trio
-from outages import check_outage, check_whole, no_thread_left, proxy
+from outages import check_outage, check_whole, no_thread_left
 from rig import (
     check_summary,
     eventually,
@@ -23,6 +23,7 @@ from rig import (
     settings_for,
 )
 from structlog.testing import capture_logs
+from tcp_proxy import proxy
 
 from marketflow.embedded import EmbeddedRedis
 

@@ -1,0 +1,138 @@
+"""Nodes of a cluster as processes, each with proxies of its own in front of both stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tests.cluster.market import Market
+from tests.faults.rig import BASE, Answer, eventually, http
+from tests.servers import free_port
+from tests.tcp_proxy import Proxy, proxy
+
+START = 60.0
+"""Seconds in which a node must serve."""
+INTERVAL = 2_000
+"""The aggregation interval in ms."""
+ROOT = Path(__file__).parents[2]
+
+
+class Node:
+    """A node. It keeps its name, its port and its proxies over restarts."""
+
+    def __init__(self, name: str, role: str, *, redis: Proxy, postgres: Proxy, directory: Path) -> None:
+        self.name = name
+        self.role = role
+        self.links = {"redis": redis, "postgres": postgres}
+        self.port = free_port()
+        self.log = directory / f"{name}.log"
+        self._state = directory / name
+        self._process: trio.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process lives, frozen or not."""
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self, markets: Collection[Market], changes: Mapping[str, str]) -> None:
+        """Start its process. It need not serve yet."""
+        settings = {
+            "SYMBOLS": json.dumps(list(BASE)),
+            "EXCHANGES": json.dumps(
+                [{"name": each.name, "host": "127.0.0.1", "port": each.port} for each in markets]
+            ),
+            "HTTP__PORT": str(self.port),
+            "REDIS__URL": self.links["redis"].url,
+            "POSTGRES__DSN": self.links["postgres"].url,
+            "AGGREGATION__INTERVAL": f"{INTERVAL // 1_000}",
+            "AGGREGATION__GRACE": "200ms",
+            "FEEDS__BACKOFF_MIN": "20ms",
+            "FEEDS__BACKOFF_MAX": "50ms",
+            "STATE_DIR": str(self._state),
+            "CLUSTER__NODE": self.name,
+            # Exchanges move by faults alone, unless a test wants something else.
+            "CLUSTER__SETTLE": "1h",
+            **changes,
+        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
+        with self.log.open("ab") as log:
+            self._process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "marketflow", "serve", "--role", self.role, "--log-format", "json"],
+                env=clean | {f"MARKETFLOW_{name}": value for name, value in settings.items()},
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def serves(self) -> None:
+        """Wait until it answers."""
+
+        async def ready() -> bool:
+            assert self.runs, f"{self.name} has ended: {self.log.read_text()[-2_000:]}"
+            try:
+                return (await http(self.url, "GET", "/health/ready")).status == 200
+            except OSError:
+                return False
+
+        await eventually(ready, within=START, every=0.1, what=f"{self.name} serves")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal: SIGSTOP freezes it until SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def end(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal that ends it, and wait for that; returns the exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return await self._process.wait()
+
+    async def get(self, path: str) -> Any:
+        """The body of an answer, which must be 200."""
+        answer = await self.ask(path)
+        assert answer.status == 200, (self.name, path, answer)
+        return answer.body
+
+    async def ask(self, path: str) -> Answer:
+        """Any answer to a GET."""
+        return await http(self.url, "GET", path)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Its log, of all its starts."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@asynccontextmanager
+async def nodes(
+    roles: Mapping[str, str], *, redis_url: str, dsn: str, directory: Path
+) -> AsyncIterator[dict[str, Node]]:
+    """Nodes by name, with these roles, none of them started. At the end of the block all are killed."""
+    async with AsyncExitStack() as proxies:
+        made: dict[str, Node] = {}
+        for name, role in roles.items():
+            links = [await proxies.enter_async_context(proxy(url)) for url in (redis_url, dsn)]
+            made[name] = Node(name, role, redis=links[0], postgres=links[1], directory=directory)
+        try:
+            yield made
+        finally:
+            with trio.CancelScope(shield=True):
+                for each in made.values():
+                    if each.runs:
+                        await each.end()

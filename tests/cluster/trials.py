@@ -1,0 +1,122 @@
+"""Faults, one at a time, and what each has cost."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Collection
+from typing import Literal
+
+import attrs
+import trio
+
+from tests.cluster.nodes import Node
+from tests.cluster.stage import Stage, Term, monotonic
+
+BEFORE = 1.0
+"""Seconds before a fault of which updates may be missing: what was not flushed yet, on a slow machine. On an idle
+one it is 0.05 s."""
+Direction = Literal["requests", "answers", "refused"]
+DIRECTIONS: tuple[Direction, ...] = ("requests", "answers", "refused")
+LINKS: tuple[tuple[str, ...], ...] = (("postgres",), ("redis",), ("postgres", "redis"))
+
+
+@attrs.frozen
+class Cost:
+    """What a fault has cost an exchange."""
+
+    exchange: str
+    moved: bool
+    """Whether another node has taken it."""
+    seconds: float
+    """From the fault to the first update that the next owner took in; 0 if it did not move."""
+    missing: int
+    unsaved: float
+    """How many seconds before the fault the first missing update was sent; 0: none before."""
+
+
+def other(stage: Stage, name: str) -> Node:
+    """The other node that takes exchanges."""
+    return stage.nodes[{"one": "two", "two": "one"}[name]]
+
+
+async def gathered(stage: Stage, name: str) -> dict[str, Term]:
+    """Give one node all exchanges, by ending the other one for a while; returns the terms."""
+    await stage.settled()
+    if any(term.node != name for term in (await stage.terms()).values()):
+        second = other(stage, name)
+        assert await second.end(signal.SIGTERM) == 0, second.log.read_text()[-2_000:]
+        await stage.settled(by=name)
+        await stage.start(second.name)
+    return await stage.settled(by=name)
+
+
+async def kill(stage: Stage, name: str) -> list[Cost]:
+    """Kill the node that has all exchanges, and start it again when another one has them."""
+    before, at = await gathered(stage, name), monotonic()
+    await stage.nodes[name].end()
+    after = await stage.settled(after=before)
+    await stage.start(name)
+    return costs(stage, before, after, at)
+
+
+async def freeze(stage: Stage, name: str) -> list[Cost]:
+    """Stop the node that has all exchanges past its leases, then let it go on with what its sockets hold."""
+    before, at = await gathered(stage, name), monotonic()
+    stage.nodes[name].send(signal.SIGSTOP)
+    frozen_at = monotonic()
+    after = await stage.settled(after=before)
+    stage.nodes[name].send(signal.SIGCONT)
+    await stage.nodes[name].serves()
+    woken_at = monotonic()
+    while monotonic() < woken_at + 2:  # It writes what it can.
+        await stage.check_ledgers()
+        await trio.sleep(0.2)
+    await stage.windows.read()
+    for term in before.values():
+        last = stage.last_of(term)
+        assert last is None or last.sent_at <= frozen_at, f"{term} has taken in {last} after {frozen_at}"
+    return costs(stage, before, after, at)
+
+
+async def cut(
+    stage: Stage, name: str, stores: Collection[str], direction: Direction, seconds: float = 8.0
+) -> list[Cost]:
+    """Cut the node that has all exchanges off from these stores for so long."""
+    before, at = await gathered(stage, name), monotonic()
+    links = [stage.nodes[name].links[store] for store in stores]
+    for link in links:
+        if direction == "refused":
+            link.refusing = True
+            await link.drop()
+        else:
+            link.losing.value = direction
+    await trio.sleep(seconds)
+    await stage.nodes[name].ask("/health")  # It answers.
+    for link in links:
+        link.refusing, link.losing.value = False, None
+    after = await stage.settled()
+    return costs(stage, before, after, at)
+
+
+def costs(stage: Stage, before: dict[str, Term], after: dict[str, Term], at: float) -> list[Cost]:
+    """What was lost from the fault on, which must be between it and the next owner's first update."""
+    found = []
+    for exchange, term in after.items():
+        moved = term != before[exchange]
+        first = stage.first_of(term)
+        assert first is not None
+        until = first.sent_at if moved else at
+        # What was sent just now may be on its way.
+        lost = [each for each in stage.missing(exchange, at - BEFORE) if each.sent_at < monotonic() - 2]
+        late = [each for each in lost if each.sent_at >= until]
+        assert not late, f"{len(late)} updates of {exchange} are missing after {term} had begun: {late[:3]}"
+        found.append(
+            Cost(
+                exchange,
+                moved,
+                until - at,
+                len(lost),
+                max(0.0, at - lost[0].sent_at) if lost else 0.0,
+            )
+        )
+    return found
