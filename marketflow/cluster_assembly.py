@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
-import trio
 
-from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.cluster.balance import Balance
+from marketflow.app.cluster.cluster_modes import ClusterModes
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.member import Member
@@ -37,6 +36,8 @@ from marketflow.assembly import backoff_of, idle_timeout_of, last_well_of, share
 from marketflow.cluster_outside import ClusterOutside
 from marketflow.config import Settings
 
+MODES: Final[tuple[Mode, ...]] = ("live", "test")
+
 
 @attrs.frozen
 class ClusterParts:
@@ -49,48 +50,34 @@ class ClusterParts:
     questions: Questions
 
 
-@attrs.frozen
-class FixedMode:
-    """Fills the port ModeQuestions: the mode of a cluster is that of its settings."""
-
-    mode: Mode
-
-    async def switch(self, mode: Mode) -> bool:
-        """Returns False for the mode that it has.
-
-        Raises:
-            NothingCanAnswer: for any other.
-        """
-        await trio.lowlevel.checkpoint()
-        if mode != self.mode:
-            raise NothingCanAnswer
-        return False
-
-
 def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     """Make all parts. Nothing runs yet."""
-    clock, cluster, mode = outside.clock, settings.cluster, settings.mode
+    clock, cluster = outside.clock, settings.cluster
     names = list(outside.exchanges)
-    of_mode = [name for name, its_mode in outside.exchanges.items() if its_mode == mode]
+    by_mode: dict[str, list[str]] = {
+        mode: [name for name, its_mode in outside.exchanges.items() if its_mode == mode] for mode in MODES
+    }
     pairs = [(name, symbol) for name in names for symbol in settings.symbols]
     interval = settings.aggregation.interval
 
     # ---- what others have ----
     redis, postgres = StoreState("redis"), StoreState("postgres")
-    sight = LastSight(clock)
+    sight = LastSight()
     leases = WatchedLeases(outside.leases, sight, postgres)
     mirrors = {
         name: Mirror(name, window=outside.reading, changes=outside.changes, clock=clock) for name in names
     }
     views = ClusterViews(mirrors)
-    modes = FixedMode(mode)
+    modes = ClusterModes(leases, sight, configured=settings.mode, exchanges=outside.exchanges)
 
     # ---- what it has itself ----
     def share_of(hold: Hold, window: Window, venue: VenueSource[Any] | None) -> Share:
         exchange = hold.term.exchange
         return make_share(
             boot=hold.term.id,
-            limits={exchange: settings.pipeline.max_pending_updates // len(of_mode)},
+            limits={
+                exchange: settings.pipeline.max_pending_updates // len(by_mode[outside.exchanges[exchange]])
+            },
             symbols=settings.symbols,
             generated=settings.generator.exchanges,
             numbered=[] if venue is None else [(exchange, symbol) for symbol in venue.symbols],
@@ -129,7 +116,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     )
     member = Member(
         outside.node,
-        balance=Balance(of_mode, lasts=times.lasts, calm=times.calm),
+        balance=Balance(by_mode, lasts=times.lasts, calm=times.calm),
         holdings=Holdings(
             leases,
             Tenancy(
@@ -165,7 +152,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     queries = Queries(
         symbols=settings.symbols,
         exchanges=names,
-        exchanges_of_mode=lambda: of_mode,
+        exchanges_of_mode=lambda: by_mode[modes.mode],
         newest=NewestUpdates(views=views, store=outside.rows),
         spans=spans,
         pages=CandlePages(spans, interval=interval, grace=settings.aggregation.grace),
@@ -174,13 +161,13 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     stream = PriceStream(
         bars=ClusterStream(views, pairs, began_at=clock.now()),
         pairs=pairs,
-        exchanges_of_mode=lambda: of_mode,
+        exchanges_of_mode=lambda: by_mode[modes.mode],
         check=queries.pairs,
         most_clients=settings.http.max_stream_clients,
     )
     return ClusterParts(
         member=member,
-        watch=MirrorWatch([mirrors[name] for name in of_mode], redis),
+        watch=MirrorWatch(list(mirrors.values()), redis),
         stream=stream,
         health=health,
         questions=Questions(

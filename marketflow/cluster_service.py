@@ -73,7 +73,7 @@ async def serve_node(
             url = await nursery.start(outside.front, parts.questions, stopping)
             nursery.start_soon(parts.stream.run, stopping)
             parts.health.serving = True
-            log.info("serving", url=url, node=outside.node.name, role=outside.node.role, mode=settings.mode)
+            log.info("serving", url=url, node=outside.node.name, role=outside.node.role)
             task_status.started(url)
             async with trio.open_nursery() as watching:
                 watching.start_soon(parts.watch.run)

@@ -85,7 +85,9 @@ class Stage:
 
         return await trio.to_thread.run_sync(read)
 
-    async def settled(self, *, after: Mapping[str, Term] | None = None, by: str | None = None) -> dict[str, Term]:
+    async def settled(
+        self, *, after: Mapping[str, Term] | None = None, by: str | None = None
+    ) -> dict[str, Term]:
         """Wait until every exchange has one owner, by which updates come; returns the terms.
 
         Args:
@@ -120,7 +122,9 @@ class Stage:
     def last_of(self, term: Term) -> Sent | None:
         """The last such update."""
         (market,) = (each for each in self.markets if each.name == term.exchange)
-        return next((each for each in reversed(market.sent) if term.mark in self.windows.terms_of(each)), None)
+        return next(
+            (each for each in reversed(market.sent) if term.mark in self.windows.terms_of(each)), None
+        )
 
     def missing(self, exchange: str, since: float) -> list[Sent]:
         """What an exchange has sent since then (monotonic seconds) that was never in Redis."""

@@ -16,17 +16,17 @@ OTHER = Node("b", "boot2", "http://b", "all", "1")
 TERM = Term("exchange1", 4, "t4")
 
 
-def sight(*nodes: Node | SeenNode, **leases: SeenLease) -> ClusterSight:
+def sight(*nodes: Node | SeenNode, mode: str | None = "live", **leases: SeenLease) -> ClusterSight:
     seen = [node if isinstance(node, SeenNode) else SeenNode(node, 0) for node in nodes]
-    return ClusterSight(0, leases, {each.node.name: each for each in seen})
+    return ClusterSight(0, leases, {each.node.name: each for each in seen}, mode=mode)
 
 
 def lease(node: Node, *, left: int = 2_000, released: bool = False, exchange: str = "exchange1") -> SeenLease:
-    return SeenLease(Term(exchange, 4, "t4"), node.name, node.boot, left, released)
+    return SeenLease(Term(exchange, 4, "t4"), node.name, node.boot, left, 0, released)
 
 
 def alone() -> Balance:
-    return Balance(["exchange1"], lasts=LASTS, calm=CALM)
+    return Balance({"live": ["exchange1"]}, lasts=LASTS, calm=CALM)
 
 
 def looks(balance: Balance, seen: ClusterSight, until: float, *, since: float = 0.0) -> Moves:
@@ -81,7 +81,7 @@ def test_its_own_lease_is_taken_again_if_it_does_not_have_it() -> None:
 def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> None:
     nodes = [ME, OTHER]
     mine = placed(EXCHANGES, ["a", "b"])
-    balance = Balance(EXCHANGES, lasts=LASTS, calm=CALM)
+    balance = Balance({"live": EXCHANGES}, lasts=LASTS, calm=CALM)
     wanted = {exchange for exchange in EXCHANGES if mine[exchange] == "a"}
     assert len(wanted) == 1
     assert balance.looked(sight(*nodes), 0.0, ME, ()).take.keys() == wanted
@@ -101,7 +101,7 @@ def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> N
     ids=["silent", "leaving", "api"],
 )
 def test_nodes_that_may_have_nothing_are_not_waited_for(other: SeenNode) -> None:
-    balance = Balance(EXCHANGES, lasts=LASTS, calm=CALM)
+    balance = Balance({"live": EXCHANGES}, lasts=LASTS, calm=CALM)
     assert balance.looked(sight(ME, other), 0.0, ME, ()).take.keys() == set(EXCHANGES)
 
 
@@ -112,7 +112,7 @@ def test_a_node_that_leaves_or_only_answers_takes_nothing(me: Node) -> None:
 
 def test_an_exchange_is_moved_once_nothing_has_changed_for_a_while_and_one_at_a_time() -> None:
     names = [f"exchange{number}" for number in range(6)]
-    balance = Balance(names, lasts=LASTS, calm=CALM)
+    balance = Balance({"live": names}, lasts=LASTS, calm=CALM)
     leases = {name: lease(ME, exchange=name) for name in names}
     seen = sight(ME, OTHER, **leases)
     at, moves = 0.0, Moves()
@@ -122,21 +122,60 @@ def test_an_exchange_is_moved_once_nothing_has_changed_for_a_while_and_one_at_a_
         at += 1.0
     moves = balance.looked(seen, at, ME, names)
     first = next(name for name in names if placed(names, ["a", "b"])[name] == "b")
-    assert moves == Moves(give=first)
+    assert moves == Moves(give=(first,))
     # It has moved: the next one waits for calm again.
-    theirs = SeenLease(Term(first, 5, "t5"), OTHER.name, OTHER.boot, 3_000)
+    theirs = SeenLease(Term(first, 5, "t5"), OTHER.name, OTHER.boot, 3_000, 0)
     moved = sight(ME, OTHER, **leases | {first: theirs})
     assert balance.looked(moved, at + 1.0, ME, [name for name in names if name != first]) == Moves()
 
 
 def test_without_calm_nothing_is_moved() -> None:
     names = ["exchange1", "exchange2"]
-    balance = Balance(names, lasts=LASTS, calm=CALM)
+    balance = Balance({"live": names}, lasts=LASTS, calm=CALM)
     held = {name: lease(ME, exchange=name) for name in names}
     for second in range(100):
         # Each 20 s another node comes and goes, or a lease is renewed too late.
         nodes = (ME, OTHER) if second // 20 % 2 else (ME,)
-        assert balance.looked(sight(*nodes, **held), float(second), ME, names).give is None
+        assert balance.looked(sight(*nodes, **held), float(second), ME, names).give == ()
     expired = held | {"exchange2": lease(OTHER, left=-1, exchange="exchange2")}
     for second in range(100, 200):
-        assert balance.looked(sight(ME, OTHER, **expired), float(second), ME, names).give is None
+        assert balance.looked(sight(ME, OTHER, **expired), float(second), ME, names).give == ()
+
+
+BOTH = {"live": ["exchange1"], "test": ["test1", "test2"]}
+
+
+def test_without_a_mode_nothing_is_taken() -> None:
+    assert Balance(BOTH, lasts=LASTS, calm=CALM).looked(sight(ME, mode=None), 0.0, ME, ()) == Moves()
+
+
+def test_what_is_of_another_mode_is_given_back_all_at_once() -> None:
+    balance = Balance(BOTH, lasts=LASTS, calm=CALM)
+    held = {name: lease(ME, exchange=name) for name in BOTH["test"]}
+    assert balance.looked(sight(ME, **held), 0.0, ME, list(held)) == Moves(give=("test1", "test2"))
+
+
+def test_the_new_mode_waits_until_all_of_the_old_one_was_given_back() -> None:
+    balance = Balance(BOTH, lasts=LASTS, calm=CALM)
+    one_left = {
+        "test1": lease(OTHER, exchange="test1", released=True),
+        "test2": lease(OTHER, exchange="test2"),
+    }
+    assert looks(balance, sight(ME, OTHER, **one_left), 60.0) == Moves()
+    released = {name: lease(OTHER, exchange=name, released=True) for name in BOTH["test"]}
+    assert balance.looked(sight(ME, **released), 61.0, ME, ()) == Moves({"exchange1": None})
+
+
+def test_what_a_dead_node_has_of_the_old_mode_is_taken_to_be_given_back() -> None:
+    balance = Balance(BOTH, lasts=LASTS, calm=CALM)
+    dead = {"test1": lease(OTHER, exchange="test1", left=-60_000)}
+    seen = sight(ME, SeenNode(OTHER, 60_000), **dead)
+    assert looks(balance, seen, 2 * LASTS) == Moves({"test1": Term("test1", 4, "t4")})
+    ours = sight(ME, test1=lease(ME, exchange="test1"))
+    assert balance.looked(ours, 2 * LASTS + 1, ME, ["test1"]) == Moves(give=("test1",))
+
+
+def test_exchanges_that_are_not_configured_hold_up_nothing() -> None:
+    balance = Balance(BOTH, lasts=LASTS, calm=CALM)
+    seen = sight(ME, gone=lease(OTHER, exchange="gone"))
+    assert balance.looked(seen, 0.0, ME, ()) == Moves({"exchange1": None})

@@ -65,6 +65,10 @@ class PostgresLeases:
         """See the port."""
         await self._renewing.run(lambda connection: connection.execute(statements.RELEASE, _of_terms(terms)))
 
+    async def switch(self, mode: str) -> None:
+        """See the port."""
+        await self._renewing.run(lambda connection: connection.execute(statements.SWITCH, {"mode": mode}))
+
     async def leave(self, node: Node) -> None:
         """See the port."""
         await self._renewing.run(lambda connection: connection.execute(statements.LEAVE, _of_node(node)))
@@ -78,6 +82,7 @@ def _of_node(node: Node) -> dict[str, Any]:
         "role": node.role,
         "version": node.version,
         "leaving": node.leaving,
+        "mode": node.mode,
     }
 
 
@@ -91,15 +96,16 @@ def _of_terms(terms: Collection[Term]) -> dict[str, Any]:
 
 def _sight_of(row: TupleRow | None) -> ClusterSight:
     """What `statements.SIGHT` has returned."""
-    now, leases, nodes = row or (0, [], [])
+    now, leases, nodes, mode = row or (0, [], [], None)
     return ClusterSight(
         now=now,
         leases={
-            exchange: SeenLease(Term(exchange, epoch, term), node, boot, left, released)
-            for exchange, epoch, term, node, boot, left, released in leases
+            exchange: SeenLease(Term(exchange, epoch, term), node, boot, left, taken, released)
+            for exchange, epoch, term, node, boot, left, taken, released in leases
         },
         nodes={
             name: SeenNode(Node(name, boot, url, role, version, leaving), age)
             for name, boot, url, role, version, leaving, age in nodes
         },
+        mode=mode,
     )

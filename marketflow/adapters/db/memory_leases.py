@@ -20,8 +20,9 @@ class LeaseRow:
     term: Term
     node: str
     boot: str
+    taken: float
+    """Seconds of the table's clock, as is the next."""
     expires: float
-    """Seconds of the table's clock."""
     released: bool = False
 
 
@@ -32,6 +33,7 @@ class LeaseTable:
         self.leases: dict[str, LeaseRow] = {}
         self.nodes: dict[str, tuple[Node, float]] = {}
         """By name, and when each was last heard of."""
+        self.mode: str | None = None
 
     def sight(self) -> ClusterSight:
         """Everything, as it is now."""
@@ -39,18 +41,23 @@ class LeaseTable:
         return ClusterSight(
             now=round(now * 1_000),
             leases={
-                exchange: SeenLease(row.term, row.node, row.boot, _ms(row.expires - now), row.released)
+                exchange: SeenLease(
+                    row.term, row.node, row.boot, _ms(row.expires - now), _ms(row.taken), row.released
+                )
                 for exchange, row in self.leases.items()
             },
             nodes={
                 name: SeenNode(node, round((now - heard) * 1_000))
                 for name, (node, heard) in self.nodes.items()
             },
+            mode=self.mode,
         )
 
     def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """See the port."""
         now = trio.current_time()
+        if self.mode is None:
+            self.mode = node.mode
         known, heard = self.nodes.get(node.name, (node, now))
         if known.boot == node.boot or now - heard > lasts / 1_000:
             self.nodes[node.name] = node, now
@@ -74,7 +81,7 @@ class LeaseTable:
         mine = row is not None and (row.node, row.boot) == (node.name, node.boot)
         if row is not None and not (row.released or row.expires < now or mine):
             return False
-        self.leases[term.exchange] = LeaseRow(term, node.name, node.boot, now + lasts / 1_000)
+        self.leases[term.exchange] = LeaseRow(term, node.name, node.boot, now, now + lasts / 1_000)
         return True
 
     def release(self, terms: Collection[Term]) -> None:
@@ -119,6 +126,10 @@ class MemoryLeases:
     async def release(self, terms: Collection[Term]) -> None:
         """See the port."""
         await self._carry(lambda: self.table.release(terms))
+
+    async def switch(self, mode: str) -> None:
+        """See the port."""
+        await self._carry(lambda: setattr(self.table, "mode", mode))
 
     async def leave(self, node: Node) -> None:
         """See the port."""

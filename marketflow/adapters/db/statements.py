@@ -213,11 +213,13 @@ SIGHT: Final = """
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT (extract(epoch FROM now) * 1000)::bigint,
        (SELECT coalesce(json_agg(json_build_array(
-            exchange, epoch, term, node, boot, (extract(epoch FROM expires - now) * 1000)::bigint, released
+            exchange, epoch, term, node, boot, (extract(epoch FROM expires - now) * 1000)::bigint,
+            (extract(epoch FROM taken) * 1000)::bigint, released
         )), '[]') FROM marketflow_leases),
        (SELECT coalesce(json_agg(json_build_array(
             node, boot, url, role, version, leaving, (extract(epoch FROM now - heartbeat) * 1000)::bigint
-        )), '[]') FROM marketflow_nodes)
+        )), '[]') FROM marketflow_nodes),
+       (SELECT mode FROM marketflow_cluster)
 FROM clock
 """
 
@@ -238,6 +240,8 @@ WITH alive AS (
         WHERE node <> %(node)s AND heartbeat < clock_timestamp() - %(forgotten)s * interval '1 ms'
         FOR UPDATE SKIP LOCKED
     )
+), first AS (
+    INSERT INTO marketflow_cluster (mode) VALUES (%(mode)s) ON CONFLICT DO NOTHING
 )
 UPDATE marketflow_leases AS lease SET expires = clock_timestamp() + %(lasts)s * interval '1 ms'
 FROM unnest(%(exchanges)s::text[], %(epochs)s::bigint[], %(terms)s::text[]) AS held (exchange, epoch, term)
@@ -246,8 +250,8 @@ WHERE lease.exchange = held.exchange AND lease.epoch = held.epoch AND lease.term
 """
 
 TAKE_FIRST: Final = """
-INSERT INTO marketflow_leases (exchange, epoch, term, node, boot, expires)
-VALUES (%(exchange)s, %(epoch)s, %(term)s, %(node)s, %(boot)s,
+INSERT INTO marketflow_leases (exchange, epoch, term, node, boot, taken, expires)
+VALUES (%(exchange)s, %(epoch)s, %(term)s, %(node)s, %(boot)s, clock_timestamp(),
         clock_timestamp() + %(lasts)s * interval '1 ms')
 ON CONFLICT DO NOTHING
 """
@@ -256,7 +260,7 @@ ON CONFLICT DO NOTHING
 # the conditions are checked again.
 TAKE_AFTER: Final = """
 UPDATE marketflow_leases SET epoch = %(epoch)s, term = %(term)s, node = %(node)s, boot = %(boot)s,
-       expires = clock_timestamp() + %(lasts)s * interval '1 ms', released = false
+       taken = clock_timestamp(), expires = clock_timestamp() + %(lasts)s * interval '1 ms', released = false
 WHERE exchange = %(exchange)s AND epoch = %(last_epoch)s AND term = %(last_term)s AND epoch < %(epoch)s
   AND (released OR expires < clock_timestamp() OR (node = %(node)s AND boot = %(boot)s))
 """
@@ -265,6 +269,11 @@ RELEASE: Final = """
 UPDATE marketflow_leases AS lease SET released = true
 FROM unnest(%(exchanges)s::text[], %(epochs)s::bigint[], %(terms)s::text[]) AS held (exchange, epoch, term)
 WHERE lease.exchange = held.exchange AND lease.epoch = held.epoch AND lease.term = held.term
+"""
+
+SWITCH: Final = """
+INSERT INTO marketflow_cluster (mode) VALUES (%(mode)s)
+ON CONFLICT (sole) DO UPDATE SET mode = excluded.mode
 """
 
 LEAVE: Final = "DELETE FROM marketflow_nodes WHERE node = %(node)s AND boot = %(boot)s"

@@ -37,23 +37,23 @@ class Moves:
 
     take: Mapping[str, Term | None] = attrs.field(factory=dict)
     """Exchanges to take, each with its last term; None: it has had none."""
-    give: str | None = None
-    """The exchange to give back, for another node that should have it."""
+    give: Collection[str] = ()
+    """Exchanges to give back: those of another mode, or one that another node should have."""
 
 
 class Balance:
     """Decides for one node, from look to look. No I/O. Times are seconds of one clock."""
 
-    def __init__(self, exchanges: Collection[str], *, lasts: float, calm: float) -> None:
+    def __init__(self, exchanges: Mapping[str, Collection[str]], *, lasts: float, calm: float) -> None:
         """Makes one for a node that may have these exchanges.
 
         Args:
-            exchanges: all of the cluster's.
+            exchanges: all of the cluster's, by mode.
             lasts: how long a lease is good.
             calm: how long nothing must have changed before an exchange is moved to the node that should have
                 it.
         """
-        self._exchanges = sorted(exchanges)
+        self._exchanges = exchanges
         self._lasts = lasts
         self._calm_for = calm
         self._answers_since = math.inf
@@ -70,25 +70,37 @@ class Balance:
     def looked(self, sight: ClusterSight, now: float, me: Node, held: Collection[str]) -> Moves:
         """Decide after a look. `held`: the exchanges that this node has, or is just taking or giving back."""
         self._note_answer(now)
+        if sight.mode is None:
+            return Moves()
         nodes = self._living(sight, me)
-        wanted = placed(self._exchanges, nodes)
+        wanted = sorted(self._exchanges[sight.mode])
+        # Modes do not mix: as long as another one has exchanges, only these are taken, to be given back.
+        open_to_all = self._of_other_modes(sight, wanted) or wanted
         free = {
             exchange: lease
-            for exchange in self._exchanges
+            for exchange in open_to_all
             if exchange not in held and self._is_free(lease := sight.leases.get(exchange), me, now)
         }
         self._free_since = {exchange: self._free_since.get(exchange, now) for exchange in free}
-        calm = self._is_calm(sight, nodes, now)
+        calm = self._is_calm(sight, nodes, wanted, now)
         if me.name not in nodes:
             return Moves()
+        owners = placed(open_to_all, nodes)
+        strange = tuple(exchange for exchange in held if exchange not in wanted)
         return Moves(
             take={
                 exchange: None if lease is None else lease.term
                 for exchange, lease in free.items()
-                if now - self._free_since[exchange] >= self._patience(exchange, me, wanted, nodes)
+                if now - self._free_since[exchange] >= self._patience(exchange, me, owners, nodes)
             },
-            give=self._misplaced(sight, me, wanted) if calm else None,
+            give=strange or (self._misplaced(sight, me, owners) if calm else ()),
         )
+
+    def _of_other_modes(self, sight: ClusterSight, wanted: Collection[str]) -> list[str]:
+        """Exchanges of other modes that were not given back. A node has them, dead or alive."""
+        others = {exchange for each in self._exchanges.values() for exchange in each}.difference(wanted)
+        leases = {exchange: sight.leases.get(exchange) for exchange in sorted(others)}
+        return [exchange for exchange, lease in leases.items() if lease is not None and not lease.released]
 
     def _note_answer(self, now: float) -> None:
         # After a standstill of ours we do not know whether the database was away meanwhile.
@@ -112,21 +124,22 @@ class Balance:
             return True  # We took it, and the answer was lost; or we have just lost it.
         return lease.left < 0 and now - self._answers_since >= UNBROKEN * self._lasts
 
-    def _patience(self, exchange: str, me: Node, wanted: Mapping[str, str], nodes: Sequence[str]) -> float:
+    def _patience(self, exchange: str, me: Node, owners: Mapping[str, str], nodes: Sequence[str]) -> float:
         """For how long an exchange must be free before this node takes it."""
-        if wanted[exchange] == me.name:
+        if owners[exchange] == me.name:
             return 0.0
         return (1 + ranked(exchange, nodes).index(me.name)) * self._lasts
 
-    def _is_calm(self, sight: ClusterSight, nodes: Sequence[str], now: float) -> bool:
-        leases = [sight.leases.get(exchange) for exchange in self._exchanges]
+    def _is_calm(
+        self, sight: ClusterSight, nodes: Sequence[str], wanted: Collection[str], now: float
+    ) -> bool:
+        leases = [sight.leases.get(exchange) for exchange in wanted]
         held = [lease.term for lease in leases if lease and not lease.released and lease.left > 0]
         if (nodes, held) != self._seen[0]:
             self._seen = (nodes, held), now
         return len(held) == len(leases) and now - self._seen[1] >= self._calm_for
 
-    def _misplaced(self, sight: ClusterSight, me: Node, wanted: Mapping[str, str]) -> str | None:
+    def _misplaced(self, sight: ClusterSight, me: Node, owners: Mapping[str, str]) -> Sequence[str]:
         """The exchange that is moved next in the cluster, if it is ours to give."""
-        owners = {exchange: sight.leases[exchange].node for exchange in self._exchanges}
-        first = next((name for name in self._exchanges if owners[name] != wanted[name]), None)
-        return first if first is not None and owners[first] == me.name else None
+        first = next((name for name in sorted(owners) if sight.leases[name].node != owners[name]), None)
+        return (first,) if first is not None and sight.leases[first].node == me.name else ()

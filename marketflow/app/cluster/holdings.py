@@ -90,8 +90,10 @@ class Holdings:
 
     def give(self, exchange: str) -> None:
         """Give an exchange back, if it is here."""
-        if exchange in self.holds:
-            self.holds[exchange].leaving.set()
+        hold = self.holds.get(exchange)
+        if hold is not None and not hold.leaving.is_set():
+            log.info("exchange to be given back", exchange=exchange)
+            hold.leaving.set()
 
     async def have(self, exchange: str, after: Term | None, node: Node) -> None:
         """Take an exchange, have it until it is lost or to be given back, and give it back.

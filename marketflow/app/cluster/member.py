@@ -17,6 +17,7 @@ import attrs
 import structlog
 import trio
 
+from marketflow.app.cluster.admission import Admission
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.holdings import LEAVE_SECONDS, Holdings, Times
 from marketflow.app.ports import ClusterSight, Leases, Node, StoreAway
@@ -48,6 +49,7 @@ class Member:
             elapsed: seconds of a clock that never steps, and goes on while the machine is suspended.
         """
         self.node = node
+        self._admission = Admission(node, lasts=times.lasts_ms)
         self.holdings = holdings
         self._balance = balance
         self._leases = leases
@@ -55,7 +57,12 @@ class Member:
         self._elapsed = elapsed
 
     async def run(self, stopping: trio.Event) -> None:
-        """Take part until `stopping` is set, and everything was given back."""
+        """Take part until `stopping` is set, and everything was given back.
+
+        Raises:
+            StoreTaken: another node of the same name lives; or a service that is no node uses the database.
+            StoreUnfit: the database answers, and waiting does not make it fit for us.
+        """
         async with trio.open_nursery() as beating:
             async with trio.open_nursery() as having:
                 beating.start_soon(self._beat, having)
@@ -90,9 +97,10 @@ class Member:
 
     def _looked(self, sight: ClusterSight, sent_at: float, *, renewed: bool, having: trio.Nursery) -> None:
         self.holdings.seen(sight, sent_at, renewed=renewed)
+        if not self._admission.admits(sight):
+            return
         moves = self._balance.looked(sight, self._elapsed(), self.node, self.holdings.holds)
         for exchange, after in moves.take.items():
             having.start_soon(self.holdings.have, exchange, after, self.node)
-        if moves.give is not None:
-            log.info("exchange to be moved", exchange=moves.give)
-            self.holdings.give(moves.give)
+        for exchange in moves.give:
+            self.holdings.give(exchange)

@@ -11,7 +11,7 @@ import trio
 from marketflow.app.cluster.mirror import Mirror
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import ClusterState, NodeState, Ownership
-from marketflow.app.ports import NEVER, Clock, ClusterSight, Leases, Node, SeenLease, StoreAway, Term
+from marketflow.app.ports import NEVER, ClusterSight, Leases, Node, SeenLease, StoreAway, Term
 
 T = TypeVar("T")
 
@@ -19,21 +19,25 @@ T = TypeVar("T")
 class LastSight:
     """Remembers the last look at the leases, for health."""
 
-    def __init__(self, clock: Clock) -> None:
-        """`clock` is the wall clock."""
-        self._clock = clock
+    def __init__(self) -> None:
         self._sight: ClusterSight | None = None
         self._looked_at = 0.0
         """Seconds of Trio's clock."""
-        self._since: dict[Term, int] = {}
-        """When each present term was first seen (Unix ms)."""
 
     def looked(self, sight: ClusterSight) -> None:
         """The leases were looked at just now."""
         self._sight, self._looked_at = sight, trio.current_time()
-        terms = [lease.term for lease in sight.leases.values()]
-        now = self._clock.now()
-        self._since = {term: self._since.get(term, now) for term in terms}
+
+    @property
+    def mode(self) -> str | None:
+        """The mode that the cluster is to have; None: nobody knows yet."""
+        return None if self._sight is None else self._sight.mode
+
+    @property
+    def unreleased(self) -> list[str]:
+        """The exchanges that were taken and not given back, by nodes that live or are dead."""
+        leases = {} if self._sight is None else self._sight.leases
+        return sorted(exchange for exchange, lease in leases.items() if not lease.released)
 
     def owner_of(self, exchange: str) -> str | None:
         """The name of the node that has the exchange, as far as the last look can tell."""
@@ -63,7 +67,7 @@ class LastSight:
         lease = sight.leases.get(exchange)
         if lease is None:
             return Ownership(None, NEVER, None)
-        return Ownership(self.owner_of(exchange), lease.term.epoch, self._since.get(lease.term))
+        return Ownership(self.owner_of(exchange), lease.term.epoch, lease.taken)
 
 
 @attrs.frozen
@@ -110,6 +114,10 @@ class WatchedLeases:
     async def release(self, terms: Collection[Term]) -> None:
         """See the port."""
         await self._noted(self._leases.release(terms))
+
+    async def switch(self, mode: str) -> None:
+        """See the port."""
+        await self._noted(self._leases.switch(mode))
 
     async def leave(self, node: Node) -> None:
         """See the port."""

@@ -41,8 +41,8 @@ async def run_tenure(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_lost, hold, nursery.cancel_scope)
-            async with move_on_when(hold.leaving.wait):
-                await share.lease()
+            # Also if it is to be given back at once: from now on the term before cannot write any more.
+            await share.lease()
             async with move_on_when(hold.leaving.wait):
                 await share.begin(clock.now())
             nursery.start_soon(_feed, share, feed, hold.leaving)

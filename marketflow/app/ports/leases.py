@@ -46,6 +46,8 @@ class Node:
     version: str
     leaving: bool = False
     """Whether it stops, and takes no exchange any more."""
+    mode: str = attrs.field(default="live", eq=False)
+    """The mode of its settings. The first node of a cluster decides by it; that of others is not kept."""
 
     @property
     def feeds(self) -> bool:
@@ -72,6 +74,8 @@ class SeenLease:
     boot: str
     left: int
     """For how long (ms) it is still good. Negative: it expired so long ago."""
+    taken: int
+    """When its node took it (Unix ms)."""
     released: bool = False
     """Whether its node has given it back. Another may take it at once."""
 
@@ -86,6 +90,8 @@ class ClusterSight:
     """By exchange; those that were ever taken."""
     nodes: Mapping[str, SeenNode]
     """By name."""
+    mode: str | None
+    """The mode that the cluster is to have; None: no node has decided it yet."""
 
 
 class Leases(Protocol):
@@ -102,6 +108,8 @@ class Leases(Protocol):
 
     async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """Say that the node lives, renew the leases of its terms for `lasts` ms, and read everything.
+
+        If the cluster has no mode yet, it gets that of the node.
 
         A term that is not the exchange's last one any more, or was released, is not renewed; nor is it noted
         that the node lives, if another boot of its name was heard of within `lasts` ms. What is read tells
@@ -120,6 +128,10 @@ class Leases(Protocol):
 
     async def release(self, terms: Collection[Term]) -> None:
         """End these terms, those that are still the last ones of their exchanges."""
+        ...
+
+    async def switch(self, mode: str) -> None:
+        """Have the cluster be in that mode from now on."""
         ...
 
     async def leave(self, node: Node) -> None:

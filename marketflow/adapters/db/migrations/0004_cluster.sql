@@ -7,6 +7,7 @@ CREATE TABLE IF NOT EXISTS marketflow_leases (
     term     text        NOT NULL,
     node     text        NOT NULL,
     boot     text        NOT NULL,
+    taken    timestamptz NOT NULL,
     expires  timestamptz NOT NULL,
     released boolean     NOT NULL DEFAULT false,
     UNIQUE (exchange, epoch)
@@ -21,4 +22,10 @@ CREATE TABLE IF NOT EXISTS marketflow_nodes (
     version   text        NOT NULL,
     leaving   boolean     NOT NULL,
     heartbeat timestamptz NOT NULL
+);
+
+-- What all nodes agree on. The first node writes the row.
+CREATE TABLE IF NOT EXISTS marketflow_cluster (
+    sole boolean PRIMARY KEY DEFAULT true CHECK (sole),
+    mode text    NOT NULL
 );
