@@ -42,6 +42,10 @@ SAMPLE = Sample(
             ),
             Rejected("topic /market/match:BTC-USDT,XBT-USDT is not found", (), 7),
         ),
+        "rejection without a number": (
+            b'{"type":"error","code":404,"data":"topic /market/match:XBT-USDT is not found"}',
+            Rejected("topic /market/match:XBT-USDT is not found", ("XBT-USDT",)),
+        ),
         "error without a request": (
             b'{"type":"error","code":401,"data":"token is expired"}',
             Notice("token is expired"),

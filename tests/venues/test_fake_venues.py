@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from pathlib import Path
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from marketflow.adapters.exchange.fake_venues.limits import Window
 from marketflow.adapters.exchange.fake_venues.protocol import Session
 from marketflow.adapters.exchange.fake_venues.server import FakeVenue
 from marketflow.adapters.exchange.fake_venues.trades import RECENT, Market, Trade
+from marketflow.adapters.exchange.venues.registry import VENUES
 from marketflow.commands.venue import KINDS as OFFERED
 
 all_kinds = pytest.mark.parametrize("kind", KINDS)
@@ -77,7 +79,14 @@ def by_symbol(found: list[Seen]) -> dict[str, list[Seen]]:
 
 
 def test_all_kinds_are_tested_and_offered():
-    assert {*MADE} == {*KINDS} == {*OFFERED}
+    """Each kind that can be read can also be tried without the internet."""
+    assert {*MADE} == {*KINDS} == {*OFFERED} == {*VENUES}
+
+
+@pytest.mark.parametrize("document", ["commands.md", "venues.md"])
+def test_documents_have_all_kinds(document: str):
+    text = (Path(__file__).parents[2] / "docs" / document).read_text(encoding="utf-8")
+    assert [kind for kind in OFFERED if f"`{kind}`" not in text] == []
 
 
 @all_kinds

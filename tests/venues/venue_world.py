@@ -59,6 +59,19 @@ class Recorded(Connection):
     """Notes every message that it sends."""
 
     log: list[bytes]
+    side: Side
+
+    def send(self, message: bytes, *, pong: bool = False) -> None:
+        """Answers may come later than usual."""
+        is_answer = not pong and self.pulse.greeted and not is_trade(self.side.floor.kind.name, message)
+        if self.side.answers_after and is_answer:
+            self.side.nursery.start_soon(self._send_later, message, self.side.answers_after)
+        else:
+            super().send(message, pong=pong)
+
+    async def _send_later(self, message: bytes, seconds: float) -> None:
+        await trio.sleep(seconds)
+        super().send(message)
 
     def _encode(self, message: bytes) -> None:
         self.log.append(message)
@@ -97,6 +110,8 @@ class Side:
     opened: list[Recorded] = attrs.field(factory=list)
     """All connections so far."""
     attempts: list[float] = attrs.field(factory=list)
+    answers_after: float = 0.0
+    """Seconds by which all but trades and pongs are late."""
 
     async def connect(self, _host: str, _port: int) -> trio.abc.Stream:
         """For `Opener.connect`."""
@@ -115,7 +130,7 @@ class Side:
             if opened is not None:
                 protocol, session = opened
                 connection = Recorded(floor, session, protocol)
-                connection.log = []
+                connection.log, connection.side = [], self
                 self.logs.append(connection.log)
                 self.opened.append(connection)
                 await self._talk(stream, connection)
@@ -280,6 +295,7 @@ async def running(
     faults: Faults | None = None,
     rng: random.Random | None = None,
     budget: Budget | None = None,
+    ahead: int = 0,
 ) -> AsyncIterator[World]:
     """Runs until the end of the block, and stops then.
 
@@ -290,10 +306,12 @@ async def running(
         faults: of the venue.
         rng: cuts what is sent into pieces.
         budget: of the address.
+        ahead: how far the clock of the service is ahead of the venue's (ms).
     """
     venue, clock = VENUES[kind], VirtualClock()
     names = {symbol: ours(symbol) for symbol in symbols}
     venues_clock = VirtualClock()
+    clock.ahead = ahead
     floor = new_floor(kind, symbols if listed is None else listed, 1, faults or Faults(), venues_clock, None)
     async with trio.open_nursery() as nursery:
         side = Side(floor, nursery, rng)

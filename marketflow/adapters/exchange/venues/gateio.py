@@ -29,7 +29,7 @@ from marketflow.adapters.exchange.venues.venue import (
 
 class _Trade(msgspec.Struct, Generic[Volume, Side, Id], kw_only=True, gc=False):
     id: Id
-    timestamp: float = field(name="create_time_ms")
+    timestamp: str | float = field(name="create_time_ms")
     side: Side | msgspec.UnsetType = msgspec.UNSET
     """The taker's."""
     symbol: str = field(name="currency_pair")
@@ -41,8 +41,9 @@ class _Message(msgspec.Struct, Generic[Item], gc=False):
     result: Item
 
 
-def _times(times: Sequence[float]) -> Sequence[int]:
-    return [int(time) for time in times]
+def _times(times: Sequence[str | float]) -> Sequence[int]:
+    # Not by way of a float: with a fraction of `.999999` the nearest one is the next ms.
+    return [int(time.partition(".")[0] if isinstance(time, str) else time) for time in times]
 
 
 _CHANNEL: Final = "spot.trades"

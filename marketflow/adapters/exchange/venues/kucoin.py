@@ -110,8 +110,8 @@ def _answer(message: Mapping[str, object], request: int | None) -> Meaning:
 
 
 def _error(reason: str, request: int | None) -> Meaning:
-    if request is None:
+    named = [symbol for symbols in _NAMED.findall(reason) for symbol in symbols.split(",")]
+    if request is None and not named:
         return Notice(reason)
     # With several symbols it does not say which of them it refuses.
-    named = [symbol for symbols in _NAMED.findall(reason) for symbol in symbols.split(",")]
     return Rejected(reason, tuple(named) if len(named) == 1 else (), request)
