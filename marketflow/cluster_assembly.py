@@ -12,6 +12,7 @@ from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
+from marketflow.app.cluster.measuring import NodeMeasuring
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.mirror import Mirror
 from marketflow.app.cluster.node_figures import NodeFigures
@@ -152,7 +153,9 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
         leases=leases,
         times=times,
         elapsed=outside.elapsed,
+        may_take=sight.may_take,
     )
+    watch = MirrorWatch([mirrors[name] for name in of_mode], redis)
 
     # ---- questions ----
     spans = Spans(
@@ -181,14 +184,20 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     )
     return ClusterParts(
         member=member,
-        watch=MirrorWatch([mirrors[name] for name in of_mode], redis),
+        watch=watch,
         stream=stream,
         health=health,
         questions=Questions(
             prices=queries,
             stream=stream,
             health=health,
-            measuring=Measuring(health=health, share=figures, stream_clients=lambda: stream.clients),
+            measuring=NodeMeasuring(
+                Measuring(health=health, share=figures, stream_clients=lambda: stream.clients),
+                sight=sight,
+                figures=figures,
+                lags=watch.lags,
+                held=lambda: [term.exchange for term in member.holdings.terms],
+            ),
             modes=modes,
         ),
     )

@@ -36,6 +36,7 @@ class Member:
         leases: Leases,
         times: Times,
         elapsed: Callable[[], float],
+        may_take: Callable[[], bool] = lambda: True,
     ) -> None:
         """Makes a member that has no exchange yet.
 
@@ -46,6 +47,7 @@ class Member:
             leases: the cluster's.
             times: those of the cluster.
             elapsed: seconds of a clock that never steps, and goes on while the machine is suspended.
+            may_take: whether the node is fit for taking exchanges.
         """
         self.node = node
         self.holdings = holdings
@@ -53,6 +55,7 @@ class Member:
         self._leases = leases
         self._times = times
         self._elapsed = elapsed
+        self._may_take = may_take
 
     async def run(self, stopping: trio.Event) -> None:
         """Take part until `stopping` is set, and everything was given back."""
@@ -91,7 +94,7 @@ class Member:
     def _looked(self, sight: ClusterSight, sent_at: float, *, renewed: bool, having: trio.Nursery) -> None:
         self.holdings.seen(sight, sent_at, renewed=renewed)
         moves = self._balance.looked(sight, self._elapsed(), self.node, self.holdings.holds)
-        for exchange, after in moves.take.items():
+        for exchange, after in moves.take.items() if self._may_take() else ():
             having.start_soon(self.holdings.have, exchange, after, self.node)
         if moves.give is not None:
             log.info("exchange to be moved", exchange=moves.give)

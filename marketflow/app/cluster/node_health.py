@@ -170,7 +170,8 @@ class NodeHealth:
         if not self.ready:
             return "unavailable"
         statuses = [self.status_of(name) for name, mode in self._exchanges.items() if mode == self._mode()]
-        well = self._stores.well and all(status == "connected" for status in statuses)
+        well = self._stores.well and self._sight.clock_is_right
+        well = well and all(status == "connected" for status in statuses)
         return "ok" if well else "degraded"
 
     def _exchange(self, name: str, counters: Counters) -> ExchangeHealth:
