@@ -8,9 +8,11 @@ from typing import Any, Final
 import attrs
 
 from marketflow.app.cluster.balance import Balance
+from marketflow.app.cluster.clock_offset import ClockOffset
 from marketflow.app.cluster.cluster_modes import ClusterModes
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
+from marketflow.app.cluster.measuring import NodeMeasuring
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.mirror import Mirror
 from marketflow.app.cluster.node_figures import NodeFigures
@@ -62,8 +64,8 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
 
     # ---- what others have ----
     redis, postgres = StoreState("redis"), StoreState("postgres")
-    sight = LastSight()
-    leases = WatchedLeases(outside.leases, sight, postgres)
+    sight, offset = LastSight(), ClockOffset(clock)
+    leases = WatchedLeases(outside.leases, sight, offset, postgres)
     mirrors = {
         name: Mirror(name, window=outside.reading, changes=outside.changes, clock=clock) for name in names
     }
@@ -100,7 +102,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     figures = NodeFigures(names)
     health = NodeHealth(
         node=lambda: member.node,
-        others=SeenCluster(sight, mirrors),
+        others=SeenCluster(sight, offset, mirrors),
         exchanges=outside.exchanges,
         mode=lambda: modes.mode,
         figures=figures,
@@ -138,7 +140,9 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
         leases=leases,
         times=times,
         elapsed=outside.elapsed,
+        may_take=offset.may_take,
     )
+    watch = MirrorWatch(list(mirrors.values()), redis)
 
     # ---- questions ----
     spans = Spans(
@@ -167,14 +171,21 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     )
     return ClusterParts(
         member=member,
-        watch=MirrorWatch(list(mirrors.values()), redis),
+        watch=watch,
         stream=stream,
         health=health,
         questions=Questions(
             prices=queries,
             stream=stream,
             health=health,
-            measuring=Measuring(health=health, share=figures, stream_clients=lambda: stream.clients),
+            measuring=NodeMeasuring(
+                Measuring(health=health, share=figures, stream_clients=lambda: stream.clients),
+                sight=sight,
+                offset=offset,
+                figures=figures,
+                lags=watch.lags,
+                held=lambda: [term.exchange for term in member.holdings.terms],
+            ),
             modes=modes,
         ),
     )

@@ -279,6 +279,24 @@ class WriterFigures:
 
 
 @attrs.frozen
+class ClusterFigures:
+    """What a node of a cluster has, what became of its leases, and how far it is behind."""
+
+    held: Mapping[str, bool]
+    """By exchange of the mode, whether this node has it."""
+    epochs: Mapping[str, int]
+    """By exchange, how often it was taken, by any node; 0: never."""
+    takeovers: Mapping[str, int]
+    """By reason, how often this node has taken an exchange."""
+    fenced: Mapping[str, int]
+    """By store, how often this node was told there that another one has its exchange."""
+    mirror_lag: Mapping[str, float]
+    """By exchange, the seconds since its mirror was up to date."""
+    clock_offset: float | None
+    """Seconds by which the database's clock is ahead of ours, at least; None: not known yet."""
+
+
+@attrs.frozen
 class Measurements(WriterFigures):
     """The counters and durations of the service since its start."""
 
@@ -288,6 +306,8 @@ class Measurements(WriterFigures):
     """By exchange how many bugs of its source or codec were noticed: wrong errors, and forgotten stops."""
     stream_clients: int
     """The current number of clients of the live stream."""
+    cluster: ClusterFigures | None = None
+    """None: the service is no node of a cluster."""
 
 
 class MeasurementQuestions(Protocol):

@@ -331,11 +331,9 @@ def clashes(settings: Settings) -> Iterator[Clash]:
             ("pipeline.max_pending_updates", "exchanges", "generator.exchanges"),
             f"{most} pending updates cannot be shared out among {count} exchanges",
         )
-    if settings.redis.url is None and expected_of(settings.redis.effective_url) is not None:
-        yield Clash(("redis.host",), "expected a host name or address")
+    yield from _redis_problems(settings.redis)
     yield from _cluster_problems(settings.cluster)
-    if not settings.cluster.enabled:
-        yield from _of_a_cluster_only(settings)
+    yield from _ignored_problems(settings)
     least, longest = settings.feeds.backoff_min, settings.feeds.backoff_max
     if least > longest:
         yield Clash(
@@ -343,6 +341,12 @@ def clashes(settings: Settings) -> Iterator[Clash]:
             f"backoff_min {kinds.show_duration(least)} is more than "
             f"backoff_max {kinds.show_duration(longest)}",
         )
+
+
+def _redis_problems(redis: RedisSettings) -> Iterator[Clash]:
+    """What is wrong with the address of Redis."""
+    if redis.url is None and expected_of(redis.effective_url) is not None:
+        yield Clash(("redis.host",), "expected a host name or address")
 
 
 def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:
@@ -357,8 +361,10 @@ def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:
             )
 
 
-def _of_a_cluster_only(settings: Settings) -> Iterator[Clash]:
+def _ignored_problems(settings: Settings) -> Iterator[Clash]:
     """Settings that a single service would ignore, although they tell that a cluster is meant."""
+    if settings.cluster.enabled:
+        return
     for key, is_set in (
         ("redis.nodes", bool(settings.redis.nodes)),
         ("cluster.role", settings.cluster.role != "all"),

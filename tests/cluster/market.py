@@ -19,7 +19,7 @@ MOST_WAITING = 100_000
 
 
 class Market:
-    """A TCP server. A client gets all that is sent from the moment at which it connects, however slow it is."""
+    """A TCP server. A client gets all that is sent after it has connected, however slow it is."""
 
     _orders = itertools.count(1)
 

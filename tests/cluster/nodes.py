@@ -48,6 +48,10 @@ class Node:
         """Whether its process lives, frozen or not."""
         return self._process is not None and self._process.poll() is None
 
+    def check(self) -> None:
+        """Its process lives."""
+        assert self.runs, f"{self.name} has ended: {self.log.read_text()[-2_000:]}"
+
     async def start(self, markets: Collection[Market], changes: Mapping[str, str]) -> None:
         """Start its process. It need not serve yet."""
         settings = {
@@ -83,7 +87,7 @@ class Node:
         """Wait until it answers."""
 
         async def ready() -> bool:
-            assert self.runs, f"{self.name} has ended: {self.log.read_text()[-2_000:]}"
+            self.check()
             try:
                 return (await http(self.url, "GET", "/health/ready")).status == 200
             except OSError:
@@ -111,6 +115,7 @@ class Node:
 
     async def ask(self, path: str) -> Answer:
         """Any answer to a GET."""
+        self.check()
         return await http(self.url, "GET", path)
 
     @property

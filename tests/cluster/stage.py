@@ -1,4 +1,4 @@
-"""A whole cluster for a test: stores, exchanges, nodes; what goes on all the time; and what must hold at the end."""
+"""A whole cluster for a test, what goes on all the time, and what must hold at the end."""
 
 from __future__ import annotations
 
@@ -63,6 +63,11 @@ class Stage:
         """All that the exchanges have sent."""
         return [update for market in self.markets for update in market.sent]
 
+    def sent_by(self, exchange: str) -> list[Sent]:
+        """All that an exchange has sent."""
+        (market,) = (each for each in self.markets if each.name == exchange)
+        return market.sent
+
     @property
     def asked(self) -> Node:
         """The node without exchanges, which no test hurts."""
@@ -116,20 +121,19 @@ class Stage:
 
     def first_of(self, term: Term) -> Sent | None:
         """The first update that was taken in under a term, as far as it was seen."""
-        (market,) = (each for each in self.markets if each.name == term.exchange)
-        return next((each for each in market.sent if term.mark in self.windows.terms_of(each)), None)
+        sent = self.sent_by(term.exchange)
+        return next((each for each in sent if term.mark in self.windows.terms_of(each)), None)
 
     def last_of(self, term: Term) -> Sent | None:
         """The last such update."""
-        (market,) = (each for each in self.markets if each.name == term.exchange)
-        return next(
-            (each for each in reversed(market.sent) if term.mark in self.windows.terms_of(each)), None
-        )
+        sent = reversed(self.sent_by(term.exchange))
+        return next((each for each in sent if term.mark in self.windows.terms_of(each)), None)
 
     def missing(self, exchange: str, since: float) -> list[Sent]:
         """What an exchange has sent since then (monotonic seconds) that was never in Redis."""
-        (market,) = (each for each in self.markets if each.name == exchange)
-        return [each for each in market.sent if each.sent_at >= since and not self.windows.has(each)]
+        return [
+            each for each in self.sent_by(exchange) if each.sent_at >= since and not self.windows.has(each)
+        ]
 
     async def flushed(self) -> None:
         """Wait until nothing that was sent is on its way. Use it while the markets are quiet."""

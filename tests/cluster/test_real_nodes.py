@@ -14,7 +14,7 @@ pytestmark = pytest.mark.alone
 
 
 async def test_owner_killed(redis_url, postgres_dsn, tmp_path):
-    """Others take its exchanges. Only what was sent meanwhile is missing, and every answer and row is right."""
+    """Others take its exchanges. Only what was sent meanwhile is missing; every answer and row is right."""
     async with stage(redis_url, postgres_dsn, tmp_path) as it:
         costs = await kill(it, "one")
         await it.check_end()
@@ -32,14 +32,14 @@ async def test_owner_frozen(redis_url, postgres_dsn, tmp_path):
 
 
 async def test_owner_cut_off(redis_url, postgres_dsn, tmp_path):
-    """From Redis it loses nothing, since it keeps its leases; from PostgreSQL it loses its exchanges, and no more."""
+    """From Redis: it keeps its leases and loses nothing. From PostgreSQL: another takes its exchanges."""
     async with stage(redis_url, postgres_dsn, tmp_path) as it:
         from_redis = await cut(it, "one", ("redis",), "answers")
         from_postgres = await cut(it, "one", ("postgres",), "requests")
         await it.check_end()
 
-    assert not any(cost.moved or cost.missing for cost in from_redis)
-    assert all(cost.moved for cost in from_postgres)
+    assert not any(cost.moved or cost.missing for cost in from_redis), from_redis
+    assert all(cost.moved for cost in from_postgres), from_postgres
 
 
 async def test_client_of_a_stream_goes_on_elsewhere(redis_url, postgres_dsn, tmp_path):

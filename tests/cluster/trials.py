@@ -10,11 +10,12 @@ import attrs
 import trio
 
 from tests.cluster.nodes import Node
-from tests.cluster.stage import Stage, Term, monotonic
+from tests.cluster.stage import SOON, Stage, Term, monotonic
+from tests.faults.rig import Sent, eventually
 
 BEFORE = 1.0
-"""Seconds before a fault of which updates may be missing: what was not flushed yet, on a slow machine. On an idle
-one it is 0.05 s."""
+"""Seconds before a fault of which updates may be missing: what was not flushed yet, on a slow machine. On an
+idle one these are 0.05 s."""
 Direction = Literal["requests", "answers", "refused"]
 DIRECTIONS: tuple[Direction, ...] = ("requests", "answers", "refused")
 LINKS: tuple[tuple[str, ...], ...] = (("postgres",), ("redis",), ("postgres", "redis"))
@@ -56,7 +57,7 @@ async def kill(stage: Stage, name: str) -> list[Cost]:
     await stage.nodes[name].end()
     after = await stage.settled(after=before)
     await stage.start(name)
-    return costs(stage, before, after, at)
+    return await costs(stage, before, after, at)
 
 
 async def freeze(stage: Stage, name: str) -> list[Cost]:
@@ -75,7 +76,7 @@ async def freeze(stage: Stage, name: str) -> list[Cost]:
     for term in before.values():
         last = stage.last_of(term)
         assert last is None or last.sent_at <= frozen_at, f"{term} has taken in {last} after {frozen_at}"
-    return costs(stage, before, after, at)
+    return await costs(stage, before, after, at)
 
 
 async def cut(
@@ -95,28 +96,40 @@ async def cut(
     for link in links:
         link.refusing, link.losing.value = False, None
     after = await stage.settled()
-    return costs(stage, before, after, at)
+    return await costs(stage, before, after, at)
 
 
-def costs(stage: Stage, before: dict[str, Term], after: dict[str, Term], at: float) -> list[Cost]:
-    """What was lost from the fault on, which must be between it and the next owner's first update."""
+async def costs(stage: Stage, before: dict[str, Term], after: dict[str, Term], at: float) -> list[Cost]:
+    """Wait until all that is to come has come; returns what was lost from the fault on.
+
+    That may only be what was sent between the fault and the next owner's first update; or nothing, if an
+    exchange has the same owner.
+    """
+    first = {exchange: stage.first_of(term) for exchange, term in after.items()}
+    until = {
+        exchange: update.sent_at if update is not None and after[exchange] != before[exchange] else at
+        for exchange, update in first.items()
+    }
+    asked_at = monotonic()
+    late: list[Sent] = []
+
+    async def there() -> bool:
+        await stage.windows.read()
+        late[:] = [
+            update
+            for exchange in after
+            for update in stage.missing(exchange, until[exchange])
+            if update.sent_at < asked_at
+        ]
+        return not late
+
+    try:
+        await eventually(there, within=SOON, every=0.2)
+    except AssertionError:
+        raise AssertionError(f"{len(late)} updates of {after} are missing, such as {late[:3]}") from None
     found = []
     for exchange, term in after.items():
-        moved = term != before[exchange]
-        first = stage.first_of(term)
-        assert first is not None
-        until = first.sent_at if moved else at
-        # What was sent just now may be on its way.
-        lost = [each for each in stage.missing(exchange, at - BEFORE) if each.sent_at < monotonic() - 2]
-        late = [each for each in lost if each.sent_at >= until]
-        assert not late, f"{len(late)} updates of {exchange} are missing after {term} had begun: {late[:3]}"
-        found.append(
-            Cost(
-                exchange,
-                moved,
-                until - at,
-                len(lost),
-                max(0.0, at - lost[0].sent_at) if lost else 0.0,
-            )
-        )
+        lost = [each for each in stage.missing(exchange, at - BEFORE) if each.sent_at < until[exchange]]
+        seconds, unsaved = until[exchange] - at, at - lost[0].sent_at if lost else 0.0
+        found.append(Cost(exchange, term != before[exchange], seconds, len(lost), max(0.0, unsaved)))
     return found

@@ -15,7 +15,7 @@ from marketflow.adapters.http.description.document import document
 from marketflow.adapters.http.description.examples import examples as made_examples
 from marketflow.adapters.http.description.operations import TAGS
 from marketflow.adapters.http.description.page import FILES
-from marketflow.adapters.http.description.schemas import EVERYWHERE, WORDS
+from marketflow.adapters.http.description.schemas import CLUSTER_WORDS, EVERYWHERE, WORDS
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.domain.periods import BadPeriod, parse_period
 
@@ -143,6 +143,32 @@ def test_every_field_has_words_and_no_words_are_left_over():
     for schema in classes.values():
         for field in schema["properties"].values():
             assert field["description"].endswith(".")
+
+
+def test_a_cluster_is_described_where_there_is_one():
+    """Its fields are in the schema and in the example of a node, and not in those of a single service."""
+    of_node = document(
+        symbols=["BTCUSDT"], exchanges=["exchange1"], assets=["index-0a1b.js"], guarded=False, in_cluster=True
+    )
+    schemas = of_node["components"]["schemas"]
+    health = of_node["paths"]["/health"]["get"]["responses"]["200"]["content"][JSON]
+    closed = {
+        name: {**schema, "additionalProperties": False} if "properties" in schema else schema
+        for name, schema in schemas.items()
+    }
+
+    validator = jsonschema_rs.Draft202012Validator({**health["schema"], "components": {"schemas": closed}})
+
+    assert [str(error) for error in validator.iter_errors(health["example"])] == []
+    assert (
+        health["example"].keys() - {"node", "role", "cluster"}
+        == COMPONENTS["schemas"]["HealthReport"]["properties"].keys()
+    )
+    for name, words in CLUSTER_WORDS.items():
+        for field in words:
+            assert schemas[name]["properties"][field]["description"].endswith(".")
+    assert "fenced" in str(schemas["Counters"])
+    assert "fenced" not in str(COMPONENTS["schemas"]["Counters"])
 
 
 def test_operations_are_in_order():

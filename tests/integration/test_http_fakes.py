@@ -28,6 +28,7 @@ from marketflow.app.answers import (
 )
 from marketflow.app.instruments.histogram import Distribution
 from marketflow.app.interface import (
+    ClusterFigures,
     Counters,
     ExchangeHealth,
     ExchangeState,
@@ -182,6 +183,7 @@ class FakeMeasuring:
     """Measurements with the counters of health and fixed numbers."""
 
     health: FakeHealth
+    cluster: ClusterFigures | None = None
 
     def measurements(self):
         return Measurements(
@@ -196,6 +198,7 @@ class FakeMeasuring:
             aggregates_refused=3,
             feed_bugs={"exchange1": 5, "test1": 0},
             stream_clients=7,
+            cluster=self.cluster,
         )
 
 
@@ -221,6 +224,7 @@ class Questions:
     stream: FakeStream = attrs.Factory(lambda self: FakeStream(self.prices.check), takes_self=True)
     health: FakeHealth = attrs.Factory(FakeHealth)
     modes: FakeModes = attrs.Factory(FakeModes)
+    cluster: ClusterFigures | None = None
 
     def app(self, token=None, hosts=()):
         return create_app(
@@ -228,7 +232,7 @@ class Questions:
                 prices=self.prices,
                 stream=self.stream,
                 health=self.health,
-                measuring=FakeMeasuring(self.health),
+                measuring=FakeMeasuring(self.health, self.cluster),
                 modes=self.modes,
             ),
             token=token,

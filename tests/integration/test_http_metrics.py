@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 from test_http_fakes import Questions, eventually, serving
 
+from marketflow.app.interface import ClusterFigures
 from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
 from marketflow.domain.prices import REASONS
 
@@ -47,6 +48,31 @@ def named(samples, name):
     return {
         labels: value for (each, *rest), value in samples.items() if each == name for labels in [(*rest,)]
     }
+
+
+async def test_numbers_of_a_cluster_have_their_place(questions):
+    """They are there only on a node of a cluster."""
+    names = {name for name, *_ in await scraped(questions.app().test_client())}
+    questions.cluster = ClusterFigures(
+        held={"exchange1": True},
+        epochs={"exchange1": 4},
+        takeovers={"expired": 2},
+        fenced={"redis": 1, "postgres": 3},
+        mirror_lag={"exchange1": 0.5},
+        clock_offset=-0.25,
+    )
+
+    samples = await scraped(questions.app().test_client())
+
+    assert of(samples, "marketflow_lease_held", exchange="exchange1") == 1
+    assert of(samples, "marketflow_lease_epoch", exchange="exchange1") == 4
+    assert of(samples, "marketflow_takeovers_total", reason="expired") == 2
+    assert of(samples, "marketflow_fenced_total", store="redis") == 1
+    assert of(samples, "marketflow_fenced_total", store="postgres") == 3
+    assert of(samples, "marketflow_mirror_lag_seconds", exchange="exchange1") == 0.5
+    assert of(samples, "marketflow_clock_offset_seconds") == -0.25
+    assert of(samples, "marketflow_updates_dropped_total", exchange="exchange1", reason="fenced") == 0
+    assert not names & {"marketflow_lease_held", "marketflow_clock_offset_seconds"}
 
 
 async def test_every_number_has_its_place(client):

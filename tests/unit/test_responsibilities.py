@@ -39,6 +39,7 @@ FIELDS_KNOWN = {
     "app.ingest.state.FeedState": Known(8, "what health tells of a feed, and what its next run needs"),
     "app.watch.health.Health": Known(11, "it reports on all parts"),
     "app.watch.node_health.NodeHealth": Known(12, "the same, and on the other nodes"),
+    "app.cluster.member.Member": Known(8, "it asks who is admitted, what to take, and whether it may"),
     "app.cluster.tenancy.Tenancy": Known(
         10, "it puts a share, its feed and those who report on them together"
     ),
@@ -62,10 +63,10 @@ METHODS_KNOWN = {
 }
 IMPORTS_KNOWN = {
     "assembly": Known(17, "the composition root knows every part"),
-    "cluster_assembly": Known(28, "the same, of a node"),
+    "cluster_assembly": Known(30, "the same, of a node"),
     "cluster_outside": Known(11, "it opens everything that a node uses"),
     "commands.running": Known(9, "it has three commands, and each starts other parts"),
-    "app.cluster.tenancy": Known(9, "it puts a share and its feed together"),
+    "app.cluster.tenancy": Known(10, "it puts a share and its feed together"),
     "adapters.http.app": Known(18, "it puts all routes together"),
     "app.questions.queries": Known(9, "it gives each question to the part that answers it"),
     "service": Known(11, "the task tree starts every part"),

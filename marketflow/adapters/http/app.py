@@ -32,7 +32,7 @@ from marketflow.adapters.http.problem import register_problems, unavailable
 from marketflow.adapters.http.stream import stream_routes
 from marketflow.adapters.http.targets import origin_form
 from marketflow.adapters.http.traffic import Traffic
-from marketflow.app.interface import HealthQuestions, PriceQuestions, Questions
+from marketflow.app.interface import HealthQuestions, NodeReport, PriceQuestions, Questions
 
 BODY_TIMEOUT: Final = 5
 """Seconds that a client has to send the body of its request."""
@@ -83,15 +83,21 @@ def create_app(
     app.register_blueprint(health_routes(health))
     app.register_blueprint(metric_routes(questions.measuring, traffic))
     app.register_blueprint(page_routes(stale_after=stale_after))
-    app.register_blueprint(description_routes(partial(_described, prices, guarded=token is not None)))
+    app.register_blueprint(description_routes(partial(_described, prices, health, guarded=token is not None)))
     return app
 
 
-def _described(prices: PriceQuestions, *, guarded: bool) -> Mapping[str, Any]:
+def _described(prices: PriceQuestions, health: HealthQuestions, *, guarded: bool) -> Mapping[str, Any]:
     """The API's description. It is made at the first request: making it takes a twentieth of a start."""
     from marketflow.adapters.http.description.document import document  # noqa: PLC0415
 
-    return document(symbols=prices.symbols, exchanges=prices.exchanges, assets=asset_names(), guarded=guarded)
+    return document(
+        symbols=prices.symbols,
+        exchanges=prices.exchanges,
+        assets=asset_names(),
+        guarded=guarded,
+        in_cluster=isinstance(health.report(), NodeReport),
+    )
 
 
 async def _begin() -> None:

@@ -9,8 +9,15 @@ from typing import Final, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from marketflow.app.instruments.histogram import Distribution
-from marketflow.app.interface import Counters, ExchangeHealth, ExchangeStatus, Measurements, Mode
-from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
+from marketflow.app.interface import (
+    ClusterFigures,
+    Counters,
+    ExchangeHealth,
+    ExchangeStatus,
+    Measurements,
+    Mode,
+)
+from marketflow.app.share.ledger import FENCED, OVERFLOW, SHUTDOWN
 from marketflow.domain.prices import REASONS
 
 EXCHANGE: Final = "exchange"
@@ -53,7 +60,9 @@ def families_of(found: Measurements) -> Iterable[Metric]:
         "component",
         {name: int(store.status == "up") for name, store in stores.items()},
     )
-    yield from _update_families({name: each.updates for name, each in report.exchanges.items()})
+    yield from _update_families(
+        {name: each.updates for name, each in report.exchanges.items()}, fences=found.cluster is not None
+    )
     yield _gauge(
         "marketflow_updates_pending_limit",
         "The limit of pending updates: at it the exchange waits or, with Redis away, the oldest are dropped.",
@@ -97,13 +106,56 @@ def families_of(found: Measurements) -> Iterable[Metric]:
         found.aggregates_refused,
     )
     yield GaugeMetricFamily("marketflow_stream_clients", "Clients of the live stream.", found.stream_clients)
+    if found.cluster is not None:
+        yield from _cluster_families(found.cluster)
 
 
-def _update_families(ledgers: Mapping[str, Counters]) -> Iterable[Metric]:
+def _cluster_families(cluster: ClusterFigures) -> Iterable[Metric]:
+    """Only of a node in a cluster."""
+    yield _gauge(
+        "marketflow_lease_held",
+        "1 if this node has the exchange.",
+        EXCHANGE,
+        {exchange: int(held) for exchange, held in cluster.held.items()},
+    )
+    yield _gauge(
+        "marketflow_lease_epoch",
+        "How often the exchange was taken, by any node.",
+        EXCHANGE,
+        cluster.epochs,
+    )
+    yield _counter(
+        "marketflow_takeovers",
+        "Exchanges that this node has taken, by what has made them free.",
+        REASON,
+        cluster.takeovers,
+    )
+    yield _counter(
+        "marketflow_fenced",
+        "Exchanges that this node has lost, by the store that told it so.",
+        "store",
+        cluster.fenced,
+    )
+    yield _gauge(
+        "marketflow_mirror_lag_seconds",
+        "Time since this node's copy of the exchange's bars was up to date.",
+        EXCHANGE,
+        cluster.mirror_lag,
+    )
+    # NaN before it was measured: 0 would be wrong.
+    yield GaugeMetricFamily(
+        "marketflow_clock_offset_seconds",
+        "How far PostgreSQL's clock is ahead of this node's, at least.",
+        math.nan if cluster.clock_offset is None else cluster.clock_offset,
+    )
+
+
+def _update_families(ledgers: Mapping[str, Counters], *, fences: bool) -> Iterable[Metric]:
     for name, text, count in _COUNTS:
         counts = {exchange: count(counters) for exchange, counters in ledgers.items()}
         yield _counter(f"marketflow_updates_{name}", text, EXCHANGE, counts)
-    for name, text, reasons, by_reason in _LOSSES:
+    for name, text, of_all, by_reason in _LOSSES:
+        reasons = (*of_all, FENCED) if name == "dropped" and fences else of_all
         family = CounterMetricFamily(f"marketflow_updates_{name}", text, labels=[EXCHANGE, REASON])
         for exchange, counters in ledgers.items():
             for reason, lost in (dict.fromkeys(reasons, 0) | dict(by_reason(counters))).items():

@@ -37,6 +37,7 @@ class Member:
         leases: Leases,
         times: Times,
         elapsed: Callable[[], float],
+        may_take: Callable[[], bool] = lambda: True,
     ) -> None:
         """Makes a member that has no exchange yet.
 
@@ -47,6 +48,7 @@ class Member:
             leases: the cluster's.
             times: those of the cluster.
             elapsed: seconds of a clock that never steps, and goes on while the machine is suspended.
+            may_take: whether the node is fit for taking exchanges.
         """
         self.node = node
         self._admission = Admission(node, lasts=times.lasts_ms)
@@ -55,6 +57,7 @@ class Member:
         self._leases = leases
         self._times = times
         self._elapsed = elapsed
+        self._may_take = may_take
 
     async def run(self, stopping: trio.Event) -> None:
         """Take part until `stopping` is set, and everything was given back.
@@ -100,7 +103,7 @@ class Member:
         if not self._admission.admits(sight):
             return
         moves = self._balance.looked(sight, self._elapsed(), self.node, self.holdings.holds)
-        for exchange, after in moves.take.items():
+        for exchange, after in moves.take.items() if self._may_take() else ():
             having.start_soon(self.holdings.have, exchange, after, self.node)
         for exchange in moves.give:
             self.holdings.give(exchange)

@@ -137,6 +137,7 @@ class Mirror:
             changes: what has changed since.
             clock: the wall clock.
         """
+        self.exchange: Final = exchange
         self.began_at: Final = clock.now()
         """Unix ms."""
         self.error: str | None = "not asked yet"
@@ -164,7 +165,7 @@ class Mirror:
     @property
     def newest(self) -> int:
         """The greatest timestamp (ms) that it has seen, of any pair; 0: none."""
-        return max(self._copy.newest, self._copy.bars.newest_bars.times.get(self._reader.exchange, 0))
+        return max(self._copy.newest, self._copy.bars.newest_bars.times.get(self.exchange, 0))
 
     @property
     def arrived(self) -> int:
@@ -183,7 +184,7 @@ class Mirror:
                 copy = await self._reader.read(self._copy, pairs)
             except StoreAway as error:
                 if self.answers:
-                    log.warning("mirror stands still", exchange=self._reader.exchange, error=str(error))
+                    log.warning("mirror stands still", exchange=self.exchange, error=str(error))
                 self.error = str(error)
                 return
             if copy is not self._copy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 import attrs
 
@@ -25,6 +26,8 @@ class NodeFigures:
         self._gaps: Counter[str] = Counter()
         self._writers = no_figures(exchanges)
         self._shares: dict[str, Share] = {}
+        self.fenced: Final = Counter[str](redis=0, postgres=0)
+        """By store, how often this node was told there that another one has its exchange."""
 
     @contextmanager
     def counted(self, exchange: str, share: Share) -> Iterator[None]:

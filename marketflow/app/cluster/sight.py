@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Collection, Mapping
-from typing import TypeVar
+from typing import Final, Literal, TypeVar, get_args
 
 import attrs
 import trio
 
+from marketflow.app.cluster.clock_offset import ClockOffset
 from marketflow.app.cluster.mirror import Mirror
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import ClusterState, NodeState, Ownership
 from marketflow.app.ports import NEVER, ClusterSight, Leases, Node, SeenLease, StoreAway, Term
 
 T = TypeVar("T")
+Reason = Literal["first", "given_back", "expired", "own"]
+"""Why an exchange could be taken: no node ever had it; its node has given it back; its lease had expired; or
+it was our own lease, of which we did not know, or which we had lost."""
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 
 class LastSight:
@@ -23,6 +29,8 @@ class LastSight:
         self._sight: ClusterSight | None = None
         self._looked_at = 0.0
         """Seconds of Trio's clock."""
+        self.takeovers: Final = Counter[Reason](dict.fromkeys(REASONS, 0))
+        """How often this node has taken an exchange."""
 
     def looked(self, sight: ClusterSight) -> None:
         """The leases were looked at just now."""
@@ -38,6 +46,23 @@ class LastSight:
         """The exchanges that were taken and not given back, by nodes that live or are dead."""
         leases = {} if self._sight is None else self._sight.leases
         return sorted(exchange for exchange, lease in leases.items() if not lease.released)
+
+    def took(self, term: Term, node: Node) -> None:
+        """This node has taken an exchange."""
+        self.takeovers[self._reason(term.exchange, node)] += 1
+
+    def _reason(self, exchange: str, node: Node) -> Reason:
+        lease = None if self._sight is None else self._sight.leases.get(exchange)
+        if lease is None:
+            return "first"
+        if lease.released:
+            return "given_back"
+        return "own" if (lease.node, lease.boot) == (node.name, node.boot) else "expired"
+
+    def epoch_of(self, exchange: str) -> int:
+        """The epoch of the last term of an exchange."""
+        lease = None if self._sight is None else self._sight.leases.get(exchange)
+        return NEVER if lease is None else lease.term.epoch
 
     def owner_of(self, exchange: str) -> str | None:
         """The name of the node that has the exchange, as far as the last look can tell."""
@@ -75,8 +100,14 @@ class SeenCluster:
     """What a node sees of the others: who has which exchange, and what comes from it."""
 
     sight: LastSight
+    offset: ClockOffset
     mirrors: Mapping[str, Mirror]
     """By exchange."""
+
+    @property
+    def clock_is_right(self) -> bool:
+        """Whether our clock agrees with the database's."""
+        return self.offset.is_right
 
     def owner_of(self, exchange: str) -> str | None:
         """The name of the node that has the exchange, as far as the last look can tell."""
@@ -94,8 +125,9 @@ class SeenCluster:
 class WatchedLeases:
     """Fills the port Leases: passes calls on, and notes what was seen, and whether the database answers."""
 
-    def __init__(self, leases: Leases, sight: LastSight, state: StoreState) -> None:
+    def __init__(self, leases: Leases, sight: LastSight, offset: ClockOffset, state: StoreState) -> None:
         self._leases = leases
+        self._offset = offset
         self._sight = sight
         self._state = state
 
@@ -105,11 +137,17 @@ class WatchedLeases:
 
     async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """See the port."""
-        return self._seen(await self._noted(self._leases.beat(node, terms, lasts)))
+        sent_at = self._offset.now()
+        sight = self._seen(await self._noted(self._leases.beat(node, terms, lasts)))
+        self._offset.compare(sight.now, sent_at)
+        return sight
 
     async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
         """See the port."""
-        return await self._noted(self._leases.take(term, node, lasts, after))
+        taken = await self._noted(self._leases.take(term, node, lasts, after))
+        if taken:
+            self._sight.took(term, node)
+        return taken
 
     async def release(self, terms: Collection[Term]) -> None:
         """See the port."""

@@ -17,8 +17,9 @@ from marketflow.app.cluster.views import ClusterViews, OwnView
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ingest.workers import run_pool
 from marketflow.app.knowledge import View
-from marketflow.app.ports import Clock, Source, Term, VenueSource, Window
+from marketflow.app.ports import NEVER, Clock, Source, Term, VenueSource, Window
 from marketflow.app.share.share import Share
+from marketflow.app.share.spooling import BarsLost
 
 
 @attrs.frozen(kw_only=True)
@@ -74,5 +75,19 @@ class Tenancy:
         ):
             met = await run_tenure(hold, share, feeding, self.clock)
             if not hold.lost.is_set():
-                await share.save(self.spool_seconds)
+                await self._save(share, fenced=met != NEVER)
+        if met != NEVER or hold.lost.is_set():
+            self.figures.fenced["redis" if met != NEVER else "postgres"] += 1
         return met
+
+    async def _save(self, share: Share, *, fenced: bool) -> None:
+        """Spool what no store has taken.
+
+        A fenced share lacks bars of updates that came after the next term had begun. Those are dropped and
+        counted, and the node goes on with its other exchanges.
+        """
+        try:
+            await share.save(self.spool_seconds)
+        except BarsLost as error:
+            if not fenced or error.failure is not None:
+                raise

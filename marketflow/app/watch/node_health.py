@@ -30,6 +30,11 @@ from marketflow.app.watch.health import store_health
 class OtherNodes(Protocol):
     """What a node sees of the others."""
 
+    @property
+    def clock_is_right(self) -> bool:
+        """Whether our clock agrees with the database's."""
+        ...
+
     def owner_of(self, exchange: str) -> str | None:
         """The name of the node that has the exchange."""
         ...
@@ -182,7 +187,8 @@ class NodeHealth:
         if not self.ready:
             return "unavailable"
         statuses = [self.status_of(name) for name, mode in self._exchanges.items() if mode == self._mode()]
-        well = self._stores.well and all(status == "connected" for status in statuses)
+        well = self._stores.well and self._others.clock_is_right
+        well = well and all(status == "connected" for status in statuses)
         return "ok" if well else "degraded"
 
     def _exchange(self, name: str, counters: Counters) -> ExchangeHealth:

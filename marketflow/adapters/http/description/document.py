@@ -35,7 +35,12 @@ Prices from exchanges, now and back in time.
 
 
 def document(
-    *, symbols: Sequence[str], exchanges: Sequence[str], assets: Sequence[str], guarded: bool
+    *,
+    symbols: Sequence[str],
+    exchanges: Sequence[str],
+    assets: Sequence[str],
+    guarded: bool,
+    in_cluster: bool = False,
 ) -> Json:
     """The description of a service.
 
@@ -44,8 +49,9 @@ def document(
         exchanges: the exchanges of both modes.
         assets: the names of the dashboard's files.
         guarded: whether switching the mode needs a token.
+        in_cluster: whether the service is a node of a cluster.
     """
-    answered = examples(symbols[0], exchanges[0])
+    answered = examples(symbols[0], exchanges[0], in_cluster=in_cluster)
     paths: dict[str, Json] = {}
     for operation in operations():
         of_path = paths.setdefault(operation.path, {})
@@ -62,7 +68,7 @@ def document(
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {**values(symbols, exchanges), **answers()},
+            "schemas": {**values(symbols, exchanges), **answers(in_cluster=in_cluster)},
             "parameters": parameters(symbols, exchanges, assets),
             "headers": HEADERS,
             "responses": problem_responses(operations()),

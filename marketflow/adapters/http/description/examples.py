@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import attrs
 import msgspec
 
 from marketflow import __version__
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.app.answers import Candle, Candles, Latest, Statistic, Summary
-from marketflow.app.interface import Counters, ExchangeHealth, ExchangeState, HealthReport, StoreHealth
+from marketflow.app.interface import (
+    ClusterState,
+    Counters,
+    ExchangeHealth,
+    ExchangeState,
+    HealthReport,
+    NodeReport,
+    NodeState,
+    Ownership,
+    StoreHealth,
+)
 
 _NOON: Final = 1_795_348_800_000
 
 
-def examples(symbol: str, exchange: str) -> dict[str, Any]:
+def examples(symbol: str, exchange: str, *, in_cluster: bool = False) -> dict[str, Any]:
     """An example of each kind of answer, by the name of its schema."""
     latest = Latest(symbol, exchange, 100150.75492142327, _NOON - 51, "redis", 0.0125)
     statistic = Statistic(symbol, exchange, "1m", 100893.4, 2994, _NOON - 60_000, _NOON, "redis")
@@ -68,6 +79,16 @@ def examples(symbol: str, exchange: str) -> dict[str, Any]:
         exchanges={exchange: ExchangeHealth("connected", 0.04, 1, counters)},
         updates=counters,
     )
+    if in_cluster:
+        health = NodeReport(
+            **attrs.asdict(health, recurse=False),
+            node="ingest-1",
+            role="ingest",
+            cluster=ClusterState(
+                {"ingest-1": NodeState("ingest", __version__, "http://10.0.0.1:8080", 0.3)},
+                {exchange: Ownership("ingest-1", 3, _NOON - 200_000)},
+            ),
+        )
     kind = KINDS["unknown-symbol"].explanation
     return {
         "Latest": msgspec.to_builtins(latest),

@@ -10,21 +10,27 @@ import msgspec
 from marketflow.adapters.http.description.values import JSON, Json, ref
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.app.answers import Candles, Latest, Statistic, Summary
-from marketflow.app.interface import ExchangeState, HealthReport
-from marketflow.app.share.ledger import OVERFLOW, SHUTDOWN
+from marketflow.app.interface import ExchangeState, HealthReport, NodeReport
+from marketflow.app.share.ledger import FENCED, OVERFLOW, SHUTDOWN
 from marketflow.domain.prices import REASONS
 
 
-def answers() -> dict[str, Json]:
-    """The schemas of whole answers and of their parts, by name."""
+def answers(*, in_cluster: bool = False) -> dict[str, Json]:
+    """The schemas of whole answers and of their parts, by name.
+
+    `in_cluster`: those of a node of a cluster, which tells more of its health.
+    """
+    report = NodeReport if in_cluster else HealthReport
     _, classes = msgspec.json.schema_components(
-        (Latest, Statistic, Summary, Candles, HealthReport, ExchangeState),
+        (Latest, Statistic, Summary, Candles, report, ExchangeState),
         ref_template="#/components/schemas/{name}",
     )
+    classes["HealthReport"] = classes.pop(report.__name__)
+    more = CLUSTER_WORDS if in_cluster else {}
     for name, schema in classes.items():
+        words = {**EVERYWHERE, **WORDS.get(name, {}), **more.get(name, {})}
         schema["properties"] = {
-            field: _explained(generated, WORDS.get(name, {}).get(field) or EVERYWHERE[field])
-            for field, generated in schema["properties"].items()
+            field: _explained(generated, words[field]) for field, generated in schema["properties"].items()
         }
         # Fields with a default in the class are always encoded, too.
         schema["required"] = list(schema["properties"])
@@ -201,6 +207,44 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
     },
 }
 """The fields that have a special meaning, by class."""
+
+CLUSTER_WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
+    "HealthReport": {
+        "node": {"description": "The name of the node that answers. All counters are of this node alone."},
+        "role": {
+            "description": "Its role: `all` or `ingest`, which take exchanges, or `api`, which takes none."
+        },
+        "cluster": _value("ClusterState", "What this node has seen last of its cluster."),
+    },
+    "Counters": {
+        "dropped": {
+            "description": "Updates dropped, by reason: `overflow`, to keep memory bounded while Redis was "
+            "away; `shutdown`, at a stop; `fenced`, when another node took the exchange. Bars still count "
+            "those of the first two.",
+            "type": "object",
+            "propertyNames": {"enum": [OVERFLOW, SHUTDOWN, FENCED]},
+            "additionalProperties": {"type": "integer", "minimum": 1},
+        },
+    },
+    "ClusterState": {
+        "nodes": {"description": "The nodes, by name; those that were killed lately are among them."},
+        "exchanges": {"description": "Which node has which exchange; the exchanges of both modes."},
+    },
+    "NodeState": {
+        "role": {"description": "`all`, `ingest` or `api`."},
+        "version": {"description": "Its version of marketflow."},
+        "url": {"description": "Where it answers."},
+        "heard": _number("Seconds since it was last heard of. From a node that lives that is each second."),
+    },
+    "Ownership": {
+        "owner": {"description": "The name of the node that has the exchange; null: none has it."},
+        "epoch": _number("It grows each time that a node takes the exchange; 0: none ever had it."),
+        "since": _value_or_null(
+            "Timestamp", "Since when the answering node knows of that; null: none ever had it."
+        ),
+    },
+}
+"""More fields, and other meanings, in the answers of a node of a cluster."""
 
 
 def _object(description: str, properties: Json, *, optional: tuple[str, ...] = ()) -> Json:
