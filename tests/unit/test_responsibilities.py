@@ -39,6 +39,7 @@ FIELDS_KNOWN = {
     "app.ingest.state.FeedState": Known(8, "what health tells of a feed, and what its next run needs"),
     "app.watch.health.Health": Known(11, "it reports on all parts"),
     "app.watch.node_health.NodeHealth": Known(12, "the same, and on the other nodes"),
+    "app.cluster.mirror.Mirror": Known(8, "what it knows, whether that stands, and how it reads"),
     "app.cluster.member.Member": Known(8, "it asks who is admitted, what to take, and whether it may"),
     "app.cluster.tenancy.Tenancy": Known(
         10, "it puts a share, its feed and those who report on them together"
