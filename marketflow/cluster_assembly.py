@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import Any
 
 import attrs
-import trio
 
-from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.mirror import Mirror
+from marketflow.app.cluster.modes import ClusterModes
 from marketflow.app.cluster.node_figures import NodeFigures
 from marketflow.app.cluster.node_health import NodeHealth, Stores
 from marketflow.app.cluster.sight import LastSight, WatchedLeases
@@ -22,7 +22,7 @@ from marketflow.app.cluster.views import ClusterStream, ClusterViews
 from marketflow.app.cluster.watching import MirrorWatch
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.interface import Mode, Questions
+from marketflow.app.interface import Questions
 from marketflow.app.ports import Source, VenueSource, Window
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
@@ -49,48 +49,30 @@ class ClusterParts:
     questions: Questions
 
 
-@attrs.frozen
-class FixedMode:
-    """Fills the port ModeQuestions: the mode of a cluster is that of its settings."""
-
-    mode: Mode
-
-    async def switch(self, mode: Mode) -> bool:
-        """Returns False for the mode that it has.
-
-        Raises:
-            NothingCanAnswer: for any other.
-        """
-        await trio.lowlevel.checkpoint()
-        if mode != self.mode:
-            raise NothingCanAnswer
-        return False
-
-
 def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     """Make all parts. Nothing runs yet."""
-    clock, cluster, mode = outside.clock, settings.cluster, settings.mode
+    clock, cluster = outside.clock, settings.cluster
     names = list(outside.exchanges)
-    of_mode = [name for name, its_mode in outside.exchanges.items() if its_mode == mode]
+    sizes = Counter(outside.exchanges.values())
     pairs = [(name, symbol) for name in names for symbol in settings.symbols]
     interval = settings.aggregation.interval
 
     # ---- what others have ----
     redis, postgres = StoreState("redis"), StoreState("postgres")
-    sight = LastSight(clock)
+    sight = LastSight()
     leases = WatchedLeases(outside.leases, sight, postgres)
     mirrors = {
         name: Mirror(name, window=outside.reading, changes=outside.changes, clock=clock) for name in names
     }
     views = ClusterViews(mirrors)
-    modes = FixedMode(mode)
+    modes = ClusterModes(settings.mode, outside.exchanges, sight, leases)
 
     # ---- what it has itself ----
     def share_of(hold: Hold, window: Window, venue: VenueSource[Any] | None) -> Share:
         exchange = hold.term.exchange
         return make_share(
             boot=hold.term.id,
-            limits={exchange: settings.pipeline.max_pending_updates // len(of_mode)},
+            limits={exchange: settings.pipeline.max_pending_updates // sizes[outside.exchanges[exchange]]},
             symbols=settings.symbols,
             generated=settings.generator.exchanges,
             numbered=[] if venue is None else [(exchange, symbol) for symbol in venue.symbols],
@@ -130,7 +112,8 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     )
     member = Member(
         outside.node,
-        balance=Balance(of_mode, lasts=times.lasts, calm=times.calm),
+        mode=settings.mode,
+        balance=Balance(outside.exchanges, lasts=times.lasts, calm=times.calm),
         holdings=Holdings(
             leases,
             Tenancy(
@@ -166,7 +149,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     queries = Queries(
         symbols=settings.symbols,
         exchanges=names,
-        exchanges_of_mode=lambda: of_mode,
+        exchanges_of_mode=lambda: modes.of_mode,
         newest=NewestUpdates(views=views, store=outside.rows),
         spans=spans,
         pages=CandlePages(spans, interval=interval, grace=settings.aggregation.grace),
@@ -175,13 +158,13 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     stream = PriceStream(
         bars=ClusterStream(views, pairs, began_at=clock.now()),
         pairs=pairs,
-        exchanges_of_mode=lambda: of_mode,
+        exchanges_of_mode=lambda: modes.of_mode,
         check=queries.pairs,
         most_clients=settings.http.max_stream_clients,
     )
     return ClusterParts(
         member=member,
-        watch=MirrorWatch([mirrors[name] for name in of_mode], redis),
+        watch=MirrorWatch(lambda: [mirrors[name] for name in modes.of_mode], redis),
         stream=stream,
         health=health,
         questions=Questions(

@@ -6,7 +6,8 @@ import attrs
 import pytest
 
 from marketflow.app.cluster.balance import Balance, Moves
-from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, Term
+from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, Term, WantedMode
+from marketflow.domain.modes import Mode
 from marketflow.domain.placement import placed, ranked
 
 LASTS, CALM = 3.0, 30.0
@@ -14,19 +15,21 @@ EXCHANGES = ["exchange1", "exchange2"]
 ME = Node("a", "boot1", "http://a", "all", "1")
 OTHER = Node("b", "boot2", "http://b", "all", "1")
 TERM = Term("exchange1", 4, "t4")
+LIVE, TEST = WantedMode("live", 7), WantedMode("test", 8)
+NONE, TAKEN = Moves(generation=7), Moves({"exchange1": TERM}, generation=7)
 
 
 def sight(*nodes: Node | SeenNode, **leases: SeenLease) -> ClusterSight:
     seen = [node if isinstance(node, SeenNode) else SeenNode(node, 0) for node in nodes]
-    return ClusterSight(0, leases, {each.node.name: each for each in seen})
+    return ClusterSight(0, leases, {each.node.name: each for each in seen}, LIVE)
 
 
 def lease(node: Node, *, left: int = 2_000, released: bool = False, exchange: str = "exchange1") -> SeenLease:
-    return SeenLease(Term(exchange, 4, "t4"), node.name, node.boot, left, released)
+    return SeenLease(Term(exchange, 4, "t4"), node.name, node.boot, left, 0, released)
 
 
 def alone() -> Balance:
-    return Balance(["exchange1"], lasts=LASTS, calm=CALM)
+    return Balance({"exchange1": "live"}, lasts=LASTS, calm=CALM)
 
 
 def looks(balance: Balance, seen: ClusterSight, until: float, *, since: float = 0.0) -> Moves:
@@ -39,26 +42,26 @@ def looks(balance: Balance, seen: ClusterSight, until: float, *, since: float = 
 
 
 def test_what_nobody_has_ever_had_is_taken_at_once() -> None:
-    assert alone().looked(sight(), 0.0, ME, ()) == Moves({"exchange1": None})
+    assert alone().looked(sight(), 0.0, ME, ()) == Moves({"exchange1": None}, generation=7)
 
 
 def test_what_it_has_already_is_not_taken_again() -> None:
-    assert alone().looked(sight(), 0.0, ME, ["exchange1"]) == Moves()
+    assert alone().looked(sight(), 0.0, ME, ["exchange1"]) == NONE
 
 
 def test_what_was_given_back_is_taken_at_once() -> None:
     seen = sight(exchange1=lease(OTHER, released=True))
-    assert alone().looked(seen, 0.0, ME, ()) == Moves({"exchange1": TERM})
+    assert alone().looked(seen, 0.0, ME, ()) == TAKEN
 
 
 def test_a_lease_that_lives_is_left_alone() -> None:
-    assert looks(alone(), sight(exchange1=lease(OTHER)), 100.0) == Moves()
+    assert looks(alone(), sight(exchange1=lease(OTHER)), 100.0) == NONE
 
 
 def test_an_expired_lease_is_free_once_the_database_has_answered_for_two_lease_times() -> None:
     balance, seen = alone(), sight(exchange1=lease(OTHER, left=-60_000))
-    assert looks(balance, seen, 2 * LASTS - 0.25) == Moves()
-    assert looks(balance, seen, 2 * LASTS, since=2 * LASTS) == Moves({"exchange1": TERM})
+    assert looks(balance, seen, 2 * LASTS - 0.25) == NONE
+    assert looks(balance, seen, 2 * LASTS, since=2 * LASTS) == TAKEN
 
 
 @pytest.mark.parametrize("breaks", ["unanswered", "stood still"])
@@ -68,20 +71,22 @@ def test_a_break_in_the_answers_begins_the_wait_again(breaks: str) -> None:
     if breaks == "unanswered":
         balance.unanswered()
     since = 5.25 if breaks == "unanswered" else 5.0 + LASTS
-    assert looks(balance, seen, since + 2 * LASTS - 0.25, since=since) == Moves()
-    assert looks(balance, seen, since + 2 * LASTS, since=since + 2 * LASTS) == Moves({"exchange1": TERM})
+    assert looks(balance, seen, since + 2 * LASTS - 0.25, since=since) == NONE
+    assert looks(balance, seen, since + 2 * LASTS, since=since + 2 * LASTS) == Moves(
+        {"exchange1": TERM}, generation=7
+    )
 
 
 def test_its_own_lease_is_taken_again_if_it_does_not_have_it() -> None:
-    assert alone().looked(sight(exchange1=lease(ME)), 0.0, ME, ()) == Moves({"exchange1": TERM})
+    assert alone().looked(sight(exchange1=lease(ME)), 0.0, ME, ()) == TAKEN
     earlier = attrs.evolve(ME, boot="boot0")
-    assert alone().looked(sight(exchange1=lease(earlier)), 0.0, ME, ()) == Moves()
+    assert alone().looked(sight(exchange1=lease(earlier)), 0.0, ME, ()) == NONE
 
 
 def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> None:
     nodes = [ME, OTHER]
     mine = placed(EXCHANGES, ["a", "b"])
-    balance = Balance(EXCHANGES, lasts=LASTS, calm=CALM)
+    balance = Balance(dict.fromkeys(EXCHANGES, "live"), lasts=LASTS, calm=CALM)
     wanted = {exchange for exchange in EXCHANGES if mine[exchange] == "a"}
     assert len(wanted) == 1
     assert balance.looked(sight(*nodes), 0.0, ME, ()).take.keys() == wanted
@@ -101,7 +106,7 @@ def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> N
     ids=["silent", "leaving", "api"],
 )
 def test_nodes_that_may_have_nothing_are_not_waited_for(other: SeenNode) -> None:
-    balance = Balance(EXCHANGES, lasts=LASTS, calm=CALM)
+    balance = Balance(dict.fromkeys(EXCHANGES, "live"), lasts=LASTS, calm=CALM)
     assert balance.looked(sight(ME, other), 0.0, ME, ()).take.keys() == set(EXCHANGES)
 
 
@@ -112,31 +117,75 @@ def test_a_node_that_leaves_or_only_answers_takes_nothing(me: Node) -> None:
 
 def test_an_exchange_is_moved_once_nothing_has_changed_for_a_while_and_one_at_a_time() -> None:
     names = [f"exchange{number}" for number in range(6)]
-    balance = Balance(names, lasts=LASTS, calm=CALM)
+    balance = Balance(dict.fromkeys(names, "live"), lasts=LASTS, calm=CALM)
     leases = {name: lease(ME, exchange=name) for name in names}
     seen = sight(ME, OTHER, **leases)
     at, moves = 0.0, Moves()
     while at < CALM:
         moves = balance.looked(seen, at, ME, names)
-        assert moves == Moves()
+        assert moves == NONE
         at += 1.0
     moves = balance.looked(seen, at, ME, names)
     first = next(name for name in names if placed(names, ["a", "b"])[name] == "b")
-    assert moves == Moves(give=first)
+    assert moves == Moves(give=(first,), generation=7)
     # It has moved: the next one waits for calm again.
-    theirs = SeenLease(Term(first, 5, "t5"), OTHER.name, OTHER.boot, 3_000)
+    theirs = SeenLease(Term(first, 5, "t5"), OTHER.name, OTHER.boot, 3_000, 0)
     moved = sight(ME, OTHER, **leases | {first: theirs})
-    assert balance.looked(moved, at + 1.0, ME, [name for name in names if name != first]) == Moves()
+    assert balance.looked(moved, at + 1.0, ME, [name for name in names if name != first]) == NONE
 
 
 def test_without_calm_nothing_is_moved() -> None:
     names = ["exchange1", "exchange2"]
-    balance = Balance(names, lasts=LASTS, calm=CALM)
+    balance = Balance(dict.fromkeys(names, "live"), lasts=LASTS, calm=CALM)
     held = {name: lease(ME, exchange=name) for name in names}
     for second in range(100):
         # Each 20 s another node comes and goes, or a lease is renewed too late.
         nodes = (ME, OTHER) if second // 20 % 2 else (ME,)
-        assert balance.looked(sight(*nodes, **held), float(second), ME, names).give is None
+        assert balance.looked(sight(*nodes, **held), float(second), ME, names).give == ()
     expired = held | {"exchange2": lease(OTHER, left=-1, exchange="exchange2")}
     for second in range(100, 200):
-        assert balance.looked(sight(ME, OTHER, **expired), float(second), ME, names).give is None
+        assert balance.looked(sight(ME, OTHER, **expired), float(second), ME, names).give == ()
+
+
+# ---- modes ----
+
+BOTH: dict[str, Mode] = {"exchange1": "live", "exchange2": "live", "test1": "test"}
+
+
+def of_both() -> Balance:
+    return Balance(BOTH, lasts=LASTS, calm=CALM)
+
+
+def test_nothing_is_taken_before_the_cluster_has_a_mode() -> None:
+    seen = attrs.evolve(sight(ME), wanted=None)
+    assert of_both().looked(seen, 0.0, ME, ()) == Moves()
+
+
+def test_only_exchanges_of_the_wanted_mode_are_taken() -> None:
+    assert of_both().looked(sight(ME), 0.0, ME, ()).take.keys() == {"exchange1", "exchange2"}
+    seen = attrs.evolve(sight(ME), wanted=TEST)
+    assert of_both().looked(seen, 0.0, ME, ()) == Moves({"test1": None}, generation=8)
+
+
+def test_all_exchanges_of_the_other_mode_are_given_back_at_once() -> None:
+    held = {name: lease(ME, exchange=name) for name in EXCHANGES}
+    seen = attrs.evolve(sight(ME, **held), wanted=TEST)
+    assert of_both().looked(seen, 0.0, ME, EXCHANGES) == Moves(give=("exchange1", "exchange2"), generation=8)
+
+
+@pytest.mark.parametrize("left", [2_000, -60_000])
+def test_none_is_taken_as_long_as_one_of_the_other_mode_is_not_released(left: int) -> None:
+    held = {"exchange1": lease(ME, released=True), "exchange2": lease(OTHER, left=left, exchange="exchange2")}
+    seen = attrs.evolve(sight(ME, **held), wanted=TEST)
+    assert looks(of_both(), seen, 2 * LASTS - 0.25) == Moves(generation=8)
+    held = {name: attrs.evolve(each, released=True) for name, each in held.items()}
+    seen = attrs.evolve(sight(ME, **held), wanted=TEST)
+    assert of_both().looked(seen, 0.0, ME, ()) == Moves({"test1": None}, generation=8)
+
+
+def test_what_a_dead_node_has_of_the_other_mode_is_sealed_once_it_is_free() -> None:
+    dead = lease(OTHER, left=-60_000, exchange="exchange2")
+    balance, seen = of_both(), attrs.evolve(sight(ME, exchange2=dead), wanted=TEST)
+    assert looks(balance, seen, 2 * LASTS - 0.25) == Moves(generation=8)
+    sealed = Moves(seal={"exchange2": dead.term}, generation=8)
+    assert looks(balance, seen, 2 * LASTS, since=2 * LASTS) == sealed

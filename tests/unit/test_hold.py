@@ -6,7 +6,7 @@ from marketflow.app.cluster.hold import Hold
 from marketflow.app.ports import SeenLease, Term
 
 TERM = Term("exchange1", 4, "t4")
-OURS = SeenLease(TERM, "a", "boot1", 3_000)
+OURS = SeenLease(TERM, "a", "boot1", 3_000, 0)
 
 
 class Elapsed:
@@ -65,9 +65,9 @@ async def test_a_look_renews_nothing() -> None:
 async def test_it_is_lost_if_another_has_it_or_nobody_knows_of_it() -> None:
     for lease in (
         None,
-        SeenLease(Term("exchange1", 5, "t5"), "b", "boot2", 3_000),
-        SeenLease(Term("exchange1", 3, "t3"), "b", "boot2", 3_000),
-        SeenLease(TERM, "a", "boot1", 3_000, released=True),
+        SeenLease(Term("exchange1", 5, "t5"), "b", "boot2", 3_000, 0),
+        SeenLease(Term("exchange1", 3, "t3"), "b", "boot2", 3_000, 0),
+        SeenLease(TERM, "a", "boot1", 3_000, 0, released=True),
     ):
         hold, _ = taken()
         hold.seen(lease, 100.6, 3.0)

@@ -9,29 +9,68 @@ import trio
 
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import ClusterState, NodeState, Ownership
-from marketflow.app.ports import NEVER, Clock, ClusterSight, Leases, Node, SeenLease, StoreAway, Term
+from marketflow.app.ports import NEVER, ClusterSight, Leases, Node, SeenLease, StoreAway, Term
+from marketflow.domain.modes import Mode
 
 T = TypeVar("T")
 
 
-class LastSight:
-    """Remembers the last look at the leases, for health."""
+class _Looks:
+    """Hands the outcome of each look to those who wait for it."""
 
-    def __init__(self, clock: Clock) -> None:
-        """`clock` is the wall clock."""
-        self._clock = clock
+    def __init__(self) -> None:
+        self._ended = trio.Event()
+        self._outcome: ClusterSight | StoreAway | None = None
+
+    def end(self, outcome: ClusterSight | StoreAway) -> None:
+        """A look has ended."""
+        self._outcome = outcome
+        self._ended.set()
+        self._ended = trio.Event()
+
+    async def next(self) -> ClusterSight:
+        """Wait until a look ends.
+
+        Raises:
+            StoreAway: it has failed.
+        """
+        await self._ended.wait()
+        if isinstance(self._outcome, ClusterSight):
+            return self._outcome
+        raise StoreAway(str(self._outcome))
+
+
+class LastSight:
+    """Remembers the last look at the leases, for health and the mode."""
+
+    def __init__(self) -> None:
         self._sight: ClusterSight | None = None
         self._looked_at = 0.0
         """Seconds of Trio's clock."""
-        self._since: dict[Term, int] = {}
-        """When each present term was first seen (Unix ms)."""
+        self._looks = _Looks()
+
+    @property
+    def last(self) -> ClusterSight | None:
+        """What was seen last; None before the first look."""
+        return self._sight
 
     def looked(self, sight: ClusterSight) -> None:
         """The leases were looked at just now."""
         self._sight, self._looked_at = sight, trio.current_time()
-        terms = [lease.term for lease in sight.leases.values()]
-        now = self._clock.now()
-        self._since = {term: self._since.get(term, now) for term in terms}
+        self._looks.end(sight)
+
+    def unanswered(self, error: StoreAway) -> None:
+        """A look has failed."""
+        self._looks.end(error)
+
+    async def next_look(self) -> ClusterSight:
+        """Wait for a look that begins after this call; returns what it has seen.
+
+        Raises:
+            StoreAway: it has failed.
+        """
+        await self._looks.next()  # This one may have begun before.
+        return await self._looks.next()
 
     def owner_of(self, exchange: str) -> str | None:
         """The name of the node that has the exchange, as far as the last look can tell."""
@@ -61,7 +100,7 @@ class LastSight:
         lease = sight.leases.get(exchange)
         if lease is None:
             return Ownership(None, NEVER, None)
-        return Ownership(self.owner_of(exchange), lease.term.epoch, self._since.get(lease.term))
+        return Ownership(self.owner_of(exchange), lease.term.epoch, lease.since)
 
 
 class WatchedLeases:
@@ -74,19 +113,29 @@ class WatchedLeases:
 
     async def look(self) -> ClusterSight:
         """See the port."""
-        return self._seen(await self._noted(self._leases.look()))
+        return await self._seen(self._leases.look())
 
     async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """See the port."""
-        return self._seen(await self._noted(self._leases.beat(node, terms, lasts)))
+        return await self._seen(self._leases.beat(node, terms, lasts))
 
-    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+    async def take(
+        self, term: Term, node: Node, lasts: int, after: Term | None, generation: int | None = None
+    ) -> bool:
         """See the port."""
-        return await self._noted(self._leases.take(term, node, lasts, after))
+        return await self._noted(self._leases.take(term, node, lasts, after, generation))
 
     async def release(self, terms: Collection[Term]) -> None:
         """See the port."""
         await self._noted(self._leases.release(terms))
+
+    async def found(self, mode: Mode) -> None:
+        """See the port."""
+        await self._noted(self._leases.found(mode))
+
+    async def switch(self, mode: Mode, generation: int) -> bool:
+        """See the port."""
+        return await self._noted(self._leases.switch(mode, generation))
 
     async def leave(self, node: Node) -> None:
         """See the port."""
@@ -101,6 +150,11 @@ class WatchedLeases:
         self._state.answered()
         return found
 
-    def _seen(self, sight: ClusterSight) -> ClusterSight:
+    async def _seen(self, look: Awaitable[ClusterSight]) -> ClusterSight:
+        try:
+            sight = await self._noted(look)
+        except StoreAway as error:
+            self._sight.unanswered(error)
+            raise
         self._sight.looked(sight)
         return sight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -18,17 +18,19 @@ WATCH_SECONDS: Final = 1.0
 class MirrorWatch:
     """Looks at all mirrors again and again."""
 
-    def __init__(self, mirrors: Sequence[Mirror], redis: StoreState) -> None:
+    def __init__(self, mirrors: Callable[[], Sequence[Mirror]], redis: StoreState) -> None:
+        """`mirrors`: those of the present mode's exchanges."""
         self._mirrors = mirrors
         self._redis = redis
 
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
+            mirrors = self._mirrors()
             async with trio.open_nursery() as nursery:
-                for mirror in self._mirrors:
+                for mirror in mirrors:
                     nursery.start_soon(mirror.catch_up, ())
-            errors = [mirror.error for mirror in self._mirrors if mirror.error is not None]
+            errors = [mirror.error for mirror in mirrors if mirror.error is not None]
             if errors:
                 self._redis.failed(StoreAway(errors[0]))
             else:

@@ -42,6 +42,7 @@ from marketflow.app.ports.leases import (
     SeenLease,
     SeenNode,
     Term,
+    WantedMode,
 )
 from marketflow.app.ports.machine import (
     Clock,
@@ -126,6 +127,7 @@ __all__ = [
     "Term",
     "Updates",
     "VenueSource",
+    "WantedMode",
     "Window",
     "WindowReading",
     "Written",

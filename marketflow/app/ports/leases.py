@@ -11,6 +11,8 @@ from typing import Final, Protocol
 
 import attrs
 
+from marketflow.domain.modes import Mode
+
 NEVER: Final = 0
 """The epoch of an exchange that no node has ever had."""
 FORGOTTEN: Final = 86_400_000
@@ -63,6 +65,15 @@ class SeenNode:
 
 
 @attrs.frozen
+class WantedMode:
+    """The mode that the cluster has, or changes to."""
+
+    mode: Mode
+    generation: int
+    """It grows with each change."""
+
+
+@attrs.frozen
 class SeenLease:
     """The last lease of an exchange, as the database has it."""
 
@@ -72,6 +83,8 @@ class SeenLease:
     boot: str
     left: int
     """For how long (ms) it is still good. Negative: it expired so long ago."""
+    since: int
+    """When the term began (Unix ms)."""
     released: bool = False
     """Whether its node has given it back. Another may take it at once."""
 
@@ -86,6 +99,8 @@ class ClusterSight:
     """By exchange; those that were ever taken."""
     nodes: Mapping[str, SeenNode]
     """By name."""
+    wanted: WantedMode | None = None
+    """None: no node has set a mode yet."""
 
 
 class Leases(Protocol):
@@ -109,17 +124,33 @@ class Leases(Protocol):
         """
         ...
 
-    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+    async def take(
+        self, term: Term, node: Node, lasts: int, after: Term | None, generation: int | None = None
+    ) -> bool:
         """Begin a term for `lasts` ms from now; returns whether it was begun.
 
         It is not, unless the last term of the exchange is still `after` (None: there was none), and has
         expired, was released, or is of this node and boot. The epoch must be greater than that of `after`.
+        With a `generation` it is not either, unless the mode is still of that one: what a look has shown of
+        the other mode's leases is true then.
         It waits for rows that are being written under the term before. After StoreAway it may have begun.
         """
         ...
 
     async def release(self, terms: Collection[Term]) -> None:
         """End these terms, those that are still the last ones of their exchanges."""
+        ...
+
+    async def found(self, mode: Mode) -> None:
+        """Set the mode of a cluster that has no nodes, or no mode. One that has both keeps its own."""
+        ...
+
+    async def switch(self, mode: Mode, generation: int) -> bool:
+        """Set the mode; returns whether that was done.
+
+        It is not, unless the mode is still of that generation. It waits for takes under way. After StoreAway
+        it may be done.
+        """
         ...
 
     async def leave(self, node: Node) -> None:

@@ -7,6 +7,7 @@ CREATE TABLE IF NOT EXISTS marketflow_leases (
     term     text        NOT NULL,
     node     text        NOT NULL,
     boot     text        NOT NULL,
+    taken    timestamptz NOT NULL,
     expires  timestamptz NOT NULL,
     released boolean     NOT NULL DEFAULT false,
     UNIQUE (exchange, epoch)
@@ -21,4 +22,11 @@ CREATE TABLE IF NOT EXISTS marketflow_nodes (
     version   text        NOT NULL,
     leaving   boolean     NOT NULL,
     heartbeat timestamptz NOT NULL
+);
+
+-- The mode of the cluster, in one row at most. The generation grows with each change.
+CREATE TABLE IF NOT EXISTS marketflow_cluster (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    mode       text    NOT NULL CHECK (mode IN ('live', 'test')),
+    generation bigint  NOT NULL
 );
