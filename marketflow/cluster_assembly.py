@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.clock_offset import ClockOffset
-from marketflow.app.cluster.cluster_modes import ClusterModes
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.measuring import NodeMeasuring
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.mirror import Mirror
+from marketflow.app.cluster.modes import ClusterModes
 from marketflow.app.cluster.node_figures import NodeFigures
 from marketflow.app.cluster.sight import LastSight, SeenCluster, WatchedLeases
 from marketflow.app.cluster.tenancy import Tenancy
@@ -22,7 +23,7 @@ from marketflow.app.cluster.views import ClusterStream, ClusterViews
 from marketflow.app.cluster.watching import MirrorWatch
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.interface import Mode, Questions
+from marketflow.app.interface import Questions
 from marketflow.app.ports import Source, VenueSource, Window
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
@@ -37,8 +38,6 @@ from marketflow.app.watch.node_health import NodeHealth, Stores
 from marketflow.assembly import backoff_of, idle_timeout_of, last_well_of, share_options
 from marketflow.cluster_outside import ClusterOutside
 from marketflow.config import Settings
-
-MODES: Final[tuple[Mode, ...]] = ("live", "test")
 
 
 @attrs.frozen
@@ -56,9 +55,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     """Make all parts. Nothing runs yet."""
     clock, cluster = outside.clock, settings.cluster
     names = list(outside.exchanges)
-    by_mode: dict[str, list[str]] = {
-        mode: [name for name, its_mode in outside.exchanges.items() if its_mode == mode] for mode in MODES
-    }
+    sizes = Counter(outside.exchanges.values())
     pairs = [(name, symbol) for name in names for symbol in settings.symbols]
     interval = settings.aggregation.interval
 
@@ -70,16 +67,14 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
         name: Mirror(name, window=outside.reading, changes=outside.changes, clock=clock) for name in names
     }
     views = ClusterViews(mirrors)
-    modes = ClusterModes(leases, sight, configured=settings.mode, exchanges=outside.exchanges)
+    modes = ClusterModes(settings.mode, outside.exchanges, sight, leases)
 
     # ---- what it has itself ----
     def share_of(hold: Hold, window: Window, venue: VenueSource[Any] | None) -> Share:
         exchange = hold.term.exchange
         return make_share(
             boot=hold.term.id,
-            limits={
-                exchange: settings.pipeline.max_pending_updates // len(by_mode[outside.exchanges[exchange]])
-            },
+            limits={exchange: settings.pipeline.max_pending_updates // sizes[outside.exchanges[exchange]]},
             symbols=settings.symbols,
             generated=settings.generator.exchanges,
             numbered=[] if venue is None else [(exchange, symbol) for symbol in venue.symbols],
@@ -118,7 +113,8 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     )
     member = Member(
         outside.node,
-        balance=Balance(by_mode, lasts=times.lasts, calm=times.calm),
+        mode=settings.mode,
+        balance=Balance(outside.exchanges, lasts=times.lasts, calm=times.calm),
         holdings=Holdings(
             leases,
             Tenancy(
@@ -142,7 +138,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
         elapsed=outside.elapsed,
         may_take=offset.may_take,
     )
-    watch = MirrorWatch(list(mirrors.values()), redis)
+    watch = MirrorWatch(lambda: [mirrors[name] for name in modes.of_mode], redis)
 
     # ---- questions ----
     spans = Spans(
@@ -156,7 +152,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     queries = Queries(
         symbols=settings.symbols,
         exchanges=names,
-        exchanges_of_mode=lambda: by_mode[modes.mode],
+        exchanges_of_mode=lambda: modes.of_mode,
         newest=NewestUpdates(views=views, store=outside.rows),
         spans=spans,
         pages=CandlePages(spans, interval=interval, grace=settings.aggregation.grace),
@@ -165,7 +161,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     stream = PriceStream(
         bars=ClusterStream(views, pairs, began_at=clock.now()),
         pairs=pairs,
-        exchanges_of_mode=lambda: by_mode[modes.mode],
+        exchanges_of_mode=lambda: modes.of_mode,
         check=queries.pairs,
         most_clients=settings.http.max_stream_clients,
     )

@@ -108,7 +108,6 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                     url=f"http://{settings.http.host}:{port}",
                     role=cluster.role,
                     version=__version__,
-                    mode=settings.mode,
                 ),
                 clock=clock,
                 elapsed=elapsed,

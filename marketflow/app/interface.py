@@ -14,8 +14,9 @@ import attrs
 
 from marketflow.app.answers import Candles, Latest, PriceEvent, Statistic, Summary
 from marketflow.app.instruments.histogram import Distribution
+from marketflow.domain import modes
 
-Mode = Literal["live", "test"]
+Mode = modes.Mode
 StatisticKind = Literal["highest", "lowest", "average"]
 ServiceStatus = Literal["ok", "degraded", "unavailable"]
 StoreStatus = Literal["up", "away"]

@@ -116,7 +116,8 @@ class SimulatedNode:
         leases, times = SimulatedLeases(self.postgres, around.postgres, around.taken), around.times
         self.member = Member(
             Node(name, boot, f"http://{name}", "all", "0"),
-            balance=Balance({"live": list(around.exchanges)}, lasts=times.lasts, calm=times.calm),
+            mode="live",
+            balance=Balance(dict.fromkeys(around.exchanges, "live"), lasts=times.lasts, calm=times.calm),
             holdings=Holdings(leases, self._tenure, times=times, elapsed=trio.current_time, entropy=rng),
             leases=leases,
             times=times,

@@ -129,11 +129,12 @@ class ClusterPostgres(SimulatedPostgres):
     def snapshot(self) -> Callable[[], None]:
         """Remember the state of this moment; calling what is returned goes back to it."""
         restore = super().snapshot()
-        leases, nodes = dict(self.table.leases), dict(self.table.nodes)
+        leases, nodes, wanted = dict(self.table.leases), dict(self.table.nodes), self.table.wanted
 
         def restore_all() -> None:
             restore()
             self.table.leases, self.table.nodes = dict(leases), dict(nodes)
+            self.table.wanted = wanted
             self.went_back_at = trio.current_time()
 
         return restore_all
@@ -232,12 +233,14 @@ class SimulatedLeases(MemoryLeases):
         self._link = link
         self._taken = taken
 
-    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+    async def take(
+        self, term: Term, node: Node, lasts: int, after: Term | None, generation: int | None = None
+    ) -> bool:
         """See the port."""
 
         def take() -> bool:
             row = self.table.leases.get(term.exchange)
-            if not self.table.take(term, node, lasts, after):
+            if not self.table.take(term, node, lasts, after, generation):
                 return False
             if row is not None and not row.released and row.boot != node.boot:
                 self._taken(row)

@@ -14,7 +14,7 @@ from slow_machine import within
 
 from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.db.memory_leases import LeaseTable, MemoryLeases
-from marketflow.app.ports import FORGOTTEN, Node, StoreAway, Term
+from marketflow.app.ports import FORGOTTEN, Node, StoreAway, Term, WantedMode
 from marketflow.domain.periods import MINUTE
 from tests.cluster_simulation.servers import ClusterPostgres, SimulatedLeases
 from tests.simulation.stores import Link
@@ -115,6 +115,13 @@ async def expired(leases, exchange="exchange1"):
             await trio.sleep(0.005)
 
 
+async def later_than(leases, time):
+    """Wait until the store's clock is later than that (Unix ms)."""
+    with trio.fail_after(30):
+        while (await leases.look()).now <= time:  # noqa: ASYNC110 - the store sends no event
+            await trio.sleep(0.005)
+
+
 async def heard_of_before(leases, name, age):
     """Wait until the node was not heard of for longer than `age` ms."""
     with trio.fail_after(30):
@@ -141,6 +148,19 @@ async def test_what_another_has_cannot_be_taken(ours, theirs):
     assert await ours.take(term(1), A, LONG, None)
     assert not await theirs.take(term(2), B, LONG, term(1))
     assert (await lease(ours)).term == term(1)
+
+
+async def test_a_lease_tells_since_when_its_node_has_it(ours, theirs):
+    """A renewal changes nothing of it, a take does."""
+    before = (await ours.look()).now
+    assert await ours.take(term(1), A, LONG, None)
+    since = (await lease(theirs)).since
+    assert before <= since <= (await ours.look()).now
+    await later_than(ours, since + 5)
+    assert (await ours.beat(A, [term(1)], LONG)).leases["exchange1"].since == since
+    await ours.release([term(1)])
+    assert await theirs.take(term(2), B, LONG, term(1))
+    assert (await lease(ours)).since > since
 
 
 async def test_an_expired_lease_can_be_taken(ours, theirs):
@@ -333,13 +353,69 @@ async def test_a_node_that_was_not_heard_of_for_a_day_is_forgotten(cluster, ours
     assert set((await ours.look()).nodes) == {"b"}
 
 
+# ---- the mode ----
+
+
+async def test_the_first_node_sets_the_mode_and_later_ones_take_it(ours, theirs):
+    assert (await ours.look()).wanted is None
+    await ours.found("test")
+    await ours.beat(A, [], LONG)
+    await theirs.found("live")
+    assert (await theirs.beat(B, [], LONG)).wanted == WantedMode("test", 1)
+
+
+async def test_the_first_node_after_all_have_left_sets_it_again(ours, theirs):
+    await ours.found("test")
+    await ours.beat(A, [], LONG)
+    await ours.leave(A)
+    await theirs.found("test")
+    assert (await theirs.look()).wanted == WantedMode("test", 1)
+    await theirs.found("live")
+    assert (await theirs.look()).wanted == WantedMode("live", 2)
+
+
+async def test_a_switch_is_for_the_generation_that_was_seen(ours, theirs):
+    assert not await ours.switch("test", 0), "there is no mode yet"
+    await ours.found("live")
+    assert await ours.switch("test", 1)
+    assert not await theirs.switch("live", 1)
+    assert (await theirs.look()).wanted == WantedMode("test", 2)
+
+
+async def test_of_several_switches_one_is_done(cluster, ours):
+    await ours.found("live")
+    done = []
+
+    async def switch(leases):
+        done.append(await leases.switch("test", 1))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(switch, await cluster.node())
+    assert sorted(done) == [False, False, False, True]
+    assert (await ours.look()).wanted == WantedMode("test", 2)
+
+
+async def test_a_take_is_for_the_generation_that_was_seen(ours, theirs):
+    """Otherwise one that was sent before a switch could begin a term of the old mode after it."""
+    assert not await ours.take(term(1), A, LONG, None, 1), "there is no mode yet"
+    await ours.found("live")
+    await theirs.switch("test", 1)
+    assert not await ours.take(term(1), A, LONG, None, 1)
+    assert await ours.take(term(1), A, LONG, None, 2)
+    await ours.release([term(1)])
+    await theirs.switch("live", 2)
+    assert not await ours.take(term(2), A, LONG, term(1), 2)
+    assert await ours.take(term(2), A, LONG, term(1), 3)
+
+
 # ---- PostgreSQL alone ----
 
 
 async def until_one_waits(cluster):
     """Wait until a call waits for a lock."""
     with trio.fail_after(30):
-        while not cluster.sql("SELECT pid FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+        while not cluster.sql("SELECT FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 
@@ -432,3 +508,42 @@ async def test_a_lost_connection_is_made_again(real):
             " WHERE application_name = 'marketflow' AND datname = current_database()"
         )
         assert (await ours.beat(A, [term(1)], LONG)).leases["exchange1"].term == term(1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_take_that_waits_for_a_switch_is_not_done(real, first):
+    ours, taken = await real.node(), []
+    await ours.found("live")
+    if not first:
+        await ours.take(term(1), A, LONG, None)
+        await ours.release([term(1)])
+
+    async def take():
+        taken.append(await ours.take(term(2), A, LONG, None if first else term(1), 1))
+
+    with psycopg.connect(real.dsn) as switching:
+        switching.execute("UPDATE marketflow_cluster SET mode = 'test', generation = 2")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            await until_one_waits(real)
+            switching.commit()
+    assert taken == [False]
+
+
+async def test_a_switch_waits_for_a_take(real):
+    """Then the next look shows the lease."""
+    ours, done = await real.node(), []
+    await ours.found("live")
+
+    async def switch():
+        done.append(await ours.switch("test", 1))
+
+    with psycopg.connect(real.dsn) as taking:
+        taking.execute("SELECT FROM marketflow_cluster FOR SHARE")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(switch)
+            await until_one_waits(real)
+            assert done == []
+            assert (await ours.look()).wanted == WantedMode("live", 1)
+            taking.rollback()
+    assert done == [True]

@@ -6,7 +6,8 @@ import attrs
 import pytest
 
 from marketflow.app.cluster.balance import Balance, Moves
-from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, Term
+from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, Term, WantedMode
+from marketflow.domain.modes import Mode
 from marketflow.domain.placement import placed, ranked
 
 LASTS, CALM = 3.0, 30.0
@@ -14,11 +15,13 @@ EXCHANGES = ["exchange1", "exchange2"]
 ME = Node("a", "boot1", "http://a", "all", "1")
 OTHER = Node("b", "boot2", "http://b", "all", "1")
 TERM = Term("exchange1", 4, "t4")
+LIVE, TEST = WantedMode("live", 7), WantedMode("test", 8)
+NONE, TAKEN = Moves(generation=7), Moves({"exchange1": TERM}, generation=7)
 
 
-def sight(*nodes: Node | SeenNode, mode: str | None = "live", **leases: SeenLease) -> ClusterSight:
+def sight(*nodes: Node | SeenNode, **leases: SeenLease) -> ClusterSight:
     seen = [node if isinstance(node, SeenNode) else SeenNode(node, 0) for node in nodes]
-    return ClusterSight(0, leases, {each.node.name: each for each in seen}, mode=mode)
+    return ClusterSight(0, leases, {each.node.name: each for each in seen}, LIVE)
 
 
 def lease(node: Node, *, left: int = 2_000, released: bool = False, exchange: str = "exchange1") -> SeenLease:
@@ -26,7 +29,7 @@ def lease(node: Node, *, left: int = 2_000, released: bool = False, exchange: st
 
 
 def alone() -> Balance:
-    return Balance({"live": ["exchange1"]}, lasts=LASTS, calm=CALM)
+    return Balance({"exchange1": "live"}, lasts=LASTS, calm=CALM)
 
 
 def looks(balance: Balance, seen: ClusterSight, until: float, *, since: float = 0.0) -> Moves:
@@ -39,26 +42,26 @@ def looks(balance: Balance, seen: ClusterSight, until: float, *, since: float = 
 
 
 def test_what_nobody_has_ever_had_is_taken_at_once() -> None:
-    assert alone().looked(sight(), 0.0, ME, ()) == Moves({"exchange1": None})
+    assert alone().looked(sight(), 0.0, ME, ()) == Moves({"exchange1": None}, generation=7)
 
 
 def test_what_it_has_already_is_not_taken_again() -> None:
-    assert alone().looked(sight(), 0.0, ME, ["exchange1"]) == Moves()
+    assert alone().looked(sight(), 0.0, ME, ["exchange1"]) == NONE
 
 
 def test_what_was_given_back_is_taken_at_once() -> None:
     seen = sight(exchange1=lease(OTHER, released=True))
-    assert alone().looked(seen, 0.0, ME, ()) == Moves({"exchange1": TERM})
+    assert alone().looked(seen, 0.0, ME, ()) == TAKEN
 
 
 def test_a_lease_that_lives_is_left_alone() -> None:
-    assert looks(alone(), sight(exchange1=lease(OTHER)), 100.0) == Moves()
+    assert looks(alone(), sight(exchange1=lease(OTHER)), 100.0) == NONE
 
 
 def test_an_expired_lease_is_free_once_the_database_has_answered_for_two_lease_times() -> None:
     balance, seen = alone(), sight(exchange1=lease(OTHER, left=-60_000))
-    assert looks(balance, seen, 2 * LASTS - 0.25) == Moves()
-    assert looks(balance, seen, 2 * LASTS, since=2 * LASTS) == Moves({"exchange1": TERM})
+    assert looks(balance, seen, 2 * LASTS - 0.25) == NONE
+    assert looks(balance, seen, 2 * LASTS, since=2 * LASTS) == TAKEN
 
 
 @pytest.mark.parametrize("breaks", ["unanswered", "stood still"])
@@ -68,20 +71,22 @@ def test_a_break_in_the_answers_begins_the_wait_again(breaks: str) -> None:
     if breaks == "unanswered":
         balance.unanswered()
     since = 5.25 if breaks == "unanswered" else 5.0 + LASTS
-    assert looks(balance, seen, since + 2 * LASTS - 0.25, since=since) == Moves()
-    assert looks(balance, seen, since + 2 * LASTS, since=since + 2 * LASTS) == Moves({"exchange1": TERM})
+    assert looks(balance, seen, since + 2 * LASTS - 0.25, since=since) == NONE
+    assert looks(balance, seen, since + 2 * LASTS, since=since + 2 * LASTS) == Moves(
+        {"exchange1": TERM}, generation=7
+    )
 
 
 def test_its_own_lease_is_taken_again_if_it_does_not_have_it() -> None:
-    assert alone().looked(sight(exchange1=lease(ME)), 0.0, ME, ()) == Moves({"exchange1": TERM})
+    assert alone().looked(sight(exchange1=lease(ME)), 0.0, ME, ()) == TAKEN
     earlier = attrs.evolve(ME, boot="boot0")
-    assert alone().looked(sight(exchange1=lease(earlier)), 0.0, ME, ()) == Moves()
+    assert alone().looked(sight(exchange1=lease(earlier)), 0.0, ME, ()) == NONE
 
 
 def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> None:
     nodes = [ME, OTHER]
     mine = placed(EXCHANGES, ["a", "b"])
-    balance = Balance({"live": EXCHANGES}, lasts=LASTS, calm=CALM)
+    balance = Balance(dict.fromkeys(EXCHANGES, "live"), lasts=LASTS, calm=CALM)
     wanted = {exchange for exchange in EXCHANGES if mine[exchange] == "a"}
     assert len(wanted) == 1
     assert balance.looked(sight(*nodes), 0.0, ME, ()).take.keys() == wanted
@@ -101,7 +106,7 @@ def test_the_node_that_should_have_it_takes_it_first_and_the_others_later() -> N
     ids=["silent", "leaving", "api"],
 )
 def test_nodes_that_may_have_nothing_are_not_waited_for(other: SeenNode) -> None:
-    balance = Balance({"live": EXCHANGES}, lasts=LASTS, calm=CALM)
+    balance = Balance(dict.fromkeys(EXCHANGES, "live"), lasts=LASTS, calm=CALM)
     assert balance.looked(sight(ME, other), 0.0, ME, ()).take.keys() == set(EXCHANGES)
 
 
@@ -112,26 +117,26 @@ def test_a_node_that_leaves_or_only_answers_takes_nothing(me: Node) -> None:
 
 def test_an_exchange_is_moved_once_nothing_has_changed_for_a_while_and_one_at_a_time() -> None:
     names = [f"exchange{number}" for number in range(6)]
-    balance = Balance({"live": names}, lasts=LASTS, calm=CALM)
+    balance = Balance(dict.fromkeys(names, "live"), lasts=LASTS, calm=CALM)
     leases = {name: lease(ME, exchange=name) for name in names}
     seen = sight(ME, OTHER, **leases)
     at, moves = 0.0, Moves()
     while at < CALM:
         moves = balance.looked(seen, at, ME, names)
-        assert moves == Moves()
+        assert moves == NONE
         at += 1.0
     moves = balance.looked(seen, at, ME, names)
     first = next(name for name in names if placed(names, ["a", "b"])[name] == "b")
-    assert moves == Moves(give=(first,))
+    assert moves == Moves(give=(first,), generation=7)
     # It has moved: the next one waits for calm again.
     theirs = SeenLease(Term(first, 5, "t5"), OTHER.name, OTHER.boot, 3_000, 0)
     moved = sight(ME, OTHER, **leases | {first: theirs})
-    assert balance.looked(moved, at + 1.0, ME, [name for name in names if name != first]) == Moves()
+    assert balance.looked(moved, at + 1.0, ME, [name for name in names if name != first]) == NONE
 
 
 def test_without_calm_nothing_is_moved() -> None:
     names = ["exchange1", "exchange2"]
-    balance = Balance({"live": names}, lasts=LASTS, calm=CALM)
+    balance = Balance(dict.fromkeys(names, "live"), lasts=LASTS, calm=CALM)
     held = {name: lease(ME, exchange=name) for name in names}
     for second in range(100):
         # Each 20 s another node comes and goes, or a lease is renewed too late.
@@ -142,40 +147,45 @@ def test_without_calm_nothing_is_moved() -> None:
         assert balance.looked(sight(ME, OTHER, **expired), float(second), ME, names).give == ()
 
 
-BOTH = {"live": ["exchange1"], "test": ["test1", "test2"]}
+# ---- modes ----
+
+BOTH: dict[str, Mode] = {"exchange1": "live", "exchange2": "live", "test1": "test"}
 
 
-def test_without_a_mode_nothing_is_taken() -> None:
-    assert Balance(BOTH, lasts=LASTS, calm=CALM).looked(sight(ME, mode=None), 0.0, ME, ()) == Moves()
+def of_both() -> Balance:
+    return Balance(BOTH, lasts=LASTS, calm=CALM)
 
 
-def test_what_is_of_another_mode_is_given_back_all_at_once() -> None:
-    balance = Balance(BOTH, lasts=LASTS, calm=CALM)
-    held = {name: lease(ME, exchange=name) for name in BOTH["test"]}
-    assert balance.looked(sight(ME, **held), 0.0, ME, list(held)) == Moves(give=("test1", "test2"))
+def test_nothing_is_taken_before_the_cluster_has_a_mode() -> None:
+    seen = attrs.evolve(sight(ME), wanted=None)
+    assert of_both().looked(seen, 0.0, ME, ()) == Moves()
 
 
-def test_the_new_mode_waits_until_all_of_the_old_one_was_given_back() -> None:
-    balance = Balance(BOTH, lasts=LASTS, calm=CALM)
-    one_left = {
-        "test1": lease(OTHER, exchange="test1", released=True),
-        "test2": lease(OTHER, exchange="test2"),
-    }
-    assert looks(balance, sight(ME, OTHER, **one_left), 60.0) == Moves()
-    released = {name: lease(OTHER, exchange=name, released=True) for name in BOTH["test"]}
-    assert balance.looked(sight(ME, **released), 61.0, ME, ()) == Moves({"exchange1": None})
+def test_only_exchanges_of_the_wanted_mode_are_taken() -> None:
+    assert of_both().looked(sight(ME), 0.0, ME, ()).take.keys() == {"exchange1", "exchange2"}
+    seen = attrs.evolve(sight(ME), wanted=TEST)
+    assert of_both().looked(seen, 0.0, ME, ()) == Moves({"test1": None}, generation=8)
 
 
-def test_what_a_dead_node_has_of_the_old_mode_is_taken_to_be_given_back() -> None:
-    balance = Balance(BOTH, lasts=LASTS, calm=CALM)
-    dead = {"test1": lease(OTHER, exchange="test1", left=-60_000)}
-    seen = sight(ME, SeenNode(OTHER, 60_000), **dead)
-    assert looks(balance, seen, 2 * LASTS) == Moves({"test1": Term("test1", 4, "t4")})
-    ours = sight(ME, test1=lease(ME, exchange="test1"))
-    assert balance.looked(ours, 2 * LASTS + 1, ME, ["test1"]) == Moves(give=("test1",))
+def test_all_exchanges_of_the_other_mode_are_given_back_at_once() -> None:
+    held = {name: lease(ME, exchange=name) for name in EXCHANGES}
+    seen = attrs.evolve(sight(ME, **held), wanted=TEST)
+    assert of_both().looked(seen, 0.0, ME, EXCHANGES) == Moves(give=("exchange1", "exchange2"), generation=8)
 
 
-def test_exchanges_that_are_not_configured_hold_up_nothing() -> None:
-    balance = Balance(BOTH, lasts=LASTS, calm=CALM)
-    seen = sight(ME, gone=lease(OTHER, exchange="gone"))
-    assert balance.looked(seen, 0.0, ME, ()) == Moves({"exchange1": None})
+@pytest.mark.parametrize("left", [2_000, -60_000])
+def test_none_is_taken_as_long_as_one_of_the_other_mode_is_not_released(left: int) -> None:
+    held = {"exchange1": lease(ME, released=True), "exchange2": lease(OTHER, left=left, exchange="exchange2")}
+    seen = attrs.evolve(sight(ME, **held), wanted=TEST)
+    assert looks(of_both(), seen, 2 * LASTS - 0.25) == Moves(generation=8)
+    held = {name: attrs.evolve(each, released=True) for name, each in held.items()}
+    seen = attrs.evolve(sight(ME, **held), wanted=TEST)
+    assert of_both().looked(seen, 0.0, ME, ()) == Moves({"test1": None}, generation=8)
+
+
+def test_what_a_dead_node_has_of_the_other_mode_is_sealed_once_it_is_free() -> None:
+    dead = lease(OTHER, left=-60_000, exchange="exchange2")
+    balance, seen = of_both(), attrs.evolve(sight(ME, exchange2=dead), wanted=TEST)
+    assert looks(balance, seen, 2 * LASTS - 0.25) == Moves(generation=8)
+    sealed = Moves(seal={"exchange2": dead.term}, generation=8)
+    assert looks(balance, seen, 2 * LASTS, since=2 * LASTS) == sealed

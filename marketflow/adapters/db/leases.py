@@ -10,7 +10,8 @@ from psycopg.rows import TupleRow
 
 from marketflow.adapters.db import statements
 from marketflow.adapters.db.locked_session import LockedSession
-from marketflow.app.ports import FORGOTTEN, ClusterSight, Node, SeenLease, SeenNode, Term
+from marketflow.app.ports import FORGOTTEN, ClusterSight, Node, SeenLease, SeenNode, Term, WantedMode
+from marketflow.domain.modes import Mode
 
 
 class PostgresLeases:
@@ -44,7 +45,9 @@ class PostgresLeases:
 
         return await self._renewing.run(beat)
 
-    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+    async def take(
+        self, term: Term, node: Node, lasts: int, after: Term | None, generation: int | None = None
+    ) -> bool:
         """See the port."""
         parameters = _of_node(node) | {
             "exchange": term.exchange,
@@ -53,6 +56,7 @@ class PostgresLeases:
             "lasts": lasts,
             "last_epoch": None if after is None else after.epoch,
             "last_term": None if after is None else after.id,
+            "generation": generation,
         }
 
         def take(connection: psycopg.Connection) -> bool:
@@ -65,9 +69,16 @@ class PostgresLeases:
         """See the port."""
         await self._renewing.run(lambda connection: connection.execute(statements.RELEASE, _of_terms(terms)))
 
-    async def switch(self, mode: str) -> None:
+    async def found(self, mode: Mode) -> None:
         """See the port."""
-        await self._renewing.run(lambda connection: connection.execute(statements.SWITCH, {"mode": mode}))
+        await self._renewing.run(lambda connection: connection.execute(statements.FOUND, {"mode": mode}))
+
+    async def switch(self, mode: Mode, generation: int) -> bool:
+        """See the port. It waits for takes, and so uses their session."""
+        parameters = {"mode": mode, "generation": generation}
+        return await self._taking.run(
+            lambda connection: connection.execute(statements.SWITCH, parameters).rowcount == 1
+        )
 
     async def leave(self, node: Node) -> None:
         """See the port."""
@@ -82,7 +93,6 @@ def _of_node(node: Node) -> dict[str, Any]:
         "role": node.role,
         "version": node.version,
         "leaving": node.leaving,
-        "mode": node.mode,
     }
 
 
@@ -96,16 +106,16 @@ def _of_terms(terms: Collection[Term]) -> dict[str, Any]:
 
 def _sight_of(row: TupleRow | None) -> ClusterSight:
     """What `statements.SIGHT` has returned."""
-    now, leases, nodes, mode = row or (0, [], [], None)
+    now, leases, nodes, wanted = row or (0, [], [], None)
     return ClusterSight(
         now=now,
         leases={
-            exchange: SeenLease(Term(exchange, epoch, term), node, boot, left, taken, released)
-            for exchange, epoch, term, node, boot, left, taken, released in leases
+            exchange: SeenLease(Term(exchange, epoch, term), node, boot, left, since, released)
+            for exchange, epoch, term, node, boot, left, since, released in leases
         },
         nodes={
             name: SeenNode(Node(name, boot, url, role, version, leaving), age)
             for name, boot, url, role, version, leaving, age in nodes
         },
-        mode=mode,
+        wanted=None if wanted is None else WantedMode(*wanted),
     )

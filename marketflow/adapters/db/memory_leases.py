@@ -8,7 +8,17 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from marketflow.app.ports import FORGOTTEN, ClusterSight, Node, SeenLease, SeenNode, StoreAway, Term
+from marketflow.app.ports import (
+    FORGOTTEN,
+    ClusterSight,
+    Node,
+    SeenLease,
+    SeenNode,
+    StoreAway,
+    Term,
+    WantedMode,
+)
+from marketflow.domain.modes import Mode
 
 T = TypeVar("T")
 
@@ -21,7 +31,7 @@ class LeaseRow:
     node: str
     boot: str
     taken: float
-    """Seconds of the table's clock, as is the next."""
+    """Seconds of the table's clock, as all times of rows."""
     expires: float
     released: bool = False
 
@@ -33,7 +43,7 @@ class LeaseTable:
         self.leases: dict[str, LeaseRow] = {}
         self.nodes: dict[str, tuple[Node, float]] = {}
         """By name, and when each was last heard of."""
-        self.mode: str | None = None
+        self.wanted: WantedMode | None = None
 
     def sight(self) -> ClusterSight:
         """Everything, as it is now."""
@@ -50,14 +60,12 @@ class LeaseTable:
                 name: SeenNode(node, round((now - heard) * 1_000))
                 for name, (node, heard) in self.nodes.items()
             },
-            mode=self.mode,
+            wanted=self.wanted,
         )
 
     def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """See the port."""
         now = trio.current_time()
-        if self.mode is None:
-            self.mode = node.mode
         known, heard = self.nodes.get(node.name, (node, now))
         if known.boot == node.boot or now - heard > lasts / 1_000:
             self.nodes[node.name] = node, now
@@ -73,8 +81,12 @@ class LeaseTable:
                 )
         return self.sight()
 
-    def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+    def take(
+        self, term: Term, node: Node, lasts: int, after: Term | None, generation: int | None = None
+    ) -> bool:
         """See the port."""
+        if generation is not None and (self.wanted is None or self.wanted.generation != generation):
+            return False
         now, row = trio.current_time(), self.leases.get(term.exchange)
         if (None if row is None else row.term) != after or (after and after.epoch >= term.epoch):
             return False
@@ -89,6 +101,20 @@ class LeaseTable:
         for term in terms:
             if self.has(term):
                 self.leases[term.exchange] = attrs.evolve(self.leases[term.exchange], released=True)
+
+    def found(self, mode: Mode) -> None:
+        """See the port."""
+        if self.wanted is None:
+            self.wanted = WantedMode(mode, 1)
+        elif not self.nodes and self.wanted.mode != mode:
+            self.wanted = WantedMode(mode, self.wanted.generation + 1)
+
+    def switch(self, mode: Mode, generation: int) -> bool:
+        """See the port."""
+        if self.wanted is None or self.wanted.generation != generation:
+            return False
+        self.wanted = WantedMode(mode, generation + 1)
+        return True
 
     def leave(self, node: Node) -> None:
         """See the port."""
@@ -119,17 +145,23 @@ class MemoryLeases:
         """See the port."""
         return await self._carry(lambda: self.table.beat(node, terms, lasts))
 
-    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+    async def take(
+        self, term: Term, node: Node, lasts: int, after: Term | None, generation: int | None = None
+    ) -> bool:
         """See the port."""
-        return await self._carry(lambda: self.table.take(term, node, lasts, after))
+        return await self._carry(lambda: self.table.take(term, node, lasts, after, generation))
 
     async def release(self, terms: Collection[Term]) -> None:
         """See the port."""
         await self._carry(lambda: self.table.release(terms))
 
-    async def switch(self, mode: str) -> None:
+    async def found(self, mode: Mode) -> None:
         """See the port."""
-        await self._carry(lambda: setattr(self.table, "mode", mode))
+        await self._carry(lambda: self.table.found(mode))
+
+    async def switch(self, mode: Mode, generation: int) -> bool:
+        """See the port."""
+        return await self._carry(lambda: self.table.switch(mode, generation))
 
     async def leave(self, node: Node) -> None:
         """See the port."""

@@ -208,7 +208,7 @@ SELECT EXISTS (SELECT FROM held), (SELECT count(*) FROM deleted)
 
 # ---- leases, by the clock of the server ----
 
-# All leases and nodes at one moment. Times to come and past are in ms.
+# All leases and nodes, and the mode, at one moment. Times to come and past are in ms.
 SIGHT: Final = """
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT (extract(epoch FROM now) * 1000)::bigint,
@@ -219,7 +219,7 @@ SELECT (extract(epoch FROM now) * 1000)::bigint,
        (SELECT coalesce(json_agg(json_build_array(
             node, boot, url, role, version, leaving, (extract(epoch FROM now - heartbeat) * 1000)::bigint
         )), '[]') FROM marketflow_nodes),
-       (SELECT mode FROM marketflow_cluster)
+       (SELECT json_build_array(mode, generation) FROM marketflow_cluster)
 FROM clock
 """
 
@@ -240,8 +240,6 @@ WITH alive AS (
         WHERE node <> %(node)s AND heartbeat < clock_timestamp() - %(forgotten)s * interval '1 ms'
         FOR UPDATE SKIP LOCKED
     )
-), first AS (
-    INSERT INTO marketflow_cluster (mode) VALUES (%(mode)s) ON CONFLICT DO NOTHING
 )
 UPDATE marketflow_leases AS lease SET expires = clock_timestamp() + %(lasts)s * interval '1 ms'
 FROM unnest(%(exchanges)s::text[], %(epochs)s::bigint[], %(terms)s::text[]) AS held (exchange, epoch, term)
@@ -249,20 +247,29 @@ WHERE lease.exchange = held.exchange AND lease.epoch = held.epoch AND lease.term
   AND NOT lease.released
 """
 
-TAKE_FIRST: Final = """
+# Whether the mode is still of a generation, if one is given. A switch waits for the row's lock, and so for
+# the take; a take that waits for a switch reads its generation.
+_MODE_KEPT = """
+(%(generation)s::bigint IS NULL
+ OR %(generation)s::bigint = (SELECT generation FROM marketflow_cluster FOR SHARE))
+"""
+
+TAKE_FIRST: Final = f"""
 INSERT INTO marketflow_leases (exchange, epoch, term, node, boot, taken, expires)
-VALUES (%(exchange)s, %(epoch)s, %(term)s, %(node)s, %(boot)s, clock_timestamp(),
-        clock_timestamp() + %(lasts)s * interval '1 ms')
+SELECT %(exchange)s, %(epoch)s, %(term)s, %(node)s, %(boot)s, clock_timestamp(),
+       clock_timestamp() + %(lasts)s * interval '1 ms'
+WHERE {_MODE_KEPT}
 ON CONFLICT DO NOTHING
 """
 
 # It waits for rows that are being written under the term before, see _HELD. If that was renewed meanwhile,
 # the conditions are checked again.
-TAKE_AFTER: Final = """
+TAKE_AFTER: Final = f"""
 UPDATE marketflow_leases SET epoch = %(epoch)s, term = %(term)s, node = %(node)s, boot = %(boot)s,
        taken = clock_timestamp(), expires = clock_timestamp() + %(lasts)s * interval '1 ms', released = false
 WHERE exchange = %(exchange)s AND epoch = %(last_epoch)s AND term = %(last_term)s AND epoch < %(epoch)s
   AND (released OR expires < clock_timestamp() OR (node = %(node)s AND boot = %(boot)s))
+  AND {_MODE_KEPT}
 """
 
 RELEASE: Final = """
@@ -271,9 +278,16 @@ FROM unnest(%(exchanges)s::text[], %(epochs)s::bigint[], %(terms)s::text[]) AS h
 WHERE lease.exchange = held.exchange AND lease.epoch = held.epoch AND lease.term = held.term
 """
 
+FOUND: Final = """
+INSERT INTO marketflow_cluster AS known (mode, generation)
+SELECT %(mode)s, 1
+WHERE NOT EXISTS (SELECT FROM marketflow_nodes) OR NOT EXISTS (SELECT FROM marketflow_cluster)
+ON CONFLICT (one) DO UPDATE SET mode = excluded.mode, generation = known.generation + 1
+WHERE known.mode <> excluded.mode
+"""
+
 SWITCH: Final = """
-INSERT INTO marketflow_cluster (mode) VALUES (%(mode)s)
-ON CONFLICT (sole) DO UPDATE SET mode = excluded.mode
+UPDATE marketflow_cluster SET mode = %(mode)s, generation = generation + 1 WHERE generation = %(generation)s
 """
 
 LEAVE: Final = "DELETE FROM marketflow_nodes WHERE node = %(node)s AND boot = %(boot)s"

@@ -1,45 +1,57 @@
-"""Whether a node may take part: no other boot of its name lives.
+"""Whether a node may take part under its name: two boots of one name never live at the same time.
 
 ```
-            no other boot is fresh
- waiting ────────────────────────────> admitted
-    │                                     │ another boot has the name: we stood still for long
-    └── another one says that it lives ───┴──> StoreTaken
+                        our boot is the one that the database has
+ waiting ───────────────────────────────────────────────────────────> admitted
+    │  ^                                                                  │
+    │  └──────────────────────────────────────────────────────────────────┘
+    │                    the database has another boot
+    v the other boot was heard of again
+ StoreTaken
 ```
-A boot that was killed a moment ago looks fresh, but says nothing any more: it only delays the start.
+A boot that was killed a moment ago is still in the database, and only delays the start: our heartbeat is
+noted once the other one is older than a lease. A boot that is heard of while we wait lives. It is the same
+for a node that stood still and was replaced meanwhile. A database that has come back older may show an
+earlier boot of ours too, but that one is not heard of again.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from marketflow.app.ports import ClusterSight, Node, StoreTaken
+
+ROUNDED: Final = 10
+"""By how much (ms) the time of one heartbeat may seem to differ from look to look."""
 
 
 class Admission:
-    """Decides from look to look. No I/O."""
+    """Decides for one node, from look to look. No I/O."""
 
-    def __init__(self, node: Node, *, lasts: int) -> None:
-        """`lasts`: how long (ms) a node that was heard of counts as alive."""
-        self._node = node
-        self._lasts = lasts
-        self._admitted = False
-        self._heard: int | None = None
-        """When the other boot was heard of (ms of the database's clock), as it was seen first."""
+    def __init__(self, node: Node) -> None:
+        """Waiting."""
+        self.admitted = False
+        self._name = node.name
+        self._boot = node.boot
+        self._rival: tuple[str, int] | None = None
+        """The other boot, and when it was heard of last (Unix ms of the database)."""
 
-    def admits(self, sight: ClusterSight) -> bool:
-        """Whether it may take part, as far as this look tells.
+    def looked(self, sight: ClusterSight) -> None:
+        """Decide after a look.
 
         Raises:
-            StoreTaken: another boot of the same name lives.
+            StoreTaken: another boot of the name lives.
         """
-        seen = sight.nodes.get(self._node.name)
-        if seen is None or seen.node.boot == self._node.boot or seen.age >= self._lasts:
-            self._admitted = self._admitted or (seen is not None and seen.node.boot == self._node.boot)
-            return self._admitted
-        heard = sight.now - seen.age
-        self._heard = heard if self._heard is None else self._heard
-        if self._admitted or heard > self._heard:
+        seen = sight.nodes.get(self._name)
+        self.admitted = seen is not None and seen.node.boot == self._boot
+        if seen is None or self.admitted:
+            self._rival = None
+            return
+        boot, heard = seen.node.boot, sight.now - seen.age
+        if self._rival is None or self._rival[0] != boot:
+            self._rival = boot, heard
+        elif heard > self._rival[1] + ROUNDED:
             raise StoreTaken(
-                f"another node of this cluster is named {self._node.name}, at {seen.node.url}:"
-                " give each its own name (cluster.node)"
+                f"another node named {self._name} is running (at {seen.node.url}); each node of a cluster"
+                " needs a name of its own: cluster.node"
             )
-        return False

@@ -14,17 +14,24 @@ A lease that has expired is not free at once. If the database was away, nobody c
 until the database has answered it without a break for two lease times. In that time every owner that lives
 renews. No node leads: who should have what follows from the names (`marketflow.domain.placement`). If the
 node that should take an exchange does not, the next one does so a lease time later.
+
+Exchanges of the two modes are never had at the same time. Those of the mode that is not wanted are given back
+at once. One that its node has not given back is taken when it is free, only to seal it, and given back. Until
+all are released none of the wanted mode is taken. A take says of which generation the mode was at the look:
+so no lease of the other mode can have begun since.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import attrs
 
+from marketflow.app.cluster.modes import unreleased
 from marketflow.app.ports import ClusterSight, Node, SeenLease, Term
+from marketflow.domain.modes import OTHER, Mode
 from marketflow.domain.placement import placed, ranked
 
 UNBROKEN: Final = 2
@@ -37,23 +44,27 @@ class Moves:
 
     take: Mapping[str, Term | None] = attrs.field(factory=dict)
     """Exchanges to take, each with its last term; None: it has had none."""
-    give: Collection[str] = ()
-    """Exchanges to give back: those of another mode, or one that another node should have."""
+    seal: Mapping[str, Term | None] = attrs.field(factory=dict)
+    """The same, but to be given back at once: exchanges of the mode that is not wanted."""
+    give: tuple[str, ...] = ()
+    """Exchanges to give back: all of the mode that is not wanted, or one that another node should have."""
+    generation: int | None = None
+    """Of the mode for which exchanges are taken."""
 
 
 class Balance:
     """Decides for one node, from look to look. No I/O. Times are seconds of one clock."""
 
-    def __init__(self, exchanges: Mapping[str, Collection[str]], *, lasts: float, calm: float) -> None:
+    def __init__(self, exchanges: Mapping[str, Mode], *, lasts: float, calm: float) -> None:
         """Makes one for a node that may have these exchanges.
 
         Args:
-            exchanges: all of the cluster's, by mode.
+            exchanges: all of the cluster's, each with its mode.
             lasts: how long a lease is good.
             calm: how long nothing must have changed before an exchange is moved to the node that should have
                 it.
         """
-        self._exchanges = exchanges
+        self._exchanges = dict(sorted(exchanges.items()))
         self._lasts = lasts
         self._calm_for = calm
         self._answers_since = math.inf
@@ -70,37 +81,40 @@ class Balance:
     def looked(self, sight: ClusterSight, now: float, me: Node, held: Collection[str]) -> Moves:
         """Decide after a look. `held`: the exchanges that this node has, or is just taking or giving back."""
         self._note_answer(now)
-        if sight.mode is None:
+        if sight.wanted is None:
             return Moves()
-        nodes = self._living(sight, me)
-        wanted = sorted(self._exchanges[sight.mode])
-        # Modes do not mix: as long as another one has exchanges, only these are taken, to be given back.
-        open_to_all = self._of_other_modes(sight, wanted) or wanted
+        nodes, mode = self._living(sight, me), sight.wanted.mode
+        others = unreleased(sight, self._exchanges, OTHER[mode])
+        free = self._free(sight, now, me, held)
+        calm = self._is_calm(sight, nodes, now, mode)
+        if me.name not in nodes:
+            return Moves()
+        places = {mode: placed(self._of(mode), nodes), OTHER[mode]: placed(self._of(OTHER[mode]), nodes)}
+
+        def to_take(exchange: str) -> bool:
+            place = places[self._exchanges[exchange]][exchange]
+            return now - self._free_since[exchange] >= self._patience(exchange, me, place, nodes)
+
+        take = {} if others else _ripe(free, self._of(mode), to_take)
+        give = tuple(exchange for exchange in held if self._exchanges[exchange] != mode)
+        if not give and calm:
+            give = self._misplaced(sight, me, places[mode])
+        return Moves(take, _ripe(free, others, to_take), give, sight.wanted.generation)
+
+    def _of(self, mode: Mode) -> list[str]:
+        return [exchange for exchange, its_mode in self._exchanges.items() if its_mode == mode]
+
+    def _free(
+        self, sight: ClusterSight, now: float, me: Node, held: Collection[str]
+    ) -> Mapping[str, Term | None]:
+        """The free exchanges, each with its last term."""
         free = {
-            exchange: lease
-            for exchange in open_to_all
+            exchange: None if lease is None else lease.term
+            for exchange in self._exchanges
             if exchange not in held and self._is_free(lease := sight.leases.get(exchange), me, now)
         }
         self._free_since = {exchange: self._free_since.get(exchange, now) for exchange in free}
-        calm = self._is_calm(sight, nodes, wanted, now)
-        if me.name not in nodes:
-            return Moves()
-        owners = placed(open_to_all, nodes)
-        strange = tuple(exchange for exchange in held if exchange not in wanted)
-        return Moves(
-            take={
-                exchange: None if lease is None else lease.term
-                for exchange, lease in free.items()
-                if now - self._free_since[exchange] >= self._patience(exchange, me, owners, nodes)
-            },
-            give=strange or (self._misplaced(sight, me, owners) if calm else ()),
-        )
-
-    def _of_other_modes(self, sight: ClusterSight, wanted: Collection[str]) -> list[str]:
-        """Exchanges of other modes that were not given back. A node has them, dead or alive."""
-        others = {exchange for each in self._exchanges.values() for exchange in each}.difference(wanted)
-        leases = {exchange: sight.leases.get(exchange) for exchange in sorted(others)}
-        return [exchange for exchange, lease in leases.items() if lease is not None and not lease.released]
+        return free
 
     def _note_answer(self, now: float) -> None:
         # After a standstill of ours we do not know whether the database was away meanwhile.
@@ -124,22 +138,28 @@ class Balance:
             return True  # We took it, and the answer was lost; or we have just lost it.
         return lease.left < 0 and now - self._answers_since >= UNBROKEN * self._lasts
 
-    def _patience(self, exchange: str, me: Node, owners: Mapping[str, str], nodes: Sequence[str]) -> float:
-        """For how long an exchange must be free before this node takes it."""
-        if owners[exchange] == me.name:
+    def _patience(self, exchange: str, me: Node, place: str, nodes: Sequence[str]) -> float:
+        """For how long an exchange must be free before this node takes it. `place`: who should have it."""
+        if place == me.name:
             return 0.0
         return (1 + ranked(exchange, nodes).index(me.name)) * self._lasts
 
-    def _is_calm(
-        self, sight: ClusterSight, nodes: Sequence[str], wanted: Collection[str], now: float
-    ) -> bool:
-        leases = [sight.leases.get(exchange) for exchange in wanted]
+    def _is_calm(self, sight: ClusterSight, nodes: Sequence[str], now: float, mode: Mode) -> bool:
+        leases = [sight.leases.get(exchange) for exchange in self._of(mode)]
         held = [lease.term for lease in leases if lease and not lease.released and lease.left > 0]
         if (nodes, held) != self._seen[0]:
             self._seen = (nodes, held), now
         return len(held) == len(leases) and now - self._seen[1] >= self._calm_for
 
-    def _misplaced(self, sight: ClusterSight, me: Node, owners: Mapping[str, str]) -> Sequence[str]:
+    def _misplaced(self, sight: ClusterSight, me: Node, wanted: Mapping[str, str]) -> tuple[str, ...]:
         """The exchange that is moved next in the cluster, if it is ours to give."""
-        first = next((name for name in sorted(owners) if sight.leases[name].node != owners[name]), None)
-        return (first,) if first is not None and sight.leases[first].node == me.name else ()
+        owners = {exchange: sight.leases[exchange].node for exchange in wanted}
+        first = next((name for name in sorted(wanted) if owners[name] != wanted[name]), None)
+        return (first,) if first is not None and owners[first] == me.name else ()
+
+
+def _ripe(
+    free: Mapping[str, Term | None], exchanges: Collection[str], ripe: Callable[[str], bool]
+) -> Mapping[str, Term | None]:
+    """Of the free exchanges those among these that are ripe."""
+    return {exchange: last for exchange, last in free.items() if exchange in exchanges and ripe(exchange)}

@@ -30,7 +30,9 @@ class Hold:
         """`elapsed`: seconds of a clock that never steps, and goes on while the machine is suspended."""
         self.term: Final = term
         self.leaving: Final = trio.Event()
-        """Set when the exchange is to be given back in order."""
+        """Set when the exchange is to be given back in order.
+
+        If it is set from the start, the exchange is only sealed."""
         self.lost: Final = trio.Event()
         """Set when another node has it, or the database knows nothing of our term."""
         self._elapsed = elapsed

@@ -95,29 +95,41 @@ class Holdings:
             log.info("exchange to be given back", exchange=exchange)
             hold.leaving.set()
 
-    async def have(self, exchange: str, after: Term | None, node: Node) -> None:
+    async def have(
+        self,
+        exchange: str,
+        after: Term | None,
+        node: Node,
+        generation: int | None = None,
+        *,
+        seals: bool = False,
+    ) -> None:
         """Take an exchange, have it until it is lost or to be given back, and give it back.
 
         Args:
             exchange: which. It must not be here yet.
             after: its last term; None if it has had none.
             node: this one.
+            generation: of the mode for which it is taken.
+            seals: whether it is only sealed, and given back at once.
         """
         epoch = 1 + max(NEVER if after is None else after.epoch, self._met.get(exchange, NEVER))
         hold = Hold(Term(exchange, epoch, f"{self._entropy.getrandbits(32):08x}"), self._elapsed)
+        if seals:
+            hold.leaving.set()
         self.holds[exchange] = hold
         try:
-            if await self._take(hold, after, node):
+            if await self._take(hold, after, node, generation):
                 self._met[exchange] = await self._tenure(hold)
                 if hold.leaving.is_set():
                     await self._give_back(hold)
         finally:
             del self.holds[exchange]
 
-    async def _take(self, hold: Hold, after: Term | None, node: Node) -> bool:
+    async def _take(self, hold: Hold, after: Term | None, node: Node, generation: int | None) -> bool:
         sent_at = self._elapsed()
         try:
-            if not await self._leases.take(hold.term, node, self._times.lasts_ms, after):
+            if not await self._leases.take(hold.term, node, self._times.lasts_ms, after, generation):
                 return False
         except StoreAway:
             return False  # A later look tells whether it was taken.

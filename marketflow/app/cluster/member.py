@@ -2,7 +2,8 @@
 
 ```
  Member.run
-  ├─ beating                 ends when all that follows has ended: leases are renewed to the last
+  ├─ beating                 waits until the node is admitted under its name; ends when all that follows has
+  │                          ended: leases are renewed to the last
   └─ having, per exchange    takes the lease, runs the tenure, gives the lease back; ends with the stop, or
                              when the exchange is lost, or moved
 ```
@@ -12,15 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 import attrs
 import structlog
 import trio
 
 from marketflow.app.cluster.admission import Admission
-from marketflow.app.cluster.balance import Balance
+from marketflow.app.cluster.balance import Balance, Moves
 from marketflow.app.cluster.holdings import LEAVE_SECONDS, Holdings, Times
 from marketflow.app.ports import ClusterSight, Leases, Node, StoreAway
+from marketflow.domain.modes import Mode
 
 log = structlog.get_logger()
 
@@ -32,6 +36,7 @@ class Member:
         self,
         node: Node,
         *,
+        mode: Mode,
         balance: Balance,
         holdings: Holdings,
         leases: Leases,
@@ -43,6 +48,7 @@ class Member:
 
         Args:
             node: as it tells of itself.
+            mode: the cluster's, if this is its first node.
             balance: decides what it takes and gives back.
             holdings: what it has.
             leases: the cluster's.
@@ -51,8 +57,11 @@ class Member:
             may_take: whether the node is fit for taking exchanges.
         """
         self.node = node
-        self._admission = Admission(node, lasts=times.lasts_ms)
         self.holdings = holdings
+        self._mode: Final = mode
+        self._has_mode = False
+        """Whether the cluster has a mode for sure."""
+        self._admission = Admission(node)
         self._balance = balance
         self._leases = leases
         self._times = times
@@ -63,7 +72,8 @@ class Member:
         """Take part until `stopping` is set, and everything was given back.
 
         Raises:
-            StoreTaken: another node of the same name lives; or a service that is no node uses the database.
+            StoreTaken: another boot of this node's name lives, or a service that is no node of a cluster
+                uses the database. What the node has is not given back.
             StoreUnfit: the database answers, and waiting does not make it fit for us.
         """
         async with trio.open_nursery() as beating:
@@ -84,8 +94,10 @@ class Member:
         renew_at = -math.inf
         while True:
             sent_at = self._elapsed()
-            renews = sent_at >= renew_at
+            renews = sent_at >= renew_at or not self._admission.admitted
             try:
+                if not self._has_mode:
+                    await self._leases.found(self._mode)
                 sight = await self._renew() if renews else await self._leases.look()
             except StoreAway:
                 self._balance.unanswered()
@@ -99,11 +111,17 @@ class Member:
         return await self._leases.beat(self.node, self.holdings.terms, self._times.lasts_ms)
 
     def _looked(self, sight: ClusterSight, sent_at: float, *, renewed: bool, having: trio.Nursery) -> None:
+        self._has_mode = sight.wanted is not None
         self.holdings.seen(sight, sent_at, renewed=renewed)
-        if not self._admission.admits(sight):
-            return
+        self._admission.looked(sight)
         moves = self._balance.looked(sight, self._elapsed(), self.node, self.holdings.holds)
-        for exchange, after in moves.take.items() if self._may_take() else ():
-            having.start_soon(self.holdings.have, exchange, after, self.node)
+        if self._admission.admitted and self._may_take():
+            self._take(moves, having)
         for exchange in moves.give:
             self.holdings.give(exchange)
+
+    def _take(self, moves: Moves, having: trio.Nursery) -> None:
+        for exchanges, seals in ((moves.take, False), (moves.seal, True)):
+            for exchange, after in exchanges.items():
+                have = partial(self.holdings.have, seals=seals)
+                having.start_soon(have, exchange, after, self.node, moves.generation)

@@ -14,6 +14,7 @@ from marketflow.app.cluster.mirror import Mirror
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import ClusterState, NodeState, Ownership
 from marketflow.app.ports import NEVER, ClusterSight, Leases, Node, SeenLease, StoreAway, Term
+from marketflow.domain.modes import Mode
 
 T = TypeVar("T")
 Reason = Literal["first", "given_back", "expired", "own"]
@@ -22,30 +23,64 @@ it was our own lease, of which we did not know, or which we had lost."""
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 
+class _Looks:
+    """Hands the outcome of each look to those who wait for it."""
+
+    def __init__(self) -> None:
+        self._ended = trio.Event()
+        self._outcome: ClusterSight | StoreAway | None = None
+
+    def end(self, outcome: ClusterSight | StoreAway) -> None:
+        """A look has ended."""
+        self._outcome = outcome
+        self._ended.set()
+        self._ended = trio.Event()
+
+    async def next(self) -> ClusterSight:
+        """Wait until a look ends.
+
+        Raises:
+            StoreAway: it has failed.
+        """
+        await self._ended.wait()
+        if isinstance(self._outcome, ClusterSight):
+            return self._outcome
+        raise StoreAway(str(self._outcome))
+
+
 class LastSight:
-    """Remembers the last look at the leases, for health."""
+    """Remembers the last look at the leases, for health and the mode."""
 
     def __init__(self) -> None:
         self._sight: ClusterSight | None = None
         self._looked_at = 0.0
         """Seconds of Trio's clock."""
+        self._looks = _Looks()
         self.takeovers: Final = Counter[Reason](dict.fromkeys(REASONS, 0))
         """How often this node has taken an exchange."""
+
+    @property
+    def last(self) -> ClusterSight | None:
+        """What was seen last; None before the first look."""
+        return self._sight
 
     def looked(self, sight: ClusterSight) -> None:
         """The leases were looked at just now."""
         self._sight, self._looked_at = sight, trio.current_time()
+        self._looks.end(sight)
 
-    @property
-    def mode(self) -> str | None:
-        """The mode that the cluster is to have; None: nobody knows yet."""
-        return None if self._sight is None else self._sight.mode
+    def unanswered(self, error: StoreAway) -> None:
+        """A look has failed."""
+        self._looks.end(error)
 
-    @property
-    def unreleased(self) -> list[str]:
-        """The exchanges that were taken and not given back, by nodes that live or are dead."""
-        leases = {} if self._sight is None else self._sight.leases
-        return sorted(exchange for exchange, lease in leases.items() if not lease.released)
+    async def next_look(self) -> ClusterSight:
+        """Wait for a look that begins after this call; returns what it has seen.
+
+        Raises:
+            StoreAway: it has failed.
+        """
+        await self._looks.next()  # This one may have begun before.
+        return await self._looks.next()
 
     def took(self, term: Term, node: Node) -> None:
         """This node has taken an exchange."""
@@ -92,7 +127,7 @@ class LastSight:
         lease = sight.leases.get(exchange)
         if lease is None:
             return Ownership(None, NEVER, None)
-        return Ownership(self.owner_of(exchange), lease.term.epoch, lease.taken)
+        return Ownership(self.owner_of(exchange), lease.term.epoch, lease.since)
 
 
 @attrs.frozen
@@ -133,18 +168,20 @@ class WatchedLeases:
 
     async def look(self) -> ClusterSight:
         """See the port."""
-        return self._seen(await self._noted(self._leases.look()))
+        return await self._seen(self._leases.look())
 
     async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """See the port."""
         sent_at = self._offset.now()
-        sight = self._seen(await self._noted(self._leases.beat(node, terms, lasts)))
+        sight = await self._seen(self._leases.beat(node, terms, lasts))
         self._offset.compare(sight.now, sent_at)
         return sight
 
-    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+    async def take(
+        self, term: Term, node: Node, lasts: int, after: Term | None, generation: int | None = None
+    ) -> bool:
         """See the port."""
-        taken = await self._noted(self._leases.take(term, node, lasts, after))
+        taken = await self._noted(self._leases.take(term, node, lasts, after, generation))
         if taken:
             self._sight.took(term, node)
         return taken
@@ -153,9 +190,13 @@ class WatchedLeases:
         """See the port."""
         await self._noted(self._leases.release(terms))
 
-    async def switch(self, mode: str) -> None:
+    async def found(self, mode: Mode) -> None:
         """See the port."""
-        await self._noted(self._leases.switch(mode))
+        await self._noted(self._leases.found(mode))
+
+    async def switch(self, mode: Mode, generation: int) -> bool:
+        """See the port."""
+        return await self._noted(self._leases.switch(mode, generation))
 
     async def leave(self, node: Node) -> None:
         """See the port."""
@@ -170,6 +211,11 @@ class WatchedLeases:
         self._state.answered()
         return found
 
-    def _seen(self, sight: ClusterSight) -> ClusterSight:
+    async def _seen(self, look: Awaitable[ClusterSight]) -> ClusterSight:
+        try:
+            sight = await self._noted(look)
+        except StoreAway as error:
+            self._sight.unanswered(error)
+            raise
         self._sight.looked(sight)
         return sight

@@ -9,18 +9,25 @@
 Taking an exchange over is the same as starting: the share reads what earlier terms have left in the window,
 and makes it whole. Giving it back is the same as stopping. Losing it is neither: nothing may be written any
 more, so all is cancelled, and what was not written is counted as dropped.
+
+An exchange that is to be given back from the start is only sealed, so that its last owner, who may stand
+still, writes nothing any more. Nothing else begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
 from trio_util import move_on_when
 
 from marketflow.app.cluster.hold import Hold
-from marketflow.app.ports import NEVER, Clock, Fenced
+from marketflow.app.ports import NEVER, Clock, Fenced, StoreAway
 from marketflow.app.share.share import Share
+
+SEAL_SECONDS: Final = 0.25
+"""How often it is tried to seal an exchange whose window is away."""
 
 
 async def run_tenure(
@@ -41,8 +48,12 @@ async def run_tenure(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_lost, hold, nursery.cancel_scope)
-            # Also if it is to be given back at once: from now on the term before cannot write any more.
-            await share.lease()
+            if hold.leaving.is_set():
+                await _seal(share)
+                nursery.cancel_scope.cancel()
+                await trio.lowlevel.checkpoint()
+            async with move_on_when(hold.leaving.wait):
+                await share.lease()
             async with move_on_when(hold.leaving.wait):
                 await share.begin(clock.now())
             nursery.start_soon(_feed, share, feed, hold.leaving)
@@ -65,6 +76,17 @@ def _epoch_of(error: BaseException) -> int:
 async def _cancel_when_lost(hold: Hold, everything: trio.CancelScope) -> None:
     await hold.lost.wait()
     everything.cancel()
+
+
+async def _seal(share: Share) -> None:
+    """Seal the exchange, however long the window is away."""
+    while True:
+        try:
+            await share.leases.window.ensure()
+        except StoreAway:
+            await trio.sleep(SEAL_SECONDS)
+        else:
+            return
 
 
 async def _feed(share: Share, feed: Callable[[trio.Event], Awaitable[None]], leaving: trio.Event) -> None:

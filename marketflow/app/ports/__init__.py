@@ -44,6 +44,7 @@ from marketflow.app.ports.leases import (
     SeenLease,
     SeenNode,
     Term,
+    WantedMode,
 )
 from marketflow.app.ports.machine import (
     Clock,
@@ -129,6 +130,7 @@ __all__ = [
     "Term",
     "Updates",
     "VenueSource",
+    "WantedMode",
     "Window",
     "WindowReading",
     "Written",

@@ -11,6 +11,8 @@ from typing import Final, Protocol
 
 import attrs
 
+from marketflow.domain.modes import Mode
+
 NEVER: Final = 0
 """The epoch of an exchange that no node has ever had."""
 FORGOTTEN: Final = 86_400_000
@@ -46,8 +48,6 @@ class Node:
     version: str
     leaving: bool = False
     """Whether it stops, and takes no exchange any more."""
-    mode: str = attrs.field(default="live", eq=False)
-    """The mode of its settings. The first node of a cluster decides by it; that of others is not kept."""
 
     @property
     def feeds(self) -> bool:
@@ -65,6 +65,15 @@ class SeenNode:
 
 
 @attrs.frozen
+class WantedMode:
+    """The mode that the cluster has, or changes to."""
+
+    mode: Mode
+    generation: int
+    """It grows with each change."""
+
+
+@attrs.frozen
 class SeenLease:
     """The last lease of an exchange, as the database has it."""
 
@@ -74,8 +83,8 @@ class SeenLease:
     boot: str
     left: int
     """For how long (ms) it is still good. Negative: it expired so long ago."""
-    taken: int
-    """When its node took it (Unix ms)."""
+    since: int
+    """When the term began (Unix ms)."""
     released: bool = False
     """Whether its node has given it back. Another may take it at once."""
 
@@ -90,8 +99,8 @@ class ClusterSight:
     """By exchange; those that were ever taken."""
     nodes: Mapping[str, SeenNode]
     """By name."""
-    mode: str | None
-    """The mode that the cluster is to have; None: no node has decided it yet."""
+    wanted: WantedMode | None = None
+    """None: no node has set a mode yet."""
 
 
 class Leases(Protocol):
@@ -109,19 +118,21 @@ class Leases(Protocol):
     async def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """Say that the node lives, renew the leases of its terms for `lasts` ms, and read everything.
 
-        If the cluster has no mode yet, it gets that of the node.
-
         A term that is not the exchange's last one any more, or was released, is not renewed; nor is it noted
         that the node lives, if another boot of its name was heard of within `lasts` ms. What is read tells
         both. It waits for no write of rows. Nodes not heard of for long are forgotten.
         """
         ...
 
-    async def take(self, term: Term, node: Node, lasts: int, after: Term | None) -> bool:
+    async def take(
+        self, term: Term, node: Node, lasts: int, after: Term | None, generation: int | None = None
+    ) -> bool:
         """Begin a term for `lasts` ms from now; returns whether it was begun.
 
         It is not, unless the last term of the exchange is still `after` (None: there was none), and has
         expired, was released, or is of this node and boot. The epoch must be greater than that of `after`.
+        With a `generation` it is not either, unless the mode is still of that one: what a look has shown of
+        the other mode's leases is true then.
         It waits for rows that are being written under the term before. After StoreAway it may have begun.
         """
         ...
@@ -130,8 +141,16 @@ class Leases(Protocol):
         """End these terms, those that are still the last ones of their exchanges."""
         ...
 
-    async def switch(self, mode: str) -> None:
-        """Have the cluster be in that mode from now on."""
+    async def found(self, mode: Mode) -> None:
+        """Set the mode of a cluster that has no nodes, or no mode. One that has both keeps its own."""
+        ...
+
+    async def switch(self, mode: Mode, generation: int) -> bool:
+        """Set the mode; returns whether that was done.
+
+        It is not, unless the mode is still of that generation. It waits for takes under way. After StoreAway
+        it may be done.
+        """
         ...
 
     async def leave(self, node: Node) -> None:

@@ -24,8 +24,9 @@ CREATE TABLE IF NOT EXISTS marketflow_nodes (
     heartbeat timestamptz NOT NULL
 );
 
--- What all nodes agree on. The first node writes the row.
+-- The mode of the cluster, in one row at most. The generation grows with each change.
 CREATE TABLE IF NOT EXISTS marketflow_cluster (
-    sole boolean PRIMARY KEY DEFAULT true CHECK (sole),
-    mode text    NOT NULL
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    mode       text    NOT NULL CHECK (mode IN ('live', 'test')),
+    generation bigint  NOT NULL
 );
