@@ -209,7 +209,7 @@ def test_version(program):
         (["venue"], "missing argument '{binance|coinbase|kraken|"),
         (
             ["venue", "mtgox"],
-            "invalid value for '{binance|coinbase|kraken|okx|bybit|bitstamp|gateio|kucoin}': ",
+            "invalid value for '{binance|coinbase|kraken|okx|bybit|bitstamp|gateio|kucoin|bitfinex}': ",
         ),
         (["venue", "okx", "--symbols", "A,,B"], "invalid value for '--symbols': 'A,,B' is no list like"),
         (["serve", "--embedded", "--role", "api"], "--embedded starts stores for one service, and --role is"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -222,15 +223,38 @@ async def test_a_day_ends_without_a_loss(virtual_clock, kind: str) -> None:
 @all_kinds
 async def test_a_venue_that_ends_each_connection_at_once_is_not_stormed(virtual_clock, kind: str) -> None:
     async with running(kind, [*SYMBOLS[kind]]) as world:
-        for _ in range(40):
+        for _ in range(25):
             opened = len(world.side.opened)
-            await world.until(lambda before=opened: len(world.side.opened) > before)
-            await trio.sleep(0.2)
+            await world.until(lambda before=opened: len(world.side.opened) > before, every=0.5)
             world.cut(1013, "try again later")
         attempts = world.side.attempts[:: 2 if kind == "kucoin" else 1]
-        assert attempts[-1] - attempts[0] > 600
+        assert attempts[-1] - attempts[0] > 300
         assert max(later - earlier for earlier, later in pairwise(attempts)) <= 60 + 20
         assert world.violations == []
+
+
+async def test_three_exchanges_at_coinbase_keep_its_limit_of_an_address_together(virtual_clock) -> None:
+    """Eight requests a second. Each of them has six to send at once, and again after each connection."""
+    symbols = [f"A{number:03}-USD" for number in range(900)]
+    budget = Budget.of(VENUES["coinbase"].rules)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(
+            running("coinbase", symbols[::3], listed=symbols, budget=budget)
+        )
+        others = [
+            await stack.enter_async_context(
+                running("coinbase", symbols[place::3], floor=first.floor, budget=budget)
+            )
+            for place in (1, 2)
+        ]
+        worlds = (first, *others)
+        for opened in (1, 2):
+            for world in worlds:
+                await world.live(opened)
+            first.cut(1001)
+        for world in worlds:
+            await world.live(3)
+        assert first.violations == []
 
 
 # ---- KuCoin's tokens ----

@@ -41,7 +41,7 @@ from marketflow.app.share.trades import Trades
 
 START = 1_795_343_351_549
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
-LIMIT = 100_000.0
+LIMIT = 500.0
 """Seconds of the virtual clock."""
 
 
@@ -195,6 +195,11 @@ class World(Orders):
         return [each for each in self.side.opened if each in self._floor.connections]
 
     @property
+    def floor(self) -> Floor:
+        """What all connections of the venue have in common."""
+        return self._floor
+
+    @property
     def violations(self) -> Sequence[str]:
         return self._floor.violations
 
@@ -250,11 +255,13 @@ class World(Orders):
                     found += trades(self.kind, message, channels)
         return found
 
-    async def until(self, condition: Callable[[], object], seconds: float = LIMIT) -> None:
-        """Wait for something."""
+    async def until(
+        self, condition: Callable[[], object], seconds: float = LIMIT, *, every: float = 0.02
+    ) -> None:
+        """Wait for something, and look so often (seconds)."""
         with trio.fail_after(seconds):
             while not condition():  # noqa: ASYNC110 - a test polls
-                await trio.sleep(0.02)
+                await trio.sleep(every)
 
     async def live(self, connections: int = 1) -> None:
         """Wait until the source has its subscriptions, on the connection of that number at least."""
@@ -296,6 +303,7 @@ async def running(
     rng: random.Random | None = None,
     budget: Budget | None = None,
     ahead: int = 0,
+    floor: Floor | None = None,
 ) -> AsyncIterator[World]:
     """Runs until the end of the block, and stops then.
 
@@ -307,12 +315,15 @@ async def running(
         rng: cuts what is sent into pieces.
         budget: of the address.
         ahead: how far the clock of the service is ahead of the venue's (ms).
+        floor: the venue, if it is there already.
     """
     venue, clock = VENUES[kind], VirtualClock()
     names = {symbol: ours(symbol) for symbol in symbols}
     venues_clock = VirtualClock()
     clock.ahead = ahead
-    floor = new_floor(kind, symbols if listed is None else listed, 1, faults or Faults(), venues_clock, None)
+    if floor is None:
+        has = symbols if listed is None else listed
+        floor = new_floor(kind, has, 1, faults or Faults(), venues_clock, None)
     async with trio.open_nursery() as nursery:
         side = Side(floor, nursery, rng)
         entropy = random.Random(1)
