@@ -119,8 +119,12 @@ async def test_a_cluster_that_requires_full_coverage_is_unfit(cluster, place, ex
 async def test_a_server_of_no_cluster_is_unfit(redis_server):
     at = Address("127.0.0.1", redis_server.port)
     async with open_node_redis("redis://nowhere", [at], window_length=MINUTE, timeout=10) as node:
-        with pytest.raises(StoreUnfit, match="belongs to no Redis Cluster"):
-            await node.changes.ends([EXCHANGE])
+        for ask in (
+            lambda: node.changes.ends([EXCHANGE]),
+            lambda: node.reading.counts([((EXCHANGE, "BTCUSDT"), Span(NOON, NOON + 1))]),
+        ):
+            with pytest.raises(StoreUnfit, match="belongs to no Redis Cluster"):
+                await ask()
 
 
 async def test_one_server_is_enough_to_find_the_others(cluster, exchanges):

@@ -28,6 +28,7 @@ def drawings(text: str) -> list[str]:
         "app.share.link",
         "app.share.history",
         "app.share.pair_bars",
+        "adapters.cache.fenced",
         *(f"adapters.exchange.websocket.{each}" for each in ("source", "session", "state", "subscriptions")),
     ],
 )

@@ -22,6 +22,7 @@ sent to the other server, once the fence was seen there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -150,6 +151,11 @@ class FencedWriter:
                 return None
             self.watched = fence == self._fence
             if type(executed) is list:
+                if type(fence) is ErrorReply and direction_of(fence) is Direction.MOVED:
+                    # The slot was moved behind `EXEC`. If the look fails, the next write says so.
+                    with suppress(StoreAway):
+                        await self._follow(fence, deadline)
+                        await self._look()
                 return executed
             # The first error tells the reason; `EXEC` repeats only that there was one. Or the fence was moved
             # to another server before all other keys, and only what asks for it shows that.

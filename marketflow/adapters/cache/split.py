@@ -11,7 +11,7 @@ from marketflow.adapters.cache.keys import TAGGED
 from marketflow.adapters.cache.reading import RedisReading
 from marketflow.adapters.cache.routing import RoutedReaders
 from marketflow.adapters.cache.servers import Servers
-from marketflow.app.ports import Edge, Field, FieldBars, Scope, StoreAway, StoredBars
+from marketflow.app.ports import Edge, Field, FieldBars, Scope, StoreAway, StoredBars, StoreUnfit
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair
@@ -115,15 +115,15 @@ async def gathered(calls: Mapping[K, Callable[[], Awaitable[T]]]) -> dict[K, T]:
     """What the calls return, all of them at the same time.
 
     Raises:
-        StoreAway: one has. The others are cancelled.
+        StoreAway, StoreUnfit: one has. The others are cancelled.
     """
     found: dict[K, T] = {}
-    errors: list[StoreAway] = []
+    errors: list[StoreAway | StoreUnfit] = []
 
     async def call(key: K, one: Callable[[], Awaitable[T]]) -> None:
         try:
             found[key] = await one()
-        except StoreAway as error:
+        except (StoreAway, StoreUnfit) as error:
             errors.append(error)
             nursery.cancel_scope.cancel()
 
