@@ -256,6 +256,20 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Hurt the nodes of a real cluster in all ways, for about half an hour. Arguments after -- go to it."""
+    install(session, "dev")
+    session.run(
+        "python",
+        "-m",
+        "tests.cluster",
+        *session.posargs,
+        interrupt_timeout=STOP_SECONDS,
+        terminate_timeout=STOP_SECONDS,
+    )
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     try:
         bundle(session)

@@ -105,7 +105,7 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 node=Node(
                     name=cluster.node or f"{socket.gethostname()}:{port}",
                     boot=f"{entropy.getrandbits(32):08x}",
-                    url=f"http://{settings.http.host}:{port}",
+                    url=url_of(settings.http.host, port),
                     role=cluster.role,
                     version=__version__,
                 ),
@@ -125,6 +125,13 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 exchanges=exchanges,
                 front=front_on(listener, settings),
             )
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a node that listens there answers: by the host's name, if it listens on all addresses."""
+    if host in {"0.0.0.0", "::"}:
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def address_of(text: str) -> Address:

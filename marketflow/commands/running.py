@@ -235,10 +235,16 @@ def exchange(
 @click.command()
 @click.option("--port", metavar="N", help="The TCP port; 8080 by default, 0: any free one.")
 @click.option("--duration", type=AMOUNT, metavar="S", help="Stop by itself after S seconds.")
+@click.option(
+    "--nodes",
+    type=click.IntRange(2, 9),
+    metavar="N",
+    help="A cluster of N nodes, each a process: one answers only, the others share the exchanges.",
+)
 @log_options("warning")
 @click.pass_obj
-def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
-    """Run three simulated exchanges and the service.
+def demo(this: Run, /, *, port: str | None, duration: float | None, nodes: int | None) -> None:
+    """Run three simulated exchanges and the service, or several nodes of a cluster.
 
     This also starts a Redis and a PostgreSQL, and removes their data afterwards.
     """
@@ -247,6 +253,12 @@ def demo(this: Run, /, *, port: str | None, duration: float | None) -> None:
     this.address = settings.http.host, str(settings.http.port)
 
     import trio  # noqa: PLC0415
+
+    if nodes is not None:
+        from marketflow.cluster_demo import run_cluster_demo  # noqa: PLC0415
+
+        trio.run(partial(run_cluster_demo, settings, nodes, duration=duration))
+        return
 
     from marketflow.demo import run_demo  # noqa: PLC0415
 

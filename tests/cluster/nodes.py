@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -35,6 +37,8 @@ class Node:
         self.links = {"redis": redis, "postgres": postgres}
         self.port = free_port()
         self.log = directory / f"{name}.log"
+        self.served_at = -math.inf
+        """Since when it serves (monotonic seconds)."""
         self._state = directory / name
         self._process: trio.Process | None = None
 
@@ -94,6 +98,7 @@ class Node:
                 return False
 
         await eventually(ready, within=START, every=0.1, what=f"{self.name} serves")
+        self.served_at = time.monotonic()
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal: SIGSTOP freezes it until SIGCONT."""

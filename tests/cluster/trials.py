@@ -16,6 +16,8 @@ from tests.faults.rig import Sent, eventually
 BEFORE = 1.0
 """Seconds before a fault of which updates may be missing: what was not flushed yet, on a slow machine. On an
 idle one these are 0.05 s."""
+SEEN = 8.0
+"""Seconds after its start in which a node may not take exchanges from others: two lease times, and more."""
 Direction = Literal["requests", "answers", "refused"]
 DIRECTIONS: tuple[Direction, ...] = ("requests", "answers", "refused")
 LINKS: tuple[tuple[str, ...], ...] = (("postgres",), ("redis",), ("postgres", "redis"))
@@ -48,7 +50,9 @@ async def gathered(stage: Stage, name: str) -> dict[str, Term]:
         assert await second.end(signal.SIGTERM) == 0, second.log.read_text()[-2_000:]
         await stage.settled(by=name)
         await stage.start(second.name)
-    return await stage.settled(by=name)
+    before = await stage.settled(by=name)
+    await trio.sleep(max(0.0, other(stage, name).served_at + SEEN - monotonic()))
+    return before
 
 
 async def kill(stage: Stage, name: str) -> list[Cost]:

@@ -165,6 +165,15 @@ async def test_alerts_and_dashboards_ask_for_what_there_is(service: Service) -> 
     _, body = await service.client.read("/metrics")
     series = set(re.findall(r"^(\w+)[{ ]", body.decode(), re.MULTILINE))
     families = set(re.findall(r"^# TYPE (\w+)", body.decode(), re.MULTILINE))
+    # These are only on nodes of a cluster: tests/integration/test_http_metrics.py.
+    of_clusters = {
+        "lease_held",
+        "takeovers_total",
+        "fenced_total",
+        "mirror_lag_seconds",
+        "clock_offset_seconds",
+    }
+    series |= {f"marketflow_{name}" for name in of_clusters}
     named = re.compile(r"\b(?:marketflow|http|process|python)_[a-z_]+\b")
     alerts = ALERTS.read_text()
     expressions_of_alerts = re.sub(r"annotations:.*?(?=- alert:|- name:|\Z)", "", alerts, flags=re.DOTALL)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -252,6 +253,97 @@ def test_redis_is_as_the_documents_want_it() -> None:
 
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
     assert command[command.index("--appendonly") + 1] == "yes"
+
+
+# ---- a cluster ----
+
+CLUSTER = yaml.safe_load((DEPLOY / "compose.cluster.yaml").read_text(encoding="utf-8"))
+NODES = {name: each for name, each in CLUSTER["services"].items() if each["image"] == "marketflow"}
+KUBERNETES = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8")))
+DEPLOYMENTS = [each for each in KUBERNETES if each["kind"] == "Deployment"]
+
+
+def test_compose_file_of_a_cluster_is_of_the_specification() -> None:
+    file = DEPLOY / "compose.cluster.yaml"
+    done = run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", file)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_file_of_a_cluster_gives_known_keys(
+    image_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The variables of each node are a valid configuration of a node, with a name and a state of its own."""
+    variables = {name: value or f"secret of {name}" for name, value in EXAMPLE.items() if "TOKEN" not in name}
+    made: list[Settings] = []
+    for node in NODES.values():
+        given = {name: interpolated(value, variables) for name, value in node["environment"].items()}
+        made.append(load(None, {}, image_environment | given, tmp_path).settings)
+
+    assert [settings.cluster.role for settings in made] == ["ingest", "ingest", "api"]
+    assert all(settings.cluster.enabled for settings in made)
+    assert [settings.cluster.node for settings in made] == list(NODES)
+    assert [node["volumes"] for node in NODES.values()] == [[f"{name}:/var/lib/marketflow"] for name in NODES]
+    assert {settings.exchanges for settings in made} == {made[0].exchanges}
+    assert all(settings.redis.host in CLUSTER["services"] for settings in made)
+
+
+def test_compose_file_of_a_cluster_shares_its_parts_with_the_other() -> None:
+    for name in ("redis", "postgres"):
+        assert CLUSTER["services"][name] == SERVICES[name]
+    ports = [port for each in CLUSTER["services"].values() for port in each.get("ports", ())]
+    assert ports == ["127.0.0.1:8080:8080"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda each: each["metadata"]["name"])
+def test_kubernetes_gives_known_keys(
+    deployment: dict[str, Any], image_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The map, the pod's variables and the arguments are a valid configuration of a node."""
+    (shared,) = (each["data"] for each in KUBERNETES if each["kind"] == "ConfigMap")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    own = {each["name"]: "of-the-pod" for each in container["env"]}
+    role = container["args"][container["args"].index("--role") + 1]
+
+    settings = load(None, {"cluster.role": role}, image_environment | shared | own, tmp_path).settings
+
+    assert (settings.cluster.enabled, settings.cluster.role, settings.cluster.node) == (
+        True,
+        role,
+        "of-the-pod",
+    )
+    assert {settings.redis.password, settings.postgres.password, settings.http.token} == {"of-the-pod"}
+    assert pod["terminationGracePeriodSeconds"] > settings.shutdown_timeout / 1_000 + 6
+    assert {each["mountPath"] for each in container["volumeMounts"]} == {
+        str(settings.state_dir),
+        "/tmp",  # noqa: S108
+    }
+    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+    assert [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")] == [
+        "/health/live",
+        "/health/live",
+    ]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+    assert container["ports"] == [{"name": "http", "containerPort": settings.http.port}]
+
+
+def test_kubernetes_parts_find_each_other() -> None:
+    """Selectors fit the labels of pods, and each deployment keeps pods while machines are emptied."""
+    labels = [each["spec"]["template"]["metadata"]["labels"] for each in DEPLOYMENTS]
+    budgets = [
+        each["spec"]["selector"]["matchLabels"]
+        for each in KUBERNETES
+        if each["kind"] == "PodDisruptionBudget"
+    ]
+    (service,) = (each["spec"] for each in KUBERNETES if each["kind"] == "Service")
+
+    assert [each["spec"]["selector"]["matchLabels"] for each in DEPLOYMENTS] == labels == budgets
+    assert service["selector"] == labels[1]
+    assert [each["metadata"]["labels"] for each in DEPLOYMENTS] == labels
+    names = {each["metadata"]["name"] for each in KUBERNETES if each["kind"] == "ConfigMap"}
+    sources = [each["spec"]["template"]["spec"]["containers"][0]["envFrom"] for each in DEPLOYMENTS]
+    assert all(source == [{"configMapRef": {"name": name}}] for source in sources for name in names)
 
 
 # ---- systemd ----

@@ -66,7 +66,7 @@ IMPORTS_KNOWN = {
     "assembly": Known(17, "the composition root knows every part"),
     "cluster_assembly": Known(30, "the same, of a node"),
     "cluster_outside": Known(11, "it opens everything that a node uses"),
-    "commands.running": Known(9, "it has three commands, and each starts other parts"),
+    "commands.running": Known(10, "it has three commands, and each starts other parts"),
     "app.cluster.tenancy": Known(10, "it puts a share and its feed together"),
     "adapters.http.app": Known(18, "it puts all routes together"),
     "app.questions.queries": Known(9, "it gives each question to the part that answers it"),
