@@ -51,7 +51,7 @@ class Simulated(InMemory):
         self.table = self.server.table
 
     async def node(self):
-        return SimulatedLeases(Link(self.server, random.Random(1), timeout=10), self.server, lambda _: None)
+        return SimulatedLeases(Link(self.server, random.Random(1), timeout=10), self.server, lambda *_: None)
 
 
 class Real:
@@ -415,7 +415,7 @@ async def test_a_take_is_for_the_generation_that_was_seen(ours, theirs):
 async def until_one_waits(cluster):
     """Wait until a call waits for a lock."""
     with trio.fail_after(30):
-        while not cluster.sql("SELECT FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+        while not cluster.sql("SELECT pid FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 
