@@ -54,8 +54,6 @@ class World:
         self.shards = {exchange: Shard() for exchange in MODES}
         self.nodes: dict[str, SimulatedNode] = {}
         """Those that run, by boot."""
-        self._doubles: list[SimulatedNode] = []
-        """Nodes that were started under the name of another."""
         self.tenures: list[SimulatedTenure] = []
         """All that there ever were, the oldest first, of nodes that have ended."""
         self._rng = self.generator("world")
@@ -231,9 +229,7 @@ class World:
                 node.stopping.set()
                 await node.ended.wait()
             case "doubled":
-                double = self._new_node(node.name)
-                self._doubles.append(double)
-                await self._live(double)
+                self._living.start_soon(self._live, self._new_node(node.name))
             case "frozen":
                 node.freeze()
                 await trio.sleep(lasts)
@@ -393,15 +389,14 @@ class World:
         del sent
 
     async def _calm(self) -> None:
-        for double in self._doubles:
-            double.stopping.set()
         await self._end_mode()
         if len({MODES[tenure.term.exchange] for tenure in self._all_tenures()}) == 1:
             return
         # What a dead node has had of the other mode is made whole when that comes back.
-        asked, mode = next(iter(self.nodes.values())), OTHER[self._mode]
-        if not await self._ask_to_switch(asked, mode):
-            raise Wrong(f"calm, and {asked.name} does not switch to {mode}")
+        owner, mode = self._owner(self._wanted[0]), OTHER[self._mode]
+        assert owner is not None
+        if not await self._ask_to_switch(owner.node, mode):
+            raise Wrong(f"calm, and {owner.node.name} does not switch to {mode}")
         await self._end_mode()
 
     async def _end_mode(self) -> None:
