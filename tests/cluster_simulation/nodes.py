@@ -16,15 +16,19 @@ from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.member import Member
+from marketflow.app.cluster.modes import ClusterModes
+from marketflow.app.cluster.sight import LastSight, WatchedLeases
 from marketflow.app.cluster.tenure import run_tenure
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ingest.workers import run_pool
-from marketflow.app.ports import Clock, Decode, Node, Term
+from marketflow.app.instruments.stores import StoreState
+from marketflow.app.ports import Clock, Decode, Node, StoreTaken, Term
 from marketflow.app.share.fence import Held
 from marketflow.app.share.making import ShareOptions, make_share
 from marketflow.app.share.share import Share
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
+from tests.cluster_simulation.plan import MODES
 from tests.cluster_simulation.servers import (
     ClusterPostgres,
     FencedWindow,
@@ -92,8 +96,8 @@ class Surroundings:
     times: Times
     failed: Callable[[Exception], None]
     received: Callable[[SimulatedTenure, bytes], None]
-    taken: Callable[[LeaseRow], None]
-    """Called with a lease that one node takes from another."""
+    taken: Callable[[LeaseRow | None, LeaseRow], None]
+    """Called with the lease of before, and the one that was taken."""
 
 
 class SimulatedNode:
@@ -113,11 +117,17 @@ class SimulatedNode:
         """When it went on after standing still."""
         self._around = around
         self._rng = rng
-        leases, times = SimulatedLeases(self.postgres, around.postgres, around.taken), around.times
+        self.refused = False
+        """Whether it has ended since another boot of its name lives."""
+        sight, times = LastSight(), around.times
+        leases = WatchedLeases(
+            SimulatedLeases(self.postgres, around.postgres, around.taken), sight, StoreState("postgres")
+        )
+        self.modes = ClusterModes("live", MODES, sight, leases)
         self.member = Member(
             Node(name, boot, f"http://{name}", "all", "0"),
             mode="live",
-            balance=Balance(dict.fromkeys(around.exchanges, "live"), lasts=times.lasts, calm=times.calm),
+            balance=Balance(MODES, lasts=times.lasts, calm=times.calm),
             holdings=Holdings(leases, self._tenure, times=times, elapsed=trio.current_time, entropy=rng),
             leases=leases,
             times=times,
@@ -128,7 +138,11 @@ class SimulatedNode:
         """Live, until stopped or killed."""
         try:
             with self.scope:
-                await self.member.run(self.stopping)
+                try:
+                    await self.member.run(self.stopping)
+                except* StoreTaken:
+                    self.refused = True
+                    self._die()
         finally:
             self.ended.set()
 
@@ -144,11 +158,14 @@ class SimulatedNode:
 
     def kill(self) -> None:
         """End it at once: nothing that it does from now on has any effect."""
+        self._die()
+        self.thaw()
+        self.scope.cancel()
+
+    def _die(self) -> None:
         self.killed = True
         for link in self.links:
             link.dead = True
-        self.thaw()
-        self.scope.cancel()
 
     def freeze(self) -> None:
         """Nothing gets out or in until it is thawed."""

@@ -8,15 +8,21 @@ from typing import Final
 
 import attrs
 
+from marketflow.domain.modes import Mode
 from tests.simulation.plan import Fault
 
 EXCHANGES: Final = ("exchange1", "exchange2", "exchange3")
+"""Those of live mode."""
+MODES: Final[dict[str, Mode]] = dict.fromkeys(EXCHANGES, "live") | {"test1": "test", "test2": "test"}
+"""All exchanges, each with its mode."""
 SYMBOLS: Final = ("BTCUSDT", "ETHUSDT")
 
 KINDS: Final = {
     "node killed": (4, 0.0),
     "node stopped": (3, 0.0),
     "node frozen": (4, 14.0),
+    "node doubled": (2, 0.0),
+    "mode switched": (3, 0.0),
     "network down": (3, 12.0),
     "network loses requests": (2, 12.0),
     "network loses answers": (2, 12.0),

@@ -227,8 +227,10 @@ def _nothing() -> None:
 class SimulatedLeases(MemoryLeases):
     """Fills the port Leases for one node."""
 
-    def __init__(self, link: Link, server: ClusterPostgres, taken: Callable[[LeaseRow], None]) -> None:
-        """`taken`: called with the lease of another node before it is taken, if it was not given back."""
+    def __init__(
+        self, link: Link, server: ClusterPostgres, taken: Callable[[LeaseRow | None, LeaseRow], None]
+    ) -> None:
+        """`taken`: called with the lease of before, and the one that was taken."""
         super().__init__(server.table)
         self._link = link
         self._taken = taken
@@ -242,8 +244,7 @@ class SimulatedLeases(MemoryLeases):
             row = self.table.leases.get(term.exchange)
             if not self.table.take(term, node, lasts, after, generation):
                 return False
-            if row is not None and not row.released and row.boot != node.boot:
-                self._taken(row)
+            self._taken(row, self.table.leases[term.exchange])
             return True
 
         return await self._carry(take)

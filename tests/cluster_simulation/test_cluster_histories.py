@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
+import trio
 
 from marketflow.app.cluster import balance
+from marketflow.app.cluster.admission import Admission
+from marketflow.app.cluster.balance import Moves
+from marketflow.app.cluster.member import Member
+from marketflow.app.ports import ClusterSight
 from marketflow.app.share.fence import Fence, FenceState
 from marketflow.app.share.share import Share
 from tests.cluster_simulation.history import run_history
@@ -15,6 +21,9 @@ FIRST = 6
 FROZEN = Fault(14.0, "node frozen", 10.0, 0)
 DATABASE_AWAY = Fault(25.0, "postgres refuses", 12.0, 1)
 SHARD_AWAY = Fault(20.0, "shard refuses", 3.0, 1)
+SWITCHED = Fault(14.0, "mode switched", 0.0, 0)
+KILLED = Fault(13.95, "node killed", 0.0, 1)
+DOUBLED = Fault(14.0, "node doubled", 0.0, 0)
 
 
 def history_of(*faults: Fault) -> History:
@@ -56,6 +65,40 @@ def test_exchanges_of_a_node_that_stops_are_given_back() -> None:
     assert history.coverage["taken over"] == history.coverage["updates lost"] == 0
 
 
+def test_a_switch_of_the_mode_gives_back_all_exchanges_in_order() -> None:
+    history = history_of(SWITCHED)
+    assert history.failure is None
+    # One by the fault, and one back at the end.
+    assert history.coverage["mode asked for: switched"] == 2
+    assert history.coverage["taken to be sealed"] == history.coverage["updates lost"] == 0
+
+
+def test_a_switch_seals_what_a_dead_node_has_not_given_back() -> None:
+    history = history_of(KILLED, SWITCHED)
+    assert history.failure is None
+    assert history.coverage["mode asked for: switched"] == 2
+    assert history.coverage["taken to be sealed"] > 0
+
+
+def test_a_second_node_of_a_name_is_refused() -> None:
+    history = history_of(DOUBLED)
+    assert history.failure is None
+    assert history.coverage["refused"] == 1
+
+
+def test_a_node_that_was_killed_and_starts_at_once_is_not_refused() -> None:
+    history = history_of(KILLED)
+    assert history.failure is None
+    assert history.coverage["refused"] == 0
+
+
+def test_a_node_that_stood_still_while_another_took_its_name_is_refused() -> None:
+    """It is started again and again, and refused as often."""
+    history = history_of(FROZEN, Fault(15.0, "node doubled", 0.0, FROZEN.detail))
+    assert history.failure is None
+    assert history.coverage["refused"] > 0
+
+
 @pytest.mark.parametrize("fault", [DATABASE_AWAY, SHARD_AWAY], ids=str)
 def test_an_outage_of_a_store_takes_no_exchange_from_its_owner(fault: Fault) -> None:
     history = history_of(fault)
@@ -82,3 +125,26 @@ def test_it_is_found_if_a_fence_is_not_looked_at_after_a_failure(monkeypatch: py
 def test_it_is_found_if_what_was_lost_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Share, "give_up", lambda _: None)
     assert "are pending" in str(history_of(FROZEN).failure)
+
+
+def test_it_is_found_if_the_wanted_mode_is_taken_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance, "unreleased", lambda *_: [])
+    assert "are not given back" in str(history_of(SWITCHED).failure)
+
+
+def test_it_is_found_if_the_lease_of_a_dead_node_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Member._take
+
+    def without_sealing(self: Member, moves: Moves, having: trio.Nursery) -> None:
+        take(self, attrs.evolve(moves, seal={}), having)
+
+    monkeypatch.setattr(Member, "_take", without_sealing)
+    assert "not whole" in str(history_of(KILLED, SWITCHED).failure)
+
+
+def test_it_is_found_if_a_second_boot_of_a_name_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked(self: Admission, _: ClusterSight) -> None:
+        self.admitted = True
+
+    monkeypatch.setattr(Admission, "looked", looked)
+    assert "two nodes of one name live" in str(history_of(DOUBLED).failure)

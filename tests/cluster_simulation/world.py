@@ -12,13 +12,16 @@ import trio
 
 from marketflow.adapters.db.memory_leases import LeaseRow
 from marketflow.adapters.exchange.reading import LineReader
+from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.cluster.holdings import Times
+from marketflow.app.cluster.modes import SWITCH_SECONDS
 from marketflow.app.ports import Aggregate, Term
 from marketflow.app.share.making import ShareOptions
 from marketflow.config import Settings
+from marketflow.domain.modes import OTHER, Mode
 from marketflow.sources import line_decoder
 from tests.cluster_simulation.nodes import SimulatedNode, SimulatedTenure, Surroundings
-from tests.cluster_simulation.plan import EXCHANGES, SYMBOLS, Fault, Plan
+from tests.cluster_simulation.plan import MODES, SYMBOLS, Fault, Plan
 from tests.cluster_simulation.servers import ClusterPostgres, Shard, bars_of
 from tests.simulation.exchanges import GoodLine, Rules, SimulatedExchange, judged
 from tests.simulation.faults import NETWORK_WAYS, POSTGRES_WAYS
@@ -48,9 +51,9 @@ class World:
         self.model = Model(plan.interval)
         self.clock = SimulatedClock()
         self.postgres = ClusterPostgres()
-        self.shards = {exchange: Shard() for exchange in EXCHANGES}
+        self.shards = {exchange: Shard() for exchange in MODES}
         self.nodes: dict[str, SimulatedNode] = {}
-        """Those that run, by name."""
+        """Those that run, by boot."""
         self.tenures: list[SimulatedTenure] = []
         """All that there ever were, the oldest first, of nodes that have ended."""
         self._rng = self.generator("world")
@@ -76,7 +79,7 @@ class World:
                     lateness=plan.lateness,
                     step=lambda: steps.count,
                 )
-                for name in EXCHANGES
+                for name in MODES
             },
             shards=self.shards,
             postgres=self.postgres,
@@ -132,6 +135,7 @@ class World:
                 nursery.start_soon(exchange.run)
             nursery.start_soon(self._take_snapshots)
             async with trio.open_nursery() as living:
+                self._living = living
                 for number in range(self.plan.nodes):
                     living.start_soon(self._keep_alive, f"n{number + 1}")
                 async with trio.open_nursery() as happening:
@@ -144,18 +148,24 @@ class World:
 
     async def _keep_alive(self, name: str) -> None:
         while True:
-            self._boots += 1
-            boot = f"b{self._boots:03}"
-            node = SimulatedNode(name, boot, self.around, self.generator(boot))
-            self.nodes[name] = node
-            self.note(f"{name} starts as {boot}")
-            try:
-                await node.run()
-            finally:
-                self.tenures += node.tenures
-            self.note(f"{name} {boot} has ended")
-            del self.nodes[name]
+            await self._live(self._new_node(name))
             await trio.sleep(self._rng.choice(PAUSES))
+
+    def _new_node(self, name: str) -> SimulatedNode:
+        self._boots += 1
+        boot = f"b{self._boots:03}"
+        node = self.nodes[boot] = SimulatedNode(name, boot, self.around, self.generator(boot))
+        self.note(f"{name} starts as {boot}")
+        return node
+
+    async def _live(self, node: SimulatedNode) -> None:
+        try:
+            await node.run()
+        finally:
+            self.tenures += node.tenures
+        self.note(f"{node.name} {node.boot} {'was refused' if node.refused else 'has ended'}")
+        self.coverage["refused"] += node.refused
+        del self.nodes[node.boot]
 
     async def _take_snapshots(self) -> None:
         while True:
@@ -189,6 +199,8 @@ class World:
         match kind:
             case "node":
                 await self._hit_node(what, fault.lasts, rng)
+            case "mode":
+                self._switch(rng)
             case "network":
                 await self._cut(NETWORK_WAYS[what], fault.lasts, rng)
             case "postgres" if what == "older":
@@ -200,7 +212,7 @@ class World:
             case "shard":
                 await self._hit_shard(what, fault.lasts, rng)
             case "exchange":
-                exchange = self.around.exchanges[rng.choice(EXCHANGES)]
+                exchange = self.around.exchanges[rng.choice(self._wanted)]
                 exchange.behaviour.down = what == "down"
                 exchange.drop(broken=rng.random() < 0.5)
                 await trio.sleep(fault.lasts)
@@ -216,10 +228,41 @@ class World:
             case "stopped":
                 node.stopping.set()
                 await node.ended.wait()
+            case "doubled":
+                self._living.start_soon(self._live, self._new_node(node.name))
             case "frozen":
                 node.freeze()
                 await trio.sleep(lasts)
                 node.thaw()
+
+    @property
+    def _mode(self) -> Mode:
+        """The wanted one."""
+        wanted = self.postgres.table.wanted
+        return "live" if wanted is None else wanted.mode
+
+    @property
+    def _wanted(self) -> list[str]:
+        """The exchanges of the wanted mode."""
+        return [exchange for exchange, mode in MODES.items() if mode == self._mode]
+
+    def _switch(self, rng: random.Random) -> None:
+        """Have one node, or two at the same time, switch the mode."""
+        for boot in rng.sample(sorted(self.nodes), k=min(len(self.nodes), rng.choice((1, 1, 2)))):
+            self._living.start_soon(self._ask_to_switch, self.nodes[boot], OTHER[self._mode])
+
+    async def _ask_to_switch(self, node: SimulatedNode, mode: Mode) -> bool:
+        answer = "nothing can answer"
+        with trio.move_on_after(2 * SWITCH_SECONDS):
+            try:
+                changed = await node.modes.switch(mode)
+            except NothingCanAnswer:
+                changed = False
+            else:
+                answer = "switched" if changed else "had it"
+        self.note(f"{node.name} was asked for {mode}: {answer}")
+        self.coverage[f"mode asked for: {answer}"] += 1
+        return changed
 
     async def _cut(self, way: OwnWay, lasts: float, rng: random.Random) -> None:
         """Cut a node off from PostgreSQL, from some shards, or from everything."""
@@ -227,7 +270,7 @@ class World:
             return
         node = self.nodes[rng.choice(sorted(self.nodes))]
         links = rng.choice(
-            ([node.postgres], [node.shards[rng.choice(EXCHANGES)]], list(node.shards.values()), node.links)
+            ([node.postgres], [node.shards[rng.choice(self._wanted)]], list(node.shards.values()), node.links)
         )
         for link in links:
             link.turn(way)
@@ -236,7 +279,7 @@ class World:
             link.turn("up")
 
     async def _hit_shard(self, what: str, lasts: float, rng: random.Random) -> None:
-        exchange = rng.choice(EXCHANGES)
+        exchange = rng.choice(self._wanted)
         shard = self.shards[exchange]
         if what in POSTGRES_WAYS:
             await self._turn(shard, POSTGRES_WAYS[what], lasts)
@@ -267,15 +310,31 @@ class World:
             (each for each in self._all_tenures() if row and each.term == row.term and not each.over), None
         )
 
-    def _taken(self, row: LeaseRow) -> None:
-        """A node takes a lease that was not given back: its owner must have had no way to renew it."""
+    def _taken(self, row: LeaseRow | None, new: LeaseRow) -> None:
+        """A node has taken a lease."""
+        self._check_modes(new.term.exchange)
+        if row is None or row.released or row.boot == new.boot:
+            return
+        # It was not given back: its owner must have had no way to renew it.
         self.coverage["taken over"] += 1
-        owner = self.nodes.get(row.node)
-        if owner is None or owner.boot != row.boot or owner.frozen:
+        owner = self.nodes.get(row.boot)
+        if owner is None or owner.frozen:
             return
         since = max(owner.thawed_at, owner.postgres.whole_since, self.postgres.went_back_at)
         if owner.postgres.own == "up" and trio.current_time() - since > self.around.times.lasts:
             raise Wrong(f"{row.term} was taken, though its owner {row.node} lives and reaches the database")
+
+    def _check_modes(self, exchange: str) -> None:
+        """An exchange was taken: of the wanted mode only if no lease of the other one is left."""
+        left = [
+            row.term.exchange
+            for row in self.postgres.table.leases.values()
+            if not row.released and MODES[row.term.exchange] != self._mode
+        ]
+        if MODES[exchange] != self._mode:
+            self.coverage["taken to be sealed"] += 1
+        elif left and trio.current_time() - self.postgres.went_back_at > 1.0:
+            raise Wrong(f"{exchange} was taken, though {left} of the other mode are not given back")
 
     def _sealed(self, term: Term) -> None:
         """A term is about to seal its exchange: what earlier terms have not stored has no effect any more."""
@@ -330,22 +389,35 @@ class World:
         del sent
 
     async def _calm(self) -> None:
-        self.note("calm")
-        began = trio.current_time()
-        while wrong := self._not_whole():
+        await self._end_mode()
+        if len({MODES[tenure.term.exchange] for tenure in self._all_tenures()}) == 1:
+            return
+        # What a dead node has had of the other mode is made whole when that comes back.
+        owner, mode = self._owner(self._wanted[0]), OTHER[self._mode]
+        assert owner is not None
+        if not await self._ask_to_switch(owner.node, mode):
+            raise Wrong(f"calm, and {owner.node.name} does not switch to {mode}")
+        await self._end_mode()
+
+    async def _end_mode(self) -> None:
+        """Wait until all of the present mode is whole, and check it."""
+        self.note(f"calm, {self._mode} mode")
+        began, exchanges = trio.current_time(), self._wanted
+        while wrong := self._not_whole(exchanges):
             if trio.current_time() - began > WHOLE_SECONDS:
                 raise Wrong(f"not whole {WHOLE_SECONDS:.0f} s after the last fault: {wrong[:3]}")
             await trio.sleep(0.25)
-        for exchange in self.around.exchanges.values():
-            exchange.behaviour.mute = True
+            exchanges = self._wanted
+        for exchange in exchanges:
+            self.around.exchanges[exchange].behaviour.mute = True
         await trio.sleep((self.plan.interval + self.plan.grace) / 1_000 + 4.0)
-        self._check_rows(self.clock.now() - self.plan.grace)
-        for exchange in EXCHANGES:
+        self._check_rows(exchanges, self.clock.now() - self.plan.grace)
+        for exchange in exchanges:
             self._check_window(exchange)
 
-    def _not_whole(self) -> list[str]:
+    def _not_whole(self, exchanges: list[str]) -> list[str]:
         wrong = []
-        for exchange in EXCHANGES:
+        for exchange in exchanges:
             owner = self._owner(exchange)
             if owner is None:
                 wrong.append(f"{exchange} has no owner")
@@ -353,18 +425,29 @@ class World:
                 wrong.append(f"{exchange}: its feed is not connected")
             elif not (owner.share.redis.up and owner.share.postgres.up and owner.share.flusher.up):
                 wrong.append(f"{exchange}: a store of its owner is not up")
+        names = sorted(node.name for node in self.nodes.values())
+        if len(set(names)) < len(names):
+            wrong.append(f"two nodes of one name live: {names}")
+        if modes := {node.modes.mode for node in self.nodes.values()} - {self._mode}:
+            wrong.append(f"nodes are in {modes}, {self._mode} is wanted")
         if not wrong:
-            owners = Counter(self.postgres.table.leases[exchange].node for exchange in EXCHANGES)
-            numbers = [owners[name] for name in self.nodes]
-            if sum(numbers) < len(EXCHANGES) or max(numbers) - min(numbers) > 1:
+            owners = Counter(self.postgres.table.leases[exchange].node for exchange in exchanges)
+            numbers = [owners[name] for name in names]
+            if sum(numbers) < len(exchanges) or max(numbers) - min(numbers) > 1:
                 wrong.append(f"not balanced: {owners}")
         return wrong
 
-    def _check_rows(self, until: int) -> None:
+    def _check_rows(self, exchanges: list[str], until: int) -> None:
         rows = {
-            ((exchange, symbol), end): row.bar for (exchange, symbol, end), row in self.postgres.rows.items()
+            ((exchange, symbol), end): row.bar
+            for (exchange, symbol, end), row in self.postgres.rows.items()
+            if exchange in exchanges
         }
-        wrong = self.model.wrong_rows(rows, self._updates(), until, 0)
+        updates = [update for update in self._updates() if update.exchange in exchanges]
+        ended = self.model.ended
+        self.model.ended = [update for update in ended if update.exchange in exchanges]
+        wrong = self.model.wrong_rows(rows, updates, until, 0)
+        self.model.ended = ended
         if wrong:
             raise Wrong(f"{len(wrong)} rows are not right: {wrong[:3]}")
         self.coverage["rows"] += len(rows)
