@@ -135,7 +135,7 @@ class Mirror:
             copy = Copy(newest=copy.newest)
         if copy.place is None:
             copy.place = (await self._changes.ends([self.exchange]))[self.exchange]
-        await self._add(copy, sorted(pairs - copy.pairs))
+        await self._add(copy, sorted(set(pairs) - copy.pairs))
         copy.bars.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
         self._copy = copy
 
