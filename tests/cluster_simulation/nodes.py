@@ -28,6 +28,7 @@ from marketflow.app.share.fence import Held
 from marketflow.app.share.making import ShareOptions, make_share
 from marketflow.app.share.share import Share
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
+from tests.cluster_simulation.mirrors import SimulatedMirror
 from tests.cluster_simulation.plan import MODES
 from tests.cluster_simulation.servers import (
     ClusterPostgres,
@@ -103,7 +104,9 @@ class Surroundings:
 class SimulatedNode:
     """One boot of a node."""
 
-    def __init__(self, name: str, boot: str, around: Surroundings, rng: random.Random) -> None:
+    def __init__(
+        self, name: str, boot: str, around: Surroundings, rng: random.Random, role: str = "all"
+    ) -> None:
         self.name = name
         self.boot = boot
         self.stopping = trio.Event()
@@ -112,6 +115,18 @@ class SimulatedNode:
         self.postgres = Link(around.postgres, rng, TIMEOUT)
         self.shards = {exchange: Link(shard, rng, TIMEOUT) for exchange, shard in around.shards.items()}
         self.tenures: list[SimulatedTenure] = []
+        self.role = role
+        self.mirrors = [
+            SimulatedMirror(
+                exchange,
+                self.shards[exchange],
+                shard,
+                [(exchange, symbol) for symbol in around.symbols],
+                around.clock,
+            )
+            for exchange, shard in around.shards.items()
+            if role == "api"
+        ]
         self.killed = False
         self.thawed_at = -math.inf
         """When it went on after standing still."""
@@ -125,7 +140,7 @@ class SimulatedNode:
         )
         self.modes = ClusterModes("live", MODES, sight, leases)
         self.member = Member(
-            Node(name, boot, f"http://{name}", "all", "0"),
+            Node(name, boot, f"http://{name}", role, "0"),
             mode="live",
             balance=Balance(MODES, lasts=times.lasts, calm=times.calm),
             holdings=Holdings(leases, self._tenure, times=times, elapsed=trio.current_time, entropy=rng),
@@ -139,7 +154,11 @@ class SimulatedNode:
         try:
             with self.scope:
                 try:
-                    await self.member.run(self.stopping)
+                    async with trio.open_nursery() as mirroring:
+                        for mirror in self.mirrors:
+                            mirroring.start_soon(mirror.run)
+                        await self.member.run(self.stopping)
+                        mirroring.cancel_scope.cancel()
                 except* StoreTaken:
                     self.refused = True
                     self._die()

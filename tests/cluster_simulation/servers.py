@@ -11,7 +11,7 @@ import trio
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf
 from marketflow.adapters.db.memory_leases import LeaseRow, LeaseTable, MemoryLeases
-from marketflow.app.ports import NEVER, Aggregate, Fenced, Node, Sight, StoreAway, Term
+from marketflow.app.ports import NEVER, Aggregate, Change, Fenced, Node, Sight, StoreAway, Term
 from marketflow.app.share.fence import fence_of
 from tests.simulation.stores import (
     Link,
@@ -22,6 +22,8 @@ from tests.simulation.stores import (
 )
 
 T = TypeVar("T")
+CHANGES_KEPT = 40
+"""So few that a mirror which is cut off for some seconds misses some."""
 
 
 @attrs.define
@@ -29,11 +31,17 @@ class FencedShelf(MemoryShelf):
     """What a shard holds of one exchange."""
 
     fence: str | None = None
+    changes: list[Change] = attrs.field(factory=list)
+    """The newest ones, the oldest first."""
+    forgotten: int = 0
+    """How often it has forgotten something."""
 
     def empty(self) -> None:
         """Forget everything."""
         super().empty()
         self.fence = None
+        self.changes.clear()
+        self.forgotten += 1
 
 
 class Shard(SimulatedRedis):
@@ -47,11 +55,13 @@ class Shard(SimulatedRedis):
 
     def snapshot(self) -> Callable[[], None]:
         """Remember the state of this moment; calling what is returned goes back to it."""
-        restore, fence = super().snapshot(), self.shelf.fence
+        restore, fence, changes = super().snapshot(), self.shelf.fence, list(self.shelf.changes)
 
         def restore_all() -> None:
             restore()
             self.shelf.fence = fence
+            self.shelf.changes[:] = changes
+            self.shelf.forgotten += 1
 
         return restore_all
 
@@ -65,6 +75,10 @@ class FencedWindow(SimulatedWindow):
         self._shard = server
         self._watched = False
         """Whether the fence was ours at the last look, and no write has failed since."""
+        self._number = 0
+        """Counts the changes that were sent."""
+        self._numbers: dict[int, int] = {}
+        """By the identity of a write that was sent, its number."""
 
     async def look(self) -> Sight:
         """See the port."""
@@ -95,6 +109,9 @@ class FencedWindow(SimulatedWindow):
         """See the port."""
         if not self._watched:
             raise StoreAway("simulated: the fence was not looked at since the last failure")
+        if flush.flush.bars:
+            self._number += 1
+            self._numbers[id(flush)] = self._number
         try:
             return await super().post(flush)
         except StoreAway:
@@ -108,6 +125,10 @@ class FencedWindow(SimulatedWindow):
         if not self._takes_late():
             raise StoreAway("simulated: the fence has changed")
         super()._write(write)
+        if write.flush.bars and (number := self._numbers.get(id(write))) is not None:
+            place = f"{self._term.epoch}-{number}"
+            self._shard.shelf.changes.append(Change(place, self._term.id, number, tuple(write.flush.bars)))
+            del self._shard.shelf.changes[:-CHANGES_KEPT]
 
 
 class ClusterPostgres(SimulatedPostgres):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import pytest
 import trio
@@ -10,7 +12,8 @@ from marketflow.app.cluster import balance
 from marketflow.app.cluster.admission import Admission
 from marketflow.app.cluster.balance import Moves
 from marketflow.app.cluster.member import Member
-from marketflow.app.ports import ClusterSight
+from marketflow.app.cluster.mirror import Copy
+from marketflow.app.ports import Change, ClusterSight
 from marketflow.app.share.fence import Fence, FenceState
 from marketflow.app.share.share import Share
 from tests.cluster_simulation.history import run_history
@@ -24,6 +27,7 @@ SHARD_AWAY = Fault(20.0, "shard refuses", 3.0, 1)
 SWITCHED = Fault(14.0, "mode switched", 0.0, 0)
 KILLED = Fault(13.95, "node killed", 0.0, 1)
 DOUBLED = Fault(14.0, "node doubled", 0.0, 0)
+MIRRORS_CUT_OFF = Fault(14.0, "network down", 12.0, 0)
 
 
 def history_of(*faults: Fault) -> History:
@@ -99,6 +103,11 @@ def test_a_node_that_stood_still_while_another_took_its_name_is_refused() -> Non
     assert history.coverage["refused"] > 0
 
 
+def test_a_mirror_that_was_cut_off_and_misses_changes_is_whole_again() -> None:
+    history = history_of(MIRRORS_CUT_OFF)
+    assert history.failure is None
+
+
 @pytest.mark.parametrize("fault", [DATABASE_AWAY, SHARD_AWAY], ids=str)
 def test_an_outage_of_a_store_takes_no_exchange_from_its_owner(fault: Fault) -> None:
     history = history_of(fault)
@@ -148,3 +157,17 @@ def test_it_is_found_if_a_second_boot_of_a_name_is_not_refused(monkeypatch: pyte
 
     monkeypatch.setattr(Admission, "looked", looked)
     assert "two nodes of one name live" in str(history_of(DOUBLED).failure)
+
+
+def test_it_is_found_if_a_mirror_ignores_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_on_top = Copy.put_on_top
+
+    def ignoring_holes(self: Copy, changes: Sequence[Change]) -> bool:
+        for change in changes:
+            epoch, _, number = change.place.partition("-")
+            self.place = f"{epoch}-{int(number) - 1}"
+            put_on_top(self, [change])
+        return True
+
+    monkeypatch.setattr(Copy, "put_on_top", ignoring_holes)
+    assert "lacks" in str(history_of(MIRRORS_CUT_OFF).failure)

@@ -30,6 +30,8 @@ from tests.simulation.process import SimulatedClock, Wrong, ends_within, true_ti
 from tests.simulation.scheduling import Steps
 from tests.simulation.stores import OwnWay, Server, Way
 
+API: Final = "api1"
+"""The name of the node that has no exchanges, but mirrors of all."""
 PAUSES: Final = (0.1, 1.0, 4.0)
 """Seconds until a node that has ended is started again: one is drawn."""
 WHOLE_SECONDS: Final = 25.0
@@ -138,6 +140,7 @@ class World:
                 self._living = living
                 for number in range(self.plan.nodes):
                     living.start_soon(self._keep_alive, f"n{number + 1}")
+                living.start_soon(self._keep_alive, API)
                 async with trio.open_nursery() as happening:
                     for fault in self.plan.faults:
                         happening.start_soon(self._inflict, fault)
@@ -154,7 +157,9 @@ class World:
     def _new_node(self, name: str) -> SimulatedNode:
         self._boots += 1
         boot = f"b{self._boots:03}"
-        node = self.nodes[boot] = SimulatedNode(name, boot, self.around, self.generator(boot))
+        node = self.nodes[boot] = SimulatedNode(
+            name, boot, self.around, self.generator(boot), "api" if name == API else "all"
+        )
         self.note(f"{name} starts as {boot}")
         return node
 
@@ -165,6 +170,7 @@ class World:
             self.tenures += node.tenures
         self.note(f"{node.name} {node.boot} {'was refused' if node.refused else 'has ended'}")
         self.coverage["refused"] += node.refused
+        self.coverage["mirrors compared"] += sum(mirror.checks for mirror in node.mirrors)
         del self.nodes[node.boot]
 
     async def _take_snapshots(self) -> None:
@@ -414,6 +420,11 @@ class World:
         self._check_rows(exchanges, self.clock.now() - self.plan.grace)
         for exchange in exchanges:
             self._check_window(exchange)
+        for node in list(self.nodes.values()):
+            for mirror in node.mirrors:
+                await mirror.check()
+                if not any(fault.kind in {"shard emptied", "shard older"} for fault in self.plan.faults):
+                    mirror.check_equal()
 
     def _not_whole(self, exchanges: list[str]) -> list[str]:
         wrong = []
@@ -432,7 +443,7 @@ class World:
             wrong.append(f"nodes are in {modes}, {self._mode} is wanted")
         if not wrong:
             owners = Counter(self.postgres.table.leases[exchange].node for exchange in exchanges)
-            numbers = [owners[name] for name in names]
+            numbers = [owners[name] for name in names if name != API]
             if sum(numbers) < len(exchanges) or max(numbers) - min(numbers) > 1:
                 wrong.append(f"not balanced: {owners}")
         return wrong
