@@ -81,6 +81,7 @@ IMPORTS_KNOWN = {
     "adapters.exchange.websocket.making": Known(12, "it puts the parts of a session together"),
     "adapters.cache.replies": Known(9, "it makes sense of the replies to all questions"),
     "cli": Known(12, "it has all commands, and words the errors of all parts"),
+    "commands.running": Known(10, "it has the commands that run something"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),
