@@ -29,7 +29,7 @@ ASKED: Final = "api"
 """The name of the node that has no exchange."""
 RESTART_SECONDS: Final = 10.0
 """A node that has ended is started again so many seconds later, so that a takeover can be watched before."""
-SETTLE: Final = "5s"
+CALM: Final = "5s"
 """Exchanges are shared evenly again so soon."""
 STOP_GRACE: Final = 3.0
 """Seconds beyond `shutdown_timeout` after which a node that does not stop is killed."""
@@ -196,7 +196,7 @@ async def _surroundings() -> AsyncIterator[tuple[Path, dict[str, str]]]:
                     "POSTGRES__DSN": postgres.dsn,
                     "EXCHANGES": json.dumps(addresses),
                     "MODE": "live",
-                    "CLUSTER__SETTLE": SETTLE,
+                    "CLUSTER__SETTLE": CALM,
                 },
             )
             exchanges.cancel_scope.cancel()

@@ -290,7 +290,7 @@ class ClusterFigures:
     takeovers: Mapping[str, int]
     """By reason, how often this node has taken an exchange."""
     fenced: Mapping[str, int]
-    """By store, how often this node has found there that another one has its exchange."""
+    """By store, how often that has shown this node that another one has its exchange."""
     mirror_lag: Mapping[str, float]
     """By exchange, the seconds since its mirror was up to date."""
     clock_offset: float | None

@@ -17,7 +17,7 @@ BEFORE = 1.0
 """Seconds before a fault of which updates may be missing: what was not flushed yet, on a slow machine. On an
 idle one these are 0.05 s."""
 SEEN = 8.0
-"""Seconds after its start in which a node may not take exchanges from others: two lease times, and more."""
+"""Seconds after its start before which a node takes no exchange from another: two lease times, and more."""
 Direction = Literal["requests", "answers", "refused"]
 DIRECTIONS: tuple[Direction, ...] = ("requests", "answers", "refused")
 LINKS: tuple[tuple[str, ...], ...] = (("postgres",), ("redis",), ("postgres", "redis"))

@@ -140,7 +140,7 @@ def test_help_names_all_commands_and_flags():
             "--deflate",
             *log,
         },
-        "demo": {"--port", "--duration", *log},
+        "demo": {"--port", "--duration", "--nodes", *log},
         "config": {"--config"},
         "venues": set(),
         "check-exchange": {"--config", "--seconds", *log},

@@ -123,5 +123,5 @@ def test_settled_has_one_meaning() -> None:
         if re.search(r"settle", path.read_text(encoding="utf-8"), re.IGNORECASE)
     }
     # The setting `cluster.settle` is another thing, and has its name from outside.
-    users -= {"config/settings.py", "cluster_assembly.py"}
+    users -= {"config/settings.py", "cluster_assembly.py", "cluster_demo.py"}
     assert users == {f"app/share/{name}.py" for name in SETTLED}

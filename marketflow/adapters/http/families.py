@@ -132,7 +132,7 @@ def _cluster_families(cluster: ClusterFigures) -> Iterable[Metric]:
     )
     yield _counter(
         "marketflow_fenced",
-        "Exchanges that this node has lost, by the store that told it so.",
+        "Exchanges that this node has lost, by the store that has shown it.",
         "store",
         cluster.fenced,
     )

@@ -23,7 +23,8 @@ import trio
 from marketflow.app.cluster.admission import Admission
 from marketflow.app.cluster.balance import Balance, Moves
 from marketflow.app.cluster.holdings import LEAVE_SECONDS, Holdings, Times
-from marketflow.app.ports import ClusterSight, Leases, Node, StoreAway
+from marketflow.app.ports import ClusterSight, Leases, Node, StoreAway, StoreTaken
+from marketflow.app.share.rivals import Wait
 from marketflow.domain.modes import Mode
 
 log = structlog.get_logger()
@@ -62,6 +63,8 @@ class Member:
         self._has_mode = False
         """Whether the cluster has a mode for sure."""
         self._admission = Admission(node)
+        self._rival = Wait()
+        """For a service that is no node."""
         self._balance = balance
         self._leases = leases
         self._times = times
@@ -101,7 +104,14 @@ class Member:
                 sight = await self._renew() if renews else await self._leases.look()
             except StoreAway:
                 self._balance.unanswered()
+                self._rival.interrupt()
+            except StoreTaken:
+                # A service that is no node uses the database. At a start it may just be ending.
+                if self._rival.another(self._elapsed()):
+                    raise
+                self._balance.unanswered()
             else:
+                self._rival.end()
                 self._looked(sight, sent_at, renewed=renews, having=having)
                 if renews:
                     renew_at = sent_at + self._times.renew

@@ -27,7 +27,7 @@ class NodeFigures:
         self._writers = no_figures(exchanges)
         self._shares: dict[str, Share] = {}
         self.fenced: Final = Counter[str](redis=0, postgres=0)
-        """By store, how often this node has found there that another one has its exchange."""
+        """By store, how often that has shown this node that another one has its exchange."""
 
     @contextmanager
     def counted(self, exchange: str, share: Share) -> Iterator[None]:
