@@ -67,7 +67,7 @@ class ClusterModes:
     async def switch(self, mode: Mode) -> bool:
         """Switch the cluster, and wait until that is done; returns whether it was in the other mode before.
 
-        A switch that is under way is waited for first, whichever node began it.
+        A switch that is under way is waited for first, also if another node began it.
 
         Raises:
             NothingCanAnswer: the database is away, or it takes longer than a minute. If the new mode was
@@ -82,17 +82,17 @@ class ClusterModes:
 
     async def _switch(self, mode: Mode) -> bool:
         while True:
-            generation = await self._settled(0)
+            generation = await self._done(0)
             if self.mode == mode:
                 return False
             if await self.leases.switch(mode, generation):
                 break
             # Another switch came first.
         log.info("mode switched", mode=mode)
-        await self._settled(generation + 1)
+        await self._done(generation + 1)
         return True
 
-    async def _settled(self, least: int) -> int:
+    async def _done(self, least: int) -> int:
         """Wait until no switch is under way, and the mode is of that generation at least; returns which.
 
         Nobody switches before the switch that came first is done. So a later generation shows that ours was.
