@@ -13,6 +13,7 @@ import trio
 from marketflow.adapters.db.memory_leases import LeaseRow
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.cluster.balance import Balance
+from marketflow.app.cluster.clock_offset import ClockOffset
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.member import Member
@@ -136,7 +137,10 @@ class SimulatedNode:
         """Whether it has ended since another boot of its name lives."""
         sight, times = LastSight(), around.times
         leases = WatchedLeases(
-            SimulatedLeases(self.postgres, around.postgres, around.taken), sight, StoreState("postgres")
+            SimulatedLeases(self.postgres, around.postgres, around.taken),
+            sight,
+            ClockOffset(around.clock),
+            StoreState("postgres"),
         )
         self.modes = ClusterModes("live", MODES, sight, leases)
         self.member = Member(

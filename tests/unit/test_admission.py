@@ -17,7 +17,7 @@ def sight(now: int, *seen: SeenNode) -> ClusterSight:
 
 
 def test_a_node_is_admitted_once_the_database_has_its_boot() -> None:
-    admission = Admission(ME)
+    admission = Admission(ME, "live")
     admission.looked(sight(1_000))
     assert not admission.admitted
     admission.looked(sight(1_250, SeenNode(ME, 0)))
@@ -25,7 +25,7 @@ def test_a_node_is_admitted_once_the_database_has_its_boot() -> None:
 
 
 def test_a_boot_that_was_killed_only_delays_the_start() -> None:
-    admission = Admission(ME)
+    admission = Admission(ME, "live")
     for now in range(1_000, 4_000, 250):
         admission.looked(sight(now, SeenNode(EARLIER, now - 990)))
         assert not admission.admitted
@@ -36,7 +36,7 @@ def test_a_boot_that_was_killed_only_delays_the_start() -> None:
 @pytest.mark.parametrize("admitted_before", [False, True])
 def test_a_boot_of_its_name_that_is_heard_of_again_lives(admitted_before: bool) -> None:
     """Also for a node that stood still, and was replaced."""
-    admission = Admission(ME)
+    admission = Admission(ME, "live")
     if admitted_before:
         admission.looked(sight(0, SeenNode(ME, 0)))
     admission.looked(sight(1_000, SeenNode(EARLIER, 900)))
@@ -47,7 +47,7 @@ def test_a_boot_of_its_name_that_is_heard_of_again_lives(admitted_before: bool) 
 
 
 def test_boots_that_came_and_went_are_not_taken_for_one_that_lives() -> None:
-    admission = Admission(ME)
+    admission = Admission(ME, "live")
     admission.looked(sight(1_000, SeenNode(EARLIER, 900)))
     admission.looked(sight(1_250, SeenNode(attrs.evolve(ME, boot="boot0"), 100)))
     admission.looked(sight(1_500, SeenNode(ME, 0)))

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
+from builders import WallClock
 
 from marketflow.adapters.db.memory_leases import LeaseTable, MemoryLeases
 from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.cluster import modes as cluster_modes
+from marketflow.app.cluster.clock_offset import ClockOffset
 from marketflow.app.cluster.modes import ClusterModes
 from marketflow.app.cluster.sight import LastSight, WatchedLeases
 from marketflow.app.instruments.stores import StoreState
@@ -29,7 +31,7 @@ class Watcher:
     def __init__(self, table: LeaseTable) -> None:
         self.store = MemoryLeases(table)
         self.sight = LastSight()
-        self.leases = WatchedLeases(self.store, self.sight, StoreState("postgres"))
+        self.leases = WatchedLeases(self.store, self.sight, ClockOffset(WallClock()), StoreState("postgres"))
         self.modes = ClusterModes("live", BOTH, self.sight, self.leases)
 
     async def run(self) -> None:

@@ -249,7 +249,7 @@ WHERE lease.exchange = held.exchange AND lease.epoch = held.epoch AND lease.term
 
 # Whether the mode is still of a generation, if one is given. A switch waits for the row's lock, and so for
 # the take; a take that waits for a switch reads its generation.
-_MODE_KEPT = """
+_MODE_KEPT: Final = """
 (%(generation)s::bigint IS NULL
  OR %(generation)s::bigint = (SELECT generation FROM marketflow_cluster FOR SHARE))
 """

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Final
 
 from marketflow.app.ports import ClusterSight, Node, StoreTaken
+from marketflow.domain.modes import Mode
 
 ROUNDED: Final = 10
 """By how much (ms) the time of one heartbeat may seem to differ from look to look."""
@@ -28,9 +29,12 @@ ROUNDED: Final = 10
 class Admission:
     """Decides for one node, from look to look. No I/O."""
 
-    def __init__(self, node: Node) -> None:
-        """Waiting."""
+    def __init__(self, node: Node, mode: Mode) -> None:
+        """Waiting. `mode`: the cluster's, if the node is the first one."""
         self.admitted = False
+        self.mode: Final = mode
+        self.has_mode = False
+        """Whether the cluster was seen to have a mode."""
         self._name = node.name
         self._boot = node.boot
         self._rival: tuple[str, int] | None = None
@@ -42,6 +46,7 @@ class Admission:
         Raises:
             StoreTaken: another boot of the name lives.
         """
+        self.has_mode = sight.wanted is not None
         seen = sight.nodes.get(self._name)
         self.admitted = seen is not None and seen.node.boot == self._boot
         if seen is None or self.admitted:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 import attrs
 import structlog
@@ -59,10 +58,7 @@ class Member:
         """
         self.node = node
         self.holdings = holdings
-        self._mode: Final = mode
-        self._has_mode = False
-        """Whether the cluster has a mode for sure."""
-        self._admission = Admission(node)
+        self._admission = Admission(node, mode)
         self._rival = Wait()
         """For a service that is no node."""
         self._balance = balance
@@ -99,8 +95,8 @@ class Member:
             sent_at = self._elapsed()
             renews = sent_at >= renew_at or not self._admission.admitted
             try:
-                if not self._has_mode:
-                    await self._leases.found(self._mode)
+                if not self._admission.has_mode:
+                    await self._leases.found(self._admission.mode)
                 sight = await self._renew() if renews else await self._leases.look()
             except StoreAway:
                 self._balance.unanswered()
@@ -121,7 +117,6 @@ class Member:
         return await self._leases.beat(self.node, self.holdings.terms, self._times.lasts_ms)
 
     def _looked(self, sight: ClusterSight, sent_at: float, *, renewed: bool, having: trio.Nursery) -> None:
-        self._has_mode = sight.wanted is not None
         self.holdings.seen(sight, sent_at, renewed=renewed)
         self._admission.looked(sight)
         moves = self._balance.looked(sight, self._elapsed(), self.node, self.holdings.holds)

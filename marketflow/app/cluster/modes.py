@@ -67,7 +67,7 @@ class ClusterModes:
     async def switch(self, mode: Mode) -> bool:
         """Switch the cluster, and wait until that is done; returns whether it was in the other mode before.
 
-        A switch that is under way is waited for first, no matter which node began it.
+        A switch that is under way is waited for first, also if another node began it.
 
         Raises:
             NothingCanAnswer: the database is away, or it takes longer than a minute. If the new mode was
