@@ -23,8 +23,9 @@ async def test_owner_killed(redis_url, postgres_dsn, tmp_path):
 
 
 async def test_owner_frozen(redis_url, postgres_dsn, tmp_path):
-    """The same; and when it goes on, nothing that it has in its sockets gets into a store."""
-    async with stage(redis_url, postgres_dsn, tmp_path) as it:
+    """The same; and when it goes on, nothing that it has in memory or in its sockets gets into a store."""
+    # With so long an interval it surely has something in memory.
+    async with stage(redis_url, postgres_dsn, tmp_path, PIPELINE__FLUSH_INTERVAL="500ms") as it:
         costs = await freeze(it, "one")
         await it.check_end()
 

@@ -70,6 +70,9 @@ async def freeze(stage: Stage, name: str) -> list[Cost]:
     stage.nodes[name].send(signal.SIGSTOP)
     frozen_at = monotonic()
     after = await stage.settled(after=before)
+    marks = {term.mark for term in before.values()}
+    await stage.windows.read()
+    written = stage.windows.of_terms(marks)
     stage.nodes[name].send(signal.SIGCONT)
     await stage.nodes[name].serves()
     woken_at = monotonic()
@@ -77,6 +80,11 @@ async def freeze(stage: Stage, name: str) -> list[Cost]:
         await stage.check_ledgers()
         await trio.sleep(0.2)
     await stage.windows.read()
+    # Neither what it had not flushed when it was stopped, nor what its sockets held.
+    zombies = stage.windows.of_terms(marks) - written
+    assert not zombies, (
+        f"{len(zombies)} updates were written by a node that had lost its exchanges: {zombies}"
+    )
     for term in before.values():
         last = stage.last_of(term)
         assert last is None or last.sent_at <= frozen_at, f"{term} has taken in {last} after {frozen_at}"

@@ -70,6 +70,15 @@ class Windows:
         """The ends of the ids of the terms that have written it."""
         return {member.split(b":")[2].decode() for member in self.members.get(key_of(update), ())}
 
+    def of_terms(self, marks: Collection[str]) -> set[bytes]:
+        """All members that these terms have written."""
+        return {
+            member
+            for members in self.members.values()
+            for member in members
+            if member.split(b":")[2].decode() in marks
+        }
+
     def twice(self) -> list[Key]:
         """Updates that were taken in more than once."""
         return [key for key, members in self.members.items() if len(members) > 1]
