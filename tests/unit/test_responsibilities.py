@@ -40,7 +40,7 @@ FIELDS_KNOWN = {
     "app.watch.health.Health": Known(11, "it reports on all parts"),
     "app.watch.node_health.NodeHealth": Known(12, "the same, and on the other nodes"),
     "app.cluster.mirror.Mirror": Known(8, "what it knows, whether that stands, and how it reads"),
-    "app.cluster.member.Member": Known(11, "it asks who is admitted, what to take, and whether it may"),
+    "app.cluster.member.Member": Known(9, "it asks who is admitted, what to take, and whether it may"),
     "app.cluster.tenancy.Tenancy": Known(
         10, "it puts a share, its feed and those who report on them together"
     ),
