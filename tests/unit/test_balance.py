@@ -189,3 +189,15 @@ def test_what_a_dead_node_has_of_the_other_mode_is_sealed_once_it_is_free() -> N
     assert looks(balance, seen, 2 * LASTS - 0.25) == Moves(generation=8)
     sealed = Moves(seal={"exchange2": dead.term}, generation=8)
     assert looks(balance, seen, 2 * LASTS, since=2 * LASTS) == sealed
+
+
+def test_after_a_switch_each_exchange_is_left_to_the_node_that_should_have_it_again() -> None:
+    """It was free all the time, but could not be taken."""
+    balance, live = of_both(), {name: lease(ME, released=True, exchange=name) for name in EXCHANGES}
+    theirs = lease(OTHER, exchange="test1")
+    testing = attrs.evolve(sight(ME, OTHER, **live, test1=theirs), wanted=TEST)
+    assert looks(balance, testing, 20 * LASTS) == Moves(generation=8)
+    released = attrs.evolve(theirs, released=True)
+    again = sight(ME, OTHER, **live, test1=released)
+    taken = looks(balance, again, 20 * LASTS + 0.25, since=20 * LASTS + 0.25).take
+    assert taken.keys() == {name for name, node in placed(EXCHANGES, ["a", "b"]).items() if node == "a"}

@@ -85,7 +85,7 @@ class Balance:
             return Moves()
         nodes, mode = self._living(sight, me), sight.wanted.mode
         others = unreleased(sight, self._exchanges, OTHER[mode])
-        free = self._free(sight, now, me, held)
+        free = self._free(others or self._of(mode), sight, now, me, held)
         calm = self._is_calm(sight, nodes, now, mode)
         if me.name not in nodes:
             return Moves()
@@ -105,12 +105,12 @@ class Balance:
         return [exchange for exchange, its_mode in self._exchanges.items() if its_mode == mode]
 
     def _free(
-        self, sight: ClusterSight, now: float, me: Node, held: Collection[str]
+        self, exchanges: Collection[str], sight: ClusterSight, now: float, me: Node, held: Collection[str]
     ) -> Mapping[str, Term | None]:
-        """The free exchanges, each with its last term."""
+        """Of the exchanges that may be taken now the free ones, each with its last term."""
         free = {
             exchange: None if lease is None else lease.term
-            for exchange in self._exchanges
+            for exchange in exchanges
             if exchange not in held and self._is_free(lease := sight.leases.get(exchange), me, now)
         }
         self._free_since = {exchange: self._free_since.get(exchange, now) for exchange in free}
