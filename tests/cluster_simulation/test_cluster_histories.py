@@ -21,7 +21,7 @@ from tests.cluster_simulation.plan import EXCHANGES, Fault, Plan
 from tests.simulation.history import History
 
 FIRST = 6
-FROZEN = Fault(14.0, "node frozen", 10.0, 0)
+FROZEN = Fault(14.0, "node frozen", 10.0, 2)
 DATABASE_AWAY = Fault(25.0, "postgres refuses", 12.0, 1)
 SHARD_AWAY = Fault(20.0, "shard refuses", 3.0, 1)
 SWITCHED = Fault(14.0, "mode switched", 0.0, 0)
@@ -57,7 +57,7 @@ def test_a_seed_is_the_same_history_each_time() -> None:
 
 @pytest.mark.parametrize("kind", ["node killed", "node frozen"])
 def test_exchanges_of_a_node_that_is_lost_are_taken_over(kind: str) -> None:
-    history = history_of(Fault(12.3, kind, 14.0, 1))
+    history = history_of(Fault(12.3, kind, 14.0, 2))
     assert history.failure is None
     assert history.coverage["taken over"] > 0
 
