@@ -106,7 +106,8 @@ class StoresOfTerms:
     async def lease(self):
         await self._store(EXCHANGE)
         self._held = True
-        return max([await self._hold(exchange) for exchange in self._stores])
+        # Of a copy: in later examples of Hypothesis the fixture's call runs at the same time.
+        return max([await self._hold(exchange) for exchange in list(self._stores)])
 
     async def write(self, aggregates):
         parts = {}
