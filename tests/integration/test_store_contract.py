@@ -138,7 +138,7 @@ def real_terms(dsn):
 def simulated_terms():
     server = ClusterPostgres()
     link = Link(server, random.Random(1), timeout=10)
-    leases = SimulatedLeases(link, server, lambda _: None)
+    leases = SimulatedLeases(link, server, lambda *_: None)
 
     def store_of(term):
         return TermStore(MINUTE, term, link=link, server=server)
