@@ -244,6 +244,11 @@ class HealthQuestions(Protocol):
         """Whether it can answer questions: it is neither starting nor stopping."""
         ...
 
+    @property
+    def in_cluster(self) -> bool:
+        """Whether this is a node of a cluster, whose report is a NodeReport. May be read in any thread."""
+        ...
+
     def report(self) -> HealthReport:
         """Everything at once, the counters read in one step."""
         ...

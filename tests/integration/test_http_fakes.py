@@ -34,6 +34,7 @@ from marketflow.app.interface import (
     ExchangeState,
     HealthReport,
     Measurements,
+    NodeReport,
     StoreHealth,
 )
 from marketflow.app.interface import Questions as AllQuestions
@@ -173,6 +174,10 @@ class FakeHealth:
 
     def counters(self):
         return {"exchange1": SOME, "test1": NOTHING}
+
+    @property
+    def in_cluster(self):
+        return isinstance(self.report(), NodeReport)
 
     def exchange_list(self):
         return [ExchangeState("exchange1", "live", "connected"), ExchangeState("test1", "test", "off")]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from marketflow.app.cluster.clock_offset import ClockOffset
 from marketflow.app.cluster.sight import LastSight
-from marketflow.app.ports import ClusterSight, Node, SeenLease, Term
+from marketflow.app.ports import ClusterSight, Node, SeenLease, Term, WantedMode
 from marketflow.cluster_outside import url_of
 
 ME = Node("me", "boot", "http://me", "all", "1")
@@ -22,7 +23,7 @@ class Clock:
 
 
 def lease(node: str, boot: str, *, released: bool = False) -> SeenLease:
-    return SeenLease(Term("a", 3, "t"), node, boot, -1, released)
+    return SeenLease(Term("a", 3, "t"), node, boot, -1, NOW, released)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,8 @@ def lease(node: str, boot: str, *, released: bool = False) -> SeenLease:
     ],
 )
 async def test_takeovers_are_counted_by_what_made_the_exchange_free(seen, reason):
-    sight = LastSight(Clock())
-    sight.looked(ClusterSight(NOW, {} if seen is None else {"a": seen}, {}))
+    sight = LastSight()
+    sight.looked(ClusterSight(NOW, {} if seen is None else {"a": seen}, {}, WantedMode("live", 1)))
 
     sight.took(Term("a", 4, "u"), ME)
 
@@ -54,11 +55,11 @@ async def test_takeovers_are_counted_by_what_made_the_exchange_free(seen, reason
     ],
 )
 def test_clocks_differ_by_no_more_than_is_certain(theirs, sent_at, offset):
-    sight = LastSight(Clock())
+    clocks = ClockOffset(Clock())
 
-    sight.compare_clocks(theirs, sent_at)
+    clocks.compare(theirs, sent_at)
 
-    assert sight.offset == offset
+    assert clocks.offset == offset
 
 
 @pytest.mark.parametrize(
@@ -66,12 +67,12 @@ def test_clocks_differ_by_no_more_than_is_certain(theirs, sent_at, offset):
     [(0, True, True), (-500, True, True), (501, False, True), (-2_000, False, True), (2_001, False, False)],
 )
 def test_a_wrong_clock_degrades_and_a_very_wrong_one_takes_nothing(offset, right, takes):
-    sight = LastSight(Clock())
-    assert (sight.clock_is_right, sight.may_take()) == (True, True)
+    clocks = ClockOffset(Clock())
+    assert (clocks.is_right, clocks.may_take()) == (True, True)
 
-    sight.compare_clocks(NOW + offset, NOW)
+    clocks.compare(NOW + offset, NOW)
 
-    assert (sight.clock_is_right, sight.may_take()) == (right, takes)
+    assert (clocks.is_right, clocks.may_take()) == (right, takes)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from marketflow.adapters.cache import address as redis_address
 from marketflow.adapters.db import address as postgres_address
-from marketflow.outside import _earlier_name_of, _name_of
+from marketflow.outside import _earlier_name_of, name_of
 
 SERVICES = """
 [production]
@@ -132,7 +132,7 @@ def test_environment_of_libpq(environment, variable, value, dsn):
 
 def test_parts_do_not_run_into_each_other():
     """Different combinations of parts give different addresses."""
-    assert _name_of("redis://h/1", "host=h dbname=d") != _name_of("redis://h/11", "host=h dbname=d")
+    assert name_of("redis://h/1", "host=h dbname=d") != name_of("redis://h/11", "host=h dbname=d")
     assert postgres_address.address_of("host=h dbname='d u'") != postgres_address.address_of(
         "host=h dbname=d user=u"
     )

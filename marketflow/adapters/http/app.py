@@ -32,7 +32,7 @@ from marketflow.adapters.http.problem import register_problems, unavailable
 from marketflow.adapters.http.stream import stream_routes
 from marketflow.adapters.http.targets import origin_form
 from marketflow.adapters.http.traffic import Traffic
-from marketflow.app.interface import HealthQuestions, NodeReport, PriceQuestions, Questions
+from marketflow.app.interface import HealthQuestions, PriceQuestions, Questions
 
 BODY_TIMEOUT: Final = 5
 """Seconds that a client has to send the body of its request."""
@@ -96,7 +96,7 @@ def _described(prices: PriceQuestions, health: HealthQuestions, *, guarded: bool
         exchanges=prices.exchanges,
         assets=asset_names(),
         guarded=guarded,
-        in_cluster=isinstance(health.report(), NodeReport),
+        in_cluster=health.in_cluster,
     )
 
 

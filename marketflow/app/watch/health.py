@@ -87,6 +87,11 @@ class Health:
             stale_after=self._stale_after,
         )
 
+    @property
+    def in_cluster(self) -> bool:
+        """False: this service is alone on its stores."""
+        return False
+
     def exchange_list(self) -> list[ExchangeState]:
         """The exchanges of both modes."""
         return [

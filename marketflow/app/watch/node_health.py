@@ -153,6 +153,11 @@ class NodeHealth:
         newest = self._others.newest(exchange)
         return round(max(0, self._clock.now() - newest) / 1_000, 3) if newest else None
 
+    @property
+    def in_cluster(self) -> bool:
+        """True: it is a node."""
+        return True
+
     def exchange_list(self) -> list[ExchangeState]:
         """The exchanges of both modes."""
         return [ExchangeState(name, mode, self.status_of(name)) for name, mode in self._exchanges.items()]
