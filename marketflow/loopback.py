@@ -34,9 +34,14 @@ def check_other_end(connected: Socket) -> None:
     """Raise an error for a socket that is connected to itself. It stays the caller's to close.
 
     Raises:
-        ConnectionError: it is.
+        ConnectionError: it is, or the other end has already reset the connection.
     """
-    if connected.getsockname() == connected.getpeername():
+    try:
+        other = connected.getpeername()
+    except OSError as error:
+        # The kernel says "not connected", which is not one of Python's errors of connections.
+        raise ConnectionResetError("the other end reset the connection at once") from error
+    if connected.getsockname() == other:
         # A reset, because after an ordinary close the kernel would keep the port for another minute.
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         raise ConnectionError("nobody listens there: connected to itself")

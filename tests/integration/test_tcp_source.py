@@ -140,6 +140,29 @@ async def test_a_connection_to_itself_is_refused_and_closed(limit, monkeypatch):
         exchange.bind(("127.0.0.1", port))
 
 
+async def test_a_connection_that_is_reset_at_once_is_closed(limit, monkeypatch):
+    """An exchange that accepts and resets can be faster than the look at who is at the other end."""
+    opened = []
+
+    async def open_tcp_stream(host, port):
+        stream = trio.SocketStream(trio.socket.socket())
+        await stream.socket.connect((host, port))
+        accepted, _ = exchange.accept()
+        reset(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
+        await trio.lowlevel.wait_readable(stream.socket)
+        opened.append(stream)
+        return stream
+
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    with socket.socket() as exchange:
+        exchange.bind(("127.0.0.1", 0))
+        exchange.listen()
+        with pytest.raises(ConnectionError, match="reset the connection"):
+            async with source_of(*exchange.getsockname()).connect():
+                pytest.fail("connected")
+    assert [stream.socket.fileno() for stream in opened] == [-1]
+
+
 async def test_leaving_closes_the_connection(limit, nursery):
     closed = trio.Event()
 
