@@ -21,7 +21,7 @@ from tests.bench.stage import LIMIT, BenchError, Service, lost_of
 
 RATE = 100_000.0
 """Updates a second."""
-P50_GOAL, P99_GOAL = 35, 100
+P50_GOAL, P99_GOAL = 15, 100
 """In ms."""
 P50_GOAL_LITTLE = 15
 """In ms, when little comes in."""

@@ -127,3 +127,22 @@ async def test_updates_that_come_all_the_time_are_written_twice_in_an_interval(a
         assert len(window.written_at) <= took / BEAT + 1
         times = [began, *window.written_at]
         assert max(b - a for a, b in pairwise(times)) <= BEAT + LATE
+
+
+@pytest.mark.parametrize(("updates", "beat"), [(1, BEAT), (1_000, BEAT / 2)], ids=["few", "many"])
+async def test_many_updates_of_each_symbol_are_written_at_every_beat_of_the_feeds(
+    updates, beat, autojump_clock
+):
+    """A flush of many costs mostly what its updates cost, so that it may as well be made twice as often."""
+    world, window = world_of()
+    async with world.running(aggregating=False):
+        await whole(world)
+        began = trio.current_time()
+        for number in range(40):
+            await trio.sleep_until(began + number * BEAT / 2)
+            entering = [("BTCUSDT", 1.0, world.now)] * updates
+            world.note("exchange1", entering)
+            await world.book.enter(batch_of("exchange1", entering))
+        await until(lambda: world.book.flushes.drained)
+        gaps = [after - before for before, after in pairwise(window.written_at)]
+        assert gaps[4:-4] == pytest.approx([beat] * len(gaps[4:-4]), abs=LATE)

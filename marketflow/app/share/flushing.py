@@ -124,9 +124,11 @@ class Flusher:
             return
         if self._trials.link.whole and not self._book.flushes.waiting:
             await self._wake.wait_for_work(self._rounds.due_at)
-        # One round in half an interval: with the time of a write, an update is in the window within it.
+        # One round in half an interval: with the time of a write, an update is in the window within it. While
+        # much comes in, two rounds: the feeds read twice as often then.
         # And no later than the heartbeat, even if the interval is longer: the lease would expire.
-        beat = next_beat(began, min(self._flush_interval / 2, HEARTBEAT_SECONDS))
+        interval = self._flush_interval / (4 if self._rounds.dense else 2)
+        beat = next_beat(began, min(interval, HEARTBEAT_SECONDS))
         if trio.current_time() < beat:
             # Not at the beat itself, or what the feeds read at it would have to wait for the next one.
             with trio.move_on_at(beat + AFTER_FEEDS):

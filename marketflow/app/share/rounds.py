@@ -21,6 +21,10 @@ log = structlog.get_logger()
 HEARTBEAT_SECONDS: Final = 0.5
 """How often at least an idle window is written to: the marker tells whether it was emptied."""
 
+DENSE: Final = 120
+"""Updates for each bar of a round. From so many on a round costs mostly what its updates cost, so that two
+rounds with half of them cost little more than one."""
+
 
 class Rounds:
     """What is written in a round, and in which order.
@@ -47,6 +51,8 @@ class Rounds:
         self._trials = trials
         self._trimming = trimming
         self._joining = joining
+        self.dense = False
+        """Whether the last round wrote many updates for each bar."""
 
     @property
     def write_seconds(self) -> Histogram:
@@ -91,13 +97,18 @@ class Rounds:
         # Up to what was accepted by now: more may come in for ever, and there is other work.
         flushes, sender = self._book.flushes, self._sender
         position, settled = flushes.position(), False
+        updates = bars = 0
         while not settled and (flush := flushes.next(self._window, now)) is not None:
             alone = sender.idle and not flushes.waiting
             send = sender.write if alone else sender.post
+            updates += sum(flush.counts.values())
+            bars += len(flush.bars)
             await send(flush.encoded, flushes.acknowledge)
             settled = flushes.settled(position)
             if not settled:
                 await self._trimming.trim()
+        # Rounds come twice as often while they are dense, and so have half as much to write.
+        self.dense = updates > bars * (DENSE / 2 if self.dense else DENSE)
         # The last round looks, too: later nobody can write again what the window has lost.
         last = self._book.ended.is_set()
         if last or sender.asked or trio.current_time() >= self._heartbeat_at:
