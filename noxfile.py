@@ -118,7 +118,7 @@ def tests(session: nox.Session) -> None:
     # The selected tests may all be of one kind, so that pytest finds none of the other.
     codes = [0, 5] if session.posargs else [0]
     session.run("pytest", *parallel(), "-m", "not alone", *session.posargs, success_codes=codes)
-    session.run("pytest", "-m", "alone and not nodes", *session.posargs, success_codes=codes)
+    session.run("pytest", "-m", "alone", *session.posargs, success_codes=codes)
 
 
 @nox.session
@@ -259,7 +259,6 @@ def simulate(session: nox.Session) -> None:
 def cluster(session: nox.Session) -> None:
     """Hurt the nodes of a real cluster in all ways, for about half an hour. Arguments after -- go to it."""
     install(session, "dev")
-    session.run("pytest", "-m", "nodes", "tests/cluster")
     session.run(
         "python",
         "-m",

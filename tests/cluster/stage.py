@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,13 @@ class Stage:
         return node
 
     async def terms(self) -> dict[str, Term]:
-        """The last terms, by exchange."""
+        """The last terms, by exchange; none while no node has made the tables yet."""
 
         def read() -> dict[str, Term]:
-            with psycopg.connect(self.dsn) as connection:
+            with psycopg.connect(self.dsn) as connection, suppress(psycopg.errors.UndefinedTable):
                 found = connection.execute("SELECT exchange, epoch, term, node FROM marketflow_leases")
                 return {row[0]: Term(*row) for row in found.fetchall()}
+            return {}
 
         return await trio.to_thread.run_sync(read)
 

@@ -10,7 +10,7 @@ from tests.cluster.trials import cut, freeze, kill
 from tests.faults.rig import eventually
 from tests.stream_clients import event_source
 
-pytestmark = [pytest.mark.alone, pytest.mark.nodes]
+pytestmark = pytest.mark.alone
 
 
 async def test_owner_killed(redis_url, postgres_dsn, tmp_path):
