@@ -60,7 +60,7 @@ METHODS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(12, "how bars come, are written and go"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
     "app.share.history.History": Known(14, "the same"),
-    "adapters.cache.memory.MemoryWindow": Known(20, PORT),
+    "adapters.cache.memory.MemoryWindow": Known(21, PORT),
 }
 IMPORTS_KNOWN = {
     "assembly": Known(17, "the composition root knows every part"),

@@ -15,6 +15,10 @@ until the database has answered it without a break for two lease times. In that 
 renews. No node leads: who should have what follows from the names (`marketflow.domain.placement`). If the
 node that should take an exchange does not, the next one does so a lease time later.
 
+A shared exchange, whose connections all carry the same updates, is given back once the node that should have
+it has a record of it (`marketflow.app.cluster.record`), or after some time in any case. Which node that is,
+all nodes know from the same look.
+
 Exchanges of the two modes are never had at the same time. Those of the mode that is not wanted are given back
 at once. One that its node has not given back is taken when it is free, only to seal it, and given back. Until
 all are released none of the wanted mode is taken. A take says of which generation the mode was at the look:
@@ -29,6 +33,7 @@ from typing import Final
 
 import attrs
 
+from marketflow.app.cluster.handovers import Handovers, Placement
 from marketflow.app.cluster.modes import unreleased
 from marketflow.app.ports import ClusterSight, Node, SeenLease, Term
 from marketflow.domain.modes import OTHER, Mode
@@ -36,6 +41,8 @@ from marketflow.domain.placement import placed, ranked
 
 UNBROKEN: Final = 2
 """For how many lease times the database must have answered a taker."""
+MOVE_PATIENCE: Final = 2
+"""For how many lease times an exchange is not moved since the node that should have it is not ready."""
 
 
 @attrs.frozen
@@ -48,14 +55,47 @@ class Moves:
     """The same, but to be given back at once: exchanges of the mode that is not wanted."""
     give: tuple[str, ...] = ()
     """Exchanges to give back: all of the mode that is not wanted, or one that another node should have."""
+    record: frozenset[str] = frozenset()
+    """Exchanges of which it is to have a record, since it may soon take them over."""
     generation: int | None = None
     """Of the mode for which exchanges are taken."""
+
+
+class _Answers:
+    """For how long the database has answered without a break. Times are seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._since = math.inf
+        self._last = -math.inf
+
+    def note(self, now: float, lasts: float) -> None:
+        """It has answered. `lasts`: how long a lease is good."""
+        # After a standstill of ours we do not know whether the database was away meanwhile.
+        if self._since == math.inf or now - self._last > lasts / 2:
+            self._since = now
+        self._last = now
+
+    def break_off(self) -> None:
+        """It has not answered."""
+        self._since = math.inf
+
+    def unbroken(self, now: float) -> float:
+        """For how long it has answered; negative: not at all."""
+        return now - self._since
 
 
 class Balance:
     """Decides for one node, from look to look. No I/O. Times are seconds of one clock."""
 
-    def __init__(self, exchanges: Mapping[str, Mode], *, lasts: float, calm: float) -> None:
+    def __init__(
+        self,
+        exchanges: Mapping[str, Mode],
+        *,
+        lasts: float,
+        calm: float,
+        shared: Collection[str] = (),
+        standby: bool = False,
+    ) -> None:
         """Makes one for a node that may have these exchanges.
 
         Args:
@@ -63,43 +103,54 @@ class Balance:
             lasts: how long a lease is good.
             calm: how long nothing must have changed before an exchange is moved to the node that should have
                 it.
+            shared: exchanges whose connections all carry the same updates.
+            standby: whether these are always recorded by the node that is next to have them.
         """
         self._exchanges = dict(sorted(exchanges.items()))
         self._lasts = lasts
         self._calm_for = calm
-        self._answers_since = math.inf
-        """Since when the database answers without a break."""
-        self._last_answer = -math.inf
+        self._handovers = Handovers(shared, patience=MOVE_PATIENCE * lasts, standby=standby)
+        self._answers = _Answers()
         self._free_since: dict[str, float] = {}
         self._seen: tuple[object, float] = None, math.inf
         """What was seen last of nodes and leases, and since when it is so."""
 
     def unanswered(self) -> None:
         """A look has failed."""
-        self._answers_since = math.inf
+        self._answers.break_off()
 
     def looked(self, sight: ClusterSight, now: float, me: Node, held: Collection[str]) -> Moves:
         """Decide after a look. `held`: the exchanges that this node has, or is just taking or giving back."""
-        self._note_answer(now)
+        self._answers.note(now, self._lasts)
         if sight.wanted is None:
             return Moves()
         nodes, mode = self._living(sight, me), sight.wanted.mode
         others = unreleased(sight, self._exchanges, OTHER[mode])
         free = self._free(others or self._of(mode), sight, now, me, held)
         calm = self._is_calm(sight, nodes, now, mode)
+        wanted, theirs = self._of(mode), self._of(OTHER[mode])
+        placement = Placement.of(wanted, nodes)
         if me.name not in nodes:
-            return Moves()
-        places = {mode: placed(self._of(mode), nodes), OTHER[mode]: placed(self._of(OTHER[mode]), nodes)}
+            left = [exchange for exchange in held if not self._handovers.waits(exchange, sight, placement)]
+            return Moves(give=tuple(left) if me.leaving else ())
+        moving = self._misplaced(sight, placement.places) if calm else None
+        all_places = {**placement.places, **placed(theirs, nodes)}
 
         def to_take(exchange: str) -> bool:
-            place = places[self._exchanges[exchange]][exchange]
-            return now - self._free_since[exchange] >= self._patience(exchange, me, place, nodes)
+            patience = self._patience(exchange, me, all_places[exchange], nodes)
+            return now - self._free_since[exchange] >= patience
 
-        take = {} if others else _ripe(free, self._of(mode), to_take)
         give = tuple(exchange for exchange in held if self._exchanges[exchange] != mode)
-        if not give and calm:
-            give = self._misplaced(sight, me, places[mode])
-        return Moves(take, _ripe(free, others, to_take), give, sight.wanted.generation)
+        goes = self._handovers.moves(moving, sight, placement, now)
+        if not give and goes and moving is not None and sight.leases[moving].node == me.name:
+            give = (moving,)
+        return Moves(
+            take={} if others else _ripe(free, wanted, to_take),
+            seal=_ripe(free, others, to_take),
+            give=give,
+            record=frozenset() if others else self._handovers.to_record(sight, me, held, placement, moving),
+            generation=sight.wanted.generation,
+        )
 
     def _of(self, mode: Mode) -> list[str]:
         return [exchange for exchange, its_mode in self._exchanges.items() if its_mode == mode]
@@ -116,12 +167,6 @@ class Balance:
         self._free_since = {exchange: self._free_since.get(exchange, now) for exchange in free}
         return free
 
-    def _note_answer(self, now: float) -> None:
-        # After a standstill of ours we do not know whether the database was away meanwhile.
-        if self._answers_since == math.inf or now - self._last_answer > self._lasts / 2:
-            self._answers_since = now
-        self._last_answer = now
-
     def _living(self, sight: ClusterSight, me: Node) -> Sequence[str]:
         """The nodes that may have exchanges. We live, even if the database has not heard of us yet."""
         others = (
@@ -136,7 +181,7 @@ class Balance:
             return True
         if (lease.node, lease.boot) == (me.name, me.boot):
             return True  # We took it, and the answer was lost; or we have just lost it.
-        return lease.left < 0 and now - self._answers_since >= UNBROKEN * self._lasts
+        return lease.left < 0 and self._answers.unbroken(now) >= UNBROKEN * self._lasts
 
     def _patience(self, exchange: str, me: Node, place: str, nodes: Sequence[str]) -> float:
         """For how long an exchange must be free before this node takes it. `place`: who should have it."""
@@ -151,11 +196,9 @@ class Balance:
             self._seen = (nodes, held), now
         return len(held) == len(leases) and now - self._seen[1] >= self._calm_for
 
-    def _misplaced(self, sight: ClusterSight, me: Node, wanted: Mapping[str, str]) -> tuple[str, ...]:
-        """The exchange that is moved next in the cluster, if it is ours to give."""
-        owners = {exchange: sight.leases[exchange].node for exchange in wanted}
-        first = next((name for name in sorted(wanted) if owners[name] != wanted[name]), None)
-        return (first,) if first is not None and owners[first] == me.name else ()
+    def _misplaced(self, sight: ClusterSight, wanted: Mapping[str, str]) -> str | None:
+        """The exchange that is moved next in the cluster."""
+        return next((name for name in sorted(wanted) if sight.leases[name].node != wanted[name]), None)
 
 
 def _ripe(

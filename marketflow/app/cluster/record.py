@@ -1,9 +1,9 @@
 """What a node has received of an exchange before it had it: decoded, bounded, and in no ledger yet.
 
 ```
-              sifted and opened, once the window was read             all entered
- recording ──────────────────────────────────────────────> entering ─────────────> passing
-     └─────────────── close: the exchange is not ours ───────────> closed
+              sift, once the window was read           open           all entered
+ recording ──────────────────────────────────> sifted ──────> entering ──────────> passing
+     └────────── close: the exchange is not ours ────────> closed
 ```
 The record stands between the pool and the book. What the window has already is sifted out by a difference of
 multisets: each update there cancels one recorded update of the same symbol, timestamp and price. So neither
@@ -29,8 +29,6 @@ SKEW_SECONDS: Final = 2.0
 """So long after the last owner has stored an update it may still reach us: connections differ."""
 FOREVER: Final = 2**53
 """After all timestamps (ms)."""
-BATCHES_AT_ONCE: Final = 32
-"""So many batches are sifted before other tasks have a turn: about 10 ms at most."""
 
 
 class RecordState(Enum):
@@ -38,8 +36,10 @@ class RecordState(Enum):
 
     RECORDING = "recording"
     """They are kept."""
+    SIFTED = "sifted"
+    """The window has none of what was kept. New ones wait."""
     ENTERING = "entering"
-    """What was kept enters the book; new ones wait."""
+    """What was kept enters the book. New ones wait."""
     PASSING = "passing"
     """Straight to the book."""
     CLOSED = "closed"
@@ -143,6 +143,8 @@ class Record:
         """
         self.state = RecordState.RECORDING
         self.kept = Kept(most=most, seconds=seconds)
+        self.last_accepted: dict[str, float] = {}
+        """By exchange, when updates have come last, recorded or not (seconds of Trio's clock)."""
         self._known = Known()
         """What the window has, and has not come yet."""
         self._skewed_until = -math.inf
@@ -153,6 +155,8 @@ class Record:
 
     async def enter(self, batch: Batch) -> None:
         """Take a batch of the pool. It waits only for the book."""
+        if batch.updates:
+            self.last_accepted[batch.exchange] = trio.current_time()
         if self.state is RecordState.RECORDING:
             self.kept.add(batch)
             return
@@ -169,18 +173,18 @@ class Record:
         """The greatest timestamp (ms); 0: nothing is kept."""
         return max((max(each.columns.timestamps) for each in self.kept.updates), default=0)
 
-    def spans(self, symbols: Iterable[str]) -> Sequence[tuple[str, Span]]:
-        """The seconds of each symbol's updates, and all of the newest second and behind it.
+    def spans(self) -> Sequence[tuple[str, Span]]:
+        """The seconds of each symbol's updates, and for each all of the newest second and behind it.
 
         The last owner may have stored updates that have not reached us yet.
         """
         newest = floor_to(self.newest, BAR_WIDTH)
-        found = {symbol: {newest} for symbol in symbols}
+        found: dict[str, set[int]] = {}
         for each in self.kept.updates:
-            found[each.symbol].update(each.bars)
+            found.setdefault(each.symbol, {newest}).update(each.bars)
         return [(symbol, span) for symbol, seconds in found.items() for span in _runs(sorted(seconds))]
 
-    async def sift(self, known: Iterable[PriceUpdate], since: int) -> None:
+    def sift(self, known: Iterable[PriceUpdate], since: int) -> None:
         """Reject what the window has already, and what it cannot tell.
 
         Args:
@@ -189,13 +193,9 @@ class Record:
         """
         self._known = Known(known)
         self._skewed_until = trio.current_time() + SKEW_SECONDS
-        sifted: deque[Batch] = deque()
-        self.state = RecordState.ENTERING
-        for number, batch in enumerate(self.kept.batches):
-            sifted.append(self._known.sifted(batch, since))
-            if number % BATCHES_AT_ONCE == BATCHES_AT_ONCE - 1:
-                await trio.lowlevel.checkpoint()
-        self.kept.batches = sifted
+        for place in range(len(self.kept.batches)):
+            self.kept.batches[place] = self._known.sifted(self.kept.batches[place], since)
+        self.state = RecordState.SIFTED
 
     async def open(self, book: Callable[[Batch], Awaitable[None]]) -> None:
         """Enter what was kept into the book; from then on everything goes there."""

@@ -3,7 +3,8 @@
 ```
  run_tenure
   ├─ ending           cancels all of it when the exchange is lost
-  ├─ feeding          the feed and its pool; ends when the exchange is to be given back
+  ├─ feeding          sifts what was recorded, enters it, and goes on; ends when the exchange is to be given
+  │                   back. Its feed may have begun before the term (`marketflow.app.cluster.feeding`)
   └─ share            flusher, aggregator, spooling, packing; ends when all is stored
 ```
 Taking an exchange over is the same as starting: the share reads what earlier terms have left in the window,
@@ -16,12 +17,12 @@ still, writes nothing any more. Nothing else begins.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 from trio_util import move_on_when
 
+from marketflow.app.cluster.feeding import Feeding
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.ports import NEVER, Clock, Fenced, StoreAway
 from marketflow.app.share.share import Share
@@ -30,15 +31,13 @@ SEAL_SECONDS: Final = 0.25
 """How often it is tried to seal an exchange whose window is away."""
 
 
-async def run_tenure(
-    hold: Hold, share: Share, feed: Callable[[trio.Event], Awaitable[None]], clock: Clock
-) -> int:
+async def run_tenure(hold: Hold, share: Share, feeding: Feeding, clock: Clock) -> int:
     """Have an exchange until it is lost, or to be given back and everything is stored.
 
     Args:
         hold: tells when.
         share: of this term alone.
-        feed: feeds the share's book until the event is set, and all that was received is in the book.
+        feeding: feeds the share's book.
         clock: the wall clock.
 
     Returns:
@@ -56,7 +55,9 @@ async def run_tenure(
                 await share.lease()
             async with move_on_when(hold.leaving.wait):
                 await share.begin(clock.now())
-            nursery.start_soon(_feed, share, feed, hold.leaving)
+            async with move_on_when(hold.leaving.wait):
+                await feeding.sift(share, clock.now())
+            nursery.start_soon(_feed, share, feeding, hold.leaving)
             await share.run()
             nursery.cancel_scope.cancel()
     except* Fenced as group:
@@ -89,6 +90,6 @@ async def _seal(share: Share) -> None:
             return
 
 
-async def _feed(share: Share, feed: Callable[[trio.Event], Awaitable[None]], leaving: trio.Event) -> None:
-    await feed(leaving)
+async def _feed(share: Share, feeding: Feeding, leaving: trio.Event) -> None:
+    await feeding.feed(share, leaving)
     share.end()

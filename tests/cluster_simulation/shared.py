@@ -1,0 +1,38 @@
+"""An exchange whose connections all carry the same lines, and that notes what it has sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.simulation.exchanges import LAGS, SimulatedExchange
+
+TWICE = 0.2
+"""How often a line is sent twice: two updates that nothing tells apart."""
+
+
+class SharedExchange(SimulatedExchange):
+    """Sends good lines only, each with a price of its own."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.sent_to_all: list[tuple[str, int, float]] = []
+        """(symbol, timestamp, price), of lines that somebody was connected for."""
+        self._number = 0
+
+    def send(self) -> None:
+        """Send some lines to all connections."""
+        lines: list[bytes] = []
+        for _ in range(self._rng.randint(1, 3)):
+            self._number += 1
+            symbol, price = self._rng.choice(self._symbols), self._number / 8
+            time = self._true_time() - self._rng.choice(LAGS)
+            line = json.dumps({"symbol": symbol, "price": price, "timestamp": time}).encode() + b"\n"
+            times = 1 + (self._rng.random() < TWICE)
+            lines += [line] * times
+            if self._connections:
+                self.sent_to_all += [(symbol, time, price)] * times
+        for connection in list(self._connections):
+            connection.send(b"".join(lines))
+        if self._connections:
+            self.sent.set()
