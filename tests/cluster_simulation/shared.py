@@ -18,6 +18,8 @@ class SharedExchange(SimulatedExchange):
         super().__init__(*arguments, **options)
         self.sent_to_all: list[tuple[str, int, float]] = []
         """(symbol, timestamp, price), of lines that somebody was connected for."""
+        self.owed_from: int | None = None
+        """The number of those that were sent before a node had it for the first time."""
         self._number = 0
 
     def send(self) -> None:
@@ -36,3 +38,9 @@ class SharedExchange(SimulatedExchange):
             connection.send(b"".join(lines))
         if self._connections:
             self.sent.set()
+
+    def drop(self, *, broken: bool) -> None:
+        """End all connections, with no part of a line."""
+        for connection in self._connections:
+            connection.end(broken=broken)
+        self._connections.clear()

@@ -365,6 +365,9 @@ class World:
         self.coverage["sealed"] += 1
         self.note(f"{term.exchange} sealed by epoch {term.epoch} ({term.id})")
         self._count_losses(term.exchange, term)
+        market = self.around.exchanges[term.exchange]
+        if isinstance(market, SharedExchange) and market.owed_from is None:
+            market.owed_from = len(market.sent_to_all)
 
     def _count_losses(self, exchange: str, term: Term | None) -> None:
         for tenure in self._all_tenures():
@@ -520,7 +523,8 @@ class World:
         if (extra := held - sent) and not kinds & FORGETTING:
             raise Wrong(f"more often in the window of {exchange} than it was sent: {list(extra.items())[:3]}")
         if kinds <= (HARMLESS | DEADLY if self.plan.standby else HARMLESS):
-            missing = Counter({key: count for key, count in (sent - held).items() if key[1] >= since})
+            owed = Counter(key for key in market.sent_to_all[market.owed_from :] if key[1] >= since)
+            missing = owed - held
             if missing:
                 raise Wrong(
                     f"sent by {exchange}, and not in its window: {missing.total()}, {list(missing)[:3]}"

@@ -134,10 +134,11 @@ class Balance:
             left = [exchange for exchange in held if not self._handovers.waits(exchange, sight, placement)]
             return Moves(give=tuple(left) if me.leaving else ())
         moving = self._misplaced(sight, placement.places) if calm else None
-        all_places = {**placement.places, **placed(theirs, nodes)}
+        places_of_others = placed(theirs, nodes)
 
         def to_take(exchange: str) -> bool:
-            patience = self._patience(exchange, me, all_places[exchange], nodes)
+            place = places_of_others.get(exchange) or self._handovers.heir(exchange, sight, placement)
+            patience = self._patience(exchange, me, place, nodes)
             return now - self._free_since[exchange] >= patience
 
         give = tuple(exchange for exchange in held if self._exchanges[exchange] != mode)
@@ -183,7 +184,7 @@ class Balance:
             return True  # We took it, and the answer was lost; or we have just lost it.
         return lease.left < 0 and self._answers.unbroken(now) >= UNBROKEN * self._lasts
 
-    def _patience(self, exchange: str, me: Node, place: str, nodes: Sequence[str]) -> float:
+    def _patience(self, exchange: str, me: Node, place: str | None, nodes: Sequence[str]) -> float:
         """For how long an exchange must be free before this node takes it. `place`: who should have it."""
         if place == me.name:
             return 0.0

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import attrs
 
 from marketflow.app.ports import ClusterSight, Node
-from marketflow.domain.placement import placed
+from marketflow.domain.placement import placed, ranked
 
 
 @attrs.frozen
@@ -27,6 +27,14 @@ class Placement:
     def of(cls, exchanges: Collection[str], nodes: Collection[str]) -> Placement:
         """That of these exchanges and nodes."""
         return cls(nodes, placed(exchanges, nodes))
+
+    def owned(self, exchange: str, sight: ClusterSight) -> str | None:
+        """The node that has the exchange, lives, and does not leave; None if there is none."""
+        lease = sight.leases.get(exchange)
+        if lease is None or lease.released or lease.left < 0 or lease.node not in self.nodes:
+            return None
+        seen = sight.nodes.get(lease.node)
+        return lease.node if seen is None or seen.node.boot == lease.boot else None
 
     def without(self, owner: str) -> Placement:
         """If this node were not there."""
@@ -51,10 +59,22 @@ class Handovers:
         self._moving: tuple[str | None, float] = None, math.inf
         """The exchange that is to be moved, and since when."""
 
+    def heir(self, exchange: str, sight: ClusterSight, placement: Placement) -> str | None:
+        """The node that is to have the exchange next, or has it and is to keep it; None without nodes.
+
+        Without an owner it is a node that is ready, since it loses nothing, even if the last owner has been
+        started again and should have it. Otherwise it is the one that should have it.
+        """
+        if not placement.owned(exchange, sight):
+            ready = [name for name in placement.nodes if _is_ready(sight, name, exchange)]
+            if ready:
+                return ranked(exchange, ready)[0]
+        return placement.places.get(exchange)
+
     def waits(self, exchange: str, sight: ClusterSight, placement: Placement) -> bool:
-        """Whether the node that should have the exchange lives, but is not ready for it."""
-        heir = sight.nodes.get(placement.places.get(exchange, ""))
-        return exchange in self._shared and heir is not None and exchange not in heir.node.ready
+        """Whether a node is to have the exchange next, but is not ready for it."""
+        heir = self.heir(exchange, sight, placement)
+        return exchange in self._shared and heir is not None and not _is_ready(sight, heir, exchange)
 
     def moves(self, exchange: str | None, sight: ClusterSight, placement: Placement, now: float) -> bool:
         """Whether the exchange that is to be moved can go now."""
@@ -78,14 +98,17 @@ class Handovers:
         """
         found = set()
         for exchange in self._shared.intersection(placement.places).difference(held):
-            lease = sight.leases.get(exchange)
-            live = lease is not None and not lease.released and lease.node in placement.nodes
-            if lease is None or not live or exchange == moving:
-                heir = placement.places[exchange]
+            owner = placement.owned(exchange, sight)
+            if not owner or exchange == moving:
+                heir = self.heir(exchange, sight, placement)
             elif self._standby:
-                heir = placement.without(lease.node).places.get(exchange, "")
+                heir = placement.without(owner).places.get(exchange)
             else:
                 continue
             if heir == me.name:
                 found.add(exchange)
         return frozenset(found)
+
+
+def _is_ready(sight: ClusterSight, node: str, exchange: str) -> bool:
+    return node in sight.nodes and exchange in sight.nodes[node].node.ready
