@@ -10,7 +10,8 @@
                                │                                                                 │
                                └────────────── it was given back ────────────────────────────────┘
 ```
-A lease that has expired is not free at once. If the database was away, nobody could renew; so a taker waits
+For how long a lease was not renewed, a node measures by its own clock (`marketflow.app.cluster.renewals`). A
+lease that has expired is not free at once. If the database was away, nobody could renew. So a taker waits
 until the database has answered it without a break for two lease times. In that time every owner that lives
 renews. No node leads: who should have what follows from the names (`marketflow.domain.placement`). If the
 node that should take an exchange does not, the next one does so a lease time later.
@@ -35,6 +36,7 @@ import attrs
 
 from marketflow.app.cluster.handovers import Handovers, Placement
 from marketflow.app.cluster.modes import unreleased
+from marketflow.app.cluster.renewals import Renewals
 from marketflow.app.ports import ClusterSight, Node, SeenLease, Term
 from marketflow.domain.modes import OTHER, Mode
 from marketflow.domain.placement import placed, ranked
@@ -111,6 +113,7 @@ class Balance:
         self._calm_for = calm
         self._handovers = Handovers(shared, patience=MOVE_PATIENCE * lasts, standby=standby)
         self._answers = _Answers()
+        self._leases, self._nodes = Renewals(), Renewals()
         self._free_since: dict[str, float] = {}
         self._seen: tuple[object, float] = None, math.inf
         """What was seen last of nodes and leases, and since when it is so."""
@@ -122,9 +125,10 @@ class Balance:
     def looked(self, sight: ClusterSight, now: float, me: Node, held: Collection[str]) -> Moves:
         """Decide after a look. `held`: the exchanges that this node has, or is just taking or giving back."""
         self._answers.note(now, self._lasts)
+        self._note_renewals(sight, now)
         if sight.wanted is None:
             return Moves()
-        nodes, mode = self._living(sight, me), sight.wanted.mode
+        nodes, mode = self._living(sight, now, me), sight.wanted.mode
         others = unreleased(sight, self._exchanges, OTHER[mode])
         free = self._free(others or self._of(mode), sight, now, me, held)
         calm = self._is_calm(sight, nodes, now, mode)
@@ -163,26 +167,35 @@ class Balance:
         free = {
             exchange: None if lease is None else lease.term
             for exchange in exchanges
-            if exchange not in held and self._is_free(lease := sight.leases.get(exchange), me, now)
+            if exchange not in held and self._is_free(exchange, lease := sight.leases.get(exchange), me, now)
         }
         self._free_since = {exchange: self._free_since.get(exchange, now) for exchange in free}
         return free
 
-    def _living(self, sight: ClusterSight, me: Node) -> Sequence[str]:
+    def _note_renewals(self, sight: ClusterSight, now: float) -> None:
+        leases, nodes = sight.leases.items(), sight.nodes.items()
+        self._leases.look({name: (each.term, sight.now + each.left) for name, each in leases}, now)
+        self._nodes.look({name: (each.node.boot, sight.now - each.age) for name, each in nodes}, now)
+
+    def _living(self, sight: ClusterSight, now: float, me: Node) -> Sequence[str]:
         """The nodes that may have exchanges. We live, even if the database has not heard of us yet."""
         others = (
             seen.node
-            for seen in sight.nodes.values()
-            if seen.age < self._lasts * 1_000 and seen.node.name != me.name
+            for name, seen in sight.nodes.items()
+            if seen.age < self._lasts * 1_000
+            and self._nodes.idle(name, now) < self._lasts
+            and name != me.name
         )
         return sorted(node.name for node in (me, *others) if node.feeds and not node.leaving)
 
-    def _is_free(self, lease: SeenLease | None, me: Node, now: float) -> bool:
+    def _is_free(self, exchange: str, lease: SeenLease | None, me: Node, now: float) -> bool:
         if lease is None or lease.released:
             return True
         if (lease.node, lease.boot) == (me.name, me.boot):
             return True  # We took it, and the answer was lost; or we have just lost it.
-        return lease.left < 0 and self._answers.unbroken(now) >= UNBROKEN * self._lasts
+        if self._leases.idle(exchange, now) < self._lasts:
+            return False
+        return self._answers.unbroken(now) >= UNBROKEN * self._lasts
 
     def _patience(self, exchange: str, me: Node, place: str | None, nodes: Sequence[str]) -> float:
         """For how long an exchange must be free before this node takes it. `place`: who should have it."""
