@@ -16,8 +16,8 @@ class SharedExchange(SimulatedExchange):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.sent_to_all: list[tuple[str, int, float]] = []
-        """(symbol, timestamp, price), of lines that somebody was connected for."""
+        self.lines_sent: list[tuple[str, int, float]] = []
+        """(symbol, timestamp, price) of all lines, whether somebody was connected or not."""
         self.owed_from: int | None = None
         """The number of those that were sent before a node had it for the first time."""
         self._number = 0
@@ -37,8 +37,7 @@ class SharedExchange(SimulatedExchange):
             json.dumps({"symbol": symbol, "price": price, "timestamp": time}).encode() + b"\n"
             for symbol, time, price in keys
         ]
-        if self._connections:
-            self.sent_to_all += keys
+        self.lines_sent += keys
         for connection in list(self._connections):
             connection.send(b"".join(lines))
         if self._connections:
