@@ -94,6 +94,7 @@ DEFAULTS = {
     "cluster.lease_renew": 1_000,
     "cluster.lease_scan": 250,
     "cluster.settle": 30_000,
+    "cluster.standby": False,
     "state_dir": Path("/home/me/.local/state/marketflow"),
     "shutdown_timeout": 10_000,
 }
