@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.simulation.exchanges import LAGS, SimulatedExchange
 
-TWICE = 0.2
-"""How often a line is sent twice: two updates that nothing tells apart."""
+AGAIN = 0.3
+"""How often a line of the send before is sent again: two updates that nothing tells apart."""
 
 
 class SharedExchange(SimulatedExchange):
@@ -16,24 +16,28 @@ class SharedExchange(SimulatedExchange):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.sent_to_all: list[tuple[str, int, float]] = []
-        """(symbol, timestamp, price), of lines that somebody was connected for."""
+        self.lines_sent: list[tuple[str, int, float]] = []
+        """(symbol, timestamp, price) of all lines, whether somebody was connected or not."""
         self.owed_from: int | None = None
         """The number of those that were sent before a node had it for the first time."""
         self._number = 0
+        self._last = self._new_key()
+
+    def _new_key(self) -> tuple[str, int, float]:
+        self._number += 1
+        return self._rng.choice(self._symbols), self._true_time() - self._rng.choice(LAGS), self._number / 8
 
     def send(self) -> None:
         """Send some lines to all connections."""
-        lines: list[bytes] = []
-        for _ in range(self._rng.randint(1, 3)):
-            self._number += 1
-            symbol, price = self._rng.choice(self._symbols), self._number / 8
-            time = self._true_time() - self._rng.choice(LAGS)
-            line = json.dumps({"symbol": symbol, "price": price, "timestamp": time}).encode() + b"\n"
-            times = 1 + (self._rng.random() < TWICE)
-            lines += [line] * times
-            if self._connections:
-                self.sent_to_all += [(symbol, time, price)] * times
+        keys = [self._new_key() for _ in range(self._rng.randint(1, 3))]
+        if self._rng.random() < AGAIN:
+            keys.append(self._last)
+        self._last = keys[0]
+        lines = [
+            json.dumps({"symbol": symbol, "price": price, "timestamp": time}).encode() + b"\n"
+            for symbol, time, price in keys
+        ]
+        self.lines_sent += keys
         for connection in list(self._connections):
             connection.send(b"".join(lines))
         if self._connections:

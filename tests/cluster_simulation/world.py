@@ -367,7 +367,7 @@ class World:
         self._count_losses(term.exchange, term)
         market = self.around.exchanges[term.exchange]
         if isinstance(market, SharedExchange) and market.owed_from is None:
-            market.owed_from = len(market.sent_to_all)
+            market.owed_from = len(market.lines_sent)
 
     def _count_losses(self, exchange: str, term: Term | None) -> None:
         for tenure in self._all_tenures():
@@ -519,11 +519,11 @@ class World:
         for (_, symbol), members in self.shards[exchange].shelf.members.items():
             for member in members.values():
                 held[symbol, member.timestamp, member.price] += 1
-        sent = Counter(market.sent_to_all)
+        sent = Counter(market.lines_sent)
         if (extra := held - sent) and not kinds & FORGETTING:
             raise Wrong(f"more often in the window of {exchange} than it was sent: {list(extra.items())[:3]}")
         if kinds <= (HARMLESS | DEADLY if self.plan.standby else HARMLESS):
-            owed = Counter(key for key in market.sent_to_all[market.owed_from :] if key[1] >= since)
+            owed = Counter(key for key in market.lines_sent[market.owed_from :] if key[1] >= since)
             missing = owed - held
             if missing:
                 raise Wrong(

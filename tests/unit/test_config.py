@@ -46,9 +46,9 @@ DEFAULTS = {
     "mode": "live",
     "symbols": ("BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT"),
     "exchanges": (
-        ("exchange1", "127.0.0.1", 40101, "lines"),
-        ("exchange2", "127.0.0.1", 40102, "lines"),
-        ("exchange3", "127.0.0.1", 40103, "lines"),
+        ("exchange1", "127.0.0.1", 40101, "lines", False),
+        ("exchange2", "127.0.0.1", 40102, "lines", False),
+        ("exchange3", "127.0.0.1", 40103, "lines", False),
     ),
     "http.host": "127.0.0.1",
     "http.port": 8080,
@@ -94,6 +94,7 @@ DEFAULTS = {
     "cluster.lease_renew": 1_000,
     "cluster.lease_scan": 250,
     "cluster.settle": 30_000,
+    "cluster.standby": False,
     "state_dir": Path("/home/me/.local/state/marketflow"),
     "shutdown_timeout": 10_000,
 }

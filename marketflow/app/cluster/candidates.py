@@ -87,9 +87,9 @@ class Candidates:
 
     def record(self, exchanges: Collection[str], nursery: trio.Nursery) -> None:
         """Record these exchanges from now on, and no others. A term that has begun goes on."""
-        for exchange in set(self._candidates).difference(exchanges):
+        for exchange in [name for name in self._candidates if name not in exchanges]:
             self._candidates.pop(exchange).orders.close()
-        for exchange in sorted(set(exchanges).difference(self._candidates)):
+        for exchange in [name for name in sorted(exchanges) if name not in self._candidates]:
             self._start(exchange, nursery, seals=False)
 
     def take(self, exchange: str, order: Order, nursery: trio.Nursery) -> None:

@@ -97,7 +97,9 @@ class Handovers:
         `held`: those that it has. `moving`: the one that is to be moved.
         """
         found = set()
-        for exchange in self._shared.intersection(placement.places).difference(held):
+        for exchange in placement.places:
+            if exchange not in self._shared or exchange in held:
+                continue
             owner = placement.owned(exchange, sight)
             if not owner or exchange == moving:
                 heir = self.heir(exchange, sight, placement)
