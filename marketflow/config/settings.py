@@ -357,13 +357,16 @@ def _redis_problems(redis: RedisSettings) -> Iterator[Clash]:
 
 def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:
     """What is wrong with the times of a cluster."""
-    for first, second, factor in (("lease_renew", "lease_ttl", 2), ("lease_scan", "lease_renew", 1)):
+    # A look that comes later than half a lease time after the one before counts as an outage of the database.
+    for first, second, factor, part in (
+        ("lease_renew", "lease_ttl", 2, "half"),
+        ("lease_scan", "lease_ttl", 4, "a quarter"),
+    ):
         shorter, longer = getattr(cluster, first), getattr(cluster, second)
         if shorter * factor > longer:
-            most = f"half of {second}" if factor > 1 else second
             yield Clash(
                 (f"cluster.{first}", f"cluster.{second}"),
-                f"{first} {kinds.show_duration(shorter)} is more than {most} ({kinds.show_duration(longer)})",
+                f"{first} {kinds.show_duration(shorter)} is more than {part} of {second} ({kinds.show_duration(longer)})",
             )
 
 

@@ -16,7 +16,7 @@ from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.clock_offset import ClockOffset
 from marketflow.app.cluster.feeding import Feeding, Recording
-from marketflow.app.cluster.hold import Hold
+from marketflow.app.cluster.hold import Ended, Hold
 from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.modes import ClusterModes
@@ -245,7 +245,7 @@ class SimulatedNode:
             yield candidacy
             nursery.cancel_scope.cancel()
 
-    async def have(self, hold: Hold, candidacy: SimulatedCandidacy) -> int:
+    async def have(self, hold: Hold, candidacy: SimulatedCandidacy) -> Ended:
         """Have an exchange for a term."""
         around, exchange = self.around, hold.term.exchange
         link = self.shards[exchange]
@@ -262,15 +262,16 @@ class SimulatedNode:
             options=around.options,
             held=Held(hold.term, hold.confirmed),
         )
+        hold.movable = lambda: share.redis.up
         tenure = SimulatedTenure(hold.term, self, share, window, candidacy.feeding.feed_)
         candidacy.tenure = tenure
         if candidacy.shared:
             note_entering(share.book, partial(around.entering, tenure))
         self.tenures.append(tenure)
         try:
-            met = await run_tenure(hold, share, candidacy.feeding, around.clock)
+            ended = await run_tenure(hold, share, candidacy.feeding, around.clock)
             tenure.returned = True
-            return met
+            return ended
         finally:
             tenure.over = True
 
@@ -290,7 +291,7 @@ class SimulatedCandidacy:
         """See the port."""
         return self.feeding.ready
 
-    async def __call__(self, hold: Hold) -> int:
+    async def __call__(self, hold: Hold) -> Ended:
         """See the port."""
         return await self.node.have(hold, self)
 

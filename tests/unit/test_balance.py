@@ -34,14 +34,21 @@ def alone() -> Balance:
     return Balance({"exchange1": "live"}, lasts=LASTS, calm=CALM)
 
 
-def look(balance: Balance, seen: ClusterSight, now: float, me: Node, held: Collection[str]) -> Moves:
+def look(
+    balance: Balance,
+    seen: ClusterSight,
+    now: float,
+    me: Node,
+    held: Collection[str],
+    immovable: Collection[str] = (),
+) -> Moves:
     """Look at that time. Leases that are good were just renewed; of the others each time is longer ago."""
     ms = round(now * 1_000)
     leases = {
         name: each if each.left > 0 else attrs.evolve(each, left=each.left - ms)
         for name, each in seen.leases.items()
     }
-    return balance.looked(attrs.evolve(seen, now=ms, leases=leases), now, me, held)
+    return balance.looked(attrs.evolve(seen, now=ms, leases=leases), now, me, held, immovable)
 
 
 def looks(balance: Balance, seen: ClusterSight, until: float, *, since: float = 0.0) -> Moves:
@@ -171,6 +178,17 @@ def test_an_exchange_is_moved_once_nothing_has_changed_for_a_while_and_one_at_a_
     theirs = SeenLease(Term(first, 5, "t5"), OTHER.name, OTHER.boot, 3_000, 0)
     moved = sight(ME, OTHER, **leases | {first: theirs})
     assert look(balance, moved, at + 1.0, ME, [name for name in names if name != first]) == NONE
+
+
+def test_an_exchange_whose_window_is_away_is_not_moved() -> None:
+    """What the window lacks the next owner would lack in its rows."""
+    names = ["exchange1", "exchange2"]
+    balance = Balance(dict.fromkeys(names, "live"), lasts=LASTS, calm=CALM)
+    seen = sight(ME, OTHER, **{name: lease(ME, exchange=name) for name in names})
+    (first,) = (name for name in names if placed(names, ["a", "b"])[name] == "b")
+    for second in range(2 * int(CALM)):
+        assert look(balance, seen, float(second), ME, names, immovable=[first]) == NONE
+    assert look(balance, seen, 2 * CALM, ME, names).give == (first,)
 
 
 def test_without_calm_nothing_is_moved() -> None:

@@ -122,8 +122,24 @@ class Balance:
         """A look has failed."""
         self._answers.break_off()
 
-    def looked(self, sight: ClusterSight, now: float, me: Node, held: Collection[str]) -> Moves:
-        """Decide after a look. `held`: the exchanges that this node has, or is just taking or giving back."""
+    def looked(
+        self,
+        sight: ClusterSight,
+        now: float,
+        me: Node,
+        held: Collection[str],
+        immovable: Collection[str] = (),
+    ) -> Moves:
+        """Decide after a look.
+
+        Args:
+            sight: what was seen.
+            now: when.
+            me: this node.
+            held: the exchanges that this node has, or is just taking or giving back.
+            immovable: those of them that are not moved now, since their window is away. What it lacks, the
+                next owner would lack in its rows.
+        """
         self._answers.note(now, self._lasts)
         self._note_renewals(sight, now)
         if sight.wanted is None:
@@ -147,7 +163,8 @@ class Balance:
 
         give = tuple(exchange for exchange in held if self._exchanges[exchange] != mode)
         goes = self._handovers.moves(moving, sight, placement, now)
-        if not give and goes and moving is not None and sight.leases[moving].node == me.name:
+        ours = moving is not None and moving not in immovable and sight.leases[moving].node == me.name
+        if not give and goes and moving is not None and ours:
             give = (moving,)
         return Moves(
             take={} if others else _ripe(free, wanted, to_take),

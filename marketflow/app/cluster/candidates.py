@@ -18,7 +18,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from marketflow.app.cluster.hold import Hold
+from marketflow.app.cluster.hold import Ended, Hold
 from marketflow.app.ports import Node, Term
 
 
@@ -30,11 +30,10 @@ class Candidacy(Protocol):
         """Whether all that the exchange sends is recorded."""
         ...
 
-    async def __call__(self, hold: Hold) -> int:
+    async def __call__(self, hold: Hold) -> Ended:
         """Have the exchange: it is fed into a share of its own. To be called once at most.
 
         Return when the exchange was lost, or, once it is to be given back, all is stored.
-        Returns the epoch of a later term that was met in the window; `NEVER` if none was.
         """
         ...
 

@@ -11,8 +11,8 @@ import trio
 from trio_util import wait_any
 
 from marketflow.app.cluster.candidates import Candidacy, Candidates, Order, Tenures
-from marketflow.app.cluster.hold import Hold
-from marketflow.app.ports import NEVER, ClusterSight, Entropy, Leases, StoreAway, Term
+from marketflow.app.cluster.hold import Ending, Hold
+from marketflow.app.ports import NEVER, ClusterSight, Entropy, Leases, StoreAway, StoreTaken, Term
 
 log = structlog.get_logger()
 
@@ -63,6 +63,7 @@ class Holdings:
             entropy: for the ids of terms.
         """
         self.holds: dict[str, Hold] = {}
+        self._stopping = trio.Event()
         self._leases = leases
         self.candidates = Candidates(tenures, self._have)
         self._times = times
@@ -81,6 +82,15 @@ class Holdings:
         for exchange, hold in self.holds.items():
             hold.seen(sight.leases.get(exchange), sent_at, self._times.lasts if renewed else None)
 
+    @property
+    def immovable(self) -> Collection[str]:
+        """Exchanges of which another node would not find in the window all that was accepted."""
+        return [exchange for exchange, hold in self.holds.items() if not hold.movable()]
+
+    def stop(self) -> None:
+        """The node is to end: nothing is taken any more, and a window that is away is not waited for."""
+        self._stopping.set()
+
     async def given(self) -> None:
         """Wait until everything is to be given back, or lost."""
         for hold in list(self.holds.values()):
@@ -98,16 +108,21 @@ class Holdings:
 
         Returns False if it could not be taken.
         """
+        if self._stopping.is_set():
+            return False
         epoch = 1 + max(NEVER if order.after is None else order.after.epoch, self._met.get(exchange, NEVER))
-        hold = Hold(Term(exchange, epoch, f"{self._entropy.getrandbits(32):08x}"), self._elapsed)
+        hold = Hold(
+            Term(exchange, epoch, f"{self._entropy.getrandbits(32):08x}"), self._elapsed, self._stopping
+        )
         if order.seals:
             hold.leaving.set()
         self.holds[exchange] = hold
         try:
             if not await self._take(hold, order):
                 return False
-            self._met[exchange] = await candidacy(hold)
-            if hold.leaving.is_set():
+            ended = await candidacy(hold)
+            self._met[exchange] = max(ended.met, self._met.get(exchange, NEVER))
+            if hold.leaving.is_set() and ended.how is not Ending.UNSEALED:
                 await self._give_back(hold)
         finally:
             del self.holds[exchange]
@@ -120,7 +135,7 @@ class Holdings:
                 hold.term, order.node, self._times.lasts_ms, order.after, order.generation
             ):
                 return False
-        except StoreAway:
+        except (StoreAway, StoreTaken):
             return False  # A later look tells whether it was taken.
         hold.taken(sent_at, self._times.lasts)
         log.info("exchange taken", exchange=hold.term.exchange, epoch=hold.term.epoch, term=hold.term.id)
@@ -130,7 +145,7 @@ class Holdings:
         with trio.move_on_after(LEAVE_SECONDS):
             try:
                 await self._leases.release([hold.term])
-            except StoreAway as error:
+            except (StoreAway, StoreTaken) as error:
                 log.warning("exchange not given back", exchange=hold.term.exchange, error=str(error))
             else:
                 log.info("exchange given back", exchange=hold.term.exchange, epoch=hold.term.epoch)

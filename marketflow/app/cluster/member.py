@@ -80,6 +80,7 @@ class Member:
                 beating.start_soon(self._beat, having)
                 await stopping.wait()
                 self.node = attrs.evolve(self.node, leaving=True)
+                self.holdings.stop()
                 self.holdings.candidates.record((), having)
                 with trio.move_on_after(self._times.handover):
                     await self.holdings.given()
@@ -89,7 +90,7 @@ class Member:
         with trio.move_on_after(LEAVE_SECONDS):
             try:
                 await self._leases.leave(self.node)
-            except StoreAway as error:
+            except (StoreAway, StoreTaken) as error:
                 log.warning("cluster not left in order", error=str(error))
 
     async def _beat(self, having: trio.Nursery) -> None:
@@ -117,8 +118,12 @@ class Member:
                 self.holdings.seen(sight, sent_at, renewed=renews)
                 self._admission.looked(sight)
                 if node.leaving == self.node.leaving:  # Otherwise the others do not know yet that we leave.
-                    self._act(self._balance.looked(sight, self._elapsed(), node, self.holdings.holds), having)
+                    self._act(self._moves(sight, node), having)
             await trio.sleep(self._times.scan)
+
+    def _moves(self, sight: ClusterSight, node: Node) -> Moves:
+        has = self.holdings
+        return self._balance.looked(sight, self._elapsed(), node, has.holds, has.immovable)
 
     async def _renew(self, node: Node) -> ClusterSight:
         return await self._leases.beat(node, self.holdings.terms, self._times.lasts_ms)

@@ -11,7 +11,7 @@ import trio
 
 from marketflow.app.cluster.candidates import Candidacy
 from marketflow.app.cluster.feeding import Feeding
-from marketflow.app.cluster.hold import Hold
+from marketflow.app.cluster.hold import Ended, Ending, Hold
 from marketflow.app.cluster.node_figures import NodeFigures
 from marketflow.app.cluster.tenure import run_tenure
 from marketflow.app.cluster.views import ClusterViews, OwnView
@@ -52,7 +52,7 @@ class Tenancy:
             yield _Candidacy(self, feeding, venue)
             nursery.cancel_scope.cancel()
 
-    async def run(self, hold: Hold, feeding: Feeding, venue: VenueSource[Any] | None) -> int:
+    async def run(self, hold: Hold, feeding: Feeding, venue: VenueSource[Any] | None) -> Ended:
         """Have the exchange until it is lost, or to be given back.
 
         Raises:
@@ -61,18 +61,19 @@ class Tenancy:
         exchange = hold.term.exchange
         async with self.window_of(hold.term) as window:
             share = self.share_of(hold, window, venue)
+            hold.movable = lambda: share.redis.up
             own = OwnView(View(share.bars, share.standing), hold.confirmed, lambda: share.redis.up)
             with (
                 self.figures.counted(exchange, share),
                 self.views.owned(exchange, own),
                 self.reporting(feeding.feed_, venue),
             ):
-                met = await run_tenure(hold, share, feeding, self.clock)
-                if not hold.lost.is_set():
-                    await self._save(share, fenced=met != NEVER)
-        if met != NEVER or hold.lost.is_set():
-            self.figures.fenced["redis" if met != NEVER else "postgres"] += 1
-        return met
+                ended = await run_tenure(hold, share, feeding, self.clock)
+                if ended.how is not Ending.LOST:
+                    await self._save(share, fenced=ended.how is Ending.FENCED)
+        if ended.how in {Ending.FENCED, Ending.LOST}:
+            self.figures.fenced["redis" if ended.met != NEVER else "postgres"] += 1
+        return ended
 
     async def _save(self, share: Share, *, fenced: bool) -> None:
         """Spool what no store has taken.
@@ -100,6 +101,6 @@ class _Candidacy:
         """See the port."""
         return self.feeding.ready
 
-    async def __call__(self, hold: Hold) -> int:
+    async def __call__(self, hold: Hold) -> Ended:
         """See the port."""
         return await self.tenancy.run(hold, self.feeding, self.venue)

@@ -12,7 +12,8 @@ and makes it whole. Giving it back is the same as stopping. Losing it is neither
 more, so all is cancelled, and what was not written is counted as dropped.
 
 An exchange that is to be given back from the start is only sealed, so that its last owner, who may stand
-still, writes nothing any more. Nothing else begins.
+still, writes nothing any more. Nothing else begins. A node that stops does not wait for a window that is
+away: the exchange stays unsealed, and its lease is left to expire, so that another node seals it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import trio
 from trio_util import move_on_when
 
 from marketflow.app.cluster.feeding import Feeding
-from marketflow.app.cluster.hold import Hold
+from marketflow.app.cluster.hold import Ended, Ending, Hold
 from marketflow.app.ports import NEVER, Clock, Fenced, StoreAway
 from marketflow.app.share.share import Share
 
@@ -31,7 +32,7 @@ SEAL_SECONDS: Final = 0.25
 """How often it is tried to seal an exchange whose window is away."""
 
 
-async def run_tenure(hold: Hold, share: Share, feeding: Feeding, clock: Clock) -> int:
+async def run_tenure(hold: Hold, share: Share, feeding: Feeding, clock: Clock) -> Ended:
     """Have an exchange until it is lost, or to be given back and everything is stored.
 
     Args:
@@ -39,16 +40,16 @@ async def run_tenure(hold: Hold, share: Share, feeding: Feeding, clock: Clock) -
         share: of this term alone.
         feeding: feeds the share's book.
         clock: the wall clock.
-
-    Returns:
-        The epoch of a later term that was met in the window, `NEVER` if none was.
     """
-    met = NEVER
+    ended = Ended(Ending.IN_ORDER)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_lost, hold, nursery.cancel_scope)
             if hold.leaving.is_set():
-                await _seal(share)
+                ended = Ended(Ending.UNSEALED)
+                async with move_on_when(hold.stopping.wait):
+                    await _seal(share)
+                    ended = Ended(Ending.IN_ORDER)
                 nursery.cancel_scope.cancel()
                 await trio.lowlevel.checkpoint()
             async with move_on_when(hold.leaving.wait):
@@ -61,10 +62,12 @@ async def run_tenure(hold: Hold, share: Share, feeding: Feeding, clock: Clock) -
             await share.run()
             nursery.cancel_scope.cancel()
     except* Fenced as group:
-        met = _epoch_of(group)
-    if met != NEVER or hold.lost.is_set():
+        ended = Ended(Ending.FENCED, _epoch_of(group))
+    if ended.how is not Ending.FENCED and hold.lost.is_set():
+        ended = Ended(Ending.LOST)
+    if ended.how in {Ending.FENCED, Ending.LOST}:
         share.give_up()
-    return met
+    return ended
 
 
 def _epoch_of(error: BaseException) -> int:
@@ -80,7 +83,7 @@ async def _cancel_when_lost(hold: Hold, everything: trio.CancelScope) -> None:
 
 
 async def _seal(share: Share) -> None:
-    """Seal the exchange, however long the window is away."""
+    """Seal the exchange once the window answers."""
     while True:
         try:
             await share.leases.window.ensure()
