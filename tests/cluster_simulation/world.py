@@ -41,7 +41,7 @@ WHOLE_SECONDS: Final = 25.0
 MOST_SECONDS: Final = 400.0
 FORGETTING: Final = {"shard emptied", "shard older"}
 """Faults after which nobody can tell what was stored before."""
-HARMLESS: Final = {"node stopped", "node doubled", "mode switched"}
+HARMLESS: Final = {"node stopped"}
 """Faults that cost no update of a shared exchange."""
 DEADLY: Final = {"node killed", "node frozen"}
 """The same, with a standby."""
