@@ -366,7 +366,8 @@ def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:
         if shorter * factor > longer:
             yield Clash(
                 (f"cluster.{first}", f"cluster.{second}"),
-                f"{first} {kinds.show_duration(shorter)} is more than {part} of {second} ({kinds.show_duration(longer)})",
+                f"{first} {kinds.show_duration(shorter)} is more than {part} of {second} "
+                f"({kinds.show_duration(longer)})",
             )
 
 
