@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.clock_offset import ClockOffset
+from marketflow.app.cluster.feeding import Feeding, Recording
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.measuring import NodeMeasuring
@@ -24,7 +25,7 @@ from marketflow.app.cluster.watching import MirrorWatch
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.interface import Questions
-from marketflow.app.ports import Source, VenueSource, Window
+from marketflow.app.ports import VenueSource, Window
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
 from marketflow.app.questions.queries import Queries
@@ -38,6 +39,10 @@ from marketflow.app.watch.node_health import NodeHealth, Stores
 from marketflow.assembly import backoff_of, idle_timeout_of, last_well_of, share_options
 from marketflow.cluster_outside import ClusterOutside
 from marketflow.config import Settings
+from marketflow.sources import shared_of
+
+RECORDED_LEASES: Final = 4
+"""For how many lease times an exchange is recorded before its term. A takeover takes less than three."""
 
 
 @attrs.frozen
@@ -86,13 +91,16 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
             held=Held(hold.term, hold.confirmed),
         )
 
-    def feed_of(source: Source[Any], share: Share) -> Feed:
-        return Feed(
+    def feeding_of(exchange: str) -> tuple[Feeding, VenueSource[Any] | None]:
+        source, record = outside.source_of(exchange), recording.record()
+        feed = Feed(
             source,
             backoff=backoff_of(source, settings, outside.entropy),
             idle_timeout=idle_timeout_of(source, settings),
-            last_well=partial(last_well_of, source, share.book.last_accepted),
+            last_well=partial(last_well_of, source, record.last_accepted),
         )
+        feeding = Feeding(feed, record, recording, workers=settings.pipeline.workers_per_exchange)
+        return feeding, source if isinstance(source, VenueSource) else None
 
     figures = NodeFigures(names)
     health = NodeHealth(
@@ -110,23 +118,36 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
         renew=cluster.lease_renew / 1_000,
         scan=cluster.lease_scan / 1_000,
         calm=cluster.settle / 1_000,
+        handover=settings.shutdown_timeout / 4_000,
+    )
+    shared = shared_of(settings)
+    recording = Recording(
+        reading=outside.reading,
+        window_length=settings.window.length,
+        most=settings.pipeline.max_pending_updates // max(1, len(shared)),
+        seconds=RECORDED_LEASES * times.lasts,
     )
     member = Member(
         outside.node,
         mode=settings.mode,
-        balance=Balance(outside.exchanges, lasts=times.lasts, calm=times.calm),
+        balance=Balance(
+            outside.exchanges,
+            lasts=times.lasts,
+            calm=times.calm,
+            shared=shared,
+            standby=cluster.standby,
+        ),
         holdings=Holdings(
             leases,
             Tenancy(
                 window_of=outside.window_of,
                 share_of=share_of,
-                source_of=outside.source_of,
-                feed_of=feed_of,
+                feeding_of=feeding_of,
+                shared=shared,
                 views=views,
                 figures=figures,
                 reporting=health.reporting,
                 clock=clock,
-                workers=settings.pipeline.workers_per_exchange,
                 spool_seconds=settings.shutdown_timeout / 4_000,
             ),
             times=times,

@@ -187,7 +187,7 @@ async def _surroundings() -> AsyncIterator[tuple[Path, dict[str, str]]]:
             for exchange in EXCHANGES:
                 market = partial(simulate, name=exchange, host="127.0.0.1", port=0, walk="fair", volumes=True)
                 port = await exchanges.start(market)
-                addresses.append({"name": exchange, "host": "127.0.0.1", "port": port})
+                addresses.append({"name": exchange, "host": "127.0.0.1", "port": port, "shared": True})
             yield (
                 directory,
                 {

@@ -47,6 +47,13 @@ def sources_of(settings: Settings, clock: Clock, entropy: Entropy) -> Mapping[Mo
     }
 
 
+def shared_of(settings: Settings) -> frozenset[str]:
+    """The exchanges whose connections all carry the same updates. A generator makes up those of each."""
+    return frozenset(
+        each.name for each in settings.exchanges if not isinstance(each, ExchangeSettings) or each.shared
+    )
+
+
 def checks_of(settings: Settings) -> Checks:
     """The checks of updates, the same for all sources."""
     aggregation = settings.aggregation

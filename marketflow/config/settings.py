@@ -69,7 +69,10 @@ class ExchangeSettings:
     """The TCP port on which it listens."""
     kind: Annotated[Literal["lines"], kinds.choice(*VENUES, LINES)] = LINES
     """"lines": JSON lines over TCP. The others are real exchanges: they take the keys below, and neither
-    `host` nor `port`."""
+    `host`, `port` nor `shared`."""
+    shared: Annotated[bool, kinds.boolean()] = False
+    """Whether all connections to it carry the same updates, as those to `marketflow exchange` and to real
+    exchanges do. A cluster then hands it over from node to node without losing any."""
 
 
 @attrs.frozen
@@ -266,6 +269,9 @@ class ClusterSettings:
     """How often it looks whether an exchange is free."""
     settle: Annotated[int, kinds.duration(0, HOUR)] = 30 * SECOND
     """How long nothing must have changed before an exchange is moved to another node, to share evenly."""
+    standby: Annotated[bool, kinds.boolean()] = False
+    """Whether a second node reads each shared exchange all the time, so that nothing is lost if the first one
+    dies. The same on all nodes."""
 
 
 @attrs.frozen
@@ -351,13 +357,17 @@ def _redis_problems(redis: RedisSettings) -> Iterator[Clash]:
 
 def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:
     """What is wrong with the times of a cluster."""
-    for first, second, factor in (("lease_renew", "lease_ttl", 2), ("lease_scan", "lease_renew", 1)):
+    # A look that comes later than half a lease time after the one before counts as an outage of the database.
+    for first, second, factor, part in (
+        ("lease_renew", "lease_ttl", 2, "half"),
+        ("lease_scan", "lease_ttl", 4, "a quarter"),
+    ):
         shorter, longer = getattr(cluster, first), getattr(cluster, second)
         if shorter * factor > longer:
-            most = f"half of {second}" if factor > 1 else second
             yield Clash(
                 (f"cluster.{first}", f"cluster.{second}"),
-                f"{first} {kinds.show_duration(shorter)} is more than {most} ({kinds.show_duration(longer)})",
+                f"{first} {kinds.show_duration(shorter)} is more than {part} of {second} "
+                f"({kinds.show_duration(longer)})",
             )
 
 

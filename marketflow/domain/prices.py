@@ -26,7 +26,8 @@ PRICE: Final = "price"
 FUTURE: Final = "future"
 LATE: Final = "late"
 DUPLICATE: Final = "duplicate"
-REASONS: Final = (OVERSIZED, MALFORMED, SYMBOL, PRICE, FUTURE, LATE, DUPLICATE)
+UNDECIDED: Final = "undecided"
+REASONS: Final = (OVERSIZED, MALFORMED, SYMBOL, PRICE, FUTURE, LATE, DUPLICATE, UNDECIDED)
 
 
 @attrs.frozen

@@ -69,6 +69,7 @@ async def test_each_exchange_is_on_its_master(cluster, place, exchanges):
         reading = node.reading
         assert list(await reading.counts(asked)) == [3, 1, 2, 1]
         assert [len(each) for each in await reading.prices(asked)] == [3, 1, 2, 1]
+        assert [len(each) for each in await reading.updates(asked)] == [3, 1, 2, 1]
         found = await reading.edges(pairs, [span])
         assert [found[pair][0].bar.count for pair in pairs] == [1, 2, 3]
         bars = {

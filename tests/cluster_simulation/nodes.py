@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
@@ -14,7 +15,8 @@ from marketflow.adapters.db.memory_leases import LeaseRow
 from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.clock_offset import ClockOffset
-from marketflow.app.cluster.hold import Hold
+from marketflow.app.cluster.feeding import Feeding, Recording
+from marketflow.app.cluster.hold import Ended, Hold
 from marketflow.app.cluster.holdings import Holdings, Times
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.modes import ClusterModes
@@ -22,15 +24,15 @@ from marketflow.app.cluster.sight import LastSight, WatchedLeases
 from marketflow.app.cluster.tenure import run_tenure
 from marketflow.app.ingest.backoff import Backoff
 from marketflow.app.ingest.feeds import Feed
-from marketflow.app.ingest.workers import run_pool
 from marketflow.app.instruments.stores import StoreState
-from marketflow.app.ports import Clock, Decode, Node, StoreTaken, Term
+from marketflow.app.ports import Batch, Clock, Decode, Node, StoreTaken, Term
+from marketflow.app.share.book import Book
 from marketflow.app.share.fence import Held
 from marketflow.app.share.making import ShareOptions, make_share
 from marketflow.app.share.share import Share
 from marketflow.app.share.spooling import SpooledBar, SpoolFailed
-from tests.cluster_simulation.mirrors import SimulatedMirror
-from tests.cluster_simulation.plan import MODES
+from tests.cluster_simulation.mirrors import ShardWindow, SimulatedMirror
+from tests.cluster_simulation.plan import MODES, SHARED
 from tests.cluster_simulation.servers import (
     ClusterPostgres,
     FencedWindow,
@@ -96,8 +98,11 @@ class Surroundings:
     decode: Decode
     reader: LineReader
     times: Times
+    standby: bool
     failed: Callable[[Exception], None]
     received: Callable[[SimulatedTenure, bytes], None]
+    entering: Callable[[SimulatedTenure, Batch], None]
+    """Called with what enters the book of a shared exchange, in place of `received`."""
     taken: Callable[[LeaseRow | None, LeaseRow], None]
     """Called with the lease of before, and the one that was taken."""
 
@@ -131,7 +136,7 @@ class SimulatedNode:
         self.killed = False
         self.thawed_at = -math.inf
         """When it went on after standing still."""
-        self._around = around
+        self.around = around
         self._rng = rng
         self.refused = False
         """Whether it has ended since another boot of its name lives."""
@@ -146,8 +151,8 @@ class SimulatedNode:
         self.member = Member(
             Node(name, boot, f"http://{name}", role, "0"),
             mode="live",
-            balance=Balance(MODES, lasts=times.lasts, calm=times.calm),
-            holdings=Holdings(leases, self._tenure, times=times, elapsed=trio.current_time, entropy=rng),
+            balance=Balance(MODES, lasts=times.lasts, calm=times.calm, shared=SHARED, standby=around.standby),
+            holdings=Holdings(leases, self, times=times, elapsed=trio.current_time, entropy=rng),
             leases=leases,
             times=times,
             elapsed=trio.current_time,
@@ -204,8 +209,45 @@ class SimulatedNode:
             if event is not None:
                 event.set()
 
-    async def _tenure(self, hold: Hold) -> int:
-        around, exchange = self._around, hold.term.exchange
+    @asynccontextmanager
+    async def candidacy(self, exchange: str, *, seals: bool) -> AsyncIterator[SimulatedCandidacy]:
+        """See the port Tenures."""
+        around, link = self.around, self.shards[exchange]
+        recording = Recording(
+            reading=ShardWindow(link, around.shards[exchange]),
+            window_length=around.options.window_length,
+            most=MOST_PENDING,
+            seconds=4 * around.times.lasts,
+        )
+        record = recording.record()
+        candidacy: SimulatedCandidacy
+        source = SimulatedSource(
+            around.exchanges[exchange],
+            lambda _, line: candidacy.received(line),
+            lambda: not self.killed,
+            lambda: link.thawed,
+            _ignore,
+            around.decode,
+            around.reader,
+            around.failed,
+        )
+        feed = Feed(
+            source,
+            backoff=Backoff(0.25, 2.0, self._rng),
+            idle_timeout=30.0,
+            last_well=partial(record.last_accepted.get, exchange),
+        )
+        shared = exchange in SHARED and not seals
+        candidacy = SimulatedCandidacy(self, Feeding(feed, record, recording, workers=2), shared=shared)
+        async with trio.open_nursery() as nursery:
+            if shared:
+                nursery.start_soon(candidacy.feeding.run)
+            yield candidacy
+            nursery.cancel_scope.cancel()
+
+    async def have(self, hold: Hold, candidacy: SimulatedCandidacy) -> Ended:
+        """Have an exchange for a term."""
+        around, exchange = self.around, hold.term.exchange
         link = self.shards[exchange]
         window = FencedWindow(hold.term, link=link, server=around.shards[exchange])
         share = make_share(
@@ -220,42 +262,55 @@ class SimulatedNode:
             options=around.options,
             held=Held(hold.term, hold.confirmed),
         )
-        found: list[SimulatedTenure] = []
-        source = SimulatedSource(
-            around.exchanges[exchange],
-            lambda _, line: around.received(found[0], line),
-            lambda: not self.killed,
-            lambda: link.thawed,
-            _ignore,
-            around.decode,
-            around.reader,
-            around.failed,
-        )
-        feed = Feed(
-            source,
-            backoff=Backoff(0.25, 2.0, self._rng),
-            idle_timeout=30.0,
-            last_well=partial(share.book.last_accepted.get, exchange),
-        )
-        tenure = SimulatedTenure(hold.term, self, share, window, feed)
-        found.append(tenure)
+        hold.movable = lambda: share.redis.up
+        tenure = SimulatedTenure(hold.term, self, share, window, candidacy.feeding.feed_)
+        candidacy.tenure = tenure
+        if candidacy.shared:
+            note_entering(share.book, partial(around.entering, tenure))
         self.tenures.append(tenure)
-
-        async def feeding(leaving: trio.Event) -> None:
-            await run_pool(
-                partial(feed.run, stopping=leaving),
-                decode=feed.decode,
-                enter=share.book.enter,
-                workers=2,
-                first=feed.next_chunk,
-            )
-
         try:
-            met = await run_tenure(hold, share, feeding, around.clock)
+            ended = await run_tenure(hold, share, candidacy.feeding, around.clock)
             tenure.returned = True
-            return met
+            return ended
         finally:
             tenure.over = True
+
+
+@attrs.define(eq=False)
+class SimulatedCandidacy:
+    """Fills the port Candidacy."""
+
+    node: SimulatedNode
+    feeding: Feeding
+    shared: bool
+    """Whether it is recorded."""
+    tenure: SimulatedTenure | None = None
+
+    @property
+    def ready(self) -> bool:
+        """See the port."""
+        return self.feeding.ready
+
+    async def __call__(self, hold: Hold) -> Ended:
+        """See the port."""
+        return await self.node.have(hold, self)
+
+    def received(self, line: bytes) -> None:
+        """Its feed was given a line. Of what is recorded only what enters the book counts."""
+        if not self.shared:
+            assert self.tenure is not None
+            self.node.around.received(self.tenure, line)
+
+
+def note_entering(book: Book, note: Callable[[Batch], None]) -> None:
+    """Call `note` with each batch before it enters the book."""
+    apply = book.apply
+
+    def noted(batch: Batch) -> None:
+        note(batch)
+        apply(batch)
+
+    book.apply = noted  # type: ignore[method-assign]
 
 
 def _ignore(_: SimulatedConnection) -> None:

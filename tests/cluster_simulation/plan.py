@@ -13,6 +13,8 @@ from tests.simulation.plan import Fault
 
 EXCHANGES: Final = ("exchange1", "exchange2", "exchange3")
 """Those of live mode."""
+SHARED: Final = ("exchange1", "exchange2")
+"""Those whose connections all carry the same updates, as far as nodes are told."""
 MODES: Final[dict[str, Mode]] = dict.fromkeys(EXCHANGES, "live") | {"test1": "test", "test2": "test"}
 """All exchanges, each with its mode."""
 SYMBOLS: Final = ("BTCUSDT", "ETHUSDT")
@@ -57,6 +59,7 @@ class Plan:
     lateness: int
     window_length: int
     faults: tuple[Fault, ...]
+    standby: bool = False
 
     @classmethod
     def of(cls, seed: int) -> Plan:
@@ -81,6 +84,7 @@ class Plan:
             lateness=rng.choice((8_000, 20_000)),
             window_length=rng.choice((10_000, 60_000)),
             faults=_beside(rng, faults),
+            standby=rng.random() < 0.5,
         )
 
 

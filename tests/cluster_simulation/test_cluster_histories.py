@@ -11,13 +11,15 @@ import trio
 from marketflow.app.cluster import balance
 from marketflow.app.cluster.admission import Admission
 from marketflow.app.cluster.balance import Moves
+from marketflow.app.cluster.handovers import Handovers, Placement
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.mirror import Copy
+from marketflow.app.cluster.record import Known
 from marketflow.app.ports import Change, ClusterSight
 from marketflow.app.share.fence import Fence, FenceState
 from marketflow.app.share.share import Share
 from tests.cluster_simulation.history import run_history
-from tests.cluster_simulation.plan import EXCHANGES, Fault, Plan
+from tests.cluster_simulation.plan import EXCHANGES, SHARED, Fault, Plan
 from tests.simulation.history import History
 
 FIRST = 6
@@ -25,15 +27,18 @@ FROZEN = Fault(14.0, "node frozen", 10.0, 2)
 DATABASE_AWAY = Fault(25.0, "postgres refuses", 12.0, 1)
 SHARD_AWAY = Fault(20.0, "shard refuses", 3.0, 1)
 SWITCHED = Fault(14.0, "mode switched", 0.0, 0)
+STOPPED = Fault(12.3, "node stopped", 0.0, 1)
+RESTARTED_EARLY = 12
+"""With this seed the node that was stopped is there again before its exchanges are taken."""
 KILLED = Fault(13.95, "node killed", 0.0, 1)
 DOUBLED = Fault(14.0, "node doubled", 0.0, 0)
 MIRRORS_CUT_OFF = Fault(14.0, "network down", 12.0, 0)
 
 
-def history_of(*faults: Fault) -> History:
+def history_of(*faults: Fault, seed: int = 1, standby: bool = False) -> History:
     """One with these faults, in which only traffic and the order of tasks are drawn."""
     plan = Plan(
-        seed=1,
+        seed=seed,
         seconds=40.0,
         nodes=2,
         tick=0.1,
@@ -42,6 +47,7 @@ def history_of(*faults: Fault) -> History:
         lateness=8_000,
         window_length=60_000,
         faults=faults,
+        standby=standby,
     )
     return run_history(plan)
 
@@ -67,6 +73,22 @@ def test_exchanges_of_a_node_that_stops_are_given_back() -> None:
     assert history.failure is None
     assert history.coverage["sealed"] > len(EXCHANGES)
     assert history.coverage["taken over"] == history.coverage["updates lost"] == 0
+
+
+@pytest.mark.parametrize("seed", [2, RESTARTED_EARLY])
+def test_a_stop_loses_and_doubles_nothing_of_shared_exchanges(seed: int) -> None:
+    """Nor do the moves that follow, once the node is there again."""
+    history = history_of(STOPPED, seed=seed)
+    assert history.failure is None
+    assert history.coverage["shared exchanges whole"] == len(SHARED)
+
+
+@pytest.mark.parametrize("fault", [KILLED, FROZEN], ids=str)
+def test_with_a_standby_a_death_loses_and_doubles_nothing_of_shared_exchanges(fault: Fault) -> None:
+    history = history_of(fault, seed=RESTARTED_EARLY, standby=True)
+    assert history.failure is None
+    assert history.coverage["taken over"] > 0
+    assert history.coverage["shared exchanges whole"] == len(SHARED)
 
 
 def test_a_switch_of_the_mode_gives_back_all_exchanges_in_order() -> None:
@@ -171,3 +193,27 @@ def test_it_is_found_if_a_mirror_ignores_a_hole(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Copy, "put_on_top", ignoring_holes)
     assert "lacks" in str(history_of(MIRRORS_CUT_OFF).failure)
+
+
+def test_it_is_found_if_a_record_enters_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Known, "sifted", lambda _, batch, since=0: batch)  # noqa: ARG005
+    assert "more often in the window" in str(history_of(STOPPED, seed=RESTARTED_EARLY).failure)
+
+
+def test_it_is_found_if_an_exchange_is_given_back_before_the_next_node_is_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Handovers, "waits", lambda *_: False)
+    monkeypatch.setattr(Handovers, "to_record", lambda *_: frozenset())
+    assert "and not in its window" in str(history_of(STOPPED, seed=3).failure)
+
+
+def test_it_is_found_if_the_node_that_should_have_an_exchange_takes_it_from_one_that_is_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def placed(_: Handovers, exchange: str, sight: ClusterSight, placement: Placement) -> str | None:
+        del sight
+        return placement.places.get(exchange)
+
+    monkeypatch.setattr(Handovers, "heir", placed)
+    assert "and not in its window" in str(history_of(STOPPED, seed=RESTARTED_EARLY).failure)

@@ -15,20 +15,22 @@ from marketflow.adapters.exchange.reading import LineReader
 from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.cluster.holdings import Times
 from marketflow.app.cluster.modes import SWITCH_SECONDS
-from marketflow.app.ports import Aggregate, Term
+from marketflow.app.ports import Aggregate, Batch, Term
 from marketflow.app.share.making import ShareOptions
 from marketflow.config import Settings
 from marketflow.domain.modes import OTHER, Mode
 from marketflow.sources import line_decoder
 from tests.cluster_simulation.nodes import SimulatedNode, SimulatedTenure, Surroundings
-from tests.cluster_simulation.plan import MODES, SYMBOLS, Fault, Plan
+from tests.cluster_simulation.plan import MODES, SHARED, SYMBOLS, Fault, Plan
 from tests.cluster_simulation.servers import ClusterPostgres, Shard, bars_of
+from tests.cluster_simulation.shared import SharedExchange
 from tests.simulation.exchanges import GoodLine, Rules, SimulatedExchange, judged
 from tests.simulation.faults import NETWORK_WAYS, POSTGRES_WAYS
 from tests.simulation.model import Model, Update
 from tests.simulation.process import SimulatedClock, Wrong, ends_within, true_time
 from tests.simulation.scheduling import Steps
 from tests.simulation.stores import OwnWay, Server, Way
+from tests.simulation.volumes import Told
 
 API: Final = "api1"
 """The name of the node that has no exchanges, but mirrors of all."""
@@ -37,6 +39,12 @@ PAUSES: Final = (0.1, 1.0, 4.0)
 WHOLE_SECONDS: Final = 25.0
 """After the last fault every exchange has an owner, and is whole, within this."""
 MOST_SECONDS: Final = 400.0
+FORGETTING: Final = {"shard emptied", "shard older"}
+"""Faults after which nobody can tell what was stored before."""
+HARMLESS: Final = {"node stopped"}
+"""Faults that cost no update of a shared exchange."""
+DEADLY: Final = {"node killed", "node frozen"}
+"""The same, with a standby."""
 OLDER: Final = 4
 """A store that comes back older has the state of one of so many last snapshots, one each second."""
 
@@ -71,7 +79,7 @@ class World:
         settings = attrs.evolve(defaults, symbols=SYMBOLS, aggregation=aggregation)
         self.around = Surroundings(
             exchanges={
-                name: SimulatedExchange(
+                name: (SharedExchange if name in SHARED else SimulatedExchange)(
                     name,
                     SYMBOLS,
                     self.generator(name),
@@ -100,8 +108,10 @@ class World:
             decode=line_decoder(settings),
             reader=LineReader(self.clock),
             times=Times(calm=8.0),
+            standby=plan.standby,
             failed=steps.fail,
             received=self._received,
+            entering=self._entering,
             taken=self._taken,
         )
         self.postgres.latency = self._rng.choice((0.001, 0.02, 0.2))
@@ -193,6 +203,14 @@ class World:
                     term.exchange, symbol, price, timestamp, term.id, self._orders, trio.current_time(), told
                 )
             )
+
+    def _entering(self, tenure: SimulatedTenure, batch: Batch) -> None:
+        term, now = tenure.term, trio.current_time()
+        for symbol, columns, _ in batch.updates:
+            for timestamp, price in zip(columns.timestamps, columns.prices, strict=True):
+                self._orders += 1
+                update = Update(term.exchange, symbol, price, timestamp, term.id, self._orders, now, Told())
+                tenure.given.append(update)
 
     # ---- faults ----
 
@@ -347,6 +365,9 @@ class World:
         self.coverage["sealed"] += 1
         self.note(f"{term.exchange} sealed by epoch {term.epoch} ({term.id})")
         self._count_losses(term.exchange, term)
+        market = self.around.exchanges[term.exchange]
+        if isinstance(market, SharedExchange) and market.owed_from is None:
+            market.owed_from = len(market.lines_sent)
 
     def _count_losses(self, exchange: str, term: Term | None) -> None:
         for tenure in self._all_tenures():
@@ -420,6 +441,8 @@ class World:
         self._check_rows(exchanges, self.clock.now() - self.plan.grace)
         for exchange in exchanges:
             self._check_window(exchange)
+            if exchange in SHARED:
+                self._check_shared(exchange)
         for node in list(self.nodes.values()):
             for mirror in node.mirrors:
                 await mirror.check()
@@ -485,3 +508,25 @@ class World:
         )
         if missing := wanted - held:
             raise Wrong(f"not in the window of {exchange}: {list(missing)[:3]}")
+
+    def _check_shared(self, exchange: str) -> None:
+        """Each update that was sent is in the window once, as far as the faults of this history allow."""
+        kinds = {fault.kind for fault in self.plan.faults}
+        market = self.around.exchanges[exchange]
+        assert isinstance(market, SharedExchange)
+        since = self.clock.now() - self.plan.window_length
+        held: Counter[Any] = Counter()
+        for (_, symbol), members in self.shards[exchange].shelf.members.items():
+            for member in members.values():
+                held[symbol, member.timestamp, member.price] += 1
+        sent = Counter(market.lines_sent)
+        if (extra := held - sent) and not kinds & FORGETTING:
+            raise Wrong(f"more often in the window of {exchange} than it was sent: {list(extra.items())[:3]}")
+        if kinds <= (HARMLESS | DEADLY if self.plan.standby else HARMLESS):
+            owed = Counter(key for key in market.lines_sent[market.owed_from :] if key[1] >= since)
+            missing = owed - held
+            if missing:
+                raise Wrong(
+                    f"sent by {exchange}, and not in its window: {missing.total()}, {list(missing)[:3]}"
+                )
+            self.coverage["shared exchanges whole"] += 1

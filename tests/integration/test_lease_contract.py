@@ -20,7 +20,7 @@ from tests.cluster_simulation.servers import ClusterPostgres, SimulatedLeases
 from tests.simulation.stores import Link
 
 A = Node("a", "a1", "http://a", "all", "0.2")
-B = Node("b", "b1", "http://b", "ingest", "0.3", leaving=True)
+B = Node("b", "b1", "http://b", "ingest", "0.3", leaving=True, ready=("exchange1", "é,{}"))
 LONG, SHORT = MINUTE, 20
 """How long leases are good, in ms."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import asynccontextmanager
+from operator import attrgetter
 
 import msgspec
 import pytest
@@ -27,6 +28,7 @@ from marketflow.app.share.sequences import MOST
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Columns
 from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span, floor_to
+from marketflow.domain.prices import PriceUpdate
 from tests.simulation.stores import Link, SimulatedRedis, SimulatedWindow
 
 PAIR = ("exchange1", "BTCUSDT")
@@ -469,6 +471,33 @@ async def test_ids_of_the_newest_trades(window):
     assert dict(await window.ids([], 4)) == {}
 
 
+async def test_updates_of_spans_in_the_order_asked(window):
+    """Whole, with what their sources told, and equal ones as often as they came."""
+    whole = Columns(
+        [NOON, NOON, NOON + 1, NOON + 999],
+        [2e-07, 2e-07, 100150.75492142327, 1.0],
+        [0.5, None, None, 2.0],
+        ["buy", None, None, None],
+        ["1", None, "x-2", None],
+    )
+    await put(window, Written(*PAIR, range(FIRST, FIRST + 4), whole), run_of([NOON], pair=OTHER))
+    asked = [
+        (PAIR, Span(NOON, NOON + 999)),
+        (OTHER, Span(NOON + 1, NOON + 2)),
+        (PAIR, Span(NOON + 999, 2**53)),
+    ]
+    first, second, third = [
+        sorted(found, key=attrgetter("sequence")) for found in await window.updates(asked)
+    ]
+    assert first == [
+        PriceUpdate(*PAIR, 2e-07, NOON, FIRST, 0.5, "buy", "1"),
+        PriceUpdate(*PAIR, 2e-07, NOON, FIRST + 1),
+        PriceUpdate(*PAIR, 100150.75492142327, NOON + 1, FIRST + 2, id="x-2"),
+    ]
+    assert (second, third) == ([], [PriceUpdate(*PAIR, 1.0, NOON + 999, FIRST + 3, 2.0)])
+    assert list(await window.updates([])) == []
+
+
 async def test_counts_and_prices_of_spans_in_the_order_asked(window):
     await put(window, run_of([NOON, NOON, NOON + 1, NOON + 999]), run_of([NOON + 5], pair=OTHER))
     asked = [
@@ -805,6 +834,7 @@ def every_call(window):
         lambda: window.edges([PAIR], [Span(NOON, NOON + 1)]),
         lambda: window.counts([(PAIR, Span(NOON, NOON + 1))]),
         lambda: window.prices([(PAIR, Span(NOON, NOON + 1))]),
+        lambda: window.updates([(PAIR, Span(NOON, NOON + 1))]),
         window.look,
         lambda: window.take(Sight(None, None)),
         lambda: window.take(Sight("boot2", "boot2:1")),

@@ -46,9 +46,9 @@ DEFAULTS = {
     "mode": "live",
     "symbols": ("BTCUSDT", "DOGEUSDT", "TONUSDT", "SOLUSDT", "ETHUSDT"),
     "exchanges": (
-        ("exchange1", "127.0.0.1", 40101, "lines"),
-        ("exchange2", "127.0.0.1", 40102, "lines"),
-        ("exchange3", "127.0.0.1", 40103, "lines"),
+        ("exchange1", "127.0.0.1", 40101, "lines", False),
+        ("exchange2", "127.0.0.1", 40102, "lines", False),
+        ("exchange3", "127.0.0.1", 40103, "lines", False),
     ),
     "http.host": "127.0.0.1",
     "http.port": 8080,
@@ -94,6 +94,7 @@ DEFAULTS = {
     "cluster.lease_renew": 1_000,
     "cluster.lease_scan": 250,
     "cluster.settle": 30_000,
+    "cluster.standby": False,
     "state_dir": Path("/home/me/.local/state/marketflow"),
     "shutdown_timeout": 10_000,
 }
@@ -502,6 +503,10 @@ def test_unknown_key_is_an_error_even_where_it_takes_no_effect(place):
         ("feeds.stale_after = inf", "feeds.stale_after: expected a duration (seconds, or text like"),
         ("feeds.backoff_max = 0.1", "feeds.backoff_max: backoff_min 250ms is more than backoff_max 100ms"),
         ('redis.nodes = ["h:1"]', "redis.nodes: it is for nodes of a cluster: set cluster.enabled, or"),
+        (
+            'cluster.lease_ttl = "2s"\ncluster.lease_scan = "600ms"',
+            "cluster.lease_scan: lease_scan 600ms is more than a quarter of lease_ttl (2s)",
+        ),
         ('cluster.role = "api"', "cluster.role: it is for nodes of a cluster: set cluster.enabled, or"),
         ('cluster.node = "a"', "cluster.node: it is for nodes of a cluster: set cluster.enabled, or"),
         ('shutdown_timeout = "60"', "shutdown_timeout: expected a duration (seconds, or text like"),

@@ -42,7 +42,7 @@ FIELDS_KNOWN = {
     "app.cluster.mirror.Mirror": Known(8, "what it knows, whether that stands, and how it reads"),
     "app.cluster.member.Member": Known(9, "it asks who is admitted, what to take, and whether it may"),
     "app.cluster.tenancy.Tenancy": Known(
-        10, "it puts a share, its feed and those who report on them together"
+        9, "it puts a share, its feed and those who report on them together"
     ),
     "adapters.cache.packing.RedisFlush": Known(8, "a record: the parts of a flush, and how many replies"),
     "exchange_check.Seen": Known(8, "all that is seen of an exchange, and what has been said of it"),
@@ -60,14 +60,14 @@ METHODS_KNOWN = {
     "app.share.second_bars.SecondBars": Known(12, "how bars come, are written and go"),
     "app.share.link.Link": Known(13, "the events of a state machine, and what is derived from its state"),
     "app.share.history.History": Known(14, "the same"),
-    "adapters.cache.memory.MemoryWindow": Known(20, PORT),
+    "adapters.cache.memory.MemoryWindow": Known(21, PORT),
 }
 IMPORTS_KNOWN = {
     "assembly": Known(17, "the composition root knows every part"),
-    "cluster_assembly": Known(30, "the same, of a node"),
+    "cluster_assembly": Known(32, "the same, of a node"),
     "cluster_outside": Known(11, "it opens everything that a node uses"),
     "commands.running": Known(10, "it has three commands, and each starts other parts"),
-    "app.cluster.tenancy": Known(10, "it puts a share and its feed together"),
+    "app.cluster.tenancy": Known(11, "it puts a share and its feed together"),
     "adapters.http.app": Known(18, "it puts all routes together"),
     "app.questions.queries": Known(9, "it gives each question to the part that answers it"),
     "service": Known(11, "the task tree starts every part"),

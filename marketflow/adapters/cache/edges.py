@@ -15,7 +15,7 @@ from marketflow.adapters.cache.members import (
 )
 from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Columns
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import Pair, PriceUpdate
 
 
 def read_prices(pair: Pair, members: Sequence[bytes], ignored: Ignored) -> Sequence[float]:
@@ -28,6 +28,17 @@ def read_prices(pair: Pair, members: Sequence[bytes], ignored: Ignored) -> Seque
         pass
     ours = [member for member in members if _is_ours(pair, member, b"0", ignored)]
     return [float(member.partition(b":")[0]) for member in ours]
+
+
+def read_updates(pair: Pair, reply: Sequence[bytes], ignored: Ignored) -> Sequence[PriceUpdate]:
+    """The updates in members, which alternate with their scores. Members of another form are ignored."""
+    found: list[PriceUpdate] = []
+    for member, score in in_twos(reply):
+        try:
+            found.append(read_member(pair, member, float(score)))
+        except (ValueError, OverflowError) as error:
+            ignored.add(pair, member, error)
+    return found
 
 
 def read_edge(pair: Pair, reply: Sequence[bytes], ignored: Ignored) -> tuple[Bar | None, Sequence[int]]:

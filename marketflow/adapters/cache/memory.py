@@ -289,6 +289,14 @@ class MemoryWindow:
             found[pair] = [update.id for update in held[-most:] if update.id is not None]
         return found
 
+    async def updates(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[PriceUpdate]]:
+        """The updates that each pair has within its span."""
+        await self._reach()
+        return [
+            [update for update in self.members.get(pair, {}).values() if update.timestamp in span]
+            for pair, span in spans
+        ]
+
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
         """The prices that each pair has within its span."""
         await self._reach()

@@ -23,6 +23,7 @@ from marketflow.adapters.cache.replies import (
     numbers_of,
     policy_of,
     prices_of,
+    updates_of,
 )
 from marketflow.adapters.cache.resp import Command, ErrorReply
 from marketflow.app.ports import (
@@ -37,7 +38,7 @@ from marketflow.app.ports import (
 )
 from marketflow.domain.bars import BAR_WIDTH, Bar
 from marketflow.domain.periods import Span, floor_to
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import Pair, PriceUpdate
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -156,6 +157,11 @@ class RedisReading:
     async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
         """How many members each pair has within its span."""
         return await self._readers.read(self._of_spans("ZCOUNT", spans), numbers_of)
+
+    async def updates(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[PriceUpdate]]:
+        """The updates of members in our format."""
+        commands = [(*command, "WITHSCORES") for command in self._of_spans("ZRANGEBYSCORE", spans)]
+        return await self._read("update", commands, partial(updates_of, [pair for pair, _ in spans]))
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
         """The prices of members in our format. Takes a quarter of the time of whole edges."""

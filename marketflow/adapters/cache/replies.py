@@ -12,7 +12,7 @@ from marketflow.adapters.cache.foreign import Ignored
 from marketflow.app.ports import Edge, StoreAway, StoredBars, StoreRefuses
 from marketflow.domain.bars import BAR_WIDTH
 from marketflow.domain.periods import Span, floor_to
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import Pair, PriceUpdate
 
 _TEXTS: Final = frozenset({bytes, type(None)})
 _NUMBERS: Final = frozenset({int})
@@ -54,6 +54,13 @@ def numbers_of(replies: Sequence[Any]) -> list[int]:
 def prices_of(pairs: Sequence[Pair], replies: list[Any], ignored: Ignored) -> Sequence[Sequence[float]]:
     """The prices of members, one reply for each pair."""
     return [edges.read_prices(pair, reply, ignored) for pair, reply in zip(pairs, replies, strict=True)]
+
+
+def updates_of(
+    pairs: Sequence[Pair], replies: list[Any], ignored: Ignored
+) -> Sequence[Sequence[PriceUpdate]]:
+    """The updates in members with their scores, one reply for each pair."""
+    return [edges.read_updates(pair, reply, ignored) for pair, reply in zip(pairs, replies, strict=True)]
 
 
 def ids_of(pairs: Sequence[Pair], replies: Sequence[Any]) -> Mapping[Pair, Sequence[str]]:

@@ -14,7 +14,7 @@ from marketflow.adapters.cache.servers import Servers
 from marketflow.app.ports import Edge, Field, FieldBars, Scope, StoreAway, StoredBars, StoreUnfit
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import Pair, PriceUpdate
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -65,6 +65,10 @@ class SplitReading:
     async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
         """See the port."""
         return await self._of_pairs(pairs, lambda reading, some: reading.ids(some, most))
+
+    async def updates(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[PriceUpdate]]:
+        """See the port."""
+        return await self._of_spans(spans, lambda reading, some: reading.updates(some))
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
         """See the port."""

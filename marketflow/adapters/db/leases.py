@@ -93,6 +93,7 @@ def _of_node(node: Node) -> dict[str, Any]:
         "role": node.role,
         "version": node.version,
         "leaving": node.leaving,
+        "ready": list(node.ready),
     }
 
 
@@ -114,8 +115,8 @@ def _sight_of(row: TupleRow | None) -> ClusterSight:
             for exchange, epoch, term, node, boot, left, since, released in leases
         },
         nodes={
-            name: SeenNode(Node(name, boot, url, role, version, leaving), age)
-            for name, boot, url, role, version, leaving, age in nodes
+            name: SeenNode(Node(name, boot, url, role, version, leaving, tuple(ready)), age)
+            for name, boot, url, role, version, leaving, ready, age in nodes
         },
         wanted=None if wanted is None else WantedMode(*wanted),
     )

@@ -217,7 +217,8 @@ SELECT (extract(epoch FROM now) * 1000)::bigint,
             (extract(epoch FROM taken) * 1000)::bigint, released
         )), '[]') FROM marketflow_leases),
        (SELECT coalesce(json_agg(json_build_array(
-            node, boot, url, role, version, leaving, (extract(epoch FROM now - heartbeat) * 1000)::bigint
+            node, boot, url, role, version, leaving, ready,
+            (extract(epoch FROM now - heartbeat) * 1000)::bigint
         )), '[]') FROM marketflow_nodes),
        (SELECT json_build_array(mode, generation) FROM marketflow_cluster)
 FROM clock
@@ -227,12 +228,13 @@ FROM clock
 # for no write of rows. Nodes that were not heard of for long are forgotten; with SKIP LOCKED nothing waits.
 BEAT: Final = """
 WITH alive AS (
-    INSERT INTO marketflow_nodes AS known (node, boot, url, role, version, leaving, heartbeat)
-    VALUES (%(node)s, %(boot)s, %(url)s, %(role)s, %(version)s, %(leaving)s, clock_timestamp())
+    INSERT INTO marketflow_nodes AS known (node, boot, url, role, version, leaving, ready, heartbeat)
+    VALUES (%(node)s, %(boot)s, %(url)s, %(role)s, %(version)s, %(leaving)s, %(ready)s::text[],
+            clock_timestamp())
     ON CONFLICT (node) DO UPDATE SET
-        (boot, url, role, version, leaving, heartbeat)
+        (boot, url, role, version, leaving, ready, heartbeat)
         = (excluded.boot, excluded.url, excluded.role, excluded.version, excluded.leaving,
-           excluded.heartbeat)
+           excluded.ready, excluded.heartbeat)
     WHERE known.boot = excluded.boot OR known.heartbeat < clock_timestamp() - %(lasts)s * interval '1 ms'
 ), gone AS (
     DELETE FROM marketflow_nodes WHERE node IN (

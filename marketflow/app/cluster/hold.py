@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
+import attrs
 import trio
 
-from marketflow.app.ports import SeenLease, Term
+from marketflow.app.ports import NEVER, SeenLease, Term
+
+
+class Ending(Enum):
+    """How a node ceased to have an exchange."""
+
+    IN_ORDER = "in order"
+    """All that the stores take was stored. Or the exchange was sealed, if that was all."""
+    UNSEALED = "unsealed"
+    """It was only to be sealed, and the node has ended before that. The lease must not be given back."""
+    FENCED = "fenced"
+    """A store has refused the term, since there is a later one, or since it knows none."""
+    LOST = "lost"
+    """The database gave it to another node, or knows nothing of the term."""
+
+
+@attrs.frozen
+class Ended:
+    """The end of a tenure."""
+
+    how: Ending
+    met: int = NEVER
+    """The epoch of a later term that was met in the window; `NEVER` if none was."""
 
 
 class Hold:
@@ -26,9 +50,18 @@ class Hold:
     database's word, such as sealing a fence, waits for it.
     """
 
-    def __init__(self, term: Term, elapsed: Callable[[], float]) -> None:
-        """`elapsed`: seconds of a clock that never steps, and goes on while the machine is suspended."""
+    def __init__(self, term: Term, elapsed: Callable[[], float], stopping: trio.Event | None = None) -> None:
+        """Makes one whose term has not begun.
+
+        Args:
+            term: under which it is to be had.
+            elapsed: seconds of a clock that never steps, and goes on while the machine is suspended.
+            stopping: set when the node is to end; None: it never is.
+        """
         self.term: Final = term
+        self.stopping: Final = trio.Event() if stopping is None else stopping
+        self.movable: Callable[[], bool] = lambda: True
+        """Whether all that is accepted gets into the window, so that another node would find it there."""
         self.leaving: Final = trio.Event()
         """Set when the exchange is to be given back in order.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 import structlog
 import trio
+from trio_util import wait_any
 
-from marketflow.app.cluster.hold import Hold
-from marketflow.app.ports import NEVER, ClusterSight, Entropy, Leases, Node, StoreAway, Term
+from marketflow.app.cluster.candidates import Candidacy, Candidates, Order, Tenures
+from marketflow.app.cluster.hold import Ending, Hold
+from marketflow.app.ports import NEVER, ClusterSight, Entropy, Leases, StoreAway, StoreTaken, Term
 
 log = structlog.get_logger()
 
@@ -30,22 +32,13 @@ class Times:
     """How often the leases are looked at."""
     calm: float = 30.0
     """How long nothing must have changed before an exchange is moved."""
+    handover: float = 2.5
+    """How long a node that stops waits at most for those that are to have its exchanges."""
 
     @property
     def lasts_ms(self) -> int:
         """How long a lease is good, in ms."""
         return round(self.lasts * 1_000)
-
-
-class Tenure(Protocol):
-    """What is done with an exchange as long as this node has it: it is fed into a share of its own."""
-
-    async def __call__(self, hold: Hold) -> int:
-        """Return when the exchange was lost, or, once it is to be given back, all is stored.
-
-        Returns the epoch of a later term that was met in the window; `NEVER` if none was.
-        """
-        ...
 
 
 class Holdings:
@@ -54,7 +47,7 @@ class Holdings:
     def __init__(
         self,
         leases: Leases,
-        tenure: Tenure,
+        tenures: Tenures,
         *,
         times: Times,
         elapsed: Callable[[], float],
@@ -64,14 +57,15 @@ class Holdings:
 
         Args:
             leases: the cluster's.
-            tenure: what is done with an exchange.
+            tenures: what is done with exchanges.
             times: those of the cluster.
             elapsed: seconds of a clock that never steps, and goes on while the machine is suspended.
             entropy: for the ids of terms.
         """
         self.holds: dict[str, Hold] = {}
+        self._stopping = trio.Event()
         self._leases = leases
-        self._tenure = tenure
+        self.candidates = Candidates(tenures, self._have)
         self._times = times
         self._elapsed = elapsed
         self._entropy = entropy
@@ -88,6 +82,20 @@ class Holdings:
         for exchange, hold in self.holds.items():
             hold.seen(sight.leases.get(exchange), sent_at, self._times.lasts if renewed else None)
 
+    @property
+    def immovable(self) -> Collection[str]:
+        """Exchanges of which another node would not find in the window all that was accepted."""
+        return [exchange for exchange, hold in self.holds.items() if not hold.movable()]
+
+    def stop(self) -> None:
+        """The node is to end: nothing is taken any more, and a window that is away is not waited for."""
+        self._stopping.set()
+
+    async def given(self) -> None:
+        """Wait until everything is to be given back, or lost."""
+        for hold in list(self.holds.values()):
+            await wait_any(hold.leaving.wait, hold.lost.wait)
+
     def give(self, exchange: str) -> None:
         """Give an exchange back, if it is here."""
         hold = self.holds.get(exchange)
@@ -95,43 +103,39 @@ class Holdings:
             log.info("exchange to be given back", exchange=exchange)
             hold.leaving.set()
 
-    async def have(
-        self,
-        exchange: str,
-        after: Term | None,
-        node: Node,
-        generation: int | None = None,
-        *,
-        seals: bool = False,
-    ) -> None:
+    async def _have(self, exchange: str, order: Order, candidacy: Candidacy) -> bool:
         """Take an exchange, have it until it is lost or to be given back, and give it back.
 
-        Args:
-            exchange: which. It must not be here yet.
-            after: its last term; None if it has had none.
-            node: this one.
-            generation: of the mode for which it is taken.
-            seals: whether it is only sealed, and given back at once.
+        Returns False if it could not be taken.
         """
-        epoch = 1 + max(NEVER if after is None else after.epoch, self._met.get(exchange, NEVER))
-        hold = Hold(Term(exchange, epoch, f"{self._entropy.getrandbits(32):08x}"), self._elapsed)
-        if seals:
+        if self._stopping.is_set():
+            return False
+        epoch = 1 + max(NEVER if order.after is None else order.after.epoch, self._met.get(exchange, NEVER))
+        hold = Hold(
+            Term(exchange, epoch, f"{self._entropy.getrandbits(32):08x}"), self._elapsed, self._stopping
+        )
+        if order.seals:
             hold.leaving.set()
         self.holds[exchange] = hold
         try:
-            if await self._take(hold, after, node, generation):
-                self._met[exchange] = await self._tenure(hold)
-                if hold.leaving.is_set():
-                    await self._give_back(hold)
+            if not await self._take(hold, order):
+                return False
+            ended = await candidacy(hold)
+            self._met[exchange] = max(ended.met, self._met.get(exchange, NEVER))
+            if hold.leaving.is_set() and ended.how is not Ending.UNSEALED:
+                await self._give_back(hold)
         finally:
             del self.holds[exchange]
+        return True
 
-    async def _take(self, hold: Hold, after: Term | None, node: Node, generation: int | None) -> bool:
+    async def _take(self, hold: Hold, order: Order) -> bool:
         sent_at = self._elapsed()
         try:
-            if not await self._leases.take(hold.term, node, self._times.lasts_ms, after, generation):
+            if not await self._leases.take(
+                hold.term, order.node, self._times.lasts_ms, order.after, order.generation
+            ):
                 return False
-        except StoreAway:
+        except (StoreAway, StoreTaken):
             return False  # A later look tells whether it was taken.
         hold.taken(sent_at, self._times.lasts)
         log.info("exchange taken", exchange=hold.term.exchange, epoch=hold.term.epoch, term=hold.term.id)
@@ -141,7 +145,7 @@ class Holdings:
         with trio.move_on_after(LEAVE_SECONDS):
             try:
                 await self._leases.release([hold.term])
-            except StoreAway as error:
+            except (StoreAway, StoreTaken) as error:
                 log.warning("exchange not given back", exchange=hold.term.exchange, error=str(error))
             else:
                 log.info("exchange given back", exchange=hold.term.exchange, epoch=hold.term.epoch)

@@ -4,8 +4,8 @@
  Member.run
   ├─ beating                 waits until the node is admitted under its name; ends when all that follows has
   │                          ended: leases are renewed to the last
-  └─ having, per exchange    takes the lease, runs the tenure, gives the lease back; ends with the stop, or
-                             when the exchange is lost, or moved
+  └─ candidate, per exchange records the exchange if it is shared, takes the lease, runs the tenure, gives the
+                             lease back; ends with the stop, or when the exchange is lost, moved, or another's
 ```
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import attrs
 import structlog
@@ -21,6 +20,7 @@ import trio
 
 from marketflow.app.cluster.admission import Admission
 from marketflow.app.cluster.balance import Balance, Moves
+from marketflow.app.cluster.candidates import Order
 from marketflow.app.cluster.holdings import LEAVE_SECONDS, Holdings, Times
 from marketflow.app.ports import ClusterSight, Leases, Node, StoreAway, StoreTaken
 from marketflow.app.share.rivals import Wait
@@ -80,24 +80,29 @@ class Member:
                 beating.start_soon(self._beat, having)
                 await stopping.wait()
                 self.node = attrs.evolve(self.node, leaving=True)
+                self.holdings.stop()
+                self.holdings.candidates.record((), having)
+                with trio.move_on_after(self._times.handover):
+                    await self.holdings.given()
                 for exchange in self.holdings.holds:
                     self.holdings.give(exchange)
             beating.cancel_scope.cancel()
         with trio.move_on_after(LEAVE_SECONDS):
             try:
                 await self._leases.leave(self.node)
-            except StoreAway as error:
+            except (StoreAway, StoreTaken) as error:
                 log.warning("cluster not left in order", error=str(error))
 
     async def _beat(self, having: trio.Nursery) -> None:
-        renew_at = -math.inf
+        renew_at, told = -math.inf, self.node
         while True:
             sent_at = self._elapsed()
-            renews = sent_at >= renew_at or not self._admission.admitted
+            node = self.node = attrs.evolve(self.node, ready=self.holdings.candidates.ready)
+            renews = sent_at >= renew_at or not self._admission.admitted or node != told
             try:
                 if not self._admission.has_mode:
                     await self._leases.found(self._admission.mode)
-                sight = await self._renew() if renews else await self._leases.look()
+                sight = await self._renew(node) if renews else await self._leases.look()
             except StoreAway:
                 self._balance.unanswered()
                 self._rival.interrupt()
@@ -108,25 +113,31 @@ class Member:
                 self._balance.unanswered()
             else:
                 self._rival.end()
-                self._looked(sight, sent_at, renewed=renews, having=having)
                 if renews:
-                    renew_at = sent_at + self._times.renew
+                    renew_at, told = sent_at + self._times.renew, node
+                self.holdings.seen(sight, sent_at, renewed=renews)
+                self._admission.looked(sight)
+                if node.leaving == self.node.leaving:  # Otherwise the others do not know yet that we leave.
+                    self._act(self._moves(sight, node), having)
             await trio.sleep(self._times.scan)
 
-    async def _renew(self) -> ClusterSight:
-        return await self._leases.beat(self.node, self.holdings.terms, self._times.lasts_ms)
+    def _moves(self, sight: ClusterSight, node: Node) -> Moves:
+        has = self.holdings
+        return self._balance.looked(sight, self._elapsed(), node, has.holds, has.immovable)
 
-    def _looked(self, sight: ClusterSight, sent_at: float, *, renewed: bool, having: trio.Nursery) -> None:
-        self.holdings.seen(sight, sent_at, renewed=renewed)
-        self._admission.looked(sight)
-        moves = self._balance.looked(sight, self._elapsed(), self.node, self.holdings.holds)
+    async def _renew(self, node: Node) -> ClusterSight:
+        return await self._leases.beat(node, self.holdings.terms, self._times.lasts_ms)
+
+    def _act(self, moves: Moves, having: trio.Nursery) -> None:
         if self._admission.admitted and self._may_take():
             self._take(moves, having)
         for exchange in moves.give:
             self.holdings.give(exchange)
 
     def _take(self, moves: Moves, having: trio.Nursery) -> None:
+        candidates = self.holdings.candidates
+        candidates.record(moves.record, having)
         for exchanges, seals in ((moves.take, False), (moves.seal, True)):
             for exchange, after in exchanges.items():
-                have = partial(self.holdings.have, seals=seals)
-                having.start_soon(have, exchange, after, self.node, moves.generation)
+                order = Order(after, self.node, moves.generation, seals)
+                candidates.take(exchange, order, having)

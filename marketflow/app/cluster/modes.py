@@ -21,7 +21,7 @@ import trio
 
 from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.cluster.sight import LastSight
-from marketflow.app.ports import ClusterSight, Leases, StoreAway
+from marketflow.app.ports import ClusterSight, Leases, StoreAway, StoreTaken
 from marketflow.domain.modes import OTHER, Mode
 
 log = structlog.get_logger()
@@ -76,7 +76,7 @@ class ClusterModes:
         with trio.move_on_after(SWITCH_SECONDS):
             try:
                 return await self._switch(mode)
-            except StoreAway as error:
+            except (StoreAway, StoreTaken) as error:
                 raise NothingCanAnswer from error
         raise NothingCanAnswer
 

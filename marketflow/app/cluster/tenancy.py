@@ -2,83 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any
 
 import attrs
 import trio
 
-from marketflow.app.cluster.hold import Hold
+from marketflow.app.cluster.candidates import Candidacy
+from marketflow.app.cluster.feeding import Feeding
+from marketflow.app.cluster.hold import Ended, Ending, Hold
 from marketflow.app.cluster.node_figures import NodeFigures
 from marketflow.app.cluster.tenure import run_tenure
 from marketflow.app.cluster.views import ClusterViews, OwnView
 from marketflow.app.ingest.feeds import Feed
-from marketflow.app.ingest.workers import run_pool
 from marketflow.app.knowledge import View
-from marketflow.app.ports import NEVER, Clock, Source, Term, VenueSource, Window
+from marketflow.app.ports import NEVER, Clock, Term, VenueSource, Window
 from marketflow.app.share.share import Share
 from marketflow.app.share.spooling import BarsLost
 
 
 @attrs.frozen(kw_only=True)
 class Tenancy:
-    """What all tenures of a node have in common. Fills the port Tenure."""
+    """What all tenures of a node have in common. Fills the port Tenures."""
 
     window_of: Callable[[Term], AbstractAsyncContextManager[Window]]
     """The window of a term. Its connection is closed on leaving."""
     share_of: Callable[[Hold, Window, VenueSource[Any] | None], Share]
     """Makes the share of a term. The source is given if it is a venue."""
-    source_of: Callable[[str], Source[Any]]
-    """Makes a source of an exchange."""
-    feed_of: Callable[[Source[Any], Share], Feed]
-    """Makes the feed of a share."""
+    feeding_of: Callable[[str], tuple[Feeding, VenueSource[Any] | None]]
+    """Makes a feed of an exchange, with its source if that is a venue."""
+    shared: Collection[str]
+    """Exchanges that are recorded before their terms."""
     views: ClusterViews
     figures: NodeFigures
     reporting: Callable[[Feed, VenueSource[Any] | None], AbstractContextManager[None]]
     """The feed is reported on for the length of the block."""
     clock: Clock
-    workers: int
     spool_seconds: float
     """How long it may take to spool what no store has taken."""
 
-    async def __call__(self, hold: Hold) -> int:
+    @asynccontextmanager
+    async def candidacy(self, exchange: str, *, seals: bool) -> AsyncIterator[Candidacy]:
+        """Be ready to have the exchange. If it is shared, and not only sealed, it is recorded from now on."""
+        feeding, venue = self.feeding_of(exchange)
+        async with trio.open_nursery() as nursery:
+            if exchange in self.shared and not seals:
+                nursery.start_soon(feeding.run)
+            yield _Candidacy(self, feeding, venue)
+            nursery.cancel_scope.cancel()
+
+    async def run(self, hold: Hold, feeding: Feeding, venue: VenueSource[Any] | None) -> Ended:
         """Have the exchange until it is lost, or to be given back.
 
         Raises:
             BarsLost: no store has taken some bars, and they could not be spooled.
         """
-        source = self.source_of(hold.term.exchange)
-        venue = source if isinstance(source, VenueSource) else None
+        exchange = hold.term.exchange
         async with self.window_of(hold.term) as window:
             share = self.share_of(hold, window, venue)
-            return await self._run(hold, share, self.feed_of(source, share), venue)
-
-    async def _run(self, hold: Hold, share: Share, feed: Feed, venue: VenueSource[Any] | None) -> int:
-        exchange = hold.term.exchange
-        own = OwnView(View(share.bars, share.standing), hold.confirmed, lambda: share.redis.up)
-
-        async def feeding(leaving: trio.Event) -> None:
-            await run_pool(
-                partial(feed.run, stopping=leaving),
-                decode=feed.decode,
-                enter=share.book.enter,
-                workers=self.workers,
-                first=feed.next_chunk,
-            )
-
-        with (
-            self.figures.counted(exchange, share),
-            self.views.owned(exchange, own),
-            self.reporting(feed, venue),
-        ):
-            met = await run_tenure(hold, share, feeding, self.clock)
-            if not hold.lost.is_set():
-                await self._save(share, fenced=met != NEVER)
-        if met != NEVER or hold.lost.is_set():
-            self.figures.fenced["redis" if met != NEVER else "postgres"] += 1
-        return met
+            hold.movable = lambda: share.redis.up
+            own = OwnView(View(share.bars, share.standing), hold.confirmed, lambda: share.redis.up)
+            with (
+                self.figures.counted(exchange, share),
+                self.views.owned(exchange, own),
+                self.reporting(feeding.feed_, venue),
+            ):
+                ended = await run_tenure(hold, share, feeding, self.clock)
+                if ended.how is not Ending.LOST:
+                    await self._save(share, fenced=ended.how is Ending.FENCED)
+        if ended.how in {Ending.FENCED, Ending.LOST}:
+            self.figures.fenced["redis" if ended.met != NEVER else "postgres"] += 1
+        return ended
 
     async def _save(self, share: Share, *, fenced: bool) -> None:
         """Spool what no store has taken.
@@ -91,3 +86,21 @@ class Tenancy:
         except BarsLost as error:
             if not fenced or error.failure is not None:
                 raise
+
+
+@attrs.frozen
+class _Candidacy:
+    """Fills the port Candidacy."""
+
+    tenancy: Tenancy
+    feeding: Feeding
+    venue: VenueSource[Any] | None
+
+    @property
+    def ready(self) -> bool:
+        """See the port."""
+        return self.feeding.ready
+
+    async def __call__(self, hold: Hold) -> Ended:
+        """See the port."""
+        return await self.tenancy.run(hold, self.feeding, self.venue)

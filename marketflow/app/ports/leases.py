@@ -48,6 +48,8 @@ class Node:
     version: str
     leaving: bool = False
     """Whether it stops, and takes no exchange any more."""
+    ready: tuple[str, ...] = ()
+    """Exchanges that it has not, but has a record of: it could take them over without a loss."""
 
     @property
     def feeds(self) -> bool:

@@ -11,7 +11,7 @@ from marketflow.domain.bars import Bar
 from marketflow.domain.columns import Columns
 from marketflow.domain.packed_minute import PackedMinute
 from marketflow.domain.periods import HOUR, Span
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import Pair, PriceUpdate
 
 Field = tuple[int, str]
 """(second, boot): the key of a one-second bar. The second is its start in Unix ms."""
@@ -121,6 +121,10 @@ class WindowReading(Protocol):
 
     async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
         """The ids of the newest `most` updates of each pair, the oldest first. Not all need have an id."""
+        ...
+
+    async def updates(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[PriceUpdate]]:
+        """The updates of each pair within its span, in any order; without members of another format."""
         ...
 
     async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
