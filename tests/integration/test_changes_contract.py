@@ -155,6 +155,17 @@ async def test_only_the_newest_are_kept(monkeypatch, redis_url, client, reading)
         assert client.xlen("changes:{exchange1}") <= 6
 
 
+async def test_a_reader_gets_all_that_redis_still_has(redis_url, client, reading):
+    """Redis keeps more than it has to. A reader that got a part would take itself for up to date."""
+    number = change_log.MOST_CHANGES + 5
+    async with TermsInRedis(redis_url).open("t1") as window:
+        for second in range(number):
+            await window.post(window.encode(Flush((), some_bars(second))))
+        await window.collect()
+    assert client.xlen("changes:{exchange1}") == number
+    assert [each.place for each in await after(reading, START)] == [f"1-{n}" for n in range(1, number + 1)]
+
+
 @pytest.mark.parametrize(
     "foreign",
     [

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from marketflow.adapters.cache.change_log import MOST_CHANGES, read_changes
+from marketflow.adapters.cache.change_log import read_changes
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored
 from marketflow.adapters.cache.keys import TAGGED, changes_key, fence_key
 from marketflow.adapters.cache.resp import Command
@@ -47,7 +47,8 @@ class RedisChanges:
         ignored = Ignored()
         questions: dict[str, Sequence[Command]] = {
             exchange: [
-                ("XREAD", "COUNT", MOST_CHANGES, "STREAMS", changes_key(exchange), place),
+                # Without COUNT: the stream may have some more than it has to keep, and none of them may lack.
+                ("XREAD", "STREAMS", changes_key(exchange), place),
                 ("GET", fence_key(exchange)),
             ]
             for exchange, place in places.items()
