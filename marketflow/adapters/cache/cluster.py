@@ -167,7 +167,8 @@ class ClusterServers:
                 nursery.start_soon(ask, address)
         if found:
             return found[0]
-        if any(_NO_CLUSTER in str(error) for error in errors):
+        # Later it is the address of a server that is gone, and has another one by now.
+        if self._map is None and any(_NO_CLUSTER in str(error) for error in errors):
             raise StoreUnfit("redis.nodes: a server there belongs to no Redis Cluster")
         raise errors[0]
 
