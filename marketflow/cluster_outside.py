@@ -55,8 +55,8 @@ class ClusterOutside:
     reading: WindowReading
     changes: Changes
     rows: RowReading
-    window_of: Callable[[Term], AbstractAsyncContextManager[Window]]
-    """Its connection is closed on leaving."""
+    window_of: Callable[[Term, Callable[[], bool]], AbstractAsyncContextManager[Window]]
+    """The window of a term, and whether the database confirms it. Its connection is closed on leaving."""
     store_of: Callable[[Term], AggregateStore]
     spool_of: Callable[[str], Spool]
     """By exchange."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 
 import trio
-from terms import TermsInRedis, Traffic
+from terms import TermsInRedis, Traffic, sure
 
 from marketflow.app.ports import StoreAway, Term
 from marketflow.app.share.fence import Seen, seen
@@ -50,7 +50,7 @@ class Load:
         self._stopped = trio.Event()
 
     async def run(self, task_status=trio.TASK_STATUS_IGNORED):
-        async with self._node.window(self._term) as window:
+        async with self._node.window(self._term, sure) as window:
             await self._seal(window)
             task_status.started()
             while not self._stopping.is_set():

@@ -12,7 +12,7 @@ from load import Load, TermsInCluster, eventually, loads
 from redis_filling import fields_of
 from servers import free_port
 from slow_machine import answered
-from terms import EXCHANGE, seal
+from terms import EXCHANGE, seal, sure
 from test_term_window import CONTRACT
 from test_window_contract import NOON, bar, edge, put, run_of
 
@@ -56,7 +56,7 @@ async def test_each_exchange_is_on_its_master(cluster, place, exchanges):
     pairs = [(exchange, "BTCUSDT") for exchange in exchanges]
     async with place.node() as node:
         for number, exchange in enumerate(exchanges):
-            async with node.window(Term(exchange, 1, "t1")) as window:
+            async with node.window(Term(exchange, 1, "t1"), sure) as window:
                 await seal(window)
                 times = [NOON + n for n in range(number + 1)]
                 await put(window, run_of(times, pair=pairs[number]), bars=bars_of(exchange, number))
@@ -257,7 +257,7 @@ async def test_while_a_slot_is_moved_key_by_key_questions_are_answered_and_write
     slot = slot_of(exchange)
     pairs = [(exchange, symbol) for symbol in ("BTCUSDT", "ETHUSDT", "DOGEUSDT")]
     try:
-        async with place.node() as node, node.window(Term(exchange, 1, "t1")) as window:
+        async with place.node() as node, node.window(Term(exchange, 1, "t1"), sure) as window:
             await seal(window)
             for number, pair in enumerate(pairs):
                 bars = [(pair, (NOON, "t1"), bar(NOON, number + 1.0))]
@@ -315,7 +315,7 @@ async def test_a_slot_that_nobody_has(cluster, place, exchanges):
             async with trio.open_nursery() as nursery:
                 await nursery.start(load.run)
                 await load.goes_on()
-                async with node.window(Term(exchanges[0], 1, "t1")) as window:
+                async with node.window(Term(exchanges[0], 1, "t1"), sure) as window:
                     with pytest.raises(StoreAway):
                         await window.look()
                     await load.goes_on()

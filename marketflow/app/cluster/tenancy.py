@@ -26,8 +26,8 @@ from marketflow.app.share.spooling import BarsLost
 class Tenancy:
     """What all tenures of a node have in common. Fills the port Tenure."""
 
-    window_of: Callable[[Term], AbstractAsyncContextManager[Window]]
-    """The window of a term. Its connection is closed on leaving."""
+    window_of: Callable[[Term, Callable[[], bool]], AbstractAsyncContextManager[Window]]
+    """The window of a term, and whether the database confirms it. Its connection is closed on leaving."""
     share_of: Callable[[Hold, Window, VenueSource[Any] | None], Share]
     """Makes the share of a term. The source is given if it is a venue."""
     source_of: Callable[[str], Source[Any]]
@@ -51,7 +51,7 @@ class Tenancy:
         """
         source = self.source_of(hold.term.exchange)
         venue = source if isinstance(source, VenueSource) else None
-        async with self.window_of(hold.term) as window:
+        async with self.window_of(hold.term, hold.confirmed) as window:
             share = self.share_of(hold, window, venue)
             return await self._run(hold, share, self.feed_of(source, share), venue)
 
