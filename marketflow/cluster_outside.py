@@ -99,6 +99,7 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 interval=settings.aggregation.interval,
                 timeout=settings.postgres.timeout / 1_000,
                 lease_timeout=cluster.lease_ttl * LEASE_PATIENCE / 1_000,
+                generated=settings.generator.exchanges,
             ) as postgres,
         ):
             yield ClusterOutside(
