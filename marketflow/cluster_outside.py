@@ -54,6 +54,8 @@ class ClusterOutside:
     leases: Leases
     reading: WindowReading
     changes: Changes
+    redirects: Callable[[], Mapping[str, int]]
+    """By kind of answer, how often a server of a Redis Cluster has sent this node elsewhere."""
     rows: RowReading
     window_of: Callable[[Term, Callable[[], bool]], AbstractAsyncContextManager[Window]]
     """The window of a term, and whether the database confirms it. Its connection is closed on leaving."""
@@ -116,6 +118,7 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 leases=postgres.leases,
                 reading=redis.reading,
                 changes=redis.changes,
+                redirects=lambda: redis.redirects,
                 rows=postgres.rows,
                 window_of=redis.window,
                 store_of=postgres.store,

@@ -8,6 +8,7 @@ from wire_commands import commands_of
 
 from marketflow.adapters.cache.cluster import READ_EVERY, ClusterServers
 from marketflow.adapters.cache.redirects import Address
+from marketflow.adapters.cache.resp import ErrorReply
 from marketflow.adapters.cache.url import access_of
 from marketflow.app.ports import StoreAway, StoreUnfit
 
@@ -71,3 +72,20 @@ async def test_a_known_cluster_is_away_if_a_server_belongs_to_none(server, clust
     server.in_a_cluster = True
     await trio.sleep(READ_EVERY)
     assert (await cluster.of("exchange1")).opener.host == "127.0.0.1"
+
+
+async def test_where_servers_have_sent_us_is_counted_by_answer(server, cluster):
+    """All answers are there from the start, so that a rate can be told."""
+    assert {answer.value: count for answer, count in cluster.redirects.items()} == {
+        "moved": 0,
+        "ask": 0,
+        "later": 0,
+    }
+    only = await cluster.of("exchange1")
+    for error in (f"MOVED 1 127.0.0.1:{server.address.port}", "TRYAGAIN", "TRYAGAIN"):
+        await cluster.follow(only, ErrorReply(error))
+    assert {answer.value: count for answer, count in cluster.redirects.items()} == {
+        "moved": 1,
+        "ask": 0,
+        "later": 2,
+    }

@@ -66,7 +66,7 @@ class ClusterServers:
 
     def __init__(self, access: Access, seeds: Sequence[Address]) -> None:
         """`seeds`: some of its servers; the others are found through them. ValueError: see `Nodes`."""
-        self.redirects: Counter[Direction] = Counter()
+        self.redirects: Final = Counter(dict.fromkeys((Direction.MOVED, Direction.ASK, Direction.LATER), 0))
         """See the port."""
         self._nodes = Nodes(access)
         self._seeds = tuple(seeds)
