@@ -41,14 +41,12 @@ def some_bars(number, term="t1"):
 
 
 async def after(changes, place):
-    return list((await changes.after({EXCHANGE: place}))[EXCHANGE])
+    return list(await changes.after(EXCHANGE, place))
 
 
 async def test_there_are_none_at_first(changes):
-    assert await changes.ends([EXCHANGE]) == {EXCHANGE: START}
+    assert await changes.end(EXCHANGE) == START
     assert await after(changes, START) == []
-    assert await changes.ends([]) == {}
-    assert await changes.after({}) == {}
 
 
 async def test_each_write_with_bars_is_a_change(place, changes):
@@ -65,7 +63,7 @@ async def test_each_write_with_bars_is_a_change(place, changes):
     assert list(found[0].bars) == some_bars(0)
     assert sorted(found[1].bars, key=str) == sorted(both, key=str)
     assert await after(changes, found[0].place) == found[1:]
-    assert await changes.ends([EXCHANGE]) == {EXCHANGE: found[1].place}
+    assert await changes.end(EXCHANGE) == found[1].place
     assert await after(changes, found[1].place) == []
 
 
@@ -73,7 +71,7 @@ async def test_a_later_term_goes_on_behind_the_one_before(place, changes):
     async with place.open("t1") as window:
         await put(window, bars=some_bars(0))
         await put(window, bars=some_bars(1))
-    end = (await changes.ends([EXCHANGE]))[EXCHANGE]
+    end = await changes.end(EXCHANGE)
     async with place.open("t2") as window:
         await put(window, bars=some_bars(0, "t2"))
     (change,) = await after(changes, end)
@@ -84,7 +82,7 @@ async def test_a_later_term_goes_on_behind_the_one_before(place, changes):
 async def test_a_write_that_had_no_effect_is_no_change(place, changes):
     async with place.open("t1") as window:
         await put(window, bars=some_bars(0))
-        end = (await changes.ends([EXCHANGE]))[EXCHANGE]
+        end = await changes.end(EXCHANGE)
         async with place.open("t2"):
             with pytest.raises(StoreAway):
                 await put(window, bars=some_bars(1))
@@ -96,7 +94,7 @@ async def test_a_store_that_was_emptied_goes_on_behind_the_place_of_a_reader(pla
     async with place.open("t1") as window:
         for number in range(3):
             await put(window, bars=some_bars(number))
-        end = (await changes.ends([EXCHANGE]))[EXCHANGE]
+        end = await changes.end(EXCHANGE)
         place.empty()
         assert await after(changes, end) == []
         await seal(window)
@@ -113,7 +111,7 @@ async def test_a_reader_notices_an_epoch_that_is_smaller(place, changes, lost):
     async with place.begin(Term(EXCHANGE, 7, "t7")) as window:
         await seal(window)
         await put(window, bars=some_bars(0))
-        end = (await changes.ends([EXCHANGE]))[EXCHANGE]
+        end = await changes.end(EXCHANGE)
         if lost == "all":
             place.empty()
         else:
@@ -195,7 +193,7 @@ async def test_a_redis_that_is_away(own_redis):
     async with TermsInRedis(own_redis.url).changes() as changes:
         assert await after(changes, START) == []
         own_redis.kill()
-        for call in (lambda: changes.ends([EXCHANGE]), lambda: changes.after({EXCHANGE: START})):
+        for call in (lambda: changes.end(EXCHANGE), lambda: changes.after(EXCHANGE, START)):
             with pytest.raises(StoreAway):
                 await call()
 
@@ -203,4 +201,4 @@ async def test_a_redis_that_is_away(own_redis):
 async def test_a_key_of_another_type_is_away(client, reading):
     client.set("changes:{exchange1}", "something")
     with pytest.raises(StoreAway, match="WRONGTYPE"):
-        await reading.after({EXCHANGE: START})
+        await reading.after(EXCHANGE, START)

@@ -61,9 +61,6 @@ class TwoServers:
     async def of(self, _):
         return self._servers[0]
 
-    async def all(self):
-        return self._servers
-
     def doubt(self):
         pass
 

@@ -101,10 +101,6 @@ class ClusterServers:
             raise StoreAway(f"no server of the cluster has slot {slot}, which {exchange} needs")
         return self._nodes.at(owner)
 
-    async def all(self) -> Sequence[Server]:
-        """The owners of slots."""
-        return [self._nodes.at(address) for address in (await self._current()).owners]
-
     def doubt(self) -> None:
         """Read the map again before it is used again."""
         self._doubted = True

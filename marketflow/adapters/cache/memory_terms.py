@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
@@ -94,20 +94,16 @@ class MemoryChanges:
         """While it is set, every call fails."""
         self._shelves = shelves
 
-    async def ends(self, exchanges: Collection[str]) -> Mapping[str, str]:
+    async def end(self, exchange: str) -> str:
         """See the port."""
         await self._reach()
-        return {
-            exchange: changes[-1].place if (changes := self._shelves[exchange].changes) else START
-            for exchange in exchanges
-        }
+        changes = self._shelves[exchange].changes
+        return changes[-1].place if changes else START
 
-    async def after(self, places: Mapping[str, str]) -> Mapping[str, Sequence[Change]]:
+    async def after(self, exchange: str, place: str) -> Sequence[Change]:
         """See the port."""
         await self._reach()
-        return {exchange: self._after(self._shelves[exchange], place) for exchange, place in places.items()}
-
-    def _after(self, shelf: FencedShelf, place: str) -> Sequence[Change]:
+        shelf = self._shelves[exchange]
         if shelf.fence is not None and int(shelf.fence.partition(":")[0]) < _order(place)[0]:
             place = START
         return [change for change in shelf.changes if _order(change.place) > _order(place)]

@@ -86,14 +86,13 @@ class CopyReader:
             wanted |= known.pairs
             copy = Copy(newest=known.newest)
         if copy.place is None:
-            copy.place = (await self._changes.ends([self.exchange]))[self.exchange]
+            copy.place = await self._changes.end(self.exchange)
         await self._add(copy, sorted(wanted - copy.pairs))
         return copy
 
     async def _is_followed(self, copy: Copy, place: str) -> bool:
         """Put all changes behind the copy's place on top of it; returns whether none is missing."""
-        changes = await self._changes.after({self.exchange: place})
-        return copy.put_on_top(changes[self.exchange])
+        return copy.put_on_top(await self._changes.after(self.exchange, place))
 
     async def _add(self, copy: Copy, pairs: Sequence[Pair]) -> None:
         """Add pairs to a copy. What changes meanwhile comes with the next changes."""
