@@ -209,9 +209,9 @@ async def test_one_read_serves_all_who_have_asked_before_it_began(autojump_clock
     asked: list[str] = []
     plain = shard.changes.after
 
-    async def counted(places):
+    async def counted(exchange, place):
         asked.append("changes")
-        return await plain(places)
+        return await plain(exchange, place)
 
     shard.changes.after = counted
     await shard.mirror.catch_up([BTC])
@@ -227,8 +227,8 @@ async def test_an_answer_has_what_was_acknowledged_before_the_question(autojump_
     await shard.mirror.catch_up([BTC])
     plain, gate = shard.changes.after, trio.Event()
 
-    async def slow(places):
-        found = await plain(places)
+    async def slow(exchange, place):
+        found = await plain(exchange, place)
         await gate.wait()
         return found
 
@@ -251,10 +251,10 @@ async def test_a_read_that_was_cancelled_serves_nobody(autojump_clock):
     plain, gates = shard.changes.after, [trio.Event(), trio.Event()]
     waiting = iter(gates)
 
-    async def slow(places):
+    async def slow(exchange, place):
         if (gate := next(waiting, None)) is not None:
             await gate.wait()
-        return await plain(places)
+        return await plain(exchange, place)
 
     async def ask(scope: trio.CancelScope) -> None:
         with scope:
