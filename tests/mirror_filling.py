@@ -29,7 +29,7 @@ class WrittenChanges:
             changes = self.of.setdefault(exchange, [])
             number = 1 + sum(change.term == boot for change in changes)
             bars = [each for each in write.flush.bars if each[0][0] == exchange]
-            changes.append(Change(f"{epoch}-{number}", boot, number, bars))
+            changes.append(Change(f"{epoch}-{number}", boot, bars))
 
 
 class WindowChanges:

@@ -59,7 +59,7 @@ async def test_each_write_with_bars_is_a_change(place, changes):
         both = [*some_bars(1), *some_bars(2)]
         await put(window, bars=both)
     found = await after(changes, START)
-    assert [(each.term, each.number) for each in found] == [("t1", 1), ("t1", 2)]
+    assert [(each.term, each.place) for each in found] == [("t1", "1-1"), ("t1", "1-2")]
     assert list(found[0].bars) == some_bars(0)
     assert sorted(found[1].bars, key=str) == sorted(both, key=str)
     assert await after(changes, found[0].place) == found[1:]
@@ -75,7 +75,7 @@ async def test_a_later_term_goes_on_behind_the_one_before(place, changes):
     async with place.open("t2") as window:
         await put(window, bars=some_bars(0, "t2"))
     (change,) = await after(changes, end)
-    assert (change.term, change.number, list(change.bars)) == ("t2", 1, some_bars(0, "t2"))
+    assert (change.term, change.place, list(change.bars)) == ("t2", "2-1", some_bars(0, "t2"))
     assert [each.term for each in await after(changes, START)] == ["t1", "t1", "t2"]
 
 
@@ -101,7 +101,7 @@ async def test_a_store_that_was_emptied_goes_on_behind_the_place_of_a_reader(pla
         await put(window, bars=some_bars(3))
         (change,) = await after(changes, end)
         assert change.term == "t1"
-        assert change.number > 3
+        assert int(change.place.removeprefix("1-")) > 3
         assert list(change.bars) == some_bars(3)
 
 
@@ -120,7 +120,7 @@ async def test_a_reader_notices_an_epoch_that_is_smaller(place, changes, lost):
         await seal(window)
         await put(window, bars=some_bars(1, "t2"))
         await put(window, bars=some_bars(2, "t2"))
-    assert [(each.term, each.number) for each in await after(changes, end)] == [("t2", 1), ("t2", 2)]
+    assert [(each.term, each.place) for each in await after(changes, end)] == [("t2", "2-1"), ("t2", "2-2")]
 
 
 # ---- Redis alone ----
@@ -142,7 +142,7 @@ async def test_only_the_newest_are_kept(monkeypatch, redis_url, client, reading)
         # Redis removes whole nodes, of up to 100 entries.
         assert 200 <= client.xlen("changes:{exchange1}") <= 300
         found = await after(reading, START)
-        assert [each.number for each in found] == list(range(601 - len(found), 601))
+        assert [each.place for each in found] == [f"1-{number}" for number in range(601 - len(found), 601)]
         monkeypatch.setattr(change_log, "MOST_BYTES", 50_000)
         large = [(PAIR, (NOON + n * SECOND, "t1"), bar(NOON + n * SECOND)) for n in range(400)]
         for _ in range(10):
@@ -183,8 +183,8 @@ async def test_what_is_no_change_is_a_hole(redis_url, client, reading, foreign):
     client.xadd("changes:{exchange1}", {"term": "t1"}, id="1-3")
     with capture_logs() as logs:
         found = await after(reading, START)
-    assert [each.number for each in found] == [1, 3]
-    assert found[1] == Change("1-3", "t1", 3, [])
+    assert [each.place for each in found] == ["1-1", "1-3"]
+    assert found[1] == Change("1-3", "t1", [])
     assert {each["event"] for each in logs} == {"foreign change ignored"}
     assert {each["key"] for each in logs} == {"changes:{exchange1}"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from terms import EXCHANGE, TermsInRedis, seal
+from terms import EXCHANGE, TermsInRedis
 from test_window_contract import NOON, bar, edge, put, run_of
 
 from marketflow.app.ports import START

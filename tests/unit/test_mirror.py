@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import attrs
 import pytest
 import trio
 from builders import NOON, SEEDS, WallClock, run_virtual
@@ -201,6 +202,21 @@ async def test_a_copy_stays_until_the_next_one_is_whole(autojump_clock):
     shard.reading.during = look
     await shard.mirror.catch_up([BTC])
     assert (seen, shard.known(BTC)) == ([1], 2)
+
+
+async def test_a_term_of_the_same_epoch_is_another_one(autojump_clock):
+    """Both stores have forgotten the first. What follows at the next place does not belong to it."""
+    shard = await sealed_shard()
+    await shard.owner.write(BTC, 1.0)
+    await shard.mirror.catch_up([BTC])
+    await shard.owner.write(BTC, 2.0)
+    await shard.mirror.catch_up([BTC])
+    assert shard.reading.read == [BTC]
+    await shard.owner.write(BTC, 3.0)
+    shard.shelf.changes[-1] = attrs.evolve(shard.shelf.changes[-1], term="other")
+    await shard.mirror.catch_up([BTC])
+    assert shard.reading.read == [BTC, BTC]
+    assert shard.known(BTC) == 3
 
 
 async def test_one_read_serves_all_who_have_asked_before_it_began(autojump_clock):

@@ -82,7 +82,7 @@ class MemoryTermWindow(MemoryWindow):
         if write.flush.bars and "bars" not in self.refused:
             self._number += 1
             place = f"{self._term.epoch}-{self._number}"
-            self._fenced.append(Change(place, self._term.id, self._number, tuple(write.flush.bars)))
+            self._fenced.append(Change(place, self._term.id, tuple(write.flush.bars)))
 
 
 class MemoryChanges:

@@ -48,6 +48,8 @@ class Copy:
 
     place: str | None = None
     """Up to where changes are in it; None: nothing was read."""
+    term: str | None = None
+    """The term of its last change; None: it has none yet."""
     pairs: set[Pair] = attrs.field(factory=set)
     bars: MirroredBars = attrs.field(factory=MirroredBars)
     newest: int = 0
@@ -58,7 +60,9 @@ class Copy:
         for change in changes:
             if self.place is None or change.place != _following(self.place):
                 return False
-            self.place = change.place
+            if self.term not in {None, change.term}:
+                return False
+            self.place, self.term = change.place, change.term
             for pair, field, bar in change.bars:
                 self.newest = max(self.newest, bar.close_time)
                 if pair in self.pairs:

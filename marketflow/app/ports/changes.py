@@ -20,11 +20,10 @@ class Change:
     """One write of the node that has the exchange."""
 
     place: str
-    """Its place in the stream."""
+    """Its place in the stream: `<epoch>-<number>`. A hole in the numbers shows that one is missing: removed,
+    not written, or not readable."""
     term: str
-    """Id of the term."""
-    number: int
-    """Counts the changes of a term. A hole shows that one is missing: removed, lost, or not readable."""
+    """Id of the term. Two terms have one epoch if both stores have forgotten the first."""
     bars: Sequence[tuple[Pair, Field, Bar]]
     """Absolute values."""
 
