@@ -84,8 +84,16 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
     exchanges |= dict.fromkeys(settings.generator.exchanges, "test")
 
     def source_of(exchange: str) -> Source[Any]:
-        made = sources_of(settings, clock, entropy)[exchanges[exchange]]
-        return next(source for source in made if source.exchange == exchange)
+        alone = attrs.evolve(
+            settings,
+            exchanges=tuple(each for each in settings.exchanges if each.name == exchange),
+            generator=attrs.evolve(
+                settings.generator,
+                exchanges=tuple(each for each in settings.generator.exchanges if each == exchange),
+            ),
+        )
+        (source,) = sources_of(alone, clock, entropy)[exchanges[exchange]]
+        return source
 
     with open_listener(settings.http.host, settings.http.port) as listener:
         port = listener.getsockname()[1]

@@ -89,6 +89,18 @@ async def test_a_write_that_had_no_effect_is_no_change(place, changes):
         assert await after(changes, end) == []
 
 
+async def test_a_write_that_failed_leaves_a_hole(place, changes):
+    """It may have been written, and a place must never have two changes."""
+    async with place.open("t1") as window:
+        await put(window, bars=some_bars(0))
+        place.forget_fence()
+        with pytest.raises(StoreAway):
+            await put(window, bars=some_bars(1))
+        await seal(window)
+        await put(window, bars=some_bars(1))
+    assert [each.place for each in await after(changes, START)] == ["1-3"]
+
+
 async def test_a_store_that_was_emptied_goes_on_behind_the_place_of_a_reader(place, changes):
     """The clock of the store has no part in it."""
     async with place.open("t1") as window:

@@ -41,7 +41,9 @@ class MemoryTermWindow(MemoryWindow):
         self._term = term
         self._fenced = shelf
         self._number = 0
-        """Of the last change."""
+        """Of the last change, written or not."""
+        self._numbers: dict[int, int] = {}
+        """By flush."""
         self._watched = False
         """Whether the fence was ours at the last look, and no write has failed since."""
 
@@ -69,6 +71,9 @@ class MemoryTermWindow(MemoryWindow):
         """See the port."""
         if not self._watched:
             raise StoreAway("the fence has not been looked at since the last failure")
+        if flush.flush.bars:
+            self._number += 1
+            self._numbers[id(flush)] = self._number
         try:
             return await super().post(flush)
         except StoreAway:
@@ -79,9 +84,9 @@ class MemoryTermWindow(MemoryWindow):
         if self._fenced.fence != fence_of(self._term):
             raise StoreAway("the fence has changed: nothing was written")
         super()._write(write)
-        if write.flush.bars and "bars" not in self.refused:
-            self._number += 1
-            place = f"{self._term.epoch}-{self._number}"
+        number = self._numbers.pop(id(write), None)
+        if number is not None and "bars" not in self.refused:
+            place = f"{self._term.epoch}-{number}"
             self._fenced.append(Change(place, self._term.id, tuple(write.flush.bars)))
 
 
