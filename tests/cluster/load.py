@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 
 import trio
+from redis_filling import fields_of
 from terms import TermsInRedis, Traffic, sure
 
 from marketflow.app.ports import StoreAway, Term
@@ -108,10 +109,7 @@ class Load:
 
     async def check_bars(self):
         """The bars are those that were written, and no change of the last ones is missing."""
-        found = await self._node.reading.all_bars(list(self._model.bars))
-        for pair, expected in self._model.bars.items():
-            assert sum(len(minute) for minute in found[pair].values()) == len(expected)
-            assert (await self._node.reading.bars({pair: list(expected)}))[pair] == expected
+        assert fields_of(await self._node.reading.all_bars(list(self._model.bars))) == self._model.bars
 
 
 @asynccontextmanager
