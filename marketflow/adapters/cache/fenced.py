@@ -67,8 +67,6 @@ class FencedWriter:
         """Whether the fence was ours at the last look, on this connection and since its last `EXEC`."""
         self._sent: Transaction | None = None
         """The one that is on its way."""
-        key = fence_key(term.exchange)
-        self._watching = pack(b"WATCH", key) + pack(b"GET", key)
 
     def refusal(self, error: ErrorReply) -> StoreRefuses:
         """What to raise for a refused command."""
@@ -103,7 +101,7 @@ class FencedWriter:
             self.watched = False
             # Without `UNWATCH`, what has changed since the last look would still make `EXEC` do nothing.
             (replies,) = await self._exchange_with_server(
-                [_UNWATCH + self._watching + more], 3 + bool(more), requests=1
+                [_UNWATCH + _watching(self._exchange) + more], 3 + bool(more), requests=1
             )
             refusals = refusals_of(replies)
             if not refusals:
@@ -128,7 +126,7 @@ class FencedWriter:
 
     async def _send(self, transaction: Transaction) -> None:
         self.watched, self._sent = False, transaction
-        data = [_MULTI, *transaction.data, _EXEC + self._watching]
+        data = [_MULTI, *transaction.data, _EXEC + _watching(self._exchange)]
         await self._exchange_with_server(data, transaction.commands + _AROUND, requests=0)
 
     async def receive(self) -> list[Any]:
@@ -248,3 +246,9 @@ class FencedWriter:
             self._link[1].close()
         self._link = self._sent = None
         self.watched = False
+
+
+def _watching(exchange: str) -> bytes:
+    """The commands that watch and read the fence."""
+    key = fence_key(exchange)
+    return pack(b"WATCH", key) + pack(b"GET", key)
