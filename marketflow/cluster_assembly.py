@@ -202,6 +202,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
                 figures=figures,
                 lags=watch.lags,
                 held=lambda: [term.exchange for term in member.holdings.terms],
+                redirects=outside.redirects,
             ),
             modes=modes,
         ),

@@ -54,9 +54,11 @@ class ClusterOutside:
     leases: Leases
     reading: WindowReading
     changes: Changes
+    redirects: Callable[[], Mapping[str, int]]
+    """By kind of answer, how often a server of a Redis Cluster has sent this node elsewhere."""
     rows: RowReading
-    window_of: Callable[[Term], AbstractAsyncContextManager[Window]]
-    """Its connection is closed on leaving."""
+    window_of: Callable[[Term, Callable[[], bool]], AbstractAsyncContextManager[Window]]
+    """The window of a term, and whether the database confirms it. Its connection is closed on leaving."""
     store_of: Callable[[Term], AggregateStore]
     spool_of: Callable[[str], Spool]
     """By exchange."""
@@ -82,8 +84,16 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
     exchanges |= dict.fromkeys(settings.generator.exchanges, "test")
 
     def source_of(exchange: str) -> Source[Any]:
-        made = sources_of(settings, clock, entropy)[exchanges[exchange]]
-        return next(source for source in made if source.exchange == exchange)
+        alone = attrs.evolve(
+            settings,
+            exchanges=tuple(each for each in settings.exchanges if each.name == exchange),
+            generator=attrs.evolve(
+                settings.generator,
+                exchanges=tuple(each for each in settings.generator.exchanges if each == exchange),
+            ),
+        )
+        (source,) = sources_of(alone, clock, entropy)[exchanges[exchange]]
+        return source
 
     with open_listener(settings.http.host, settings.http.port) as listener:
         port = listener.getsockname()[1]
@@ -99,6 +109,7 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 interval=settings.aggregation.interval,
                 timeout=settings.postgres.timeout / 1_000,
                 lease_timeout=cluster.lease_ttl * LEASE_PATIENCE / 1_000,
+                generated=settings.generator.exchanges,
             ) as postgres,
         ):
             yield ClusterOutside(
@@ -115,6 +126,7 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 leases=postgres.leases,
                 reading=redis.reading,
                 changes=redis.changes,
+                redirects=lambda: redis.redirects,
                 rows=postgres.rows,
                 window_of=redis.window,
                 store_of=postgres.store,

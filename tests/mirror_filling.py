@@ -6,7 +6,7 @@ each exchange.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryWindow
 from marketflow.app.cluster.mirror import Mirror
@@ -29,7 +29,7 @@ class WrittenChanges:
             changes = self.of.setdefault(exchange, [])
             number = 1 + sum(change.term == boot for change in changes)
             bars = [each for each in write.flush.bars if each[0][0] == exchange]
-            changes.append(Change(f"{epoch}-{number}", boot, number, bars))
+            changes.append(Change(f"{epoch}-{number}", boot, bars))
 
 
 class WindowChanges:
@@ -39,21 +39,14 @@ class WindowChanges:
         self._window = window
         self._written = written
 
-    async def ends(self, exchanges: Collection[str]) -> Mapping[str, str]:
+    async def end(self, exchange: str) -> str:
         self._reach()
-        ends = {exchange: self._written.of[exchange][-1].place for exchange in self._written.of}
-        return {exchange: ends.get(exchange, START) for exchange in exchanges}
+        return self._written.of[exchange][-1].place if exchange in self._written.of else START
 
-    async def after(self, places: Mapping[str, str]) -> Mapping[str, Sequence[Change]]:
+    async def after(self, exchange: str, place: str) -> Sequence[Change]:
         self._reach()
-        return {
-            exchange: [
-                change
-                for change in self._written.of.get(exchange, ())
-                if _order(change.place) > _order(place)
-            ]
-            for exchange, place in places.items()
-        }
+        changes = self._written.of.get(exchange, ())
+        return [change for change in changes if _order(change.place) > _order(place)]
 
     def _reach(self) -> None:
         if self._window.away:

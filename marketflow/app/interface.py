@@ -296,6 +296,8 @@ class ClusterFigures:
     """By reason, how often this node has taken an exchange."""
     fenced: Mapping[str, int]
     """By store, how often that has shown this node that another one has its exchange."""
+    redirects: Mapping[str, int]
+    """By kind of answer, how often a server of a Redis Cluster has sent this node elsewhere."""
     mirror_lag: Mapping[str, float]
     """By exchange, the seconds since its mirror was up to date."""
     clock_offset: float | None

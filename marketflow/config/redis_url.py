@@ -75,6 +75,16 @@ def expected_of(url: str) -> str | None:
     return None
 
 
+def unfit_for_cluster(url: str) -> str | None:
+    """Why a usable URL cannot tell how to speak to the nodes of a Redis Cluster; None if it can."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return "a Redis Cluster is not on a Unix socket"
+    if int(dict(parse_qsl(parts.query)).get("db") or parts.path.strip("/") or 0):
+        return "a Redis Cluster has only one database, 0"
+    return None
+
+
 def _split(url: str) -> SplitResult | None:
     """The parts of the URL; None if it is not a Redis URL."""
     if "://" not in url or url != url.strip() or not url.isprintable():

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import attrs
 
 from marketflow.config import kinds
-from marketflow.config.redis_url import expected_of
+from marketflow.config.redis_url import expected_of, unfit_for_cluster
 from marketflow.config.venues import VENUES
 from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND
 from marketflow.domain.prices import SYMBOLS
@@ -353,6 +353,8 @@ def _redis_problems(redis: RedisSettings) -> Iterator[Clash]:
     """What is wrong with the address of Redis."""
     if redis.url is None and expected_of(redis.effective_url) is not None:
         yield Clash(("redis.host",), "expected a host name or address")
+    elif redis.nodes and (message := unfit_for_cluster(redis.effective_url)) is not None:
+        yield Clash(("redis.db" if redis.url is None else "redis.url", "redis.nodes"), message)
 
 
 def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 
 import trio
-from terms import TermsInRedis, Traffic
+from redis_filling import fields_of
+from terms import TermsInRedis, Traffic, sure
 
 from marketflow.app.ports import StoreAway, Term
 from marketflow.app.share.fence import Seen, seen
@@ -50,7 +51,7 @@ class Load:
         self._stopped = trio.Event()
 
     async def run(self, task_status=trio.TASK_STATUS_IGNORED):
-        async with self._node.window(self._term) as window:
+        async with self._node.window(self._term, sure) as window:
             await self._seal(window)
             task_status.started()
             while not self._stopping.is_set():
@@ -108,10 +109,7 @@ class Load:
 
     async def check_bars(self):
         """The bars are those that were written, and no change of the last ones is missing."""
-        found = await self._node.reading.all_bars(list(self._model.bars))
-        for pair, expected in self._model.bars.items():
-            assert sum(len(minute) for minute in found[pair].values()) == len(expected)
-            assert (await self._node.reading.bars({pair: list(expected)}))[pair] == expected
+        assert fields_of(await self._node.reading.all_bars(list(self._model.bars))) == self._model.bars
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from load import Load, TermsInCluster, eventually, loads
 from redis_filling import fields_of
 from servers import free_port
 from slow_machine import answered
-from terms import EXCHANGE, seal
+from terms import EXCHANGE, seal, sure
 from test_term_window import CONTRACT
 from test_window_contract import NOON, bar, edge, put, run_of
 
@@ -56,7 +56,7 @@ async def test_each_exchange_is_on_its_master(cluster, place, exchanges):
     pairs = [(exchange, "BTCUSDT") for exchange in exchanges]
     async with place.node() as node:
         for number, exchange in enumerate(exchanges):
-            async with node.window(Term(exchange, 1, "t1")) as window:
+            async with node.window(Term(exchange, 1, "t1"), sure) as window:
                 await seal(window)
                 times = [NOON + n for n in range(number + 1)]
                 await put(window, run_of(times, pair=pairs[number]), bars=bars_of(exchange, number))
@@ -76,15 +76,10 @@ async def test_each_exchange_is_on_its_master(cluster, place, exchanges):
             pair: {field: whole} for pair in pairs for _, field, whole in bars_of(*_numbered(pair, pairs))
         }
         assert fields_of(await reading.all_bars(pairs)) == bars
-        assert fields_of(await reading.bars_within(pairs, Span(NOON, NOON + MINUTE))) == bars
-        assert await reading.bars({pair: list(bars[pair]) for pair in pairs}) == bars
-        assert await reading.ids(pairs, 5) == {pair: [] for pair in pairs}
-        assert set(await reading.pairs_with_bars()) == set(pairs)
-        changes = await node.changes.after(dict.fromkeys(exchanges, START))
-        assert {exchange: [list(each.bars) for each in some] for exchange, some in changes.items()} == {
-            exchange: [bars_of(exchange, number)] for number, exchange in enumerate(exchanges)
-        }
-        assert await node.changes.ends(exchanges) == dict.fromkeys(exchanges, "1-1")
+        for number, exchange in enumerate(exchanges):
+            (change,) = await node.changes.after(exchange, START)
+            assert list(change.bars) == bars_of(exchange, number)
+            assert await node.changes.end(exchange) == change.place == "1-1"
 
 
 def _numbered(pair, pairs):
@@ -110,9 +105,9 @@ async def test_a_cluster_that_requires_full_coverage_is_unfit(cluster, place, ex
         async with place.node() as node:
             for _ in range(2):
                 with pytest.raises(StoreUnfit, match=f":{member.port} has cluster-require-full-coverage yes"):
-                    await node.changes.ends(exchanges)
+                    await node.changes.end(EXCHANGE)
             member.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
-            assert len(await node.changes.ends(exchanges)) == 3
+            assert await node.changes.end(EXCHANGE) == START
     finally:
         member.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
 
@@ -121,7 +116,7 @@ async def test_a_server_of_no_cluster_is_unfit(redis_server):
     at = Address("127.0.0.1", redis_server.port)
     async with open_node_redis("redis://nowhere", [at], window_length=MINUTE, timeout=10) as node:
         for ask in (
-            lambda: node.changes.ends([EXCHANGE]),
+            lambda: node.changes.end(EXCHANGE),
             lambda: node.reading.counts([((EXCHANGE, "BTCUSDT"), Span(NOON, NOON + 1))]),
         ):
             with pytest.raises(StoreUnfit, match="belongs to no Redis Cluster"):
@@ -134,7 +129,7 @@ async def test_one_server_is_enough_to_find_the_others(cluster, exchanges):
     async with open_node_redis(
         "redis://nowhere", [gone, cluster.members[-1].at], window_length=MINUTE, timeout=10
     ) as node:
-        assert await node.changes.ends(exchanges) == dict.fromkeys(exchanges, START)
+        assert [await node.changes.end(exchange) for exchange in exchanges] == [START] * 3
 
 
 async def test_nobody_there(exchanges):
@@ -142,7 +137,7 @@ async def test_nobody_there(exchanges):
     async with open_node_redis("redis://nowhere", [gone], window_length=MINUTE, timeout=10) as node:
         for _ in range(2):
             with pytest.raises(StoreAway):
-                await node.changes.ends(exchanges)
+                await node.changes.end(exchanges[0])
 
 
 @pytest.mark.parametrize("url", ["unix:///tmp/redis.sock", "redis://127.0.0.1:6379/3"])
@@ -165,11 +160,9 @@ async def test_a_master_that_is_away_stops_its_exchanges_alone_and_its_replica_g
             await each.goes_on()
         owner = cluster.owner(stopped.exchange)
         owner.kill() if how == "killed" else owner.pause()
-        places = dict.fromkeys(exchanges, START)
         for each in others:
             await each.goes_on()
-        found = await node.changes.after(places)
-        assert set(found) >= {each.exchange for each in others}
+            assert await node.changes.after(each.exchange, START)
         await stopped.goes_on()
         if how == "frozen":
             owner.resume()
@@ -177,7 +170,8 @@ async def test_a_master_that_is_away_stops_its_exchanges_alone_and_its_replica_g
             await stopped.goes_on()
         assert stopped.failures
         assert not [each.failures for each in others if each.failures]
-        assert set(await node.changes.after(places)) == set(exchanges)
+        for exchange in exchanges:
+            assert await node.changes.after(exchange, START)
     for each in (stopped, *others):
         each.check(cluster)
 
@@ -258,7 +252,7 @@ async def test_while_a_slot_is_moved_key_by_key_questions_are_answered_and_write
     slot = slot_of(exchange)
     pairs = [(exchange, symbol) for symbol in ("BTCUSDT", "ETHUSDT", "DOGEUSDT")]
     try:
-        async with place.node() as node, node.window(Term(exchange, 1, "t1")) as window:
+        async with place.node() as node, node.window(Term(exchange, 1, "t1"), sure) as window:
             await seal(window)
             for number, pair in enumerate(pairs):
                 bars = [(pair, (NOON, "t1"), bar(NOON, number + 1.0))]
@@ -277,7 +271,7 @@ async def test_while_a_slot_is_moved_key_by_key_questions_are_answered_and_write
                 found = fields_of(await reading.all_bars(pairs))
                 assert [len(found[pair]) for pair in pairs] == [1, 1, 1]
                 assert await reading.edges([(exchange, "NONEUSDT")], [Span(NOON, NOON)])
-            assert len((await node.changes.after({exchange: START}))[exchange]) == 3
+            assert len(await node.changes.after(exchange, START)) == 3
             assert node.redirects["ask"] > 0
 
             async with trio.open_nursery() as nursery:
@@ -316,7 +310,7 @@ async def test_a_slot_that_nobody_has(cluster, place, exchanges):
             async with trio.open_nursery() as nursery:
                 await nursery.start(load.run)
                 await load.goes_on()
-                async with node.window(Term(exchanges[0], 1, "t1")) as window:
+                async with node.window(Term(exchanges[0], 1, "t1"), sure) as window:
                     with pytest.raises(StoreAway):
                         await window.look()
                     await load.goes_on()

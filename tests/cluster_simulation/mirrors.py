@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -38,19 +38,17 @@ class ShardChanges:
         self._link = link
         self._shard = shard
 
-    async def ends(self, exchanges: Collection[str]) -> Mapping[str, str]:
+    async def end(self, _: str) -> str:
         """See the port."""
-        (exchange,) = exchanges
 
         def end() -> str:
             changes = self._shard.shelf.changes
             return changes[-1].place if changes else START
 
-        return {exchange: await self._link.carry(end)}
+        return await self._link.carry(end)
 
-    async def after(self, places: Mapping[str, str]) -> Mapping[str, Sequence[Change]]:
+    async def after(self, _: str, place: str) -> Sequence[Change]:
         """See the port."""
-        ((exchange, place),) = places.items()
 
         def after() -> Sequence[Change]:
             shelf, since = self._shard.shelf, _order(place)
@@ -58,7 +56,7 @@ class ShardChanges:
                 since = _order(START)
             return [change for change in shelf.changes if _order(change.place) > since]
 
-        return {exchange: await self._link.carry(after)}
+        return await self._link.carry(after)
 
 
 def _order(place: str) -> tuple[int, ...]:

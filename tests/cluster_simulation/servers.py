@@ -127,7 +127,7 @@ class FencedWindow(SimulatedWindow):
         super()._write(write)
         if write.flush.bars and (number := self._numbers.get(id(write))) is not None:
             place = f"{self._term.epoch}-{number}"
-            self._shard.shelf.changes.append(Change(place, self._term.id, number, tuple(write.flush.bars)))
+            self._shard.shelf.changes.append(Change(place, self._term.id, tuple(write.flush.bars)))
             del self._shard.shelf.changes[:-CHANGES_KEPT]
 
 

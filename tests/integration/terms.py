@@ -18,6 +18,11 @@ from marketflow.domain.periods import MINUTE, SECOND
 EXCHANGE = "exchange1"
 
 
+def sure():
+    """The database has confirmed the term."""
+    return True
+
+
 async def seal(window):
     """What `Fence` does at first."""
     assert await window.take(await window.look())
@@ -77,7 +82,7 @@ class TermsInRedis(TermsInMemory):
 
     @asynccontextmanager
     async def begin(self, term):
-        async with self.node() as node, node.window(term) as window:
+        async with self.node() as node, node.window(term, sure) as window:
             yield window
 
     def empty(self):

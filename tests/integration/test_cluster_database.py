@@ -39,8 +39,10 @@ def term(epoch, exchange="exchange1"):
     return Term(exchange, epoch, f"t{epoch}")
 
 
-def node_on(dsn, *, interval=MINUTE, timeout=20.0):
-    return ClusterDatabase(dsn, interval=interval, timeout=timeout, lease_timeout=timeout)
+def node_on(dsn, *, interval=MINUTE, timeout=20.0, generated=()):
+    return ClusterDatabase(
+        dsn, interval=interval, timeout=timeout, lease_timeout=timeout, generated=generated
+    )
 
 
 def alone_on(dsn, *, timeout=20.0):
@@ -178,6 +180,34 @@ async def test_rows_of_another_exchange_are_a_mistake(ours, postgres_dsn):
     with pytest.raises(ValueError, match="rows of exchange2 under a term of exchange1"):
         await store.write([ROW, attrs.evolve(ROW, exchange="exchange2")])
     assert rows_on(postgres_dsn) == []
+
+
+async def test_one_term_also_deletes_rows_of_exchanges_that_nobody_has(ours, postgres_dsn):
+    """They were removed from the configuration, or belong to the other mode."""
+    names = ("exchange1", "exchange2", "exchange3", "given_back", "lost_lately", "lost_long_ago")
+    stores = [await begin(ours, term(1, name)) for name in names]
+    for store in stores:
+        await store.write([attrs.evolve(ROW, exchange=store.term.exchange)])
+    await ours.leases.release([term(1, "exchange1"), term(1, "given_back")])
+    with sql(postgres_dsn) as connection:
+        connection.execute(
+            "UPDATE marketflow_leases SET expires = expires - CASE exchange"
+            " WHEN 'lost_lately' THEN interval '1 hour' ELSE interval '2 days' END WHERE exchange ~ '^lost'"
+        )
+        connection.execute(
+            "INSERT INTO price_aggregates SELECT * FROM json_populate_record(NULL::price_aggregates, ("
+            'SELECT to_jsonb(r) || \'{"exchange": "removed"}\' FROM price_aggregates r LIMIT 1)::json)'
+        )
+    _, second, third, *_ = stores
+    async with node_on(postgres_dsn, generated=["exchange2"]) as node:
+        generated = node.store(term(1, "exchange2"))
+        await generated.lease()
+        assert await generated.delete_before(10 * MINUTE) == 1
+    await second.write([attrs.evolve(ROW, exchange="exchange2")])
+    assert await third.delete_before(10 * MINUTE) == 1
+    assert await second.delete_before(0) == 0
+    assert await second.delete_before(10 * MINUTE) == 5
+    assert rows_on(postgres_dsn) == [("lost_lately", "BTCUSDT")]
 
 
 async def test_a_term_deletes_rows_of_its_exchange_only(ours, postgres_dsn):

@@ -61,9 +61,6 @@ class TwoServers:
     async def of(self, _):
         return self._servers[0]
 
-    async def all(self):
-        return self._servers
-
     def doubt(self):
         pass
 
@@ -77,13 +74,13 @@ class TwoServers:
 async def make(nursery):
     """Makes a writer on two servers with these answers."""
 
-    async def made(*answers):
+    async def made(*answers, confirmed=lambda: True):
         peers = [Peer(list(some)) for some in answers]
         for peer in peers:
             (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
             peer.port = listener.socket.getsockname()[1]
             nursery.start_soon(trio.serve_listeners, peer.serve, [listener])
-        return FencedWriter(TERM, TwoServers(peers)), peers
+        return FencedWriter(TERM, TwoServers(peers), confirmed), peers
 
     return made
 
@@ -118,8 +115,35 @@ async def test_it_is_not_sent_to_a_new_owner_with_another_fence(make):
     )
     await writer.look()
     await writer.send(WRITE)
-    with pytest.raises(StoreAway, match="not ours"):
+    with pytest.raises(StoreAway, match="not surely ours"):
         await writer.receive()
+    assert len(second.requests) == 1
+    writer.close()
+
+
+async def test_it_is_not_sent_to_a_new_owner_without_the_word_of_the_database(make):
+    """A node that stood still may find its old fence on a master that lost the seal of its successor."""
+    writer, (_, second) = await make(
+        [LOOK, b"+OK\r\n" + MOVED + b"-EXECABORT discarded\r\n" + 2 * MOVED], [AGAIN], confirmed=lambda: False
+    )
+    await writer.look()
+    await writer.send(WRITE)
+    with pytest.raises(StoreAway, match="not surely ours"):
+        await writer.receive()
+    with pytest.raises(StoreAway, match="looked at"):
+        await writer.send(WRITE)
+    assert len(second.requests) == 1
+    writer.close()
+
+
+async def test_behind_a_transaction_a_move_needs_the_word_of_the_database_too(make):
+    """What was executed counts. The next write waits for a look."""
+    writer, (_, second) = await make([LOOK, WRITTEN + 2 * MOVED], [AGAIN], confirmed=lambda: False)
+    await writer.look()
+    await writer.send(WRITE)
+    assert await writer.receive() == [1]
+    with pytest.raises(StoreAway, match="looked at"):
+        await writer.send(WRITE)
     assert len(second.requests) == 1
     writer.close()
 

@@ -58,6 +58,7 @@ async def test_numbers_of_a_cluster_have_their_place(questions):
         epochs={"exchange1": 4},
         takeovers={"expired": 2},
         fenced={"redis": 1, "postgres": 3},
+        redirects={"moved": 7, "ask": 0},
         mirror_lag={"exchange1": 0.5},
         clock_offset=-0.25,
     )
@@ -69,6 +70,8 @@ async def test_numbers_of_a_cluster_have_their_place(questions):
     assert of(samples, "marketflow_takeovers_total", reason="expired") == 2
     assert of(samples, "marketflow_fenced_total", store="redis") == 1
     assert of(samples, "marketflow_fenced_total", store="postgres") == 3
+    assert of(samples, "marketflow_cluster_redirects_total", answer="moved") == 7
+    assert of(samples, "marketflow_cluster_redirects_total", answer="ask") == 0
     assert of(samples, "marketflow_mirror_lag_seconds", exchange="exchange1") == 0.5
     assert of(samples, "marketflow_clock_offset_seconds") == -0.25
     assert of(samples, "marketflow_updates_dropped_total", exchange="exchange1", reason="fenced") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from contextlib import AsyncExitStack
 
@@ -12,6 +13,7 @@ import pytest
 import trio
 from slow_machine import within
 
+from marketflow.adapters.db import statements
 from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.db.memory_leases import LeaseTable, MemoryLeases
 from marketflow.app.ports import FORGOTTEN, Node, StoreAway, Term, WantedMode
@@ -487,7 +489,7 @@ async def test_a_beat_tells_who_has_what_was_taken_while_it_waited(real):
     assert [(each.term, each.node) for each in seen] == [(term(2), "b")]
 
 
-async def test_a_beat_is_one_transaction(real):
+async def test_a_renewal_is_one_transaction(real):
     """What it does of a part that fails is undone."""
     ours = await real.node()
     await ours.take(term(1), A, LONG, None)
@@ -497,6 +499,31 @@ async def test_a_beat_is_one_transaction(real):
     assert (await lease(ours)).left <= LONG
     real.sql("ALTER TABLE marketflow_nodes DROP CONSTRAINT marketflow_nodes_node_check")
     assert set((await ours.beat(A, [term(1)], 10 * LONG)).nodes) == {"a"}
+
+
+async def test_a_node_that_stops_between_two_statements_locks_nothing(real, monkeypatch):
+    """Otherwise nobody could take its leases as long as its machine keeps the connection."""
+    ours, theirs = await real.node(), await real.node()
+    await ours.take(term(1), A, SHORT, None)
+    between, goes_on = threading.Event(), threading.Event()
+    execute = psycopg.Connection.execute
+
+    def stop(connection, query, *args, **kwargs):
+        if query == statements.SIGHT:
+            between.set()
+            assert goes_on.wait(60)
+        return execute(connection, query, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", stop)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.beat, A, [term(1)], SHORT)
+        assert await trio.to_thread.run_sync(between.wait, 30)
+        try:
+            with trio.fail_after(60):
+                while not await theirs.take(term(2), B, LONG, term(1)):  # noqa: ASYNC110 - until it expires
+                    await trio.sleep(0.005)
+        finally:
+            goes_on.set()
 
 
 async def test_a_lost_connection_is_made_again(real):

@@ -588,6 +588,25 @@ def test_allowed_hosts(place):
     assert settings.http.allowed_hosts == ("prices.example", "10.0.0.1", "::1", "2001:db8::1")
 
 
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ("redis.db = 1", "redis.db: a Redis Cluster has only one database, 0 (config.toml)"),
+        ('redis.url = "redis://h/1"', "redis.url: a Redis Cluster has only one database, 0 (config.toml)"),
+        ('redis.url = "redis://h?db=1"', "redis.url: a Redis Cluster has only one database, 0 (config.toml)"),
+        ('redis.url = "unix:///s"', "redis.url: a Redis Cluster is not on a Unix socket (config.toml)"),
+    ],
+)
+def test_a_redis_cluster_has_hosts_and_one_database(place, toml, line):
+    assert place.errors(f'cluster.enabled = true\nredis.nodes = ["h:1"]\n{toml}') == [line]
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis://h/0", "rediss://h/", "redis://u:p@h?db=0"])
+def test_a_url_that_fits_a_redis_cluster(place, url):
+    settings = place.load(f'cluster.enabled = true\nredis.nodes = ["h:1"]\nredis.url = "{url}"').settings
+    assert settings.redis.nodes == ("h:1",)
+
+
 def test_clash_is_not_told_of_a_value_that_is_wrong_itself(place):
     """The default that replaces it does not cause another error."""
     assert len(place.errors('feeds.backoff_min = 5\nfeeds.backoff_max = "x"')) == 1

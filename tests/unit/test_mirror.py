@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import attrs
 import pytest
 import trio
 from builders import NOON, SEEDS, WallClock, run_virtual
@@ -203,15 +204,30 @@ async def test_a_copy_stays_until_the_next_one_is_whole(autojump_clock):
     assert (seen, shard.known(BTC)) == ([1], 2)
 
 
+async def test_a_term_of_the_same_epoch_is_another_one(autojump_clock):
+    """Both stores have forgotten the first. What follows at the next place does not belong to it."""
+    shard = await sealed_shard()
+    await shard.owner.write(BTC, 1.0)
+    await shard.mirror.catch_up([BTC])
+    await shard.owner.write(BTC, 2.0)
+    await shard.mirror.catch_up([BTC])
+    assert shard.reading.read == [BTC]
+    await shard.owner.write(BTC, 3.0)
+    shard.shelf.changes[-1] = attrs.evolve(shard.shelf.changes[-1], term="other")
+    await shard.mirror.catch_up([BTC])
+    assert shard.reading.read == [BTC, BTC]
+    assert shard.known(BTC) == 3
+
+
 async def test_one_read_serves_all_who_have_asked_before_it_began(autojump_clock):
     shard = await sealed_shard()
     await shard.owner.write(BTC, 1.0)
     asked: list[str] = []
     plain = shard.changes.after
 
-    async def counted(places):
+    async def counted(exchange, place):
         asked.append("changes")
-        return await plain(places)
+        return await plain(exchange, place)
 
     shard.changes.after = counted
     await shard.mirror.catch_up([BTC])
@@ -227,8 +243,8 @@ async def test_an_answer_has_what_was_acknowledged_before_the_question(autojump_
     await shard.mirror.catch_up([BTC])
     plain, gate = shard.changes.after, trio.Event()
 
-    async def slow(places):
-        found = await plain(places)
+    async def slow(exchange, place):
+        found = await plain(exchange, place)
         await gate.wait()
         return found
 
@@ -251,10 +267,10 @@ async def test_a_read_that_was_cancelled_serves_nobody(autojump_clock):
     plain, gates = shard.changes.after, [trio.Event(), trio.Event()]
     waiting = iter(gates)
 
-    async def slow(places):
+    async def slow(exchange, place):
         if (gate := next(waiting, None)) is not None:
             await gate.wait()
-        return await plain(places)
+        return await plain(exchange, place)
 
     async def ask(scope: trio.CancelScope) -> None:
         with scope:

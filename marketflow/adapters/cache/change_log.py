@@ -62,7 +62,11 @@ class ChangeLog:
         self._bytes = 0
 
     def append(self, change: PackedChange) -> bytes:
-        """The command that appends a change. Each call makes the next number, written or not."""
+        """The command that appends a change.
+
+        Each call makes the next number. So a write that fails leaves a hole, and mirrors read all bars again:
+        if only its answer was lost, they may have seen it, and the same place must never have two changes.
+        """
         self._number += 1
         kept, place = b"%d" % self._kept(len(change.data)), b"%d-%d" % (self._epoch, self._number)
         head = b"".join(map(members.bulk, (b"XADD", change.key, b"MAXLEN", b"~", kept, place)))
@@ -115,4 +119,4 @@ def _read_change(exchange: str, place: str, arguments: Sequence[bytes], ignored:
             read()
             pair = exchange, name.decode("ascii")
     read()
-    return Change(place, term.decode("ascii"), int(place.partition("-")[2]), bars)
+    return Change(place, term.decode("ascii"), bars)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from marketflow.adapters.cache.change_log import MOST_CHANGES, read_changes
+from marketflow.adapters.cache.change_log import read_changes
 from marketflow.adapters.cache.foreign import ForeignLog, Ignored
 from marketflow.adapters.cache.keys import TAGGED, changes_key, fence_key
 from marketflow.adapters.cache.resp import Command
-from marketflow.adapters.cache.routing import ask_each
+from marketflow.adapters.cache.routing import RoutedReaders
 from marketflow.adapters.cache.servers import Servers
 from marketflow.app.ports import START, Change
 
@@ -22,42 +22,37 @@ class RedisChanges:
         self._servers = servers
         self._foreign = ForeignLog(TAGGED)
 
-    async def ends(self, exchanges: Collection[str]) -> Mapping[str, str]:
-        """The place of the newest entry of each stream."""
-        questions: dict[str, Sequence[Command]] = {
-            exchange: [("XREVRANGE", changes_key(exchange), "+", "-", "COUNT", 1)] for exchange in exchanges
-        }
-        return await ask_each(self._servers, questions, _end)
+    async def end(self, exchange: str) -> str:
+        """The place of the newest entry."""
+        command = ("XREVRANGE", changes_key(exchange), "+", "-", "COUNT", 1)
+        return await self._asking(exchange).read([command], _end)
 
-    async def after(self, places: Mapping[str, str]) -> Mapping[str, Sequence[Change]]:
-        """The entries of each stream after that place.
+    async def after(self, exchange: str, place: str) -> Sequence[Change]:
+        """The entries after that place.
 
         A place behind the epoch of the fence is of a time that the store has forgotten.
         """
-        found = await self._after(places)
-        restarted = {
-            exchange: START
-            for exchange, (epoch, _) in found.items()
-            if epoch is not None and epoch < int(places[exchange].partition("-")[0])
-        }
-        found |= await self._after(restarted)
-        return {exchange: changes for exchange, (_, changes) in found.items()}
+        epoch, changes = await self._after(exchange, place)
+        if epoch is not None and epoch < int(place.partition("-")[0]):
+            _, changes = await self._after(exchange, START)
+        return changes
 
-    async def _after(self, places: Mapping[str, str]) -> dict[str, tuple[int | None, Sequence[Change]]]:
+    async def _after(self, exchange: str, place: str) -> tuple[int | None, Sequence[Change]]:
         ignored = Ignored()
-        questions: dict[str, Sequence[Command]] = {
-            exchange: [
-                ("XREAD", "COUNT", MOST_CHANGES, "STREAMS", changes_key(exchange), place),
-                ("GET", fence_key(exchange)),
-            ]
-            for exchange, place in places.items()
-        }
-        found = await ask_each(self._servers, questions, partial(_entries, ignored))
+        # Without COUNT: the stream may have some more than it has to keep, and none of them may lack.
+        commands: Sequence[Command] = [
+            ("XREAD", "STREAMS", changes_key(exchange), place),
+            ("GET", fence_key(exchange)),
+        ]
+        found = await self._asking(exchange).read(commands, partial(_entries, ignored, exchange))
         self._foreign.tell("change", ignored)
         return found
 
+    def _asking(self, exchange: str) -> RoutedReaders:
+        return RoutedReaders(self._servers, exchange)
 
-def _end(_: str, replies: Sequence[Any]) -> str:
+
+def _end(replies: Sequence[Any]) -> str:
     (entries,) = replies
     return entries[0][0].decode() if entries else START
 

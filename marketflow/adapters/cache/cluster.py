@@ -66,7 +66,7 @@ class ClusterServers:
 
     def __init__(self, access: Access, seeds: Sequence[Address]) -> None:
         """`seeds`: some of its servers; the others are found through them. ValueError: see `Nodes`."""
-        self.redirects: Counter[Direction] = Counter()
+        self.redirects: Final = Counter(dict.fromkeys((Direction.MOVED, Direction.ASK, Direction.LATER), 0))
         """See the port."""
         self._nodes = Nodes(access)
         self._seeds = tuple(seeds)
@@ -100,10 +100,6 @@ class ClusterServers:
             self._doubted = True
             raise StoreAway(f"no server of the cluster has slot {slot}, which {exchange} needs")
         return self._nodes.at(owner)
-
-    async def all(self) -> Sequence[Server]:
-        """The owners of slots."""
-        return [self._nodes.at(address) for address in (await self._current()).owners]
 
     def doubt(self) -> None:
         """Read the map again before it is used again."""
@@ -167,7 +163,8 @@ class ClusterServers:
                 nursery.start_soon(ask, address)
         if found:
             return found[0]
-        if any(_NO_CLUSTER in str(error) for error in errors):
+        # Later it is the address of a server that is gone, and has another one by now.
+        if self._map is None and any(_NO_CLUSTER in str(error) for error in errors):
             raise StoreUnfit("redis.nodes: a server there belongs to no Redis Cluster")
         raise errors[0]
 

@@ -16,12 +16,13 @@ trip:
     MULTI <commands> EXEC WATCH fence:{exchange1} GET fence:{exchange1}
 
 A server of a cluster may send us elsewhere instead. Nothing was written then, and the same transaction is
-sent to the other server, once the fence was seen there.
+sent to the other server, once the fence was seen there. After a failover that server may not know yet who has
+sealed the fence last. So the database must also have said lately that the exchange is ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -55,7 +56,9 @@ class Transaction:
 class FencedWriter:
     """Writes transactions of one term, one at a time. It is used by one task."""
 
-    def __init__(self, term: Term, servers: Servers) -> None:
+    def __init__(self, term: Term, servers: Servers, confirmed: Callable[[], bool]) -> None:
+        """`confirmed`: whether the database has said that the term is ours, and its word still holds."""
+        self._confirmed = confirmed
         self._exchange = term.exchange
         self._fence = fence_of(term).encode()
         self._servers = servers
@@ -64,8 +67,6 @@ class FencedWriter:
         """Whether the fence was ours at the last look, on this connection and since its last `EXEC`."""
         self._sent: Transaction | None = None
         """The one that is on its way."""
-        key = fence_key(term.exchange)
-        self._watching = pack(b"WATCH", key) + pack(b"GET", key)
 
     def refusal(self, error: ErrorReply) -> StoreRefuses:
         """What to raise for a refused command."""
@@ -100,7 +101,7 @@ class FencedWriter:
             self.watched = False
             # Without `UNWATCH`, what has changed since the last look would still make `EXEC` do nothing.
             (replies,) = await self._exchange_with_server(
-                [_UNWATCH + self._watching + more], 3 + bool(more), requests=1
+                [_UNWATCH + _watching(self._exchange) + more], 3 + bool(more), requests=1
             )
             refusals = refusals_of(replies)
             if not refusals:
@@ -125,7 +126,7 @@ class FencedWriter:
 
     async def _send(self, transaction: Transaction) -> None:
         self.watched, self._sent = False, transaction
-        data = [_MULTI, *transaction.data, _EXEC + self._watching]
+        data = [_MULTI, *transaction.data, _EXEC + _watching(self._exchange)]
         await self._exchange_with_server(data, transaction.commands + _AROUND, requests=0)
 
     async def receive(self) -> list[Any]:
@@ -155,7 +156,7 @@ class FencedWriter:
                     # The slot was moved behind `EXEC`. If the look fails, the next write says so.
                     with suppress(StoreAway):
                         await self._follow(fence, deadline)
-                        await self._look()
+                        await self._look_elsewhere()
                 return executed
             # The first error tells the reason; `EXEC` repeats only that there was one. Or the fence was moved
             # to another server before all other keys, and only what asks for it shows that.
@@ -169,10 +170,15 @@ class FencedWriter:
 
     async def _send_again(self, transaction: Transaction) -> None:
         """Send a transaction that was not executed to the server that has the exchange now."""
-        await self._look()
+        await self._look_elsewhere()
         if not self.watched:
-            raise StoreAway("the fence is not ours on the server that has the exchange now")
+            raise StoreAway("the fence is not surely ours on the server that has the exchange now")
         await self._send(transaction)
+
+    async def _look_elsewhere(self) -> None:
+        """Watch the fence on the server that has the exchange now."""
+        await self._look()
+        self.watched = self.watched and self._confirmed()
 
     async def remove(self, transaction: Transaction) -> None:
         """Carry out removals without a transaction, if the fence was ours at the last look.
@@ -240,3 +246,9 @@ class FencedWriter:
             self._link[1].close()
         self._link = self._sent = None
         self.watched = False
+
+
+def _watching(exchange: str) -> bytes:
+    """The commands that watch and read the fence."""
+    key = fence_key(exchange)
+    return pack(b"WATCH", key) + pack(b"GET", key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
@@ -41,7 +41,9 @@ class MemoryTermWindow(MemoryWindow):
         self._term = term
         self._fenced = shelf
         self._number = 0
-        """Of the last change."""
+        """Of the last change, written or not."""
+        self._numbers: dict[int, int] = {}
+        """By flush."""
         self._watched = False
         """Whether the fence was ours at the last look, and no write has failed since."""
 
@@ -69,6 +71,9 @@ class MemoryTermWindow(MemoryWindow):
         """See the port."""
         if not self._watched:
             raise StoreAway("the fence has not been looked at since the last failure")
+        if flush.flush.bars:
+            self._number += 1
+            self._numbers[id(flush)] = self._number
         try:
             return await super().post(flush)
         except StoreAway:
@@ -79,10 +84,10 @@ class MemoryTermWindow(MemoryWindow):
         if self._fenced.fence != fence_of(self._term):
             raise StoreAway("the fence has changed: nothing was written")
         super()._write(write)
-        if write.flush.bars and "bars" not in self.refused:
-            self._number += 1
-            place = f"{self._term.epoch}-{self._number}"
-            self._fenced.append(Change(place, self._term.id, self._number, tuple(write.flush.bars)))
+        number = self._numbers.pop(id(write), None)
+        if number is not None and "bars" not in self.refused:
+            place = f"{self._term.epoch}-{number}"
+            self._fenced.append(Change(place, self._term.id, tuple(write.flush.bars)))
 
 
 class MemoryChanges:
@@ -94,20 +99,16 @@ class MemoryChanges:
         """While it is set, every call fails."""
         self._shelves = shelves
 
-    async def ends(self, exchanges: Collection[str]) -> Mapping[str, str]:
+    async def end(self, exchange: str) -> str:
         """See the port."""
         await self._reach()
-        return {
-            exchange: changes[-1].place if (changes := self._shelves[exchange].changes) else START
-            for exchange in exchanges
-        }
+        changes = self._shelves[exchange].changes
+        return changes[-1].place if changes else START
 
-    async def after(self, places: Mapping[str, str]) -> Mapping[str, Sequence[Change]]:
+    async def after(self, exchange: str, place: str) -> Sequence[Change]:
         """See the port."""
         await self._reach()
-        return {exchange: self._after(self._shelves[exchange], place) for exchange, place in places.items()}
-
-    def _after(self, shelf: FencedShelf, place: str) -> Sequence[Change]:
+        shelf = self._shelves[exchange]
         if shelf.fence is not None and int(shelf.fence.partition(":")[0]) < _order(place)[0]:
             place = START
         return [change for change in shelf.changes if _order(change.place) > _order(place)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from marketflow.adapters.cache.changes import RedisChanges
@@ -32,9 +32,12 @@ class NodeRedis:
         return {direction.value: number for direction, number in self._servers.redirects.items()}
 
     @asynccontextmanager
-    async def window(self, term: Term) -> AsyncIterator[TermWindow]:
-        """The window of a term, which writes on a connection of its own. Connects with the first call."""
-        window = TermWindow(term, self._servers, window_length=self._window_length)
+    async def window(self, term: Term, confirmed: Callable[[], bool]) -> AsyncIterator[TermWindow]:
+        """The window of a term, which writes on a connection of its own. Connects with the first call.
+
+        `confirmed`: whether the database has said that the term is ours, and its word still holds.
+        """
+        window = TermWindow(term, self._servers, confirmed, window_length=self._window_length)
         try:
             yield window
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, TypeVar
 
 import trio
@@ -91,65 +90,3 @@ class RoutedReaders:
         for place, reply in zip(asked, found[1::2], strict=True):
             replies[place] = reply
         return None
-
-
-async def ask_each(
-    servers: Servers,
-    questions: Mapping[str, Sequence[Command]],
-    read: Callable[[str, list[Any]], T],
-) -> dict[str, T]:
-    """Ask about several exchanges, in one request to each server; `read` makes sense of the replies to one.
-
-    Exchanges whose server is away are left out.
-
-    Raises:
-        StoreAway: all of them are away.
-    """
-    shares: dict[Server, dict[str, Sequence[Command]]] = {}
-    found: dict[str, T] = {}
-    errors: list[StoreAway] = []
-    for exchange, commands in questions.items():
-        try:
-            shares.setdefault(await servers.of(exchange), {})[exchange] = commands
-        except StoreAway as error:
-            errors.append(error)
-
-    async def ask(server: Server, share: Mapping[str, Sequence[Command]]) -> None:
-        try:
-            found.update(await _ask_server(servers, server, share, read))
-        except StoreAway as error:
-            errors.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for server, share in shares.items():
-            nursery.start_soon(ask, server, share)
-    if errors and not found:
-        raise errors[0]
-    return found
-
-
-async def _ask_server(
-    servers: Servers,
-    server: Server,
-    questions: Mapping[str, Sequence[Command]],
-    read: Callable[[str, list[Any]], T],
-) -> dict[str, T]:
-    deadline = trio.current_time() + servers.timeout
-    try:
-        replies, size = await server.readers.replies([each for some in questions.values() for each in some])
-    except StoreAway:
-        servers.doubt()
-        raise
-    following = iter(replies)
-    each = {exchange: list(islice(following, len(commands))) for exchange, commands in questions.items()}
-    whole = {exchange: of_it for exchange, of_it in each.items() if not refusals_of(of_it)}
-
-    def read_all(_: list[Any]) -> dict[str, T]:
-        return {exchange: read(exchange, of_it) for exchange, of_it in whole.items()}
-
-    with servers.failures.translated():
-        found = await server.readers.made_sense_of([], read_all, size, deadline)
-    for exchange in each.keys() - whole.keys():
-        routed = RoutedReaders(servers, exchange)
-        found[exchange] = await routed.read(questions[exchange], partial(read, exchange))
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import attrs
@@ -54,10 +54,6 @@ class Servers(Protocol):
         """The server that has this exchange, as far as is known."""
         ...
 
-    async def all(self) -> Sequence[Server]:
-        """All servers that have exchanges."""
-        ...
-
     def doubt(self) -> None:
         """A request to a server has failed: another one may have its exchanges by now."""
         ...
@@ -87,10 +83,6 @@ class OneServer:
     async def of(self, _: str) -> Server:
         """The only one."""
         return self._server
-
-    async def all(self) -> Sequence[Server]:
-        """The only one."""
-        return (self._server,)
 
     def doubt(self) -> None:
         """There is no other."""

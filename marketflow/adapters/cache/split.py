@@ -11,8 +11,7 @@ from marketflow.adapters.cache.keys import TAGGED
 from marketflow.adapters.cache.reading import RedisReading
 from marketflow.adapters.cache.routing import RoutedReaders
 from marketflow.adapters.cache.servers import Servers
-from marketflow.app.ports import Edge, Field, FieldBars, Scope, StoreAway, StoredBars, StoreUnfit
-from marketflow.domain.bars import Bar
+from marketflow.app.ports import Edge, Scope, StoreAway, StoredBars, StoreUnfit
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
 
@@ -21,7 +20,7 @@ T = TypeVar("T")
 
 
 class SplitReading:
-    """Fills the part of the port Window that reads. If the server of one exchange is away, all of it is."""
+    """Fills the port WindowReading. If the server of one exchange is away, all of it is."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -31,29 +30,6 @@ class SplitReading:
         """See the port."""
         return await self._of_pairs(pairs, lambda reading, some: reading.all_bars(some))
 
-    async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
-        """See the port."""
-        return await self._of_pairs(pairs, lambda reading, some: reading.bars_within(some, span))
-
-    async def pairs_with_bars(self) -> Sequence[Pair]:
-        """See the port. Each server is searched as a whole."""
-        try:
-            servers = await self._servers.all()
-        except StoreAway:
-            return ()
-        found = await gathered(
-            {server: RedisReading(server.readers, TAGGED).pairs_with_bars for server in servers}
-        )
-        return list(dict.fromkeys(pair for pairs in found.values() for pair in pairs))
-
-    async def bars(self, fields: Mapping[Pair, Sequence[Field]]) -> Mapping[Pair, FieldBars]:
-        """See the port."""
-
-        async def ask(reading: RedisReading, pairs: Sequence[Pair]) -> Mapping[Pair, Mapping[Field, Bar]]:
-            return await reading.bars({pair: fields[pair] for pair in pairs})
-
-        return await self._of_pairs(list(fields), ask)
-
     async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
         """See the port."""
         return await self._of_pairs(pairs, lambda reading, some: reading.edges(some, spans))
@@ -61,10 +37,6 @@ class SplitReading:
     async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
         """See the port."""
         return await self._of_spans(spans, lambda reading, some: reading.counts(some))
-
-    async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
-        """See the port."""
-        return await self._of_pairs(pairs, lambda reading, some: reading.ids(some, most))
 
     async def updates(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[PriceUpdate]]:
         """See the port."""

@@ -6,7 +6,7 @@ not there at all, unless Redis refuses a command while it executes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -48,12 +48,14 @@ class _Posted:
 class TermWindow(RedisReading):
     """Fills the port Window for one term. Close it at the end."""
 
-    def __init__(self, term: Term, servers: Servers, *, window_length: int) -> None:
-        """The window's length in ms."""
+    def __init__(
+        self, term: Term, servers: Servers, confirmed: Callable[[], bool], *, window_length: int
+    ) -> None:
+        """The window's length in ms. `confirmed`: see `FencedWriter`."""
         readers = RoutedReaders(servers, term.exchange)
         super().__init__(readers, TAGGED, Scope(frozenset({term.exchange})))
         self.met = Sight(None, None)
-        self._writer = FencedWriter(term, servers)
+        self._writer = FencedWriter(term, servers, confirmed)
         boot = term.id.encode()
         self._packer = Packer(boot, TAGGED, window_length=window_length, changes=True)
         self._markers = Markers(boot)

@@ -11,6 +11,7 @@ Every session that writes has the lock of the database, which all nodes share.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import TracebackType
 from typing import Final, Self
 
@@ -30,7 +31,15 @@ class ClusterDatabase:
     All calls are bounded, and only raise the errors of their ports.
     """
 
-    def __init__(self, dsn: str, *, interval: int, timeout: float, lease_timeout: float) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        interval: int,
+        timeout: float,
+        lease_timeout: float,
+        generated: Collection[str] = (),
+    ) -> None:
         """Makes one that is not connected.
 
         Args:
@@ -39,11 +48,14 @@ class ClusterDatabase:
             timeout: of a call about rows, in seconds.
             lease_timeout: of a call about leases, in seconds. It must be less than a lease lasts, so that
                 there is time to connect again and renew it.
+            generated: exchanges that are generators. Their timestamps may be wrong, so they decide only about
+                the age of their own rows.
 
         Raises:
             ValueError: the dsn is not valid.
         """
         self._interval = interval
+        self._generated = frozenset(generated)
         self._database = Database(dsn, interval=interval, timeout=timeout, lock=Lock(LOCK, shared=True))
         self._renewing = self._database.session(lease_timeout)
         self._taking = self._database.session(lease_timeout)
@@ -73,4 +85,5 @@ class ClusterDatabase:
 
     def store(self, term: Term) -> TermStore:
         """The rows of a term."""
-        return TermStore(self._database, term, interval=self._interval)
+        clears = term.exchange not in self._generated
+        return TermStore(self._database, term, interval=self._interval, clears=clears)

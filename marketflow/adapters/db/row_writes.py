@@ -68,6 +68,7 @@ def deletion(end: int, scope: Scope) -> dict[str, Any]:
         "limit": limit_of(end),
         "rows": DELETED_AT_ONCE,
         "exchanges": None if exchanges is None else list(exchanges),
+        "others": [],
     }
 
 

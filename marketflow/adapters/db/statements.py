@@ -177,12 +177,16 @@ CROSS JOIN LATERAL (
 ) AS earlier
 """
 
-# Deletes the oldest rows of some exchanges, or of all exchanges if the parameter is NULL. All rows with the
-# last timestamp among them are deleted. A range of timestamps is correct for partitioned tables, too, where a
-# ctid is unique only within a partition. A join with the oldest rows compared each row with all rows of its
-# timestamp, or read all old rows, depending on the planner's statistics, which may be missing. The lower
-# bound tells the planner that the range is narrow, so that it uses the index.
-_DELETE: Final = """
+# Deletes the oldest rows of some exchanges, or of all exchanges if the parameter is NULL, but none of others.
+# All rows with the last timestamp among them are deleted. A range of timestamps is correct for partitioned
+# tables, too, where a ctid is unique only within a partition. A join with the oldest rows compared each row
+# with all rows of its timestamp, or read all old rows, depending on the planner's statistics, which may be
+# missing. The lower bound tells the planner that the range is narrow, so that it uses the index.
+_IN_SCOPE: Final = """(
+    exchange <> ALL (%(others)s::text[])
+    AND (%(exchanges)s::text[] IS NULL OR exchange = ANY (%(exchanges)s::text[]))
+)"""
+_DELETE: Final = f"""
 DELETE FROM price_aggregates
 WHERE "timestamp" < %(limit)s
   AND "timestamp" >= (SELECT min("timestamp") FROM price_aggregates)
@@ -191,14 +195,22 @@ WHERE "timestamp" < %(limit)s
     FROM (
         SELECT "timestamp" FROM price_aggregates
         WHERE "timestamp" < %(limit)s
-          AND (%(exchanges)s::text[] IS NULL OR exchange = ANY (%(exchanges)s::text[]))
+          AND {_IN_SCOPE}
         ORDER BY "timestamp" LIMIT %(rows)s
     ) AS oldest
   )
-  AND (%(exchanges)s::text[] IS NULL OR exchange = ANY (%(exchanges)s::text[]))
+  AND {_IN_SCOPE}
 """
 
 DELETE: Final = f"{_DELETE}"
+
+# Which exchanges others have, or had until lately; NULL unless ours is the first of all that somebody has.
+OTHERS: Final = """
+SELECT CASE WHEN coalesce(min(exchange) > %(exchange)s, true) THEN coalesce(array_agg(exchange), '{}') END
+FROM marketflow_leases
+WHERE exchange <> %(exchange)s AND NOT released
+  AND expires > clock_timestamp() - %(forgotten)s * interval '1 ms'
+"""
 
 # As WRITE_HELD, and how many rows were deleted.
 DELETE_HELD: Final = f"""

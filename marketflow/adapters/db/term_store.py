@@ -15,7 +15,7 @@ import psycopg
 from marketflow.adapters.db import row_writes, statements
 from marketflow.adapters.db.database import Database
 from marketflow.adapters.db.rows import check_parameters
-from marketflow.app.ports import NEVER, Aggregate, Fenced, RowBars, Scope, StoreAway, Term
+from marketflow.app.ports import FORGOTTEN, NEVER, Aggregate, Fenced, RowBars, Scope, StoreAway, Term
 from marketflow.domain.periods import Span
 from marketflow.domain.prices import Pair, PriceUpdate
 
@@ -34,11 +34,12 @@ class LastTerm:
 class TermStore:
     """Fills the port `AggregateStore` for one term. It needs no closing."""
 
-    def __init__(self, database: Database, term: Term, *, interval: int) -> None:
-        """`interval` of the aggregates in ms."""
+    def __init__(self, database: Database, term: Term, *, interval: int, clears: bool = True) -> None:
+        """`interval` of the aggregates in ms; `clears`: it may delete rows of exchanges that nobody has."""
         self.term: Final = term
         self._database = database
         self._interval = interval
+        self._clears = clears
         self._number = 0
         """The connection over which `lease` has found the term last; 0: none."""
 
@@ -68,11 +69,16 @@ class TermStore:
         await self._run(write)
 
     async def delete_before(self, end: int) -> int:
-        """See the port."""
+        """See the port. One term of the cluster also deletes rows of exchanges that nobody has.
+
+        It is the one whose exchange comes first, so that no two wait for each other.
+        """
         scope = Scope(frozenset({self.term.exchange}))
         parameters = row_writes.deletion(end, scope) | self._held
 
         def delete(connection: psycopg.Connection) -> int:
+            if self._clears and (others := self._others(connection)) is not None:
+                parameters.update(exchanges=None, others=others)
             found = row_writes.delete(connection, statements.DELETE_HELD, parameters).fetchone()
             held, deleted = found or (False, 0)
             self._check(connection, held=held)
@@ -121,6 +127,12 @@ class TermStore:
     def _check(self, connection: psycopg.Connection, *, held: bool) -> None:
         if not held:
             raise self._fenced(self._last(connection))
+
+    def _others(self, connection: psycopg.Connection) -> list[str] | None:
+        """The exchanges that others have; None unless ours comes before all of them."""
+        asked = {"exchange": self.term.exchange, "forgotten": FORGOTTEN}
+        row = connection.execute(statements.OTHERS, asked).fetchone()
+        return None if row is None else row[0]
 
     def _last(self, connection: psycopg.Connection) -> LastTerm | None:
         row = connection.execute(statements.LAST_TERM, {"exchange": self.term.exchange}).fetchone()

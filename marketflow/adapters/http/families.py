@@ -136,6 +136,12 @@ def _cluster_families(cluster: ClusterFigures) -> Iterable[Metric]:
         "store",
         cluster.fenced,
     )
+    yield _counter(
+        "marketflow_cluster_redirects",
+        "How often a server of a Redis Cluster has sent this node elsewhere, by its answer.",
+        "answer",
+        cluster.redirects,
+    )
     yield _gauge(
         "marketflow_mirror_lag_seconds",
         "Time since this node's copy of the exchange's bars was up to date.",

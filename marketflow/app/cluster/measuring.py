@@ -25,6 +25,8 @@ class NodeMeasuring:
     """By exchange of the mode, the seconds since its mirror was up to date."""
     _held: Callable[[], Collection[str]]
     """The exchanges that this node has."""
+    _redirects: Callable[[], Mapping[str, int]]
+    """By kind of answer, how often a server of a Redis Cluster has sent this node elsewhere."""
 
     def measurements(self) -> Measurements:
         """All counters, read without an await."""
@@ -36,6 +38,7 @@ class NodeMeasuring:
                 epochs={exchange: self._sight.epoch_of(exchange) for exchange in lags},
                 takeovers={str(why): count for why, count in self._sight.takeovers.items()},
                 fenced=dict(self._figures.fenced),
+                redirects=self._redirects(),
                 mirror_lag=lags,
                 clock_offset=None if offset is None else offset / 1_000,
             ),

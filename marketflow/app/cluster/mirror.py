@@ -48,6 +48,8 @@ class Copy:
 
     place: str | None = None
     """Up to where changes are in it; None: nothing was read."""
+    term: str | None = None
+    """The term of its last change; None: it has none yet."""
     pairs: set[Pair] = attrs.field(factory=set)
     bars: MirroredBars = attrs.field(factory=MirroredBars)
     newest: int = 0
@@ -58,7 +60,9 @@ class Copy:
         for change in changes:
             if self.place is None or change.place != _following(self.place):
                 return False
-            self.place = change.place
+            if self.term not in {None, change.term}:
+                return False
+            self.place, self.term = change.place, change.term
             for pair, field, bar in change.bars:
                 self.newest = max(self.newest, bar.close_time)
                 if pair in self.pairs:
@@ -86,14 +90,13 @@ class CopyReader:
             wanted |= known.pairs
             copy = Copy(newest=known.newest)
         if copy.place is None:
-            copy.place = (await self._changes.ends([self.exchange]))[self.exchange]
+            copy.place = await self._changes.end(self.exchange)
         await self._add(copy, sorted(wanted - copy.pairs))
         return copy
 
     async def _is_followed(self, copy: Copy, place: str) -> bool:
         """Put all changes behind the copy's place on top of it; returns whether none is missing."""
-        changes = await self._changes.after({self.exchange: place})
-        return copy.put_on_top(changes[self.exchange])
+        return copy.put_on_top(await self._changes.after(self.exchange, place))
 
     async def _add(self, copy: Copy, pairs: Sequence[Pair]) -> None:
         """Add pairs to a copy. What changes meanwhile comes with the next changes."""

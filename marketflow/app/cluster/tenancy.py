@@ -26,8 +26,8 @@ from marketflow.app.share.spooling import BarsLost
 class Tenancy:
     """What all tenures of a node have in common. Fills the port Tenures."""
 
-    window_of: Callable[[Term], AbstractAsyncContextManager[Window]]
-    """The window of a term. Its connection is closed on leaving."""
+    window_of: Callable[[Term, Callable[[], bool]], AbstractAsyncContextManager[Window]]
+    """The window of a term, and whether the database confirms it. Its connection is closed on leaving."""
     share_of: Callable[[Hold, Window, VenueSource[Any] | None], Share]
     """Makes the share of a term. The source is given if it is a venue."""
     feeding_of: Callable[[str], tuple[Feeding, VenueSource[Any] | None]]
@@ -59,7 +59,7 @@ class Tenancy:
             BarsLost: no store has taken some bars, and they could not be spooled.
         """
         exchange = hold.term.exchange
-        async with self.window_of(hold.term) as window:
+        async with self.window_of(hold.term, hold.confirmed) as window:
             share = self.share_of(hold, window, venue)
             hold.movable = lambda: share.redis.up
             own = OwnView(View(share.bars, share.standing), hold.confirmed, lambda: share.redis.up)

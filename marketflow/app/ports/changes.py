@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -20,28 +20,26 @@ class Change:
     """One write of the node that has the exchange."""
 
     place: str
-    """Its place in the stream."""
+    """Its place in the stream: `<epoch>-<number>`. A hole in the numbers shows that one is missing: removed,
+    not written, or not readable."""
     term: str
-    """Id of the term."""
-    number: int
-    """Counts the changes of a term. A hole shows that one is missing: removed, lost, or not readable."""
+    """Id of the term. Two terms have one epoch if both stores have forgotten the first."""
     bars: Sequence[tuple[Pair, Field, Bar]]
     """Absolute values."""
 
 
 class Changes(Protocol):
-    """The changes of all exchanges, in stores that may be away. Old ones are removed.
+    """The changes of each exchange, in a store that may be away. Old ones are removed.
 
-    Exchanges whose store failed or did not answer in time are left out of the answers. If that is so for all
-    that were asked for, both methods raise StoreAway. Both are bounded.
+    Both methods raise StoreAway if the store failed or did not answer in time. Both are bounded.
     """
 
-    async def ends(self, exchanges: Collection[str]) -> Mapping[str, str]:
-        """The place of the last change of each; `START` without any."""
+    async def end(self, exchange: str) -> str:
+        """The place of the last change; `START` without any."""
         ...
 
-    async def after(self, places: Mapping[str, str]) -> Mapping[str, Sequence[Change]]:
-        """By exchange, what was appended since that place, oldest first. It never waits for new ones.
+    async def after(self, exchange: str, place: str) -> Sequence[Change]:
+        """What was appended since that place, oldest first. It never waits for new ones.
 
         What cannot be read is left out. If the store was emptied and a term of an earlier epoch has begun,
         its changes are returned from the first one on.

@@ -89,7 +89,8 @@ class AggregateStore(RowReading, Protocol):
     async def delete_before(self, end: int) -> int:
         """Delete the oldest rows of the scope that end before `end` (ms); returns how many.
 
-        The scope of all exchanges also has the rows of exchanges that are not configured any more. A bounded
+        The scope of all exchanges also has the rows of exchanges that are not configured any more. In a
+        cluster, one of the terms also deletes rows of exchanges that no node has. A bounded
         number of rows is deleted, and all that end at the same time as the last of them. Call it again until
         it returns 0. Raises RowsRefused and Fenced as well; then none was deleted.
         """

@@ -89,6 +89,29 @@ class WindowReading(Protocol):
         """
         ...
 
+    async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
+        """For each pair an edge for each span."""
+        ...
+
+    async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
+        """The number of members of each pair within its span, including those of another format."""
+        ...
+
+    async def updates(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[PriceUpdate]]:
+        """The updates of each pair within its span, in any order; without members of another format."""
+        ...
+
+    async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
+        """The prices of each pair within its span, in any order; without members of another format."""
+        ...
+
+
+class Window(WindowReading, Protocol):
+    """The updates of the last 60 s and the one-second bars of the last hour, in a store that may be away.
+
+    Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
+    """
+
     async def bars_within(self, pairs: Sequence[Pair], span: Span) -> Mapping[Pair, StoredBars]:
         """The bars of the whole minutes of this span, of all boots. They have not been looked at, either.
 
@@ -111,32 +134,9 @@ class WindowReading(Protocol):
         """The bars in the given fields; fields that the store does not have are left out."""
         ...
 
-    async def edges(self, pairs: Sequence[Pair], spans: Sequence[Span]) -> Mapping[Pair, Sequence[Edge]]:
-        """For each pair an edge for each span."""
-        ...
-
-    async def counts(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[int]:
-        """The number of members of each pair within its span, including those of another format."""
-        ...
-
     async def ids(self, pairs: Sequence[Pair], most: int) -> Mapping[Pair, Sequence[str]]:
         """The ids of the newest `most` updates of each pair, the oldest first. Not all need have an id."""
         ...
-
-    async def updates(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[PriceUpdate]]:
-        """The updates of each pair within its span, in any order; without members of another format."""
-        ...
-
-    async def prices(self, spans: Sequence[tuple[Pair, Span]]) -> Sequence[Sequence[float]]:
-        """The prices of each pair within its span, in any order; without members of another format."""
-        ...
-
-
-class Window(WindowReading, Protocol):
-    """The updates of the last 60 s and the one-second bars of the last hour, in a store that may be away.
-
-    Every awaited method raises StoreAway when the store failed or did not answer in time; all are bounded.
-    """
 
     def encode(self, flush: Flush) -> EncodedFlush:
         """The flush as it will be written. No I/O."""
