@@ -168,6 +168,16 @@ async def test_batches_are_kept_for_some_time_and_up_to_a_number_of_updates():
     assert (kept.kept.size, kept.kept.dropped) == (3, 1)
 
 
+async def test_it_tells_whether_all_of_the_last_seconds_is_kept(autojump_clock):
+    kept, key = record(most=3, seconds=10.0), ("BTCUSDT", NOON, 1.0)
+    for _ in range(4):
+        assert kept.kept.reaches_back
+        await kept.enter(batch_of(key, at=trio.current_time()))
+    assert not kept.kept.reaches_back
+    await trio.sleep(11.0)
+    assert kept.kept.reaches_back
+
+
 async def test_a_closed_record_forgets():
     kept, book, key = record(), Book(), ("BTCUSDT", NOON, 1.0)
     await kept.enter(batch_of(key))

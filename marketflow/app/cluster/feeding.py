@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 import attrs
+import structlog
 import trio
 
 from marketflow.app.cluster.record import Record, RecordState
@@ -21,6 +22,8 @@ from marketflow.app.ingest.workers import run_pool
 from marketflow.app.ports import StoreAway, WindowReading
 from marketflow.app.share.share import Share
 from marketflow.domain.prices import PriceUpdate
+
+log = structlog.get_logger()
 
 SIFT_SECONDS: Final = 0.25
 """How often it is tried to read a window that is away."""
@@ -96,6 +99,8 @@ class Feeding:
         for update in known:
             if update.id is not None:
                 share.book.trades.of(update.exchange).know(update.symbol, [update.id])
+        if not self._record.kept.reaches_back:
+            log.warning("record too short", exchange=self.feed_.exchange, recorded=self._record.kept.size)
         since = max(now, self._record.newest) - self._recording.window_length
         self._record.sift(known, since)
 

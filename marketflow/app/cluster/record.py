@@ -56,6 +56,8 @@ class Kept:
         """Updates in all batches."""
         self.dropped = 0
         """Updates for which there was no room."""
+        self._full_at = -math.inf
+        """When there was no room last (seconds of Trio's clock)."""
         self._most = most
         self._seconds = seconds
 
@@ -70,6 +72,12 @@ class Kept:
             lost = self.batches.popleft().accepted
             self.size -= lost
             self.dropped += lost
+            self._full_at = batch.received_monotonic
+
+    @property
+    def reaches_back(self) -> bool:
+        """Whether all of the last seconds is kept."""
+        return trio.current_time() - self._full_at > self._seconds
 
     def clear(self) -> None:
         """Forget all."""
