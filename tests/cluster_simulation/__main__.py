@@ -14,6 +14,10 @@ from tests.cluster_simulation.plan import Plan
 from tests.simulation.history import History
 
 
+PROGRESS = 20
+"""Seeds after which a line tells how far it is."""
+
+
 def main() -> int:
     """The exit code: 0 if all seeds are right, 1 if one is not."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -26,8 +30,10 @@ def main() -> int:
     began, failed, coverage = time.monotonic(), 0, Counter[str]()
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
     with multiprocessing.Pool(os.cpu_count()) as pool:
-        for history in pool.imap_unordered(_history, seeds, chunksize=2):
+        for done, history in enumerate(pool.imap_unordered(_history, seeds, chunksize=2), 1):
             coverage += history.coverage
+            if done % PROGRESS == 0:
+                print(f"{done} of {len(seeds)} seeds, {time.monotonic() - began:.0f} s", flush=True)
             if history.failure is not None:
                 failed += 1
                 print(f"seed {history.seed} failed: {history.failure}", flush=True)
