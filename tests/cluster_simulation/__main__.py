@@ -13,7 +13,6 @@ from tests.cluster_simulation.history import run_history
 from tests.cluster_simulation.plan import Plan
 from tests.simulation.history import History
 
-
 PROGRESS = 20
 """Seeds after which a line tells how far it is."""
 
