@@ -266,7 +266,7 @@ class ClusterSettings:
     lease_renew: Annotated[int, kinds.duration(100, MINUTE)] = 1 * SECOND
     """How often it renews."""
     lease_scan: Annotated[int, kinds.duration(10, MINUTE)] = 250
-    """How often it looks whether an exchange is free."""
+    """How often it looks whether an exchange is free; at most a quarter of `lease_ttl`."""
     settle: Annotated[int, kinds.duration(0, HOUR)] = 30 * SECOND
     """How long nothing must have changed before an exchange is moved to another node, to share evenly."""
     standby: Annotated[bool, kinds.boolean()] = False
