@@ -54,7 +54,7 @@ class Hold:
         """Makes one whose term has not begun.
 
         Args:
-            term: under which it is to be had.
+            term: under which the exchange is taken.
             elapsed: seconds of a clock that never steps, and goes on while the machine is suspended.
             stopping: set when the node is to end; None: it never is.
         """
