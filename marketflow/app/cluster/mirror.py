@@ -146,8 +146,9 @@ class Mirror:
         self._clock = clock
         self._reads = SharedReads()
         self._copy = Copy()
-        self._copies = 0
-        """How many changes there were in copies before this one, and how many copies."""
+        self._nothing = MirroredBars()
+        self._arrived_before = 0
+        """What `arrived` was before this copy, plus one: a new copy is a change too."""
 
     @property
     def answers(self) -> bool:
@@ -160,7 +161,7 @@ class Mirror:
 
         When all have to be read again the ones that were known before stay until that is done.
         """
-        return self._copy.bars if self.answers else MirroredBars()
+        return self._copy.bars if self.answers else self._nothing
 
     @property
     def newest(self) -> int:
@@ -170,7 +171,7 @@ class Mirror:
     @property
     def arrived(self) -> int:
         """It changes with each change that is known."""
-        return self._copies + self._copy.bars.copied
+        return self._arrived_before + self._copy.bars.copied
 
     def forget(self, before: int) -> None:
         """Forget bars from before this time (ms, a whole minute)."""
@@ -188,7 +189,7 @@ class Mirror:
                 self.error = str(error)
                 return
             if copy is not self._copy:
-                self._copies += self._copy.bars.copied + 1
+                self._arrived_before = self.arrived + 1
             self.error, self._copy = None, copy
             self.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
 

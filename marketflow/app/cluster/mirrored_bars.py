@@ -20,7 +20,7 @@ class MirroredBars(HeldBars):
         self.forgotten_to = 0
         """Bars before this time (ms) have been forgotten."""
         self.copied = 0
-        """How often a bar has changed."""
+        """How often a bar, or a whole minute of them, was taken over."""
 
     def copy_minutes(self, pair: Pair, minutes: Iterable[PackedMinute]) -> None:
         """Take over bars as the window has them."""
