@@ -53,7 +53,7 @@ class ClusterViews:
 
     def __init__(self, mirrors: Mapping[str, Mirror]) -> None:
         """`mirrors`: one for each exchange of the cluster."""
-        self._mirrored = {exchange: view_of(mirror) for exchange, mirror in mirrors.items()}
+        self._mirrors = mirrors
         self._own: dict[str, OwnView] = {}
 
     @contextmanager
@@ -66,9 +66,27 @@ class ClusterViews:
             del self._own[exchange]
 
     def of_one(self, exchange: str) -> View:
-        """The best view of an exchange at this moment."""
+        """The best view of an exchange at this moment, for one question."""
+        own = self._best_own(exchange)
+        return view_of(self._mirrors[exchange]) if own is None else own
+
+    async def catch_up(self, exchange: str, pairs: Sequence[Pair]) -> None:
+        """Learn of all updates of these pairs of an exchange."""
+        own = self._best_own(exchange)
+        if own is None:
+            await self._mirrors[exchange].catch_up(pairs)
+        else:
+            await own.bars.catch_up(pairs)
+
+    def newest(self, pair: Pair) -> Bar | None:
+        """The bar with the newest update that is known at this moment."""
+        own = self._best_own(pair[0])
+        return self._mirrors[pair[0]].bars.newest_bars.of(pair) if own is None else own.bars.newest(pair)
+
+    def _best_own(self, exchange: str) -> View | None:
+        """What a share of this node knows of an exchange; None if a mirror knows more."""
         own = self._own.get(exchange)
-        return own.view if own is not None and own.is_best else self._mirrored[exchange]
+        return own.view if own is not None and own.is_best else None
 
     def of(self, exchanges: AbstractSet[str]) -> View:
         """The best views of these exchanges, as one."""
@@ -102,7 +120,7 @@ class ClusterStream:
         """Learn of all updates of these pairs."""
         async with trio.open_nursery() as nursery:
             for exchange, of_exchange in groupby(sorted(pairs), key=lambda pair: pair[0]):
-                nursery.start_soon(self._views.of_one(exchange).bars.catch_up, list(of_exchange))
+                nursery.start_soon(self._views.catch_up, exchange, list(of_exchange))
 
     async def wait_for_updates(self, since: int) -> int:
         """Wait until a pair has a newer update."""
@@ -118,4 +136,4 @@ class ClusterStream:
 
     def newest(self, pair: Pair) -> Bar | None:
         """The bar with the newest update."""
-        return self._views.of_one(pair[0]).bars.newest(pair)
+        return self._views.newest(pair)
