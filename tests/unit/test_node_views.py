@@ -8,10 +8,11 @@ import trio
 from builders import NOON, WallClock
 
 from marketflow.adapters.cache.memory_terms import FencedShelf, MemoryChanges, MemoryTermWindow
+from marketflow.app.cluster.cluster_stream import STREAM_SECONDS, ClusterStream
 from marketflow.app.cluster.mirror import Mirror
-from marketflow.app.cluster.views import ClusterStream, ClusterViews, OwnView
+from marketflow.app.cluster.views import ClusterViews, OwnView
 from marketflow.app.knowledge import View
-from marketflow.app.ports import Flush, Term
+from marketflow.app.ports import Flush, StoreAway, Term
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, Span
 
@@ -135,10 +136,17 @@ async def test_as_little_is_known_as_of_the_worst(autojump_clock, one):
         assert view.standing.began_at is None
 
 
-async def test_the_stream_follows_the_best_view(autojump_clock):
-    """Its number grows with each update, also from a share's to a mirror's and back."""
-    node, share = Node(), Share(Known(5.0))
+@pytest.fixture
+async def node_and_stream(nursery):
+    node = Node()
     stream = ClusterStream(node.views, PAIRS, began_at=NOON)
+    nursery.start_soon(stream.run)
+    return node, stream
+
+
+async def test_the_stream_follows_the_best_view(autojump_clock, node_and_stream):
+    """Its number grows with each update, also from a share's to a mirror's and back."""
+    (node, stream), share = node_and_stream, Share(Known(5.0))
     assert stream.arrived > NOON
     seen = stream.arrived
     await node.write(FIRST, 1.0)
@@ -156,6 +164,39 @@ async def test_the_stream_follows_the_best_view(autojump_clock):
     with trio.move_on_after(60) as quiet:
         await stream.wait_for_updates(seen)
     assert quiet.cancelled_caught
+
+
+async def test_an_exchange_whose_shard_hangs_does_not_slow_the_stream_of_others(
+    autojump_clock, node_and_stream
+):
+    node, stream = node_and_stream
+    plain = node.changes.after
+
+    async def after(places):
+        if "exchange1" in places:
+            await trio.sleep(1)
+            raise StoreAway("no answer")
+        return await plain(places)
+
+    await node.write(FIRST, 1.0)
+    await stream.catch_up(PAIRS)
+    seen = await stream.wait_for_updates(0)
+    node.changes.after = after
+    for turn in range(100):
+        await node.write(SECOND, 2.0 + turn)
+        began = trio.current_time()
+        while (known := stream.newest(SECOND)) is None or known.close != 2.0 + turn:
+            seen = await stream.wait_for_updates(seen)
+        assert trio.current_time() - began <= 2 * STREAM_SECONDS
+
+
+async def test_the_stream_looks_at_nothing_while_nobody_waits(autojump_clock, node_and_stream):
+    node, stream = node_and_stream
+    await node.write(FIRST, 1.0)
+    await trio.sleep(10)
+    assert stream.newest(FIRST) is None
+    await stream.wait_for_updates(stream.arrived)
+    assert stream.newest(FIRST).close == 1.0
 
 
 async def test_a_mirror_answers_whole_questions(autojump_clock):
