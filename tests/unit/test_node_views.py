@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 import pytest
 import trio
 from builders import NOON, WallClock
 
 from marketflow.adapters.cache.memory_terms import FencedShelf, MemoryChanges, MemoryTermWindow
+from marketflow.app.answers import NothingCanAnswer
 from marketflow.app.cluster.cluster_stream import STREAM_SECONDS, ClusterStream
 from marketflow.app.cluster.mirror import Mirror
 from marketflow.app.cluster.views import ClusterViews, OwnView
 from marketflow.app.knowledge import View
 from marketflow.app.ports import Flush, StoreAway, Term
+from marketflow.app.questions.newest import NewestUpdates
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, Span
 
@@ -211,3 +215,39 @@ async def test_a_mirror_answers_whole_questions(autojump_clock):
     node.changes.away = True
     await view.bars.catch_up(PAIRS)
     assert not view.standing.history_known
+
+
+class SlowRows:
+    """Fills what the newest rows are read with: it has none, and takes a while to say so."""
+
+    async def newest(self, pairs):  # noqa: ARG002 - a port
+        await trio.sleep(0.1)
+        return {}
+
+
+async def test_nothing_is_said_of_a_pair_that_could_not_be_read(autojump_clock):
+    """Not that it has no updates, either, although another question has read another pair meanwhile."""
+    node, plain, failing = Node(), MemoryChanges.ends, trio.Event()
+    other = ("exchange1", "ETHUSDT")
+    await node.write(FIRST, 1.0)
+    await node.write(other, 2.0)
+
+    async def once_away(exchanges):
+        node.changes.ends = partial(plain, node.changes)
+        await failing.wait()
+        raise StoreAway("one lost connection")
+
+    async def fails() -> None:
+        with pytest.raises(NothingCanAnswer):
+            await newest.of([FIRST])
+
+    node.changes.ends = once_away
+    newest = NewestUpdates(views=node.views, store=SlowRows())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fails)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(newest.of, [other])
+        await trio.testing.wait_all_tasks_blocked()
+        failing.set()
+    [(update, _)] = (await newest.of([FIRST])).values()
+    assert update.price == 1.0
