@@ -10,6 +10,7 @@ import attrs
 
 from marketflow.app.cluster.balance import Balance
 from marketflow.app.cluster.clock_offset import ClockOffset
+from marketflow.app.cluster.cluster_stream import ClusterStream
 from marketflow.app.cluster.feeding import Feeding, Recording
 from marketflow.app.cluster.hold import Hold
 from marketflow.app.cluster.holdings import Holdings, Times
@@ -20,7 +21,7 @@ from marketflow.app.cluster.modes import ClusterModes
 from marketflow.app.cluster.node_figures import NodeFigures
 from marketflow.app.cluster.sight import LastSight, SeenCluster, WatchedLeases
 from marketflow.app.cluster.tenancy import Tenancy
-from marketflow.app.cluster.views import ClusterStream, ClusterViews
+from marketflow.app.cluster.views import ClusterViews
 from marketflow.app.cluster.watching import MirrorWatch
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.instruments.stores import StoreState
@@ -51,6 +52,7 @@ class ClusterParts:
 
     member: Member
     watch: MirrorWatch
+    streamed: ClusterStream
     stream: PriceStream
     health: NodeHealth
     questions: Questions
@@ -179,8 +181,9 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
         pages=CandlePages(spans, interval=interval, grace=settings.aggregation.grace),
         clock=clock,
     )
+    streamed = ClusterStream(views, pairs, began_at=clock.now())
     stream = PriceStream(
-        bars=ClusterStream(views, pairs, began_at=clock.now()),
+        bars=streamed,
         pairs=pairs,
         exchanges_of_mode=lambda: modes.of_mode,
         check=queries.pairs,
@@ -189,6 +192,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     return ClusterParts(
         member=member,
         watch=watch,
+        streamed=streamed,
         stream=stream,
         health=health,
         questions=Questions(

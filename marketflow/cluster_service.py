@@ -77,6 +77,7 @@ async def serve_node(
             task_status.started(url)
             async with trio.open_nursery() as watching:
                 watching.start_soon(parts.watch.run)
+                watching.start_soon(parts.streamed.run)
                 watching.start_soon(unready_at_stop, parts.health, stopping)
                 await parts.member.run(stopping)
                 watching.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from trio.testing import MockClock
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryShelf, MemoryWindow
 from marketflow.adapters.db.memory import MemoryStore
-from marketflow.app.cluster.views import ClusterStream
+from marketflow.app.cluster.cluster_stream import ClusterStream
 from marketflow.app.instruments.stores import StoreState
 from marketflow.app.knowledge import Standing, View, Views
 from marketflow.app.ports import Batch, StoreAway, Updates

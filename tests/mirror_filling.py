@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from marketflow.adapters.cache.memory import MemoryFlush, MemoryWindow
+from marketflow.app.cluster.cluster_stream import ClusterStream
 from marketflow.app.cluster.mirror import Mirror
-from marketflow.app.cluster.views import ClusterStream, ClusterViews
+from marketflow.app.cluster.views import ClusterViews
 from marketflow.app.ports import START, Change, Clock, StoreAway
 from marketflow.domain.prices import Pair
 

@@ -173,15 +173,17 @@ async def test_nothing_is_known_while_the_window_is_away(autojump_clock):
     shard = await sealed_shard()
     view = view_of(shard.mirror)
     await shard.owner.write(BTC, 1.0)
-    await shard.mirror.catch_up([BTC])
+    assert not view.standing.history_known
+    await view.bars.catch_up([BTC])
     assert view.standing.history_known
     shard.away = True
-    await shard.mirror.catch_up([BTC])
+    await view.bars.catch_up([BTC])
     assert view.bars.newest(BTC) is None
+    assert shard.mirror.bars is shard.mirror.bars, "the stream looks 100 times a second"
     assert not view.standing.history_known
     assert view.standing.known_from > NOON + HOUR
     shard.away = False
-    await shard.mirror.catch_up([BTC])
+    await view.bars.catch_up([BTC])
     assert view.bars.newest(BTC).close == 1.0
     assert shard.reading.read == [BTC]
 
@@ -258,6 +260,79 @@ async def test_an_answer_has_what_was_acknowledged_before_the_question(autojump_
         await trio.testing.wait_all_tasks_blocked()
         gate.set()
     assert shard.known(BTC) == 1
+
+
+async def test_a_read_of_other_pairs_says_nothing_of_ours(autojump_clock):
+    """Our read fails, that of the next question succeeds: we still do not know whether there are updates."""
+    shard = await sealed_shard()
+    await shard.owner.write(BTC, 1.0)
+    first, second = view_of(shard.mirror), view_of(shard.mirror)
+    plain, failing = shard.changes.ends, trio.Event()
+
+    async def once_away(exchanges):
+        shard.changes.ends = plain
+        await failing.wait()
+        raise StoreAway("one lost connection")
+
+    shard.changes.ends = once_away
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.bars.catch_up, [BTC])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(second.bars.catch_up, [ETH])
+        await trio.testing.wait_all_tasks_blocked()
+        failing.set()
+    assert shard.reading.read == [ETH]
+    assert (first.standing.history_known, second.standing.history_known) == (False, True)
+    assert first.standing.known_from > NOON + HOUR
+    assert not await first.standing.can_answer_from_redis()
+    assert not await first.standing.flushed()
+    await first.bars.catch_up([BTC])
+    assert first.standing.known_from == 0
+    assert first.bars.newest(BTC).close == 1.0
+
+
+async def test_a_failed_read_of_others_takes_nothing_from_us(autojump_clock):
+    shard = await sealed_shard()
+    await shard.owner.write(BTC, 1.0)
+    view = view_of(shard.mirror)
+    await view.bars.catch_up([BTC])
+    shard.away = True
+    await shard.mirror.catch_up([ETH])
+    assert view.standing.history_known
+    assert view.bars.newest(BTC).close == 1.0
+
+
+async def test_a_window_that_hangs_fails_all_questions_together(autojump_clock):
+    """Otherwise the last of many waits for one timeout after the other."""
+    shard, seconds = await sealed_shard(), 1.0
+
+    async def hang(exchanges):
+        await trio.sleep(seconds)
+        raise StoreAway("no answer")
+
+    shard.changes.ends = hang
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for pair in PAIRS * 10:
+            nursery.start_soon(shard.mirror.catch_up, [pair])
+    assert trio.current_time() - began <= 2 * seconds
+
+
+async def test_one_read_is_for_the_pairs_of_all(autojump_clock):
+    shard = await sealed_shard()
+    reads = 0
+
+    async def count() -> None:
+        nonlocal reads
+        reads += 1
+        await trio.sleep(1)
+
+    shard.reading.during = count
+    async with trio.open_nursery() as nursery:
+        for pair in PAIRS:
+            nursery.start_soon(shard.mirror.catch_up, [pair])
+    assert reads <= 2
+    assert sorted(shard.reading.read) == PAIRS
 
 
 async def test_a_read_that_was_cancelled_serves_nobody(autojump_clock):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 import pytest
 import trio
 from builders import NOON, WallClock
 
 from marketflow.adapters.cache.memory_terms import FencedShelf, MemoryChanges, MemoryTermWindow
+from marketflow.app.answers import NothingCanAnswer
+from marketflow.app.cluster.cluster_stream import STREAM_SECONDS, ClusterStream
 from marketflow.app.cluster.mirror import Mirror
-from marketflow.app.cluster.views import ClusterStream, ClusterViews, OwnView
+from marketflow.app.cluster.views import ClusterViews, OwnView
 from marketflow.app.knowledge import View
-from marketflow.app.ports import Flush, Term
+from marketflow.app.ports import Flush, StoreAway, Term
+from marketflow.app.questions.newest import NewestUpdates
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR, Span
 
@@ -135,10 +140,17 @@ async def test_as_little_is_known_as_of_the_worst(autojump_clock, one):
         assert view.standing.began_at is None
 
 
-async def test_the_stream_follows_the_best_view(autojump_clock):
-    """Its number grows with each update, also from a share's to a mirror's and back."""
-    node, share = Node(), Share(Known(5.0))
+@pytest.fixture
+async def node_and_stream(nursery):
+    node = Node()
     stream = ClusterStream(node.views, PAIRS, began_at=NOON)
+    nursery.start_soon(stream.run)
+    return node, stream
+
+
+async def test_the_stream_follows_the_best_view(autojump_clock, node_and_stream):
+    """Its number grows with each update, also from a share's to a mirror's and back."""
+    (node, stream), share = node_and_stream, Share(Known(5.0))
     assert stream.arrived > NOON
     seen = stream.arrived
     await node.write(FIRST, 1.0)
@@ -158,6 +170,39 @@ async def test_the_stream_follows_the_best_view(autojump_clock):
     assert quiet.cancelled_caught
 
 
+async def test_an_exchange_whose_shard_hangs_does_not_slow_the_stream_of_others(
+    autojump_clock, node_and_stream
+):
+    node, stream = node_and_stream
+    plain = node.changes.after
+
+    async def after(places):
+        if "exchange1" in places:
+            await trio.sleep(1)
+            raise StoreAway("no answer")
+        return await plain(places)
+
+    await node.write(FIRST, 1.0)
+    await stream.catch_up(PAIRS)
+    seen = await stream.wait_for_updates(0)
+    node.changes.after = after
+    for turn in range(100):
+        await node.write(SECOND, 2.0 + turn)
+        began = trio.current_time()
+        while (known := stream.newest(SECOND)) is None or known.close != 2.0 + turn:
+            seen = await stream.wait_for_updates(seen)
+        assert trio.current_time() - began <= 2 * STREAM_SECONDS
+
+
+async def test_the_stream_looks_at_nothing_while_nobody_waits(autojump_clock, node_and_stream):
+    node, stream = node_and_stream
+    await node.write(FIRST, 1.0)
+    await trio.sleep(10)
+    assert stream.newest(FIRST) is None
+    await stream.wait_for_updates(stream.arrived)
+    assert stream.newest(FIRST).close == 1.0
+
+
 async def test_a_mirror_answers_whole_questions(autojump_clock):
     node = Node()
     await node.write(FIRST, 1.0)
@@ -170,3 +215,39 @@ async def test_a_mirror_answers_whole_questions(autojump_clock):
     node.changes.away = True
     await view.bars.catch_up(PAIRS)
     assert not view.standing.history_known
+
+
+class SlowRows:
+    """Fills what the newest rows are read with: it has none, and takes a while to say so."""
+
+    async def newest(self, pairs):  # noqa: ARG002 - a port
+        await trio.sleep(0.1)
+        return {}
+
+
+async def test_nothing_is_said_of_a_pair_that_could_not_be_read(autojump_clock):
+    """Not that it has no updates, either, although another question has read another pair meanwhile."""
+    node, plain, failing = Node(), MemoryChanges.ends, trio.Event()
+    other = ("exchange1", "ETHUSDT")
+    await node.write(FIRST, 1.0)
+    await node.write(other, 2.0)
+
+    async def once_away(exchanges):
+        node.changes.ends = partial(plain, node.changes)
+        await failing.wait()
+        raise StoreAway("one lost connection")
+
+    async def fails() -> None:
+        with pytest.raises(NothingCanAnswer):
+            await newest.of([FIRST])
+
+    node.changes.ends = once_away
+    newest = NewestUpdates(views=node.views, store=SlowRows())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fails)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(newest.of, [other])
+        await trio.testing.wait_all_tasks_blocked()
+        failing.set()
+    [(update, _)] = (await newest.of([FIRST])).values()
+    assert update.price == 1.0

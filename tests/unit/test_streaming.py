@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import ExitStack, asynccontextmanager
+from copy import copy
 
 import pytest
 import trio
@@ -193,6 +194,48 @@ async def test_updates_are_told_even_if_reading_the_bars_takes_long(autojump_clo
                 world.update(ONE, BTC, n + 1.0, at=n)
                 with trio.fail_after(3 * world.window.read_seconds + LONGEST_TICK):
                     assert told(await client.receive()) == [(ONE, BTC, n + 1.0)]
+
+
+async def test_updates_do_not_wait_for_others_that_cannot_be_read(autojump_clock, filling):
+    """In a cluster reading hangs if the shard of one exchange of many does."""
+    async with streaming(filling) as world:
+        plain, hanging = copy(world.bars), False
+
+        async def catch_up(pairs):
+            if hanging:
+                await trio.sleep_forever()
+            await plain.catch_up(pairs)
+
+        world.bars.catch_up, world.bars.wait_for_updates = catch_up, plain.wait_for_updates
+        with world.subscribed() as client:
+            world.update(ONE, BTC, 1.0)
+            await client.receive()
+            hanging = True
+            await trio.sleep(2 * LONGEST_TICK)
+            world.update(ONE, BTC, 2.0, at=1)
+            with trio.fail_after(LONGEST_TICK):
+                assert told(await client.receive()) == [(ONE, BTC, 2.0)]
+
+
+async def test_a_client_begins_without_reading_what_it_does_not_want(autojump_clock, filling):
+    """Nor what belongs to the other mode: its shard may hang."""
+    async with streaming(filling) as world:
+        asked, plain = [], world.bars.catch_up
+
+        async def catch_up(pairs):
+            asked.append([*pairs])
+            await plain(pairs)
+
+        world.update(ONE, BTC, 1.0)
+        world.bars.catch_up, world.bars.wait_for_updates = catch_up, copy(world.bars).wait_for_updates
+        for symbol, exchange, expected in (
+            (None, None, {(name, symbol) for name in EXCHANGES for symbol in SYMBOLS}),
+            (BTC, ONE, {(ONE, BTC)}),
+        ):
+            with world.subscribed(symbol, exchange) as client:
+                assert told(await client.receive()) == [(ONE, BTC, 1.0)]
+            assert set(asked.pop()) == expected
+            assert not asked
 
 
 async def test_earlier_boots_bars_are_told_at_the_beginning(autojump_clock, filling):

@@ -12,7 +12,8 @@ This is so for each pair: what nobody asks for is not read. Every change of the 
 bars are absolute. So a pair is read as it is, after a place was noted, and all changes behind that place are
 put on top; what the pair already had changes nothing.
 
-One read serves all who ask: a question needs one that began after it was asked.
+One read serves all who ask, for all pairs that they want: a question needs one that began after it was asked.
+If it fails, it has failed for all of them.
 """
 
 from __future__ import annotations
@@ -109,23 +110,41 @@ class CopyReader:
             await trio.lowlevel.checkpoint()
 
 
-class SharedReads:
-    """Reads one after the other. One serves all who have asked before it began."""
+@attrs.define(eq=False)
+class SharedRead:
+    """A read for all who ask before it begins."""
 
-    def __init__(self) -> None:
-        self._begun = 0
-        self._ended = 0
-        """The number of the last read that has ended. One that was cancelled has not."""
+    pairs: set[Pair] = attrs.field(factory=set)
+    """Those that are wanted. No pair is added once it has begun."""
+    ended: bool = False
+    """It has not if it was cancelled: then the next one who waits for it reads."""
+    bars: MirroredBars | None = None
+    """What it has found; None: the window has not answered."""
+
+
+class SharedReads:
+    """Reads one after the other. A question waits for the one that is under way, and for the next one.
+
+    So it waits for two reads at most, however many others ask. It reads itself if the next one is cancelled.
+    """
+
+    def __init__(self, read: Callable[[Collection[Pair]], Awaitable[MirroredBars | None]]) -> None:
+        """`read` returns the bars of some pairs, or None."""
+        self._read = read
+        self._next = SharedRead()
         self._turn = trio.Lock()
 
-    async def after_now(self, read: Callable[[], Awaitable[None]], *, enough: Callable[[], bool]) -> None:
-        """Return once a read that began after this call has ended, if that was `enough`; else read."""
-        needed = self._begun + 1
+    async def after_now(self, pairs: Collection[Pair]) -> MirroredBars | None:
+        """What a read has found that began after this call, and was for these pairs, too."""
+        shared = self._next
+        shared.pairs.update(pairs)
         async with self._turn:
-            if self._ended < needed or not enough():
-                number = self._begun = self._begun + 1
-                await read()
-                self._ended = number
+            if not shared.ended:
+                if shared is self._next:
+                    self._next = SharedRead()
+                shared.bars = await self._read(shared.pairs)
+                shared.ended = True
+        return shared.bars
 
 
 class Mirror:
@@ -147,10 +166,9 @@ class Mirror:
         """Why the window has not answered the last time; None if it has."""
         self._reader = CopyReader(exchange, window=window, changes=changes)
         self._clock = clock
-        self._reads = SharedReads()
+        self._reads = SharedReads(self._read)
         self._copy = Copy()
-        self._copies = 0
-        """How many changes there were in copies before this one, and how many copies."""
+        self._nothing = MirroredBars()
 
     @property
     def answers(self) -> bool:
@@ -159,43 +177,41 @@ class Mirror:
 
     @property
     def bars(self) -> MirroredBars:
-        """Those that are known: none as long as the window does not answer.
+        """Those that are known at this moment: none as long as the window does not answer.
 
         When all have to be read again the ones that were known before stay until that is done.
         """
-        return self._copy.bars if self.answers else MirroredBars()
+        return self._copy.bars if self.answers else self._nothing
 
     @property
     def newest(self) -> int:
         """The greatest timestamp (ms) that it has seen, of any pair; 0: none."""
         return max(self._copy.newest, self._copy.bars.newest_bars.times.get(self.exchange, 0))
 
-    @property
-    def arrived(self) -> int:
-        """It changes with each change that is known."""
-        return self._copies + self._copy.bars.copied
-
     def forget(self, before: int) -> None:
         """Forget bars from before this time (ms, a whole minute)."""
         self._copy.bars.forget(before)
 
-    async def catch_up(self, pairs: Collection[Pair]) -> None:
-        """Learn of all that the window had of these pairs before this call. Then `answers` tells whether."""
+    async def catch_up(self, pairs: Collection[Pair]) -> MirroredBars | None:
+        """Learn of all that the window had of these pairs before this call.
 
-        async def read() -> None:
-            try:
-                copy = await self._reader.read(self._copy, pairs)
-            except StoreAway as error:
-                if self.answers:
-                    log.warning("mirror stands still", exchange=self.exchange, error=str(error))
-                self.error = str(error)
-                return
-            if copy is not self._copy:
-                self._copies += self._copy.bars.copied + 1
-            self.error, self._copy = None, copy
-            self.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
+        Returns:
+            Bars that have it; None if the window has not answered. What other questions have learnt of other
+            pairs says nothing of these.
+        """
+        return await self._reads.after_now(pairs)
 
-        await self._reads.after_now(read, enough=lambda: self._copy.pairs.issuperset(pairs))
+    async def _read(self, pairs: Collection[Pair]) -> MirroredBars | None:
+        try:
+            copy = await self._reader.read(self._copy, pairs)
+        except StoreAway as error:
+            if self.answers:
+                log.warning("mirror stands still", exchange=self.exchange, error=str(error))
+            self.error = str(error)
+            return None
+        self.error, self._copy = None, copy
+        self.forget(floor_to(self._clock.now() + MOST_APART - BARS_KEPT, MINUTE))
+        return copy.bars
 
 
 def _following(place: str) -> str:

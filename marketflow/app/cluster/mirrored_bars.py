@@ -19,8 +19,6 @@ class MirroredBars(HeldBars):
         super().__init__()
         self.forgotten_to = 0
         """Bars before this time (ms) have been forgotten."""
-        self.copied = 0
-        """How often a bar has changed."""
 
     def copy_minutes(self, pair: Pair, minutes: Iterable[PackedMinute]) -> None:
         """Take over bars as the window has them."""
@@ -29,7 +27,6 @@ class MirroredBars(HeldBars):
             if minute.start < self.forgotten_to or bars.is_known(minute):
                 continue
             if bars.adopt(minute):
-                self.copied += 1
                 self._minutes.changed(pair, minute.start)
                 continue
             known, foreign = genuine(minute)
@@ -48,7 +45,6 @@ class MirroredBars(HeldBars):
         known = boots.get(boot)
         if known is None or known.count < bar.count:
             boots[boot] = bar
-            self.copied += 1
             self.newest_bars.see(pair, bar)
             self._minutes.changed(pair, second)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from operator import attrgetter, itemgetter
 
@@ -34,9 +34,12 @@ class NewestEvents:
         self._newest: dict[Pair, PriceEvent] = {}
         """Ascending by id."""
 
-    async def catch_up(self) -> None:
-        """Make events of all updates that were accepted before this call. It may wait for a store."""
-        await self._bars.catch_up(self._pairs)
+    async def catch_up(self, wanted: Callable[[Pair], bool]) -> None:
+        """Make events of all updates of wanted pairs that were accepted before this call.
+
+        It may wait for a store.
+        """
+        await self._bars.catch_up([pair for pair in self._pairs if wanted(pair)])
         self.refresh()
 
     def refresh(self) -> None:

@@ -41,3 +41,7 @@ class Places:
     async def wait_taken(self) -> None:
         """Wait until there is a client."""
         await self._taken.wait_value(lambda taken: taken > 0)
+
+    async def wait_free(self) -> None:
+        """Wait until there is no client."""
+        await self._taken.wait_value(lambda taken: taken == 0)

@@ -31,7 +31,7 @@ TICK: Final = 0.01
 """Seconds between two updates of the events from the known bars."""
 
 LONGEST_TICK: Final = 1.0
-"""The same while no update arrives. Bars of earlier boots may have been read, which wakes nobody."""
+"""Seconds between two more such updates, whether updates arrive or not."""
 
 HEARTBEAT: Final = 15.0
 """Seconds without an event after which a client gets a heartbeat."""
@@ -55,6 +55,11 @@ class Wanted:
     def filter(self) -> Filter:
         """The filter whose events wake the client."""
         return self.exchange, self.symbol
+
+    def covers(self, pair: Pair) -> bool:
+        """Whether events of the pair are wanted at this moment."""
+        exchange, symbol = pair
+        return exchange in self.exchanges() and self.symbol in (None, symbol)
 
     def among(self, events: Sequence[PriceEvent]) -> Iterator[PriceEvent]:
         """The wanted ones of these events."""
@@ -99,12 +104,12 @@ class Subscription:
                 return events
 
     async def _begin(self) -> int:
-        """Bring the events up to date, and return the cursor from which the client goes on.
+        """Bring the wanted events up to date, and return the cursor from which the client goes on.
 
         While there are no clients, nobody keeps the events up to date. A client must begin with the newest.
         """
         async with move_on_when(self._delivery.ended.wait):
-            await self._delivery.newest.catch_up()
+            await self._delivery.newest.catch_up(self._wanted.covers)
         if self._since is None or self._since > self._delivery.newest.last_id:
             return _NO_EVENT  # No id was given, or no event ever had it.
         return self._since
@@ -149,21 +154,29 @@ class PriceStream:
 
     async def run(self, stopping: trio.Event) -> None:
         """Keep the events up to date until `stopping` is set; then all streams end."""
-        arrived = 0
         try:
             async with move_on_when(stopping.wait):
                 while True:
                     await self._places.wait_taken()
-                    with trio.move_on_after(LONGEST_TICK) as quiet:
-                        arrived = await self._bars.wait_for_updates(arrived)
-                    if quiet.cancelled_caught:
-                        # The wait may have been cancelled while it read bars; this read is not.
-                        await self._delivery.newest.catch_up()
-                    else:
-                        self._delivery.newest.refresh()
-                    await trio.sleep(TICK)
+                    async with move_on_when(self._places.wait_free), trio.open_nursery() as nursery:
+                        nursery.start_soon(self._tell_updates)
+                        nursery.start_soon(self._tell_late_reads)
         finally:
             self._delivery.end()
+
+    async def _tell_updates(self) -> None:
+        """Tell updates as they arrive, until cancelled."""
+        arrived = 0
+        while True:
+            arrived = await self._bars.wait_for_updates(arrived)
+            self._delivery.newest.refresh()
+            await trio.sleep(TICK)
+
+    async def _tell_late_reads(self) -> None:
+        """Tell what wakes nobody, until cancelled: bars of earlier boots may be read at any time."""
+        while True:
+            await trio.sleep(LONGEST_TICK)
+            self._delivery.newest.refresh()
 
     @contextmanager
     def subscribed(
