@@ -40,6 +40,8 @@ FIELDS_KNOWN = {
     "app.watch.health.Health": Known(11, "it reports on all parts"),
     "app.watch.node_health.NodeHealth": Known(12, "the same, and on the other nodes"),
     "app.cluster.mirror.Mirror": Known(8, "what it knows, whether that stands, and how it reads"),
+    "app.cluster.hold.Hold": Known(8, "what the member, the tenure and the database say of an exchange"),
+    "app.cluster.holdings.Holdings": Known(8, "it takes exchanges, has them, and gives them back"),
     "app.cluster.member.Member": Known(9, "it asks who is admitted, what to take, and whether it may"),
     "app.cluster.tenancy.Tenancy": Known(
         9, "it puts a share, its feed and those who report on them together"
@@ -64,7 +66,7 @@ METHODS_KNOWN = {
 }
 IMPORTS_KNOWN = {
     "assembly": Known(17, "the composition root knows every part"),
-    "cluster_assembly": Known(32, "the same, of a node"),
+    "cluster_assembly": Known(33, "the same, of a node"),
     "cluster_outside": Known(11, "it opens everything that a node uses"),
     "commands.running": Known(10, "it has three commands, and each starts other parts"),
     "app.cluster.tenancy": Known(11, "it puts a share and its feed together"),

@@ -64,14 +64,18 @@ class Moves:
 
 
 class _Answers:
-    """For how long the database has answered without a break. Times are seconds of one clock."""
+    """What the database's answers tell over some time. Times are seconds of one clock."""
 
     def __init__(self) -> None:
+        self.leases, self.nodes = Renewals(), Renewals()
         self._since = math.inf
         self._last = -math.inf
 
-    def note(self, now: float, lasts: float) -> None:
+    def note(self, sight: ClusterSight, now: float, lasts: float) -> None:
         """It has answered. `lasts`: how long a lease is good."""
+        leases, nodes = sight.leases.items(), sight.nodes.items()
+        self.leases.look({name: (each.term, sight.now + each.left) for name, each in leases}, now)
+        self.nodes.look({name: (each.node.boot, sight.now - each.age) for name, each in nodes}, now)
         # After a standstill of ours we do not know whether the database was away meanwhile.
         if self._since == math.inf or now - self._last > lasts / 2:
             self._since = now
@@ -82,7 +86,7 @@ class _Answers:
         self._since = math.inf
 
     def unbroken(self, now: float) -> float:
-        """For how long it has answered; negative: not at all."""
+        """For how long it has answered without a break; negative: not at all."""
         return now - self._since
 
 
@@ -113,7 +117,6 @@ class Balance:
         self._calm_for = calm
         self._handovers = Handovers(shared, patience=MOVE_PATIENCE * lasts, standby=standby)
         self._answers = _Answers()
-        self._leases, self._nodes = Renewals(), Renewals()
         self._free_since: dict[str, float] = {}
         self._seen: tuple[object, float] = None, math.inf
         """What was seen last of nodes and leases, and since when it is so."""
@@ -140,8 +143,7 @@ class Balance:
             immovable: those of them that are not moved now, since their window is away. What it lacks, the
                 next owner would lack in its rows.
         """
-        self._answers.note(now, self._lasts)
-        self._note_renewals(sight, now)
+        self._answers.note(sight, now, self._lasts)
         if sight.wanted is None:
             return Moves()
         nodes, mode = self._living(sight, now, me), sight.wanted.mode
@@ -189,18 +191,13 @@ class Balance:
         self._free_since = {exchange: self._free_since.get(exchange, now) for exchange in free}
         return free
 
-    def _note_renewals(self, sight: ClusterSight, now: float) -> None:
-        leases, nodes = sight.leases.items(), sight.nodes.items()
-        self._leases.look({name: (each.term, sight.now + each.left) for name, each in leases}, now)
-        self._nodes.look({name: (each.node.boot, sight.now - each.age) for name, each in nodes}, now)
-
     def _living(self, sight: ClusterSight, now: float, me: Node) -> Sequence[str]:
         """The nodes that may have exchanges. We live, even if the database has not heard of us yet."""
         others = (
             seen.node
             for name, seen in sight.nodes.items()
             if seen.age < self._lasts * 1_000
-            and self._nodes.idle(name, now) < self._lasts
+            and self._answers.nodes.idle(name, now) < self._lasts
             and name != me.name
         )
         return sorted(node.name for node in (me, *others) if node.feeds and not node.leaving)
@@ -210,7 +207,7 @@ class Balance:
             return True
         if (lease.node, lease.boot) == (me.name, me.boot):
             return True  # We took it, and the answer was lost; or we have just lost it.
-        if self._leases.idle(exchange, now) < self._lasts:
+        if self._answers.leases.idle(exchange, now) < self._lasts:
             return False
         return self._answers.unbroken(now) >= UNBROKEN * self._lasts
 

@@ -24,6 +24,9 @@ log = structlog.get_logger()
 
 PROBE_SECONDS: Final = 0.25
 """How often a window that is away is tried."""
+DENSE: Final = 120
+"""Updates for each bar of a round. From so many on a round costs mostly what its updates cost, so that two
+rounds with half of them cost little more than one."""
 LAST_TRIES: Final = 2
 """How often the last flush is tried at a stop."""
 RELEASE_SECONDS: Final = 1.0
@@ -97,14 +100,15 @@ class Flusher:
         self._wake.ask()
 
     async def _run(self) -> None:
-        tries = 0
+        tries, dense = 0, False
         while True:
             ending = self._book.ended.is_set()
             self._wake.begin()
             if ending:
                 self._wake.ask()
             began = trio.current_time()
-            await self._rounds.run()
+            # While rounds are dense they come twice as often, and so have half as much to write.
+            dense = await self._rounds.run() > (DENSE / 2 if dense else DENSE)
             if ending:
                 tries += 1
                 if self._book.flushes.drained and (
@@ -114,9 +118,9 @@ class Flusher:
                 if tries >= LAST_TRIES and not self._trials.link.answers:
                     self._book.flushes.drop_pending()
                     return
-            await self._pause(began)
+            await self._pause(began, dense=dense)
 
-    async def _pause(self, began: float) -> None:
+    async def _pause(self, began: float, *, dense: bool) -> None:
         """Wait for the next round. The last one `began` at that time (of Trio's clock)."""
         if not self._trials.link.answers:
             # However many ask, a window that is away is not tried more often.
@@ -127,7 +131,7 @@ class Flusher:
         # One round in half an interval: with the time of a write, an update is in the window within it. While
         # much comes in, two rounds: the feeds read twice as often then.
         # And no later than the heartbeat, even if the interval is longer: the lease would expire.
-        interval = self._flush_interval / (4 if self._rounds.dense else 2)
+        interval = self._flush_interval / (4 if dense else 2)
         beat = next_beat(began, min(interval, HEARTBEAT_SECONDS))
         if trio.current_time() < beat:
             # Not at the beat itself, or what the feeds read at it would have to wait for the next one.

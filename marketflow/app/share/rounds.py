@@ -21,10 +21,6 @@ log = structlog.get_logger()
 HEARTBEAT_SECONDS: Final = 0.5
 """How often at least an idle window is written to: the marker tells whether it was emptied."""
 
-DENSE: Final = 120
-"""Updates for each bar of a round. From so many on a round costs mostly what its updates cost, so that two
-rounds with half of them cost little more than one."""
-
 
 class Rounds:
     """What is written in a round, and in which order.
@@ -51,8 +47,6 @@ class Rounds:
         self._trials = trials
         self._trimming = trimming
         self._joining = joining
-        self.dense = False
-        """Whether the last round wrote many updates for each bar."""
 
     @property
     def write_seconds(self) -> Histogram:
@@ -68,20 +62,22 @@ class Rounds:
     def _heartbeat_at(self) -> float:
         return self._sender.acknowledged_at + HEARTBEAT_SECONDS
 
-    async def run(self) -> None:
+    async def run(self) -> float:
         """Run one round. If the window fails, the next round does the rest.
+
+        Returns how many updates it has written for each bar, on average.
 
         Raises:
             StoreTaken: another boot holds the window.
         """
-        now, joined = self._clock.now(), None
+        now, joined, density = self._clock.now(), None, 0.0
         try:
             # First, since a Redis that is full takes nothing until it has been trimmed.
             await self._trimming.trim()
             if not self._trials.link.whole:
                 joined = await self._joining.join()
             with self._trials.of(Task.WRITE):
-                await self._write_pending(now)
+                density = await self._write_pending(now)
                 await self._sender.collect()
             await self._trimming.try_again()
         except StoreAway:
@@ -92,8 +88,9 @@ class Rounds:
                 log.info("window whole", **joined)
         self._trials.become(self._trials.link.tried_once())
         self._sender.tell_waiting()
+        return density
 
-    async def _write_pending(self, now: int) -> None:
+    async def _write_pending(self, now: int) -> float:
         # Up to what was accepted by now: more may come in for ever, and there is other work.
         flushes, sender = self._book.flushes, self._sender
         position, settled = flushes.position(), False
@@ -107,9 +104,8 @@ class Rounds:
             settled = flushes.settled(position)
             if not settled:
                 await self._trimming.trim()
-        # Rounds come twice as often while they are dense, and so have half as much to write.
-        self.dense = updates > bars * (DENSE / 2 if self.dense else DENSE)
         # The last round looks, too: later nobody can write again what the window has lost.
         last = self._book.ended.is_set()
         if last or sender.asked or trio.current_time() >= self._heartbeat_at:
             await sender.mark()
+        return updates / bars if bars else 0.0
