@@ -125,6 +125,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
     shared = shared_of(settings)
     recording = Recording(
         reading=outside.reading,
+        symbols=settings.symbols,
         window_length=settings.window.length,
         most=settings.pipeline.max_pending_updates // max(1, len(shared)),
         seconds=RECORDED_LEASES * times.lasts,

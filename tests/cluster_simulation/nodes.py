@@ -215,6 +215,7 @@ class SimulatedNode:
         around, link = self.around, self.shards[exchange]
         recording = Recording(
             reading=ShardWindow(link, around.shards[exchange]),
+            symbols=around.symbols,
             window_length=around.options.window_length,
             most=MOST_PENDING,
             seconds=4 * around.times.lasts,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marketflow.app.cluster.record import FOREVER, SKEW_SECONDS, Record, RecordState
+from marketflow.app.cluster.tenancy import _Candidacy
 from marketflow.app.ports import Batch, Identity, Updates
 from marketflow.domain.bars import in_seconds
 from marketflow.domain.columns import Columns
@@ -191,14 +194,45 @@ async def test_a_closed_record_forgets():
     assert keys_of(book.batches) == Counter([key])
 
 
-async def test_the_spans_hold_every_second_of_the_record_and_all_behind_the_newest():
+async def test_the_spans_hold_every_second_of_the_record_and_the_last_seconds_of_all_symbols():
     kept = record()
     times = [NOON + 5_999, NOON, NOON + 999, NOON + 1_000, NOON + 4_000]
     await kept.enter(batch_of(*[("BTCUSDT", time, 1.0) for time in times], ("ETHUSDT", NOON, 1.0)))
-    assert kept.spans() == [
-        ("BTCUSDT", Span(NOON, NOON + 2_000)),
-        ("BTCUSDT", Span(NOON + 4_000, FOREVER)),
+    assert kept.spans(["BTCUSDT", "ETHUSDT", "SOLUSDT"], NOON) == [
+        ("BTCUSDT", Span(NOON, NOON + 1_000)),
+        ("BTCUSDT", Span(NOON + 1_000, NOON + 2_000)),
+        ("BTCUSDT", Span(NOON + 3_000, FOREVER)),
         ("ETHUSDT", Span(NOON, NOON + 1_000)),
-        ("ETHUSDT", Span(NOON + 5_000, FOREVER)),
+        ("ETHUSDT", Span(NOON + 3_000, FOREVER)),
+        ("SOLUSDT", Span(NOON + 3_000, FOREVER)),
     ]
-    assert record().spans() == []
+    assert record().spans(["BTCUSDT"], NOON) == [("BTCUSDT", Span(NOON - 2_000, FOREVER))]
+
+
+async def test_what_the_window_has_and_nothing_recorded_yet_is_not_taken_in_again():
+    """It reaches this node just after the takeover, perhaps as the first update of its symbol."""
+    kept, book, key = record(), Book(), ("BTCUSDT", NOON, 1.0)
+    kept.sift(stored(key), NOON - 60_000)
+    await kept.open(book.enter)
+    await kept.enter(batch_of(key, at=trio.current_time()))
+    assert not keys_of(book.batches)
+    await kept.enter(batch_of(key, at=trio.current_time()))
+    assert keys_of(book.batches) == Counter([key])
+
+
+async def test_while_the_window_is_waited_for_nothing_becomes_too_old():
+    kept, key = record(most=3, seconds=10.0), ("BTCUSDT", NOON, 1.0)
+    await kept.enter(batch_of(key, at=0.0))
+    kept.kept.keep_all()
+    await kept.enter(batch_of(key, at=100.0))
+    assert kept.kept.size == 2
+    assert kept.kept.reaches_back
+    await kept.enter(batch_of(key, key, at=200.0))
+    assert not kept.kept.reaches_back
+
+
+@pytest.mark.parametrize("subscribed", [True, False])
+def test_of_a_venue_nothing_is_recorded_before_it_has_subscribed(subscribed):
+    feeding, venue = SimpleNamespace(ready=True), SimpleNamespace(subscribed=subscribed)
+    assert _Candidacy(None, feeding, venue).ready is subscribed
+    assert _Candidacy(None, feeding, None).ready

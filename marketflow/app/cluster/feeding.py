@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 
 SIFT_SECONDS: Final = 0.25
 """How often it is tried to read a window that is away."""
+SPANS: Final = 10
+"""Seconds of symbols that are read at once: each question has the time limit of the store."""
 
 
 @attrs.frozen
@@ -35,6 +38,8 @@ class Recording:
 
     reading: WindowReading
     """Reads what the window has."""
+    symbols: Sequence[str]
+    """All symbols of an exchange."""
     window_length: int
     """For how long (ms) it has updates."""
     most: int
@@ -86,10 +91,11 @@ class Feeding:
             share: of the term that has begun.
             now: the wall clock's time (Unix ms).
         """
+        self._record.kept.keep_all()
         while self._begun:
             try:
                 await share.leases.window.ensure()
-                known = await self._read()
+                known = await self._read(now)
             except StoreAway:
                 await trio.sleep(SIFT_SECONDS)
             else:
@@ -104,12 +110,14 @@ class Feeding:
         since = max(now, self._record.newest) - self._recording.window_length
         self._record.sift(known, since)
 
-    async def _read(self) -> list[PriceUpdate]:
+    async def _read(self, now: int) -> list[PriceUpdate]:
         """What the window has in the seconds of the record."""
-        exchange = self.feed_.exchange
-        spans = [((exchange, symbol), span) for symbol, span in self._record.spans()]
-        found = await self._recording.reading.updates(spans)
-        return [update for of_span in found for update in of_span]
+        exchange, reading = self.feed_.exchange, self._recording.reading
+        spans = [
+            ((exchange, symbol), span) for symbol, span in self._record.spans(self._recording.symbols, now)
+        ]
+        found = [await reading.updates(spans[at : at + SPANS]) for at in range(0, len(spans), SPANS)]
+        return [update for some in found for of_span in some for update in of_span]
 
     async def feed(self, share: Share, leaving: trio.Event) -> None:
         """Feed the share's book until `leaving` is set, and all that was received is in the book.

@@ -74,10 +74,14 @@ class Kept:
             self.dropped += lost
             self._full_at = batch.received_monotonic
 
+    def keep_all(self) -> None:
+        """From now on nothing becomes too old: the exchange is ours, and the record waits for the window."""
+        self._seconds = math.inf
+
     @property
     def reaches_back(self) -> bool:
         """Whether all of the last seconds is kept."""
-        return trio.current_time() - self._full_at > self._seconds
+        return self._full_at == -math.inf or trio.current_time() - self._full_at > self._seconds
 
     def clear(self) -> None:
         """Forget all."""
@@ -181,16 +185,25 @@ class Record:
         """The greatest timestamp (ms); 0: nothing is kept."""
         return max((max(each.columns.timestamps) for each in self.kept.updates), default=0)
 
-    def spans(self) -> Sequence[tuple[str, Span]]:
-        """The seconds of each symbol's updates, and for each all of the newest second and behind it.
+    def spans(self, symbols: Iterable[str], now: int) -> Sequence[tuple[str, Span]]:
+        """The seconds of each symbol's updates, and for all symbols the last seconds and what is behind them.
 
-        The last owner may have stored updates that have not reached us yet.
+        The last owner may have stored updates that have not reached us yet, also of symbols of which nothing
+        has come.
+
+        Args:
+            symbols: all of the exchange's.
+            now: the wall clock's time (Unix ms).
         """
-        newest = floor_to(self.newest, BAR_WIDTH)
-        found: dict[str, set[int]] = {}
+        since = floor_to((self.newest or now) - round(SKEW_SECONDS * 1_000), BAR_WIDTH)
+        found: dict[str, set[int]] = {symbol: set() for symbol in symbols}
         for each in self.kept.updates:
-            found.setdefault(each.symbol, {newest}).update(each.bars)
-        return [(symbol, span) for symbol, seconds in found.items() for span in _runs(sorted(seconds))]
+            found.setdefault(each.symbol, set()).update(second for second in each.bars if second < since)
+        return [
+            (symbol, span)
+            for symbol, seconds in found.items()
+            for span in (*_seconds(seconds), Span(since, FOREVER))
+        ]
 
     def sift(self, known: Iterable[PriceUpdate], since: int) -> None:
         """Reject what the window has already, and what it cannot tell.
@@ -223,15 +236,9 @@ class Record:
             self._decided.set()
 
 
-def _runs(seconds: Sequence[int]) -> Iterator[Span]:
-    """The spans that these seconds (starts, ascending) make. The last one has no end."""
-    start = end = seconds[0]
-    for second in seconds:
-        if second > end:
-            yield Span(start, end)
-            start = second
-        end = second + BAR_WIDTH
-    yield Span(start, FOREVER)
+def _seconds(starts: Iterable[int]) -> Iterator[Span]:
+    """The spans of these seconds. Each is a question of its own, so that none takes long."""
+    return (Span(start, start + BAR_WIDTH) for start in sorted(starts))
 
 
 async def _nowhere(_: Batch) -> None:

@@ -99,7 +99,7 @@ class _Candidacy:
     @property
     def ready(self) -> bool:
         """See the port."""
-        return self.feeding.ready
+        return self.feeding.ready and (self.venue is None or self.venue.subscribed)
 
     async def __call__(self, hold: Hold) -> Ended:
         """See the port."""

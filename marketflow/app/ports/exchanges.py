@@ -222,6 +222,11 @@ class VenueSource(Source[AnyPayload], Protocol):
         ...
 
     @property
+    def subscribed(self) -> bool:
+        """Whether the venue has decided on all subscriptions of the present connection."""
+        ...
+
+    @property
     def activity(self) -> str:
         """What it is doing, in a few words."""
         ...

@@ -120,6 +120,11 @@ class WebSocketSource:
         return self._maker.signs.well_at
 
     @property
+    def subscribed(self) -> bool:
+        """Whether the venue has decided on all subscriptions of the present connection."""
+        return self._present is not None and self._present.progress.state == "live"
+
+    @property
     def activity(self) -> str:
         """What it does, in few words."""
         if self._next is not None:
