@@ -741,7 +741,7 @@ async def test_deleting_reads_only_what_it_deletes(postgres_dsn, analyzed, state
         if analyzed:
             connection.execute("ANALYZE price_aggregates")
         for limit in ("1970-01-01 00:00Z", "1970-01-01 00:50Z", "1970-01-02 00:00Z"):
-            parameters = {"limit": limit, "rows": 900, "exchanges": exchanges} | {
+            parameters = {"limit": limit, "rows": 900, "exchanges": exchanges, "others": ["exchange2"]} | {
                 "held_exchange": "exchange1",
                 "held_epoch": 1,
                 "held_term": "t1",

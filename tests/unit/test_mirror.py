@@ -267,14 +267,14 @@ async def test_a_read_of_other_pairs_says_nothing_of_ours(autojump_clock):
     shard = await sealed_shard()
     await shard.owner.write(BTC, 1.0)
     first, second = view_of(shard.mirror), view_of(shard.mirror)
-    plain, failing = shard.changes.ends, trio.Event()
+    plain, failing = shard.changes.end, trio.Event()
 
-    async def once_away(exchanges):
-        shard.changes.ends = plain
+    async def once_away(exchange):
+        shard.changes.end = plain
         await failing.wait()
         raise StoreAway("one lost connection")
 
-    shard.changes.ends = once_away
+    shard.changes.end = once_away
     async with trio.open_nursery() as nursery:
         nursery.start_soon(first.bars.catch_up, [BTC])
         await trio.testing.wait_all_tasks_blocked()
@@ -306,11 +306,11 @@ async def test_a_window_that_hangs_fails_all_questions_together(autojump_clock):
     """Otherwise the last of many waits for one timeout after the other."""
     shard, seconds = await sealed_shard(), 1.0
 
-    async def hang(exchanges):
+    async def hang(exchange):
         await trio.sleep(seconds)
         raise StoreAway("no answer")
 
-    shard.changes.ends = hang
+    shard.changes.end = hang
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         for pair in PAIRS * 10:

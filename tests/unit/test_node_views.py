@@ -176,11 +176,11 @@ async def test_an_exchange_whose_shard_hangs_does_not_slow_the_stream_of_others(
     node, stream = node_and_stream
     plain = node.changes.after
 
-    async def after(places):
-        if "exchange1" in places:
+    async def after(exchange, place):
+        if exchange == "exchange1":
             await trio.sleep(1)
             raise StoreAway("no answer")
-        return await plain(places)
+        return await plain(exchange, place)
 
     await node.write(FIRST, 1.0)
     await stream.catch_up(PAIRS)
@@ -227,13 +227,13 @@ class SlowRows:
 
 async def test_nothing_is_said_of_a_pair_that_could_not_be_read(autojump_clock):
     """Not that it has no updates, either, although another question has read another pair meanwhile."""
-    node, plain, failing = Node(), MemoryChanges.ends, trio.Event()
+    node, plain, failing = Node(), MemoryChanges.end, trio.Event()
     other = ("exchange1", "ETHUSDT")
     await node.write(FIRST, 1.0)
     await node.write(other, 2.0)
 
-    async def once_away(exchanges):
-        node.changes.ends = partial(plain, node.changes)
+    async def once_away(exchange):
+        node.changes.end = partial(plain, node.changes)
         await failing.wait()
         raise StoreAway("one lost connection")
 
@@ -241,7 +241,7 @@ async def test_nothing_is_said_of_a_pair_that_could_not_be_read(autojump_clock):
         with pytest.raises(NothingCanAnswer):
             await newest.of([FIRST])
 
-    node.changes.ends = once_away
+    node.changes.end = once_away
     newest = NewestUpdates(views=node.views, store=SlowRows())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fails)
