@@ -145,8 +145,19 @@ async def test_a_node_that_stops_does_not_wait_for_a_window_that_is_away(autojum
     assert await run_tenure(sealed, Away(answers=True), None, None) == Ended(Ending.IN_ORDER)
 
 
+class Feeding:
+    """Notes that it was cut off."""
+
+    def __init__(self) -> None:
+        self.is_cut_off = False
+
+    def cut_off(self) -> None:
+        self.is_cut_off = True
+
+
 async def test_a_term_that_no_store_knows_is_fenced(autojump_clock):
     """A database that was restored from before tells no epoch. What was not written is counted, too."""
-    share = Away()
-    assert await run_tenure(Hold(TERM, trio.current_time), share, None, None) == Ended(Ending.FENCED)
+    share, feeding = Away(), Feeding()
+    assert await run_tenure(Hold(TERM, trio.current_time), share, feeding, None) == Ended(Ending.FENCED)
     assert share.given_up
+    assert feeding.is_cut_off

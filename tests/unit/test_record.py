@@ -236,3 +236,11 @@ def test_of_a_venue_nothing_is_recorded_before_it_has_subscribed(subscribed):
     feeding, venue = SimpleNamespace(ready=True), SimpleNamespace(subscribed=subscribed)
     assert _Candidacy(None, feeding, venue).ready is subscribed
     assert _Candidacy(None, feeding, None).ready
+
+
+async def test_nothing_gets_into_the_book_of_an_exchange_that_was_lost():
+    kept, book, key = record(), Book(), ("BTCUSDT", NOON, 1.0)
+    await kept.open(book.enter)
+    kept.cut_off()
+    await kept.enter(batch_of(key))
+    assert not book.batches

@@ -119,6 +119,10 @@ class Feeding:
         found = [await reading.updates(spans[at : at + SPANS]) for at in range(0, len(spans), SPANS)]
         return [update for some in found for of_span in some for update in of_span]
 
+    def cut_off(self) -> None:
+        """The exchange was lost: nothing gets into its book any more."""
+        self._record.cut_off()
+
     async def feed(self, share: Share, leaving: trio.Event) -> None:
         """Feed the share's book until `leaving` is set, and all that was received is in the book.
 

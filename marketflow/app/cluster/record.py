@@ -3,7 +3,7 @@
 ```
               sift, once the window was read           open           all entered
  recording ──────────────────────────────────> sifted ──────> entering ──────────> passing
-     └────────── close: the exchange is not ours ────────> closed
+     └────────── close: the exchange is not ours ────────> closed <── cut off: it was lost, from every state
 ```
 The record stands between the pool and the book. What the window has already is sifted out by a difference of
 multisets: each update there cancels one recorded update of the same symbol, timestamp and price. So neither
@@ -226,6 +226,13 @@ class Record:
         self.kept.clear()
         self.state = RecordState.PASSING
         self._book = book
+        self._decided.set()
+
+    def cut_off(self) -> None:
+        """The exchange was lost: nothing gets into the book any more, though the feed may still run."""
+        self.state = RecordState.CLOSED
+        self._book = _nowhere
+        self.kept.clear()
         self._decided.set()
 
     def close(self) -> None:

@@ -66,6 +66,7 @@ async def run_tenure(hold: Hold, share: Share, feeding: Feeding, clock: Clock) -
     if ended.how is not Ending.FENCED and hold.lost.is_set():
         ended = Ended(Ending.LOST)
     if ended.how in {Ending.FENCED, Ending.LOST}:
+        feeding.cut_off()
         share.give_up()
     return ended
 
