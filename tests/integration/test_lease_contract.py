@@ -46,6 +46,10 @@ class InMemory:
         node, heard = self.table.nodes[name]
         self.table.nodes[name] = node, heard - ago / 1_000
 
+    def step_back(self, by):
+        """Have the store's clock be back by so much (ms)."""
+        self.table.stepped -= by / 1_000
+
 
 class Simulated(InMemory):
     def __init__(self):
@@ -76,6 +80,11 @@ class Real:
             "UPDATE marketflow_nodes SET heartbeat = heartbeat - %s * interval '1 ms' WHERE node = %s",
             [ago, name],
         )
+
+    def step_back(self, by):
+        # To the rows it is the same whether the clock goes back or they go ahead.
+        self.sql("UPDATE marketflow_leases SET expires = expires + %s * interval '1 ms'", [by])
+        self.sql("UPDATE marketflow_nodes SET heartbeat = heartbeat + %s * interval '1 ms'", [by])
 
 
 @pytest.fixture
@@ -144,6 +153,30 @@ async def test_what_nobody_has_ever_had_can_be_taken(ours, theirs):
     seen = await lease(theirs)
     assert (seen.term, seen.node, seen.boot, seen.released) == (term(1), "a", "a1", False)
     assert 0 < seen.left <= LONG
+
+
+async def test_what_was_renewed_before_the_clock_stepped_back_can_be_taken(cluster, ours, theirs):
+    """Whether its owner lives is known by the taker's own clock. A step forward ends leases in any case."""
+    assert await ours.take(term(1), A, LONG, None)
+    cluster.step_back(10 * LONG)
+    assert await theirs.take(term(2), B, LONG, term(1))
+    assert not await ours.take(term(3), A, LONG, term(2))
+
+
+async def test_a_renewal_after_the_clock_stepped_back_keeps_what_was_taken(cluster, ours, theirs):
+    assert await ours.take(term(1), A, LONG, None)
+    cluster.step_back(10 * LONG)
+    await ours.beat(A, [term(1)], LONG)
+    assert not await theirs.take(term(2), B, LONG, term(1))
+
+
+async def test_a_boot_is_admitted_after_another_that_was_heard_of_before_the_clock_stepped_back(
+    cluster, ours, theirs
+):
+    await ours.beat(A, [], LONG)
+    cluster.step_back(10 * LONG)
+    later = attrs.evolve(A, boot="a2")
+    assert (await theirs.beat(later, [], LONG)).nodes["a"].node == later
 
 
 async def test_what_another_has_cannot_be_taken(ours, theirs):

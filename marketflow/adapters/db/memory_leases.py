@@ -37,17 +37,22 @@ class LeaseRow:
 
 
 class LeaseTable:
-    """What the database holds, for all nodes. Its clock is Trio's."""
+    """What the database holds, for all nodes. Its clock is Trio's, and can be stepped."""
 
     def __init__(self) -> None:
         self.leases: dict[str, LeaseRow] = {}
         self.nodes: dict[str, tuple[Node, float]] = {}
         """By name, and when each was last heard of."""
         self.wanted: WantedMode | None = None
+        self.stepped = 0.0
+        """By how many seconds its clock is ahead of Trio's."""
+
+    def _now(self) -> float:
+        return trio.current_time() + self.stepped
 
     def sight(self) -> ClusterSight:
         """Everything, as it is now."""
-        now = trio.current_time()
+        now = self._now()
         return ClusterSight(
             now=round(now * 1_000),
             leases={
@@ -65,9 +70,9 @@ class LeaseTable:
 
     def beat(self, node: Node, terms: Collection[Term], lasts: int) -> ClusterSight:
         """See the port."""
-        now = trio.current_time()
+        now = self._now()
         known, heard = self.nodes.get(node.name, (node, now))
-        if known.boot == node.boot or now - heard > lasts / 1_000:
+        if known.boot == node.boot or abs(now - heard) > lasts / 1_000:
             self.nodes[node.name] = node, now
         self.nodes = {
             name: (known, heard)
@@ -87,11 +92,11 @@ class LeaseTable:
         """See the port."""
         if generation is not None and (self.wanted is None or self.wanted.generation != generation):
             return False
-        now, row = trio.current_time(), self.leases.get(term.exchange)
+        now, row = self._now(), self.leases.get(term.exchange)
         if (None if row is None else row.term) != after or (after and after.epoch >= term.epoch):
             return False
         mine = row is not None and (row.node, row.boot) == (node.name, node.boot)
-        if row is not None and not (row.released or row.expires < now or mine):
+        if row is not None and not (row.released or mine or _is_over(row.expires - now, lasts)):
             return False
         self.leases[term.exchange] = LeaseRow(term, node.name, node.boot, now, now + lasts / 1_000)
         return True
@@ -172,6 +177,11 @@ class MemoryLeases:
         if self.away:
             raise StoreAway("switched off")
         return request()
+
+
+def _is_over(left: float, lasts: int) -> bool:
+    """Whether a lease has `left` seconds that is over, or that was renewed before the clock stepped back."""
+    return not 0 <= left <= lasts / 1_000
 
 
 def _ms(seconds: float) -> int:
