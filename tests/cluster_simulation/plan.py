@@ -32,6 +32,7 @@ KINDS: Final = {
     "postgres hangs": (2, 10.0),
     "postgres loses replies": (1, 5.0),
     "postgres older": (1, 0.0),
+    "postgres steps": (2, 0.0),
     "shard refuses": (2, 8.0),
     "shard hangs": (2, 8.0),
     "shard loses replies": (2, 4.0),

@@ -10,12 +10,12 @@ import trio
 
 from marketflow.app.cluster import balance
 from marketflow.app.cluster.admission import Admission
-from marketflow.app.cluster.balance import Moves
+from marketflow.app.cluster.balance import Balance, Moves
 from marketflow.app.cluster.handovers import Handovers, Placement
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.mirror import Copy
 from marketflow.app.cluster.record import Known
-from marketflow.app.ports import Change, ClusterSight
+from marketflow.app.ports import Change, ClusterSight, Node, SeenLease
 from marketflow.app.share.fence import Fence, FenceState
 from marketflow.app.share.share import Share
 from tests.cluster_simulation.history import run_history
@@ -32,6 +32,10 @@ RESTARTED_EARLY = 12
 """With this seed the node that was stopped is there again before its exchanges are taken."""
 KILLED = Fault(13.95, "node killed", 0.0, 1)
 DOUBLED = Fault(14.0, "node doubled", 0.0, 0)
+CLOCK_AHEAD = Fault(14.3, "postgres steps", 0.0, 0)
+"""By 4 s: more than a lease lasts."""
+CLOCK_BACK = Fault(13.9, "postgres steps", 0.0, 13)
+"""By ten minutes, just before a node is killed."""
 MIRRORS_CUT_OFF = Fault(14.0, "network down", 12.0, 0)
 
 
@@ -135,6 +139,27 @@ def test_an_outage_of_a_store_takes_no_exchange_from_its_owner(fault: Fault) -> 
     history = history_of(fault)
     assert history.failure is None
     assert history.coverage["taken over"] == 0
+
+
+def test_a_step_of_the_databases_clock_takes_no_exchange_from_an_owner_that_lives() -> None:
+    history = history_of(CLOCK_AHEAD)
+    assert history.failure is None
+    assert history.coverage["taken over"] == 0
+
+
+def test_a_step_back_of_the_databases_clock_keeps_no_exchange_of_a_dead_owner() -> None:
+    history = history_of(CLOCK_BACK, KILLED)
+    assert history.failure is None
+    assert history.coverage["taken over"] > 0
+
+
+def test_it_is_found_if_the_databases_clock_says_which_lease_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_free(self: Balance, exchange: str, lease: SeenLease | None, me: Node, now: float) -> bool:
+        del self, exchange, me, now
+        return lease is None or lease.released or lease.left < 0
+
+    monkeypatch.setattr(Balance, "_is_free", is_free)
+    assert "though its owner" in str(history_of(CLOCK_AHEAD).failure)
 
 
 def test_it_is_found_if_an_expired_lease_is_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

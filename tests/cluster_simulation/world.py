@@ -45,6 +45,8 @@ HARMLESS: Final = {"node stopped"}
 """Faults that cost no update of a shared exchange."""
 DEADLY: Final = {"node killed", "node frozen"}
 """The same, with a standby."""
+STEPS: Final = (-600.0, -4.0, 4.0, 600.0)
+"""By how many seconds the clock of PostgreSQL steps: one is drawn."""
 OLDER: Final = 4
 """A store that comes back older has the state of one of so many last snapshots, one each second."""
 
@@ -231,6 +233,8 @@ class World:
                 if self._snapshots:
                     rng.choice(self._snapshots[-OLDER:])[0]()
                     self.model.rows_went_back()
+            case "postgres" if what == "steps":
+                self.postgres.table.stepped += rng.choice(STEPS)
             case "postgres":
                 await self._turn(self.postgres, POSTGRES_WAYS[what], fault.lasts)
             case "shard":

@@ -236,8 +236,9 @@ SELECT (extract(epoch FROM now) * 1000)::bigint,
 FROM clock
 """
 
-# A node's heartbeat, unless another boot of the same name lives; and the leases of its terms. A heartbeat that
-# is far ahead is of before a step of the clock, so it tells nothing. Renewals wait for no write of rows. Nodes that were not heard of for long are forgotten; with SKIP LOCKED nothing waits.
+# A node's heartbeat, unless another boot of the same name lives; and the leases of its terms. A heartbeat
+# that is far ahead is of before a step of the clock, so it tells nothing. Renewals wait for no write of rows.
+# Nodes that were not heard of for long are forgotten; with SKIP LOCKED nothing waits.
 BEAT: Final = """
 WITH alive AS (
     INSERT INTO marketflow_nodes AS known (node, boot, url, role, version, leaving, ready, heartbeat)
@@ -278,8 +279,8 @@ ON CONFLICT DO NOTHING
 """
 
 # It waits for rows that are being written under the term before, see _HELD. If that was renewed meanwhile,
-# the conditions are checked again. A lease that ends later than one which is renewed now was renewed before the
-# clock stepped back. Whether its owner lives is known by the taker's own clock alone.
+# the conditions are checked again. A lease that ends later than one which is renewed now was renewed before
+# the clock stepped back. Whether its owner lives is known by the taker's own clock alone.
 TAKE_AFTER: Final = f"""
 UPDATE marketflow_leases SET epoch = %(epoch)s, term = %(term)s, node = %(node)s, boot = %(boot)s,
        taken = clock_timestamp(), expires = clock_timestamp() + %(lasts)s * interval '1 ms', released = false
