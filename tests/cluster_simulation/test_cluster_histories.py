@@ -12,6 +12,7 @@ from marketflow.app.cluster import balance
 from marketflow.app.cluster.admission import Admission
 from marketflow.app.cluster.balance import Balance, Moves
 from marketflow.app.cluster.handovers import Handovers, Placement
+from marketflow.app.cluster.holdings import Holdings
 from marketflow.app.cluster.member import Member
 from marketflow.app.cluster.mirror import Copy
 from marketflow.app.cluster.record import Known
@@ -36,6 +37,10 @@ CLOCK_AHEAD = Fault(14.3, "postgres steps", 0.0, 0)
 """By 4 s: more than a lease lasts."""
 CLOCK_BACK = Fault(13.9, "postgres steps", 0.0, 13)
 """By ten minutes, just before a node is killed."""
+AWAY_AT_A_STOP = Fault(11.5, "shard refuses", 2.0, 2)
+"""It is back before the node that is stopped meanwhile has to end."""
+AWAY_AT_A_SWITCH = Fault(13.0, "shard refuses", 5.0, 0)
+AWAY_AT_A_MOVE = Fault(19.0, "shard refuses", 6.0, 2)
 MIRRORS_CUT_OFF = Fault(14.0, "network down", 12.0, 0)
 
 
@@ -93,6 +98,28 @@ def test_with_a_standby_a_death_loses_and_doubles_nothing_of_shared_exchanges(fa
     assert history.failure is None
     assert history.coverage["taken over"] > 0
     assert history.coverage["shared exchanges whole"] == len(SHARED)
+
+
+AWAY_WHEN_GIVEN = {
+    "stop": (AWAY_AT_A_STOP, STOPPED),
+    "switch": (AWAY_AT_A_SWITCH, SWITCHED),
+    "move": (STOPPED, AWAY_AT_A_MOVE),
+}
+
+
+@pytest.mark.parametrize("what", AWAY_WHEN_GIVEN)
+def test_nothing_is_lost_if_a_shard_is_away_when_its_exchange_is_to_be_given_back(what: str) -> None:
+    history = history_of(*AWAY_WHEN_GIVEN[what])
+    assert history.failure is None
+    assert history.coverage["updates lost"] == 0
+
+
+@pytest.mark.parametrize("what", AWAY_WHEN_GIVEN)
+def test_it_is_found_if_an_exchange_is_given_back_while_its_shard_is_away(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Holdings, "immovable", ())
+    assert history_of(*AWAY_WHEN_GIVEN[what]).coverage["updates lost"] > 0
 
 
 def test_a_switch_of_the_mode_gives_back_all_exchanges_in_order() -> None:

@@ -191,6 +191,20 @@ def test_an_exchange_whose_window_is_away_is_not_moved() -> None:
     assert look(balance, seen, 2 * CALM, ME, names).give == (first,)
 
 
+def test_a_node_that_leaves_keeps_an_exchange_whose_window_is_away() -> None:
+    """For how long at most, the member knows."""
+    me = attrs.evolve(ME, leaving=True)
+    seen = sight(me, OTHER, exchange1=lease(ME))
+    assert look(alone(), seen, 0.0, me, ["exchange1"], immovable=["exchange1"]).give == ()
+    assert look(alone(), seen, 0.0, me, ["exchange1"]).give == ("exchange1",)
+
+
+def test_an_exchange_of_the_other_mode_is_kept_while_its_window_is_away() -> None:
+    seen = attrs.evolve(sight(ME, exchange1=lease(ME)), wanted=WantedMode("test", 2))
+    assert look(alone(), seen, 0.0, ME, ["exchange1"], immovable=["exchange1"]).give == ()
+    assert look(alone(), seen, 0.0, ME, ["exchange1"]).give == ("exchange1",)
+
+
 def test_without_calm_nothing_is_moved() -> None:
     names = ["exchange1", "exchange2"]
     balance = Balance(dict.fromkeys(names, "live"), lasts=LASTS, calm=CALM)

@@ -20,6 +20,9 @@ A shared exchange, whose connections all carry the same updates, is given back o
 it has a record of it (`marketflow.app.cluster.record`), or after some time in any case. Which node that is,
 all nodes know from the same look.
 
+An exchange is not given back while its window is away: what the window lacks, the next owner would lack in
+its rows. A node that stops waits for the window only for some time, see `marketflow.app.cluster.member`.
+
 Exchanges of the two modes are never had at the same time. Those of the mode that is not wanted are given back
 at once. One that its node has not given back is taken when it is free, only to seal it, and given back. Until
 all are released none of the wanted mode is taken. A take says of which generation the mode was at the look:
@@ -140,8 +143,8 @@ class Balance:
             now: when.
             me: this node.
             held: the exchanges that this node has, or is just taking or giving back.
-            immovable: those of them that are not moved now, since their window is away. What it lacks, the
-                next owner would lack in its rows.
+            immovable: those of them that are not given back now, since their window is away. What it lacks,
+                the next owner would lack in its rows.
         """
         self._answers.note(sight, now, self._lasts)
         if sight.wanted is None:
@@ -154,7 +157,7 @@ class Balance:
         placement = Placement.of(wanted, nodes)
         if me.name not in nodes:
             left = [exchange for exchange in held if not self._handovers.waits(exchange, sight, placement)]
-            return Moves(give=tuple(left) if me.leaving else ())
+            return Moves(give=_without(immovable, left) if me.leaving else ())
         moving = self._misplaced(sight, placement.places) if calm else None
         places_of_others = placed(theirs, nodes)
 
@@ -163,15 +166,14 @@ class Balance:
             patience = self._patience(exchange, me, place, nodes)
             return now - self._free_since[exchange] >= patience
 
-        give = tuple(exchange for exchange in held if self._exchanges[exchange] != mode)
+        give = [exchange for exchange in held if self._exchanges[exchange] != mode]
         goes = self._handovers.moves(moving, sight, placement, now)
-        ours = moving is not None and moving not in immovable and sight.leases[moving].node == me.name
-        if not give and goes and moving is not None and ours:
-            give = (moving,)
+        if not give and goes and moving is not None and sight.leases[moving].node == me.name:
+            give = [moving]
         return Moves(
             take={} if others else _ripe(free, wanted, to_take),
             seal=_ripe(free, others, to_take),
-            give=give,
+            give=_without(immovable, give),
             record=frozenset() if others else self._handovers.to_record(sight, me, held, placement, moving),
             generation=sight.wanted.generation,
         )
@@ -227,6 +229,10 @@ class Balance:
     def _misplaced(self, sight: ClusterSight, wanted: Mapping[str, str]) -> str | None:
         """The exchange that is moved next in the cluster."""
         return next((name for name in sorted(wanted) if sight.leases[name].node != wanted[name]), None)
+
+
+def _without(some: Collection[str], exchanges: Collection[str]) -> tuple[str, ...]:
+    return tuple(exchange for exchange in exchanges if exchange not in some)
 
 
 def _ripe(

@@ -33,7 +33,8 @@ class Times:
     calm: float = 30.0
     """How long nothing must have changed before an exchange is moved."""
     handover: float = 2.5
-    """How long a node that stops waits at most for those that are to have its exchanges."""
+    """How long a node that stops waits at most for windows that are away, and for the nodes that are to have
+    its exchanges."""
 
     @property
     def lasts_ms(self) -> int:
