@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from typing import Any
 
 import attrs
+import structlog
 import trio
 
 from marketflow.app.cluster.candidates import Candidacy
@@ -20,6 +21,8 @@ from marketflow.app.knowledge import View
 from marketflow.app.ports import NEVER, Clock, Term, VenueSource, Window
 from marketflow.app.share.share import Share
 from marketflow.app.share.spooling import BarsLost
+
+log = structlog.get_logger()
 
 
 @attrs.frozen(kw_only=True)
@@ -70,22 +73,27 @@ class Tenancy:
             ):
                 ended = await run_tenure(hold, share, feeding, self.clock)
                 if ended.how is not Ending.LOST:
-                    await self._save(share, fenced=ended.how is Ending.FENCED)
+                    await self._save(exchange, share, fenced=ended.how is Ending.FENCED)
+                elif share.unwritten:
+                    log.error("rows of closed intervals lost", exchange=exchange, rows=share.unwritten)
         if ended.how in {Ending.FENCED, Ending.LOST}:
             self.figures.fenced["redis" if ended.met != NEVER else "postgres"] += 1
         return ended
 
-    async def _save(self, share: Share, *, fenced: bool) -> None:
-        """Spool what no store has taken.
+    async def _save(self, exchange: str, share: Share, *, fenced: bool) -> None:
+        """Spool what no store has taken. The spool stays with this node, so the next one's rows lack it.
 
         A fenced share lacks bars of updates that came after the next term had begun. Those are dropped and
         counted, and the node goes on with its other exchanges.
         """
         try:
-            await share.save(self.spool_seconds)
+            spooled = await share.save(self.spool_seconds)
         except BarsLost as error:
             if not fenced or error.failure is not None:
                 raise
+        else:
+            if spooled:
+                log.error("spooled bars not handed over", exchange=exchange, bars=spooled)
 
 
 @attrs.frozen

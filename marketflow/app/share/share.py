@@ -107,11 +107,16 @@ class Share:
         """In a cluster, when another node has taken its exchange: what was not written is dropped."""
         self.book.flushes.drop_pending(FENCED)
 
-    async def save(self, within: float) -> None:
-        """At the very end, however it came: spool the bars that no store has taken.
+    @property
+    def unwritten(self) -> int:
+        """Closed intervals without a row, of which the window has no bars any more. Nobody else has them."""
+        return len({(pair, start) for pair, (start, _), _ in self.book.rows.folded()})
+
+    async def save(self, within: float) -> int:
+        """At the very end, however it came: spool the bars that no store has taken. Returns how many.
 
         Raises:
             BarsLost: that failed, or took longer than `within` (seconds).
         """
         self.book.flushes.drop_pending()
-        await self.spooling.save(within)
+        return await self.spooling.save(within)

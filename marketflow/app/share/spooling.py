@@ -243,8 +243,8 @@ class Spooling:
             with trio.move_on_after(LOOK_SECONDS):
                 await self._flusher_ended.wait()
 
-    async def save(self, within: float) -> None:
-        """At the end: spool what no store has taken, or what its rows may yet need.
+    async def save(self, within: float) -> int:
+        """At the end: spool what no store has taken, or what its rows may yet need. Returns how many bars.
 
         With another service on the stores, only what we accepted as long as we held them. The other
         service may have accepted the rest too; we cannot know since when. Spooled, these updates would count
@@ -265,6 +265,7 @@ class Spooling:
         if lost:
             log.error("bars not spooled", bars=len(lost))
             raise BarsLost(lost, None)
+        return len(ours)
 
 
 def _distinct(spooled: Iterable[SpooledBar]) -> list[SpooledBar]:
