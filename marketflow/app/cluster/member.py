@@ -131,6 +131,9 @@ class Member:
     def _act(self, moves: Moves, having: trio.Nursery) -> None:
         if self._admission.admitted and self._may_take():
             self._take(moves, having)
+        else:
+            # Other nodes give exchanges to a node that is ready for them.
+            self.holdings.candidates.record((), having)
         for exchange in moves.give:
             self.holdings.give(exchange)
 
