@@ -49,7 +49,10 @@ class Proxy:
             return
         try:
             server = await trio.open_tcp_stream(str(self._parts.hostname), self._parts.port or 0)
-            self._open |= {client, server}
+        except OSError:
+            return  # It is away.
+        self._open |= {client, server}
+        try:
             async with server, trio.open_nursery() as nursery:
                 for source, target in ((server, client), (client, server)):
                     asking = source is client
