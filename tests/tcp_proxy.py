@@ -14,10 +14,11 @@ from trio_util import AsyncValue
 class Proxy:
     """A proxy in front of a server. It can delay data, drop connections, or lose one direction."""
 
-    def __init__(self, url: str) -> None:
-        """`url` of the server."""
+    def __init__(self, url: str, host: str = "127.0.0.1", port: int = 0) -> None:
+        """`url` of the server. `host`, `port`: where to listen; 0: on any port."""
         self._parts = urlsplit(url)
-        self._port = 0
+        self._host = host
+        self._port = port
         self._open: set[trio.SocketStream] = set()
         self.delay = 0.0
         """Seconds by which each piece from a client is delayed."""
@@ -30,7 +31,7 @@ class Proxy:
     def url(self) -> str:
         """The URL for clients."""
         user = "".join(self._parts.netloc.rpartition("@")[:2])
-        return self._parts._replace(netloc=f"{user}127.0.0.1:{self._port}").geturl()
+        return self._parts._replace(netloc=f"{user}{self._host}:{self._port}").geturl()
 
     async def drop(self) -> None:
         """End all connections."""
@@ -39,7 +40,7 @@ class Proxy:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners = await trio.open_tcp_listeners(self._port, host=self._host)
         self._port = listeners[0].socket.getsockname()[1]
         await trio.serve_listeners(self._serve, listeners, task_status=task_status)
 
@@ -48,7 +49,10 @@ class Proxy:
             return
         try:
             server = await trio.open_tcp_stream(str(self._parts.hostname), self._parts.port or 0)
-            self._open |= {client, server}
+        except OSError:
+            return  # It is away.
+        self._open |= {client, server}
+        try:
             async with server, trio.open_nursery() as nursery:
                 for source, target in ((server, client), (client, server)):
                     asking = source is client
@@ -79,9 +83,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy(url: str) -> AsyncIterator[Proxy]:
+async def proxy(url: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Proxy]:
     """A running proxy for the server."""
-    made = Proxy(url)
+    made = Proxy(url, host, port)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.run)
         yield made

@@ -10,10 +10,10 @@ from pathlib import Path
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from servers import TcpRedis, free_port
 
 from marketflow.adapters.cache.redirects import Address
 from marketflow.adapters.cache.slots import SLOTS, slot_of
+from tests.servers import TcpRedis, free_port
 
 MASTERS = 3
 NODE_TIMEOUT = 5_000
@@ -27,6 +27,9 @@ class Member(TcpRedis):
     """One server of a cluster."""
 
     bus_port = 0
+    nameless = False
+    """Whether it sends clients to other servers on the host by which they have reached it. So clients that
+    have come through different proxies stay with them."""
 
     def _options(self) -> dict[str, list[str]]:
         self.bus_port = self.bus_port or free_port()
@@ -36,6 +39,7 @@ class Member(TcpRedis):
             "cluster-port": [str(self.bus_port)],
             "cluster-node-timeout": [str(NODE_TIMEOUT)],
             "cluster-require-full-coverage": ["no"],
+            "cluster-preferred-endpoint-type": ["unknown-endpoint" if self.nameless else "ip"],
             "cluster-replica-validity-factor": ["0"],
             "cluster-allow-replica-migration": ["no"],
             "repl-diskless-sync-delay": ["0"],
@@ -72,8 +76,11 @@ class Member(TcpRedis):
 class Cluster:
     """Masters, each with a replica."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, nameless: bool = False) -> None:
+        """`nameless`: see `Member`."""
         self.members = [Member(directory / str(number)) for number in range(2 * MASTERS)]
+        for member in self.members:
+            member.nameless = nameless
 
     @property
     def nodes(self) -> list[Address]:
@@ -104,7 +111,7 @@ class Cluster:
         until(lambda: len({_owners(member) for member in self.members}) == 1)
 
     def owner(self, exchange: str) -> Member:
-        """The master that has an exchange, as most servers say."""
+        """The master that has an exchange, as the first server says that answers."""
         slot = slot_of(exchange)
         for member in self.members:
             try:
@@ -144,6 +151,44 @@ def exchanges_of(cluster: Cluster) -> list[str]:
         name = f"exchange{number}"
         found.setdefault(cluster.owner(name).port, name)
     return sorted(found.values(), key=slot_of)
+
+
+# ---- slots that move ----
+
+
+def move_atomically(cluster: Cluster, slot: int, source: Member, target: Member) -> None:
+    """As Valkey 9 does it."""
+    source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
+    until(lambda: all(slot_owner(each, slot) == target.port for each in cluster.masters()))
+
+
+def move_key_by_key(cluster: Cluster, slot: int, source: Member, target: Member) -> None:
+    """As every Redis does it."""
+    begin_move(slot, source, target)
+    while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1):
+        source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+    end_move(cluster, slot, target)
+
+
+def begin_move(slot: int, source: Member, target: Member) -> None:
+    """From now on a key is on one server or on the other."""
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
+
+
+def end_move(cluster: Cluster, slot: int, target: Member) -> None:
+    """All keys are there."""
+    target.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
+    for master in cluster.masters():
+        master.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
+
+
+def slot_owner(member: Member, slot: int) -> int | None:
+    """The port of the slot's owner, as a server says; None if nobody has it."""
+    return next(
+        (servers[0][1] for first, last, *servers in member.ask("CLUSTER", "SLOTS") if first <= slot <= last),
+        None,
+    )
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Nodes of a cluster as processes, each with proxies of its own in front of both stores."""
+"""Nodes of a cluster as processes, each with ways of its own to both stores."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any
 import trio
 
 from tests.cluster.market import Market
+from tests.cluster.stores import Redis, Way, way_to_postgres
 from tests.faults.rig import BASE, Answer, eventually, http
 from tests.servers import free_port
-from tests.tcp_proxy import Proxy, proxy
 
 START = 60.0
 """Seconds in which a node must serve."""
@@ -29,12 +29,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Node:
-    """A node. It keeps its name, its port and its proxies over restarts."""
+    """A node. It keeps its name, its port and its ways to the stores over restarts."""
 
-    def __init__(self, name: str, role: str, *, redis: Proxy, postgres: Proxy, directory: Path) -> None:
+    def __init__(self, name: str, role: str, *, redis: Way, postgres: Way, directory: Path) -> None:
         self.name = name
         self.role = role
-        self.links = {"redis": redis, "postgres": postgres}
+        self.ways = {"redis": redis, "postgres": postgres}
         self.port = free_port()
         self.log = directory / f"{name}.log"
         self.served_at = -math.inf
@@ -61,11 +61,15 @@ class Node:
         settings = {
             "SYMBOLS": json.dumps(list(BASE)),
             "EXCHANGES": json.dumps(
-                [{"name": each.name, "host": "127.0.0.1", "port": each.port} for each in markets]
+                [
+                    # They send the same to all.
+                    {"name": each.name, "host": "127.0.0.1", "port": each.port, "shared": True}
+                    for each in markets
+                ]
             ),
             "HTTP__PORT": str(self.port),
-            "REDIS__URL": self.links["redis"].url,
-            "POSTGRES__DSN": self.links["postgres"].url,
+            **self.ways["redis"].settings,
+            **self.ways["postgres"].settings,
             "AGGREGATION__INTERVAL": f"{INTERVAL // 1_000}",
             "AGGREGATION__GRACE": "200ms",
             "FEEDS__BACKOFF_MIN": "20ms",
@@ -123,6 +127,11 @@ class Node:
         self.check()
         return await http(self.url, "GET", path)
 
+    async def post(self, path: str) -> Answer:
+        """Any answer to a POST. A switch of the mode may take a minute."""
+        self.check()
+        return await http(self.url, "POST", path, within=90.0)
+
     @property
     def events(self) -> list[dict[str, Any]]:
         """Its log, of all its starts."""
@@ -131,14 +140,15 @@ class Node:
 
 @asynccontextmanager
 async def nodes(
-    roles: Mapping[str, str], *, redis_url: str, dsn: str, directory: Path
+    roles: Mapping[str, str], *, redis: Redis, dsn: str, directory: Path
 ) -> AsyncIterator[dict[str, Node]]:
     """Nodes by name, with these roles, none of them started. At the end of the block all are killed."""
-    async with AsyncExitStack() as proxies:
+    async with AsyncExitStack() as ways:
         made: dict[str, Node] = {}
-        for name, role in roles.items():
-            links = [await proxies.enter_async_context(proxy(url)) for url in (redis_url, dsn)]
-            made[name] = Node(name, role, redis=links[0], postgres=links[1], directory=directory)
+        for number, (name, role) in enumerate(roles.items()):
+            to_redis = await ways.enter_async_context(redis.way(number))
+            to_postgres = await ways.enter_async_context(way_to_postgres(dsn))
+            made[name] = Node(name, role, redis=to_redis, postgres=to_postgres, directory=directory)
         try:
             yield made
         finally:

@@ -7,7 +7,14 @@ from functools import partial
 import pytest
 import test_window_contract as contract
 import trio
-from cluster_servers import until
+from cluster_servers import (
+    begin_move,
+    end_move,
+    move_atomically,
+    move_key_by_key,
+    slot_owner,
+    until,
+)
 from load import Load, TermsInCluster, eventually, loads
 from redis_filling import fields_of
 from servers import free_port
@@ -179,43 +186,11 @@ async def test_a_master_that_is_away_stops_its_exchanges_alone_and_its_replica_g
 # ---- slots that move ----
 
 
-def atomically(cluster, slot, source, target):
-    """As Valkey 9 does it."""
-    source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
-    until(lambda: all(cluster_owner(each, slot) == target.port for each in cluster.masters()))
-
-
-def key_by_key(cluster, slot, source, target):
-    """As every Redis does it."""
-    begin_move(slot, source, target)
-    while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1):
-        source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
-    end_move(cluster, slot, target)
-
-
-def begin_move(slot, source, target):
-    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
-    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
-
-
-def end_move(cluster, slot, target):
-    target.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
-    for master in cluster.masters():
-        master.ask("CLUSTER", "SETSLOT", slot, "NODE", target.id)
-
-
-def cluster_owner(member, slot):
-    """The port of the slot's owner, as a server says."""
-    return next(
-        servers[0][1] for first, last, *servers in member.ask("CLUSTER", "SLOTS") if first <= slot <= last
-    )
-
-
-@pytest.mark.parametrize("move", [atomically, key_by_key])
+@pytest.mark.parametrize("move", [move_atomically, move_key_by_key])
 async def test_nothing_is_lost_when_a_slot_is_moved_under_load(cluster, place, exchanges, move):
     """And no write fails: it is sent again to the new owner."""
     source, target = cluster.owner(exchanges[0]), cluster.owner(exchanges[1])
-    if move is atomically and "MIGRATESLOTS" not in str(source.ask("CLUSTER", "HELP")):
+    if move is move_atomically and "MIGRATESLOTS" not in str(source.ask("CLUSTER", "HELP")):
         pytest.skip("this server moves slots only key by key")
     slot = slot_of(exchanges[0])
     try:
@@ -237,7 +212,7 @@ async def test_nothing_is_lost_when_a_slot_is_moved_under_load(cluster, place, e
 
 def restore(cluster, slot, owner):
     """End a move that was cut short by a failure."""
-    if cluster_owner(owner, slot) != owner.port:
+    if slot_owner(owner, slot) != owner.port:
         end_move(cluster, slot, owner)
     for master in cluster.masters():
         master.ask("CLUSTER", "SETSLOT", slot, "STABLE")
@@ -289,9 +264,9 @@ async def test_while_a_slot_is_moved_key_by_key_questions_are_answered_and_write
             assert list(await node.reading.counts([(pairs[0], Span(NOON, NOON + 2))])) == [2]
             assert node.redirects["moved"] > 0
     finally:
-        restore(cluster, slot, source if cluster_owner(source, slot) == source.port else target)
-        if cluster_owner(source, slot) != source.port:
-            key_by_key(cluster, slot, target, source)
+        restore(cluster, slot, source if slot_owner(source, slot) == source.port else target)
+        if slot_owner(source, slot) != source.port:
+            move_key_by_key(cluster, slot, target, source)
 
 
 def key_by_key_rest(cluster, slot, source, target):
@@ -320,5 +295,5 @@ async def test_a_slot_that_nobody_has(cluster, place, exchanges):
                     await put(window)
                 await load.stop()
     finally:
-        if cluster_owner(owner, slot) is None:
+        if slot_owner(owner, slot) is None:
             owner.ask("CLUSTER", "ADDSLOTS", slot)

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.cluster.stage import SOON, quiet, stage
+from tests.cluster.stores import OneRedis
 from tests.cluster.trials import cut, freeze, kill
 from tests.faults.rig import eventually
 from tests.stream_clients import event_source
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.alone
 
 async def test_owner_killed(redis_url, postgres_dsn, tmp_path):
     """Others take its exchanges. Only what was sent meanwhile is missing; every answer and row is right."""
-    async with stage(redis_url, postgres_dsn, tmp_path) as it:
+    async with stage(OneRedis(redis_url), postgres_dsn, tmp_path) as it:
         costs = await kill(it, "one")
         await it.check_end()
 
@@ -25,7 +26,7 @@ async def test_owner_killed(redis_url, postgres_dsn, tmp_path):
 async def test_owner_frozen(redis_url, postgres_dsn, tmp_path):
     """The same; and when it goes on, nothing that it has in memory or in its sockets gets into a store."""
     # With so long an interval it surely has something in memory.
-    async with stage(redis_url, postgres_dsn, tmp_path, PIPELINE__FLUSH_INTERVAL="500ms") as it:
+    async with stage(OneRedis(redis_url), postgres_dsn, tmp_path, PIPELINE__FLUSH_INTERVAL="500ms") as it:
         costs = await freeze(it, "one")
         await it.check_end()
 
@@ -34,7 +35,7 @@ async def test_owner_frozen(redis_url, postgres_dsn, tmp_path):
 
 async def test_owner_cut_off(redis_url, postgres_dsn, tmp_path):
     """From Redis: it keeps its leases and loses nothing. From PostgreSQL: another takes its exchanges."""
-    async with stage(redis_url, postgres_dsn, tmp_path) as it:
+    async with stage(OneRedis(redis_url), postgres_dsn, tmp_path) as it:
         from_redis = await cut(it, "one", ("redis",), "answers")
         from_postgres = await cut(it, "one", ("postgres",), "requests")
         await it.check_end()
@@ -58,7 +59,7 @@ async def test_client_of_a_stream_goes_on_elsewhere(redis_url, postgres_dsn, tmp
                 newest[pair] = event.data
                 ids.append(event.id)
 
-    async with stage(redis_url, postgres_dsn, tmp_path) as it:
+    async with stage(OneRedis(redis_url), postgres_dsn, tmp_path) as it:
         for dies, lives in (("one", "two"), ("two", "one"), ("one", "three")):
             before = await it.settled()
             async with trio.open_nursery() as listening:
