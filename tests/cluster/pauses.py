@@ -79,7 +79,7 @@ async def _ask(stage: Stage, found: Pauses) -> None:
 
 
 def _unknown(stage: Stage, exchange: str, known: float, at: float) -> float:
-    """For how long the first update that is newer than the `known` timestamp had been sent then; 0: none had."""
+    """For how long the first update after the `known` timestamp had been sent then; 0: none had."""
     sent = stage.sent_by(exchange)
     lately = sent[bisect.bisect_left(sent, at - LONGEST, key=lambda each: each.sent_at) :]
     first = next((each for each in lately if each.symbol == SYMBOL and each.timestamp > known), None)
