@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from types import SimpleNamespace
 
+import pytest
 import trio
-from builders import EXCHANGES, World
+from builders import EXCHANGES, World, until
 from structlog.testing import capture_logs
 
 from marketflow.app.cluster.hold import Ending, Hold
 from marketflow.app.cluster.tenancy import Tenancy
 from marketflow.app.ports import Term
+from marketflow.app.share.spooling import BarsLost
 
 EXCHANGE = EXCHANGES[0]
 HOUR_SECONDS = 3_600
@@ -27,6 +29,9 @@ class Feeding:
 
     async def sift(self, *_) -> None:
         """Nothing was recorded."""
+
+    def cut_off(self) -> None:
+        """It has ended by then."""
 
     async def feed(self, _, leaving: trio.Event) -> None:
         while not leaving.is_set():
@@ -90,6 +95,24 @@ async def test_rows_that_only_a_node_that_lost_its_exchange_could_have_written_a
     (line,) = await end_of_term(world, 2 * HOUR_SECONDS, Ending.LOST)
     assert (line["event"], line["exchange"]) == ("rows of closed intervals lost", EXCHANGE)
     assert line["rows"] >= 50
+
+
+async def test_what_came_after_the_last_write_of_a_term_that_is_over_is_not_spooled(autojump_clock):
+    """The next owner may have taken it in, too. It does not matter which store has told first."""
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.share.run)
+        world.send_one(1.0)
+        await until(lambda: world.flusher.up and world.book.flushes.drained)
+        world.window.away = True
+        await trio.sleep(1)
+        world.send_one(2.0)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    world.share.give_up()
+    with pytest.raises(BarsLost):
+        await world.share.save(1.0)
+    assert [each.bar.close for each in world.spool.bars] == [1.0]
 
 
 async def test_with_both_stores_there_is_nothing_to_tell(autojump_clock):

@@ -93,10 +93,21 @@ class Lease:
     def __init__(self, *, database: StoreLease, window: StoreLease) -> None:
         self.database = database
         self.window = window
+        self._over = False
+
+    def end(self) -> None:
+        """In a cluster: the term is over, whichever store has told so first."""
+        self._over = True
 
     @property
     def leased_until(self) -> float:
-        """When we last had the store that another boot uses now (Trio's clock). inf: no other boot."""
+        """When we last had the store that another boot uses now (Trio's clock). inf: no other boot.
+
+        The next term of a cluster seals the window before it accepts anything. So what was received before
+        our last write to it is ours alone.
+        """
+        if self._over:
+            return self.window.leased_until
         leases = (self.database, self.window)
         return min((lease.leased_until for lease in leases if lease.another), default=math.inf)
 

@@ -105,6 +105,7 @@ class Share:
 
     def give_up(self) -> None:
         """In a cluster, when another node has taken its exchange: what was not written is dropped."""
+        self.leases.end()
         self.book.flushes.drop_pending(FENCED)
 
     @property
