@@ -73,6 +73,7 @@ class SimulatedVenue(SimulatedSource):
 
     kind = "simulated"
     activity = "live"
+    subscribed = True
     rejected_symbols: Final[Mapping[str, str]] = {}
 
     def __init__(

@@ -51,6 +51,7 @@ def test_a_venue_is_well_by_its_updates_or_by_its_own_rule(accepted_at, own, exp
     class Quiet:
         exchange = "kraken"
         kind = activity = ""
+        subscribed = True
         decode = run = len
         symbols = rejected_symbols = MappingProxyType({})
         pauses = (1.0, 2.0)

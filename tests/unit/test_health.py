@@ -58,6 +58,7 @@ class AVenue:
     symbols = MappingProxyType({"BTCUSDT": "BTC/USDT", "ETHUSDT": "ETH/USDT"})
     silence = 5.0
     activity = "live"
+    subscribed = True
 
     def __init__(self):
         self.heard_at = self.well_at = trio.current_time()

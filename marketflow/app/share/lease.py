@@ -96,7 +96,7 @@ class Lease:
         self._over = False
 
     def end(self) -> None:
-        """In a cluster: the term is over, whichever store has told so first."""
+        """In a cluster: the term is over. Either store may have told so first."""
         self._over = True
 
     @property
