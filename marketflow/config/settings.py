@@ -361,14 +361,15 @@ def _cluster_problems(cluster: ClusterSettings) -> Iterator[Clash]:
     """What is wrong with the times of a cluster."""
     # A look that comes later than half a lease time after the one before counts as an outage of the database.
     for first, second, factor, part in (
-        ("lease_renew", "lease_ttl", 2, "half"),
-        ("lease_scan", "lease_ttl", 4, "a quarter"),
+        ("lease_renew", "lease_ttl", 2, "half of "),
+        ("lease_scan", "lease_ttl", 4, "a quarter of "),
+        ("lease_scan", "lease_renew", 1, ""),
     ):
         shorter, longer = getattr(cluster, first), getattr(cluster, second)
         if shorter * factor > longer:
             yield Clash(
                 (f"cluster.{first}", f"cluster.{second}"),
-                f"{first} {kinds.show_duration(shorter)} is more than {part} of {second} "
+                f"{first} {kinds.show_duration(shorter)} is more than {part}{second} "
                 f"({kinds.show_duration(longer)})",
             )
 

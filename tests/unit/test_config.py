@@ -504,6 +504,10 @@ def test_unknown_key_is_an_error_even_where_it_takes_no_effect(place):
         ("feeds.backoff_max = 0.1", "feeds.backoff_max: backoff_min 250ms is more than backoff_max 100ms"),
         ('redis.nodes = ["h:1"]', "redis.nodes: it is for nodes of a cluster: set cluster.enabled, or"),
         (
+            'cluster.lease_renew = "200ms"',
+            "cluster.lease_renew: lease_scan 250ms is more than lease_renew (200ms)",
+        ),
+        (
             'cluster.lease_ttl = "2s"\ncluster.lease_scan = "600ms"',
             "cluster.lease_scan: lease_scan 600ms is more than a quarter of lease_ttl (2s)",
         ),
