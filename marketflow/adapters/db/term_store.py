@@ -77,9 +77,9 @@ class TermStore:
         parameters = row_writes.deletion(end, scope) | self._held
 
         def delete(connection: psycopg.Connection) -> int:
-            if self._clears and (others := self._others(connection)) is not None:
-                parameters.update(exchanges=None, others=others)
-            found = row_writes.delete(connection, statements.DELETE_HELD, parameters).fetchone()
+            others = self._others(connection) if self._clears else None
+            wider = {} if others is None else {"exchanges": None, "others": others}
+            found = row_writes.delete(connection, statements.DELETE_HELD, parameters | wider).fetchone()
             held, deleted = found or (False, 0)
             self._check(connection, held=held)
             return int(deleted)
