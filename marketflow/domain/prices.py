@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Final
 
 import attrs
@@ -85,3 +87,8 @@ class Acceptance(msgspec.Struct, frozen=True):
         if timestamp < self.earliest:
             return LATE
         return None
+
+
+def by_exchange(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
+    """The pairs of each exchange, in order."""
+    return {name: list(of_one) for name, of_one in groupby(sorted(pairs), key=lambda pair: pair[0])}

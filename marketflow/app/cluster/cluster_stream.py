@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Final
 
 import trio
@@ -12,7 +11,7 @@ from trio_util import AsyncValue
 from marketflow.app.cluster.views import ClusterViews
 from marketflow.app.share.sequences import PER_MS
 from marketflow.domain.bars import Bar
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import Pair, by_exchange
 
 STREAM_SECONDS: Final = 0.01
 """How often the live stream looks for newer updates while it has clients."""
@@ -47,7 +46,7 @@ class ClusterStream:
     async def run(self) -> None:
         """Follow all exchanges while somebody waits for updates, until cancelled."""
         async with trio.open_nursery() as nursery:
-            for exchange, pairs in _by_exchange(self._pairs).items():
+            for exchange, pairs in by_exchange(self._pairs).items():
                 nursery.start_soon(self._follow, exchange, pairs)
 
     async def _follow(self, exchange: str, pairs: Sequence[Pair]) -> None:
@@ -64,7 +63,7 @@ class ClusterStream:
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
         """Learn of all updates of these pairs, of all exchanges at the same time."""
         async with trio.open_nursery() as nursery:
-            for exchange, of_exchange in _by_exchange(pairs).items():
+            for exchange, of_exchange in by_exchange(pairs).items():
                 nursery.start_soon(self._views.catch_up, exchange, of_exchange)
 
     async def wait_for_updates(self, since: int) -> int:
@@ -79,7 +78,3 @@ class ClusterStream:
     def newest(self, pair: Pair) -> Bar | None:
         """The bar with the newest update."""
         return self._views.newest(pair)
-
-
-def _by_exchange(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    return {name: list(of_one) for name, of_one in groupby(sorted(pairs), key=lambda pair: pair[0])}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import groupby
 
 import trio
 
 from marketflow.app.knowledge import KnownBars, Standing
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import Span
-from marketflow.domain.prices import Pair
+from marketflow.domain.prices import Pair, by_exchange
 
 
 class MergedBars:
@@ -28,8 +27,8 @@ class MergedBars:
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
         """Learn of all updates of these pairs, of all exchanges at the same time."""
         async with trio.open_nursery() as nursery:
-            for exchange, of_exchange in groupby(sorted(pairs), key=lambda pair: pair[0]):
-                nursery.start_soon(self._bars[exchange].catch_up, list(of_exchange))
+            for exchange, of_exchange in by_exchange(pairs).items():
+                nursery.start_soon(self._bars[exchange].catch_up, of_exchange)
 
     def newest(self, pair: Pair) -> Bar | None:
         """The bar with the newest update."""

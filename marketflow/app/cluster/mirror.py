@@ -168,7 +168,8 @@ class Mirror:
         self._clock = clock
         self._reads = SharedReads(self._read)
         self._copy = Copy()
-        self._nothing = MirroredBars()
+        self.nothing: Final = MirroredBars()
+        """What is known while the window does not answer."""
 
     @property
     def answers(self) -> bool:
@@ -181,7 +182,7 @@ class Mirror:
 
         When all have to be read again the ones that were known before stay until that is done.
         """
-        return self._copy.bars if self.answers else self._nothing
+        return self._copy.bars if self.answers else self.nothing
 
     @property
     def newest(self) -> int:

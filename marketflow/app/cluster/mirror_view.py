@@ -34,7 +34,6 @@ class Learnt:
         self.began_at: Final = mirror.began_at
         """When the mirror was made (Unix ms)."""
         self._mirror = mirror
-        self._nothing = MirroredBars()
         self._found: MirroredBars | None = None
 
     async def catch_up(self, pairs: Sequence[Pair]) -> None:
@@ -49,7 +48,7 @@ class Learnt:
     @property
     def bars(self) -> MirroredBars:
         """Those that are known; none if the window did not answer."""
-        return self._nothing if self._found is None else self._found
+        return self._mirror.nothing if self._found is None else self._found
 
 
 class MirrorBars:

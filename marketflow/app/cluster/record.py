@@ -238,9 +238,7 @@ class Record:
     def close(self) -> None:
         """Forget everything: the exchange is not ours. No-op once it passes batches on."""
         if self.state is not RecordState.PASSING:
-            self.state = RecordState.CLOSED
-            self.kept.clear()
-            self._decided.set()
+            self.cut_off()
 
 
 def _seconds(starts: Iterable[int]) -> Iterator[Span]:
