@@ -20,7 +20,7 @@ BEFORE = 1.0
 """Seconds before a fault of which updates may be missing: what was not flushed yet, on a slow machine. On an
 idle one these are 0.05 s."""
 KEPT = 45.0
-"""Seconds for which Redis must keep what it has, also if a part of it fails. It is told to do so for 60."""
+"""Seconds for which Redis must keep what it has, also if a part of it fails. Its window is 60 s long."""
 SEEN = 8.0
 """Seconds after its start before which a node takes no exchange from another: two lease times, and more."""
 STORES: tuple[tuple[str, ...], ...] = (("postgres",), ("redis",), ("postgres", "redis"))

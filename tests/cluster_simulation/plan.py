@@ -14,7 +14,7 @@ from tests.simulation.plan import Fault
 EXCHANGES: Final = ("exchange1", "exchange2", "exchange3")
 """Those of live mode."""
 SHARED: Final = ("exchange1", "exchange2")
-"""Those whose connections all carry the same updates, as far as nodes are told."""
+"""Exchanges that are configured as shared: all connections to them carry the same updates."""
 MODES: Final[dict[str, Mode]] = dict.fromkeys(EXCHANGES, "live") | {"test1": "test", "test2": "test"}
 """All exchanges, each with its mode."""
 SYMBOLS: Final = ("BTCUSDT", "ETHUSDT")

@@ -50,7 +50,7 @@ def test_what_a_leaving_node_has_is_recorded_and_given_back_once_the_next_one_is
     assert balance().looked(seen, 0.0, leaving(A), [OF_A]) == Moves(give=(OF_A,))
 
 
-@pytest.mark.parametrize("others", [(B,), ()], ids=["not shared", "nobody is there"])
+@pytest.mark.parametrize("others", [(B,), ()], ids=["not shared", "no other node"])
 def test_a_leaving_node_waits_for_nothing_that_cannot_be(others: tuple[Node, ...]) -> None:
     seen = sight(leaving(A), *others, **held_by(A))
     moves = balance(shared=() if others else NAMES).looked(seen, 0.0, leaving(A), NAMES)

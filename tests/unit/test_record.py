@@ -1,4 +1,4 @@
-"""Records: what is left of them is exactly what the last owner has not stored, whatever it has."""
+"""Records: after the sifting exactly those updates are left that the last owner has not stored."""
 
 from __future__ import annotations
 

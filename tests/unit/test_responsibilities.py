@@ -43,9 +43,7 @@ FIELDS_KNOWN = {
     "app.cluster.hold.Hold": Known(8, "what the member, the tenure and the database say of an exchange"),
     "app.cluster.holdings.Holdings": Known(8, "it takes exchanges, has them, and gives them back"),
     "app.cluster.member.Member": Known(9, "it asks who is admitted, what to take, and whether it may"),
-    "app.cluster.tenancy.Tenancy": Known(
-        9, "it puts a share, its feed and those who report on them together"
-    ),
+    "app.cluster.tenancy.Tenancy": Known(9, "it joins a share, its feed and what reports on them"),
     "adapters.cache.packing.RedisFlush": Known(8, "a record: the parts of a flush, and how many replies"),
     "exchange_check.Seen": Known(8, "all that is seen of an exchange, and what has been said of it"),
     "adapters.exchange.fake_venues.trades.Market": Known(8, "pairs, their trades, and what they are made of"),
