@@ -258,7 +258,7 @@ class World:
                 await node.ended.wait()
             case "doubled":
                 self._living.start_soon(self._live, self._new_node(node.name))
-            case "frozen":
+            case "frozen" if not node.frozen:
                 node.freeze()
                 await trio.sleep(lasts)
                 node.thaw()
