@@ -184,6 +184,10 @@ class SimulatedNode:
         """Whether it stands still."""
         return self.postgres.thawed is not None
 
+    def has(self, term: Term) -> bool:
+        """Whether the term goes on here."""
+        return any(each.term == term and not each.over for each in self.tenures)
+
     def kill(self) -> None:
         """End it at once: nothing that it does from now on has any effect."""
         self._die()

@@ -71,6 +71,8 @@ class World:
         self._rng = self.generator("world")
         self._orders = 0
         self._boots = 0
+        self._switching: list[SimulatedNode] = []
+        """Nodes that were asked for another mode, and have not answered yet."""
         self._judged: dict[str, int] = {}
         """By term, how many of its accepted updates count; later ones can have no effect."""
         self._snapshots: list[tuple[Callable[[], None], dict[str, Callable[[], None]]]] = []
@@ -280,14 +282,16 @@ class World:
             self._living.start_soon(self._ask_to_switch, self.nodes[boot], OTHER[self._mode])
 
     async def _ask_to_switch(self, node: SimulatedNode, mode: Mode) -> bool:
-        answer = "nothing can answer"
+        answer, changed = "nothing can answer", False
+        self._switching.append(node)
         with trio.move_on_after(2 * SWITCH_SECONDS):
             try:
                 changed = await node.modes.switch(mode)
             except NothingCanAnswer:
-                changed = False
+                pass
             else:
                 answer = "switched" if changed else "had it"
+        self._switching.remove(node)
         self.note(f"{node.name} was asked for {mode}: {answer}")
         self.coverage[f"mode asked for: {answer}"] += 1
         return changed
@@ -346,7 +350,7 @@ class World:
         # It was not given back: its owner must have had no way to renew it.
         self.coverage["taken over"] += 1
         owner = self.nodes.get(row.boot)
-        if owner is None or owner.frozen:
+        if owner is None or owner.frozen or not owner.has(row.term):
             return
         since = max(owner.thawed_at, owner.postgres.whole_since, self.postgres.went_back_at)
         if owner.postgres.own == "up" and trio.current_time() - since > self.around.times.lasts:
@@ -433,15 +437,11 @@ class World:
     async def _end_mode(self) -> None:
         """Wait until all of the present mode is whole, and check it."""
         self.note(f"calm, {self._mode} mode")
-        began, exchanges = trio.current_time(), self._wanted
-        while wrong := self._not_whole(exchanges):
-            if trio.current_time() - began > WHOLE_SECONDS:
-                raise Wrong(f"not whole {WHOLE_SECONDS:.0f} s after the last fault: {wrong[:3]}")
-            await trio.sleep(0.25)
-            exchanges = self._wanted
+        exchanges = await self._until_whole()
         for exchange in exchanges:
             self.around.exchanges[exchange].behaviour.mute = True
         await trio.sleep((self.plan.interval + self.plan.grace) / 1_000 + 4.0)
+        await self._until_whole()  # Exchanges may have been moved meanwhile.
         self._check_rows(exchanges, self.clock.now() - self.plan.grace)
         for exchange in exchanges:
             self._check_window(exchange)
@@ -453,8 +453,18 @@ class World:
                 if not any(fault.kind in {"shard emptied", "shard older"} for fault in self.plan.faults):
                     mirror.check_equal()
 
+    async def _until_whole(self) -> list[str]:
+        """Wait until all exchanges of the mode have an owner, and all is up; returns them."""
+        began = trio.current_time()
+        while wrong := self._not_whole(self._wanted):
+            if trio.current_time() - began > WHOLE_SECONDS:
+                raise Wrong(f"not whole {WHOLE_SECONDS:.0f} s after the last fault: {wrong[:3]}")
+            await trio.sleep(0.25)
+        return self._wanted
+
     def _not_whole(self, exchanges: list[str]) -> list[str]:
-        wrong = []
+        switching = [node.name for node in self._switching if not (node.killed or node.ended.is_set())]
+        wrong = [f"{switching} switch the mode"] if switching else []
         for exchange in exchanges:
             owner = self._owner(exchange)
             if owner is None:
