@@ -127,7 +127,7 @@ async def restart_all(stage: Stage) -> list[Cost]:
                 await stage.start(name)
         after = await stage.settled()
     return [
-        attrs.evolve(cost, stale=seen.answers[cost.exchange])
+        attrs.evolve(cost, pause=seen.writes[cost.exchange], stale=seen.answers[cost.exchange])
         for cost in await costs(stage, before, after, at)
     ]
 
