@@ -215,7 +215,7 @@ def reference(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks, for about an hour. Arguments after -- go to it."""
+    """Run the benchmarks, for more than an hour. Arguments after -- go to it."""
     install(session, "embedded")
     session.run(
         "python",
@@ -257,7 +257,7 @@ def simulate(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Hurt the nodes of a real cluster in all ways, for about half an hour. Arguments after -- go to it."""
+    """Hurt the nodes of a real cluster in all ways, for up to an hour. Arguments after -- go to it."""
     install(session, "dev")
     session.run(
         "python",

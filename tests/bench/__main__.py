@@ -17,6 +17,7 @@ from tests.bench.bar_size import bar_size
 from tests.bench.bench import Bench
 from tests.bench.children import ROOT
 from tests.bench.closing import closing
+from tests.bench.cluster import cluster
 from tests.bench.decoding import decoding
 from tests.bench.growth import growth
 from tests.bench.history import history
@@ -51,6 +52,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "decoding": decoding,
     "sharding": sharding,
     "venues": venues,
+    "cluster": cluster,
 }
 
 

@@ -100,6 +100,7 @@ class Service:
         names: Sequence[str],
         dsn: str,
         launched_at: float,
+        environment: Mapping[str, object],
     ) -> None:
         self.stage = stage
         self.exchanges = exchanges
@@ -107,6 +108,8 @@ class Service:
         self.dsn = dsn
         self.launched_at = launched_at
         """Seconds, monotonic."""
+        self.environment = environment
+        """Its `MARKETFLOW_` variables, without that prefix."""
         self.pid = process.pid
         self._process = process
         self._log = log
@@ -257,7 +260,32 @@ class Stage:
             log = self.directory / f"service-{self._number}.log"
             launched_at = time.monotonic()
             with _program(self.directory, log, environment) as process:
-                yield Service(self, process, log, sender, names, dsn, launched_at)
+                yield Service(self, process, log, sender, names, dsn, launched_at, environment)
+
+    @contextmanager
+    def beside(self, service: Service, **settings: object) -> Iterator[Service]:
+        """Another node of the service's cluster, on the same stores, which serves."""
+        environment = {
+            **service.environment,
+            "STATE_DIR": str(self.directory / "state-of-another"),
+            **settings,
+        }
+        log = self.directory / f"another-{self._number}.log"
+        launched_at = time.monotonic()
+        with _program(self.directory, log, environment) as process:
+            another = Service(
+                self,
+                process,
+                log,
+                service.exchanges,
+                service.names,
+                service.dsn,
+                launched_at,
+                environment,
+            )
+            event = wait_until(lambda: another.logged("serving"), "the other node serves")
+            another.port = int(event["url"].rpartition(":")[2])
+            yield another
 
     @contextmanager
     def service(self, **wanted: Any) -> Iterator[Service]:

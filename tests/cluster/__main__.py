@@ -128,11 +128,15 @@ class Run:
 
 
 async def run(times: Mapping[str, int]) -> Run:
-    """Run them. A round that fails is shown, its logs are kept, and the next one begins."""
+    """Run them. A round that fails is shown, its logs are kept, and the next one begins.
+
+    If none fails, nothing is left behind.
+    """
     it = Run()
     with ExitStack() as stack:
         home = Path(tempfile.mkdtemp(prefix="marketflow-cluster-"))
         home.chmod(0o755)  # noqa: ASYNC240 - at once; the stores run as another user when we are root
+        stack.callback(_clear, home, it)  # at last, when the servers have ended
         cluster = Cluster(home / "redis", nameless=True)
         stack.callback(cluster.stop)
         cluster.start()
@@ -147,6 +151,11 @@ async def run(times: Mapping[str, int]) -> Run:
             else:
                 shutil.rmtree(directory)
     return it
+
+
+def _clear(home: Path, it: Run) -> None:
+    """Remove the directory, except for the logs of rounds that failed."""
+    shutil.rmtree(home / "redis" if it.failures else home, ignore_errors=True)
 
 
 def _reasons(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Collection
 
@@ -127,7 +128,7 @@ async def restart_all(stage: Stage) -> list[Cost]:
                 await stage.start(name)
         after = await stage.settled()
     return [
-        attrs.evolve(cost, stale=seen.answers[cost.exchange])
+        attrs.evolve(cost, pause=seen.writes[cost.exchange], stale=seen.answers[cost.exchange])
         for cost in await costs(stage, before, after, at)
     ]
 
@@ -259,7 +260,14 @@ async def costs(stage: Stage, before: dict[str, Term], after: dict[str, Term], a
         raise AssertionError(f"{len(late)} updates of {after} are missing, such as {late[:3]}") from None
     found = []
     for exchange, term in after.items():
-        lost = [each for each in stage.missing(exchange, at - BEFORE) if each.sent_at < until[exchange]]
+        since = max(at - BEFORE, _taken_at(stage, before.get(exchange)))
+        lost = [each for each in stage.missing(exchange, since) if each.sent_at < until[exchange]]
         seconds, unsaved = until[exchange] - at, at - lost[0].sent_at if lost else 0.0
         found.append(Cost(exchange, term != before.get(exchange), seconds, len(lost), max(0.0, unsaved)))
     return found
+
+
+def _taken_at(stage: Stage, term: Term | None) -> float:
+    """When a term's first update was sent. No later fault has lost what was sent before."""
+    first = stage.first_of(term) if term else None
+    return first.sent_at if first else -math.inf

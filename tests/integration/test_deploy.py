@@ -19,6 +19,8 @@ import yaml
 from dockerfile_parse import DockerfileParser
 from dotenv import dotenv_values
 
+from marketflow.cli import commands
+from marketflow.commands.options import Run
 from marketflow.config import Settings, load
 from marketflow.config.settings import HttpSettings, PostgresSettings, RedisSettings
 from marketflow.service import serve
@@ -326,6 +328,31 @@ def test_kubernetes_gives_known_keys(
     ]
     assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
     assert container["ports"] == [{"name": "http", "containerPort": settings.http.port}]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda each: each["metadata"]["name"])
+def test_kubernetes_starts_a_command_that_there_is(deployment: dict[str, Any], final: dict[str, str]) -> None:
+    """The pod's arguments follow the image's entry point; every option is known, with a valid value."""
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    name, *options = container["args"]
+
+    context = commands.commands[name].make_context(name, options, obj=Run())
+
+    assert "command" not in container
+    assert json.loads(final["ENTRYPOINT"]) == ["marketflow"]
+    assert context.args == []
+
+
+def test_image_starts_a_command_that_there_is(final: dict[str, str]) -> None:
+    name, *options = json.loads(final["CMD"])
+
+    assert commands.commands[name].make_context(name, options, obj=Run()).args == []
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_node_of_the_compose_file_starts_as_the_image_does(node: str) -> None:
+    """The environment has its role. Another command would need a test of its own."""
+    assert not {"command", "entrypoint", "healthcheck"} & NODES[node].keys()
 
 
 def test_kubernetes_parts_find_each_other() -> None:
