@@ -64,8 +64,8 @@ class ClusterSide:
         if unknown:
             known = "none" if last is None else fence_of(last)
             raise StoreUnfit(
-                f"the cluster's Redis has data of {exchange} from nodes with another database: its last term is"
-                f" {fence or 'unknown'} there, and {known} in this one. Use their database, or another Redis"
+                f"the cluster's Redis has data of {exchange} from nodes with another database: the last term is"
+                f" {fence or 'unknown'} there, and {known} here. Use their database, or another Redis"
             )
 
     async def pairs(self, exchanges: Sequence[str]) -> Sequence[Pair]:
