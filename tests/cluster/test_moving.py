@@ -1,4 +1,4 @@
-"""From a single service to nodes on a Redis Cluster and back: as processes, with the commands of a user."""
+"""From a single service to nodes on a Redis Cluster, and back: as processes, with the commands of a user."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 import trio
 
-from tests.cluster.market import markets, quiet
-from tests.cluster.nodes import ROOT, nodes
-from tests.cluster.stage import SOON, Stage
+from tests.cluster.market import Market, markets, quiet
+from tests.cluster.nodes import ROOT, Node, nodes
+from tests.cluster.stage import ROLES, SOON, Stage
 from tests.cluster.stores import ManyRedis, OneRedis
 from tests.cluster.windows import Windows
 from tests.faults.rig import eventually
@@ -22,129 +26,165 @@ pytestmark = pytest.mark.alone
 
 UNFLUSHED = 0.5
 """Seconds of updates that a killed service may have had in memory only. It is 50 ms on an idle machine."""
+PLAYED = 5.0
+"""Seconds of updates before a change, and after it: of some intervals."""
+
+
+@attrs.frozen
+class Scene:
+    """A single service and the nodes of a cluster on the same database. None of them runs at first."""
+
+    markets: Sequence[Market]
+    one: Stage
+    """The single service."""
+    many: Stage
+    redis_url: str
+    """The Redis of the single service."""
+    directory: Path
+
+    @property
+    def single(self) -> Node:
+        """The single service."""
+        return self.one.nodes["single"]
+
+    @property
+    def node(self) -> Node:
+        """A node that may have exchanges."""
+        return self.many.nodes["one"]
+
+    async def start_nodes(self) -> None:
+        """Start them at the same time, and wait until they serve."""
+        for name in ROLES:
+            await self.many.nodes[name].start(self.markets, {})
+        for name in ROLES:
+            await self.many.nodes[name].serves()
+
+    async def command(self, name: str, where: str) -> subprocess.CompletedProcess[bytes]:
+        """Run it with the settings of a node, and the directory and Redis of the single service."""
+        return await trio.run_process(
+            [sys.executable, "-m", "marketflow", "cluster", name, where, self.redis_url],
+            env=self.node.environment(self.markets, {"STATE_DIR": str(self.directory / "single")}),
+            cwd=ROOT,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+
+    async def candles(self, node: Node) -> list[dict[str, Any]]:
+        """All closed candles of a second. Only bars in Redis tell them."""
+        found = []
+        for exchange in self.one.exchanges:
+            page = await node.get(f"/candles/BTCUSDT?interval=1s&exchange={exchange}&limit=1000")
+            found += [{"exchange": exchange} | each for each in page["candles"] if each["closed"]]
+        return found
+
+    async def check(self, stage: Stage, before: list[dict[str, Any]]) -> None:
+        """All running nodes of a stage have these candles and the newest prices; rows are right.
+
+        Nothing was taken in twice, before the change and after it.
+        """
+        running = [each for each in stage.nodes.values() if each.runs]
+
+        async def have_candles() -> bool:
+            for each in running:
+                now = await self.candles(each)
+                if not all(candle in now for candle in before):
+                    return False
+            return bool(before)
+
+        await eventually(have_candles, within=SOON, every=0.2, what="the candles from before")
+        await trio.sleep(PLAYED)
+        async with quiet(self.markets):
+            await stage.flushed()
+            for market in self.markets:
+                newest = max(each.timestamp for each in market.sent if each.symbol == "BTCUSDT")
+                for each in running:
+                    latest = await each.get(f"/prices/latest/{market.name}/BTCUSDT")
+                    assert latest["timestamp"] == newest
+            await stage.check_ledgers()
+        assert await stage.check_rows() > 0
+        assert stage.windows.twice() == []
+        assert stage.windows.zombies == []
+
+
+@asynccontextmanager
+async def scene(cluster, redis_url: str, dsn: str, directory: Path) -> AsyncIterator[Scene]:
+    """Three exchanges on three masters, the same for all."""
+    several, one = ManyRedis(cluster), OneRedis(redis_url)
+    async with (
+        markets(*several.exchanges(3)) as sending,
+        nodes({"single": None}, redis=one, dsn=dsn, directory=directory) as alone,
+        nodes(ROLES, redis=several, dsn=dsn, directory=directory) as many,
+    ):
+        names = [each.name for each in sending]
+        yield Scene(
+            sending,
+            Stage(dsn, sending, alone, Windows(one, names, tagged=False), {}),
+            Stage(dsn, sending, many, Windows(several, names), {}),
+            redis_url,
+            directory,
+        )
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
-async def test_there_and_back(cluster, redis_url, postgres_dsn, tmp_path, stop):
-    """Only what was sent while nobody ran is missing; nothing is there twice; rows and candles are right."""
-    many, one = ManyRedis(cluster), OneRedis(redis_url)
-    roles = {"one": "ingest", "two": "all", "three": "api"}
-    async with (
-        markets(*many.exchanges(3)) as sending,
-        nodes({"single": None}, redis=one, dsn=postgres_dsn, directory=tmp_path) as alone,
-        nodes(roles, redis=many, dsn=postgres_dsn, directory=tmp_path) as several,
-    ):
-        names = [each.name for each in sending]
-        single = alone["single"]
-        as_single = Stage(postgres_dsn, sending, alone, Windows(one, names, tagged=False), {})
-        as_nodes = Stage(postgres_dsn, sending, several, Windows(many, names), {})
-
-        async def move(command: str) -> subprocess.CompletedProcess[bytes]:
-            """Run a command with the settings of a node, and the single service's directory and Redis."""
-            where = {"adopt": "--from", "leave": "--to"}[command]
-            changes = {"STATE_DIR": str(tmp_path / "single")}
-            return await trio.run_process(
-                [sys.executable, "-m", "marketflow", "cluster", command, where, redis_url],
-                env=several["one"].environment(sending, changes),
-                cwd=ROOT,
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-            )
-
-        await as_single.start("single")
+async def test_from_one_to_several(cluster, redis_url, postgres_dsn, tmp_path, stop):
+    """Only what was sent while nobody ran is missing; the hour, the newest prices and the rows are whole."""
+    async with scene(cluster, redis_url, postgres_dsn, tmp_path) as it:
+        await it.one.start("single")
         began_at = time.monotonic()
-        await trio.sleep(6)
-        refused = await move("adopt")
-        assert (refused.returncode, refused.stdout) == (1, b"")
-        assert (
-            refused.stderr.decode().splitlines()[-1].startswith("marketflow: another marketflow is running")
-        )
-
-        candles = await candles_of(single, names)
+        await trio.sleep(PLAYED)
+        before = await it.candles(it.single)
         gone_at = time.monotonic() - (UNFLUSHED if stop is signal.SIGKILL else 0)
-        await single.end(stop)
-        moved = await move("adopt")
+        await it.single.end(stop)
+
+        moved = await it.command("adopt", "--from")
         assert moved.returncode == 0, moved
         assert b"of 6 pairs moved to nodes" in moved.stdout
-        again = await move("adopt")
+        again = await it.command("adopt", "--from")
         assert (again.returncode, again.stdout) == (0, moved.stdout)
 
-        for name in roles:
-            await several[name].start(sending, {})
-        for name in roles:
-            await several[name].serves()
-        terms = await as_nodes.settled()
-        for name in roles:
-            await eventually(
-                lambda name=name: has_all(several[name], names, candles),
-                within=SOON,
-                every=0.2,
-                what="candles",
-            )
-        refused = await move("leave")
-        assert (refused.returncode, refused.stdout) == (1, b"")
-        await trio.sleep(3)
-        async with quiet(sending):
-            await as_nodes.flushed()
-            for exchange in names:
-                newest = max(
-                    each.timestamp for each in as_nodes.sent_by(exchange) if each.symbol == "BTCUSDT"
-                )
-                for name in roles:
-                    latest = await several[name].get(f"/prices/latest/{exchange}/BTCUSDT")
-                    assert latest["timestamp"] == newest
-        for exchange in names:
-            first = as_nodes.first_of(terms[exchange])
-            missing = as_nodes.missing(exchange, began_at)
-            assert all(gone_at <= each.sent_at < first.sent_at for each in missing), exchange
-        assert await as_nodes.check_rows() > 0
+        await it.start_nodes()
+        terms = await it.many.settled()
+        await it.check(it.many, before)
+        for exchange, term in terms.items():
+            taken_at = it.many.first_of(term).sent_at
+            for each in it.many.missing(exchange, began_at):
+                assert gone_at <= each.sent_at < taken_at, (each, gone_at, taken_at)
 
-        # ---- and back ----
-        candles = await candles_of(several["one"], names)
+
+async def test_from_several_to_one(cluster, redis_url, postgres_dsn, tmp_path):
+    """The same."""
+    async with scene(cluster, redis_url, postgres_dsn, tmp_path) as it:
+        await it.start_nodes()
+        terms = await it.many.settled()
+        await trio.sleep(PLAYED)
+        before = await it.candles(it.node)
+        await it.many.windows.read()
+        began = {exchange: it.many.first_of(term).sent_at for exchange, term in terms.items()}
         gone_at = time.monotonic()
         async with trio.open_nursery() as ending:
-            for name in roles:
-                ending.start_soon(several[name].end, signal.SIGTERM)
-        await as_nodes.windows.read()
-        moved = await move("leave")
+            for each in it.many.nodes.values():
+                ending.start_soon(each.end, signal.SIGTERM)
+
+        moved = await it.command("leave", "--to")
         assert moved.returncode == 0, moved
         assert b"of 6 pairs moved to a single service" in moved.stdout
-        as_single.windows.members.update(as_nodes.windows.members)
-        await as_single.start("single")
-        started_at = time.monotonic()
-        await eventually(
-            lambda: has_all(single, names, candles), within=SOON, every=0.2, what="candles of the nodes"
-        )
-        await trio.sleep(3)
-        async with quiet(sending):
-            await as_single.flushed()
-            for exchange in names:
-                newest = max(
-                    each.timestamp for each in as_single.sent_by(exchange) if each.symbol == "BTCUSDT"
-                )
-                latest = await single.get(f"/prices/latest/{exchange}/BTCUSDT")
-                assert latest["timestamp"] == newest
-        for exchange in names:
-            since = as_nodes.first_of(terms[exchange]).sent_at
-            missing = as_single.missing(exchange, since)
-            assert all(gone_at <= each.sent_at < started_at for each in missing), exchange
-        assert await as_single.check_rows() > 0
-        for each in (as_single, as_nodes):
-            assert each.windows.twice() == []
-            assert each.windows.zombies == []
+
+        await it.one.start("single")
+        served_at = time.monotonic()
+        await it.check(it.one, before)
+        for exchange, since in began.items():
+            for each in it.one.missing(exchange, since):
+                assert gone_at <= each.sent_at < served_at, (each, gone_at, served_at)
 
 
-async def candles_of(node, exchanges):
-    """The closed candles of each exchange. Those of a second come from bars in Redis alone."""
-    found = {}
-    for exchange in exchanges:
-        page = await node.get(f"/candles/BTCUSDT?interval=1s&exchange={exchange}&limit=1000")
-        found[exchange] = [each for each in page["candles"] if each["closed"]]
-    return found
+async def test_refused_beside_a_service(cluster, redis_url, postgres_dsn, tmp_path):
+    """One clear line, and nothing is copied."""
+    async with scene(cluster, redis_url, postgres_dsn, tmp_path) as it:
+        await it.one.start("single")
 
+        refused = await it.command("adopt", "--from")
 
-async def has_all(node, exchanges, candles) -> bool:
-    """Whether a node has all of these candles, unchanged."""
-    now = await candles_of(node, exchanges)
-    return all(each in now[exchange] for exchange in exchanges for each in candles[exchange])
+        assert (refused.returncode, refused.stdout) == (1, b"")
+        assert refused.stderr == b"marketflow: another marketflow is running on this database\n"
+        assert all(member.ask("DBSIZE") == 0 for member in cluster.members)

@@ -33,7 +33,7 @@ class ClusterSide:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._writers: dict[str, FencedWriter] = {}
-        """Of the sealed exchanges."""
+        """By exchange, once it is sealed."""
 
     async def seal(self, exchange: str, last: Term | None) -> None:
         """Let no term write any more, and be the one who does. Nodes take the exchange after that as ever.
@@ -47,13 +47,12 @@ class ClusterSide:
         """
         term = Term(exchange, NEVER if last is None else last.epoch, MOVER)
         # Without the database's word: if the slot is moved meanwhile, it has to be run again.
-        writer = FencedWriter(term, self._servers, lambda: False)
+        writer = self._writers[exchange] = FencedWriter(term, self._servers, lambda: False)
         found, _ = await writer.look()
         if not writer.watched:
             await self._check(exchange, found, last)
             if not await writer.take(found):
                 raise StoreAway(f"{exchange} was taken by a node meanwhile")
-        self._writers[exchange] = writer
 
     async def _check(self, exchange: str, found: bytes | None, last: Term | None) -> None:
         fence = None if found is None else found.decode(errors="replace")
@@ -64,8 +63,8 @@ class ClusterSide:
         if unknown:
             known = "none" if last is None else fence_of(last)
             raise StoreUnfit(
-                f"the cluster's Redis has data of {exchange} from nodes with another database: the last term is"
-                f" {fence or 'unknown'} there, and {known} here. Use their database, or another Redis"
+                f"the cluster's Redis has data of {exchange} from nodes with another database: the last term"
+                f" is {fence or 'unknown'} there, and {known} here. Use their database, or another Redis"
             )
 
     async def pairs(self, exchanges: Sequence[str]) -> Sequence[Pair]:
