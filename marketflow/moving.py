@@ -20,13 +20,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 
 from marketflow.adapters.cache.cluster_side import open_cluster_side
 from marketflow.adapters.cache.copying import Copied, Copying, Side
 from marketflow.adapters.cache.plain_side import open_plain_side
+from marketflow.adapters.db.last_use import Use
 from marketflow.adapters.db.sole_use import open_sole_use
 from marketflow.app.ports import Field, StoreAway, Term
 from marketflow.app.share.spooling import Spool, SpooledBar, SpoolFailed
@@ -36,8 +37,6 @@ from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR
 from marketflow.domain.prices import Pair
 from marketflow.outside import single_spool
-
-Direction = Literal["to nodes", "to a single service"]
 
 
 @attrs.frozen
@@ -53,7 +52,7 @@ class Moved:
 
 async def move(
     settings: Settings,
-    direction: Direction,
+    use: Use,
     plain_url: str,
     *,
     now: int,
@@ -64,7 +63,7 @@ async def move(
 
     Args:
         settings: those of a node.
-        direction: to where.
+        use: who is to have it.
         plain_url: the Redis of the single service.
         now: Unix ms.
         boot: a unique name on the lease of Redis.
@@ -90,11 +89,11 @@ async def move(
             terms = await database.take()
         with _named("the single service's Redis"):
             async with open_plain_side(plain_url, boot=boot, timeout=timeout) as plain:
-                source, target = (plain, nodes) if direction == "to nodes" else (nodes, plain)
-                moving = _Moving(settings, source, target, _Spools(settings, direction, plain_url))
+                source, target = (plain, nodes) if use == "nodes of a cluster" else (nodes, plain)
+                moving = _Moving(settings, source, target, _Spools(settings, use, plain_url))
                 moved = await moving.run(terms, nodes.seal, now - HOUR, progress)
         with _named("PostgreSQL"):
-            await database.check()
+            await database.moved(use)
         return moved
 
 
@@ -110,10 +109,10 @@ def _named(store: str) -> Iterator[None]:
 class _Spools:
     """The spools of both places, in the configured directory."""
 
-    def __init__(self, settings: Settings, direction: Direction, plain_url: str) -> None:
+    def __init__(self, settings: Settings, use: Use, plain_url: str) -> None:
         self._single = single_spool(settings, plain_url)
         self._of: Final = partial(node_spool, settings)
-        self._to_nodes = direction == "to nodes"
+        self._to_nodes = use == "nodes of a cluster"
 
     def old(self, exchanges: Iterable[str]) -> Sequence[Spool]:
         """Those of the old place."""

@@ -16,7 +16,7 @@ from marketflow.commands.signals import interruptible
 
 if TYPE_CHECKING:
     from marketflow.adapters.cache.copying import Copied
-    from marketflow.moving import Direction
+    from marketflow.adapters.db.last_use import Use
 
 PROGRESS_SECONDS: Final = 1.0
 """How often it is said how far it is."""
@@ -43,7 +43,7 @@ def adopt(this: Run, /, *, file: Path | None, url: str | None) -> None:
 
     The settings are those of a node. Neither a service nor a node may run. It can be run again at any time.
     """
-    _move(this, "to nodes", file, url)
+    _move(this, "nodes of a cluster", file, url)
 
 
 @cluster.command()
@@ -58,10 +58,10 @@ def leave(this: Run, /, *, file: Path | None, url: str | None) -> None:
 
     The settings are those of a node. Neither a service nor a node may run. It can be run again at any time.
     """
-    _move(this, "to a single service", file, url)
+    _move(this, "a single service", file, url)
 
 
-def _move(this: Run, direction: Direction, file: Path | None, url: str | None) -> None:
+def _move(this: Run, use: Use, file: Path | None, url: str | None) -> None:
     start_logging(this)
     settings = load_settings(file, {"cluster.enabled": True}).settings
 
@@ -72,7 +72,7 @@ def _move(this: Run, direction: Direction, file: Path | None, url: str | None) -
     move = partial(
         moving.move,
         settings,
-        direction,
+        use,
         settings.redis.effective_url if url is None else url,
         now=time.time_ns() // 1_000_000,
         boot=f"{random.SystemRandom().getrandbits(32):08x}",
@@ -82,7 +82,7 @@ def _move(this: Run, direction: Direction, file: Path | None, url: str | None) -
         moved = trio.run(move)
     copied = moved.copied
     spooled = f", {moved.spooled:,} of them from the spool" if moved.spooled else ""
-    click.echo(f"{_amount(copied)} of {copied.pairs:,} pairs moved {direction}{spooled}")
+    click.echo(f"{_amount(copied)} of {copied.pairs:,} pairs moved to {use}{spooled}")
     if moved.kept:
         click.echo(
             f"{moved.kept:,} spooled bars are older than what Redis keeps, and stay in {settings.state_dir}"

@@ -151,7 +151,7 @@ async def test_from_one_to_several(cluster, redis_url, postgres_dsn, tmp_path, s
 
         moved = await it.command("adopt", "--from")
         assert moved.returncode == 0, moved
-        assert b"of 6 pairs moved to nodes" in moved.stdout
+        assert b"of 6 pairs moved to nodes of a cluster" in moved.stdout
         again = await it.command("adopt", "--from")
         assert (again.returncode, again.stdout) == (0, moved.stdout)
 

@@ -10,11 +10,13 @@ import psycopg
 import pytest
 import redis
 import trio
+from structlog.testing import capture_logs
 
 from marketflow.adapters.cache import copying
 from marketflow.adapters.cache.bar_fields import field_name
 from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.db.lock import LOCK
+from marketflow.adapters.db.postgres import PostgresStore
 from marketflow.app.ports import Node, StoreAway, StoreTaken, StoreUnfit, Term
 from marketflow.app.share.spooling import SpooledBar
 from marketflow.cluster_outside import node_spool
@@ -53,11 +55,9 @@ class Stores:
     url: str
     redis: redis.Redis
 
-    async def move(self, direction="to nodes", url=None, progress=lambda _: None):
+    async def move(self, use="nodes of a cluster", url=None, progress=lambda _: None):
         """Move everything."""
-        return await move(
-            self.settings, direction, url or self.url, now=NOW, boot="f0f0f0f0", progress=progress
-        )
+        return await move(self.settings, use, url or self.url, now=NOW, boot="f0f0f0f0", progress=progress)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def test_there_and_back_again(stores):
     client = stores.redis
     client.hset("bars:{exchange1}:BTCUSDT", mapping=hash_of(5, 9, 2) | hash_of(4, boot="0a0b0c0d"))
 
-    await stores.move("to a single service")
+    await stores.move("a single service")
 
     wanted = hash_of(5, 9, 7) | hash_of(4, boot="0a0b0c0d")
     assert client.hgetall("bars:exchange1:BTCUSDT") == wanted
@@ -171,7 +171,7 @@ async def test_spool(stores):
     assert await single_spool(stores.settings, stores.url).load() == []
     assert await node_spool(stores.settings, "exchange1").load() == [old]
 
-    await stores.move("to a single service")
+    await stores.move("a single service")
 
     assert await single_spool(stores.settings, stores.url).load() == [old]
     assert await node_spool(stores.settings, "exchange1").load() == []
@@ -277,8 +277,8 @@ async def test_a_node_that_begins_meanwhile_ends_it(stores, monkeypatch):
     assert stores.redis.zcard("prices:{exchange1}:BTCUSDT") == 3
 
 
-@pytest.mark.parametrize("direction", ["to nodes", "to a single service"])
-async def test_a_service_that_begins_meanwhile_ends_it(stores, monkeypatch, direction):
+@pytest.mark.parametrize("use", ["nodes of a cluster", "a single service"])
+async def test_a_service_that_begins_meanwhile_ends_it(stores, monkeypatch, use):
     """It has the lease on Redis then."""
     await stores.move()
     stores.redis.delete("bars:exchange1:BTCUSDT", "bars:{exchange2}:BTCUSDT")
@@ -288,13 +288,39 @@ async def test_a_service_that_begins_meanwhile_ends_it(stores, monkeypatch, dire
         stores.redis.set("marketflow:lock", BOOT)
 
     with pytest.raises(StoreTaken, match="was lost meanwhile"):
-        await stores.move(direction, progress=begin)
+        await stores.move(use, progress=begin)
 
 
 async def test_redis_away(stores):
     """It says which."""
     with pytest.raises(StoreAway, match="single service's Redis: "):
         await stores.move(url=f"redis://127.0.0.1:{free_port()}/0")
+
+
+async def test_a_start_without_it_warns(stores):
+    """Of each kind after the other, once; and not if all was moved."""
+
+    async def warnings(*, nodes: bool) -> list[str]:
+        dsn, interval = stores.settings.postgres.dsn, stores.settings.aggregation.interval
+        with capture_logs() as logs:
+            if nodes:
+                async with ClusterDatabase(dsn, interval=interval, timeout=5, lease_timeout=5) as database:
+                    await database.leases.look()
+                    await database.leases.release([])
+            else:
+                async with PostgresStore(dsn, interval=interval, timeout=5) as store:
+                    await store.lease()
+        return [each["run"] for each in logs if each["event"] == "last hour not moved"]
+
+    assert await warnings(nodes=False) == []
+    assert await warnings(nodes=False) == []
+    assert await warnings(nodes=True) == ["marketflow cluster adopt"]
+    assert await warnings(nodes=True) == []
+    assert await warnings(nodes=False) == ["marketflow cluster leave"]
+    await stores.move()
+    assert await warnings(nodes=True) == []
+    await stores.move("a single service")
+    assert await warnings(nodes=False) == []
 
 
 async def take(stores: Stores, term: Term, *, lasts: int) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from marketflow.adapters.db.database import Database
+from marketflow.adapters.db.last_use import Use, note_move
 from marketflow.adapters.db.leases import PostgresLeases
 from marketflow.adapters.db.lock import LOCK, Lock
 from marketflow.app.ports import StoreTaken, Term
@@ -56,14 +57,14 @@ class SoleUse:
                 raise StoreTaken(f"nodes of a cluster are running on this database: {', '.join(live)}")
             await trio.sleep(LOOK_SECONDS)
 
-    async def check(self) -> None:
-        """Make sure that the lock is ours.
+    async def moved(self, use: Use) -> None:
+        """Note that they have all now. The lock must still be ours.
 
         Raises:
             StoreAway, StoreUnfit
-            StoreTaken: it is another's now.
+            StoreTaken: the lock is another's now.
         """
-        await self._database.lease(lambda _: None)
+        await self._database.lease(lambda connection: note_move(connection, use))
 
 
 @asynccontextmanager
@@ -79,7 +80,7 @@ async def open_sole_use(dsn: str, *, interval: int, timeout: float, lease_ttl: i
     Raises:
         ValueError: the dsn is not valid.
     """
-    database = Database(dsn, interval=interval, timeout=timeout, lock=Lock(LOCK))
+    database = Database(dsn, interval=interval, timeout=timeout, lock=Lock(LOCK, moving=True))
     try:
         yield SoleUse(database, lease_ttl)
     finally:
