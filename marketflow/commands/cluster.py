@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS: Final = 1.0
 """How often it is said how far it is."""
 
+
+class _RedisUrl(click.ParamType[str]):
+    """The URL of a Redis."""
+
+    name = "url"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the URL."""
+        from marketflow.config.redis_url import expected_of  # noqa: PLC0415 - help needs none of it
+
+        expected = expected_of(value)
+        if expected is not None:
+            self.fail(f"expected {expected}.", param, ctx)
+        return value
+
+
 _config = click.option(
     "--config", "file", type=Path, metavar="FILE", help="The default is ./config.toml, if it exists."
 )
@@ -34,7 +50,11 @@ def cluster() -> None:
 @cluster.command()
 @_config
 @click.option(
-    "--from", "url", metavar="URL", help="The Redis of the single service; by default that of the settings."
+    "--from",
+    "url",
+    type=_RedisUrl(),
+    metavar="URL",
+    help="The Redis of the single service; by default that of the settings.",
 )
 @log_options("warning")
 @click.pass_obj
@@ -49,7 +69,11 @@ def adopt(this: Run, /, *, file: Path | None, url: str | None) -> None:
 @cluster.command()
 @_config
 @click.option(
-    "--to", "url", metavar="URL", help="The Redis of the single service; by default that of the settings."
+    "--to",
+    "url",
+    type=_RedisUrl(),
+    metavar="URL",
+    help="The Redis of the single service; by default that of the settings.",
 )
 @log_options("warning")
 @click.pass_obj

@@ -11,6 +11,7 @@ import pytest
 import redis
 import trio
 from structlog.testing import capture_logs
+from test_redis_rights import rights
 
 from marketflow.adapters.cache import copying
 from marketflow.adapters.cache.bar_fields import field_name
@@ -321,6 +322,28 @@ async def test_a_start_without_it_warns(stores):
     assert await warnings(nodes=True) == []
     await stores.move("a single service")
     assert await warnings(nodes=False) == []
+
+
+async def test_users_need_no_more_rights_than_the_documents_list(own_redis, stores):
+    """Those of a single service and of a node, and what cluster.md adds."""
+    with redis.Redis.from_url(own_redis.url) as client:
+        for number, more in enumerate((["+pttl"], ["+pttl", "+pexpire"])):
+            setting, name, user, *words = rights(number)
+            client.execute_command(setting, name, f"{user}{number}", *words, *more)
+        client.hset("bars:exchange1:BTCUSDT", mapping=hash_of(5, 6, 7))
+        client.expire("bars:exchange1:BTCUSDT", 3_000)
+        client.zadd("prices:exchange1:BTCUSDT", {"1:00000000001:c3d4": NOW})
+        client.expire("prices:exchange1:BTCUSDT", 50)
+        single, node = (own_redis.url.replace("//", f"//marketflow{number}:secret@") for number in (0, 1))
+        it = Stores(
+            attrs.evolve(stores.settings, redis=attrs.evolve(stores.settings.redis, url=node)), node, client
+        )
+
+        moved = await it.move(url=single)
+        await it.move("a single service", url=single)
+
+        assert (moved.copied.updates, moved.copied.bars) == (1, 3)
+        assert {entry["object"] for entry in client.acl_log()} == set()
 
 
 async def take(stores: Stores, term: Term, *, lasts: int) -> None:
