@@ -17,15 +17,15 @@ after a failure the old way still works, and a second run does what the first on
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
 import attrs
 
 from marketflow.adapters.cache.cluster_side import open_cluster_side
-from marketflow.adapters.cache.copying import Copied, Copying, Side
+from marketflow.adapters.cache.copying import Copied, Copying, NamedSide, Side, naming
 from marketflow.adapters.cache.plain_side import open_plain_side
 from marketflow.adapters.db.last_use import Use
 from marketflow.adapters.db.sole_use import open_sole_use
@@ -37,6 +37,9 @@ from marketflow.domain.bars import Bar
 from marketflow.domain.periods import HOUR
 from marketflow.domain.prices import Pair
 from marketflow.outside import single_spool
+
+SINGLE: Final = "the single service's Redis"
+NODES: Final = "the nodes' Redis"
 
 
 @attrs.frozen
@@ -84,26 +87,19 @@ async def move(
             lease_ttl=settings.cluster.lease_ttl,
         ) as database,
         open_cluster_side(redis.effective_url, [*map(address_of, redis.nodes)], timeout=timeout) as nodes,
+        AsyncExitStack() as stack,
     ):
-        with _named("PostgreSQL"):
+        with naming("PostgreSQL"):
             terms = await database.take()
-        with _named("the single service's Redis"):
-            async with open_plain_side(plain_url, boot=boot, timeout=timeout) as plain:
-                source, target = (plain, nodes) if use == "nodes of a cluster" else (nodes, plain)
-                moving = _Moving(settings, source, target, _Spools(settings, use, plain_url))
-                moved = await moving.run(terms, nodes.seal, now - HOUR, progress)
-        with _named("PostgreSQL"):
+        with naming(SINGLE):
+            plain = await stack.enter_async_context(open_plain_side(plain_url, boot=boot, timeout=timeout))
+        sides = NamedSide(plain, SINGLE), NamedSide(nodes, NODES)
+        source, target = sides if use == "nodes of a cluster" else reversed(sides)
+        moving = _Moving(settings, source, target, _Spools(settings, use, plain_url))
+        moved = await moving.run(terms, nodes.seal, now - HOUR, progress)
+        with naming("PostgreSQL"):
             await database.moved(use)
         return moved
-
-
-@contextmanager
-def _named(store: str) -> Iterator[None]:
-    """Say in errors which store is meant."""
-    try:
-        yield
-    except StoreAway as error:
-        raise StoreAway(f"{store}: {error}") from error
 
 
 class _Spools:
@@ -159,7 +155,8 @@ class _Moving:
         pairs = dict.fromkeys((exchange, symbol) for exchange in known for symbol in self.settings.symbols)
         pairs |= dict.fromkeys([*await self.source.pairs(known), *(each.pair for each in young)])
         for exchange in dict.fromkeys(exchange for exchange, _ in pairs):
-            await seal(exchange, terms.get(exchange))
+            with naming(NODES):
+                await seal(exchange, terms.get(exchange))
         copying = Copying(self.source, self.target, progress)
         bars = _by_pair(young)
         for pair in pairs:
@@ -175,7 +172,7 @@ class _Moving:
             for spool in old:
                 await spool.save([])
         except SpoolFailed as error:
-            raise StoreAway(f"the spool, {error}") from error
+            raise StoreAway(f"the spool: {error}") from error
 
 
 def _by_pair(spooled: Iterable[SpooledBar]) -> Mapping[Pair, Mapping[Field, Bar]]:

@@ -184,7 +184,7 @@ async def test_spool_stays_if_the_copy_fails(stores):
     await single_spool(stores.settings, stores.url).save([spooled])
     stores.redis.set("bars:{exchange1}:BTCUSDT", "of another type")
 
-    with pytest.raises(StoreAway, match="WRONGTYPE"):
+    with pytest.raises(StoreAway, match="the nodes' Redis: WRONGTYPE"):
         await stores.move()
 
     assert await single_spool(stores.settings, stores.url).load() == [spooled]
@@ -272,7 +272,7 @@ async def test_a_node_that_begins_meanwhile_ends_it(stores, monkeypatch):
     def seal(_) -> None:
         stores.redis.set("fence:{exchange1}", "1:0123abcd")
 
-    with pytest.raises(StoreAway, match="the fence has changed"):
+    with pytest.raises(StoreAway, match="the nodes' Redis: the fence has changed"):
         await stores.move(progress=seal)
 
     assert stores.redis.zcard("prices:{exchange1}:BTCUSDT") == 3

@@ -9,7 +9,8 @@ updates is kept, since a bar only grows. So a copy that was killed is whole once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
 
@@ -20,7 +21,7 @@ from marketflow.adapters.cache.keys import Keys
 from marketflow.adapters.cache.members import MEMBERS_PER_COMMAND, in_twos
 from marketflow.adapters.cache.packing import BARS_TTL, FIELDS_PER_COMMAND
 from marketflow.adapters.cache.resp import Command
-from marketflow.app.ports import Field
+from marketflow.app.ports import Field, StoreAway
 from marketflow.domain.bars import Bar
 from marketflow.domain.packed_bars import pack_bar
 from marketflow.domain.prices import Pair
@@ -53,6 +54,43 @@ class Side(Protocol):
     async def write(self, exchange: str, commands: Sequence[Command]) -> None:
         """Write keys of one exchange, all or none of it."""
         ...
+
+
+@contextmanager
+def naming(store: str) -> Iterator[None]:
+    """Say in errors which store is meant."""
+    try:
+        yield
+    except StoreAway as error:
+        raise StoreAway(f"{store}: {error}") from error
+
+
+@attrs.frozen
+class NamedSide:
+    """Fills `Side` with another one, whose errors say which it is."""
+
+    side: Side
+    store: str
+
+    @property
+    def keys(self) -> Keys:
+        """See `Side`."""
+        return self.side.keys
+
+    async def pairs(self, exchanges: Sequence[str]) -> Sequence[Pair]:
+        """See `Side`."""
+        with naming(self.store):
+            return await self.side.pairs(exchanges)
+
+    async def read(self, exchange: str, commands: Sequence[Command], read: Callable[[list[Any]], T]) -> T:
+        """See `Side`."""
+        with naming(self.store):
+            return await self.side.read(exchange, commands, read)
+
+    async def write(self, exchange: str, commands: Sequence[Command]) -> None:
+        """See `Side`."""
+        with naming(self.store):
+            await self.side.write(exchange, commands)
 
 
 @attrs.define
