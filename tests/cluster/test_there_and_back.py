@@ -161,6 +161,35 @@ async def test_from_one_to_several(cluster, redis_url, postgres_dsn, tmp_path, s
             assert gone_at <= each.sent_at < taken_at[each.exchange], (each, gone_at)
 
 
+async def test_forgotten_and_done_later(cluster, redis_url, postgres_dsn, tmp_path):
+    """A node starts without it, and warns. Done after that, it makes rows and the hour whole."""
+    async with scene(cluster, redis_url, postgres_dsn, tmp_path) as it:
+        await it.one.start("single")
+        await trio.sleep(PLAYED)
+        before = await it.candles(it.single)
+        await it.single.end(signal.SIGKILL)
+        await it.many.start("one")
+        await eventually(lambda: has_exchanges(it), within=SOON, every=0.2, what="the node has all exchanges")
+        await trio.sleep(PLAYED)
+        await it.node.end(signal.SIGTERM)
+        (warning,) = (each for each in it.node.events if each["event"] == "last hour not moved")
+        assert warning["run"] == "marketflow cluster adopt"
+
+        moved = await it.command("adopt", "--from")
+        assert moved.returncode == 0, moved
+
+        await it.many.start("one")
+        await it.check(it.many, before, since={})
+        assert [each["event"] for each in it.node.events].count("last hour not moved") == 1
+
+
+async def has_exchanges(it: Scene) -> bool:
+    """Whether the first node has all exchanges."""
+    health = await it.node.get("/health")
+    owners = health["cluster"]["exchanges"]
+    return all(owners[exchange]["owner"] == "one" for exchange in it.many.exchanges)
+
+
 async def test_from_several_to_one(cluster, redis_url, postgres_dsn, tmp_path):
     """The same."""
     async with scene(cluster, redis_url, postgres_dsn, tmp_path) as it:
