@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from marketflow import __version__
-from marketflow.commands import asking, completion, running, venue, venues, watching
+from marketflow.commands import asking, cluster, completion, running, venue, venues, watching
 from marketflow.commands.options import Run
 from marketflow.failures import WRONG_USAGE, problems_of
 from marketflow.signals import stop_signals
@@ -47,6 +47,7 @@ for command in (
     venue.venue,
     running.demo,
     running.config,
+    cluster.cluster,
     venues.venues,
     venues.check_exchange,
     asking.prices,

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -130,13 +131,17 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 rows=postgres.rows,
                 window_of=redis.window,
                 store_of=postgres.store,
-                spool_of=lambda exchange: FileSpool(
-                    settings.state_dir, name_of(redis_url, dsn), scope=Scope(frozenset({exchange}))
-                ),
+                spool_of=partial(node_spool, settings),
                 source_of=source_of,
                 exchanges=exchanges,
                 front=front_on(listener, settings),
             )
+
+
+def node_spool(settings: Settings, exchange: str) -> FileSpool:
+    """The spool of a node for an exchange."""
+    stores = name_of(settings.redis.effective_url, settings.postgres.effective_dsn)
+    return FileSpool(settings.state_dir, stores, scope=Scope(frozenset({exchange})))
 
 
 def url_of(host: str, port: int) -> str:

@@ -44,7 +44,7 @@ def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[
         yield str(error), FAILED
         return
 
-    from marketflow.app.ports import IntervalMismatch, StoreTaken, StoreUnfit  # noqa: PLC0415
+    from marketflow.app.ports import IntervalMismatch, StoreAway, StoreTaken, StoreUnfit  # noqa: PLC0415
     from marketflow.app.share.spooling import BarsLost  # noqa: PLC0415
     from marketflow.config import ConfigError  # noqa: PLC0415
     from marketflow.config.secrets import mask_connection  # noqa: PLC0415
@@ -60,7 +60,7 @@ def _problems(error: BaseException, address: tuple[str, str]) -> Iterator[tuple[
             yield _of_lost(error), FAILED
         case StoreTaken():
             yield str(error) or "another marketflow is running on this database", FAILED
-        case EmbeddedError() | StoreUnfit():
+        case EmbeddedError() | StoreAway() | StoreUnfit():
             yield str(error), FAILED
         case OSError():
             yield _os_problem(error, *address), FAILED

@@ -90,17 +90,15 @@ async def real_outside(settings: Settings, clock: Clock, stores: str | None) -> 
                 dsn, interval=settings.aggregation.interval, timeout=settings.postgres.timeout / 1_000
             ) as store,
         ):
-            if stores is None:
-                names = name_of(redis_url, dsn), _earlier_name_of(redis_url, dsn)
-            else:
-                names = stores, stores
             yield Outside(
                 boot=boot,
                 clock=clock,
                 entropy=entropy,
                 window=window,
                 store=store,
-                spool=FileSpool(settings.state_dir, *names),
+                spool=single_spool(settings, redis_url)
+                if stores is None
+                else FileSpool(settings.state_dir, stores, stores),
                 sources=sources_of(settings, clock, entropy),
                 front=front_on(listener, settings),
             )
@@ -131,6 +129,12 @@ def front_on(listener: socket.socket, settings: Settings) -> Front:
             task_status.started(url)
 
     return front
+
+
+def single_spool(settings: Settings, redis_url: str) -> FileSpool:
+    """The spool of a single service with this Redis and the configured database."""
+    dsn = settings.postgres.effective_dsn
+    return FileSpool(settings.state_dir, name_of(redis_url, dsn), _earlier_name_of(redis_url, dsn))
 
 
 def name_of(redis_url: str, dsn: str) -> str:

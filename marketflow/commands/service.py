@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from marketflow.client.address import DEFAULT_URL, Address, parse_address
 from marketflow.client.requests import EXCHANGES, SYMBOLS, Request
-from marketflow.signals import stop_signals
+from marketflow.commands.signals import interruptible
 
 T = TypeVar("T")
 
@@ -107,7 +105,7 @@ class Service:
 
         from marketflow.client.questions import ask  # noqa: PLC0415
 
-        with _interruptible():
+        with interruptible():
             return trio.run(ask, self.address, request)
 
 
@@ -121,20 +119,6 @@ def asking(command: Callable[..., None]) -> Callable[..., None]:
         command(Service(url, as_json), **others)
 
     return with_service
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """End by the signal if a request is interrupted: without an answer the exit must not look successful."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in stop_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # ---- names that the shell completes ----

@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 class Node:
     """A node. It keeps its name, its port and its ways to the stores over restarts."""
 
-    def __init__(self, name: str, role: str, *, redis: Way, postgres: Way, directory: Path) -> None:
+    def __init__(self, name: str, role: str | None, *, redis: Way, postgres: Way, directory: Path) -> None:
+        """`role`: None for a single service, which is no node of a cluster."""
         self.name = name
         self.role = role
         self.ways = {"redis": redis, "postgres": postgres}
@@ -58,6 +59,21 @@ class Node:
 
     async def start(self, markets: Collection[Market], changes: Mapping[str, str]) -> None:
         """Start its process. It need not serve yet."""
+        role = [] if self.role is None else ["--role", self.role]
+        with self.log.open("ab") as log:
+            self._process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "marketflow", "serve", *role, "--log-format", "json"],
+                env=self.environment(markets, changes),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def environment(self, markets: Collection[Market], changes: Mapping[str, str]) -> dict[str, str]:
+        """That of its process."""
+        # Exchanges move by faults alone, unless a test wants something else.
+        of_node = {"CLUSTER__NODE": self.name, "CLUSTER__SETTLE": "1h"}
         settings = {
             "SYMBOLS": json.dumps(list(BASE)),
             "EXCHANGES": json.dumps(
@@ -75,21 +91,11 @@ class Node:
             "FEEDS__BACKOFF_MIN": "20ms",
             "FEEDS__BACKOFF_MAX": "50ms",
             "STATE_DIR": str(self._state),
-            "CLUSTER__NODE": self.name,
-            # Exchanges move by faults alone, unless a test wants something else.
-            "CLUSTER__SETTLE": "1h",
+            **({} if self.role is None else of_node),
             **changes,
         }
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MARKETFLOW_")}
-        with self.log.open("ab") as log:
-            self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "marketflow", "serve", "--role", self.role, "--log-format", "json"],
-                env=clean | {f"MARKETFLOW_{name}": value for name, value in settings.items()},
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        return clean | {f"MARKETFLOW_{name}": value for name, value in settings.items()}
 
     async def serves(self) -> None:
         """Wait until it answers."""
@@ -140,7 +146,7 @@ class Node:
 
 @asynccontextmanager
 async def nodes(
-    roles: Mapping[str, str], *, redis: Redis, dsn: str, directory: Path
+    roles: Mapping[str, str | None], *, redis: Redis, dsn: str, directory: Path
 ) -> AsyncIterator[dict[str, Node]]:
     """Nodes by name, with these roles, none of them started. At the end of the block all are killed."""
     async with AsyncExitStack() as ways:

@@ -60,6 +60,8 @@ class Windows:
     exchanges: Collection[str]
     generated: Collection[str] = ()
     """Exchanges of test mode, of which only members tell what they have sent."""
+    tagged: bool = True
+    """Whether the windows are those of nodes, and not of a single service."""
     members: defaultdict[Key, set[bytes]] = attrs.field(factory=lambda: defaultdict(set))
     """More than one: the update was taken in more than once."""
     zombies: list[tuple[Pair, bytes]] = attrs.field(factory=list)
@@ -98,10 +100,11 @@ class Windows:
         self.now[pair] = {member for member, _ in members}
 
     def _read(self, exchange: str) -> dict[Pair, Members]:
+        name = f"{{{exchange}}}" if self.tagged else exchange
         try:
             with self.redis.client(exchange) as client, client.pipeline(transaction=False) as pipeline:
                 for symbol in BASE:
-                    pipeline.zrange(f"prices:{{{exchange}}}:{symbol}", 0, -1, withscores=True)
+                    pipeline.zrange(f"prices:{name}:{symbol}", 0, -1, withscores=True)
                 return {
                     (exchange, symbol): found for symbol, found in zip(BASE, pipeline.execute(), strict=True)
                 }

@@ -19,7 +19,7 @@ import pytest
 import structlog
 
 from marketflow import __version__, cli
-from marketflow.app.ports import IntervalMismatch, StoreTaken
+from marketflow.app.ports import IntervalMismatch, StoreAway, StoreTaken
 from marketflow.app.share.spooling import BarsLost, SpooledBar, SpoolFailed
 from marketflow.config.structuring import KEYS
 from marketflow.domain.bars import Bar
@@ -92,7 +92,7 @@ def test_help(program, command):
 
 def test_help_names_all_commands_and_flags():
     """Help names all commands and flags of the documentation."""
-    groups = {"": cli.commands, "prices ": cli.commands.commands["prices"]}
+    groups = {"": cli.commands} | {f"{name} ": cli.commands.commands[name] for name in ("prices", "cluster")}
     flags = {
         group + name: {flag for option in command.params for flag in option.opts if flag.startswith("-")}
         for group, commands in groups.items()
@@ -142,6 +142,9 @@ def test_help_names_all_commands_and_flags():
         },
         "demo": {"--port", "--duration", "--nodes", *log},
         "config": {"--config"},
+        "cluster": set(),
+        "cluster adopt": {"--config", "--from", *log},
+        "cluster leave": {"--config", "--to", *log},
         "venues": set(),
         "check-exchange": {"--config", "--seconds", *log},
         "prices": set(),
@@ -213,6 +216,7 @@ def test_version(program):
         ),
         (["venue", "okx", "--symbols", "A,,B"], "invalid value for '--symbols': 'A,,B' is no list like"),
         (["serve", "--embedded", "--role", "api"], "--embedded starts stores for one service, and --role is"),
+        (["cluster", "adopt", "--from", "http://u:hunter2@h"], "invalid value for '--from': expected "),
         (["demo", "--duration", "inf"], "invalid value for '--duration': 'inf' is not a finite number"),
     ],
 )
@@ -508,6 +512,7 @@ def in_use() -> OSError:
     ("error", "code", "lines"),
     [
         (StoreTaken(), 1, ["another marketflow is running on this database"]),
+        (StoreAway("PostgreSQL: no answer in time"), 1, ["PostgreSQL: no answer in time"]),
         (
             IntervalMismatch(60_000, 30_000),
             2,

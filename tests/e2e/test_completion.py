@@ -43,7 +43,7 @@ def completed(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "at", "expected"),
     [
-        ("marketflow c", 1, ["candles", "check-exchange", "completion", "config"]),
+        ("marketflow c", 1, ["candles", "check-exchange", "cluster", "completion", "config"]),
         ("marketflow prices ", 2, ["aggregate", "average", "highest", "latest", "lowest"]),
         ("marketflow candles X --interval 1", 4, ["1s", "15s", "1m", "15m", "1h", "1d"]),
         ("marketflow prices highest --period 5", 4, ["5s", "5m"]),

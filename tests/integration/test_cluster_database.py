@@ -419,6 +419,19 @@ async def test_after_the_leases_connection_was_lost_no_question_uses_an_older_on
         assert len(connection.execute(reading).fetchall()) == 1
 
 
+async def test_what_another_boot_was_ready_for_does_not_count(ours, postgres_dsn):
+    """A release without `ready` goes on under the name of a node that was ready, and leaves it as it was."""
+    ready = attrs.evolve(B, ready=("exchange1",))
+    sight = await ours.leases.beat(ready, [], LONG)
+    assert sight.nodes["b"].node.ready == ("exchange1",)
+    with sql(postgres_dsn) as connection:
+        connection.execute("UPDATE marketflow_nodes SET boot = 'older', heartbeat = clock_timestamp()")
+
+    sight = await ours.leases.look()
+
+    assert (sight.nodes["b"].node.boot, sight.nodes["b"].node.ready) == ("older", ())
+
+
 async def test_leases_borrow_a_connection_of_questions(postgres_dsn):
     """Leases must be renewed even if questions have used up all connections."""
     with sql(postgres_dsn) as connection:

@@ -63,6 +63,10 @@ METHODS_KNOWN = {
     "adapters.cache.memory.MemoryWindow": Known(21, PORT),
 }
 IMPORTS_KNOWN = {
+    "adapters.cache.cluster_side": Known(12, "it joins what writes, what reads and what finds the servers"),
+    "adapters.cache.copying": Known(9, "it reads and writes every kind of key"),
+    "adapters.cache.plain_side": Known(11, "it joins the lease and the connections of a single service"),
+    "moving": Known(13, "a composition root: it opens both places"),
     "assembly": Known(17, "the composition root knows every part"),
     "cluster_assembly": Known(33, "the same, of a node"),
     "cluster_outside": Known(11, "it opens everything that a node uses"),
@@ -88,7 +92,7 @@ IMPORTS_KNOWN = {
     "adapters.exchange.websocket.sources": Known(9, "it puts the parts of a source together"),
     "adapters.exchange.websocket.making": Known(13, "it puts the parts of a session together"),
     "adapters.cache.replies": Known(9, "it makes sense of the replies to all questions"),
-    "cli": Known(12, "it has all commands, and words the errors of all parts"),
+    "cli": Known(13, "it has all commands, and words the errors of all parts"),
     "demo": Known(9, "it starts exchanges, stores and service"),
     "client.watch": Known(9, "it puts the live table together"),
     "adapters.http.description.values": Known(9, "it describes the values of all questions"),

@@ -7,6 +7,7 @@ from typing import Final
 import psycopg
 
 from marketflow.adapters.db.connecting import Connector
+from marketflow.adapters.db.last_use import note_use
 from marketflow.adapters.db.lock import POOLED, Backend, Lock, end, holds, is_of_nodes, is_shared, try_lock
 from marketflow.adapters.db.migrations import migrate
 from marketflow.app.ports import IntervalMismatch, StoreAway, StoreTaken, StoreUnfit
@@ -46,6 +47,8 @@ class Admission:
         self._backend = self._locked(connection)
         migrate(connection)
         self._check_interval(connection)
+        if not self.lock.moving:
+            note_use(connection, "nodes of a cluster" if self.lock.shared else "a single service")
 
     def holds(self, connection: psycopg.Connection) -> bool:
         """Whether the connection still has the lock. Called in a thread."""

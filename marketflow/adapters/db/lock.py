@@ -47,6 +47,8 @@ class Lock:
     """A bigint."""
     shared: bool = False
     """Whether others may have it too, if they want it shared as well."""
+    moving: bool = False
+    """Whether it is had only to move what is in Redis."""
 
 
 @attrs.frozen

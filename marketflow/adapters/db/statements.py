@@ -229,7 +229,7 @@ SELECT (extract(epoch FROM now) * 1000)::bigint,
             (extract(epoch FROM taken) * 1000)::bigint, released
         )), '[]') FROM marketflow_leases),
        (SELECT coalesce(json_agg(json_build_array(
-            node, boot, url, role, version, leaving, ready,
+            node, boot, url, role, version, leaving, CASE WHEN ready_boot = boot THEN ready ELSE '{}' END,
             (extract(epoch FROM now - heartbeat) * 1000)::bigint
         )), '[]') FROM marketflow_nodes),
        (SELECT json_build_array(mode, generation) FROM marketflow_cluster)
@@ -238,16 +238,19 @@ FROM clock
 
 # A node's heartbeat, unless another boot of the same name lives; and the leases of its terms. A heartbeat
 # that is far ahead is of before a step of the clock, so it tells nothing. Renewals wait for no write of rows.
+# An older release leaves `ready` as an earlier boot of its node has written it.
 # Nodes that were not heard of for long are forgotten; with SKIP LOCKED nothing waits.
 BEAT: Final = """
 WITH alive AS (
-    INSERT INTO marketflow_nodes AS known (node, boot, url, role, version, leaving, ready, heartbeat)
-    VALUES (%(node)s, %(boot)s, %(url)s, %(role)s, %(version)s, %(leaving)s, %(ready)s::text[],
+    INSERT INTO marketflow_nodes AS known (
+        node, boot, url, role, version, leaving, ready, ready_boot, heartbeat
+    )
+    VALUES (%(node)s, %(boot)s, %(url)s, %(role)s, %(version)s, %(leaving)s, %(ready)s::text[], %(boot)s,
             clock_timestamp())
     ON CONFLICT (node) DO UPDATE SET
-        (boot, url, role, version, leaving, ready, heartbeat)
+        (boot, url, role, version, leaving, ready, ready_boot, heartbeat)
         = (excluded.boot, excluded.url, excluded.role, excluded.version, excluded.leaving,
-           excluded.ready, excluded.heartbeat)
+           excluded.ready, excluded.ready_boot, excluded.heartbeat)
     WHERE known.boot = excluded.boot
        OR abs(extract(epoch FROM clock_timestamp() - known.heartbeat)) * 1000 > %(lasts)s
 ), gone AS (
