@@ -9,7 +9,7 @@ from quart import Blueprint, request
 from quart.wrappers import Response
 
 from marketflow.adapters.http.parameters import (
-    BadParameter,
+    check_order,
     choice,
     integer,
     optional_timestamp,
@@ -37,9 +37,8 @@ def candle_routes(prices: PriceQuestions) -> Blueprint:
         start = optional_timestamp("start", given.get("start"))
         end = optional_timestamp("end", given.get("end"))
         limit = integer("limit", given.get("limit", str(DEFAULT_LIMIT)), least=1, most=LARGEST_LIMIT)
-        if start is not None and end is not None and start > end:
-            raise BadParameter("bad-start", f"start {start} is after end {end}")
-        page = attrs.asdict(await prices.candles(symbol, asked, interval, start, end, limit))
+        check_order(start, end)
+        page = attrs.asdict(await prices.candles(symbol.upper(), asked, interval, start, end, limit))
         if page["known_from"] is None:
             del page["known_from"]  # The field is in an answer only if it has a value.
         return as_json(page)
