@@ -115,7 +115,7 @@ class Span:
 
 @attrs.frozen
 class Range:
-    """The span that a question asks for: a period, or the time since a moment, until now or an earlier moment."""
+    """The span that a question asks for: a period or the time since `start`, until `end` or now."""
 
     period: str | None = None
     """A text like `5m`; None with a `start`."""

@@ -18,6 +18,7 @@ from builders import (
     TEST_EXCHANGES,
     WallClock,
     batch_of,
+    only,
     run_virtual,
 )
 from hypothesis import given, settings
@@ -96,7 +97,7 @@ class Streaming:
         self.window.stored_bars[pair] = self.book.bars.fields(pair, Span(0, 2 * NOON))
 
     def subscribed(self, symbol=None, exchange=None, since=None):
-        return self.stream.subscribed(symbol, exchange, since)
+        return self.stream.subscribed(only(symbol), only(exchange), since)
 
 
 @asynccontextmanager

@@ -62,7 +62,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         Kind("bad-start", _BAD, "The start is not a time in Unix ms or ISO 8601, or it is after the end."),
         Kind("bad-end", _BAD, "The end is not a time in Unix ms or ISO 8601."),
         Kind("bad-time", _BAD, "The time is missing, or is not one in Unix ms or ISO 8601."),
-        Kind("seconds", _BAD, "The number can only be Unix seconds. Times are in Unix ms: append three digits."),
+        Kind(
+            "seconds", _BAD, "The number can only be in seconds. Times are in Unix ms: append three digits."
+        ),
         Kind("conflicting-span", _BAD, "`period` and `start` exclude each other. Give one of them."),
         Kind("bad-request", _BAD, "The request is malformed, or ended before its body did."),
         Kind(

@@ -97,7 +97,9 @@ class CandlePages:
         last = None
         if span.start < knowledge.bars_from:
             last = await self._skip(spans, buckets, span, limit + 1)
-        return await self._load(spans, buckets, Span(span.start, span.end if last is None else last), knowledge)
+        return await self._load(
+            spans, buckets, Span(span.start, span.end if last is None else last), knowledge
+        )
 
     async def _skip(
         self, spans: PairSpans, buckets: Interval, span: Span, candles: int, *, backwards: bool = False
@@ -138,7 +140,7 @@ class CandlePages:
         for part in knowledge.parts(Span(max(span.start, knowledge.buckets_from(buckets)), span.end)):
             if part.origin == ROWS:
                 try:
-                    # Rows come in buckets from the epoch on. A week has whole days, and begins with none of these.
+                    # Their buckets begin at the epoch, on a Thursday, so weeks are made of days.
                     rows = await spans.rows(part.span, min(buckets.width, DAY))
                 except StoreAway:
                     raise NothingCanAnswer from None
