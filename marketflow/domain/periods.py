@@ -127,7 +127,9 @@ class Range:
     @property
     def named_period(self) -> str | None:
         """The period, written or by default; None with a start."""
-        return (self.period or DEFAULT_PERIOD) if self.start is None else None
+        if self.start is not None:
+            return None
+        return DEFAULT_PERIOD if self.period is None else self.period
 
     def span(self, now: int) -> Span:
         """The span at that time (Unix ms). It does not reach beyond it.
@@ -136,6 +138,5 @@ class Range:
             BadPeriod: the text of the period is not valid.
         """
         end = now if self.end is None else min(self.end, now)
-        if self.start is not None:
-            return Span(self.start, end)
-        return Span(end - parse_period(self.period or DEFAULT_PERIOD), end)
+        period = self.named_period
+        return Span(end - parse_period(period), end) if period is not None else Span(self.start or 0, end)

@@ -16,6 +16,7 @@ from marketflow.domain.periods import CANDLE_INTERVALS
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 EXCHANGES = ["exchange1", "exchange2", "test1"]
 INTERVALS = list(CANDLE_INTERVALS)
+RANGE = ["period", "start", "end"]
 PERIODS = ["<n>s", "<n>m", "<n>h", "<n>d"]
 
 
@@ -35,7 +36,8 @@ async def problem(response, status, kind):
     [
         ("/prices/latest/NOSUCH", 404, "unknown-symbol", SYMBOLS),
         ("/prices/latest?symbol=", 404, "unknown-symbol", SYMBOLS),
-        ("/prices/latest/btcusdt", 404, "unknown-symbol", SYMBOLS),
+        ("/prices/latest?symbol=BTCUSDT,X", 404, "unknown-symbol", SYMBOLS),
+        ("/prices/latest/BTCUSDT,ETHUSDT", 404, "unknown-symbol", SYMBOLS),
         ("/prices/highest/nowhere/BTCUSDT", 404, "unknown-exchange", EXCHANGES),
         ("/prices/aggregate/BTCUSDT?exchange=", 404, "unknown-exchange", EXCHANGES),
         ("/prices/average/ETHUSDT", 404, "no-data", None),
@@ -53,8 +55,17 @@ async def problem(response, status, kind):
         ("/candles/BTCUSDT?end=1e3", 400, "bad-end", None),
         ("/candles/BTCUSDT?end=9223372036854775808", 400, "bad-end", None),
         ("/candles/BTCUSDT?start=2&end=1", 400, "bad-start", None),
+        ("/candles/BTCUSDT?start=1795343351", 400, "seconds", None),
+        ("/prices/highest?start=1795343351", 400, "seconds", None),
+        ("/prices/highest/BTCUSDT?start=5&period=5m", 400, "conflicting-span", None),
+        ("/prices/aggregate?start=2&end=1", 400, "bad-start", None),
+        ("/prices/average/BTCUSDT?end=tomorrow", 400, "bad-end", None),
+        ("/prices/at/BTCUSDT", 400, "bad-time", None),
+        ("/prices/at/BTCUSDT?time=", 400, "bad-time", None),
+        ("/prices/at/BTCUSDT?time=1795343351", 400, "seconds", None),
+        ("/prices/at/ETHUSDT?time=1795343351549", 404, "no-data", None),
         ("/prices/latest/exchange1/BTCUSDT?exchange=exchange1", 400, "unknown-parameter", []),
-        ("/prices/lowest/exchange1/BTCUSDT?exchange=exchange2", 400, "unknown-parameter", ["period"]),
+        ("/prices/lowest/exchange1/BTCUSDT?exchange=exchange2", 400, "unknown-parameter", RANGE),
         (
             "/candles/exchange1/BTCUSDT?exchange=exchange1",
             400,
@@ -62,7 +73,7 @@ async def problem(response, status, kind):
             ["interval", "start", "end", "limit"],
         ),
         ("/prices/latest/BTCUSDT?period=1m", 400, "unknown-parameter", ["exchange"]),
-        ("/prices/highest?perod=1m", 400, "unknown-parameter", ["symbol", "exchange", "period"]),
+        ("/prices/highest?perod=1m", 400, "unknown-parameter", ["symbol", "exchange", *RANGE]),
         ("/prices/highest?period=1m&period=1m", 400, "repeated-parameter", None),
         ("/symbols?x", 400, "unknown-parameter", []),
         ("/exchanges?x=1", 400, "unknown-parameter", []),
