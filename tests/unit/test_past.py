@@ -60,15 +60,15 @@ async def check_at(world, exchange, time):
     return found.resolution
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_the_price_at_a_time_is_the_last_update_by_then(autojump_clock, filling, seed):
     """Within the window it is exact; then it is the close of a second, then of a minute."""
     rng, world = random.Random(seed), World(flush_interval=5.0, filling=filling)
     async with world.running(slowly=True):
-        await play(world, 2.5 * 3_600, 20.0, rng)
+        await play(world, 1.4 * 3_600, 20.0, rng)
         found = set()
         for _ in range(60):
-            back = rng.choice([0, 5 * SECOND, 55 * SECOND, 10 * MINUTE, 50 * MINUTE, 2 * HOUR, 4 * HOUR])
+            back = rng.choice([0, 5 * SECOND, 55 * SECOND, 10 * MINUTE, 50 * MINUTE, 80 * MINUTE, 4 * HOUR])
             time = world.now - rng.randint(0, back)
             found.add(await check_at(world, rng.choice([None, *EXCHANGES]), time))
             await trio.sleep(0.37)
@@ -88,16 +88,17 @@ async def test_without_redis_a_price_is_that_of_a_whole_second(autojump_clock, f
             assert await check_at(world, None, world.now - 500) == "1s"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_a_past_span_is_answered_for_what_it_says(autojump_clock, filling, seed):
     """To the ms within the window; else it is widened to whole seconds or minutes, never beyond now."""
     rng, world = random.Random(seed), World(flush_interval=5.0, filling=filling)
     async with world.running(slowly=True):
-        await play(world, 2.5 * 3_600, 20.0, rng)
+        await play(world, 1.4 * 3_600, 20.0, rng)
+        await play(world, 50, 1.0, rng)
         exact = 0
         for _ in range(60):
             await world.answerable()
-            now, back = world.now, rng.choice([50 * SECOND, 40 * MINUTE, 2 * HOUR])
+            now, back = world.now, rng.choice([40 * SECOND, 40 * MINUTE, 80 * MINUTE])
             start = now - rng.randint(1, back)
             end = rng.choice([None, rng.randint(start + 1, now + SECOND)])
             exchange = rng.choice([None, *EXCHANGES])
@@ -110,6 +111,7 @@ async def test_a_past_span_is_answered_for_what_it_says(autojump_clock, filling,
             assert found.end <= now
             assert asked_end - SECOND < found.end < asked_end + MINUTE
             exact += (found.start, found.end) == (start, asked_end)
+            assert found.start == start or found.start % SECOND == 0
             updates = [
                 each.price
                 for each in updates_of(world, exchange)
@@ -117,5 +119,5 @@ async def test_a_past_span_is_answered_for_what_it_says(autojump_clock, filling,
             ]
             assert (found.updates, found.min_price) == (len(updates), min(updates))
             assert found.max_price == max(updates)
-            await trio.sleep(0.37)
+            await play(world, 0.37, 1.0, rng)
         assert exact > 5
