@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from test_http_fakes import AWKWARD, TIME
 
@@ -48,6 +50,11 @@ async def answer(client, path, status=200):
 
 async def test_latest(client):
     assert await answer(client, "/prices/latest/BTCUSDT") == LATEST
+
+
+async def test_fields_keep_their_order(client):
+    body = await (await client.get("/prices/latest")).get_data(as_text=True)
+    assert re.findall(r'"(\w+)":', body) == ["prices", *LATEST]
 
 
 async def test_a_price_is_written_exactly(client):

@@ -56,6 +56,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             "The period is not a whole number followed by s, m, h or d, or it is not between 1s and 30d.",
         ),
         Kind("bad-interval", _BAD, "There are no candles of this interval; `allowed` lists the intervals."),
+        Kind("bad-format", _BAD, "There are no answers in this format; `allowed` lists the formats."),
         Kind(
             "bad-limit", _BAD, "The limit is not a whole number or is out of bounds; `detail` has the bounds."
         ),
@@ -78,7 +79,9 @@ KINDS: Final[Mapping[str, Kind]] = {
             "A page of another site may have sent this request. Set `http.token` and send it, or add the "
             "requested host to `http.allowed_hosts`; `detail` says more.",
         ),
-        Kind("not-found", _NOT_FOUND, "There is no such path."),
+        Kind(
+            "not-found", _NOT_FOUND, "There is no such path; `allowed` lists those that may have been meant."
+        ),
         Kind("unknown-symbol", _NOT_FOUND, "No such symbol is configured; `allowed` lists those that are."),
         Kind(
             "unknown-exchange", _NOT_FOUND, "No such exchange is configured; `allowed` lists those that are."

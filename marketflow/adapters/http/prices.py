@@ -17,6 +17,8 @@ from marketflow.adapters.http.parameters import (
     with_exchange,
 )
 from marketflow.adapters.http.responses import as_json
+from marketflow.adapters.http.tables import FORMAT, as_list
+from marketflow.app.answers import Latest, Statistic, Summary
 from marketflow.app.interface import PriceQuestions, StatisticKind
 
 RANGE: Final = ("period", "start", "end")
@@ -29,14 +31,14 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
 
     @routes.get("/symbols")
     async def symbols() -> Response:
-        parameters(request.args.items(multi=True), ())
-        return as_json({"symbols": prices.symbols})
+        given = parameters(request.args.items(multi=True), (FORMAT,))
+        return as_list("symbols", prices.symbols, ("symbol",), given)
 
     @routes.get("/prices/latest")
     async def latest_of_all() -> Response:
-        given = parameters(request.args.items(multi=True), ("symbol", "exchange"))
+        given = parameters(request.args.items(multi=True), ("symbol", "exchange", FORMAT))
         found = await prices.latest_of_all(symbol_names(given.get("symbol")), names(given.get("exchange")))
-        return as_json({"prices": found})
+        return as_list("prices", found, Latest, given)
 
     @routes.get("/prices/latest/<symbol>")
     @routes.get("/prices/latest/<exchange>/<symbol>")
@@ -54,9 +56,9 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
 
     @routes.get("/prices/aggregate")
     async def aggregates() -> Response:
-        given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE))
+        given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE, FORMAT))
         asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
-        return as_json({"prices": await prices.summaries(*asked, asked_range(given))})
+        return as_list("prices", await prices.summaries(*asked, asked_range(given)), Summary, given)
 
     @routes.get("/prices/aggregate/<symbol>")
     @routes.get("/prices/aggregate/<exchange>/<symbol>")
@@ -72,9 +74,10 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
 
 def _statistic_routes(routes: Blueprint, prices: PriceQuestions, kind: StatisticKind) -> None:
     async def statistics() -> Response:
-        given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE))
+        given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE, FORMAT))
         asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
-        return as_json({"prices": await prices.statistics(kind, *asked, asked_range(given))})
+        found = await prices.statistics(kind, *asked, asked_range(given))
+        return as_list("prices", found, Statistic, given)
 
     async def statistic(symbol: str, exchange: str | None = None) -> Response:
         asked, given = with_exchange(request.args.items(multi=True), exchange, RANGE)

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, Final, Self, cast
 
-import msgspec
 import trio
 from quart import Blueprint, request, websocket
 from quart.wrappers import Response
@@ -19,6 +18,7 @@ from marketflow.adapters.http.asgi import CLOSING
 from marketflow.adapters.http.parameters import names, parameters, symbol_names
 from marketflow.adapters.http.peers import become_stream, peer_of
 from marketflow.adapters.http.problem import problem
+from marketflow.adapters.http.responses import encoded
 from marketflow.adapters.http.websockets import GOING_AWAY, PING, text_frame
 from marketflow.app.answers import PriceEvent
 from marketflow.app.interface import StreamQuestions, Subscription
@@ -101,11 +101,11 @@ def _last_event_id() -> int | None:
 
 
 def _block(event: PriceEvent) -> bytes:
-    return b"event: price\nid: %d\ndata: %s\n\n" % (event.id, msgspec.json.encode(event.latest))
+    return b"event: price\nid: %d\ndata: %s\n\n" % (event.id, encoded(event.latest))
 
 
 def _frame(event: PriceEvent) -> bytes:
-    return text_frame(msgspec.json.encode(event.latest))
+    return text_frame(encoded(event.latest))
 
 
 class _Events(ResponseBody):

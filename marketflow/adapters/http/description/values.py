@@ -10,6 +10,7 @@ from marketflow.adapters.http.description.page import FILES
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.adapters.http.metrics import NAME
 from marketflow.adapters.http.parameters import LARGEST_INTEGER, SECONDS
+from marketflow.adapters.http.tables import FORMAT, FORMATS
 from marketflow.app.answers import AnswerSource
 from marketflow.app.interface import Mode
 from marketflow.domain.periods import (
@@ -162,6 +163,11 @@ def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequenc
         ),
         "end": _in_query(
             "end", "Only candles that begin before this time. Not before `start`.", ref("AskedTime")
+        ),
+        "format": _in_query(
+            FORMAT,
+            "The format of the answer. By default the `Accept` header decides.",
+            {"type": "string", "enum": list(FORMATS)},
         ),
         "limit": _in_query(
             "limit",
