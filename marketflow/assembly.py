@@ -17,6 +17,7 @@ from marketflow.app.knowledge import View
 from marketflow.app.ports import AggregateStore, Entropy, Source, VenueSource
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
+from marketflow.app.questions.past import PastUpdates
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
 from marketflow.app.share.making import ShareOptions, make_share
@@ -105,6 +106,7 @@ def assemble(settings: Settings, outside: Outside) -> Parts:
         exchanges=names,
         exchanges_of_mode=lambda: exchanges[modes.mode],
         newest=NewestUpdates(views=view, store=store),
+        past=PastUpdates(spans),
         spans=spans,
         pages=CandlePages(spans, interval=settings.aggregation.interval, grace=settings.aggregation.grace),
         clock=clock,

@@ -29,6 +29,7 @@ from marketflow.app.interface import Questions
 from marketflow.app.ports import VenueSource, Window
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
+from marketflow.app.questions.past import PastUpdates
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
 from marketflow.app.share.fence import Held
@@ -178,6 +179,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
         exchanges=names,
         exchanges_of_mode=lambda: modes.of_mode,
         newest=NewestUpdates(views=views, store=outside.rows),
+        past=PastUpdates(spans),
         spans=spans,
         pages=CandlePages(spans, interval=interval, grace=settings.aggregation.grace),
         clock=clock,

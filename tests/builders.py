@@ -25,6 +25,7 @@ from marketflow.app.knowledge import Standing, View, Views
 from marketflow.app.ports import Batch, StoreAway, Updates
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
+from marketflow.app.questions.past import PastUpdates
 from marketflow.app.questions.queries import Queries
 from marketflow.app.questions.spans import Spans
 from marketflow.app.share.known_bars import BookBars
@@ -347,6 +348,7 @@ class World:
             exchanges=self.exchanges,
             exchanges_of_mode=lambda: mode_exchanges,
             newest=NewestUpdates(views=self.views, store=self.store),
+            past=PastUpdates(self.spans),
             spans=self.spans,
             pages=CandlePages(self.spans, interval=interval, grace=2_000),
             clock=self.clock,
@@ -543,3 +545,8 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - any condition, on a virtual clock
             await trio.sleep(0.01)
+
+
+def only(name: str | None) -> tuple[str, ...] | None:
+    """The name as the list of a question; None: all."""
+    return None if name is None else (name,)

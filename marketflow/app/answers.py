@@ -80,13 +80,31 @@ class PriceEvent:
 
 
 @attrs.frozen
+class PriceAt:
+    """The last update at or before a time."""
+
+    symbol: str
+    exchange: str
+    price: float
+    timestamp: int
+    """Of the update."""
+    time: int
+    """The time that was asked for; now, if that is yet to come."""
+    resolution: str
+    """`exact`, or the length of the bar or row whose close it is: updates between its end and the time are
+    not known one by one any more."""
+    source: AnswerSource
+
+
+@attrs.frozen
 class Statistic:
     """The highest, lowest or average price of a span."""
 
     symbol: str
     exchange: str | None
     """The exchange that had the highest or lowest price; for an average the exchange that was asked for."""
-    period: str
+    period: str | None
+    """That was asked for; None: a start was."""
     price: float
     updates: int
     start: int
@@ -124,7 +142,7 @@ class Summary:
 
     symbol: str
     exchange: str | None
-    period: str
+    period: str | None
     average_price: float
     min_price: float
     max_price: float

@@ -12,11 +12,14 @@ from typing import Literal, Protocol
 
 import attrs
 
-from marketflow.app.answers import Candles, Latest, PriceEvent, Statistic, Summary
+from marketflow.app.answers import Candles, Latest, PriceAt, PriceEvent, Statistic, Summary
 from marketflow.app.instruments.histogram import Distribution
 from marketflow.domain import modes
+from marketflow.domain.periods import Range
 
 Mode = modes.Mode
+Names = tuple[str, ...] | None
+"""Names of symbols or exchanges, each once; None: all."""
 StatisticKind = Literal["highest", "lowest", "average"]
 ServiceStatus = Literal["ok", "degraded", "unavailable"]
 StoreStatus = Literal["up", "away"]
@@ -29,7 +32,8 @@ ExchangeStatus = Literal["connected", "stale", "reconnecting", "off"]
 class PriceQuestions(Protocol):
     """Questions about current and past prices.
 
-    An exchange of None stands for all exchanges of the current mode. Every awaited method raises:
+    Exchanges of None stand for all exchanges of the current mode, symbols of None for all symbols. Every
+    awaited method raises:
 
     - UnknownSymbol, UnknownExchange: the name is not configured;
     - NoData: there are no updates in the span;
@@ -47,32 +51,38 @@ class PriceQuestions(Protocol):
         """The names of both modes' exchanges."""
         ...
 
-    async def latest(self, symbol: str, exchange: str | None) -> Latest:
+    async def latest(self, symbol: str, exchanges: Names) -> Latest:
         """The newest known update, of any age."""
         ...
 
-    async def latest_of_all(self, symbol: str | None, exchange: str | None) -> list[Latest]:
-        """The newest update of each exchange and symbol that has one; with a name, only of that one."""
+    async def latest_of_all(self, symbols: Names, exchanges: Names) -> list[Latest]:
+        """The newest update of each exchange and symbol that has one."""
         ...
 
-    async def statistic(
-        self, kind: StatisticKind, symbol: str, exchange: str | None, period: str
-    ) -> Statistic:
-        """The highest, lowest or average price over [now - period, now)."""
+    async def at(self, symbol: str, exchanges: Names, time: int) -> PriceAt:
+        """The last update at or before a time (Unix ms)."""
+        ...
+
+    async def statistic(self, kind: StatisticKind, symbol: str, exchanges: Names, asked: Range) -> Statistic:
+        """The highest, lowest or average price over a span."""
         ...
 
     async def statistics(
-        self, kind: StatisticKind, symbol: str | None, exchange: str | None, period: str
+        self, kind: StatisticKind, symbols: Names, exchanges: Names, asked: Range
     ) -> list[Statistic]:
-        """The same for each symbol that has updates in the span; with a name, only for that one."""
+        """The same for each symbol that has updates in the span."""
         ...
 
-    async def summary(self, symbol: str, exchange: str | None, period: str) -> Summary:
-        """All statistics of [now - period, now) at once."""
+    async def summary(self, symbol: str, exchanges: Names, asked: Range) -> Summary:
+        """All statistics of a span at once."""
+        ...
+
+    async def summaries(self, symbols: Names, exchanges: Names, asked: Range) -> list[Summary]:
+        """The same for each symbol that has updates in the span."""
         ...
 
     async def candles(
-        self, symbol: str, exchange: str | None, interval: str, start: int | None, end: int | None, limit: int
+        self, symbol: str, exchanges: Names, interval: str, start: int | None, end: int | None, limit: int
     ) -> Candles:
         """A page of at most `limit` candles within [start, end) (Unix ms), oldest first.
 
@@ -99,11 +109,11 @@ class StreamQuestions(Protocol):
     """The live stream."""
 
     def subscribed(
-        self, symbol: str | None, exchange: str | None, since: int | None
+        self, symbols: Names, exchanges: Names, since: int | None
     ) -> AbstractContextManager[Subscription]:
         """A client for the length of the block; `since` is the id of the last event that it got.
 
-        An exchange of None stands for all exchanges of the current mode, also after a switch. Entering the
+        Exchanges of None stand for all exchanges of the current mode, also after a switch. Entering the
         block raises UnknownSymbol, UnknownExchange, or TooManyClients.
         """
         ...

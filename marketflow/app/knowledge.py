@@ -15,7 +15,7 @@ import attrs
 
 from marketflow.app.ports import BARS_KEPT
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import Span, ceil_to, floor_to
+from marketflow.domain.periods import Interval, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 BARS: Final = "bars"
@@ -244,11 +244,11 @@ class Knowledge:
         after_unread = ceil_to(self.unread.end, self.interval)
         return min(max(floor_to(start, self.interval), self.rows_from, after_unread), self.bars_from)
 
-    def buckets_from(self, width: int) -> int:
-        """The start of the first bucket of `width` ms whose beginning was neither forgotten nor deleted."""
-        if width % self.interval:  # rows cannot be merged into such a bucket
-            return ceil_to(self.bars_from, width)
-        return ceil_to(min(self.bars_from, self.rows_from), width)
+    def buckets_from(self, buckets: Interval) -> int:
+        """The start of the first of these buckets whose beginning was neither forgotten nor deleted."""
+        if buckets.width % self.interval:  # rows cannot be merged into such a bucket
+            return buckets.ceil(self.bars_from)
+        return buckets.ceil(min(self.bars_from, self.rows_from))
 
     def has_unread(self, span: Span) -> bool:
         """Whether a part of the span may have bars of earlier boots that have not been read yet."""

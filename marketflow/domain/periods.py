@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -11,19 +12,10 @@ SECOND: Final = 1_000
 MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
+WEEK: Final = 7 * DAY
 
 LONGEST_PERIOD: Final = 30 * DAY
-CANDLE_INTERVALS: Final = {
-    "1s": SECOND,
-    "5s": 5 * SECOND,
-    "15s": 15 * SECOND,
-    "1m": MINUTE,
-    "5m": 5 * MINUTE,
-    "15m": 15 * MINUTE,
-    "1h": HOUR,
-    "1d": DAY,
-}
-
+DEFAULT_PERIOD: Final = "1m"
 PERIOD_UNITS: Final = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 PERIOD_DIGITS: Final = 9
 """The most digits before the unit, so that the conversion is never slow."""
@@ -68,6 +60,44 @@ def parse_period(text: str) -> int:
 
 
 @attrs.frozen
+class Interval:
+    """Time cut into pieces of the same length, as candles have it."""
+
+    width: int
+    """The length of each (ms)."""
+    first: int = 0
+    """One of the boundaries (Unix ms)."""
+
+    def floor(self, timestamp: int) -> int:
+        """The last boundary at or before `timestamp`."""
+        return self.first + floor_to(timestamp - self.first, self.width)
+
+    def ceil(self, timestamp: int) -> int:
+        """The first boundary at or after `timestamp`."""
+        return self.first + ceil_to(timestamp - self.first, self.width)
+
+
+_MONDAY: Final = 4 * DAY
+"""The first Monday after the epoch, which was a Thursday (Unix ms)."""
+
+CANDLE_INTERVALS: Final[Mapping[str, Interval]] = {
+    "1s": Interval(SECOND),
+    "5s": Interval(5 * SECOND),
+    "15s": Interval(15 * SECOND),
+    "30s": Interval(30 * SECOND),
+    "1m": Interval(MINUTE),
+    "5m": Interval(5 * MINUTE),
+    "15m": Interval(15 * MINUTE),
+    "30m": Interval(30 * MINUTE),
+    "1h": Interval(HOUR),
+    "4h": Interval(4 * HOUR),
+    "1d": Interval(DAY),
+    "1w": Interval(WEEK, _MONDAY),
+}
+"""By name. Days and weeks begin at midnight UTC, weeks on Monday."""
+
+
+@attrs.frozen
 class Span:
     """[start, end) in Unix ms."""
 
@@ -81,3 +111,32 @@ class Span:
     def empty(self) -> bool:
         """Whether the span contains no timestamp."""
         return self.start >= self.end
+
+
+@attrs.frozen
+class Range:
+    """The span that a question asks for: a period or the time since `start`, until `end` or now."""
+
+    period: str | None = None
+    """A text like `5m`; None with a `start`."""
+    start: int | None = None
+    """Unix ms."""
+    end: int | None = None
+    """Unix ms; None: now."""
+
+    @property
+    def named_period(self) -> str | None:
+        """The period, written or by default; None with a start."""
+        if self.start is not None:
+            return None
+        return DEFAULT_PERIOD if self.period is None else self.period
+
+    def span(self, now: int) -> Span:
+        """The span at that time (Unix ms). It does not reach beyond it.
+
+        Raises:
+            BadPeriod: the text of the period is not valid.
+        """
+        end = now if self.end is None else min(self.end, now)
+        period = self.named_period
+        return Span(end - parse_period(period), end) if period is not None else Span(self.start or 0, end)

@@ -21,6 +21,7 @@ from marketflow.app.answers import (
     Candles,
     Latest,
     NoData,
+    PriceAt,
     Statistic,
     Summary,
     UnknownExchange,
@@ -39,7 +40,6 @@ from marketflow.app.interface import (
 )
 from marketflow.app.interface import Questions as AllQuestions
 from marketflow.config.settings import HttpSettings
-from marketflow.domain.periods import parse_period
 
 TIME = 1_795_343_351_549
 AWKWARD = 0.1 + 0.2
@@ -64,49 +64,75 @@ class FakePrices:
             await self.hold.wait()
         if self.error is not None:
             raise self.error
-        self.check(symbol, exchange)
+        self.check((symbol,) if isinstance(symbol, str) else symbol, exchange)
         if symbol == "ETHUSDT":
             raise NoData("no updates of ETHUSDT in the last minute")
 
-    def check(self, symbol, exchange):
-        if symbol is not None and symbol not in self.symbols:
-            raise UnknownSymbol(symbol, self.symbols)
-        if exchange is not None and exchange not in self.exchanges:
-            raise UnknownExchange(exchange, self.exchanges)
+    def check(self, symbols, exchanges):
+        for symbol in symbols or ():
+            if symbol not in self.symbols:
+                raise UnknownSymbol(symbol, self.symbols)
+        for exchange in exchanges or ():
+            if exchange not in self.exchanges:
+                raise UnknownExchange(exchange, self.exchanges)
 
-    async def latest(self, symbol, exchange):
-        await self._ask(symbol, exchange)
-        return Latest(symbol, exchange or "exchange1", AWKWARD, TIME, "redis", 0.25)
+    async def latest(self, symbol, exchanges):
+        await self._ask(symbol, exchanges)
+        return Latest(symbol, one(exchanges) or "exchange1", AWKWARD, TIME, "redis", 0.25)
 
-    async def latest_of_all(self, symbol, exchange):
-        await self._ask(symbol, exchange)
-        return [Latest(symbol or "BTCUSDT", exchange or "exchange1", AWKWARD, TIME, "redis", 0.25)]
+    async def latest_of_all(self, symbols, exchanges):
+        await self._ask(symbols, exchanges)
+        return [
+            Latest(symbol, exchange, AWKWARD, TIME, "redis", 0.25)
+            for symbol in symbols or self.symbols[:1]
+            for exchange in exchanges or self.exchanges[:1]
+        ]
 
-    async def statistic(self, kind, symbol, exchange, period):
-        await self._ask(symbol, exchange, kind, period)
-        parse_period(period)
-        return Statistic(symbol, exchange, period, AWKWARD, 600, TIME - 60_000, TIME, "memory")
+    async def at(self, symbol, exchanges, time):
+        await self._ask(symbol, exchanges, time)
+        return PriceAt(symbol, one(exchanges) or "exchange1", AWKWARD, time - 50, time, "exact", "redis")
 
-    async def statistics(self, kind, symbol, exchange, period):
-        await self._ask(symbol, exchange, kind, period)
-        parse_period(period)
-        return [Statistic(symbol or "BTCUSDT", exchange, period, AWKWARD, 600, TIME - 60_000, TIME, "memory")]
+    async def statistic(self, kind, symbol, exchanges, asked):
+        await self._ask(symbol, exchanges, kind, asked)
+        return Statistic(symbol, one(exchanges), asked.named_period, AWKWARD, 600, *spanned(asked), "memory")
 
-    async def summary(self, symbol, exchange, period):
-        await self._ask(symbol, exchange, period)
-        parse_period(period)
+    async def statistics(self, kind, symbols, exchanges, asked):
+        await self._ask(symbols, exchanges, kind, asked)
+        return [
+            Statistic(symbol, one(exchanges), asked.named_period, AWKWARD, 600, *spanned(asked), "memory")
+            for symbol in symbols or self.symbols[:1]
+        ]
+
+    async def summary(self, symbol, exchanges, asked):
+        await self._ask(symbol, exchanges, asked)
         return Summary(
-            *(symbol, exchange, period, 2.0, 1.0, 3.0, 1.5, 2.5, 600),
+            *(symbol, one(exchanges), asked.named_period, 2.0, 1.0, 3.0, 1.5, 2.5, 600),
             *(12.5, 25.0, 7.5, 5.0, 300, 2.0),
-            *(TIME - 60_000, TIME, "postgres"),
+            *(*spanned(asked), "postgres"),
         )
 
-    async def candles(self, symbol, exchange, interval, start, end, limit):
-        await self._ask(symbol, exchange, interval, start, end, limit)
+    async def summaries(self, symbols, exchanges, asked):
+        await self._ask(symbols, exchanges, asked)
+        return [await self.summary(symbol, exchanges, asked) for symbol in symbols or self.symbols[:1]]
+
+    async def candles(self, symbol, exchanges, interval, start, end, limit):
+        await self._ask(symbol, exchanges, interval, start, end, limit)
+        exchange = one(exchanges)
         candle = Candle(
             0, 60_000, 1.0, 3.0, 0.5, 2.0, 1.75, 600, 12.5, 25.0, None, None, 300, 2.0, closed=True
         )
         return Candles(symbol, exchange, interval, [candle], 60_000)
+
+
+def one(names):
+    """The name, if it is the only one."""
+    return names[0] if names is not None and len(names) == 1 else None
+
+
+def spanned(asked):
+    """The bounds of the span at TIME."""
+    span = asked.span(TIME)
+    return span.start, span.end
 
 
 class FakeStream:
@@ -123,11 +149,11 @@ class FakeStream:
         return len(self._clients)
 
     @contextmanager
-    def subscribed(self, symbol, exchange, since):
-        self.check(symbol, exchange)
+    def subscribed(self, symbols, exchanges, since):
+        self.check(symbols, exchanges)
         if self.error is not None:
             raise self.error
-        self.asked.append((symbol, exchange, since))
+        self.asked.append((symbols, exchanges, since))
         send, receive = trio.open_memory_channel(100)
         self._clients.append(send)
         try:

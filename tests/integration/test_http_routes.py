@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from test_http_fakes import AWKWARD, TIME
+
+from marketflow.domain.periods import Range
 
 LATEST = {
     "symbol": "BTCUSDT",
@@ -24,14 +28,14 @@ TRADED = {
 SIDELESS = {**TRADED, "buy_volume": None, "sell_volume": None}
 
 
-def statistic(exchange, period="1m"):
+def statistic(exchange, period="1m", start=TIME - 60_000):
     return {
         "symbol": "BTCUSDT",
         "exchange": exchange,
         "period": period,
         "price": AWKWARD,
         "updates": 600,
-        "start": TIME - 60_000,
+        "start": start,
         "end": TIME,
         "source": "memory",
     }
@@ -46,6 +50,11 @@ async def answer(client, path, status=200):
 
 async def test_latest(client):
     assert await answer(client, "/prices/latest/BTCUSDT") == LATEST
+
+
+async def test_fields_keep_their_order(client):
+    body = await (await client.get("/prices/latest")).get_data(as_text=True)
+    assert re.findall(r'"(\w+)":', body) == ["prices", *LATEST]
 
 
 async def test_a_price_is_written_exactly(client):
@@ -67,23 +76,79 @@ async def test_the_exchange_may_stand_in_either_place(client, path):
 async def test_latest_of_all(client, questions):
     assert await answer(client, "/prices/latest") == {"prices": [LATEST]}
     await answer(client, "/prices/latest?symbol=BTCUSDT&exchange=test1")
-    assert questions.prices.asked == [(None, None), ("BTCUSDT", "test1")]
+    assert [each["exchange"] for each in await prices(client, "/prices/latest?exchange=test1,exchange1")] == [
+        "test1",
+        "exchange1",
+    ]
+    assert questions.prices.asked == [
+        (None, None),
+        (("BTCUSDT",), ("test1",)),
+        (None, ("test1", "exchange1")),
+    ]
+
+
+async def prices(client, path):
+    return (await answer(client, path))["prices"]
+
+
+@pytest.mark.parametrize("path", ["/prices/latest/btcusdt", "/prices/latest/exchange1/BtcUsdt"])
+async def test_the_case_of_a_symbol_does_not_matter(client, path):
+    assert await answer(client, path) == LATEST
+    assert await prices(client, "/prices/latest?symbol=btcusdt") == [LATEST]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/prices/at/exchange2/btcusdt?time=2026-11-26T10:00:00Z",
+        "/prices/at/BTCUSDT?exchange=exchange2&time=1795687200000",
+    ],
+)
+async def test_the_price_at_a_time(client, path):
+    assert await answer(client, path) == {
+        "symbol": "BTCUSDT",
+        "exchange": "exchange2",
+        "price": AWKWARD,
+        "timestamp": 1_795_687_199_950,
+        "time": 1_795_687_200_000,
+        "resolution": "exact",
+        "source": "redis",
+    }
 
 
 @pytest.mark.parametrize("kind", ["highest", "lowest", "average"])
 async def test_statistics(client, questions, kind):
     assert await answer(client, f"/prices/{kind}/BTCUSDT") == statistic(None)
-    assert await answer(client, f"/prices/{kind}/exchange1/BTCUSDT?period=5m") == statistic("exchange1", "5m")
+    assert await answer(client, f"/prices/{kind}/exchange1/BTCUSDT?period=5m") == statistic(
+        "exchange1", "5m", TIME - 300_000
+    )
     assert await answer(client, f"/prices/{kind}/BTCUSDT?exchange=test1") == statistic("test1")
     assert await answer(client, f"/prices/{kind}") == {"prices": [statistic(None)]}
     await answer(client, f"/prices/{kind}?symbol=BTCUSDT&exchange=exchange2&period=24h")
     assert questions.prices.asked == [
-        ("BTCUSDT", None, kind, "1m"),
-        ("BTCUSDT", "exchange1", kind, "5m"),
-        ("BTCUSDT", "test1", kind, "1m"),
-        (None, None, kind, "1m"),
-        ("BTCUSDT", "exchange2", kind, "24h"),
+        ("BTCUSDT", None, kind, Range()),
+        ("BTCUSDT", ("exchange1",), kind, Range("5m")),
+        ("BTCUSDT", ("test1",), kind, Range()),
+        (None, None, kind, Range()),
+        (("BTCUSDT",), ("exchange2",), kind, Range("24h")),
     ]
+
+
+@pytest.mark.parametrize("kind", ["highest", "aggregate"])
+async def test_a_past_span(client, kind):
+    path = f"/prices/{kind}/BTCUSDT"
+    found = await answer(client, f"{path}?start={TIME - 500_000}&end={TIME - 400_000}")
+    assert (found["period"], found["start"], found["end"]) == (None, TIME - 500_000, TIME - 400_000)
+    found = await answer(client, f"{path}?period=5m&end={TIME - 1}")
+    assert (found["period"], found["start"], found["end"]) == ("5m", TIME - 300_001, TIME - 1)
+    (found,) = await prices(client, f"/prices/{kind}?start={TIME - 7}")
+    assert (found["start"], found["end"]) == (TIME - 7, TIME)
+
+
+async def test_aggregates_of_all(client):
+    found = await prices(client, "/prices/aggregate?symbol=btcusdt&exchange=exchange1,exchange2")
+    (one,) = found
+    assert (one["symbol"], one["exchange"], one["max_price"]) == ("BTCUSDT", None, 3.0)
 
 
 async def test_aggregate(client):
@@ -103,7 +168,7 @@ async def test_aggregate(client):
         "source": "postgres",
     }
     assert await answer(client, "/prices/aggregate/BTCUSDT") == expected
-    one = {**expected, "exchange": "exchange1", "period": "30s"}
+    one = {**expected, "exchange": "exchange1", "period": "30s", "start": TIME - 30_000}
     assert await answer(client, "/prices/aggregate/exchange1/BTCUSDT?period=30s") == one
     assert await answer(client, "/prices/aggregate/BTCUSDT?period=30s&exchange=exchange1") == one
 
@@ -134,8 +199,8 @@ async def test_candles(client, questions):
     await answer(client, "/candles/exchange2/BTCUSDT?start=5&end=5&limit=1000")
     assert questions.prices.asked == [
         ("BTCUSDT", None, "1m", None, None, 500),
-        ("BTCUSDT", "exchange1", "1h", 0, 2**63 - 1, 1),
-        ("BTCUSDT", "exchange2", "1m", 5, 5, 1000),
+        ("BTCUSDT", ("exchange1",), "1h", 0, 2**63 - 1, 1),
+        ("BTCUSDT", ("exchange2",), "1m", 5, 5, 1000),
     ]
 
 

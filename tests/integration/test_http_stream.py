@@ -90,9 +90,12 @@ async def test_a_frame_of_any_length(questions, server, length):
     [
         ("", (None, None)),
         ("?", (None, None)),
-        ("?symbol=BTCUSDT", ("BTCUSDT", None)),
-        ("?exchange=test1", (None, "test1")),
-        ("?exchange=exchange2&symbol=ETHUSDT", ("ETHUSDT", "exchange2")),
+        ("?symbol=BTCUSDT", (("BTCUSDT",), None)),
+        ("?exchange=test1", (None, ("test1",))),
+        (
+            "?exchange=exchange2,test1&symbol=ethusdt,BTCUSDT",
+            (("ETHUSDT", "BTCUSDT"), ("exchange2", "test1")),
+        ),
     ],
 )
 async def test_what_is_asked(questions, server, query, asked):

@@ -14,6 +14,7 @@ import trio
 from marketflow.app.answers import NoData, NothingCanAnswer
 from marketflow.app.interface import PriceQuestions
 from marketflow.app.ports import Aggregate
+from marketflow.domain.periods import Range
 from tests.simulation.faults import stop
 from tests.simulation.model import Interval, Pair, Update, summary
 from tests.simulation.plan import LIVE, TEST
@@ -258,20 +259,21 @@ class Checks:
         """None if there is no answer, for a reason that is allowed."""
         coverage = self._world.coverage
         coverage["questions"] += 1
+        asked = None if exchange is None else (exchange,)
         try:
             with trio.fail_after(ANSWER_SECONDS):
                 match kind:
                     case "latest":
-                        return await prices.latest(symbol, exchange)
+                        return await prices.latest(symbol, asked)
                     case "summary":
                         period = rng.choice(("1s", "3s", "7s", "1m", "5m"))
-                        return await prices.summary(symbol, exchange, period)
+                        return await prices.summary(symbol, asked, Range(period))
                     case "candles":
                         interval = rng.choice(("1s", "5s", "1m"))
-                        return await prices.candles(symbol, exchange, interval, None, None, 100)
+                        return await prices.candles(symbol, asked, interval, None, None, 100)
                     case "highest" | "lowest" | "average":
                         period = rng.choice(("2s", "5s", "1m"))
-                        return await prices.statistic(kind, symbol, exchange, period)
+                        return await prices.statistic(kind, symbol, asked, Range(period))
         except NoData:
             coverage["no data"] += 1
         except NothingCanAnswer:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from marketflow.app.share.adopted_rows import AdoptedRows
 from marketflow.app.share.comparison_schedule import COMPARISON_SECONDS
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import HOUR, MINUTE, Span
+from marketflow.domain.periods import HOUR, MINUTE, Range, Span
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
 MISSING = "bars missing from Redis"
@@ -244,7 +244,7 @@ async def test_rows_answer_and_the_loss_is_told_once(autojump_clock):
             await trio.sleep(20)
         assert [log["event"] for log in logs].count(MISSING) == 1
         assert world.bars.forgotten_to == NOON + MINUTE
-        found = await world.queries.statistic("highest", PAIR[1], PAIR[0], "5m")
+        found = await world.queries.statistic("highest", PAIR[1], (PAIR[0],), Range("5m"))
         assert found.start <= NOON
         assert found.price == 1_000.0
 

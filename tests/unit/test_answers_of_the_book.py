@@ -13,7 +13,7 @@ from test_candles import play as play_one_symbol
 from test_spans import PAIRS, ask, check, play
 
 from marketflow.app.answers import POSTGRES
-from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, floor_to
+from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, floor_to
 
 
 async def test_rows_that_are_yet_to_be_written_are_not_missing(autojump_clock):
@@ -26,7 +26,7 @@ async def test_rows_that_are_yet_to_be_written_are_not_missing(autojump_clock):
         await trio.sleep(2 * 3_600)
         world.store.away = False
         for _ in range(40):
-            check(world, await world.spans.of(PAIRS).until(3 * HOUR, world.now))
+            check(world, await world.spans.of(PAIRS).over(Span(world.now - 3 * HOUR, world.now), world.now))
             await trio.sleep(2)
         assert not list(world.book.rows.folded())
 
@@ -46,7 +46,7 @@ async def test_rows_written_during_the_question_are_not_missing(autojump_clock):
             return found
 
         world.store.bars = bars
-        covered = await world.spans.of(PAIRS).until(3 * HOUR, world.now)
+        covered = await world.spans.of(PAIRS).over(Span(world.now - 3 * HOUR, world.now), world.now)
         assert covered.source == POSTGRES
         check(world, covered)
         assert world.store.rows

@@ -95,6 +95,6 @@ async def test_foreign_bars_do_not_hide_what_redis_has_lost(autojump_clock, inte
         world.send(PAIR[0], [(PAIR[1], 9.0, NOON + MINUTE + 5)])
         await trio.sleep(5)
         world.check_rows(NOON + 2 * MINUTE)
-        for candle in (await world.queries.candles(PAIR[1], PAIR[0], "1m", NOON, None, 9)).candles:
+        for candle in (await world.queries.candles(PAIR[1], (PAIR[0],), "1m", NOON, None, 9)).candles:
             sent = [each for each in world.of(PAIR) if candle.start <= each.timestamp < candle.end]
             assert candle.updates == len(sent)

@@ -7,7 +7,7 @@ import random
 import attrs
 import pytest
 import trio
-from builders import EXCHANGES, MIRRORS, NOON, SYMBOLS, World, summary_of, until
+from builders import EXCHANGES, MIRRORS, NOON, SYMBOLS, World, only, summary_of, until
 
 from marketflow.app.answers import NothingCanAnswer
 from marketflow.domain.periods import CANDLE_INTERVALS, DAY, HOUR, MINUTE, SECOND, ceil_to, floor_to
@@ -30,14 +30,15 @@ async def play(world, seconds, every, *, seed=1):
 async def page(world, interval, *, exchange=None, start=None, end=None, limit=500):
     """A page, each candle of which was checked against the model."""
     await world.answerable()
-    found = await world.queries.candles(BTC, exchange, interval, start, end, limit)
-    width = CANDLE_INTERVALS[interval]
+    found = await world.queries.candles(BTC, only(exchange), interval, start, end, limit)
+    buckets = CANDLE_INTERVALS[interval]
+    width = buckets.width
     assert (found.symbol, found.exchange, found.interval) == (BTC, exchange, interval)
     assert len(found.candles) <= limit
     starts = [candle.start for candle in found.candles]
     assert starts == sorted(set(starts))
     for candle in found.candles:
-        assert candle.start % width == 0
+        assert candle.start == buckets.floor(candle.start)
         assert candle.end == candle.start + width
         assert candle.closed == (candle.end + GRACE <= world.now)
         model = summary_of(updates_of(world, exchange, candle.start, candle.end))
@@ -59,8 +60,8 @@ def updates_of(world, exchange, start, end):
 
 def starts_of(world, interval, start, end, exchange=None):
     """The starts of all candles that must be shown."""
-    width = CANDLE_INTERVALS[interval]
-    return sorted({floor_to(each.timestamp, width) for each in updates_of(world, exchange, start, end)})
+    buckets = CANDLE_INTERVALS[interval]
+    return sorted({buckets.floor(each.timestamp) for each in updates_of(world, exchange, start, end)})
 
 
 async def all_pages(world, interval, limit, **span):
@@ -275,7 +276,7 @@ async def test_candles_of_deleted_rows_are_not_half_told(autojump_clock, filling
     world = World(flush_interval=30.0, retention=2 * HOUR, filling=filling)
     async with world.running(slowly=True):
         await play(world, 5 * 3_600, 60.0)
-        for interval in ("1m", "15m", "1h", "1d"):
+        for interval in ("1m", "30m", "1h", "4h", "1d", "1w"):
             await page(world, interval, start=NOON - DAY, limit=1_000)
 
 

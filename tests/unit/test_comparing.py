@@ -13,7 +13,7 @@ from marketflow.app.share import flushes
 from marketflow.app.share.comparison_schedule import COMPARISON_SECONDS
 from marketflow.app.share.sequences import PER_MS
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import HOUR, MINUTE, SECOND, Span
+from marketflow.domain.periods import HOUR, MINUTE, SECOND, Range, Span
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
 REWRITTEN = "rows missing from PostgreSQL"
@@ -165,7 +165,7 @@ async def test_with_redis_away_nothing_waits_for_rows_that_cannot_tell(autojump_
         world.store.taken = False
         await play(world, 130)
         began = trio.current_time()
-        assert (await world.queries.summary(SYMBOLS[0], None, "30s")).updates
+        assert (await world.queries.summary(SYMBOLS[0], None, Range("30s"))).updates
         assert trio.current_time() - began < 0.1
         assert world.store.rows, "minutes that began after us are written"
         world.window.away = False

@@ -8,7 +8,7 @@ import trio
 from builders import EXCHANGES, NOON, SYMBOLS, World, play, until
 
 from marketflow.app.ports import BARS_KEPT
-from marketflow.domain.periods import MINUTE, Span
+from marketflow.domain.periods import MINUTE, Range, Span
 
 PAIR = (EXCHANGES[0], SYMBOLS[0])
 
@@ -17,11 +17,11 @@ async def updates_of(world, question):
     """How many updates the answer has."""
     match question:
         case "candles from a start":
-            found = await world.queries.candles(PAIR[1], PAIR[0], "1m", NOON - 2 * BARS_KEPT, None, 500)
+            found = await world.queries.candles(PAIR[1], (PAIR[0],), "1m", NOON - 2 * BARS_KEPT, None, 500)
         case "the newest candles":
-            found = await world.queries.candles(PAIR[1], PAIR[0], "1m", None, None, 500)
+            found = await world.queries.candles(PAIR[1], (PAIR[0],), "1m", None, None, 500)
         case _:
-            return (await world.queries.summary(PAIR[1], PAIR[0], question)).updates
+            return (await world.queries.summary(PAIR[1], (PAIR[0],), Range(question))).updates
     return sum(candle.updates for candle in found.candles)
 
 

@@ -7,7 +7,7 @@ import trio
 from builders import EXCHANGES, NOON, SYMBOLS, World, lose_lock, play, until
 
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import MINUTE
+from marketflow.domain.periods import MINUTE, Range
 
 
 async def killed_boot():
@@ -51,12 +51,12 @@ async def test_a_lock_that_is_taken_again_without_redis_makes_nothing_unknown(au
         await trio.sleep(2)
         before = await updates_of_candles(world)
         assert len(before) == 3
-        summary = await world.queries.summary(SYMBOLS[0], None, "10m")
+        summary = await world.queries.summary(SYMBOLS[0], None, Range("10m"))
         for _ in range(times):
             lose_lock(world.store)
             await trio.sleep(3)
             assert await updates_of_candles(world) == before
-        after = await world.queries.summary(SYMBOLS[0], None, "10m")
+        after = await world.queries.summary(SYMBOLS[0], None, Range("10m"))
         assert (after.updates, after.max_price) == (summary.updates, summary.max_price)
 
 
@@ -85,7 +85,7 @@ async def test_what_another_boot_has_added_is_in_the_next_answer(autojump_clock)
         lease = world.share.leases.database.number
         lose_lock(world.store)
         await until(lambda: world.share.leases.database.number != lease)
-        assert (await world.queries.statistic("highest", SYMBOLS[0], None, "1m")).price == 7_000.0
+        assert (await world.queries.statistic("highest", SYMBOLS[0], None, Range("1m"))).price == 7_000.0
 
 
 async def test_without_redis_nothing_is_read_and_nothing_claimed(autojump_clock):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from marketflow.app.knowledge import BARS, ROWS, Knowledge, Part
 from marketflow.app.ports import BARS_KEPT
-from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Span, ceil_to, floor_to
+from marketflow.domain.periods import DAY, HOUR, MINUTE, SECOND, Interval, Span, ceil_to, floor_to
 
 NOON = 1_795_348_800_000
 """A multiple of an hour."""
@@ -127,7 +127,7 @@ def test_from_when_on_nothing_is_missing(knowledge, start, expected):
 )
 def test_the_first_bucket_that_has_its_beginning(knowledge, width, expected):
     """Buckets that cannot be made from rows begin with the bars."""
-    assert knowledge.buckets_from(width) == expected
+    assert knowledge.buckets_from(Interval(width)) == expected
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_from_there_on_all_is_known(knowledge, start, now):
 @given(KNOWN, TIMES, st.sampled_from([SECOND, 5 * SECOND, MINUTE, 15 * MINUTE, HOUR]))
 def test_a_bucket_that_is_not_unread_is_known_whole(knowledge, time, width):
     """Candles use the buckets from `buckets_from` on that no unread bar can affect."""
-    start = max(floor_to(time, width), knowledge.buckets_from(width))
+    start = max(floor_to(time, width), knowledge.buckets_from(Interval(width)))
     bucket = Span(start, start + width)
     if width % knowledge.interval and width < knowledge.interval:
         assert {part.origin for part in knowledge.parts(bucket)} == {BARS}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from marketflow.domain.periods import (
     DAY,
     SECOND,
     BadPeriod,
+    Range,
     Span,
     ceil_to,
     floor_to,
@@ -88,6 +90,40 @@ def test_a_span_is_left_closed_and_right_open(start, end, timestamp):
 
 def test_candles_of_one_interval_cut_days_evenly():
     """So every candle can be merged from whole finer ones."""
-    for text, width in CANDLE_INTERVALS.items():
-        assert parse_period(text) == width
-        assert DAY % width == 0
+    for text, interval in CANDLE_INTERVALS.items():
+        if text != "1w":
+            assert parse_period(text) == interval.width
+            assert DAY % interval.width == interval.first == 0
+
+
+@pytest.mark.parametrize(
+    ("day", "monday"),
+    [
+        ("2026-11-23", "2026-11-23"),
+        ("2026-11-29", "2026-11-23"),
+        ("2026-11-30", "2026-11-30"),
+        ("1970-01-05",) * 2,
+    ],
+)
+def test_weeks_begin_on_monday_at_midnight(day, monday):
+    week, at, start = CANDLE_INTERVALS["1w"], ms_of(day) + DAY - 1, ms_of(monday)
+    assert week.floor(at) == week.floor(start) == week.ceil(start) == start
+    assert week.ceil(start + 1) == start + 7 * DAY
+
+
+def ms_of(day):
+    return int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()) * SECOND
+
+
+@given(timestamps)
+def test_a_range_never_reaches_beyond_now(now):
+    for asked in (
+        Range("5m"),
+        Range(start=now - 7),
+        Range("5m", end=now + 9),
+        Range(start=now - 7, end=now + 9),
+    ):
+        assert asked.span(now).end == now
+    assert Range("5m", end=now - 2).span(now) == Span(now - 2 - 5 * 60 * SECOND, now - 2)
+    assert Range().span(now) == Span(now - 60 * SECOND, now)
+    assert Range(start=3, end=5).named_period is None

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import trio
-from builders import BOOK, EXCHANGES, SYMBOLS, TEST_EXCHANGES, World, summary_of, until
+from builders import BOOK, EXCHANGES, SYMBOLS, TEST_EXCHANGES, World, only, summary_of, until
 
 from marketflow.app.answers import (
     MEMORY,
@@ -20,7 +20,7 @@ from marketflow.app.answers import (
 from marketflow.app.ports import Aggregate
 from marketflow.app.questions.newest_rows import REMEMBERED_SECONDS
 from marketflow.domain.bars import Bar
-from marketflow.domain.periods import HOUR, MINUTE, BadPeriod, Span
+from marketflow.domain.periods import HOUR, MINUTE, BadPeriod, Range, Span
 
 BTC, ETH = SYMBOLS
 
@@ -58,9 +58,9 @@ async def check_nothing_is_known(world, period):
         with pytest.raises(NothingCanAnswer):
             await world.queries.latest(symbol, None)
         with pytest.raises(NothingCanAnswer):
-            await world.queries.summary(symbol, None, period)
+            await world.queries.summary(symbol, None, Range(period))
         with pytest.raises(NothingCanAnswer):
-            await world.queries.statistic("average", symbol, None, period)
+            await world.queries.statistic("average", symbol, None, Range(period))
 
 
 async def check_statistics(world, period):
@@ -68,7 +68,7 @@ async def check_statistics(world, period):
     await world.answerable()
     for exchange in (None, *EXCHANGES):
         for symbol in SYMBOLS:
-            summary = await world.queries.summary(symbol, exchange, period)
+            summary = await world.queries.summary(symbol, only(exchange), Range(period))
             span = Span(summary.start, summary.end)
             updates = [
                 each
@@ -89,7 +89,7 @@ async def check_statistics(world, period):
                 ("lowest", model.min),
                 ("average", float(model.mean)),
             ):
-                found = await world.queries.statistic(kind, symbol, exchange, period)
+                found = await world.queries.statistic(kind, symbol, only(exchange), Range(period))
                 assert found.price == pytest.approx(price, rel=0 if kind != "average" else 1e-9)
                 assert (found.updates, found.start, found.end) == (model.count, summary.start, summary.end)
                 if kind == "average":
@@ -152,11 +152,11 @@ async def test_of_equal_timestamps_the_later_received_wins_and_of_several_exchan
         for name in names:
             world.send(name, [(BTC, price, now) for price in sent[name]])
         await world.answerable()
-        assert (await world.queries.latest(BTC, "exchange1")).price == 6.0
+        assert (await world.queries.latest(BTC, ("exchange1",))).price == 6.0
         found = await world.queries.latest(BTC, None)
         assert (found.exchange, found.price, found.source) == ("exchange2", 100.0, REDIS)
         await trio.sleep(0.1)
-        whole = await world.queries.summary(BTC, None, "5s")
+        whole = await world.queries.summary(BTC, None, Range("5s"))
         assert (whole.open_price, whole.close_price) == (5.0, 100.0)
         (candle,) = (await world.queries.candles(BTC, None, "1s", now - 1_000, None, 5)).candles
         assert (candle.open, candle.close) == (5.0, 100.0)
@@ -180,7 +180,7 @@ async def test_the_newest_known_however_old(autojump_clock, filling):
         await check_latest(world, source=POSTGRES)
         world.send_one(3.0)
         await world.answerable()
-        assert (await world.queries.latest(BTC, "exchange1")).source == REDIS
+        assert (await world.queries.latest(BTC, ("exchange1",))).source == REDIS
         await check_latest(world)
 
 
@@ -296,12 +296,12 @@ async def test_statistics_agree_with_the_updates(autojump_clock, filling):
                 await check_nothing_is_known(world, period)
                 continue
             await check_statistics(world, period)
-            assert (await world.queries.summary(BTC, None, period)).source == MEMORY
+            assert (await world.queries.summary(BTC, None, Range(period))).source == MEMORY
         world.window.away = False
         await until(lambda: world.flusher.up)
         for period in periods:
             await check_statistics(world, period)
-            assert (await world.queries.summary(BTC, None, period)).source == REDIS
+            assert (await world.queries.summary(BTC, None, Range(period))).source == REDIS
 
 
 async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock, filling):
@@ -310,10 +310,12 @@ async def test_statistics_of_all_symbols_are_those_of_each(autojump_clock, filli
         await play(world, 5)
         await world.answerable()
         for kind in ("highest", "lowest", "average"):
-            every = await world.queries.statistics(kind, None, None, "1m")
-            assert every == [await world.queries.statistic(kind, symbol, None, "1m") for symbol in SYMBOLS]
-            assert await world.queries.statistics(kind, ETH, "exchange2", "1m") == [
-                await world.queries.statistic(kind, ETH, "exchange2", "1m")
+            every = await world.queries.statistics(kind, None, None, Range("1m"))
+            assert every == [
+                await world.queries.statistic(kind, symbol, None, Range("1m")) for symbol in SYMBOLS
+            ]
+            assert await world.queries.statistics(kind, (ETH,), ("exchange2",), Range("1m")) == [
+                await world.queries.statistic(kind, ETH, ("exchange2",), Range("1m"))
             ]
 
 
@@ -325,8 +327,8 @@ async def test_an_extreme_that_two_exchanges_share_is_told_of_one_that_has_it(au
         world.send_one(7.0, exchange="exchange1", age=5)
         world.send_one(8.0, exchange="exchange1", age=5)
         await world.answerable()
-        assert (await world.queries.statistic("lowest", BTC, None, "1m")).exchange in EXCHANGES
-        assert (await world.queries.statistic("highest", BTC, None, "1m")).exchange == "exchange1"
+        assert (await world.queries.statistic("lowest", BTC, None, Range("1m"))).exchange in EXCHANGES
+        assert (await world.queries.statistic("highest", BTC, None, Range("1m"))).exchange == "exchange1"
 
 
 async def test_a_span_without_updates_is_no_data(autojump_clock, filling):
@@ -336,11 +338,11 @@ async def test_a_span_without_updates_is_no_data(autojump_clock, filling):
         await trio.sleep(70)
         for period in ("1s", "1m"):
             with pytest.raises(NoData):
-                await world.queries.statistic("average", BTC, None, period)
+                await world.queries.statistic("average", BTC, None, Range(period))
             with pytest.raises(NoData):
-                await world.queries.summary(BTC, None, period)
-            assert await world.queries.statistics("average", None, None, period) == []
-        assert (await world.queries.summary(BTC, None, "2m")).updates == 1
+                await world.queries.summary(BTC, None, Range(period))
+            assert await world.queries.statistics("average", None, None, Range(period)) == []
+        assert (await world.queries.summary(BTC, None, Range("2m"))).updates == 1
 
 
 @pytest.mark.parametrize("price", [5e-324, 2e-07, 1e308, 1.7976931348623157e308])
@@ -353,7 +355,7 @@ async def test_averages_of_extreme_prices_are_numbers(autojump_clock, filling, p
             for _ in range(10):
                 world.send_one(price, exchange=exchange, age=3)
         await world.answerable()
-        assert (await world.queries.statistic("average", BTC, None, "1m")).price == price
+        assert (await world.queries.statistic("average", BTC, None, Range("1m"))).price == price
 
 
 # ---- who is meant ----
@@ -369,13 +371,13 @@ async def test_questions_without_an_exchange_are_about_the_mode_alone(autojump_c
         world.send_one(999.0, exchange="test1", age=3)
         await world.answerable()
         assert (await world.queries.latest(BTC, None)).exchange == "exchange1"
-        assert (await world.queries.summary(BTC, None, "1m")).max_price == 1.0
+        assert (await world.queries.summary(BTC, None, Range("1m"))).max_price == 1.0
         assert [each.exchange for each in await world.queries.latest_of_all(None, None)] == ["exchange1"]
-        assert (await world.queries.latest(BTC, "test1")).price == 999.0
-        assert (await world.queries.summary(BTC, "test1", "1m")).updates == 1
+        assert (await world.queries.latest(BTC, ("test1",))).price == 999.0
+        assert (await world.queries.summary(BTC, ("test1",), Range("1m"))).updates == 1
         mode[:] = TEST_EXCHANGES
         assert (await world.queries.latest(BTC, None)).exchange == "test1"
-        assert (await world.queries.summary(BTC, None, "1m")).max_price == 999.0
+        assert (await world.queries.summary(BTC, None, Range("1m"))).max_price == 999.0
 
 
 async def test_what_is_not_configured_is_told_with_what_is(autojump_clock, filling):
@@ -385,11 +387,11 @@ async def test_what_is_not_configured_is_told_with_what_is(autojump_clock, filli
             await world.queries.latest("XRPUSDT", None)
         assert (symbol.value.symbol, symbol.value.known) == ("XRPUSDT", SYMBOLS)
         with pytest.raises(UnknownExchange) as exchange:
-            await world.queries.statistic("lowest", BTC, "exchange9", "1m")
+            await world.queries.statistic("lowest", BTC, ("exchange9",), Range("1m"))
         assert exchange.value.known == (*EXCHANGES, *TEST_EXCHANGES)
         with pytest.raises(UnknownSymbol):
             await world.queries.candles("XRPUSDT", None, "1m", None, None, 5)
         with pytest.raises(UnknownExchange):
-            await world.queries.latest_of_all(None, "exchange9")
+            await world.queries.latest_of_all(None, ("exchange9",))
         with pytest.raises(BadPeriod):
-            await world.queries.summary(BTC, None, "1x")
+            await world.queries.summary(BTC, None, Range("1x"))

@@ -89,7 +89,7 @@ async def test_a_question_does_not_wait_for_a_reading_that_fails(autojump_clock)
     world.window.all_bars = fail
     async with reading(world):
         asked = trio.current_time()
-        await world.spans.of(PAIRS).until(30 * MINUTE, world.now)
+        await world.spans.of(PAIRS).over(Span(world.now - 30 * MINUTE, world.now), world.now)
         assert trio.current_time() - asked < 0.5
 
 
@@ -107,7 +107,7 @@ async def test_a_span_that_reaches_behind_what_was_read_is_not_answered_in_part(
         opened = floor_to(world.now, MINUTE)
         with pytest.raises(NothingCanAnswer):
             await updates_from(world, opened - MINUTE)
-        found = await world.spans.of(PAIRS).until(30 * MINUTE, world.now)
+        found = await world.spans.of(PAIRS).over(Span(world.now - 30 * MINUTE, world.now), world.now)
         assert found.span.start == opened
         assert sum(bar.count for bar in found.bars.values()) == sum(
             update.symbol == SYMBOLS[0] and update.timestamp in found.span for update in world.sent

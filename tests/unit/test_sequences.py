@@ -29,7 +29,7 @@ def send(world, *prices):
 async def check(world, *, in_window=True):
     """All answers about these updates, from the window and from bars: the later received is the later one."""
     newest = max(world.of(PAIR), key=lambda sent: (sent.timestamp, sent.order))
-    assert (await world.queries.latest(BTC, PAIR[0])).price == newest.price
+    assert (await world.queries.latest(BTC, (PAIR[0],))).price == newest.price
     whole = summary_of(world.of(PAIR))
     assert whole.says(world.book.bars.bar(PAIR, Span(NOON, NOON + 60 * SECOND)))
     if in_window:
@@ -86,7 +86,7 @@ async def test_updates_that_the_window_has_keep_their_sequences(autojump_clock):
         members = world.window.members[PAIR]
         assert members.items() >= before.items()
         assert min(sequence for sequence, _ in members.keys() - before.keys()) > first
-        await world.queries.latest(BTC, PAIR[0])
+        await world.queries.latest(BTC, (PAIR[0],))
         assert summary_of(world.of(PAIR)).says(world.book.bars.bar(PAIR, Span(NOON, NOON + 60 * SECOND)))
 
 

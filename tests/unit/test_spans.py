@@ -49,7 +49,7 @@ async def ask(world, period, *, source, start=None, end=None):
     """Ask for a period that ends now; the span must be exactly that one unless the test says otherwise."""
     await world.answerable()
     now = world.now
-    covered = await world.spans.of(PAIRS).until(period, now)
+    covered = await world.spans.of(PAIRS).over(Span(now - period, now), now)
     assert covered.source == source
     assert covered.span == Span(now - period if start is None else start, now if end is None else end)
     check(world, covered)
@@ -60,7 +60,7 @@ async def ask_without_redis(world, period, *, source=MEMORY, start, end):
     """Ask while Redis is away: what has no other knowledge must not answer."""
     if world.knows_nothing:
         with pytest.raises(NothingCanAnswer):
-            await world.spans.of(PAIRS).until(period, world.now)
+            await world.spans.of(PAIRS).over(Span(world.now - period, world.now), world.now)
     else:
         await ask(world, period, source=source, start=start, end=end)
 
@@ -88,12 +88,12 @@ async def ask_and_check(world, rng, seconds):
     """Ask for a statistic, or for all; the answer is exact, or in whole seconds and says so."""
     if world.knows_nothing:
         with pytest.raises(NothingCanAnswer):
-            await world.spans.of(PAIRS).until(seconds * SECOND, world.now)
+            await world.spans.of(PAIRS).over(Span(world.now - seconds * SECOND, world.now), world.now)
         return
     await world.answerable()
     period, now, up = seconds * SECOND, world.now, world.flusher.up
     kind = rng.choice([None, "average", "highest", "lowest"])
-    covered = await world.spans.of(PAIRS).until(period, now, kind)
+    covered = await world.spans.of(PAIRS).over(Span(now - period, now), now, kind)
     check(world, covered, kind)
     whole = floor_to(now, SECOND)
     exact = covered.span == Span(now - period, now) and covered.source == REDIS
@@ -175,7 +175,7 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(auto
             world.send_one(price, age=age)
         await trio.sleep(0.9)
         for period in (3_000, 60_000):
-            covered = await world.spans.of(PAIRS).until(period, world.now, kind)
+            covered = await world.spans.of(PAIRS).over(Span(world.now - period, world.now), world.now, kind)
             assert (covered.span, covered.source) == (Span(world.now - period, world.now), REDIS)
             check(world, covered, kind)
         assert covered.bars[PAIR].count == 3
@@ -184,7 +184,7 @@ async def test_an_edge_that_cannot_hold_the_extreme_is_counted_and_not_read(auto
         for age in (3_050, 2_950):
             world.send_one(beyond * 2 if kind == "highest" else beyond / 2, age=age)
             await trio.sleep(0.1)
-            covered = await world.spans.of(PAIRS).until(3_000, world.now, kind)
+            covered = await world.spans.of(PAIRS).over(Span(world.now - 3_000, world.now), world.now, kind)
             check(world, covered, kind)
         assert read == [PAIR] * 2
 
@@ -212,7 +212,7 @@ async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(
                 )
                 world.send(pair[0], [(pair[1], price, now - age)])
         await trio.sleep(0.2)
-        covered = await world.spans.of(PAIRS).until(period, now, kind)
+        covered = await world.spans.of(PAIRS).over(Span(now - period, now), now, kind)
         assert (covered.span, covered.source) == (Span(now - period, now), REDIS)
         check(world, covered, kind)
         assert world.window.edges_of == []
@@ -223,7 +223,7 @@ async def test_edges_are_counted_or_their_prices_read_but_never_whole_updates(
         world.send(PAIR[0], [(PAIR[1], beyond, now - age)])
         await trio.sleep(0.2)
         world.window.prices_of.clear()
-        covered = await world.spans.of(PAIRS).until(period, now, kind)
+        covered = await world.spans.of(PAIRS).over(Span(now - period, now), now, kind)
         check(world, covered, kind)
         assert world.window.edges_of == []
         whose = PAIRS[:2] if kind == "average" else [PAIR]
@@ -242,11 +242,11 @@ async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock, filli
         world.window.members[PAIR].popitem()
         del world.window.members[PAIR][min(held)]
         now = world.now
-        covered = await world.spans.of(PAIRS).until(2_250, now, "highest")
+        covered = await world.spans.of(PAIRS).over(Span(now - 2_250, now), now, "highest")
         whole = floor_to(now, SECOND)
         assert covered.span == Span(whole - 2_250, whole)
         world.window.members[PAIR] = held | {(0, "another"): next(iter(held.values()))}
-        covered = await world.spans.of(PAIRS).until(2_250, now, "highest")
+        covered = await world.spans.of(PAIRS).over(Span(now - 2_250, now), now, "highest")
         assert covered.span == Span(now - 2_250, now)
 
 
@@ -258,7 +258,7 @@ async def test_the_span_is_left_closed_and_right_open(autojump_clock, filling):
         for timestamp in (now - 5_001, now - 5_000, now - 1, now):
             world.send(PAIR[0], [(PAIR[1], float(timestamp), timestamp)])
         await world.answerable()
-        covered = await world.spans.of(PAIRS).until(5_000, now)
+        covered = await world.spans.of(PAIRS).over(Span(now - 5_000, now), now)
         assert (covered.span, covered.source) == (Span(now - 5_000, now), REDIS)
         assert (covered.bars[PAIR].min, covered.bars[PAIR].max) == (now - 5_000, now - 1)
 
@@ -273,7 +273,7 @@ async def test_what_comes_in_meanwhile_does_not_cost_the_milliseconds(autojump_c
         await world.answerable()
         now, before = world.now, list(world.sent)
         world.window.after_edges = lambda: world.send(PAIR[0], [(PAIR[1], 7.0, now - 1)])
-        covered = await world.spans.of(PAIRS).until(3_000, now)
+        covered = await world.spans.of(PAIRS).over(Span(now - 3_000, now), now)
         assert (covered.span, covered.source) == (Span(now - 3_000, now), REDIS)
         assert summary_of(before).says(covered.bars[PAIR])
 
@@ -326,7 +326,7 @@ async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(au
 
         for name in read:
             setattr(world.window, name, late(name))
-        covered = await world.spans.of(PAIRS).until(3_000, now, kind)
+        covered = await world.spans.of(PAIRS).over(Span(now - 3_000, now), now, kind)
         check(world, covered, kind)
         assert covered.span == Span(NOON + 7_000, NOON + 10_000)
         # After a while no dropped update can be in a span.
@@ -334,7 +334,7 @@ async def test_what_comes_in_meanwhile_does_not_stand_in_for_what_was_dropped(au
         world.send_one(6.0, age=-30)
         await until(lambda: world.book.flushes.drained)
         now = world.now
-        covered = await world.spans.of(PAIRS).until(3_000, now, kind)
+        covered = await world.spans.of(PAIRS).over(Span(now - 3_000, now), now, kind)
         assert covered.span == Span(now - 3_000, now)
 
 
@@ -365,7 +365,7 @@ async def test_a_window_that_goes_away_during_the_question(autojump_clock, filli
 
         monkeypatch.setattr(world.window, call, away)
         whole, kind = floor_to(world.now, SECOND), None if call == "edges" else "average"
-        covered = await world.spans.of(PAIRS).until(5_000, world.now, kind)
+        covered = await world.spans.of(PAIRS).over(Span(world.now - 5_000, world.now), world.now, kind)
         assert world.window.away
         assert covered.span == Span(whole - 5_000, whole)
         check(world, covered, kind)
@@ -379,10 +379,10 @@ async def test_a_window_that_went_away_just_before_the_question(autojump_clock, 
         world.window.away = True
         if world.knows_nothing:
             with pytest.raises(NothingCanAnswer):
-                await world.spans.of(PAIRS).until(5_000, world.now)
+                await world.spans.of(PAIRS).over(Span(world.now - 5_000, world.now), world.now)
             return
         whole = floor_to(world.now, SECOND)
-        covered = await world.spans.of(PAIRS).until(5_000, world.now)
+        covered = await world.spans.of(PAIRS).over(Span(world.now - 5_000, world.now), world.now)
         assert covered.span == Span(whole - 5_000, whole)
         check(world, covered)
 
@@ -444,7 +444,7 @@ async def test_bars_forgotten_during_the_question_are_not_missing(autojump_clock
 
         world.store.bars = bars
         now = world.now
-        covered = await world.spans.of(PAIRS).until(65 * MINUTE, now)
+        covered = await world.spans.of(PAIRS).over(Span(now - 65 * MINUTE, now), now)
         assert covered.source == POSTGRES
         check(world, covered)
 
@@ -490,7 +490,7 @@ async def test_nothing_can_answer_in_the_first_second_without_the_window(autojum
     world.window.away = True
     async with world.running():
         with pytest.raises(NothingCanAnswer):
-            await world.spans.of(PAIRS).until(MINUTE, world.now)
+            await world.spans.of(PAIRS).over(Span(world.now - MINUTE, world.now), world.now)
 
 
 # ---- clocks ----
@@ -504,13 +504,13 @@ async def test_answers_stay_true_after_a_step_of_the_clock(autojump_clock, filli
         nursery.start_soon(play, world, 4 * 3_600, 17.3)
         await trio.sleep(2 * 3_600)
         await world.answerable()
-        check(world, await world.spans.of(PAIRS).until(HOUR, world.now))
+        check(world, await world.spans.of(PAIRS).over(Span(world.now - HOUR, world.now), world.now))
         world.clock.offset = minutes * MINUTE
         for _ in range(3):
             await trio.sleep(100)
             for period in (5_000, MINUTE, 30 * MINUTE, HOUR, 3 * HOUR):
                 await world.answerable()
-                check(world, await world.spans.of(PAIRS).until(period, world.now))
+                check(world, await world.spans.of(PAIRS).over(Span(world.now - period, world.now), world.now))
 
 
 # ---- other boots ----
@@ -544,7 +544,7 @@ async def test_an_update_of_another_boot_counts_in_the_edges(autojump_clock, fil
     async with world.running():
         await trio.sleep(5.5)
         # The bar counts an update that is missing in Redis, so raw updates are not used.
-        covered = await world.spans.of(PAIRS).until(3_000, world.now)
+        covered = await world.spans.of(PAIRS).over(Span(world.now - 3_000, world.now), world.now)
         assert covered.span == Span(second, NOON + 5 * SECOND)
         assert covered.bars[PAIR].count == 1
 
@@ -567,5 +567,5 @@ async def test_bars_that_are_forgotten_while_rows_are_read_are_not_missing(
             return found
 
         monkeypatch.setattr(world.store, "bars", bars)
-        covered = await world.spans.of([PAIR]).until(2 * HOUR, world.now)
+        covered = await world.spans.of([PAIR]).over(Span(world.now - 2 * HOUR, world.now), world.now)
         assert covered.bars[PAIR].count == 200

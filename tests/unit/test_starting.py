@@ -10,7 +10,7 @@ from marketflow.app.answers import MEMORY, POSTGRES, NothingCanAnswer
 from marketflow.app.ports import StoreTaken
 from marketflow.app.share.rivals import LEASE_PATIENCE
 from marketflow.app.stream.subscriptions import PriceStream
-from marketflow.domain.periods import MINUTE, SECOND, ceil_to, floor_to
+from marketflow.domain.periods import MINUTE, SECOND, Range, ceil_to, floor_to
 
 
 def beside(world: World, **options) -> World:
@@ -51,7 +51,7 @@ class Start:
 async def cannot_answer(world: World) -> None:
     """Check that no question about a span has an answer."""
     with pytest.raises(NothingCanAnswer):
-        await world.queries.statistics("lowest", None, None, "1m")
+        await world.queries.statistics("lowest", None, None, Range("1m"))
     with pytest.raises(NothingCanAnswer):
         await world.queries.candles("BTCUSDT", None, "1m", None, None, 100)
 
@@ -108,7 +108,7 @@ async def test_what_another_boot_accepted_during_the_start_is_not_claimed_to_be_
         while second.now < NOON + 3 * MINUTE:
             second.send_one(100.0)
             await trio.sleep(1)
-        found = await second.queries.statistic("lowest", "BTCUSDT", None, "5m")
+        found = await second.queries.statistic("lowest", "BTCUSDT", None, Range("5m"))
         assert (found.start, found.price, found.source) == (began, 100.0, MEMORY)
         with pytest.raises(NothingCanAnswer):
             await second.queries.candles("BTCUSDT", None, "1m", NOON, None, 100)
@@ -140,7 +140,7 @@ async def test_a_clock_that_was_behind_at_the_start_does_not_make_more_known(aut
         while second.now < NOON + 3 * MINUTE:
             second.send_one(100.0)
             await trio.sleep(1)
-        found = await second.queries.statistic("lowest", "BTCUSDT", None, "5m")
+        found = await second.queries.statistic("lowest", "BTCUSDT", None, Range("5m"))
         assert (found.start, found.price, found.source) == (began, 100.0, MEMORY)
         # The row of the minute with updates of both boots waits for the history.
         assert {end for _, _, end in second.store.rows} == {NOON + 2 * MINUTE}

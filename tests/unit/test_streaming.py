@@ -18,6 +18,7 @@ from builders import (
     TEST_EXCHANGES,
     WallClock,
     batch_of,
+    only,
     run_virtual,
 )
 from hypothesis import given, settings
@@ -77,9 +78,9 @@ class Streaming:
             **{"most_clients": 10_000, **options},
         )
 
-    def check(self, symbol, _):
-        if symbol == "NOSUCH":
-            raise UnknownSymbol(symbol, SYMBOLS)
+    def check(self, symbols, _):
+        if symbols == ("NOSUCH",):
+            raise UnknownSymbol("NOSUCH", SYMBOLS)
 
     def update(self, exchange, symbol, *prices, at=0):
         """Send updates of one pair, all with the same time (ms after noon)."""
@@ -96,7 +97,7 @@ class Streaming:
         self.window.stored_bars[pair] = self.book.bars.fields(pair, Span(0, 2 * NOON))
 
     def subscribed(self, symbol=None, exchange=None, since=None):
-        return self.stream.subscribed(symbol, exchange, since)
+        return self.stream.subscribed(only(symbol), only(exchange), since)
 
 
 @asynccontextmanager
@@ -462,6 +463,27 @@ async def test_so_many_clients_and_no_more(autojump_clock, filling):
             assert world.stream.clients == 2
         with world.subscribed():
             assert world.stream.clients == 1
+
+
+@pytest.mark.parametrize(
+    ("symbols", "exchanges", "wanted", "other"),
+    [((BTC, ETH), (ONE,), (ONE, ETH), (TWO, ETH)), ((BTC,), (TWO, ONE), (TWO, BTC), (ONE, ETH))],
+)
+async def test_one_that_names_several_gets_those_and_no_others(
+    autojump_clock, filling, symbols, exchanges, wanted, other
+):
+    """Other updates may wake it, but it is sent nothing."""
+    async with streaming(filling) as world:
+        with world.stream.subscribed(symbols, exchanges) as client:
+            world.update(*wanted, 1.0)
+            assert [(each.latest.exchange, each.latest.symbol) for each in await client.receive()] == [wanted]
+            world.update(*other, 3.0)
+            with trio.move_on_after(2.0) as quiet:
+                await client.receive()
+            assert quiet.cancelled_caught
+            world.update(*wanted, 4.0, at=1)
+            (event,) = await client.receive()
+            assert event.latest.price == 4.0
 
 
 async def test_one_that_asks_for_what_is_unknown_takes_no_place(autojump_clock, filling):

@@ -18,6 +18,7 @@ from werkzeug.routing import MapAdapter
 
 from marketflow.adapters.http.asgi import HttpRequest, without_messages
 from marketflow.adapters.http.candles import candle_routes
+from marketflow.adapters.http.compression import Compression
 from marketflow.adapters.http.connection_errors import ConnectionErrors, split
 from marketflow.adapters.http.description.routes import description_routes
 from marketflow.adapters.http.exchanges import exchange_routes
@@ -71,6 +72,7 @@ def create_app(
     traffic = Traffic(app.connection_errors)
     traffic.watch(app)
     app.before_request(partial(_refuse_unless_ready, health))
+    app.after_request(Compression().compress)
     app.after_request(_end)
     app.before_websocket(_begin_websocket)
     app.before_websocket(partial(_refuse_websocket_unless_ready, health))

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlencode
 
-import attrs
 from quart import Blueprint, request
 from quart.wrappers import Response
 
 from marketflow.adapters.http.parameters import (
-    BadParameter,
+    check_order,
     choice,
     integer,
     optional_timestamp,
     with_exchange,
 )
-from marketflow.adapters.http.responses import as_json
+from marketflow.adapters.http.responses import as_json, plain
+from marketflow.adapters.http.tables import FORMAT, as_csv, wants_csv
+from marketflow.app.answers import Candle, Candles
 from marketflow.app.interface import PriceQuestions
 from marketflow.domain.periods import CANDLE_INTERVALS
 
 DEFAULT_INTERVAL: Final = "1m"
 DEFAULT_LIMIT: Final = 500
 LARGEST_LIMIT: Final = 1000
-PARAMETERS: Final = ("interval", "start", "end", "limit")
+PARAMETERS: Final = ("interval", "start", "end", "limit", FORMAT)
 
 
 def candle_routes(prices: PriceQuestions) -> Blueprint:
@@ -37,11 +39,29 @@ def candle_routes(prices: PriceQuestions) -> Blueprint:
         start = optional_timestamp("start", given.get("start"))
         end = optional_timestamp("end", given.get("end"))
         limit = integer("limit", given.get("limit", str(DEFAULT_LIMIT)), least=1, most=LARGEST_LIMIT)
-        if start is not None and end is not None and start > end:
-            raise BadParameter("bad-start", f"start {start} is after end {end}")
-        page = attrs.asdict(await prices.candles(symbol, asked, interval, start, end, limit))
-        if page["known_from"] is None:
-            del page["known_from"]  # The field is in an answer only if it has a value.
-        return as_json(page)
+        check_order(start, end)
+        in_csv = wants_csv(given)
+        page = await prices.candles(symbol.upper(), asked, interval, start, end, limit)
+        return _as_csv(page) if in_csv else _as_json(page)
 
     return routes
+
+
+def _as_json(page: Candles) -> Response:
+    answer = plain(page)
+    if answer["known_from"] is None:
+        del answer["known_from"]  # The field is in an answer only if it has a value.
+    response = as_json(answer)
+    response.vary.add("Accept")
+    return response
+
+
+def _as_csv(page: Candles) -> Response:
+    """The candles as lines. A header has the link to the following page, as RFC 8288 has it."""
+    response = as_csv(page.candles, Candle)
+    if page.next is not None:
+        query = urlencode({**request.args, "start": page.next})
+        response.headers["Link"] = f'<?{query}>; rel="next"'
+    if page.known_from is not None:
+        response.headers["X-Known-From"] = str(page.known_from)
+    return response

@@ -6,8 +6,8 @@ from quart import Blueprint, request
 from quart.wrappers import Response
 
 from marketflow.adapters.http.parameters import parameters
-from marketflow.adapters.http.responses import as_json
-from marketflow.app.interface import HealthQuestions
+from marketflow.adapters.http.tables import FORMAT, as_list
+from marketflow.app.interface import ExchangeState, HealthQuestions
 
 
 def exchange_routes(health: HealthQuestions) -> Blueprint:
@@ -16,7 +16,7 @@ def exchange_routes(health: HealthQuestions) -> Blueprint:
 
     @routes.get("/exchanges")
     async def exchanges() -> Response:
-        parameters(request.args.items(multi=True), ())
-        return as_json({"exchanges": health.exchange_list()})
+        given = parameters(request.args.items(multi=True), (FORMAT,))
+        return as_list("exchanges", health.exchange_list(), ExchangeState, given)
 
     return routes

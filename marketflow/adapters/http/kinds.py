@@ -56,11 +56,17 @@ KINDS: Final[Mapping[str, Kind]] = {
             "The period is not a whole number followed by s, m, h or d, or it is not between 1s and 30d.",
         ),
         Kind("bad-interval", _BAD, "There are no candles of this interval; `allowed` lists the intervals."),
+        Kind("bad-format", _BAD, "There are no answers in this format; `allowed` lists the formats."),
         Kind(
             "bad-limit", _BAD, "The limit is not a whole number or is out of bounds; `detail` has the bounds."
         ),
-        Kind("bad-start", _BAD, "The start is not a time in Unix ms, or it is after the end."),
-        Kind("bad-end", _BAD, "The end is not a time in Unix ms."),
+        Kind("bad-start", _BAD, "The start is not a time in Unix ms or ISO 8601, or it is after the end."),
+        Kind("bad-end", _BAD, "The end is not a time in Unix ms or ISO 8601."),
+        Kind("bad-time", _BAD, "The time is missing, or is not one in Unix ms or ISO 8601."),
+        Kind(
+            "seconds", _BAD, "The number can only be in seconds. Times are in Unix ms: append three digits."
+        ),
+        Kind("conflicting-span", _BAD, "`period` and `start` exclude each other. Give one of them."),
         Kind("bad-request", _BAD, "The request is malformed, or ended before its body did."),
         Kind(
             "unauthorized",
@@ -73,7 +79,9 @@ KINDS: Final[Mapping[str, Kind]] = {
             "A page of another site may have sent this request. Set `http.token` and send it, or add the "
             "requested host to `http.allowed_hosts`; `detail` says more.",
         ),
-        Kind("not-found", _NOT_FOUND, "There is no such path."),
+        Kind(
+            "not-found", _NOT_FOUND, "There is no such path; `allowed` lists those that may have been meant."
+        ),
         Kind("unknown-symbol", _NOT_FOUND, "No such symbol is configured; `allowed` lists those that are."),
         Kind(
             "unknown-exchange", _NOT_FOUND, "No such exchange is configured; `allowed` lists those that are."

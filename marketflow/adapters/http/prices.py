@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from quart import Blueprint, request
 from quart.wrappers import Response
 
-from marketflow.adapters.http.parameters import parameters, with_exchange
+from marketflow.adapters.http.parameters import (
+    BadParameter,
+    asked_range,
+    names,
+    parameters,
+    symbol_names,
+    timestamp,
+    with_exchange,
+)
 from marketflow.adapters.http.responses import as_json
+from marketflow.adapters.http.tables import FORMAT, as_list
+from marketflow.app.answers import Latest, Statistic, Summary
 from marketflow.app.interface import PriceQuestions, StatisticKind
 
-DEFAULT_PERIOD = "1m"
+RANGE: Final = ("period", "start", "end")
+"""The parameters that say which span is asked for."""
 
 
 def price_routes(prices: PriceQuestions) -> Blueprint:
@@ -18,25 +31,40 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
 
     @routes.get("/symbols")
     async def symbols() -> Response:
-        parameters(request.args.items(multi=True), ())
-        return as_json({"symbols": prices.symbols})
+        given = parameters(request.args.items(multi=True), (FORMAT,))
+        return as_list("symbols", prices.symbols, ("symbol",), given)
 
     @routes.get("/prices/latest")
     async def latest_of_all() -> Response:
-        given = parameters(request.args.items(multi=True), ("symbol", "exchange"))
-        return as_json({"prices": await prices.latest_of_all(given.get("symbol"), given.get("exchange"))})
+        given = parameters(request.args.items(multi=True), ("symbol", "exchange", FORMAT))
+        found = await prices.latest_of_all(symbol_names(given.get("symbol")), names(given.get("exchange")))
+        return as_list("prices", found, Latest, given)
 
     @routes.get("/prices/latest/<symbol>")
     @routes.get("/prices/latest/<exchange>/<symbol>")
     async def latest(symbol: str, exchange: str | None = None) -> Response:
         asked, _ = with_exchange(request.args.items(multi=True), exchange, ())
-        return as_json(await prices.latest(symbol, asked))
+        return as_json(await prices.latest(symbol.upper(), asked))
+
+    @routes.get("/prices/at/<symbol>")
+    @routes.get("/prices/at/<exchange>/<symbol>")
+    async def at(symbol: str, exchange: str | None = None) -> Response:
+        asked, given = with_exchange(request.args.items(multi=True), exchange, ("time",))
+        if "time" not in given:
+            raise BadParameter("bad-time", "the query parameter `time` is needed")
+        return as_json(await prices.at(symbol.upper(), asked, timestamp("time", given["time"])))
+
+    @routes.get("/prices/aggregate")
+    async def aggregates() -> Response:
+        given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE, FORMAT))
+        asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
+        return as_list("prices", await prices.summaries(*asked, asked_range(given)), Summary, given)
 
     @routes.get("/prices/aggregate/<symbol>")
     @routes.get("/prices/aggregate/<exchange>/<symbol>")
     async def aggregate(symbol: str, exchange: str | None = None) -> Response:
-        asked, given = with_exchange(request.args.items(multi=True), exchange, ("period",))
-        return as_json(await prices.summary(symbol, asked, given.get("period", DEFAULT_PERIOD)))
+        asked, given = with_exchange(request.args.items(multi=True), exchange, RANGE)
+        return as_json(await prices.summary(symbol.upper(), asked, asked_range(given)))
 
     _statistic_routes(routes, prices, "highest")
     _statistic_routes(routes, prices, "lowest")
@@ -46,14 +74,14 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
 
 def _statistic_routes(routes: Blueprint, prices: PriceQuestions, kind: StatisticKind) -> None:
     async def statistics() -> Response:
-        given = parameters(request.args.items(multi=True), ("symbol", "exchange", "period"))
-        period = given.get("period", DEFAULT_PERIOD)
-        found = await prices.statistics(kind, given.get("symbol"), given.get("exchange"), period)
-        return as_json({"prices": found})
+        given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE, FORMAT))
+        asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
+        found = await prices.statistics(kind, *asked, asked_range(given))
+        return as_list("prices", found, Statistic, given)
 
     async def statistic(symbol: str, exchange: str | None = None) -> Response:
-        asked, given = with_exchange(request.args.items(multi=True), exchange, ("period",))
-        return as_json(await prices.statistic(kind, symbol, asked, given.get("period", DEFAULT_PERIOD)))
+        asked, given = with_exchange(request.args.items(multi=True), exchange, RANGE)
+        return as_json(await prices.statistic(kind, symbol.upper(), asked, asked_range(given)))
 
     routes.add_url_rule(f"/prices/{kind}", f"{kind}_of_all", statistics)
     routes.add_url_rule(f"/prices/{kind}/<symbol>", kind, statistic)

@@ -6,11 +6,12 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from quart import Quart, has_websocket_context, websocket
+from quart import Quart, current_app, has_websocket_context, request, websocket
 from quart.wrappers import Response
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from marketflow.adapters.http.kinds import KINDS
+from marketflow.adapters.http.near import nearest
 from marketflow.adapters.http.parameters import BadParameter
 from marketflow.adapters.http.peers import peer_of
 from marketflow.adapters.http.responses import as_json
@@ -114,6 +115,11 @@ async def _http_exception(error: HTTPException) -> Response:
         allowed = tuple(sorted(error.valid_methods))
         headers["Allow"] = ", ".join(allowed)
     detail = status.description or status.phrase
+    if isinstance(error, NotFound) and not has_websocket_context():
+        near = nearest(request.path, {rule.rule for rule in current_app.url_map.iter_rules()})
+        detail = f"there is no {request.path}"
+        if near:
+            detail, allowed = f"{detail}; did you mean {' or '.join(near)}?", tuple(near)
     return problem(_OF_STATUS.get(status, "bad-request"), detail, allowed=allowed, headers=headers)
 
 

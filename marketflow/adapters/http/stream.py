@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, Final, Self, cast
 
-import msgspec
 import trio
 from quart import Blueprint, request, websocket
 from quart.wrappers import Response
@@ -16,9 +15,10 @@ from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
 from marketflow.adapters.http.asgi import CLOSING
-from marketflow.adapters.http.parameters import parameters
+from marketflow.adapters.http.parameters import names, parameters, symbol_names
 from marketflow.adapters.http.peers import become_stream, peer_of
 from marketflow.adapters.http.problem import problem
+from marketflow.adapters.http.responses import encoded
 from marketflow.adapters.http.websockets import GOING_AWAY, PING, text_frame
 from marketflow.app.answers import PriceEvent
 from marketflow.app.interface import StreamQuestions, Subscription
@@ -47,7 +47,9 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
     @routes.get("/stream")
     async def events() -> Response:
         given = parameters(request.args.items(multi=True), _PARAMETERS)
-        asked = stream.subscribed(given.get("symbol"), given.get("exchange"), _last_event_id())
+        asked = stream.subscribed(
+            symbol_names(given.get("symbol")), names(given.get("exchange")), _last_event_id()
+        )
         closing: ExitStack = cast("Any", request.scope)[CLOSING]
         subscription = closing.enter_context(asked)
         body: bytes | _Events = b""
@@ -63,7 +65,8 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
     @routes.websocket("/ws")
     async def messages() -> None:
         given = parameters(websocket.args.items(multi=True), _PARAMETERS)
-        with stream.subscribed(given.get("symbol"), given.get("exchange"), None) as subscription:
+        asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
+        with stream.subscribed(*asked, None) as subscription:
             become_stream(websocket.scope)
             await websocket.accept()
             while (events := await subscription.receive()) is not None:
@@ -98,11 +101,11 @@ def _last_event_id() -> int | None:
 
 
 def _block(event: PriceEvent) -> bytes:
-    return b"event: price\nid: %d\ndata: %s\n\n" % (event.id, msgspec.json.encode(event.latest))
+    return b"event: price\nid: %d\ndata: %s\n\n" % (event.id, encoded(event.latest))
 
 
 def _frame(event: PriceEvent) -> bytes:
-    return text_frame(msgspec.json.encode(event.latest))
+    return text_frame(encoded(event.latest))
 
 
 class _Events(ResponseBody):

@@ -10,7 +10,7 @@ from marketflow.app.knowledge import BARS, ROWS, Knowledge
 from marketflow.app.ports import StoreAway
 from marketflow.app.questions.spans import PairSpans, Spans, bucketed
 from marketflow.domain.bars import Bar, merged_over
-from marketflow.domain.periods import CANDLE_INTERVALS, DAY, MINUTE, Span, ceil_to, floor_to
+from marketflow.domain.periods import CANDLE_INTERVALS, DAY, MINUTE, Interval, Span
 from marketflow.domain.prices import Pair
 
 
@@ -42,22 +42,22 @@ class CandlePages:
         Raises:
             NothingCanAnswer: a store that is needed for the page is away.
         """
-        width = CANDLE_INTERVALS[interval]
+        buckets = CANDLE_INTERVALS[interval]
         # The newest candles may be of any age, since those without updates are left out.
         spans = self._spans.of(pairs)
-        await spans.catch_up(0 if start is None else ceil_to(start, width))
+        await spans.catch_up(0 if start is None else buckets.ceil(start))
         # No update is a day ahead of our clock. The bound keeps out dates that a store cannot hold.
-        last = ceil_to(now if end is None else min(end, now + DAY), width)
+        last = buckets.ceil(now if end is None else min(end, now + DAY))
         known_from = following = None
         if start is None:
             bars, known_from = await spans.consistent(
-                lambda knowledge: self._newest(spans, width, last, limit, knowledge), now
+                lambda knowledge: self._newest(spans, buckets, last, limit, knowledge), now
             )
             shown = sorted(bars)[-limit:]
         else:
-            span = Span(ceil_to(start, width), last)
+            span = Span(buckets.ceil(start), last)
             bars = await spans.consistent(
-                lambda knowledge: self._from(spans, width, span, limit, knowledge), now
+                lambda knowledge: self._from(spans, buckets, span, limit, knowledge), now
             )
             starts = sorted(bars)
             shown = starts[:limit]
@@ -66,22 +66,22 @@ class CandlePages:
             symbol=pairs[0][1],
             exchange=exchange,
             interval=interval,
-            candles=[self._candle(first, width, bars[first], now) for first in shown],
+            candles=[self._candle(first, buckets.width, bars[first], now) for first in shown],
             next=following,
             known_from=known_from,
         )
 
     async def _newest(
-        self, spans: PairSpans, width: int, last: int, limit: int, knowledge: Knowledge
+        self, spans: PairSpans, buckets: Interval, last: int, limit: int, knowledge: Knowledge
     ) -> tuple[dict[int, Bar], int | None]:
         """The newest candles; if older ones cannot be read, also from which time (ms) on they are known."""
-        known = ceil_to(knowledge.bars_from, width)
-        bars = await self._load(spans, width, Span(known, last), knowledge)
+        known = buckets.ceil(knowledge.bars_from)
+        bars = await self._load(spans, buckets, Span(known, last), knowledge)
         if len(bars) >= limit:
             return bars, None
         try:
-            first = await self._skip(spans, width, Span(0, min(last, known)), limit, backwards=True)
-            older = await self._load(spans, width, Span(first or 0, min(last, known)), knowledge)
+            first = await self._skip(spans, buckets, Span(0, min(last, known)), limit, backwards=True)
+            older = await self._load(spans, buckets, Span(first or 0, min(last, known)), knowledge)
         except NothingCanAnswer:
             # Fewer than `limit`: older ones are in a store that is away.
             if not bars:
@@ -90,17 +90,19 @@ class CandlePages:
         return older | bars, None
 
     async def _from(
-        self, spans: PairSpans, width: int, span: Span, limit: int, knowledge: Knowledge
+        self, spans: PairSpans, buckets: Interval, span: Span, limit: int, knowledge: Knowledge
     ) -> dict[int, Bar]:
         if span.empty:
             return {}
         last = None
         if span.start < knowledge.bars_from:
-            last = await self._skip(spans, width, span, limit + 1)
-        return await self._load(spans, width, Span(span.start, span.end if last is None else last), knowledge)
+            last = await self._skip(spans, buckets, span, limit + 1)
+        return await self._load(
+            spans, buckets, Span(span.start, span.end if last is None else last), knowledge
+        )
 
     async def _skip(
-        self, spans: PairSpans, width: int, span: Span, candles: int, *, backwards: bool = False
+        self, spans: PairSpans, buckets: Interval, span: Span, candles: int, *, backwards: bool = False
     ) -> int | None:
         """How far into the span to read for so many candles; None for all of it.
 
@@ -109,19 +111,21 @@ class CandlePages:
         Raises:
             NothingCanAnswer: PostgreSQL is away.
         """
-        if width % self._interval:
+        if buckets.width % self._interval:
             return None  # Such candles are made of one-second bars: there is an hour of them at most.
         try:
-            rows = candles * width // self._interval
+            rows = candles * buckets.width // self._interval
             reached = await spans.skip(span, rows, backwards=backwards)
         except StoreAway:
             raise NothingCanAnswer from None
         if reached is None:
             return None
-        return floor_to(reached, width) if backwards else ceil_to(reached, width)
+        return buckets.floor(reached) if backwards else buckets.ceil(reached)
 
-    async def _load(self, spans: PairSpans, width: int, span: Span, knowledge: Knowledge) -> dict[int, Bar]:
-        """The candles that begin in the span, whose bounds are multiples of `width`.
+    async def _load(
+        self, spans: PairSpans, buckets: Interval, span: Span, knowledge: Knowledge
+    ) -> dict[int, Bar]:
+        """The candles that begin in the span, whose bounds are those of candles.
 
         Candles whose beginning was forgotten or deleted are left out.
 
@@ -133,19 +137,20 @@ class CandlePages:
         if knowledge.has_unread(span):
             raise NothingCanAnswer
         found: defaultdict[str, list[tuple[int, Bar]]] = defaultdict(list)
-        for part in knowledge.parts(Span(max(span.start, knowledge.buckets_from(width)), span.end)):
+        for part in knowledge.parts(Span(max(span.start, knowledge.buckets_from(buckets)), span.end)):
             if part.origin == ROWS:
                 try:
-                    rows = await spans.rows(part.span, width)
+                    # Their buckets begin at the epoch, on a Thursday, so weeks are made of days.
+                    rows = await spans.rows(part.span, min(buckets.width, DAY))
                 except StoreAway:
                     raise NothingCanAnswer from None
-                for (exchange, _), buckets in rows.items():
-                    found[exchange] += buckets.items()
+                for (exchange, _), of_rows in rows.items():
+                    found[exchange] += of_rows.items()
             elif part.origin == BARS:
-                bars = await spans.bars(part.span, by_second=width < MINUTE)
+                bars = await spans.bars(part.span, by_second=buckets.width < MINUTE)
                 for (exchange, _), of_pair in bars.items():
                     found[exchange] += of_pair
-        return _over_exchanges({exchange: bucketed(of_one, width) for exchange, of_one in found.items()})
+        return _over_exchanges({exchange: bucketed(of_one, buckets) for exchange, of_one in found.items()})
 
     def _candle(self, start: int, width: int, bar: Bar, now: int) -> Candle:
         return Candle(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from marketflow.app.answers import (
@@ -10,24 +10,26 @@ from marketflow.app.answers import (
     Candles,
     Latest,
     NoData,
+    PriceAt,
     Statistic,
     Summary,
     UnknownExchange,
     UnknownSymbol,
     volumes_of,
 )
-from marketflow.app.interface import StatisticKind
+from marketflow.app.interface import Names, StatisticKind
 from marketflow.app.ports import Clock
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
+from marketflow.app.questions.past import PastUpdates
 from marketflow.app.questions.spans import Covered, Spans
 from marketflow.domain.bars import Bar, merged_over
-from marketflow.domain.periods import parse_period
+from marketflow.domain.periods import Range
 from marketflow.domain.prices import Pair, PriceUpdate
 
 
 class Queries:
-    """Fills the port PriceQuestions. An exchange of None means all exchanges of the current mode."""
+    """Fills the port PriceQuestions."""
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class Queries:
         exchanges: Sequence[str],
         exchanges_of_mode: Callable[[], Sequence[str]],
         newest: NewestUpdates,
+        past: PastUpdates,
         spans: Spans,
         pages: CandlePages,
         clock: Clock,
@@ -45,13 +48,14 @@ class Queries:
         self.exchanges = tuple(exchanges)
         self._exchanges_of_mode = exchanges_of_mode
         self._newest = newest
+        self._past = past
         self._spans = spans
         self._pages = pages
         self._clock = clock
 
-    # ---- latest ----
+    # ---- one update ----
 
-    async def latest(self, symbol: str, exchange: str | None) -> Latest:
+    async def latest(self, symbol: str, exchanges: Names) -> Latest:
         """The update with the greatest timestamp.
 
         Of equal ones of an exchange it is the later received, over exchanges that of the later name.
@@ -59,118 +63,122 @@ class Queries:
         Raises:
             UnknownSymbol, UnknownExchange, NoData, NothingCanAnswer
         """
-        pairs = self.pairs(symbol, exchange)
+        pairs = self.pairs((symbol,), exchanges)
         found = await self._newest.of(pairs)
         if not found:
             raise NoData(f"no update of {symbol} was ever seen")
         newest = max(found, key=lambda pair: (found[pair][0].timestamp, pair[0]))
         return _latest(*found[newest])
 
-    async def latest_of_all(self, symbol: str | None, exchange: str | None) -> list[Latest]:
+    async def latest_of_all(self, symbols: Names, exchanges: Names) -> list[Latest]:
         """The newest update of each exchange and symbol.
 
         Raises:
             UnknownSymbol, UnknownExchange, NothingCanAnswer
         """
-        pairs = self.pairs(symbol, exchange)
+        pairs = self.pairs(symbols, exchanges)
         found = await self._newest.of(pairs)
         return [_latest(*found[pair]) for pair in pairs if pair in found]
 
-    # ---- over a period ----
+    async def at(self, symbol: str, exchanges: Names, time: int) -> PriceAt:
+        """The last update at or before a time (Unix ms). A time that is yet to come stands for now.
 
-    async def statistic(
-        self, kind: StatisticKind, symbol: str, exchange: str | None, period: str
-    ) -> Statistic:
-        """The highest, lowest or average price of [now - period, now).
+        Raises:
+            UnknownSymbol, UnknownExchange, NoData, NothingCanAnswer
+        """
+        pairs, now = self.pairs((symbol,), exchanges), self._clock.now()
+        found = await self._past.at(pairs, min(time, now), now)
+        if found is None:
+            raise NoData(f"no update of {symbol} at or before {min(time, now)} is known")
+        return found
+
+    # ---- over a span ----
+
+    async def statistic(self, kind: StatisticKind, symbol: str, exchanges: Names, asked: Range) -> Statistic:
+        """The highest, lowest or average price of a span.
 
         Raises:
             UnknownSymbol, UnknownExchange, BadPeriod, NoData, NothingCanAnswer
         """
-        found = await self._over(self.pairs(symbol, exchange), period, kind)
+        found = await self._over((symbol,), exchanges, asked, kind)
         if not found.bars:
             raise _no_data(symbol, found)
-        return _statistic(kind, found.bars, exchange, period, found)
+        return _statistic(kind, found.bars, exchanges, asked, found)
 
     async def statistics(
-        self, kind: StatisticKind, symbol: str | None, exchange: str | None, period: str
+        self, kind: StatisticKind, symbols: Names, exchanges: Names, asked: Range
     ) -> list[Statistic]:
         """The highest, lowest or average price of each symbol that has updates in the span.
 
         Raises:
             UnknownSymbol, UnknownExchange, BadPeriod, NothingCanAnswer
         """
-        found = await self._over(self.pairs(symbol, exchange), period, kind)
-        by_symbol = {
-            name: {pair: found.bars[pair] for pair in pairs}
-            for name, pairs in groupby(found.bars, key=lambda pair: pair[1])
-        }
-        return [_statistic(kind, bars, exchange, period, found) for bars in by_symbol.values()]
+        found = await self._over(symbols, exchanges, asked, kind)
+        return [_statistic(kind, bars, exchanges, asked, found) for bars in _by_symbol(found)]
 
-    async def summary(self, symbol: str, exchange: str | None, period: str) -> Summary:
-        """All statistics of [now - period, now) at once.
+    async def summary(self, symbol: str, exchanges: Names, asked: Range) -> Summary:
+        """All statistics of a span at once.
 
         Raises:
             UnknownSymbol, UnknownExchange, BadPeriod, NoData, NothingCanAnswer
         """
-        found = await self._over(self.pairs(symbol, exchange), period)
-        bar = _over_exchanges(found.bars)
-        if bar is None:
+        found = await self._over((symbol,), exchanges, asked)
+        if not found.bars:
             raise _no_data(symbol, found)
-        return Summary(
-            symbol=symbol,
-            exchange=exchange,
-            period=period,
-            average_price=bar.average,
-            min_price=bar.min,
-            max_price=bar.max,
-            open_price=bar.open,
-            close_price=bar.close,
-            updates=bar.count,
-            **volumes_of(bar),
-            start=found.span.start,
-            end=found.span.end,
-            source=found.source,
-        )
+        return _summary(found.bars, exchanges, asked, found)
+
+    async def summaries(self, symbols: Names, exchanges: Names, asked: Range) -> list[Summary]:
+        """All statistics of each symbol that has updates in the span.
+
+        Raises:
+            UnknownSymbol, UnknownExchange, BadPeriod, NothingCanAnswer
+        """
+        found = await self._over(symbols, exchanges, asked)
+        return [_summary(bars, exchanges, asked, found) for bars in _by_symbol(found)]
+
+    async def _over(
+        self, symbols: Names, exchanges: Names, asked: Range, kind: StatisticKind | None = None
+    ) -> Covered:
+        pairs, now = self.pairs(symbols, exchanges), self._clock.now()
+        return await self._spans.of(pairs).over(asked.span(now), now, kind)
 
     # ---- candles ----
 
     async def candles(
-        self, symbol: str, exchange: str | None, interval: str, start: int | None, end: int | None, limit: int
+        self, symbol: str, exchanges: Names, interval: str, start: int | None, end: int | None, limit: int
     ) -> Candles:
         """A page of at most `limit` candles that begin within [start, end), oldest first.
 
         Raises:
             UnknownSymbol, UnknownExchange, NothingCanAnswer
         """
-        pairs = self.pairs(symbol, exchange)
+        pairs = self.pairs((symbol,), exchanges)
         return await self._pages.page(
             pairs,
             interval,
-            exchange=exchange,
+            exchange=_asked_for(exchanges),
             start=start,
             end=end,
             limit=limit,
             now=self._clock.now(),
         )
 
-    async def _over(self, pairs: Sequence[Pair], period: str, kind: StatisticKind | None = None) -> Covered:
-        return await self._spans.of(pairs).until(parse_period(period), self._clock.now(), kind)
-
     # ---- exchanges and symbols ----
 
-    def pairs(self, symbol: str | None, exchange: str | None) -> list[Pair]:
+    def pairs(self, symbols: Names, exchanges: Names) -> list[Pair]:
         """The exchanges and symbols that a question is about, in the order of the symbols.
 
         Raises:
             UnknownSymbol, UnknownExchange
         """
-        if symbol is not None and symbol not in self.symbols:
-            raise UnknownSymbol(symbol, self.symbols)
-        if exchange is not None and exchange not in self.exchanges:
-            raise UnknownExchange(exchange, self.exchanges)
-        exchanges: Iterable[str] = self._exchanges_of_mode() if exchange is None else (exchange,)
-        symbols = self.symbols if symbol is None else (symbol,)
-        return [(name, of) for of in symbols for name in exchanges]
+        for symbol in symbols or ():
+            if symbol not in self.symbols:
+                raise UnknownSymbol(symbol, self.symbols)
+        for exchange in exchanges or ():
+            if exchange not in self.exchanges:
+                raise UnknownExchange(exchange, self.exchanges)
+        of_each: Iterable[str] = self._exchanges_of_mode() if exchanges is None else exchanges
+        return [(name, of) for of in (self.symbols if symbols is None else symbols) for name in of_each]
 
 
 def _latest(update: PriceUpdate, source: AnswerSource) -> Latest:
@@ -181,16 +189,28 @@ def _no_data(symbol: str, found: Covered) -> NoData:
     return NoData(f"there are no updates of {symbol} in [{found.span.start}, {found.span.end})")
 
 
-def _over_exchanges(bars: Mapping[Pair, Bar]) -> Bar | None:
-    """The bars of one symbol merged; None if there are none."""
-    return merged_over({exchange: bar for (exchange, _), bar in bars.items()})
+def _asked_for(exchanges: Names) -> str | None:
+    """The exchange that was asked for, if it was one."""
+    return exchanges[0] if exchanges is not None and len(exchanges) == 1 else None
+
+
+def _by_symbol(found: Covered) -> Iterator[Mapping[Pair, Bar]]:
+    """The bars of each symbol, which are beside each other."""
+    for _, pairs in groupby(found.bars, key=lambda pair: pair[1]):
+        yield {pair: found.bars[pair] for pair in pairs}
+
+
+def _over_exchanges(bars: Mapping[Pair, Bar]) -> Bar:
+    """The bars of one symbol merged."""
+    whole = merged_over({exchange: bar for (exchange, _), bar in bars.items()})
+    assert whole is not None, "only symbols with bars are answered for"  # noqa: S101
+    return whole
 
 
 def _statistic(
-    kind: StatisticKind, bars: Mapping[Pair, Bar], exchange: str | None, period: str, found: Covered
+    kind: StatisticKind, bars: Mapping[Pair, Bar], exchanges: Names, asked: Range, found: Covered
 ) -> Statistic:
-    whole = _over_exchanges(bars)
-    assert whole is not None, "only symbols with bars are answered for"  # noqa: S101
+    whole, exchange = _over_exchanges(bars), _asked_for(exchanges)
     match kind:
         case "highest":
             (exchange, _), price = max(sorted(bars), key=lambda pair: bars[pair].max), whole.max
@@ -201,9 +221,28 @@ def _statistic(
     return Statistic(
         symbol=next(iter(bars))[1],
         exchange=exchange,
-        period=period,
+        period=asked.named_period,
         price=price,
         updates=whole.count,
+        start=found.span.start,
+        end=found.span.end,
+        source=found.source,
+    )
+
+
+def _summary(bars: Mapping[Pair, Bar], exchanges: Names, asked: Range, found: Covered) -> Summary:
+    whole = _over_exchanges(bars)
+    return Summary(
+        symbol=next(iter(bars))[1],
+        exchange=_asked_for(exchanges),
+        period=asked.named_period,
+        average_price=whole.average,
+        min_price=whole.min,
+        max_price=whole.max,
+        open_price=whole.open,
+        close_price=whole.close,
+        updates=whole.count,
+        **volumes_of(whole),
         start=found.span.start,
         end=found.span.end,
         source=found.source,

@@ -14,7 +14,7 @@ from marketflow.app.knowledge import Knowledge, View, Views
 from marketflow.app.ports import RowReading, StoreAway, WindowReading
 from marketflow.app.questions.edges import Edges
 from marketflow.domain.bars import BAR_WIDTH, Bar, merged
-from marketflow.domain.periods import DAY, Span, ceil_to, floor_to
+from marketflow.domain.periods import DAY, Interval, Span, ceil_to, floor_to
 from marketflow.domain.prices import Pair
 
 _Answer = TypeVar("_Answer")
@@ -103,67 +103,73 @@ class PairSpans:
             if self.knowledge(now).bars_from == knowledge.bars_from:
                 return answer
 
-    # ---- a period that ends now ----
+    # ---- a span ----
 
-    async def until(self, period: int, now: int, kind: StatisticKind | None = None) -> Covered:
-        """The bars of [now - period, now), or of the nearest span that can be answered.
+    async def over(self, span: Span, now: int, kind: StatisticKind | None = None) -> Covered:
+        """The bars of the span, or of the nearest span that can be answered.
 
-        A period up to the window's length is exact to the ms if Redis answers. Otherwise the span consists
-        of whole seconds, and where one-second bars do not go back to its start, it starts with an interval of
-        the aggregates. It is shorter than the period if nobody knows its beginning.
+        A span within the window is exact to the ms if Redis answers. Otherwise it consists of whole seconds,
+        and where one-second bars do not go back to its start or end, it begins or ends with an interval of
+        the aggregates: it is longer than asked for then, but does not reach beyond `now`. It is shorter if
+        nobody knows its beginning.
 
         Args:
-            period: ms.
+            span: it ends at `now` or earlier.
             now: Unix ms.
             kind: which statistic is wanted beside the count; None for all, open and close too.
 
         Raises:
             NothingCanAnswer: no part of it is known for sure.
         """
-        end = floor_to(now, BAR_WIDTH)
-        await self.catch_up(end - period)
+        if span.empty:
+            return Covered({}, span, MEMORY)
+        await self.catch_up(floor_to(span.start, BAR_WIDTH))
 
         async def read(knowledge: Knowledge) -> Covered:
-            if period <= self._of_all.window_length and now - period >= knowledge.bars_from:
-                exact = await self._to_the_ms(Span(now - period, now), kind)
+            if span.start >= max(now - self._of_all.window_length, knowledge.bars_from):
+                exact = await self.to_the_ms(span, kind)
                 if exact is not None:
                     return exact
-            return await self._in_seconds(Span(end - period, end), knowledge)
+            return await self._in_seconds(span, floor_to(now, BAR_WIDTH), knowledge)
 
         return await self.consistent(read, now)
 
-    async def _in_seconds(self, span: Span, knowledge: Knowledge) -> Covered:
-        """The bars of the span, whose bounds are whole seconds, as far back as it is known."""
-        bars_from, start = knowledge.bars_from, knowledge.whole_from(span.start)
+    async def _in_seconds(self, span: Span, last: int, knowledge: Knowledge) -> Covered:
+        """The bars of the whole seconds that the span touches, as far as it is known, up to `last` (ms)."""
+        bars_from = knowledge.bars_from
+        start = knowledge.whole_from(floor_to(span.start, BAR_WIDTH))
+        end = min(ceil_to(span.end, BAR_WIDTH), last)
+        if end <= bars_from:
+            end = min(ceil_to(end, self._of_all.interval), bars_from)
+            if end <= knowledge.rows_from:
+                return Covered({}, span, POSTGRES)  # Its rows were deleted.
         rows: Buckets = {}
-        if start < bars_from:
+        if start < min(end, bars_from):
             try:
-                rows = await self.rows(Span(start, bars_from), DAY)
+                rows = await self.rows(Span(start, min(end, bars_from)), DAY)
             except StoreAway:
                 start = bars_from
-        if start >= span.end:
+        if start >= end:
             raise NothingCanAnswer
-        parts = await self.bars(Span(max(start, bars_from), span.end))
-        source: AnswerSource = (
-            POSTGRES
-            if start < bars_from
-            else REDIS
-            if await self._standing.can_answer_from_redis()
-            else MEMORY
-        )
+        parts = await self.bars(Span(max(start, bars_from), end))
+        source: AnswerSource = POSTGRES if start < bars_from else await self.source()
         bars = {
             pair: bar
             for pair in self.pairs
             if (bar := merged([*(bar for _, bar in parts[pair]), *rows.get(pair, {}).values()])) is not None
         }
-        return Covered(bars, Span(start, span.end), source)
+        return Covered(bars, Span(start, end), source)
+
+    async def source(self) -> AnswerSource:
+        """Where one-second bars come from: from Redis as long as it has them all."""
+        return REDIS if await self._standing.can_answer_from_redis() else MEMORY
 
     # ---- to the millisecond ----
 
-    async def _to_the_ms(self, span: Span, kind: StatisticKind | None) -> Covered | None:
+    async def to_the_ms(self, span: Span, kind: StatisticKind | None) -> Covered | None:
         """Whole seconds from bars, the edges from raw updates; None if these lack an accepted update.
 
-        Updates that are accepted meanwhile may be in the answer.
+        The edges must be in the window. Updates that are accepted meanwhile may be in the answer.
         """
         first, last = ceil_to(span.start, BAR_WIDTH), floor_to(span.end, BAR_WIDTH)
         edges = [Span(span.start, first)]
@@ -232,13 +238,13 @@ class PairSpans:
             for start, ours in unwritten[pair].items():
                 if start not in rows or rows[start].count < ours.count:
                     rows[start] = ours
-            buckets[pair].update(bucketed(rows.items(), width))
+            buckets[pair].update(bucketed(rows.items(), Interval(width)))
         return buckets
 
 
-def bucketed(bars: Iterable[tuple[int, Bar]], width: int) -> dict[int, Bar]:
-    """Bars given with their start (ms), merged into buckets of `width` ms."""
+def bucketed(bars: Iterable[tuple[int, Bar]], buckets: Interval) -> dict[int, Bar]:
+    """Bars given with their start (ms), merged into buckets."""
     parts: dict[int, list[Bar]] = {}
     for start, bar in bars:
-        parts.setdefault(floor_to(start, width), []).append(bar)
+        parts.setdefault(buckets.floor(start), []).append(bar)
     return {start: whole for start, group in parts.items() if (whole := merged(group)) is not None}

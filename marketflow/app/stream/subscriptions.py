@@ -21,6 +21,7 @@ import trio
 from trio_util import move_on_when
 
 from marketflow.app.answers import PriceEvent
+from marketflow.app.interface import Names
 from marketflow.app.knowledge import StreamedBars
 from marketflow.app.stream.delivery import Delivery
 from marketflow.app.stream.newest_events import Filter, NewestEvents
@@ -44,28 +45,33 @@ _NO_EVENT: Final = -1
 class Wanted:
     """Which events a client wants."""
 
-    symbol: str | None
-    """None: all symbols."""
-    exchange: str | None
-    """None: all exchanges of the current mode."""
-    exchanges: Callable[[], Collection[str]]
-    """Called for each send: the mode may have changed."""
+    symbols: Names
+    named: Names
+    """The exchanges that it has named; None: those of the current mode."""
+    of_mode: Callable[[], Collection[str]]
+    """The exchanges of the current mode. Called for each send, since it may have changed."""
 
     @property
     def filter(self) -> Filter:
-        """The filter whose events wake the client."""
-        return self.exchange, self.symbol
+        """The filter whose events wake the client. One that has named several is woken by all."""
+        return _only(self.named), _only(self.symbols)
+
+    @property
+    def exchanges(self) -> Collection[str]:
+        """Those wanted at this moment."""
+        return self.of_mode() if self.named is None else self.named
 
     def covers(self, pair: Pair) -> bool:
         """Whether events of the pair are wanted at this moment."""
         exchange, symbol = pair
-        return exchange in self.exchanges() and self.symbol in (None, symbol)
+        return exchange in self.exchanges and (self.symbols is None or symbol in self.symbols)
 
     def among(self, events: Sequence[PriceEvent]) -> Iterator[PriceEvent]:
         """The wanted ones of these events."""
-        exchanges, symbol = self.exchanges(), self.symbol
+        exchanges, symbols = self.exchanges, self.symbols
         for event in events:
-            if event.latest.exchange in exchanges and symbol in (None, event.latest.symbol):
+            latest = event.latest
+            if latest.exchange in exchanges and (symbols is None or latest.symbol in symbols):
                 yield event
 
 
@@ -127,7 +133,7 @@ class PriceStream:
         bars: StreamedBars,
         pairs: Sequence[Pair],
         exchanges_of_mode: Callable[[], Collection[str]],
-        check: Callable[[str | None, str | None], object],
+        check: Callable[[Names, Names], object],
         most_clients: int,
         heartbeat: float = HEARTBEAT,
     ) -> None:
@@ -180,19 +186,24 @@ class PriceStream:
 
     @contextmanager
     def subscribed(
-        self, symbol: str | None, exchange: str | None, since: int | None = None
+        self, symbols: Names, exchanges: Names, since: int | None = None
     ) -> Iterator[Subscription]:
         """A client for the length of the block. Its first events are the newest of each pair it asks for.
 
         Args:
-            symbol: None for all.
-            exchange: None for all of the current mode, also after a switch.
+            symbols: None for all.
+            exchanges: None for all of the current mode, also after a switch.
             since: the id of the last event that the client got; None if there was none.
 
         Raises:
             UnknownSymbol, UnknownExchange, TooManyClients
         """
-        self._check(symbol, exchange)
-        exchanges = self._exchanges_of_mode if exchange is None else lambda: (exchange,)
+        self._check(symbols, exchanges)
+        wanted = Wanted(symbols, exchanges, self._exchanges_of_mode)
         with self._places.take():
-            yield Subscription(Wanted(symbol, exchange, exchanges), self._delivery, since=since)
+            yield Subscription(wanted, self._delivery, since=since)
+
+
+def _only(names: Names) -> str | None:
+    """The name, if it is the only one; None if there are several, or all."""
+    return names[0] if names is not None and len(names) == 1 else None

@@ -9,7 +9,7 @@ import msgspec
 
 from marketflow import __version__
 from marketflow.adapters.http.kinds import KINDS
-from marketflow.app.answers import Candle, Candles, Latest, Statistic, Summary
+from marketflow.app.answers import Candle, Candles, Latest, PriceAt, Statistic, Summary
 from marketflow.app.interface import (
     ClusterState,
     Counters,
@@ -28,6 +28,7 @@ _NOON: Final = 1_795_348_800_000
 def examples(symbol: str, exchange: str, *, in_cluster: bool = False) -> dict[str, Any]:
     """An example of each kind of answer, by the name of its schema."""
     latest = Latest(symbol, exchange, 100150.75492142327, _NOON - 51, "redis", 0.0125)
+    price_at = PriceAt(symbol, exchange, 100150.75492142327, _NOON - 51, _NOON, "exact", "redis")
     statistic = Statistic(symbol, exchange, "1m", 100893.4, 2994, _NOON - 60_000, _NOON, "redis")
     summary = Summary(
         symbol=symbol,
@@ -93,9 +94,11 @@ def examples(symbol: str, exchange: str, *, in_cluster: bool = False) -> dict[st
     return {
         "Latest": msgspec.to_builtins(latest),
         "LatestList": msgspec.to_builtins({"prices": [latest]}),
+        "PriceAt": msgspec.to_builtins(price_at),
         "Statistic": msgspec.to_builtins(statistic),
         "StatisticList": msgspec.to_builtins({"prices": [statistic]}),
         "Summary": msgspec.to_builtins(summary),
+        "SummaryList": msgspec.to_builtins({"prices": [summary]}),
         "Candles": candles,
         "Event": {"event": "price", "id": f"{_NOON}000", "data": msgspec.json.encode(latest).decode()},
         "Metrics": f'marketflow_updates_received_total{{exchange="{exchange}"}} 18002.0\n',

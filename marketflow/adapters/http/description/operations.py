@@ -28,6 +28,8 @@ TAGS: Final[dict[Tag, str]] = {
 
 _SYMBOL: Final = ("not-found", "unknown-symbol")
 _EXCHANGE: Final = ("not-found", "unknown-exchange")
+_RANGE: Final = ("period", "from", "to")
+_SPAN: Final = ("bad-period", "bad-start", "bad-end", "seconds", "conflicting-span")
 _STORES: Final = ("nothing-can-answer", "not-ready")
 
 
@@ -47,6 +49,8 @@ class Operation:
     kinds: tuple[str, ...] = ()
     """The kinds of problems that it may answer with, except for those that every route has."""
     media: tuple[str, ...] = (JSON,)
+    listed: bool = False
+    """Whether it answers with a list, which is also there as CSV."""
     guarded: bool = False
     """Whether it needs the token, if one is configured."""
     strict: bool = True
@@ -72,8 +76,9 @@ def _prices() -> Iterator[Operation]:
         "The newest price of each exchange and symbol",
         "LatestList",
         "The newest update of each pair, of any age. Pairs without any are left out.",
-        parameters=("symbol", "exchange"),
-        kinds=(*_SYMBOL[1:], *_EXCHANGE[1:], *_STORES),
+        parameters=("symbol", "exchange", "format"),
+        listed=True,
+        kinds=("bad-format", *_SYMBOL[1:], *_EXCHANGE[1:], *_STORES),
     )
     yield from _with_and_without_exchange(
         Operation(
@@ -86,6 +91,18 @@ def _prices() -> Iterator[Operation]:
             kinds=(*_SYMBOL, "no-data", *_STORES),
         )
     )
+    yield from _with_and_without_exchange(
+        Operation(
+            "/prices/at/{symbol}",
+            "prices",
+            "The price of a symbol at a time",
+            "PriceAt",
+            "The last update at or before the time. Within the last minute it is exact; before that it is "
+            "the close of the last second or minute that ended by then. `resolution` says which.",
+            parameters=("time", "exchange"),
+            kinds=("bad-time", "seconds", *_SYMBOL, "no-data", *_STORES),
+        )
+    )
     for kind, what in (("highest", "highest"), ("lowest", "lowest"), ("average", "average")):
         yield Operation(
             f"/prices/{kind}",
@@ -93,8 +110,9 @@ def _prices() -> Iterator[Operation]:
             f"The {what} price of each symbol over a period",
             "StatisticList",
             "Symbols without updates in the span are left out.",
-            parameters=("symbol", "exchange", "period"),
-            kinds=("bad-period", *_SYMBOL[1:], *_EXCHANGE[1:], *_STORES),
+            parameters=("symbol", "exchange", *_RANGE, "format"),
+            listed=True,
+            kinds=("bad-format", *_SPAN, *_SYMBOL[1:], *_EXCHANGE[1:], *_STORES),
         )
         yield from _with_and_without_exchange(
             Operation(
@@ -102,10 +120,20 @@ def _prices() -> Iterator[Operation]:
                 "prices",
                 f"The {what} price of a symbol over a period",
                 "Statistic",
-                parameters=("exchange", "period"),
-                kinds=("bad-period", *_SYMBOL, "no-data", *_STORES),
+                parameters=("exchange", *_RANGE),
+                kinds=(*_SPAN, *_SYMBOL, "no-data", *_STORES),
             )
         )
+    yield Operation(
+        "/prices/aggregate",
+        "prices",
+        "Everything about each symbol's prices over a span",
+        "SummaryList",
+        "Symbols without updates in the span are left out.",
+        parameters=("symbol", "exchange", *_RANGE, "format"),
+        listed=True,
+        kinds=("bad-format", *_SPAN, *_SYMBOL[1:], *_EXCHANGE[1:], *_STORES),
+    )
     yield from _with_and_without_exchange(
         Operation(
             "/prices/aggregate/{symbol}",
@@ -113,11 +141,19 @@ def _prices() -> Iterator[Operation]:
             "Everything about a symbol's prices over a period",
             "Summary",
             "The mean, the lowest, highest, first and last price, and the volume at once.",
-            parameters=("exchange", "period"),
-            kinds=("bad-period", *_SYMBOL, "no-data", *_STORES),
+            parameters=("exchange", *_RANGE),
+            kinds=(*_SPAN, *_SYMBOL, "no-data", *_STORES),
         )
     )
-    yield Operation("/symbols", "prices", "The configured symbols", "Symbols", kinds=("not-ready",))
+    yield Operation(
+        "/symbols",
+        "prices",
+        "The configured symbols",
+        "Symbols",
+        parameters=("format",),
+        listed=True,
+        kinds=("bad-format", "not-ready"),
+    )
 
 
 def _candles() -> Iterator[Operation]:
@@ -129,8 +165,18 @@ def _candles() -> Iterator[Operation]:
             "Candles",
             "Candles that begin within [start, end), the oldest first. Without `start` they are the newest "
             "ones. Where `next` is not null, it is the `start` of the following page.",
-            parameters=("interval", "exchange", "start", "end", "limit"),
-            kinds=("bad-interval", "bad-limit", "bad-start", "bad-end", *_SYMBOL, *_STORES),
+            parameters=("interval", "exchange", "start", "end", "limit", "format"),
+            listed=True,
+            kinds=(
+                "bad-format",
+                "bad-interval",
+                "bad-limit",
+                "bad-start",
+                "bad-end",
+                "seconds",
+                *_SYMBOL,
+                *_STORES,
+            ),
         )
     )
 
@@ -163,7 +209,15 @@ def _stream() -> Iterator[Operation]:
 
 
 def _others() -> Iterator[Operation]:
-    yield Operation("/exchanges", "exchanges", "The exchanges of both modes", "Exchanges")
+    yield Operation(
+        "/exchanges",
+        "exchanges",
+        "The exchanges of both modes",
+        "Exchanges",
+        parameters=("format",),
+        listed=True,
+        kinds=("bad-format",),
+    )
     yield Operation("/mode", "mode", "The current mode", "ModeState")
     for mode, what in (("live", "prices of the exchanges"), ("test", "prices of a generator")):
         yield Operation(

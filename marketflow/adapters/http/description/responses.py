@@ -10,6 +10,7 @@ from marketflow.adapters.http.description.operations import Operation
 from marketflow.adapters.http.description.values import Json, ref
 from marketflow.adapters.http.kinds import KINDS, Kind
 from marketflow.adapters.http.problem import PROBLEM_JSON
+from marketflow.adapters.http.tables import CSV
 
 STRICT: Final = ("unknown-parameter", "repeated-parameter")
 """The kinds of problems of every route that is strict about its parameters."""
@@ -57,6 +58,8 @@ def responses(operation: Operation, examples: Mapping[str, object]) -> Iterator[
         if operation.answer in examples:
             content["example"] = examples[operation.answer]
         answer["content"] = dict.fromkeys(operation.media, content)
+        if operation.listed:
+            answer["content"][CSV] = {"schema": ref("Text")}
         yield "200", answer | _headers(200)
     if operation.cached:
         yield (

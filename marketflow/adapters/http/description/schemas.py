@@ -9,7 +9,7 @@ import msgspec
 
 from marketflow.adapters.http.description.values import JSON, Json, ref
 from marketflow.adapters.http.kinds import KINDS
-from marketflow.app.answers import Candles, Latest, Statistic, Summary
+from marketflow.app.answers import Candles, Latest, PriceAt, Statistic, Summary
 from marketflow.app.interface import ExchangeState, HealthReport, NodeReport
 from marketflow.app.share.ledger import FENCED, OVERFLOW, SHUTDOWN
 from marketflow.domain.prices import REASONS
@@ -22,7 +22,7 @@ def answers(*, in_cluster: bool = False) -> dict[str, Json]:
     """
     report = NodeReport if in_cluster else HealthReport
     _, classes = msgspec.json.schema_components(
-        (Latest, Statistic, Summary, Candles, report, ExchangeState),
+        (Latest, PriceAt, Statistic, Summary, Candles, report, ExchangeState),
         ref_template="#/components/schemas/{name}",
     )
     classes["HealthReport"] = classes.pop(report.__name__)
@@ -70,7 +70,7 @@ EVERYWHERE: Final[Mapping[str, Json]] = {
     "symbol": _value("Symbol", "The symbol."),
     "exchange": _value_or_null("Exchange", "The requested exchange; null: all exchanges of the mode."),
     "source": _value("Source", "Where the answer comes from."),
-    "period": _value("Period", "The requested period."),
+    "period": _value_or_null("Period", "The requested period; null: a start was requested."),
     "updates": {"description": "The number of updates in the span.", "minimum": 1},
     "start": _value("Timestamp", "The beginning of the span (inclusive)."),
     "end": _value("Timestamp", "The end of the span (exclusive)."),
@@ -102,6 +102,17 @@ WORDS: Final[Mapping[str, Mapping[str, Json]]] = {
             "description": "The volume of this update, in the base currency; null if its exchange did not "
             "send one, or if only the row of its minute is left.",
             "minimum": 0,
+        },
+    },
+    "PriceAt": {
+        "exchange": _value("Exchange", "The exchange that sent it."),
+        "price": _price("The price, as the exchange sent it."),
+        "timestamp": _value("Timestamp", "The exchange's own time of the update."),
+        "time": _value("Timestamp", "The requested time; now, if that is yet to come."),
+        "resolution": {
+            "description": "`exact`, or the length of the bar or row whose close it is, the last one that "
+            "ended by the time: `1s`, or the interval of the aggregates.",
+            "examples": ["exact", "1s", "1m"],
         },
     },
     "Statistic": {
@@ -262,6 +273,7 @@ def _list(name: str, of: str, description: str) -> Json:
 
 _BY_HAND: Final[Mapping[str, Json]] = {
     "LatestList": _list("prices", "Latest", "The newest update of each exchange and symbol that has any."),
+    "SummaryList": _list("prices", "Summary", "One for each symbol that has updates in the span."),
     "StatisticList": _list("prices", "Statistic", "One for each symbol that has updates in the span."),
     "Symbols": _list("symbols", "Symbol", "The configured symbols."),
     "Exchanges": _list("exchanges", "ExchangeState", "The exchanges of both modes."),

@@ -9,11 +9,17 @@ from marketflow.adapters.http.candles import DEFAULT_INTERVAL, DEFAULT_LIMIT, LA
 from marketflow.adapters.http.description.page import FILES
 from marketflow.adapters.http.kinds import KINDS
 from marketflow.adapters.http.metrics import NAME
-from marketflow.adapters.http.parameters import LARGEST_INTEGER
-from marketflow.adapters.http.prices import DEFAULT_PERIOD
+from marketflow.adapters.http.parameters import LARGEST_INTEGER, SECONDS
+from marketflow.adapters.http.tables import FORMAT, FORMATS
 from marketflow.app.answers import AnswerSource
 from marketflow.app.interface import Mode
-from marketflow.domain.periods import CANDLE_INTERVALS, LONGEST_PERIOD, PERIOD_DIGITS, PERIOD_UNITS
+from marketflow.domain.periods import (
+    CANDLE_INTERVALS,
+    DEFAULT_PERIOD,
+    LONGEST_PERIOD,
+    PERIOD_DIGITS,
+    PERIOD_UNITS,
+)
 
 Json = dict[str, Any]
 
@@ -29,6 +35,12 @@ def values(symbols: Sequence[str], exchanges: Sequence[str]) -> dict[str, Json]:
     """The schemas of values, by name, with the configured symbols and exchanges."""
     return {
         "Symbol": {"description": "A configured trading pair.", "type": "string", "enum": list(symbols)},
+        "AskedSymbol": {
+            "description": "A configured trading pair. Upper and lower case are the same.",
+            "type": "string",
+            "pattern": "^[A-Za-z0-9]{2,20}$",
+            "examples": [symbols[0], symbols[0].lower()],
+        },
         "Exchange": {
             "description": "The configured name of an exchange, of either mode.",
             "type": "string",
@@ -70,13 +82,23 @@ def values(symbols: Sequence[str], exchanges: Sequence[str]) -> dict[str, Json]:
             "maximum": LARGEST_INTEGER,
             "examples": [1_795_343_351_549],
         },
+        "AskedTime": {
+            "description": "Unix time in ms, or a time as ISO 8601 has it, in UTC unless it says otherwise. "
+            "A number that can only be seconds is refused.",
+            "anyOf": [
+                {"type": "integer", "minimum": SECONDS.stop, "maximum": LARGEST_INTEGER},
+                {"type": "integer", "minimum": 0, "maximum": SECONDS.start - 1},
+                {"type": "string", "format": "date-time"},
+            ],
+            "examples": [1_795_343_351_549, "2026-11-26T10:00:00Z"],
+        },
     }
 
 
 def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequence[str]) -> dict[str, Json]:
     """The parameters, by name; those in a path have a name that begins with `path-`."""
     return {
-        "path-symbol": _in_path("symbol", "The requested symbol.", "Symbol", symbols[0]),
+        "path-symbol": _in_path("symbol", "The requested symbol.", "AskedSymbol", symbols[0]),
         "path-exchange": _in_path("exchange", "The requested exchange.", "Exchange", exchanges[0]),
         "path-kind": _in_path("kind", "The last part of a problem's type.", "ProblemName", "unknown-symbol"),
         "path-name": {
@@ -85,13 +107,17 @@ def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequenc
         },
         "path-file": _in_path("file", "The name of the file.", "PageFile", "page.js"),
         # No example: Swagger UI would fill it in when it tries out a route, and so narrow the request.
-        "symbol": _in_query("symbol", "Only this symbol. All of them by default.", ref("Symbol")),
+        "symbol": _in_query(
+            "symbol", "Only these symbols, with commas between them. All by default.", _list("AskedSymbol")
+        )
+        | _WITH_COMMAS,
         "exchange": _in_query(
             "exchange",
-            "Only this exchange, of either mode. By default all exchanges of the current mode. If the path "
-            "has an exchange too, both must be the same.",
-            ref("Exchange"),
-        ),
+            "Only these exchanges, of either mode, with commas between them. By default all exchanges of the "
+            "current mode.",
+            _list("Exchange"),
+        )
+        | _WITH_COMMAS,
         "last-event-id": {
             "name": "Last-Event-ID",
             "in": "header",
@@ -108,22 +134,40 @@ def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequenc
         ),
         "period": _in_query(
             "period",
-            "The span [now - period, now) by the exchanges' own time. Periods of up to a minute are exact to "
-            "the millisecond. Longer ones, and answers from memory, are in whole seconds; periods over an "
-            "hour are in whole minutes. `start` and `end` of the answer give the span that was covered.",
+            "The span [now - period, now), or [`end` - period, `end`), by the exchanges' own time. Spans "
+            "within the last minute are exact to the millisecond. Others, and answers from memory, are in "
+            "whole seconds; before the last hour they are in whole minutes. `start` and `end` of the answer "
+            "give the span that was covered.",
             ref("Period") | {"default": DEFAULT_PERIOD},
             "5m",
         ),
         "interval": _in_query(
             "interval", "The width of a candle.", ref("Interval") | {"default": DEFAULT_INTERVAL}, "5s"
         ),
+        "from": _in_query(
+            "start",
+            "The beginning of the span (inclusive), instead of a period.",
+            ref("AskedTime"),
+        ),
+        "to": _in_query(
+            "end",
+            "The end of the span (exclusive); now by default, and at the latest.",
+            ref("AskedTime"),
+        ),
+        "time": _in_query("time", "A time. One that is yet to come stands for now.", ref("AskedTime"))
+        | {"required": True},
         "start": _in_query(
             "start",
             "Only candles that begin at this time or later. Without it the newest candles are returned.",
-            ref("Timestamp"),
+            ref("AskedTime"),
         ),
         "end": _in_query(
-            "end", "Only candles that begin before this time. Not before `start`.", ref("Timestamp")
+            "end", "Only candles that begin before this time. Not before `start`.", ref("AskedTime")
+        ),
+        "format": _in_query(
+            FORMAT,
+            "The format of the answer. By default the `Accept` header decides.",
+            {"type": "string", "enum": list(FORMATS)},
         ),
         "limit": _in_query(
             "limit",
@@ -132,6 +176,13 @@ def parameters(symbols: Sequence[str], exchanges: Sequence[str], assets: Sequenc
             10,
         ),
     }
+
+
+_WITH_COMMAS: Final[Json] = {"style": "form", "explode": False}
+
+
+def _list(name: str) -> Json:
+    return {"type": "array", "items": ref(name), "minItems": 1}
 
 
 def _in_path(name: str, text: str, schema: str, example: object) -> Json:
