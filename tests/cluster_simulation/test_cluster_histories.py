@@ -114,7 +114,7 @@ def test_nothing_is_lost_if_a_shard_is_away_when_its_exchange_is_to_be_given_bac
     assert history.coverage["updates lost"] == 0
 
 
-@pytest.mark.parametrize("what", AWAY_WHEN_GIVEN)
+@pytest.mark.parametrize("what", ["stop", "move"])  # at a switch rows have what the window lacks
 def test_it_is_found_if_an_exchange_is_given_back_while_its_shard_is_away(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +128,13 @@ def test_a_switch_of_the_mode_gives_back_all_exchanges_in_order() -> None:
     # One by the fault, and one back at the end.
     assert history.coverage["mode asked for: switched"] == 2
     assert history.coverage["taken to be sealed"] == history.coverage["updates lost"] == 0
+
+
+def test_it_is_found_if_a_switch_leaves_open_intervals_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would get them when the mode is switched back, if the window has their bars still."""
+    end = Share.end
+    monkeypatch.setattr(Share, "end", lambda self, **_: end(self))
+    assert "row missing" in str(history_of(SWITCHED).failure)
 
 
 def test_a_switch_seals_what_a_dead_node_has_not_given_back() -> None:

@@ -241,7 +241,9 @@ def test_only_exchanges_of_the_wanted_mode_are_taken() -> None:
 def test_all_exchanges_of_the_other_mode_are_given_back_at_once() -> None:
     held = {name: lease(ME, exchange=name) for name in EXCHANGES}
     seen = attrs.evolve(sight(ME, **held), wanted=TEST)
-    assert look(of_both(), seen, 0.0, ME, EXCHANGES) == Moves(give=("exchange1", "exchange2"), generation=8)
+    assert look(of_both(), seen, 0.0, ME, EXCHANGES) == Moves(
+        give=("exchange1", "exchange2"), closes=True, generation=8
+    )
 
 
 @pytest.mark.parametrize("left", [2_000, -60_000])

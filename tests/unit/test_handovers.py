@@ -5,7 +5,8 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from marketflow.app.cluster.balance import MOVE_PATIENCE, Balance, Moves
+from marketflow.app.cluster.balance import Balance, Moves
+from marketflow.app.cluster.handovers import HEARD, MOVE_PATIENCE
 from marketflow.app.ports import ClusterSight, Node, SeenLease, SeenNode, Term, WantedMode
 from marketflow.domain.placement import placed
 
@@ -70,6 +71,28 @@ def test_a_move_waits_for_some_lease_times_at_most() -> None:
     for now, given in ((0.0, ()), (most - 0.25, ()), (most, (OF_B,))):
         # Leases and heartbeats were just renewed.
         assert mine.looked(attrs.evolve(seen, now=round(now * 1_000)), now, A, NAMES).give == given
+
+
+def test_nothing_goes_to_a_node_that_was_ready_and_may_have_died_since() -> None:
+    seen, given = sight(A, B, **held_by(A)), []
+    for age in (round(HEARD * LASTS * 1_000), round(HEARD * LASTS * 1_000) + 1):
+        nodes = {"a": SeenNode(A, 0), "b": SeenNode(ready(B, OF_B), age)}
+        given.append(balance(calm=0.0).looked(attrs.evolve(seen, nodes=nodes), 0.0, A, NAMES).give)
+    assert given == [(OF_B,), ()]
+
+
+def test_a_standby_keeps_its_record_until_the_node_that_is_to_have_it_is_ready() -> None:
+    """Without it nobody would have a record of what comes meanwhile, if the owner died then."""
+    c = Node("c", "boot3", "http://c", "all", "1")
+    owned = {OF_A: A, OF_B: A}
+    for exchange in NAMES:
+        heir = placed(NAMES, ["b", "c"])[exchange]
+        me, other = (B, c) if heir == "c" else (c, B)
+        for others, kept in (((other,), True), ((ready(other, exchange),), False)):
+            mine = ready(me, exchange)
+            looked = balance(standby=True).looked(sight(A, mine, *others, **owned), 0.0, mine, [])
+            assert (exchange in looked.record) == kept
+        assert exchange not in balance(standby=True).looked(sight(A, me, other, **owned), 0.0, me, []).record
 
 
 def test_without_a_standby_nothing_is_recorded_that_has_an_owner() -> None:

@@ -41,7 +41,7 @@ FIELDS_KNOWN = {
     "app.watch.node_health.NodeHealth": Known(12, "the same, and on the other nodes"),
     "app.questions.queries.Queries": Known(8, "it gives each question to the part that answers it"),
     "app.cluster.mirror.Mirror": Known(8, "what it knows, whether that stands, and how it reads"),
-    "app.cluster.hold.Hold": Known(8, "what the member, the tenure and the database say of an exchange"),
+    "app.cluster.hold.Hold": Known(9, "what the member, the tenure and the database say of an exchange"),
     "app.cluster.holdings.Holdings": Known(8, "it takes exchanges, has them, and gives them back"),
     "app.cluster.member.Member": Known(9, "it asks who is admitted, what to take, and whether it may"),
     "app.cluster.tenancy.Tenancy": Known(9, "it joins a share, its feed and what reports on them"),

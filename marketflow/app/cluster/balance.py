@@ -46,8 +46,6 @@ from marketflow.domain.placement import placed, ranked
 
 UNBROKEN: Final = 2
 """For how many lease times the database must have answered a taker."""
-MOVE_PATIENCE: Final = 2
-"""For how many lease times an exchange is not moved since the node that should have it is not ready."""
 
 
 @attrs.frozen
@@ -60,6 +58,8 @@ class Moves:
     """The same, but to be given back at once: exchanges of the mode that is not wanted."""
     give: tuple[str, ...] = ()
     """Exchanges to give back: all of the mode that is not wanted, or one that another node should have."""
+    closes: bool = False
+    """Whether nobody is to have them next: they are of the mode that is not wanted."""
     record: frozenset[str] = frozenset()
     """Exchanges of which it is to have a record, since it may soon take them over."""
     generation: int | None = None
@@ -118,7 +118,7 @@ class Balance:
         self._exchanges = dict(sorted(exchanges.items()))
         self._lasts = lasts
         self._calm_for = calm
-        self._handovers = Handovers(shared, patience=MOVE_PATIENCE * lasts, standby=standby)
+        self._handovers = Handovers(shared, lasts=lasts, standby=standby)
         self._answers = _Answers()
         self._free_since: dict[str, float] = {}
         self._seen: tuple[object, float] = None, math.inf
@@ -167,6 +167,7 @@ class Balance:
             return now - self._free_since[exchange] >= patience
 
         give = [exchange for exchange in held if self._exchanges[exchange] != mode]
+        closes = bool(give)
         goes = self._handovers.moves(moving, sight, placement, now)
         if not give and goes and moving is not None and sight.leases[moving].node == me.name:
             give = [moving]
@@ -174,6 +175,7 @@ class Balance:
             take={} if others else _ripe(free, wanted, to_take),
             seal=_ripe(free, others, to_take),
             give=_without(immovable, give),
+            closes=closes,
             record=frozenset() if others else self._handovers.to_record(sight, me, held, placement, moving),
             generation=sight.wanted.generation,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import Final
 
 import attrs
 
@@ -41,20 +42,27 @@ class Placement:
         return Placement.of(self.places.keys(), [node for node in self.nodes if node != owner])
 
 
+MOVE_PATIENCE: Final = 2
+"""For how many lease times an exchange is not moved since the node that should have it is not ready."""
+HEARD: Final = 1 / 3
+"""Of a lease time: for so long the word of a node that it is ready is believed. It may have died since."""
+
+
 class Handovers:
     """Decides for one node, by what it sees of the leases. No I/O. Times are seconds of one clock."""
 
-    def __init__(self, shared: Collection[str], *, patience: float, standby: bool) -> None:
+    def __init__(self, shared: Collection[str], *, lasts: float, standby: bool) -> None:
         """Makes one that has seen nothing.
 
         Args:
             shared: exchanges whose connections all carry the same updates.
-            patience: how long a move waits at most for the node that should have the exchange.
+            lasts: how long a lease is good.
             standby: whether there is always a record of each exchange, at the node that would take it if its
                 owner died.
         """
         self._shared = frozenset(shared)
-        self._patience = patience
+        self._patience = MOVE_PATIENCE * lasts
+        self._heard_ms = HEARD * lasts * 1_000
         self._standby = standby
         self._moving: tuple[str | None, float] = None, math.inf
         """The exchange that is to be moved, and since when."""
@@ -72,9 +80,11 @@ class Handovers:
         return placement.places.get(exchange)
 
     def waits(self, exchange: str, sight: ClusterSight, placement: Placement) -> bool:
-        """Whether a node is to have the exchange next, but is not ready for it."""
+        """Whether a node is to have the exchange next, but is not ready, or was not heard of lately."""
         heir = self.heir(exchange, sight, placement)
-        return exchange in self._shared and heir is not None and not _is_ready(sight, heir, exchange)
+        if exchange not in self._shared or heir is None:
+            return False
+        return not _is_ready(sight, heir, exchange) or sight.nodes[heir].age > self._heard_ms
 
     def moves(self, exchange: str | None, sight: ClusterSight, placement: Placement, now: float) -> bool:
         """Whether the exchange that is to be moved can go now."""
@@ -94,7 +104,14 @@ class Handovers:
     ) -> frozenset[str]:
         """Exchanges that this node should have and has not, or with a standby would have next.
 
-        `held`: those that it has. `moving`: the one that is to be moved.
+        If that becomes another node, this one keeps its record until the other is ready.
+
+        Args:
+            sight: what was seen.
+            me: this node.
+            held: the exchanges that it has.
+            placement: who should have what.
+            moving: the exchange that is to be moved.
         """
         found = set()
         for exchange in placement.places:
@@ -107,7 +124,7 @@ class Handovers:
                 heir = placement.without(owner).places.get(exchange)
             else:
                 continue
-            if heir == me.name:
+            if heir == me.name or (exchange in me.ready and heir and not _is_ready(sight, heir, exchange)):
                 found.add(exchange)
         return frozenset(found)
 

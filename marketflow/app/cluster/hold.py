@@ -66,6 +66,9 @@ class Hold:
         """Set when the exchange is to be given back in order.
 
         If it is set from the start, the exchange is only sealed."""
+        self.closes = False
+        """Whether it is given back since the mode was switched: nobody has it next, so its open intervals get
+        their rows at once."""
         self.lost: Final = trio.Event()
         """Set when another node has it, or the database knows nothing of our term."""
         self._elapsed = elapsed

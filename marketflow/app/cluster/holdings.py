@@ -97,11 +97,12 @@ class Holdings:
         for hold in list(self.holds.values()):
             await wait_any(hold.leaving.wait, hold.lost.wait)
 
-    def give(self, exchange: str) -> None:
-        """Give an exchange back, if it is here."""
+    def give(self, exchange: str, *, closes: bool = False) -> None:
+        """Give an exchange back, if it is here. `closes`: nobody is to have it next."""
         hold = self.holds.get(exchange)
         if hold is not None and not hold.leaving.is_set():
             log.info("exchange to be given back", exchange=exchange)
+            hold.closes = closes
             hold.leaving.set()
 
     async def _have(self, exchange: str, order: Order, candidacy: Candidacy) -> bool:

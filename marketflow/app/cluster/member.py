@@ -135,7 +135,7 @@ class Member:
             # Other nodes give exchanges to a node that is ready for them.
             self.holdings.candidates.record((), having)
         for exchange in moves.give:
-            self.holdings.give(exchange)
+            self.holdings.give(exchange, closes=moves.closes)
 
     def _take(self, moves: Moves, having: trio.Nursery) -> None:
         candidates = self.holdings.candidates

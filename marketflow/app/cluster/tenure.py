@@ -58,7 +58,7 @@ async def run_tenure(hold: Hold, share: Share, feeding: Feeding, clock: Clock) -
                 await share.begin(clock.now())
             async with move_on_when(hold.leaving.wait):
                 await feeding.sift(share, clock.now())
-            nursery.start_soon(_feed, share, feeding, hold.leaving)
+            nursery.start_soon(_feed, share, feeding, hold)
             await share.run()
             nursery.cancel_scope.cancel()
     except* Fenced as group:
@@ -94,6 +94,6 @@ async def _seal(share: Share) -> None:
             return
 
 
-async def _feed(share: Share, feeding: Feeding, leaving: trio.Event) -> None:
-    await feeding.feed(share, leaving)
-    share.end()
+async def _feed(share: Share, feeding: Feeding, hold: Hold) -> None:
+    await feeding.feed(share, hold.leaving)
+    share.end(closes=hold.closes)

@@ -47,6 +47,10 @@ class Aggregator:
         self._retention = retention
         self._ended = flusher_ended
 
+    def close_all(self) -> None:
+        """Nobody accepts updates any more: rows of open intervals are due, too."""
+        self._closing.close_all()
+
     @property
     def pending(self) -> int:
         """Rows of closed intervals that are not up to date. None while all is well, but for a moment."""

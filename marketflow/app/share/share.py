@@ -99,8 +99,13 @@ class Share:
             await trio.sleep(PACK_SECONDS)
             await self.book.bars.pack()
 
-    def end(self) -> None:
-        """No update will enter any more: every feed and pool of its exchanges has ended."""
+    def end(self, *, closes: bool = False) -> None:
+        """No update will enter any more: every feed and pool of its exchanges has ended.
+
+        `closes`: nobody else accepts updates of the exchanges either, so open intervals get their rows now.
+        """
+        if closes:
+            self.aggregator.close_all()
         self.book.end()
 
     def give_up(self) -> None:
