@@ -116,6 +116,7 @@ def front_on(listener: socket.socket, settings: Settings) -> Front:
                         questions,
                         token=settings.http.token,
                         hosts=(settings.http.host, *settings.http.allowed_hosts),
+                        origins=settings.http.cors_origins,
                         max_body_size=settings.http.max_body_size,
                         stale_after=settings.feeds.stale_after,
                     ),

@@ -260,6 +260,16 @@ def url(*schemes: str) -> Kind:
     )
 
 
+def origin() -> Kind:
+    """The origin of pages, as browsers send it, or `*`."""
+    form = re.compile(rf"https?://{_AUTHORITY}")
+    kind = text(
+        "an origin like https://example.com, or *",
+        lambda value: value == "*" or (form.fullmatch(value) and _has_host(value)),
+    )
+    return attrs.evolve(kind, read=lambda value: kind.read(value).lower())
+
+
 def proxy() -> Kind:
     """The URL of an HTTP proxy. It may have a user and a password, and is never shown with them."""
     form = re.compile(rf"http://(?:[^\s/@?#]*@)?{_AUTHORITY}:[0-9]+/?")

@@ -27,6 +27,7 @@ Symbol = Annotated[str, kinds.pattern("a symbol", SYMBOL_PATTERN)]
 ExchangeName = Annotated[str, kinds.pattern("a name", "[A-Za-z0-9_-]{1,32}")]
 Host = Annotated[str, kinds.host()]
 HostName = Annotated[str, kinds.host_name()]
+Origin = Annotated[str, kinds.origin()]
 ServerAddress = Annotated[str, kinds.address()]
 Port = Annotated[int, kinds.integer(1, kinds.LAST_PORT)]
 NODE_PATTERN: Final = r"[A-Za-z0-9_.:\[\]-]{1,128}"
@@ -118,6 +119,9 @@ class HttpSettings:
     """Further host names of the service, without a port, such as that of a proxy in front of it. Without a
     token, a switch of the mode is accepted only for one of these, for `host` or for loopback, since a page of
     another site may have sent a request for any other name."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Sites whose pages may read answers in a browser, like "https://example.com"; "*": all. They may not
+    switch the mode."""
     max_stream_clients: Annotated[int, kinds.integer(1, 1_000_000)] = 1_000
     """The most clients of `/stream` and `/ws` together; more are refused."""
     max_connections: Annotated[int, kinds.integer(1, 1_000_000)] = 2_000

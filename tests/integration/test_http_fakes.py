@@ -257,7 +257,7 @@ class Questions:
     modes: FakeModes = attrs.Factory(FakeModes)
     cluster: ClusterFigures | None = None
 
-    def app(self, token=None, hosts=()):
+    def app(self, token=None, hosts=(), origins=()):
         return create_app(
             AllQuestions(
                 prices=self.prices,
@@ -268,6 +268,7 @@ class Questions:
             ),
             token=token,
             hosts=hosts,
+            origins=origins,
             max_body_size=HttpSettings().max_body_size,
             stale_after=5_000,
         )

@@ -54,6 +54,7 @@ DEFAULTS = {
     "http.port": 8080,
     "http.token": None,
     "http.allowed_hosts": (),
+    "http.cors_origins": (),
     "http.max_stream_clients": 1_000,
     "http.max_connections": 2_000,
     "http.max_head_size": 16 * 1024,
@@ -560,6 +561,12 @@ def test_wrong_value(place, toml, line):
         ),
         ("HTTP__ALLOWED_HOSTS", '["h", "[::1]:80"]', "http.allowed_hosts[1]: expected a host name or"),
         ("HTTP__ALLOWED_HOSTS", '["*"]', "http.allowed_hosts[0]: expected a host name or address without"),
+        (
+            "HTTP__CORS_ORIGINS",
+            '["h"]',
+            "http.cors_origins[0]: expected an origin like https://example.com, or *",
+        ),
+        ("HTTP__CORS_ORIGINS", '["https://h/"]', "http.cors_origins[0]: expected an origin like"),
         ("HTTP__ALLOWED_HOSTS", "h", "http.allowed_hosts: expected a list as JSON, got 'h'"),
         ("http__port", "1", "MARKETFLOW_http__port: unknown variable"),
         ("HTTP_PORT", "1", "MARKETFLOW_HTTP_PORT: unknown variable; did you mean MARKETFLOW_HTTP__PORT?"),
@@ -584,6 +591,11 @@ def test_ipv6_with_and_without_brackets(place, key, text, host):
     settings = place.load(env={f"MARKETFLOW_{key}": text}).settings
     group, _, name = key.lower().partition("__")
     assert getattr(getattr(settings, group), name) == host
+
+
+def test_origins_are_compared_as_browsers_send_them(place):
+    settings = place.load(env={"MARKETFLOW_HTTP__CORS_ORIGINS": '["https://Example.com:8443", "*"]'}).settings
+    assert settings.http.cors_origins == ("https://example.com:8443", "*")
 
 
 def test_allowed_hosts(place):

@@ -73,7 +73,7 @@ IMPORTS_KNOWN = {
     "cluster_outside": Known(11, "it opens everything that a node uses"),
     "commands.running": Known(10, "it has three commands, and each starts other parts"),
     "app.cluster.tenancy": Known(11, "it puts a share and its feed together"),
-    "adapters.http.app": Known(19, "it puts all routes together"),
+    "adapters.http.app": Known(20, "it puts all routes together"),
     "app.questions.queries": Known(10, "it gives each question to the part that answers it"),
     "service": Known(11, "the task tree starts every part"),
     "adapters.db.postgres": Known(9, "it fills a port with statements over the parts of a database"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, cast
 
@@ -20,6 +20,7 @@ from marketflow.adapters.http.asgi import HttpRequest, without_messages
 from marketflow.adapters.http.candles import candle_routes
 from marketflow.adapters.http.compression import Compression
 from marketflow.adapters.http.connection_errors import ConnectionErrors, split
+from marketflow.adapters.http.cors import Cors
 from marketflow.adapters.http.description.routes import description_routes
 from marketflow.adapters.http.exchanges import exchange_routes
 from marketflow.adapters.http.guard import Guard
@@ -49,6 +50,7 @@ def create_app(
     *,
     token: str | None,
     hosts: Iterable[str] = (),
+    origins: Collection[str] = (),
     max_body_size: int,
     stale_after: int,
 ) -> App:
@@ -58,6 +60,7 @@ def create_app(
         questions: answers what the routes ask.
         token: if given, only a request that has it may switch the mode.
         hosts: names of the service beside loopback. Without a token, only requests to them switch the mode.
+        origins: sites whose pages may read answers, or `*`.
         stale_after: the age (ms) from which on the dashboard shows a feed as stale.
     """
     prices, health = questions.prices, questions.health
@@ -68,11 +71,14 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.redirect_defaults = False
     register_problems(app)
+    cors = Cors(origins)
     app.before_request(_begin)
     traffic = Traffic(app.connection_errors)
     traffic.watch(app)
+    app.before_request(cors.preflight)
     app.before_request(partial(_refuse_unless_ready, health))
     app.after_request(Compression().compress)
+    app.after_request(cors.allow)
     app.after_request(_end)
     app.before_websocket(_begin_websocket)
     app.before_websocket(partial(_refuse_websocket_unless_ready, health))
