@@ -77,7 +77,7 @@ def before(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         return msgspec.json.encode(msgspec.structs.astuple(bar)[:10])
 
     monkeypatch.setattr(bar_fields, "pack_bar", as_json)
-    monkeypatch.setattr(spool, "_encode", msgspec.json.encode)
+    monkeypatch.setattr(spool, "encode", msgspec.json.encode)
     monkeypatch.setattr(sequences, "PER_MS", 1_000)
     monkeypatch.setattr(sequences, "PLACES", 1)
     # It knew the schema up to number 2, and wrote rows with its columns.
