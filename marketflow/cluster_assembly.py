@@ -88,7 +88,7 @@ def assemble_node(settings: Settings, outside: ClusterOutside) -> ClusterParts:
             numbered=[] if venue is None else [(exchange, symbol) for symbol in venue.symbols],
             window=window,
             store=outside.store_of(hold.term),
-            spool=outside.spool_of(exchange),
+            spool=outside.spool_of(hold.term),
             clock=clock,
             options=share_options(settings),
             held=Held(hold.term, hold.confirmed),

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -17,7 +16,8 @@ from marketflow.adapters.cache.node import open_node_redis
 from marketflow.adapters.cache.redirects import Address
 from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.http.server import open_listener
-from marketflow.adapters.state.spool import FileSpool
+from marketflow.adapters.state.spool import FileSpool, decode, encode
+from marketflow.app.cluster.handed_spool import HandedSpool
 from marketflow.app.interface import Mode
 from marketflow.app.ports import (
     AggregateStore,
@@ -61,8 +61,7 @@ class ClusterOutside:
     window_of: Callable[[Term, Callable[[], bool]], AbstractAsyncContextManager[Window]]
     """The window of a term, and whether the database confirms it. Its connection is closed on leaving."""
     store_of: Callable[[Term], AggregateStore]
-    spool_of: Callable[[str], Spool]
-    """By exchange."""
+    spool_of: Callable[[Term], Spool]
     source_of: Callable[[str], Source[Any]]
     """A source of an exchange. Each term has its own."""
     exchanges: Mapping[str, Mode]
@@ -131,7 +130,11 @@ async def real_cluster_outside(settings: Settings, clock: Clock) -> AsyncIterato
                 rows=postgres.rows,
                 window_of=redis.window,
                 store_of=postgres.store,
-                spool_of=partial(node_spool, settings),
+                spool_of=lambda term: HandedSpool(
+                    term.exchange,
+                    handed=postgres.spool(term, encode=encode, decode=decode),
+                    disk=node_spool(settings, term.exchange),
+                ),
                 source_of=source_of,
                 exchanges=exchanges,
                 front=front_on(listener, settings),

@@ -14,6 +14,7 @@ from slow_machine import answered, within
 
 from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.db.postgres import PostgresStore, SchemaTooNew
+from marketflow.adapters.state.spool import decode, encode
 from marketflow.app.ports import (
     NEVER,
     Aggregate,
@@ -24,6 +25,7 @@ from marketflow.app.ports import (
     StoreTaken,
     Term,
 )
+from marketflow.app.share.spooling import SpooledBar, SpoolFailed
 from marketflow.domain.bars import Bar
 from marketflow.domain.periods import MINUTE, Span
 
@@ -610,3 +612,64 @@ async def test_a_server_that_stands_still_is_away_in_time(own_postgres, connecte
             own_postgres.resume()
         await until(lambda: node.threads == 0)
         await answered(node.leases.look)
+
+
+# ---- the spool of a term ----
+
+
+def spool_on(database, of):
+    return database.spool(of, encode=encode, decode=decode)
+
+
+def spooled(second, count=1):
+    bar = Bar(count, 3.0, 3.0, 3.0, 3.0, second + 5, 0, 3.0, second + 5, 0)
+    return SpooledBar(PAIR, second, "t1", bar, whole=False)
+
+
+async def test_the_next_owner_finds_what_a_term_has_spooled(postgres_dsn):
+    """On another node. Once a store has it, it is removed; other exchanges have theirs."""
+    async with node_on(postgres_dsn) as a, node_on(postgres_dsn) as b:
+        await begin(a, term(1))
+        await begin(a, term(1, "exchange2"))
+        bars = [spooled(MINUTE), spooled(2 * MINUTE)]
+        await spool_on(a, term(1)).save(bars, 20.0)
+        await a.leases.release([term(1)])
+        await take_over(b, term(2), term(1))
+        spool = spool_on(b, term(2))
+        assert await spool_on(b, term(1, "exchange2")).load() == []
+        assert await spool.load() == bars
+        await spool.save([], 20.0)
+        assert await spool_on(b, term(2)).load() == []
+
+
+async def test_a_term_that_is_over_spools_nothing_and_removes_nothing(postgres_dsn):
+    """The next one may have read the spool before."""
+    async with node_on(postgres_dsn) as a, node_on(postgres_dsn) as b:
+        await begin(a, term(1))
+        former = spool_on(a, term(1))
+        await former.save([spooled(MINUTE)], 20.0)
+        expire(postgres_dsn)
+        await take_over(b, term(2), term(1))
+        for bars in ([spooled(2 * MINUTE)], []):
+            with pytest.raises(SpoolFailed):
+                await former.save(bars, 20.0)
+        assert await spool_on(b, term(2)).load() == [spooled(MINUTE)]
+
+
+async def test_a_further_save_replaces_what_was_loaded(postgres_dsn):
+    """And keeps what was not: a row that cannot be read is left for a later release."""
+    async with node_on(postgres_dsn) as a:
+        await begin(a, term(1))
+        await spool_on(a, term(1)).save([spooled(MINUTE)], 20.0)
+        with sql(postgres_dsn) as connection:
+            connection.execute(
+                "INSERT INTO marketflow_spool (exchange, term, bars)"
+                " VALUES ('exchange1', 't0', '{\"form\": 99, \"bars\": []}')"
+            )
+        spool = spool_on(a, term(1))
+        assert await spool.load() == [spooled(MINUTE)]
+        await spool.save([spooled(MINUTE, 2)], 20.0)
+        await spool.save([spooled(MINUTE, 3)], 20.0)
+        assert await spool_on(a, term(1)).load() == [spooled(MINUTE, 3)]
+        with sql(postgres_dsn) as connection:
+            assert connection.execute("SELECT count(*) FROM marketflow_spool").fetchone() == (2,)

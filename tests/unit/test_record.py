@@ -244,3 +244,37 @@ async def test_nothing_gets_into_the_book_of_an_exchange_that_was_lost():
     kept.cut_off()
     await kept.enter(batch_of(key))
     assert not book.batches
+
+
+# ---- beside what the last owner has spooled ----
+
+
+async def test_what_a_spooled_bar_has_is_not_entered_a_second_time(autojump_clock):
+    """Other seconds and symbols are not touched. Of trades with ids the book is to know the ids."""
+    keys = ("BTCUSDT", NOON + 5, 1.5), ("ETHUSDT", NOON + 5, 1.5), ("BTCUSDT", NOON + 60_000, 1.5)
+    spooled = {("BTCUSDT", NOON)}
+    kept = record()
+    await kept.enter(batch_of(*keys))
+    assert list(kept.ids_of(spooled)) == []
+    kept.sift([], 0, spooled)
+    (batch,) = kept.kept.batches
+    assert keys_of([batch]) == Counter(keys[1:])
+    assert dict(batch.rejected) == {"undecided": 1}
+    kept = record()
+    await kept.enter(batch_of(*keys, number=7, identity=Identity(NOON)))
+    assert list(kept.ids_of(spooled)) == [("BTCUSDT", ["7-0"])]
+
+
+async def test_a_record_has_all_from_the_first_second_after_all_early_updates(autojump_clock):
+    """Connections and clocks differ: an exchange's clock may be ahead of ours."""
+    record = Record(most=100, seconds=12.0)
+    await trio.sleep(5)
+    began = trio.current_time()
+    await record.enter(batch_of(("BTCUSDT", NOON + 9_500, 1.5), at=began + 1))
+    await trio.sleep(5)
+    await record.enter(batch_of(("BTCUSDT", NOON + 30_000, 1.5), at=began + 5))
+    assert record.keep(began, NOON + 5_000) == NOON + 10_000
+    record = Record(most=100, seconds=12.0)
+    assert record.keep(began, NOON + 5_000) == NOON + 3_000
+    record = Record(most=100, seconds=3.0)
+    assert record.keep(began, NOON + 5_000) == NOON + 5_000

@@ -70,7 +70,7 @@ IMPORTS_KNOWN = {
     "moving": Known(13, "a composition root: it opens both places"),
     "assembly": Known(18, "the composition root knows every part"),
     "cluster_assembly": Known(34, "the same, of a node"),
-    "cluster_outside": Known(11, "it opens everything that a node uses"),
+    "cluster_outside": Known(12, "it opens everything that a node uses"),
     "commands.running": Known(10, "it has three commands, and each starts other parts"),
     "app.cluster.tenancy": Known(11, "it puts a share and its feed together"),
     "adapters.http.app": Known(20, "it puts all routes together"),

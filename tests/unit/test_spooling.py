@@ -349,3 +349,39 @@ async def test_two_spools_of_the_same_bars_count_once(reverse, autojump_clock):
     world.window.away = world.store.away = False
     await Service(world).run(70)
     world.check_rows(world.now - MINUTE)
+
+
+async def test_bars_of_recorded_seconds_are_kept_until_their_updates_enter(autojump_clock):
+    """They are not adopted. A stop before the record was sifted leaves them in the spool."""
+    world = World()
+    world.window.away = world.store.away = True
+    await Service(world).run(30)
+    kept = sorted(world.spool.bars, key=repr)
+    border = sorted(each.start for each in kept)[len(kept) // 2]
+    before = [each for each in kept if each.start < border]
+    assert before
+    assert len(before) < len(kept)
+
+    def following(boot):
+        return World(
+            boot=boot,
+            window=world.window.successor(boot),
+            store=world.store,
+            spool=world.spool,
+            begun=False,
+        )
+
+    second = following("second")
+    await second.share.begin(second.now, recorded_from=border)
+    assert {second_ for _, second_ in second.share.spooling.seconds_of(kept[0].pair[0])} <= {
+        each.start for each in before
+    }
+    second.book.end()
+    await second.share.save(1.0)
+    assert sorted(world.spool.bars, key=repr) == kept
+    third = following("third")
+    await third.share.begin(third.now, recorded_from=border)
+    third.share.spooling.recorded()
+    third.book.end()
+    await third.share.save(1.0)
+    assert sorted(world.spool.bars, key=repr) == before

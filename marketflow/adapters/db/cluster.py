@@ -11,7 +11,7 @@ Every session that writes has the lock of the database, which all nodes share.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,8 +21,10 @@ from marketflow.adapters.db.database import Database
 from marketflow.adapters.db.leases import PostgresLeases
 from marketflow.adapters.db.lock import LOCK, Lock
 from marketflow.adapters.db.rows import StoredRows
+from marketflow.adapters.db.term_spool import TermSpool
 from marketflow.adapters.db.term_store import TermStore
 from marketflow.app.ports import Term
+from marketflow.app.share.spooling import SpooledBar
 
 
 class ClusterDatabase:
@@ -87,3 +89,13 @@ class ClusterDatabase:
         """The rows of a term."""
         clears = term.exchange not in self._generated
         return TermStore(self._database, term, interval=self._interval, clears=clears)
+
+    def spool(
+        self,
+        term: Term,
+        *,
+        encode: Callable[[Sequence[SpooledBar]], bytes],
+        decode: Callable[[bytes], Sequence[SpooledBar]],
+    ) -> TermSpool:
+        """The spool of a term, in the form of these functions."""
+        return TermSpool(self._database, term, encode=encode, decode=decode)

@@ -218,6 +218,25 @@ WITH {_HELD}, deleted AS ({_DELETE} AND EXISTS (SELECT FROM held) RETURNING 1)
 SELECT EXISTS (SELECT FROM held), (SELECT count(*) FROM deleted)
 """
 
+# ---- what terms leave behind ----
+
+SPOOLED: Final = "SELECT id, bars FROM marketflow_spool WHERE exchange = %(held_exchange)s ORDER BY id"
+
+# Replaces the rows with these ids by one with `bars`, or by none. Returns whether the term was held, and the
+# id of the new row; without the lease nothing changes, since the next term may have read the rows already.
+SPOOL_HELD: Final = f"""
+WITH {_HELD}, removed AS (
+    DELETE FROM marketflow_spool
+    WHERE id = ANY (%(ids)s::bigint[]) AND exchange = %(held_exchange)s AND EXISTS (SELECT FROM held)
+), saved AS (
+    INSERT INTO marketflow_spool (exchange, term, bars)
+    SELECT %(held_exchange)s, %(held_term)s, %(bars)s::text
+    WHERE %(bars)s::text IS NOT NULL AND EXISTS (SELECT FROM held)
+    RETURNING id
+)
+SELECT EXISTS (SELECT FROM held), (SELECT id FROM saved)
+"""
+
 # ---- leases, by the clock of the server ----
 
 # All leases and nodes, and the mode, at one moment. Times to come and past are in ms.

@@ -171,7 +171,7 @@ class FileSpool:
                 (other_exchanges if ours else other_stores).append(path)
                 continue
             try:
-                bars += _decode(path.read_bytes())
+                bars += decode(path.read_bytes())
             except Exception as error:  # noqa: BLE001 - no content of a file may end the start
                 unreadable.append((path, error))
             else:
@@ -186,18 +186,18 @@ class FileSpool:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{self._prefix}-{secrets.token_hex(4)}.json"
         # Atomic: write a temporary file, sync it, then rename it.
-        _write(path.with_suffix(".tmp"), _encode(bars), on_disk=True).rename(path)
+        _write(path.with_suffix(".tmp"), encode(bars), on_disk=True).rename(path)
         with suppress(OSError):  # not all file systems support it
             _sync_directory(self._directory)
         return path
 
 
-def _encode(bars: Sequence[SpooledBar]) -> bytes:
-    """The content of a file."""
+def encode(bars: Sequence[SpooledBar]) -> bytes:
+    """The content of a file, or of a row in PostgreSQL."""
     return msgspec.json.encode(_File(FORM, msgspec.Raw(msgspec.json.encode(bars))))
 
 
-def _decode(content: bytes) -> Sequence[SpooledBar]:
+def decode(content: bytes) -> Sequence[SpooledBar]:
     """The bars in a file of either form.
 
     Raises:

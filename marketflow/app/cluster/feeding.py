@@ -17,7 +17,7 @@ import attrs
 import structlog
 import trio
 
-from marketflow.app.cluster.record import Record, RecordState
+from marketflow.app.cluster.record import FOREVER, Record, RecordState
 from marketflow.app.ingest.feeds import Feed
 from marketflow.app.ingest.workers import run_pool
 from marketflow.app.ports import StoreAway, WindowReading
@@ -82,6 +82,16 @@ class Feeding:
         )
         self._ended.set()
 
+    def keep(self, now: int) -> int:
+        """Keep all from `now` (Unix ms) on. Returns from which second on (ms) nothing is missing.
+
+        FOREVER if it is not known to have anything: nothing is recorded, or the connection is away.
+        """
+        if self._begun and self.feed_.connected:
+            return self._record.keep(self.feed_.state.since, now)
+        self._record.kept.keep_all()
+        return FOREVER
+
     async def sift(self, share: Share, now: int) -> None:
         """Sift out of the record what earlier terms have stored. The window must answer for that.
 
@@ -91,7 +101,6 @@ class Feeding:
             share: of the term that has begun.
             now: the wall clock's time (Unix ms).
         """
-        self._record.kept.keep_all()
         while self._begun:
             try:
                 await share.leases.window.ensure()
@@ -105,10 +114,14 @@ class Feeding:
         for update in known:
             if update.id is not None:
                 share.book.trades.of(update.exchange).know(update.symbol, [update.id])
+        spooled = share.spooling.seconds_of(self.feed_.exchange)
+        for symbol, ids in self._record.ids_of(spooled):
+            share.book.trades.of(self.feed_.exchange).know(symbol, ids)
         if not self._record.kept.reaches_back:
             log.warning("record too short", exchange=self.feed_.exchange, recorded=self._record.kept.size)
         since = max(now, self._record.newest) - self._recording.window_length
-        self._record.sift(known, since)
+        self._record.sift(known, since, spooled)
+        share.spooling.recorded()
 
     async def _read(self, now: int) -> list[PriceUpdate]:
         """What the window has in the seconds of the record."""

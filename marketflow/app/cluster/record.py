@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final
 
@@ -79,6 +79,14 @@ class Kept:
         self._seconds = math.inf
 
     @property
+    def begins(self) -> float:
+        """All that was received since then is kept (seconds of Trio's clock), if there was a connection."""
+        begins = trio.current_time() - self._seconds
+        if self._full_at > begins and self.batches:
+            begins = self.batches[0].received_monotonic
+        return begins
+
+    @property
     def reaches_back(self) -> bool:
         """Whether all of the last seconds is kept."""
         return self._full_at == -math.inf or trio.current_time() - self._full_at > self._seconds
@@ -97,14 +105,18 @@ class Kept:
 class Known:
     """The multiset of updates that the window has. Each cancels one update that comes."""
 
-    def __init__(self, updates: Iterable[PriceUpdate] = ()) -> None:
+    def __init__(
+        self, updates: Iterable[PriceUpdate] = (), spooled: Collection[tuple[str, int]] = frozenset()
+    ) -> None:
+        """`spooled`: symbols and seconds (ms) of which the last owner has left a bar."""
         self._left = Counter((update.symbol, update.timestamp, update.price) for update in updates)
+        self._spooled = spooled
 
     def __bool__(self) -> bool:
-        return bool(self._left)
+        return bool(self._left) or bool(self._spooled)
 
     def sifted(self, batch: Batch, since: int = 0) -> Batch:
-        """The batch without updates that are known, or are older than `since` (ms).
+        """The batch without updates that are known, are older than `since` (ms), or are in a spooled bar.
 
         Trades with ids are left as they are.
         """
@@ -136,7 +148,7 @@ class Known:
             if (left := self._left.get(key, 0)) > 0:
                 self._left[key] = left - 1
                 rejected[DUPLICATE] += 1
-            elif timestamp < since:
+            elif timestamp < since or (updates.symbol, floor_to(timestamp, BAR_WIDTH)) in self._spooled:
                 rejected[UNDECIDED] += 1
             else:
                 places.append(place)
@@ -205,14 +217,55 @@ class Record:
             for span in (*_seconds(seconds), Span(since, FOREVER))
         ]
 
-    def sift(self, known: Iterable[PriceUpdate], since: int) -> None:
-        """Reject what the window has already, and what it cannot tell.
+    def keep(self, connected_at: float, now: int) -> int:
+        """Keep all from now on: the exchange is ours. Returns from which second on (ms) nothing is missing.
+
+        Connections differ, and so do clocks. So that second begins after all that came in the first
+        SKEW_SECONDS.
+
+        Args:
+            connected_at: since when the exchange was connected without a break (seconds of Trio's clock).
+            now: the wall clock's time (Unix ms).
+        """
+        early = max(connected_at, self.kept.begins) + SKEW_SECONDS
+        self.kept.keep_all()
+        newest = (
+            max(each.columns.timestamps)
+            for batch in self.kept.batches
+            if batch.received_monotonic < early
+            for each in batch.updates
+            if len(each.columns)
+        )
+        passed = now - round((trio.current_time() - early) * 1_000)
+        return floor_to(max(passed, *newest, 0), BAR_WIDTH) + BAR_WIDTH
+
+    def ids_of(self, seconds: Collection[tuple[str, int]]) -> Iterator[tuple[str, list[str]]]:
+        """By symbol the ids of trades in these seconds (symbol, start in ms)."""
+        for each in self.kept.updates:
+            if each.columns.ids is not None and any((each.symbol, second) in seconds for second in each.bars):
+                yield (
+                    each.symbol,
+                    [
+                        number
+                        for number, timestamp in zip(each.columns.ids, each.columns.timestamps, strict=True)
+                        if number is not None and (each.symbol, floor_to(timestamp, BAR_WIDTH)) in seconds
+                    ],
+                )
+
+    def sift(
+        self,
+        known: Iterable[PriceUpdate],
+        since: int,
+        spooled: Collection[tuple[str, int]] = frozenset(),
+    ) -> None:
+        """Reject what the window has already, what it cannot tell, and what the last owner has spooled.
 
         Args:
             known: what the window has of the record's spans.
             since: the window has all updates from here on (ms).
+            spooled: symbols and seconds (ms) whose bars the last owner has left, and the book has adopted.
         """
-        self._known = Known(known)
+        self._known = Known(known, spooled)
         self._skewed_until = trio.current_time() + SKEW_SECONDS
         for place in range(len(self.kept.batches)):
             self.kept.batches[place] = self._known.sifted(self.kept.batches[place], since)

@@ -73,27 +73,24 @@ class Tenancy:
             ):
                 ended = await run_tenure(hold, share, feeding, self.clock)
                 if ended.how is not Ending.LOST:
-                    await self._save(exchange, share, fenced=ended.how is Ending.FENCED)
+                    await self._save(share, fenced=ended.how is Ending.FENCED)
                 elif share.unwritten:
                     log.error("rows of closed intervals lost", exchange=exchange, rows=share.unwritten)
         if ended.how in {Ending.FENCED, Ending.LOST}:
             self.figures.fenced["redis" if ended.met != NEVER else "postgres"] += 1
         return ended
 
-    async def _save(self, exchange: str, share: Share, *, fenced: bool) -> None:
-        """Spool what no store has taken. The spool stays with this node, so the next one's rows lack it.
+    async def _save(self, share: Share, *, fenced: bool) -> None:
+        """Spool what no store has taken.
 
         A fenced share lacks bars of updates that came after the next term had begun. Those are dropped and
         counted, and the node goes on with its other exchanges.
         """
         try:
-            spooled = await share.save(self.spool_seconds)
+            await share.save(self.spool_seconds)
         except BarsLost as error:
             if not fenced or error.failure is not None:
                 raise
-        else:
-            if spooled:
-                log.error("spooled bars not handed over", exchange=exchange, bars=spooled)
 
 
 @attrs.frozen

@@ -55,7 +55,7 @@ async def run_tenure(hold: Hold, share: Share, feeding: Feeding, clock: Clock) -
             async with move_on_when(hold.leaving.wait):
                 await share.lease()
             async with move_on_when(hold.leaving.wait):
-                await share.begin(clock.now())
+                await share.begin(clock.now(), recorded_from=feeding.keep(clock.now()))
             async with move_on_when(hold.leaving.wait):
                 await feeding.sift(share, clock.now())
             nursery.start_soon(_feed, share, feeding, hold)

@@ -9,6 +9,7 @@ as no exchange is in two of them: each has a scope of its own on the stores.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import attrs
@@ -70,14 +71,16 @@ class Share:
         """
         await self.leases.take()
 
-    async def begin(self, now: int) -> None:
+    async def begin(self, now: int, *, recorded_from: float = math.inf) -> None:
         """Updates may enter from `now` (Unix ms) on. What the last stop has spooled is brought in first.
+
+        Without bars of seconds from `recorded_from` (ms) on: their updates come once more, see Spooling.
 
         Which trades earlier boots had is read from the window.
         If it is cancelled, as by a stop, the spool stays as it is, and the next start brings it in.
         """
         self.book.begin(now)
-        await self.spooling.bring_in()
+        await self.spooling.bring_in(recorded_from)
         await self.earlier_trades.read()
 
     async def run(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -169,6 +170,11 @@ class BroughtIn:
         self._book.follow_others()
 
     @property
+    def seconds(self) -> Collection[Key]:
+        """The bars of seconds among them."""
+        return self._seconds.keys()
+
+    @property
     def stored(self) -> bool:
         """Whether all of them are in Redis, or in final rows. Bars of this boot do not count."""
         if any(True for _ in self._book.rows.folded()):
@@ -222,21 +228,37 @@ class Spooling:
             lateness=lateness,
         )
         self._brought_in = BroughtIn(book, flusher, self._leftovers)
+        self._covered: list[SpooledBar] = []
+        """Bars of the spool that are not adopted, as long as their updates have not entered."""
         self._full = False
         """Whether the spool has bars that may be nowhere else."""
 
-    async def bring_in(self) -> None:
-        """At the start: adopt what the last stop has left behind."""
+    async def bring_in(self, recorded_from: float = math.inf) -> None:
+        """At the start: adopt what the last stop has left behind.
+
+        In a cluster, a node that has recorded its exchange before its term enters the updates from
+        `recorded_from` (ms, a whole second) on by itself. The bars of these seconds have the same updates,
+        so they are not adopted, and only kept until `recorded`.
+        """
         spooled = _distinct(await self._spool.load())
-        self._brought_in.adopt(spooled)
+        self._covered = [each for each in spooled if not each.whole and each.start >= recorded_from]
+        self._brought_in.adopt(each for each in spooled if each.whole or each.start < recorded_from)
         self._full = bool(spooled)
         if spooled:
             log.info("spooled bars brought in", bars=len(spooled))
 
+    def seconds_of(self, exchange: str) -> set[tuple[str, int]]:
+        """The symbols and seconds (ms) of the bars that were adopted."""
+        return {(pair[1], second) for pair, (second, _) in self._brought_in.seconds if pair[0] == exchange}
+
+    def recorded(self) -> None:
+        """The updates of bars that were not adopted will enter."""
+        self._covered = []
+
     async def remove_when_stored(self) -> None:
         """Remove the spool once all is in Redis, or in final rows; ends with the flusher at the latest."""
         while self._full and not self._flusher_ended.is_set():
-            if self._brought_in.stored:
+            if self._brought_in.stored and not self._covered:
                 await self._spool.save([], LOOK_SECONDS)
                 self._full = False
                 return
@@ -254,6 +276,7 @@ class Spooling:
             BarsLost: some could not be spooled `within` this many seconds, or were not because of another.
         """
         ours, lost = self._leftovers.divided()
+        ours += self._covered
         if ours:
             try:
                 await self._spool.save(ours, within)
