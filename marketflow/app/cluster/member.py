@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import attrs
 import structlog
@@ -96,7 +97,7 @@ class Member:
     async def _beat(self, having: trio.Nursery) -> None:
         renew_at, told = -math.inf, self.node
         while True:
-            sent_at = self._elapsed()
+            sent_at, held = self._elapsed(), set(self.holdings.holds)
             node = self.node = attrs.evolve(self.node, ready=self.holdings.candidates.ready)
             renews = sent_at >= renew_at or not self._admission.admitted or node != told
             try:
@@ -118,12 +119,16 @@ class Member:
                 self.holdings.seen(sight, sent_at, renewed=renews)
                 self._admission.looked(sight)
                 if node.leaving == self.node.leaving:  # Otherwise the others do not know yet that we leave.
-                    self._act(self._moves(sight, node), having)
+                    self._act(self._moves(sight, node, held), having)
             await trio.sleep(self._times.scan)
 
-    def _moves(self, sight: ClusterSight, node: Node) -> Moves:
+    def _moves(self, sight: ClusterSight, node: Node, held: AbstractSet[str]) -> Moves:
+        """What to do after a look. `held`: what the node had when it asked.
+
+        What it has given back since then may be seen as its own still, and is not to be taken again.
+        """
         has = self.holdings
-        return self._balance.looked(sight, self._elapsed(), node, has.holds, has.immovable)
+        return self._balance.looked(sight, self._elapsed(), node, held | has.holds.keys(), has.immovable)
 
     async def _renew(self, node: Node) -> ClusterSight:
         return await self._leases.beat(node, self.holdings.terms, self._times.lasts_ms)
