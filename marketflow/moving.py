@@ -28,8 +28,9 @@ from marketflow.adapters.cache.cluster_side import open_cluster_side
 from marketflow.adapters.cache.copying import Copied, Copying, NamedSide, Side, naming
 from marketflow.adapters.cache.plain_side import open_plain_side
 from marketflow.adapters.db.last_use import Use
-from marketflow.adapters.db.sole_use import open_sole_use
-from marketflow.app.ports import Field, StoreAway, Term
+from marketflow.adapters.db.sole_use import SoleUse, open_sole_use
+from marketflow.adapters.state.spool import decode
+from marketflow.app.ports import Field, StoreAway, StoreUnfit, Term
 from marketflow.app.share.spooling import Spool, SpooledBar, SpoolFailed
 from marketflow.cluster_outside import address_of, node_spool
 from marketflow.config import Settings
@@ -95,24 +96,61 @@ async def move(
             plain = await stack.enter_async_context(open_plain_side(plain_url, boot=boot, timeout=timeout))
         sides = NamedSide(plain, SINGLE), NamedSide(nodes, NODES)
         source, target = sides if use == "nodes of a cluster" else reversed(sides)
-        moving = _Moving(settings, source, target, _Spools(settings, use, plain_url))
+        moving = _Moving(settings, source, target, _Spools(settings, use, plain_url, database))
         moved = await moving.run(terms, nodes.seal, now - HOUR, progress)
         with naming("PostgreSQL"):
             await database.moved(use)
         return moved
 
 
-class _Spools:
-    """The spools of both places, in the configured directory."""
+class _TermSpools:
+    """What terms have left in PostgreSQL for the next ones. Fills the port Spool, to be read and emptied."""
 
-    def __init__(self, settings: Settings, use: Use, plain_url: str) -> None:
+    def __init__(self, database: SoleUse) -> None:
+        self._database = database
+        self._known: list[int] = []
+
+    async def load(self) -> Sequence[SpooledBar]:
+        """All of it.
+
+        Raises:
+            StoreAway, StoreTaken
+            StoreUnfit: some of it cannot be read. It would be missing in the new place.
+        """
+        bars: list[SpooledBar] = []
+        for number, content in await self._database.spooled():
+            try:
+                bars += decode(content.encode())
+            except ValueError as error:
+                raise StoreUnfit(f"row {number} of marketflow_spool cannot be read: {error}") from error
+            self._known.append(number)
+        return bars
+
+    async def save(self, bars: Sequence[SpooledBar], within: float = 5.0) -> None:  # noqa: ARG002 - bounded
+        """Remove what was loaded.
+
+        Raises:
+            SpoolFailed: there are bars; a term has to save them.
+        """
+        if bars:
+            raise SpoolFailed("postgres", "no term saves them")
+        await self._database.unspool(self._known)
+
+
+class _Spools:
+    """The spools of both places: in the configured directory, and what terms have left in PostgreSQL."""
+
+    def __init__(self, settings: Settings, use: Use, plain_url: str, database: SoleUse) -> None:
+        self._of_terms = _TermSpools(database)
         self._single = single_spool(settings, plain_url)
         self._of: Final = partial(node_spool, settings)
         self._to_nodes = use == "nodes of a cluster"
 
     def old(self, exchanges: Iterable[str]) -> Sequence[Spool]:
         """Those of the old place."""
-        return [self._single] if self._to_nodes else [self._of(exchange) for exchange in exchanges]
+        if self._to_nodes:
+            return [self._single]
+        return [self._of_terms, *(self._of(exchange) for exchange in exchanges)]
 
     def new(self, bars: Iterable[SpooledBar]) -> Sequence[tuple[Spool, Sequence[SpooledBar]]]:
         """The bars by the spool of the new place in which they belong."""

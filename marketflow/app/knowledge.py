@@ -233,15 +233,16 @@ class Knowledge:
             found.append(Part(Span(found.pop().span.start if joined else start, end), origin))
         return found
 
-    def whole_from(self, start: int) -> int:
-        """The earliest time from which nothing is missing up to now; not before the interval of `start`.
+    def whole_from(self, start: int, end: int | None = None) -> int:
+        """The earliest time from which nothing is missing up to `end`; not before the interval of `start`.
 
-        If rows answer for it, it is a boundary of intervals.
+        If rows answer for it, it is a boundary of intervals. None for `end`: up to now.
         """
         if start >= self.bars_from:
             return start
         # Rows tell of whole intervals only, so the one in which the unread time ends is no part of them.
-        after_unread = ceil_to(self.unread.end, self.interval)
+        is_before = end is not None and end <= self.unread.start
+        after_unread = 0 if is_before else ceil_to(self.unread.end, self.interval)
         return min(max(floor_to(start, self.interval), self.rows_from, after_unread), self.bars_from)
 
     def buckets_from(self, buckets: Interval) -> int:

@@ -139,4 +139,5 @@ class Range:
         """
         end = now if self.end is None else min(self.end, now)
         period = self.named_period
-        return Span(end - parse_period(period), end) if period is not None else Span(self.start or 0, end)
+        start = min(self.start or 0, end) if period is None else max(0, end - parse_period(period))
+        return Span(start, end)

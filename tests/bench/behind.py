@@ -22,7 +22,7 @@ from tests.bench.listeners import REQUESTS
 from tests.bench.rows import percentile
 from tests.bench.stage import BenchError
 
-EVENT = re.compile(rb'data: (\{"exchange":[^\n]*\})\n')
+EVENT = re.compile(rb'data: (\{"symbol":[^\n]*\})\n')
 PATIENCE = 10.0
 """Seconds within which both streams must begin, and in the end the second must have come as far as the
 first."""

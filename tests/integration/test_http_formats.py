@@ -34,7 +34,11 @@ def value(text):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     ("query", "headers"),
-    [("?format=csv", {}), ("", {"Accept": "text/csv"}), ("", {"Accept": "text/csv, application/json;q=0.5"})],
+    [
+        ("?format=csv", {}),
+        ("", {"Accept": "text/csv"}),
+        ("", {"Accept": "text/csv;charset=utf-8, application/json;q=0.5"}),
+    ],
 )
 async def test_a_list_as_csv_has_what_it_has_as_json(client, path, query, headers):
     answer = await client.get(path + query, headers=headers)

@@ -18,6 +18,7 @@ from marketflow.adapters.cache.bar_fields import field_name
 from marketflow.adapters.db.cluster import ClusterDatabase
 from marketflow.adapters.db.lock import LOCK
 from marketflow.adapters.db.postgres import PostgresStore
+from marketflow.adapters.state.spool import encode
 from marketflow.app.ports import Node, StoreAway, StoreTaken, StoreUnfit, Term
 from marketflow.app.share.spooling import SpooledBar
 from marketflow.cluster_outside import node_spool
@@ -176,6 +177,22 @@ async def test_spool(stores):
 
     assert await single_spool(stores.settings, stores.url).load() == [old]
     assert await node_spool(stores.settings, "exchange1").load() == []
+
+
+async def test_a_single_service_gets_what_terms_have_left_in_the_database(stores):
+    """Bars that a node has left for the next owner, since Redis was away when it stopped."""
+    await stores.move()
+    old = SpooledBar(PAIR, NOW - 2 * HOUR, "0badbabe", bar_of(NOW - 2 * HOUR, 4), whole=True)
+    with psycopg.connect(stores.settings.postgres.dsn) as connection:
+        insert = "INSERT INTO marketflow_spool (exchange, term, bars) VALUES (%s, %s, %s)"
+        connection.execute(insert, ["exchange1", "0badbabe", encode([old]).decode()])
+    await stores.move("a single service")
+    assert await single_spool(stores.settings, stores.url).load() == [old]
+    with psycopg.connect(stores.settings.postgres.dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM marketflow_spool").fetchone() == (0,)
+        connection.execute(insert, ["exchange1", "0badbabe", "nonsense"])
+    with pytest.raises(StoreUnfit, match="marketflow_spool"):
+        await stores.move("a single service")
 
 
 async def test_spool_stays_if_the_copy_fails(stores):

@@ -208,3 +208,11 @@ def test_bars_are_known_for_an_hour_at_most(knowledge):
     assert knowledge.parts(Span(knowledge.bars_from, knowledge.bars_from + 1)) == [
         Part(Span(knowledge.bars_from, knowledge.bars_from + 1), BARS)
     ]
+
+
+@given(KNOWN, TIMES, TIMES)
+def test_what_is_known_up_to_an_earlier_time_is_not_less(knowledge, start, end):
+    """Unread bars after that time do not matter."""
+    first = knowledge.whole_from(start, end)
+    assert floor_to(start, knowledge.interval) <= first <= knowledge.whole_from(start)
+    assert all(part.origin is not None for part in knowledge.parts(Span(first, end)))

@@ -67,7 +67,7 @@ IMPORTS_KNOWN = {
     "adapters.cache.cluster_side": Known(12, "it joins what writes, what reads and what finds the servers"),
     "adapters.cache.copying": Known(9, "it reads and writes every kind of key"),
     "adapters.cache.plain_side": Known(11, "it joins the lease and the connections of a single service"),
-    "moving": Known(13, "a composition root: it opens both places"),
+    "moving": Known(14, "a composition root: it opens both places"),
     "assembly": Known(18, "the composition root knows every part"),
     "cluster_assembly": Known(34, "the same, of a node"),
     "cluster_outside": Known(12, "it opens everything that a node uses"),

@@ -244,7 +244,7 @@ async def test_an_edge_that_lacks_an_update_is_not_counted(autojump_clock, filli
         now = world.now
         covered = await world.spans.of(PAIRS).over(Span(now - 2_250, now), now, "highest")
         whole = floor_to(now, SECOND)
-        assert covered.span == Span(whole - 2_250, whole)
+        assert covered.span == Span(floor_to(now - 2_250, SECOND), whole)
         world.window.members[PAIR] = held | {(0, "another"): next(iter(held.values()))}
         covered = await world.spans.of(PAIRS).over(Span(now - 2_250, now), now, "highest")
         assert covered.span == Span(now - 2_250, now)

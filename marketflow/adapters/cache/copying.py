@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, Protocol, TypeVar
 
 import attrs
@@ -121,6 +122,7 @@ class Copying:
     async def _copy_window(self, pair: Pair) -> int:
         exchange, first = pair[0], 0
         source, target = self.source.keys.window(pair), self.target.keys.window(pair)
+        left_there = await self.target.read(exchange, [("PTTL", target)], itemgetter(0))
         while True:
             last = first + COPIED_AT_ONCE - 1
             found, left = await self.source.read(
@@ -132,7 +134,7 @@ class Copying:
                 return first
             scored = [(score, member) for member, score in found]
             commands = _in_commands(("ZADD", target), scored, MEMBERS_PER_COMMAND)
-            await self.target.write(exchange, [*commands, *_expiry(target, left)])
+            await self.target.write(exchange, [*commands, *_expiry(target, max(left, left_there))])
             self.copied.updates += len(found)
             first += len(found)
             self.progress(self.copied)

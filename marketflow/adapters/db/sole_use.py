@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
 
+from marketflow.adapters.db import statements
 from marketflow.adapters.db.database import Database
 from marketflow.adapters.db.last_use import Use, note_move
 from marketflow.adapters.db.leases import PostgresLeases
@@ -56,6 +57,26 @@ class SoleUse:
             if trio.current_time() > deadline:
                 raise StoreTaken(f"nodes of a cluster are running on this database: {', '.join(live)}")
             await trio.sleep(LOOK_SECONDS)
+
+    async def spooled(self) -> Sequence[tuple[int, str]]:
+        """What terms have left here: the number of each row, and its bars in the form of a spool's file.
+
+        Raises:
+            StoreAway, StoreUnfit, StoreTaken: as `moved`.
+        """
+        _, found = await self._database.lease(
+            lambda connection: connection.execute(statements.ALL_SPOOLED).fetchall()
+        )
+        return [(number, bars) for number, bars in found]
+
+    async def unspool(self, numbers: Sequence[int]) -> None:
+        """Remove these rows.
+
+        Raises:
+            StoreAway, StoreUnfit, StoreTaken: as `moved`.
+        """
+        parameters = [list(numbers)]
+        await self._database.lease(lambda connection: connection.execute(statements.UNSPOOL, parameters))
 
     async def moved(self, use: Use) -> None:
         """Note that they have all now. The lock must still be ours.

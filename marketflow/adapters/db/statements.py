@@ -221,6 +221,8 @@ SELECT EXISTS (SELECT FROM held), (SELECT count(*) FROM deleted)
 # ---- what terms leave behind ----
 
 SPOOLED: Final = "SELECT id, bars FROM marketflow_spool WHERE exchange = %(held_exchange)s ORDER BY id"
+ALL_SPOOLED: Final = "SELECT id, bars FROM marketflow_spool ORDER BY id"
+UNSPOOL: Final = "DELETE FROM marketflow_spool WHERE id = ANY (%s::bigint[])"
 
 # Replaces the rows with these ids by one with `bars`, or by none. Returns whether the term was held, and the
 # id of the new row; without the lease nothing changes, since the next term may have read the rows already.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from http import HTTPStatus
 from typing import Final
 
 import trio
@@ -37,11 +36,7 @@ class Compression:
     async def compress(self, response: Response) -> Response:
         """The answer, compressed if it is a long text and the client accepts that. No streams."""
         kind = response.content_type or ""
-        if (
-            response.status_code != HTTPStatus.OK
-            or not kind.startswith(_TEXTS)
-            or kind.startswith("text/event-stream")
-        ):
+        if not kind.startswith(_TEXTS) or kind.startswith(_STREAM):
             return response
         response.vary.add("Accept-Encoding")
         if "Content-Encoding" in response.headers or request.accept_encodings["gzip"] <= 0:
@@ -50,7 +45,7 @@ class Compression:
         if len(body) < LEAST:
             return response
         if len(body) < LONG:
-            packed = gzip.compress(body, LEVEL, mtime=0)
+            packed = _packed(body)
         else:
             packed = await trio.to_thread.run_sync(_packed, body, limiter=self._threads)
         response.set_data(packed)

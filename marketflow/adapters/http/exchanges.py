@@ -6,7 +6,7 @@ from quart import Blueprint, request
 from quart.wrappers import Response
 
 from marketflow.adapters.http.parameters import parameters
-from marketflow.adapters.http.tables import FORMAT, as_list
+from marketflow.adapters.http.tables import FORMAT, as_list, wants_csv
 from marketflow.app.interface import ExchangeState, HealthQuestions
 
 
@@ -17,6 +17,6 @@ def exchange_routes(health: HealthQuestions) -> Blueprint:
     @routes.get("/exchanges")
     async def exchanges() -> Response:
         given = parameters(request.args.items(multi=True), (FORMAT,))
-        return as_list("exchanges", health.exchange_list(), ExchangeState, given)
+        return as_list("exchanges", health.exchange_list(), ExchangeState, csv=wants_csv(given))
 
     return routes

@@ -17,7 +17,7 @@ from marketflow.adapters.http.parameters import (
     with_exchange,
 )
 from marketflow.adapters.http.responses import as_json
-from marketflow.adapters.http.tables import FORMAT, as_list
+from marketflow.adapters.http.tables import FORMAT, as_list, wants_csv
 from marketflow.app.answers import Latest, Statistic, Summary
 from marketflow.app.interface import PriceQuestions, StatisticKind
 
@@ -32,13 +32,14 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
     @routes.get("/symbols")
     async def symbols() -> Response:
         given = parameters(request.args.items(multi=True), (FORMAT,))
-        return as_list("symbols", prices.symbols, ("symbol",), given)
+        return as_list("symbols", prices.symbols, ("symbol",), csv=wants_csv(given))
 
     @routes.get("/prices/latest")
     async def latest_of_all() -> Response:
         given = parameters(request.args.items(multi=True), ("symbol", "exchange", FORMAT))
+        csv = wants_csv(given)
         found = await prices.latest_of_all(symbol_names(given.get("symbol")), names(given.get("exchange")))
-        return as_list("prices", found, Latest, given)
+        return as_list("prices", found, Latest, csv=csv)
 
     @routes.get("/prices/latest/<symbol>")
     @routes.get("/prices/latest/<exchange>/<symbol>")
@@ -58,7 +59,8 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
     async def aggregates() -> Response:
         given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE, FORMAT))
         asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
-        return as_list("prices", await prices.summaries(*asked, asked_range(given)), Summary, given)
+        csv = wants_csv(given)
+        return as_list("prices", await prices.summaries(*asked, asked_range(given)), Summary, csv=csv)
 
     @routes.get("/prices/aggregate/<symbol>")
     @routes.get("/prices/aggregate/<exchange>/<symbol>")
@@ -76,8 +78,9 @@ def _statistic_routes(routes: Blueprint, prices: PriceQuestions, kind: Statistic
     async def statistics() -> Response:
         given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE, FORMAT))
         asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
+        csv = wants_csv(given)
         found = await prices.statistics(kind, *asked, asked_range(given))
-        return as_list("prices", found, Statistic, given)
+        return as_list("prices", found, Statistic, csv=csv)
 
     async def statistic(symbol: str, exchange: str | None = None) -> Response:
         asked, given = with_exchange(request.args.items(multi=True), exchange, RANGE)

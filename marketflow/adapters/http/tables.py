@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from csv import writer as csv_writer
 from typing import Any, Final
 
 import attrs
@@ -30,21 +30,24 @@ def wants_csv(given: Mapping[str, str]) -> bool:
     """
     if FORMAT in given:
         return choice(FORMAT, given[FORMAT], FORMATS) == "csv"
-    return request.accept_mimetypes.best_match([_JSON, CSV], _JSON) == CSV
+    offered: dict[str, float] = {}
+    for written, quality in request.accept_mimetypes:
+        offered.setdefault(written.partition(";")[0].strip().lower(), quality)
+    any_type = max((offered.get(name, 0) for name in ("*/*", "application/*")), default=0)
+    wanted = offered.get(CSV, 0)
+    return wanted > offered.get(_JSON, 0) and wanted >= any_type
 
 
-def as_list(
-    name: str, rows: Sequence[Any], columns: type | Sequence[str], given: Mapping[str, str]
-) -> Response:
-    """A list, as the request asks for it: `{"name": [...]}`, or a line for each row.
+def as_list(name: str, rows: Sequence[Any], columns: type | Sequence[str], *, csv: bool) -> Response:
+    """A list: `{"name": [...]}`, or in CSV a line for each row.
 
     Args:
         name: of the list in JSON.
         rows: attrs objects, or plain values if there is one column.
         columns: the class of the rows, or the names of the columns.
-        given: the parameters of the request.
+        csv: whether it was asked for as CSV.
     """
-    if wants_csv(given):
+    if csv:
         return as_csv(rows, columns)
     response = as_json({name: rows})
     response.vary.add("Accept")
@@ -59,7 +62,7 @@ def as_csv(rows: Iterable[Any], columns: type | Sequence[str]) -> Response:
     """
     names = [field.name for field in attrs.fields(columns)] if isinstance(columns, type) else columns
     text = io.StringIO()
-    writer = csv.writer(text)
+    writer = csv_writer(text)
     writer.writerow(names)
     for row in rows:
         values = [getattr(row, name) for name in names] if attrs.has(type(row)) else [row]

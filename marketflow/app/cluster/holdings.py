@@ -100,9 +100,11 @@ class Holdings:
     def give(self, exchange: str, *, closes: bool = False) -> None:
         """Give an exchange back, if it is here. `closes`: nobody is to have it next."""
         hold = self.holds.get(exchange)
-        if hold is not None and not hold.leaving.is_set():
+        if hold is None:
+            return
+        hold.closes = hold.closes or closes  # The mode may be switched while it is given to another node.
+        if not hold.leaving.is_set():
             log.info("exchange to be given back", exchange=exchange)
-            hold.closes = closes
             hold.leaving.set()
 
     async def _have(self, exchange: str, order: Order, candidacy: Candidacy) -> bool:

@@ -186,7 +186,7 @@ def _latest(update: PriceUpdate, source: AnswerSource) -> Latest:
 
 
 def _no_data(symbol: str, found: Covered) -> NoData:
-    return NoData(f"there are no updates of {symbol} in [{found.span.start}, {found.span.end})")
+    return NoData(f"no updates of {symbol} in [{found.span.start}, {found.span.end}) are known")
 
 
 def _asked_for(exchanges: Names) -> str | None:

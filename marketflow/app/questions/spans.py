@@ -137,12 +137,13 @@ class PairSpans:
     async def _in_seconds(self, span: Span, last: int, knowledge: Knowledge) -> Covered:
         """The bars of the whole seconds that the span touches, as far as it is known, up to `last` (ms)."""
         bars_from = knowledge.bars_from
-        start = knowledge.whole_from(floor_to(span.start, BAR_WIDTH))
-        end = min(ceil_to(span.end, BAR_WIDTH), last)
+        start = min(floor_to(span.start, BAR_WIDTH), last - BAR_WIDTH)
+        end = min(max(ceil_to(span.end, BAR_WIDTH), start + BAR_WIDTH), last)
         if end <= bars_from:
             end = min(ceil_to(end, self._of_all.interval), bars_from)
             if end <= knowledge.rows_from:
                 return Covered({}, span, POSTGRES)  # Its rows were deleted.
+        start = knowledge.whole_from(start, end)
         rows: Buckets = {}
         if start < min(end, bars_from):
             try:

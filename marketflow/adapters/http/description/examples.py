@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 from marketflow import __version__
 from marketflow.adapters.http.kinds import KINDS
+from marketflow.adapters.http.responses import encoded, plain
 from marketflow.app.answers import Candle, Candles, Latest, PriceAt, Statistic, Summary
 from marketflow.app.interface import (
     ClusterState,
@@ -67,7 +67,7 @@ def examples(symbol: str, exchange: str, *, in_cluster: bool = False) -> dict[st
         vwap=99870.5,
         closed=True,
     )
-    candles: dict[str, Any] = msgspec.to_builtins(Candles(symbol, None, "1m", [candle], None))
+    candles: dict[str, Any] = plain(Candles(symbol, None, "1m", [candle], None))
     del candles["known_from"]
     counters = Counters(18_002, 18_000, {"malformed": 2}, 17_985, 0, {}, 15)
     health = HealthReport(
@@ -92,20 +92,20 @@ def examples(symbol: str, exchange: str, *, in_cluster: bool = False) -> dict[st
         )
     kind = KINDS["unknown-symbol"].explanation
     return {
-        "Latest": msgspec.to_builtins(latest),
-        "LatestList": msgspec.to_builtins({"prices": [latest]}),
-        "PriceAt": msgspec.to_builtins(price_at),
-        "Statistic": msgspec.to_builtins(statistic),
-        "StatisticList": msgspec.to_builtins({"prices": [statistic]}),
-        "Summary": msgspec.to_builtins(summary),
-        "SummaryList": msgspec.to_builtins({"prices": [summary]}),
+        "Latest": plain(latest),
+        "LatestList": plain({"prices": [latest]}),
+        "PriceAt": plain(price_at),
+        "Statistic": plain(statistic),
+        "StatisticList": plain({"prices": [statistic]}),
+        "Summary": plain(summary),
+        "SummaryList": plain({"prices": [summary]}),
         "Candles": candles,
-        "Event": {"event": "price", "id": f"{_NOON}000", "data": msgspec.json.encode(latest).decode()},
+        "Event": {"event": "price", "id": f"{_NOON}000", "data": encoded(latest).decode()},
         "Metrics": f'marketflow_updates_received_total{{exchange="{exchange}"}} 18002.0\n',
         "Symbols": {"symbols": [symbol]},
-        "Exchanges": msgspec.to_builtins({"exchanges": [ExchangeState(exchange, "live", "connected")]}),
+        "Exchanges": plain({"exchanges": [ExchangeState(exchange, "live", "connected")]}),
         "ModeState": {"mode": "live", "changed": False},
-        "HealthReport": msgspec.to_builtins(health),
+        "HealthReport": plain(health),
         "Probe": {"status": "ok"},
         "ProblemKind": kind,
         "ProblemKinds": {"problems": [kind]},
