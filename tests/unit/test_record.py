@@ -179,6 +179,8 @@ async def test_it_tells_whether_all_of_the_last_seconds_is_kept(autojump_clock):
     assert not kept.kept.reaches_back
     await trio.sleep(11.0)
     assert kept.kept.reaches_back
+    kept.kept.keep_all()
+    assert kept.kept.reaches_back
 
 
 async def test_a_closed_record_forgets():

@@ -118,7 +118,10 @@ class Feeding:
         for symbol, ids in self._record.ids_of(spooled):
             share.book.trades.of(self.feed_.exchange).know(symbol, ids)
         if not self._record.kept.reaches_back:
-            log.warning("record too short", exchange=self.feed_.exchange, recorded=self._record.kept.size)
+            kept = self._record.kept
+            log.warning(
+                "record too short", exchange=self.feed_.exchange, recorded=kept.size, dropped=kept.dropped
+            )
         since = max(now, self._record.newest) - self._recording.window_length
         self._record.sift(known, since, spooled)
         share.spooling.recorded()

@@ -76,6 +76,8 @@ class Kept:
 
     def keep_all(self) -> None:
         """From now on nothing becomes too old: the exchange is ours, and the record waits for the window."""
+        if self.reaches_back:
+            self._full_at = -math.inf  # What there was no room for would be too old anyway.
         self._seconds = math.inf
 
     @property
