@@ -15,6 +15,7 @@ OF_ANSWERS = (
     "test_candles",
     "test_queries",
     "test_consistent_answers",
+    "test_past",
     "test_streaming",
 )
 """Their tests run with each filling."""
@@ -32,7 +33,7 @@ OF_THE_BOOK = {
 }
 """Modules that ask questions too, and what they are about. Only the book does that."""
 
-ASKS = re.compile(r"\.queries\.|\.spans\.of\(|PriceStream\(")
+ASKS = re.compile(r"\.queries\.[a-z]|\.spans\.of\(|PriceStream\(")
 
 
 def arguments_of_tests(source: str) -> dict[str, set[str]]:

@@ -11,6 +11,8 @@ from typing import Final, Literal
 import psycopg
 import structlog
 
+from marketflow.adapters.db import statements
+
 log = structlog.get_logger()
 
 Use = Literal["a single service", "nodes of a cluster"]
@@ -21,22 +23,14 @@ _COMMANDS: Final = {
 }
 """What moves the last hour to them."""
 
-# Only a change is written.
-_NOTE: Final = """
-WITH before AS MATERIALIZED (SELECT value FROM marketflow_settings WHERE name = 'used_by')
-INSERT INTO marketflow_settings AS known (name, value) VALUES ('used_by', %s)
-ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE known.value <> excluded.value
-RETURNING (SELECT value FROM before)
-"""
-
 
 def note_use(connection: psycopg.Connection, use: Use) -> None:
     """They use the database from now on, and may lack what the other kind has in Redis."""
-    row = connection.execute(_NOTE, [use]).fetchone()
+    row = connection.execute(statements.NOTE_USE, [use]).fetchone()
     if row is not None and row[0] is not None:
         log.warning("last hour not moved", before=row[0], now=use, run=_COMMANDS[use])
 
 
 def note_move(connection: psycopg.Connection, use: Use) -> None:
     """What the other kind had in Redis was moved to them."""
-    connection.execute(_NOTE, [use])
+    connection.execute(statements.NOTE_USE, [use])

@@ -218,6 +218,16 @@ WITH {_HELD}, deleted AS ({_DELETE} AND EXISTS (SELECT FROM held) RETURNING 1)
 SELECT EXISTS (SELECT FROM held), (SELECT count(*) FROM deleted)
 """
 
+# ---- who uses the database ----
+
+# Only a change is written.
+NOTE_USE: Final = """
+WITH before AS MATERIALIZED (SELECT value FROM marketflow_settings WHERE name = 'used_by')
+INSERT INTO marketflow_settings AS known (name, value) VALUES ('used_by', %s)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE known.value <> excluded.value
+RETURNING (SELECT value FROM before)
+"""
+
 # ---- what terms leave behind ----
 
 SPOOLED: Final = "SELECT id, bars FROM marketflow_spool WHERE exchange = %(held_exchange)s ORDER BY id"
