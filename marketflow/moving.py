@@ -1,8 +1,8 @@
 """From one machine to several, and back: takes along what only Redis and the spool have.
 
 Rows stay where they are, since both use the same database. A single service and the nodes of a cluster have
-different keys in Redis, perhaps on different servers. What one has in its keys the other would lack: in the
-row of the minute of the change, and in answers about the last hour.
+different keys in Redis, perhaps on different servers. Without a move, the row of the minute of the change and
+answers about the last hour would lack what the other one has in its keys.
 
 ```
  move              nobody else uses the stores meanwhile:
