@@ -1,7 +1,7 @@
 """Notes whether a single service or nodes of a cluster use the database, and warns when that changes.
 
-They have different keys in Redis. If one starts after the other, and nothing was moved (`marketflow.moving`), its
-answers lack the last hour, and its rows a part of the open minute.
+They have different keys in Redis. If one starts after the other, and nothing was moved (`marketflow.moving`),
+its answers lack the last hour, and its rows a part of the open minute.
 """
 
 from __future__ import annotations
