@@ -207,7 +207,7 @@ async def test_errors_are_one_line(settings, exchanges, shell):
         assert err.startswith("marketflow: 'x' is not a period")
         code, out, err = await shell.run("prices", "highest", "BTCUSDT")
         assert (code, out) == (1, "")
-        assert err.startswith("marketflow: there are no updates of BTCUSDT")
+        assert err.startswith("marketflow: no updates of BTCUSDT")
 
 
 async def test_nobody_there(shell):

@@ -45,7 +45,7 @@ def completed(monkeypatch, capsys):
     [
         ("marketflow c", 1, ["candles", "check-exchange", "cluster", "completion", "config"]),
         ("marketflow prices ", 2, ["aggregate", "average", "highest", "latest", "lowest"]),
-        ("marketflow candles X --interval 1", 4, ["1s", "15s", "1m", "15m", "1h", "1d"]),
+        ("marketflow candles X --interval 1", 4, ["1s", "15s", "1m", "15m", "1h", "1d", "1w"]),
         ("marketflow prices highest --period 5", 4, ["5s", "5m"]),
         ("marketflow mode ", 2, ["live", "test"]),
         ("marketflow serve --log-l", 2, ["--log-level"]),
