@@ -282,11 +282,11 @@ class World:
     def _switch(self, rng: random.Random) -> None:
         """Have one node, or two at the same time, switch the mode."""
         for boot in rng.sample(sorted(self.nodes), k=min(len(self.nodes), rng.choice((1, 1, 2)))):
+            self._switching.append(self.nodes[boot])
             self._living.start_soon(self._ask_to_switch, self.nodes[boot], OTHER[self._mode])
 
     async def _ask_to_switch(self, node: SimulatedNode, mode: Mode) -> bool:
         answer, changed = "nothing can answer", False
-        self._switching.append(node)
         with trio.move_on_after(2 * SWITCH_SECONDS):
             try:
                 changed = await node.modes.switch(mode)
@@ -443,6 +443,7 @@ class World:
         # What a dead node has had of the other mode is made whole when that comes back.
         owner, mode = self._owner(self._wanted[0]), OTHER[self._mode]
         assert owner is not None
+        self._switching.append(owner.node)
         if not await self._ask_to_switch(owner.node, mode):
             raise Wrong(f"calm, and {owner.node.name} does not switch to {mode}")
         await self._end_mode()
