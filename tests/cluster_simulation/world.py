@@ -326,7 +326,12 @@ class World:
         if what == "emptied":
             shard.shelf.empty()
         elif self._snapshots:
-            rng.choice(self._snapshots[-OLDER:])[1][exchange]()
+            last = self._snapshots[-OLDER:]
+            place = rng.randrange(len(last))
+            restore = last[place][1][exchange]
+            restore()
+            for _, shards in last[place + 1 :]:
+                shards[exchange] = restore  # What came after that state is nowhere any more.
         owner = self._owner(exchange)
         if owner is None or not owner.window.histories_read:
             # Nobody has what earlier terms have left.
