@@ -26,6 +26,11 @@ StoreStatus = Literal["up", "away"]
 ExchangeStatus = Literal["connected", "stale", "reconnecting", "off"]
 
 
+def only(names: Names) -> str | None:
+    """The name, if it is the only one; None if there are several, or all."""
+    return names[0] if names is not None and len(names) == 1 else None
+
+
 # ---- prices ----
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -17,6 +18,8 @@ from marketflow.commands.signals import interruptible
 if TYPE_CHECKING:
     from marketflow.adapters.cache.copying import Copied
     from marketflow.adapters.db.last_use import Use
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 PROGRESS_SECONDS: Final = 1.0
 """How often it is said how far it is."""
@@ -42,6 +45,17 @@ _config = click.option(
 )
 
 
+def _url(name: str) -> Callable[[Command], Command]:
+    """The option of that name."""
+    return click.option(
+        name,
+        "url",
+        type=_RedisUrl(),
+        metavar="URL",
+        help="The Redis of the single service; by default that of the settings.",
+    )
+
+
 @click.group()
 def cluster() -> None:
     """Go from one machine to several, and back."""
@@ -49,13 +63,7 @@ def cluster() -> None:
 
 @cluster.command()
 @_config
-@click.option(
-    "--from",
-    "url",
-    type=_RedisUrl(),
-    metavar="URL",
-    help="The Redis of the single service; by default that of the settings.",
-)
+@_url("--from")
 @log_options("warning")
 @click.pass_obj
 def adopt(this: Run, /, *, file: Path | None, url: str | None) -> None:
@@ -68,13 +76,7 @@ def adopt(this: Run, /, *, file: Path | None, url: str | None) -> None:
 
 @cluster.command()
 @_config
-@click.option(
-    "--to",
-    "url",
-    type=_RedisUrl(),
-    metavar="URL",
-    help="The Redis of the single service; by default that of the settings.",
-)
+@_url("--to")
 @log_options("warning")
 @click.pass_obj
 def leave(this: Run, /, *, file: Path | None, url: str | None) -> None:

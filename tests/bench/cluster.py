@@ -130,10 +130,7 @@ def _loaded(
         if settings:
             _wait_for_all(service)
         for load in loads:
-            if load.rate is None:
-                service.exchanges.flood()
-            else:
-                service.exchanges.send(load.rate)
+            service.exchanges.send(load.rate)
             bench.wait(bench.warm_up)
             seconds = 1.0 if bench.quick else FLOOD_SECONDS if load.rate is None else 5.0
             yield load, _measured(bench, service, seconds)

@@ -41,9 +41,12 @@ class Exchanges:
         """Send as much as is read: all exchanges, or only those at these places."""
         self._tell(rate=None, pacing=False, flooding=places or [*range(len(self.ports))])
 
-    def send(self, rate: float) -> None:
-        """Send that many lines a second, all exchanges together."""
-        self._tell(rate=rate, pacing=False)
+    def send(self, rate: float | None) -> None:
+        """Send that many lines a second, all exchanges together; None: as much as is read."""
+        if rate is None:
+            self.flood()
+        else:
+            self._tell(rate=rate, pacing=False)
 
     def pace(self) -> None:
         """Send as the provided exchanges do: each a line of each symbol every 100 ms."""

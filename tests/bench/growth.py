@@ -78,10 +78,7 @@ def _costs(bench: Bench, loads: Sequence[Load]) -> Iterator[tuple[Load, float]]:
     seconds = 0.5 if bench.quick else 5.0
     with bench.stage.service(exchanges=loads[0].exchanges, symbols_count=loads[0].symbols) as service:
         for load in loads:
-            if load.rate is None:
-                service.exchanges.flood()
-            else:
-                service.exchanges.send(load.rate)
+            service.exchanges.send(load.rate)
             bench.wait(bench.warm_up)
             yield load, _measured(bench, service, seconds)
             ledger = service.drained(service.exchanges.finish())

@@ -37,6 +37,7 @@ from marketflow.app.interface import (
     Measurements,
     NodeReport,
     StoreHealth,
+    only,
 )
 from marketflow.app.interface import Questions as AllQuestions
 from marketflow.config.settings import HttpSettings
@@ -78,7 +79,7 @@ class FakePrices:
 
     async def latest(self, symbol, exchanges):
         await self._ask(symbol, exchanges)
-        return Latest(symbol, one(exchanges) or "exchange1", AWKWARD, TIME, "redis", 0.25)
+        return Latest(symbol, only(exchanges) or "exchange1", AWKWARD, TIME, "redis", 0.25)
 
     async def latest_of_all(self, symbols, exchanges):
         await self._ask(symbols, exchanges)
@@ -90,23 +91,23 @@ class FakePrices:
 
     async def at(self, symbol, exchanges, time):
         await self._ask(symbol, exchanges, time)
-        return PriceAt(symbol, one(exchanges) or "exchange1", AWKWARD, time - 50, time, "exact", "redis")
+        return PriceAt(symbol, only(exchanges) or "exchange1", AWKWARD, time - 50, time, "exact", "redis")
 
     async def statistic(self, kind, symbol, exchanges, asked):
         await self._ask(symbol, exchanges, kind, asked)
-        return Statistic(symbol, one(exchanges), asked.named_period, AWKWARD, 600, *spanned(asked), "memory")
+        return Statistic(symbol, only(exchanges), asked.named_period, AWKWARD, 600, *spanned(asked), "memory")
 
     async def statistics(self, kind, symbols, exchanges, asked):
         await self._ask(symbols, exchanges, kind, asked)
         return [
-            Statistic(symbol, one(exchanges), asked.named_period, AWKWARD, 600, *spanned(asked), "memory")
+            Statistic(symbol, only(exchanges), asked.named_period, AWKWARD, 600, *spanned(asked), "memory")
             for symbol in symbols or self.symbols[:1]
         ]
 
     async def summary(self, symbol, exchanges, asked):
         await self._ask(symbol, exchanges, asked)
         return Summary(
-            *(symbol, one(exchanges), asked.named_period, 2.0, 1.0, 3.0, 1.5, 2.5, 600),
+            *(symbol, only(exchanges), asked.named_period, 2.0, 1.0, 3.0, 1.5, 2.5, 600),
             *(12.5, 25.0, 7.5, 5.0, 300, 2.0),
             *(*spanned(asked), "postgres"),
         )
@@ -117,16 +118,11 @@ class FakePrices:
 
     async def candles(self, symbol, exchanges, interval, start, end, limit):
         await self._ask(symbol, exchanges, interval, start, end, limit)
-        exchange = one(exchanges)
+        exchange = only(exchanges)
         candle = Candle(
             0, 60_000, 1.0, 3.0, 0.5, 2.0, 1.75, 600, 12.5, 25.0, None, None, 300, 2.0, closed=True
         )
         return Candles(symbol, exchange, interval, [candle], 60_000)
-
-
-def one(names):
-    """The name, if it is the only one."""
-    return names[0] if names is not None and len(names) == 1 else None
 
 
 def spanned(asked):

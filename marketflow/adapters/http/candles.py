@@ -15,8 +15,7 @@ from marketflow.adapters.http.parameters import (
     optional_timestamp,
     with_exchange,
 )
-from marketflow.adapters.http.responses import as_json, plain
-from marketflow.adapters.http.tables import FORMAT, as_csv, wants_csv
+from marketflow.adapters.http.tables import FORMAT, as_csv, in_json, wants_csv
 from marketflow.app.answers import Candle, Candles
 from marketflow.app.interface import PriceQuestions
 from marketflow.domain.periods import CANDLE_INTERVALS
@@ -42,18 +41,9 @@ def candle_routes(prices: PriceQuestions) -> Blueprint:
         check_order(start, end)
         in_csv = wants_csv(given)
         page = await prices.candles(symbol.upper(), asked, interval, start, end, limit)
-        return _as_csv(page) if in_csv else _as_json(page)
+        return _as_csv(page) if in_csv else in_json(page)
 
     return routes
-
-
-def _as_json(page: Candles) -> Response:
-    answer = plain(page)
-    if answer["known_from"] is None:
-        del answer["known_from"]  # The field is in an answer only if it has a value.
-    response = as_json(answer)
-    response.vary.add("Accept")
-    return response
 
 
 def _as_csv(page: Candles) -> Response:

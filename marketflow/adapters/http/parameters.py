@@ -84,6 +84,11 @@ def symbol_names(text: str | None) -> Names:
     return None if text is None else names(text.upper())
 
 
+def asked_names(given: Mapping[str, str]) -> tuple[Names, Names]:
+    """The symbols and exchanges that `symbol` and `exchange` ask for."""
+    return symbol_names(given.get("symbol")), names(given.get("exchange"))
+
+
 def asked_range(given: Mapping[str, str]) -> Range:
     """The span that `period`, `start` and `end` ask for.
 

@@ -9,10 +9,9 @@ from quart.wrappers import Response
 
 from marketflow.adapters.http.parameters import (
     BadParameter,
+    asked_names,
     asked_range,
-    names,
     parameters,
-    symbol_names,
     timestamp,
     with_exchange,
 )
@@ -38,7 +37,7 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
     async def latest_of_all() -> Response:
         given = parameters(request.args.items(multi=True), ("symbol", "exchange", FORMAT))
         csv = wants_csv(given)
-        found = await prices.latest_of_all(symbol_names(given.get("symbol")), names(given.get("exchange")))
+        found = await prices.latest_of_all(*asked_names(given))
         return as_list("prices", found, Latest, csv=csv)
 
     @routes.get("/prices/latest/<symbol>")
@@ -58,9 +57,9 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
     @routes.get("/prices/aggregate")
     async def aggregates() -> Response:
         given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE, FORMAT))
-        asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
         csv = wants_csv(given)
-        return as_list("prices", await prices.summaries(*asked, asked_range(given)), Summary, csv=csv)
+        found = await prices.summaries(*asked_names(given), asked_range(given))
+        return as_list("prices", found, Summary, csv=csv)
 
     @routes.get("/prices/aggregate/<symbol>")
     @routes.get("/prices/aggregate/<exchange>/<symbol>")
@@ -77,9 +76,8 @@ def price_routes(prices: PriceQuestions) -> Blueprint:
 def _statistic_routes(routes: Blueprint, prices: PriceQuestions, kind: StatisticKind) -> None:
     async def statistics() -> Response:
         given = parameters(request.args.items(multi=True), ("symbol", "exchange", *RANGE, FORMAT))
-        asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
         csv = wants_csv(given)
-        found = await prices.statistics(kind, *asked, asked_range(given))
+        found = await prices.statistics(kind, *asked_names(given), asked_range(given))
         return as_list("prices", found, Statistic, csv=csv)
 
     async def statistic(symbol: str, exchange: str | None = None) -> Response:

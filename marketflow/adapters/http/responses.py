@@ -6,10 +6,18 @@ from typing import Any, Final
 
 import cattrs
 import msgspec
+from cattrs.gen import make_dict_unstructure_fn, override
 from quart.wrappers import Response
 from quart_trio.wrappers import TrioResponse
 
+from marketflow.app.answers import Candles
+
 _CONVERTER: Final = cattrs.Converter()
+_CONVERTER.register_unstructure_hook(
+    Candles,
+    # The field is in an answer only if it has a value.
+    make_dict_unstructure_fn(Candles, _CONVERTER, known_from=override(omit_if_default=True)),
+)
 
 
 def plain(value: object) -> Any:

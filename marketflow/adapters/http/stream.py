@@ -15,7 +15,7 @@ from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
 from marketflow.adapters.http.asgi import CLOSING
-from marketflow.adapters.http.parameters import names, parameters, symbol_names
+from marketflow.adapters.http.parameters import asked_names, parameters
 from marketflow.adapters.http.peers import become_stream, peer_of
 from marketflow.adapters.http.problem import problem
 from marketflow.adapters.http.responses import encoded
@@ -47,9 +47,7 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
     @routes.get("/stream")
     async def events() -> Response:
         given = parameters(request.args.items(multi=True), _PARAMETERS)
-        asked = stream.subscribed(
-            symbol_names(given.get("symbol")), names(given.get("exchange")), _last_event_id()
-        )
+        asked = stream.subscribed(*asked_names(given), _last_event_id())
         closing: ExitStack = cast("Any", request.scope)[CLOSING]
         subscription = closing.enter_context(asked)
         body: bytes | _Events = b""
@@ -65,8 +63,7 @@ def stream_routes(stream: StreamQuestions) -> Blueprint:
     @routes.websocket("/ws")
     async def messages() -> None:
         given = parameters(websocket.args.items(multi=True), _PARAMETERS)
-        asked = symbol_names(given.get("symbol")), names(given.get("exchange"))
-        with stream.subscribed(*asked, None) as subscription:
+        with stream.subscribed(*asked_names(given), None) as subscription:
             become_stream(websocket.scope)
             await websocket.accept()
             while (events := await subscription.receive()) is not None:

@@ -47,11 +47,12 @@ def as_list(name: str, rows: Sequence[Any], columns: type | Sequence[str], *, cs
         columns: the class of the rows, or the names of the columns.
         csv: whether it was asked for as CSV.
     """
-    if csv:
-        return as_csv(rows, columns)
-    response = as_json({name: rows})
-    response.vary.add("Accept")
-    return response
+    return as_csv(rows, columns) if csv else in_json({name: rows})
+
+
+def in_json(value: object) -> Response:
+    """An answer as JSON that is also there as CSV."""
+    return _by_accept(as_json(value))
 
 
 def as_csv(rows: Iterable[Any], columns: type | Sequence[str]) -> Response:
@@ -67,7 +68,11 @@ def as_csv(rows: Iterable[Any], columns: type | Sequence[str]) -> Response:
     for row in rows:
         values = [getattr(row, name) for name in names] if attrs.has(type(row)) else [row]
         writer.writerow(map(_cell, values))
-    response = TrioResponse(text.getvalue(), content_type=f"{CSV}; charset=utf-8; header=present")
+    kind = f"{CSV}; charset=utf-8; header=present"
+    return _by_accept(TrioResponse(text.getvalue(), content_type=kind))
+
+
+def _by_accept(response: Response) -> Response:
     response.vary.add("Accept")
     return response
 

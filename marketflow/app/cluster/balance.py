@@ -59,7 +59,7 @@ class Moves:
     give: tuple[str, ...] = ()
     """Exchanges to give back: all of the mode that is not wanted, or one that another node should have."""
     closes: bool = False
-    """Whether nobody is to have them next: they are of the mode that is not wanted."""
+    """Whether no node takes them next, since the mode is being switched."""
     record: frozenset[str] = frozenset()
     """Exchanges of which it is to have a record, since it may soon take them over."""
     generation: int | None = None

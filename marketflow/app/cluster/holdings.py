@@ -98,7 +98,7 @@ class Holdings:
             await wait_any(hold.leaving.wait, hold.lost.wait)
 
     def give(self, exchange: str, *, closes: bool = False) -> None:
-        """Give an exchange back, if it is here. `closes`: nobody is to have it next."""
+        """Give an exchange back, if it is here. `closes`: no node takes it next."""
         hold = self.holds.get(exchange)
         if hold is None:
             return

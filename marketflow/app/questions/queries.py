@@ -17,7 +17,7 @@ from marketflow.app.answers import (
     UnknownSymbol,
     volumes_of,
 )
-from marketflow.app.interface import Names, StatisticKind
+from marketflow.app.interface import Names, StatisticKind, only
 from marketflow.app.ports import Clock
 from marketflow.app.questions.candles import CandlePages
 from marketflow.app.questions.newest import NewestUpdates
@@ -156,7 +156,7 @@ class Queries:
         return await self._pages.page(
             pairs,
             interval,
-            exchange=_asked_for(exchanges),
+            exchange=only(exchanges),
             start=start,
             end=end,
             limit=limit,
@@ -189,11 +189,6 @@ def _no_data(symbol: str, found: Covered) -> NoData:
     return NoData(f"no updates of {symbol} in [{found.span.start}, {found.span.end}) are known")
 
 
-def _asked_for(exchanges: Names) -> str | None:
-    """The exchange that was asked for, if it was one."""
-    return exchanges[0] if exchanges is not None and len(exchanges) == 1 else None
-
-
 def _by_symbol(found: Covered) -> Iterator[Mapping[Pair, Bar]]:
     """The bars of each symbol, which are beside each other."""
     for _, pairs in groupby(found.bars, key=lambda pair: pair[1]):
@@ -210,7 +205,7 @@ def _over_exchanges(bars: Mapping[Pair, Bar]) -> Bar:
 def _statistic(
     kind: StatisticKind, bars: Mapping[Pair, Bar], exchanges: Names, asked: Range, found: Covered
 ) -> Statistic:
-    whole, exchange = _over_exchanges(bars), _asked_for(exchanges)
+    whole, exchange = _over_exchanges(bars), only(exchanges)
     match kind:
         case "highest":
             (exchange, _), price = max(sorted(bars), key=lambda pair: bars[pair].max), whole.max
@@ -234,7 +229,7 @@ def _summary(bars: Mapping[Pair, Bar], exchanges: Names, asked: Range, found: Co
     whole = _over_exchanges(bars)
     return Summary(
         symbol=next(iter(bars))[1],
-        exchange=_asked_for(exchanges),
+        exchange=only(exchanges),
         period=asked.named_period,
         average_price=whole.average,
         min_price=whole.min,

@@ -21,7 +21,7 @@ import trio
 from trio_util import move_on_when
 
 from marketflow.app.answers import PriceEvent
-from marketflow.app.interface import Names
+from marketflow.app.interface import Names, only
 from marketflow.app.knowledge import StreamedBars
 from marketflow.app.stream.delivery import Delivery
 from marketflow.app.stream.newest_events import Filter, NewestEvents
@@ -54,7 +54,7 @@ class Wanted:
     @property
     def filter(self) -> Filter:
         """The filter whose events wake the client. One that has named several is woken by all."""
-        return _only(self.named), _only(self.symbols)
+        return only(self.named), only(self.symbols)
 
     @property
     def exchanges(self) -> Collection[str]:
@@ -202,8 +202,3 @@ class PriceStream:
         wanted = Wanted(symbols, exchanges, self._exchanges_of_mode)
         with self._places.take():
             yield Subscription(wanted, self._delivery, since=since)
-
-
-def _only(names: Names) -> str | None:
-    """The name, if it is the only one; None if there are several, or all."""
-    return names[0] if names is not None and len(names) == 1 else None

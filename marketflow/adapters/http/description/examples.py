@@ -67,8 +67,6 @@ def examples(symbol: str, exchange: str, *, in_cluster: bool = False) -> dict[st
         vwap=99870.5,
         closed=True,
     )
-    candles: dict[str, Any] = plain(Candles(symbol, None, "1m", [candle], None))
-    del candles["known_from"]
     counters = Counters(18_002, 18_000, {"malformed": 2}, 17_985, 0, {}, 15)
     health = HealthReport(
         status="ok",
@@ -99,7 +97,7 @@ def examples(symbol: str, exchange: str, *, in_cluster: bool = False) -> dict[st
         "StatisticList": plain({"prices": [statistic]}),
         "Summary": plain(summary),
         "SummaryList": plain({"prices": [summary]}),
-        "Candles": candles,
+        "Candles": plain(Candles(symbol, None, "1m", [candle], None)),
         "Event": {"event": "price", "id": f"{_NOON}000", "data": encoded(latest).decode()},
         "Metrics": f'marketflow_updates_received_total{{exchange="{exchange}"}} 18002.0\n',
         "Symbols": {"symbols": [symbol]},
